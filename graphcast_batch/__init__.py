@@ -1,0 +1,1 @@
+"""Many initial times become many GraphCast forecasts in one store."""

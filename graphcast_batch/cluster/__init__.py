@@ -1,0 +1,1 @@
+"""DISTRIBUTE: Cases become work for whoever is free."""

@@ -1,0 +1,334 @@
+"""A YAML file becomes a frozen RunConfig, or an error that names the key and what it should have been."""
+
+import difflib
+import types
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError, model_validator
+
+from graphcast_batch.errors import ConfigError
+from graphcast_batch.variables import LEVELS_13, LEVELS_37, VARIABLES
+
+Parsed = TypeVar("Parsed", bound=BaseModel)
+
+STEP_HOURS: Final = 6
+"""GraphCast's time step (Lam et al. 2023)."""
+
+
+def _read_time(value: object) -> object:
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    elif isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day, tzinfo=UTC)
+    if isinstance(value, datetime):
+        value = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+        if value.minute or value.second or value.microsecond:
+            raise ValueError("an initial time must be a whole hour")
+    return value
+
+
+Time = Annotated[datetime, BeforeValidator(_read_time)]
+"""A whole hour, UTC, naive."""
+File = Annotated[Path, Strict(False)]
+Names = Annotated[tuple[str, ...], Strict(False)]
+Levels = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Strict(False)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class Task(_Frozen):
+    """Which variables go in and out: the ``task_config`` of a checkpoint, field by field."""
+
+    input_variables: Names
+    target_variables: Names
+    forcing_variables: Names
+    pressure_levels: Levels
+    input_duration: str = "12h"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.target_variables:
+            raise ValueError("target_variables must name at least one variable")
+        for field in ("input_variables", "target_variables", "forcing_variables", "pressure_levels"):
+            names = getattr(self, field)
+            twice = sorted({str(name) for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{field} must name each once, but repeats {', '.join(twice)}")
+        both = sorted(set(self.target_variables) & set(self.forcing_variables))
+        if both:
+            raise ValueError(f"a variable is a target or a forcing, but {', '.join(both)} is both")
+        if list(self.pressure_levels) != sorted(self.pressure_levels):
+            raise ValueError(f"pressure_levels must ascend, but are {list(self.pressure_levels)}")
+        if self.input_frames < 1:
+            raise ValueError(f"input_duration must be a multiple of {STEP_HOURS}h, but is {self.input_duration}")
+        return self
+
+    @property
+    def input_frames(self) -> int:
+        """How many frames go in, the last of them at the initial time."""
+        hours = self.input_duration.removesuffix("h")
+        if not hours.isdecimal() or int(hours) % STEP_HOURS:
+            return 0
+        return int(hours) // STEP_HOURS
+
+
+class Architecture(_Frozen):
+    """The ``model_config`` of a checkpoint, field by field."""
+
+    mesh_size: Annotated[int, Field(ge=0, le=8)]
+    latent_size: Annotated[int, Field(gt=0)]
+    gnn_msg_steps: Annotated[int, Field(gt=0)]
+    hidden_layers: Annotated[int, Field(ge=0)] = 1
+    radius_query_fraction_edge_length: Annotated[float, Field(gt=0)] = 0.6
+    resolution: Annotated[float, Field(ge=0)] = 0.0
+    mesh2grid_edge_normalization_factor: Annotated[float, Field(gt=0)] | None = None
+
+
+def _published(*, levels: tuple[int, ...], precipitation_in: bool) -> Task:
+    kinds = {kind: tuple(v.name for v in VARIABLES.values() if v.kind == kind) for kind in ("surface", "level")}
+    forcings = tuple(v.name for v in VARIABLES.values() if v.kind == "forcing")
+    static = tuple(v.name for v in VARIABLES.values() if v.kind == "static")
+    targets = kinds["surface"] + kinds["level"]
+    inputs = targets if precipitation_in else tuple(name for name in targets if name != "total_precipitation_6hr")
+    return Task(
+        input_variables=inputs + forcings + static,
+        target_variables=targets,
+        forcing_variables=forcings,
+        pressure_levels=levels,
+    )
+
+
+TASKS: Final[Mapping[str, Task]] = {
+    "GraphCast": _published(levels=LEVELS_37, precipitation_in=True),
+    "GraphCast_operational": _published(levels=LEVELS_13, precipitation_in=False),
+    "GraphCast_small": _published(levels=LEVELS_13, precipitation_in=True),
+}
+"""The tasks of the three published checkpoints (Lam et al. 2023)."""
+
+
+def _named_task(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if value not in TASKS:
+        raise ValueError(f"a task is one of {', '.join(TASKS)} or a mapping of its fields, but is {value!r}")
+    return TASKS[value]
+
+
+class RandomWeights(_Frozen):
+    """Weights drawn at random, for trying out everything but the forecast."""
+
+    kind: Literal["random"]
+    seed: Annotated[int, Field(ge=0)] = 0
+    architecture: Architecture
+    task: Annotated[Task, BeforeValidator(_named_task)]
+
+
+class CheckpointWeights(_Frozen):
+    """Weights from a file in DeepMind's format; its task and architecture come with it."""
+
+    kind: Literal["checkpoint"]
+    path: File
+
+
+class Model(_Frozen):
+    """Which network, in which precision, with which normalisation."""
+
+    weights: Annotated[RandomWeights | CheckpointWeights, Field(discriminator="kind")]
+    statistics: File | None = None
+    """Folder of the three normalisation files; without it they are computed from the inputs."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """``auto``: bfloat16 on an accelerator, float32 on CPU."""
+    steps_per_call: Annotated[int, Field(gt=0)] = 4
+    """At most so many steps in one call of the compiled program."""
+
+
+class SyntheticInputs(_Frozen):
+    """The planet that comes with the package."""
+
+    kind: Literal["synthetic"]
+    resolution: Annotated[float, Field(gt=0, le=30)]
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class DatasetInputs(_Frozen):
+    """GraphCast dataset files: a glob, one Case each."""
+
+    kind: Literal["datasets"]
+    path: str
+
+
+class ArchiveInputs(_Frozen):
+    """One continuous netCDF or zarr archive."""
+
+    kind: Literal["archive"]
+    path: str
+
+
+class Times(_Frozen):
+    """Initial times: a list, or first, last and every."""
+
+    list: Annotated[tuple[Time, ...] | None, Strict(False)] = None
+    first: Time | None = None
+    last: Time | None = None
+    every_hours: Annotated[int, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        span = (self.first, self.last, self.every_hours)
+        if self.list is not None and any(part is not None for part in span):
+            raise ValueError("give either list, or first, last and every_hours, not both")
+        if self.list is None and any(part is None for part in span):
+            raise ValueError("give list, or all of first, last and every_hours")
+        if self.list is not None and not self.list:
+            raise ValueError("list must hold at least one time")
+        if self.list is not None and len(set(self.list)) < len(self.list):
+            raise ValueError("list must hold each time once")
+        if self.first and self.last and self.last < self.first:
+            raise ValueError(f"last ({self.last:%Y-%m-%dT%H}) must not be before first ({self.first:%Y-%m-%dT%H})")
+        return self
+
+
+class Workers(_Frozen):
+    """How many processes, on what."""
+
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    count: Annotated[int, Field(gt=0)] | None = None
+    """Without it: one for each GPU, or on CPU one for each ``threads`` cores."""
+    threads: Annotated[int, Field(gt=0)] = 2
+    """Cores that a CPU worker computes with."""
+
+
+class Figures(_Frozen):
+    """Maps to draw of every whole Case."""
+
+    variables: Annotated[Names, Field(min_length=1)]
+    levels: Levels = ()
+    lead_hours: Annotated[tuple[Annotated[int, Field(gt=0)], ...] | None, Strict(False)] = None
+    """Lead times to draw; without it all of them."""
+
+
+class RunConfig(_Frozen):
+    """All that a run is made of."""
+
+    store: File
+    inputs: Annotated[SyntheticInputs | DatasetInputs | ArchiveInputs, Field(discriminator="kind")]
+    times: Times | None = None
+    steps: Annotated[int, Field(gt=0)]
+    model: Model
+    workers: Workers = Workers()
+    retries: Annotated[int, Field(ge=0)] = 1
+    """How often a failed Case is tried again before it is set aside."""
+    figures: Figures | None = None
+
+    @model_validator(mode="after")
+    def _times_fit_inputs(self) -> Self:
+        if self.inputs.kind == "datasets" and self.times is not None:
+            raise ValueError("times must be left out with inputs.kind: datasets, whose files fix them")
+        if self.inputs.kind != "datasets" and self.times is None:
+            raise ValueError(f"times is required with inputs.kind: {self.inputs.kind}")
+        return self
+
+
+def load_config(path: Path) -> RunConfig:
+    """Reads and checks a run's configuration.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or a key or value is not what it must be; every finding is
+            named by its dotted path.
+    """
+    return parse_config(read_mapping(path), RunConfig, origin=str(path))
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds.
+
+    Raises:
+        ConfigError: the file is missing or holds something else.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"the config {path} does not exist; give the path of a YAML file") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"the config {path} must be readable YAML, but: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"the config {path} must be a mapping of keys to values, but is {type(content).__name__}")
+    return content
+
+
+def dump_config(config: RunConfig) -> str:
+    """The configuration as YAML that `load_config` reads back to an equal one."""
+    return yaml.safe_dump(config.model_dump(mode="json", exclude_none=True), sort_keys=False)
+
+
+def parse_config(content: Mapping[str, Any], kind: type[Parsed], *, origin: str) -> Parsed:
+    """Checks a mapping against a model.
+
+    Raises:
+        ConfigError: naming every key that does not fit by its dotted path.
+    """
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        findings = "\n".join(f"  {_finding(detail, kind)}" for detail in error.errors())
+        raise ConfigError(f"the config {origin} does not fit:\n{findings}") from error
+
+
+def _finding(detail: Any, kind: type[BaseModel]) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    location = _without_tags(kind, detail["loc"])
+    path = ".".join(str(part) for part in location) or "the whole"
+    if detail["type"] == "extra_forbidden":
+        valid = sorted(_valid_names(kind, detail["loc"][:-1]))
+        near = difflib.get_close_matches(str(location[-1]), valid, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"valid keys here: {', '.join(valid)}"
+        return f"{path}: unknown key; {hint}"
+    if detail["type"] == "missing":
+        return f"{path}: required, but missing"
+    message = detail["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(detail["input"], dict) else f", but is {detail['input']!r}"
+    return f"{path}: {message}" if detail["type"] == "value_error" else f"{path}: {message}{shown}"
+
+
+def _without_tags(kind: type[BaseModel], location: tuple[Any, ...]) -> list[Any]:
+    """A location without the tags that pydantic adds for the chosen member of a union."""
+    kept = []
+    for depth, part in enumerate(location):
+        before = _models_at(kind, location[:depth])
+        tags = {tag for model in before for tag in _tags(model)} if len(before) > 1 else set()
+        if part not in tags:
+            kept.append(part)
+    return kept
+
+
+def _valid_names(kind: type[BaseModel], location: tuple[Any, ...]) -> set[str]:
+    return {name for model in _models_at(kind, location) for name in model.model_fields}
+
+
+def _models_at(kind: type[BaseModel], location: tuple[Any, ...]) -> list[type[BaseModel]]:
+    models = [kind]
+    for part in location:
+        if len(models) > 1 and any(part in _tags(model) for model in models):
+            models = [model for model in models if part in _tags(model)]
+            continue
+        fields = [model.model_fields[part] for model in models if part in model.model_fields]
+        models = [found for field in fields for found in _models_in(field.annotation)]
+    return models
+
+
+def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) in (Union, types.UnionType, Annotated):
+        for argument in get_args(annotation):
+            yield from _models_in(argument)
+
+
+def _tags(model: type[BaseModel]) -> tuple[str, ...]:
+    field = model.model_fields.get("kind")
+    return get_args(field.annotation) if field else ()

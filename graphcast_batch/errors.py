@@ -1,0 +1,60 @@
+"""The tree of errors: each says what it is about, what was expected, what was found and what to do.
+
+Every error is also the builtin that a caller would expect, so that ``except ValueError`` and the like still work.
+"""
+
+
+class GraphcastBatchError(Exception):
+    """Whatever this package raises on purpose."""
+
+
+class ConfigError(GraphcastBatchError, ValueError):
+    """A run's configuration cannot be used as it stands."""
+
+
+class GridError(GraphcastBatchError, ValueError):
+    """Latitudes or longitudes do not form a usable global grid."""
+
+
+class TaskError(GraphcastBatchError, ValueError):
+    """A task (which variables in, which out) contradicts itself, the model or the data."""
+
+
+class CheckpointError(GraphcastBatchError, ValueError):
+    """A file of weights is truncated, foreign or does not fit its own configuration."""
+
+
+class StatisticsError(GraphcastBatchError, ValueError):
+    """A normalisation constant is missing or unusable."""
+
+
+class OutsideTransformError(GraphcastBatchError, RuntimeError):
+    """A Haiku module was used outside ``hk.transform``."""
+
+
+class InputError(GraphcastBatchError, ValueError):
+    """An archive or dataset file does not hold what a Case needs."""
+
+
+class InputNotFoundError(InputError, FileNotFoundError):
+    """A path that should hold input does not exist."""
+
+
+class StoreError(GraphcastBatchError, OSError):
+    """A store cannot be opened, laid out, read or written."""
+
+
+class StoreMismatchError(StoreError, ValueError):
+    """A store exists already and was laid out for something else."""
+
+
+class ForecastError(GraphcastBatchError, ArithmeticError):
+    """A forecast left the numbers it can be written in."""
+
+
+class ClusterError(GraphcastBatchError, RuntimeError):
+    """Workers could not be started or kept."""
+
+
+class FigureError(GraphcastBatchError, ValueError):
+    """A figure was asked for that the data cannot give."""

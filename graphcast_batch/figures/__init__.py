@@ -1,0 +1,1 @@
+"""DRAW: stored forecasts become pictures."""

@@ -1,0 +1,127 @@
+"""Latitudes and longitudes become a checked global grid with exact cell areas."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphcast_batch.errors import GridError
+
+_TOLERANCE = 1e-3  # degrees; float32 coordinates of 0.25° grids are off by 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A global latitude-longitude grid, in the order in which GraphCast takes its points.
+
+    Attributes:
+        latitude: (lat,) float32 degrees, uniformly spaced, ascending.
+        longitude: (lon,) float32 degrees, uniformly spaced, ascending from 0, once around the globe.
+
+    Raises:
+        GridError: the coordinates are not such a grid.
+    """
+
+    latitude: NDArray[np.float32]
+    longitude: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        _check_latitude(self.latitude)
+        _check_longitude(self.longitude)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows (latitudes) and columns (longitudes)."""
+        return self.latitude.size, self.longitude.size
+
+    @property
+    def size(self) -> int:
+        """Number of points."""
+        return self.latitude.size * self.longitude.size
+
+    @property
+    def resolution(self) -> float:
+        """Spacing of the longitudes, degrees."""
+        return 360.0 / self.longitude.size
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Grid)
+            and np.array_equal(self.latitude, other.latitude)
+            and np.array_equal(self.longitude, other.longitude)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.latitude.tobytes(), self.longitude.tobytes()))
+
+    def __str__(self) -> str:
+        rows, columns = self.shape
+        return f"{rows} x {columns} ({self.resolution:g}°)"
+
+
+def cell_area(latitude: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Weight of each latitude row, proportional to the area of its cells.
+
+    A cell reaches half-way to its neighbours, and the polar rows end at the pole,
+    so the weight is the exact integral of cos(latitude) over the row.
+
+    Args:
+        latitude: (lat,) cell centres in degrees, strictly monotonic.
+
+    Returns:
+        (lat,) weights, dimensionless, with mean 1.
+
+    Raises:
+        GridError: ``latitude`` is not strictly monotonic.
+    """
+    degrees = np.asarray(latitude, np.float64)
+    steps = np.diff(degrees)
+    if not (np.all(steps > 0) or np.all(steps < 0)):
+        raise GridError(f"latitude must be strictly monotonic, but is {_sample(degrees)}")
+    middles = (degrees[1:] + degrees[:-1]) / 2
+    poles = (-90.0, 90.0) if steps[0] > 0 else (90.0, -90.0)
+    bounds = np.deg2rad(np.concatenate([poles[:1], middles, poles[1:]]))
+    area = np.abs(np.diff(np.sin(bounds)))
+    return np.asarray(area / area.mean(), np.float64)
+
+
+def _check_latitude(latitude: NDArray[np.float32]) -> None:
+    if latitude.ndim != 1 or latitude.size < 2:
+        raise GridError(f"latitude must be one dimension of 2 or more values, but has shape {latitude.shape}")
+    steps = np.diff(latitude.astype(np.float64))
+    if not np.all(np.isfinite(latitude)) or np.any(steps <= 0):
+        raise GridError(f"latitude must ascend, but is {_sample(latitude)}; sort the data by latitude")
+    if np.ptp(steps) > _TOLERANCE:
+        raise GridError(
+            f"latitude must be uniformly spaced, but its steps run from {steps.min():g} to {steps.max():g} degrees; "
+            "regrid the data to a regular latitude-longitude grid"
+        )
+    if latitude[0] < -90 - _TOLERANCE or latitude[-1] > 90 + _TOLERANCE:
+        raise GridError(f"latitude must lie in -90..90 degrees, but is {_sample(latitude)}")
+    edge = max(latitude[0] + 90, 90 - latitude[-1])
+    if edge > steps[0]:
+        raise GridError(
+            f"latitude must reach both poles to within one step ({steps[0]:g}°), but is {_sample(latitude)}"
+        )
+
+
+def _check_longitude(longitude: NDArray[np.float32]) -> None:
+    if longitude.ndim != 1 or longitude.size < 2:
+        raise GridError(f"longitude must be one dimension of 2 or more values, but has shape {longitude.shape}")
+    steps = np.diff(longitude.astype(np.float64))
+    if not np.all(np.isfinite(longitude)) or np.any(steps <= 0):
+        raise GridError(f"longitude must ascend, but is {_sample(longitude)}; sort the data by longitude (0..360)")
+    expected = 360.0 / longitude.size
+    if np.any(np.abs(steps - expected) > _TOLERANCE):
+        raise GridError(
+            f"longitude must go once around the globe in {longitude.size} equal steps of {expected:g}°, "
+            f"but its steps run from {steps.min():g} to {steps.max():g}°"
+        )
+    if longitude[0] < -_TOLERANCE or longitude[-1] >= 360:
+        raise GridError(f"longitude must lie in 0..360 degrees, but is {_sample(longitude)}")
+
+
+def _sample(values: NDArray[np.floating]) -> str:
+    if values.size <= 4:
+        return ", ".join(f"{value:g}" for value in values)
+    return f"{values[0]:g}, {values[1]:g} ... {values[-1]:g} ({values.size} values)"

@@ -1,0 +1,1 @@
+"""READ: files of every layout become checked states."""

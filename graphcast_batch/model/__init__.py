@@ -1,0 +1,1 @@
+"""COMPUTE: a state and weights become a stream of frames."""

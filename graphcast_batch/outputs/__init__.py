@@ -1,0 +1,1 @@
+"""WRITE: frames become one zarr store and a ledger of what is whole."""
