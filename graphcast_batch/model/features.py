@@ -1,0 +1,73 @@
+"""Positions on the sphere become the structural features of nodes and edges."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def positions(latitude: NDArray[np.float32], longitude: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Points on the unit sphere.
+
+    Args:
+        latitude: (node,) degrees.
+        longitude: (node,) degrees.
+
+    Returns:
+        (node, 3) x, y, z.
+    """
+    phi, theta = _angles(latitude, longitude)
+    return np.stack([np.cos(phi) * np.sin(theta), np.sin(phi) * np.sin(theta), np.cos(theta)], axis=-1)
+
+
+def latitude_longitude(vertices: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Latitude and longitude in degrees, each (node,) float32, of (node, 3) points on the unit sphere."""
+    x, y, z = vertices.T
+    latitude = 90 - np.rad2deg(np.arccos(z))
+    longitude = np.mod(np.rad2deg(np.arctan2(y, x)), 360)
+    return latitude.astype(np.float32), longitude.astype(np.float32)
+
+
+def node_features(latitude: NDArray[np.float32], longitude: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(node, 3) features: sine of the latitude, cosine and sine of the longitude."""
+    phi, theta = _angles(latitude, longitude)
+    return np.stack([np.cos(theta), np.cos(phi), np.sin(phi)], axis=-1)
+
+
+def edge_features(
+    sender: tuple[NDArray[np.float32], NDArray[np.float32]],
+    receiver: tuple[NDArray[np.float32], NDArray[np.float32]],
+    longest: float | None = None,
+) -> NDArray[np.float32]:
+    """Where each sender lies as seen from its receiver: the sphere is turned so that the receiver is at 0°N 0°E.
+
+    Args:
+        sender: latitude and longitude, each (edge,) degrees.
+        receiver: latitude and longitude, each (edge,) degrees.
+        longest: what lengths are divided by; without it the longest edge.
+
+    Returns:
+        (edge, 4) float32: length, x, y, z of sender minus receiver.
+    """
+    offset = _turned(positions(*sender), *receiver) - _turned(positions(*receiver), *receiver)
+    length = np.linalg.norm(offset, axis=-1, keepdims=True)
+    scale = length.max() if longest is None else longest
+    return (np.concatenate([length, offset], axis=-1) / scale).astype(np.float32)
+
+
+def _turned(
+    points: NDArray[np.float32], latitude: NDArray[np.float32], longitude: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Points after turns about z by -longitude and about y by latitude, in float64."""
+    phi, theta = (angle.astype(np.float64) for angle in _angles(latitude, longitude))
+    tilt = np.pi / 2 - theta
+    x, y, z = points.astype(np.float64).T
+    ahead, aside = x * np.cos(phi) + y * np.sin(phi), y * np.cos(phi) - x * np.sin(phi)
+    return np.stack(
+        [ahead * np.cos(tilt) + z * np.sin(tilt), aside, z * np.cos(tilt) - ahead * np.sin(tilt)], axis=-1
+    )
+
+
+def _angles(
+    latitude: NDArray[np.float32], longitude: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Azimuth and polar angle, radians, in float32 as the published features are."""
+    return np.deg2rad(longitude, dtype=np.float32), np.deg2rad(90 - latitude, dtype=np.float32)

@@ -1,0 +1,150 @@
+"""Weights, statistics and a grid become a Forecaster: it turns an initial state into a stream of named frames."""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax import Array
+
+from graphcast_batch.grid import Grid
+from graphcast_batch.model.channels import Channels
+from graphcast_batch.model.checkpoint import Checkpoint
+from graphcast_batch.model.graphs import build_graphs
+from graphcast_batch.model.loss import gradient_norms, rollout_loss
+from graphcast_batch.model.normalisation import normalisation
+from graphcast_batch.model.parameters import check_parameters
+from graphcast_batch.model.predictor import Constants, Predictor, State
+from graphcast_batch.model.rollout import rollout, several_steps
+from graphcast_batch.model.states import forcing_blocks, initial_arrays, named_fields, target_points
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+class Forecaster:
+    """GraphCast on one device."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        statistics: Mapping[str, xr.Dataset],
+        grid: Grid,
+        channels: Channels,
+        precision: Precision = "auto",
+        steps_per_call: int = 1,
+    ) -> None:
+        """Builds the graphs and puts everything constant on the device.
+
+        Args:
+            checkpoint: weights with their task and architecture.
+            statistics: datasets named mean, stddev and diffs_stddev.
+            grid: the points.
+            channels: of the checkpoint's task.
+            precision: of the network; ``auto`` is bfloat16 on an accelerator and float32 on CPU.
+            steps_per_call: at most so many steps in one call of the compiled program.
+
+        Raises:
+            CheckpointError: the weights do not fit the channels.
+            StatisticsError: a constant is missing.
+        """
+        check_parameters(
+            checkpoint.parameters, checkpoint.architecture, channels.inputs, channels.outputs, "the checkpoint"
+        )
+        self.grid = grid
+        self.precision = "float32" if resolved_precision(precision) == "float32" else "bfloat16"
+        self._channels = channels
+        self._steps_per_call = steps_per_call
+        self._predictor = Predictor(checkpoint.architecture, channels, bfloat16=self.precision == "bfloat16")
+        self._parameters = jax.tree.map(jnp.asarray, _used(checkpoint))
+        self._graphs = jax.tree.map(jnp.asarray, build_graphs(checkpoint.architecture, grid))
+        self._normalisation = jax.tree.map(jnp.asarray, normalisation(channels, statistics))
+        self._advance = jax.jit(self._several_frames, donate_argnums=1)
+
+    @property
+    def device(self) -> str:
+        """Kind of the device, as JAX names it."""
+        return str(jax.devices()[0].device_kind)
+
+    def forecast(self, inputs: xr.Dataset, forcings: xr.Dataset, steps: int) -> Iterator[dict[str, Array]]:
+        """Frames of one forecast, as they are made.
+
+        Args:
+            inputs: (time, [level], latitude, longitude) input variables, the last time is the initial time.
+            forcings: forcings at later times that the inputs hold, by ``time``; the rest is computed.
+            steps: number of 6 h steps.
+
+        Yields:
+            For each call of the program, each target as (step, [level], latitude, longitude) float32 arrays on the
+            device, on their way to the host; they may still be under computation.
+        """
+        constants, state = self._start(inputs)
+        init_time = inputs["time"].values[-1]
+        per_call = steps_in_call(steps, self._steps_per_call)
+        blocks = forcing_blocks(self._channels, forcings, init_time, steps, per_call, self.grid)
+        for frames in rollout(self._advance, constants, state, map(jnp.asarray, blocks)):
+            for field in frames.values():
+                field.copy_to_host_async()
+            yield frames
+
+    def loss(self, inputs: xr.Dataset, forcings: xr.Dataset, truth: xr.Dataset) -> dict[str, object]:
+        """The training loss over all lead times of the truth, with its parts and the norms of its gradient.
+
+        Args:
+            inputs: as for `forecast`.
+            forcings: as for `forecast`.
+            truth: (prediction_timedelta, [level], latitude, longitude) targets, every 6 h from the first step.
+        """
+        steps = truth["prediction_timedelta"].size
+        constants, state = self._start(inputs)
+        (known,) = forcing_blocks(self._channels, forcings, inputs["time"].values[-1], steps, steps, self.grid)
+        targets = target_points(self._channels, truth, self.grid)
+        loss = rollout_loss(self._predictor, self.grid)
+
+        @partial(jax.jit)
+        def value_and_gradient(parameters: object, constants: Constants, known: Array, targets: Array) -> object:
+            def of_parameters(parameters: Mapping[str, Mapping[str, Array]]) -> tuple[Array, dict[str, Array]]:
+                return loss(constants._replace(parameters=parameters), state, known, targets)
+
+            return jax.value_and_grad(of_parameters, has_aux=True)(parameters)
+
+        (total, parts), gradient = value_and_gradient(self._parameters, constants, known, targets)  # type: ignore[misc]
+        norms = gradient_norms(gradient)
+        return {
+            "loss": float(total),
+            "diagnostics": {name: float(part) for name, part in sorted(parts.items())},
+            "gradient_norm": float(np.sqrt(sum(norm**2 for norm in norms.values()))),
+            "gradient_norm_by_module": norms,
+        }
+
+    def _start(self, inputs: xr.Dataset) -> tuple[Constants, State]:
+        frames, forcings, static = map(jnp.asarray, initial_arrays(self._channels, inputs, self.grid))
+        constants = Constants(self._parameters, self._graphs, self._normalisation, static)
+        return constants, State(frames=frames, forcings=forcings)
+
+    def _several_frames(self, constants: Constants, state: State, forcings: Array) -> tuple[State, dict[str, Array]]:
+        state, frames = several_steps(self._predictor, constants, state, forcings)
+        planes = jnp.swapaxes(frames, -1, -2)
+        return state, named_fields(self._channels, self._channels.targets, planes, self.grid)
+
+
+def resolved_precision(precision: Precision) -> Literal["float32", "bfloat16"]:
+    """The precision that ``auto`` stands for on this machine: bfloat16 on an accelerator, as published."""
+    if precision != "auto":
+        return precision
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+
+
+def steps_in_call(steps: int, most: int) -> int:
+    """The largest number of steps a call, up to ``most``, that divides a forecast, so that one program serves."""
+    return max(n for n in range(1, min(steps, most) + 1) if steps % n == 0)
+
+
+def _used(checkpoint: Checkpoint) -> dict[str, dict[str, np.ndarray]]:
+    """The weights as plain dicts, without those whose output nothing uses."""
+    unused = "mesh2grid_gnn/~_networks_builder/processor_nodes_0_mesh_nodes"
+    return {
+        module: dict(named) for module, named in checkpoint.parameters.items() if not module.startswith(unused)
+    }

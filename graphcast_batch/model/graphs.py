@@ -1,0 +1,115 @@
+"""A grid and a multi-mesh become the three graphs that messages run along: grid to mesh, mesh, mesh to grid."""
+
+from typing import NamedTuple
+
+import numpy as np
+import trimesh
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
+
+from graphcast_batch.config import Architecture
+from graphcast_batch.errors import GridError
+from graphcast_batch.grid import Grid
+from graphcast_batch.model.features import edge_features, latitude_longitude, node_features, positions
+from graphcast_batch.model.mesh import MultiMesh, multi_mesh
+
+_SEARCHED_AT_ONCE = 2**16
+"""Grid points whose nearest triangle is searched at once: bounds memory and changes no result."""
+
+
+class Edges(NamedTuple):
+    """Directed edges, sorted by receiver.
+
+    Attributes:
+        senders: (edge,) int32 node numbers.
+        receivers: (edge,) int32 node numbers, ascending.
+        features: (edge, 4) float32.
+    """
+
+    senders: NDArray[np.int32]
+    receivers: NDArray[np.int32]
+    features: NDArray[np.float32]
+
+
+class Graphs(NamedTuple):
+    """All that the network knows of the globe; arguments of the compiled step, not constants in it.
+
+    Grid points are numbered latitude slowest. Every grid point receives from exactly three mesh nodes, so that the
+    edges of ``mesh2grid`` are (point, 3) in that order.
+
+    Attributes:
+        grid_nodes: (point, 3) float32 structural features.
+        mesh_nodes: (node, 3) float32 structural features.
+        grid2mesh: from grid points to the mesh nodes near them.
+        mesh: the multi-mesh.
+        mesh2grid: from the corners of the triangle around a grid point to the point.
+    """
+
+    grid_nodes: NDArray[np.float32]
+    mesh_nodes: NDArray[np.float32]
+    grid2mesh: Edges
+    mesh: Edges
+    mesh2grid: Edges
+
+
+def build_graphs(architecture: Architecture, grid: Grid) -> Graphs:
+    """The graphs of a model on a grid.
+
+    Args:
+        architecture: gives the refinement of the mesh, the radius of grid2mesh and the scale of mesh2grid.
+        grid: the points.
+
+    Raises:
+        GridError: no grid point is near any mesh node.
+    """
+    mesh = multi_mesh(architecture.mesh_size)
+    latitude, longitude = (axis.ravel() for axis in np.meshgrid(grid.latitude, grid.longitude, indexing="ij"))
+    grid_at, mesh_at = (latitude, longitude), latitude_longitude(mesh.vertices)
+    points = positions(latitude, longitude)
+    radius = architecture.radius_query_fraction_edge_length * mesh.longest_edge
+    return Graphs(
+        grid_nodes=node_features(*grid_at),
+        mesh_nodes=node_features(*mesh_at),
+        grid2mesh=_edges(*_within(points, mesh.vertices, radius), grid_at, mesh_at),
+        mesh=_edges(*mesh.edges(), mesh_at, mesh_at),
+        mesh2grid=_edges(
+            *_corners(points, mesh), mesh_at, grid_at, longest=architecture.mesh2grid_edge_normalization_factor
+        ),
+    )
+
+
+def _within(
+    points: NDArray[np.float32], vertices: NDArray[np.float32], radius: float
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Every pair of a grid point and a mesh node no farther apart, straight through the sphere, than the radius."""
+    near = KDTree(points).sparse_distance_matrix(KDTree(vertices), radius, output_type="ndarray")
+    if not near.size:
+        raise GridError(
+            f"no grid point lies within {radius:g} of a mesh node, so nothing would reach the mesh; take a finer grid, "
+            "a larger radius_query_fraction_edge_length or a smaller mesh_size"
+        )
+    return near["i"].astype(np.int32), near["j"].astype(np.int32)
+
+
+def _corners(points: NDArray[np.float32], mesh: MultiMesh) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The three corners of the triangle nearest to each grid point, and the point, three times."""
+    surface = trimesh.Trimesh(mesh.vertices, mesh.finest_faces)
+    parts = [points[start : start + _SEARCHED_AT_ONCE] for start in range(0, len(points), _SEARCHED_AT_ONCE)]
+    triangle = np.concatenate([trimesh.proximity.closest_point(surface, part)[2] for part in parts])
+    receivers = np.repeat(np.arange(len(points), dtype=np.int32), 3)
+    return mesh.finest_faces[triangle].ravel(), receivers
+
+
+def _edges(
+    senders: NDArray[np.int32],
+    receivers: NDArray[np.int32],
+    sender_at: tuple[NDArray[np.float32], NDArray[np.float32]],
+    receiver_at: tuple[NDArray[np.float32], NDArray[np.float32]],
+    longest: float | None = None,
+) -> Edges:
+    order = np.argsort(receivers, kind="stable")
+    senders, receivers = senders[order], receivers[order]
+    features = edge_features(
+        (sender_at[0][senders], sender_at[1][senders]), (receiver_at[0][receivers], receiver_at[1][receivers]), longest
+    )
+    return Edges(senders=senders, receivers=receivers, features=features)

@@ -1,0 +1,137 @@
+"""A state, the forcings of the next time and constants become the next state and frame: one 6 h step.
+
+Plain arrays only; everything large is an argument of the compiled program, nothing a constant in it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from graphcast_batch.config import Architecture
+from graphcast_batch.model.channels import Channels
+from graphcast_batch.model.graphs import Graphs
+from graphcast_batch.model.network import graphcast
+from graphcast_batch.model.normalisation import Normalisation
+
+
+class State(NamedTuple):
+    """What a step starts from, in physical units, float32.
+
+    Attributes:
+        frames: (frame, point, carried) fed-back variables, oldest first.
+        forcings: (frame, point, forced_inputs) forcings at the same times.
+    """
+
+    frames: Array
+    forcings: Array
+
+
+class Constants(NamedTuple):
+    """What every step uses.
+
+    Attributes:
+        parameters: weights by Haiku module and name.
+        graphs: of the grid and the mesh.
+        normalisation: scales and offsets.
+        static: (point, static) fields that never change, in physical units.
+    """
+
+    parameters: Mapping[str, Mapping[str, Array]]
+    graphs: Graphs
+    normalisation: Normalisation
+    static: Array
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """GraphCast's step as pure functions.
+
+    Attributes:
+        architecture: sizes of the network.
+        channels: places of the variables in its vectors.
+        bfloat16: whether the network computes in bfloat16, as published; normalisation and frames are float32 always.
+    """
+
+    architecture: Architecture
+    channels: Channels
+    bfloat16: bool = False
+
+    def step(self, constants: Constants, state: State, forcing: Array) -> tuple[State, Array]:
+        """One step.
+
+        Args:
+            constants: weights, graphs, scales.
+            state: at the current time.
+            forcing: (point, forced) forcings at the next time.
+
+        Returns:
+            The state at the next time, and its frame: (point, outputs) in the order of ``channels.targets``.
+        """
+        frame = self.frame(constants, state, self.normalised(constants, state, forcing))
+        return self.next_state(state, frame, forcing), frame
+
+    def normalised(self, constants: Constants, state: State, forcing: Array) -> Array:
+        """(point, outputs) float32: what the network itself says of the next time, in our order."""
+        precision = jnp.bfloat16 if self.bfloat16 else jnp.float32
+        parameters = jax.tree.map(lambda weight: weight.astype(precision), constants.parameters)
+        features = self._features(constants, state, forcing).astype(precision)
+        outputs: Array = self._network(parameters, features, constants.graphs).astype(jnp.float32)
+        columns = self.channels.output_columns
+        return outputs if (columns[1:] > columns[:-1]).all() else outputs[:, columns]
+
+    def frame(self, constants: Constants, state: State, normalised: Array) -> Array:
+        """(point, outputs) in physical units: the change of what is fed back, and the rest as it is."""
+        scales, carried = constants.normalisation, state.frames.shape[-1]
+        mean, deviation = scales.diagnosed
+        return jnp.concatenate(
+            [
+                state.frames[-1] + normalised[:, :carried] * scales.change,
+                normalised[:, carried:] * deviation + mean,
+            ],
+            axis=-1,
+        )
+
+    def next_state(self, state: State, frame: Array, forcing: Array) -> State:
+        """The state one step on."""
+        places = self.channels.slices(self.channels.forced)
+        known = [forcing[:, places[name]] for name in self.channels.forced_inputs]
+        known_next = jnp.concatenate([state.forcings[0, :, :0], *known], axis=-1)
+        carried = state.frames.shape[-1]
+        return State(
+            frames=jnp.concatenate([state.frames[1:], frame[None, :, :carried]]),
+            forcings=jnp.concatenate([state.forcings[1:], known_next[None]]),
+        )
+
+    def _features(self, constants: Constants, state: State, forcing: Array) -> Array:
+        scales = constants.normalisation
+        places = self.channels.slices(self.channels.forced)
+        forced_inputs = jnp.concatenate(
+            [scales.forced[:, :0], *(scales.forced[:, places[name]] for name in self.channels.forced_inputs)], axis=-1
+        )
+        return jnp.concatenate(
+            [
+                *_scaled(state.frames, scales.carried),
+                *_scaled(state.forcings, forced_inputs),
+                _scaled(constants.static, scales.static),
+                _scaled(forcing, scales.forced),
+            ],
+            axis=-1,
+        )
+
+    def _network(self, parameters: Any, features: Array, graphs: Graphs) -> Array:  # noqa: ANN401 - a pytree
+        def forward(features: Array, graphs: Graphs) -> Array:
+            return graphcast(
+                features, graphs, self.architecture, self.channels.outputs, self.channels.input_rows
+            )
+
+        return hk.without_apply_rng(hk.transform(forward)).apply(parameters, features, graphs)
+
+
+def _scaled(values: Array, scales: Any) -> Array:  # noqa: ANN401 - an array, of NumPy or of JAX
+    mean, deviation = scales
+    return (values - mean) / deviation
