@@ -1,0 +1,590 @@
+"""A Plan becomes one zarr store, and the frames of its Cases become files in it, one whole Case at a time.
+
+``xarray.open_zarr(path)`` gives the forecasts: variables in float32 over initial time, lead time, level, latitude and
+longitude, NaN where nothing was written. The root's ``zarr.json`` holds the metadata of all arrays and is the only
+file that is believed: it is written last, so that whatever dies half-way leaves the store as it was.
+"""
+
+import glob
+import json
+import os
+import shutil
+import socket
+import time
+import uuid
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+from pydantic import JsonValue
+from zarr.codecs import BloscCodec
+from zarr.errors import ZarrUserWarning
+
+from graphcast_batch.config import STEP_HOURS
+from graphcast_batch.errors import StoreError, StoreMismatchError
+from graphcast_batch.grid import Grid
+from graphcast_batch.outputs.ledger import (
+    Claim,
+    Ledger,
+    Owner,
+    Record,
+    drop_left_over,
+    explained,
+    now,
+    replace,
+    sync_folder,
+)
+from graphcast_batch.plan import Case, Layout, Plan
+from graphcast_batch.variables import attributes
+
+_ROOT: Final = "zarr.json"
+_STAGING, _LEDGER, _CONFIG, _OWNER = ".staging", "ledger", "run.yaml", "owner.json"
+_FORMAT, _IDENTITY = "graphcast_batch_format", "graphcast_batch_identity"
+_GROWING: Final = ("time", "prediction_timedelta")
+_CODEC: Final = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
+_LOCK_SECONDS: Final = 60.0
+_STAGING_LEASE_SECONDS: Final = 86400.0
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """One run's forecasts and ledger, in one folder.
+
+    Attributes:
+        path: the folder, without symbolic links.
+        root: the group's metadata, with that of all arrays.
+        init_times: (time,) datetime64[h] initial times, in the order of the store.
+        grid: the points.
+        levels: hPa, ascending; empty without any variable on levels.
+        steps: number of lead times.
+        on_levels: for each variable, in ASCII order, whether it is on levels.
+        block_steps: how many lead times are one shard, which is written at once; set when the store was first laid
+            out and never changed, so that a Layout of today may say otherwise.
+    """
+
+    path: Path
+    root: dict[str, Any]
+    init_times: NDArray[np.datetime64]
+    grid: Grid
+    levels: tuple[int, ...]
+    steps: int
+
+    @classmethod
+    def create_or_extend(
+        cls,
+        path: Path,
+        plan: Plan,
+        *,
+        identity: Mapping[str, JsonValue],
+        provenance: Mapping[str, JsonValue],
+        config_text: str,
+    ) -> Self:
+        """Lays out the store of a plan, or takes up the one that is there, made longer where the plan asks for it.
+
+        Nothing that was written is moved, shrunk or rewritten. New initial times go to the end of the time axis, so
+        an earlier one added later leaves it unsorted. Any number of drivers may call this at once.
+
+        Args:
+            path: the folder to be.
+            plan: what will be written.
+            identity: what makes forecasts belong together, like the checksum of the weights; kept in the store.
+            provenance: root attributes of a new store; what is neither text nor number is kept as JSON text. A store
+                that is extended keeps its own, and each record tells what made its Case.
+            config_text: kept as ``run.yaml``.
+
+        Raises:
+            StoreMismatchError: the store that is there has another identity, grid, levels or variables.
+            StoreError: the folder is something else, or cannot be written.
+        """
+        path = Path(os.path.realpath(path))
+        twice = [key for key, count in Counter(case.key for case in plan.cases).items() if count > 1]
+        if twice:
+            raise StoreError(f"{path}: each initial time must be one Case, but {', '.join(twice)} is several")
+        with explained(f"laying out {path}"):
+            if not (path / _ROOT).exists():
+                _lay_out(path, plan, _root_attributes(identity, provenance), config_text)
+            store = cls.open(path)
+            store._refuse_other(plan.layout, identity)
+            return store._extended(plan, config_text)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Opens a store that was laid out before.
+
+        Raises:
+            StoreError: there is none, or something else.
+        """
+        path = Path(os.path.realpath(path))
+        root = _read_root(path)
+        group = zarr.open_group(path, mode="r", use_consolidated=True)
+        coordinates = {name: np.asarray(array[...]) for name, array in group.arrays() if array.ndim == 1}
+        return cls(
+            path=path,
+            root=root,
+            init_times=coordinates["time"].astype("datetime64[h]"),
+            grid=Grid(coordinates["latitude"], coordinates["longitude"]),
+            levels=tuple(int(level) for level in coordinates.get("level", ())),
+            steps=coordinates["prediction_timedelta"].size,
+        )
+
+    def __post_init__(self) -> None:
+        for name in self.variables:
+            assert self._metadata[name]["chunk_grid"]["configuration"]["chunk_shape"][0] == 1, (
+                f"{self.path}: a shard of {name} belongs to several Cases"
+            )
+
+    @property
+    def ledger(self) -> Ledger:
+        """Which Cases are claimed, failed, whole."""
+        return Ledger(self.path / _LEDGER)
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Names of the variables, in ASCII order."""
+        return tuple(name for name, _ in self.on_levels)
+
+    @property
+    def identity(self) -> dict[str, JsonValue]:
+        """What makes forecasts belong into this store."""
+        return dict(json.loads(self.root["attributes"][_IDENTITY]))
+
+    @cached_property
+    def on_levels(self) -> tuple[tuple[str, bool], ...]:
+        """For each variable, in ASCII order, whether it is on levels."""
+        fields = {name: array for name, array in self._metadata.items() if len(array["shape"]) > 1}
+        return tuple((name, "level" in fields[name]["dimension_names"]) for name in sorted(fields))
+
+    @property
+    def block_steps(self) -> int:
+        """How many lead times are one shard."""
+        return int(self._metadata[self.variables[0]]["chunk_grid"]["configuration"]["chunk_shape"][1])
+
+    def index_of(self, case: Case) -> int:
+        """Where a Case stands on the time axis.
+
+        Raises:
+            StoreError: the store was not laid out for it.
+        """
+        index = self._index.get(case.key)
+        if index is None or case.steps > self.steps:
+            raise StoreError(
+                f"{case.key}: {self.path} must be laid out for it with {case.steps} steps, but holds {self.steps} "
+                f"steps of {len(self._index)} initial times; extend it first"
+            )
+        return index
+
+    def attempt(self, case: Case) -> "Attempt":
+        """One try at writing a Case, to be used as a context.
+
+        Raises:
+            StoreError: the store was not laid out for it.
+        """
+        return Attempt(self, case)
+
+    def forecasts(self) -> xr.Dataset:
+        """The forecasts, read when their values are asked for.
+
+        Returns:
+            float32 (time, prediction_timedelta, [level], latitude, longitude), NaN where nothing was written.
+        """
+        opened: xr.Dataset = xr.open_zarr(self.path, chunks=None, consolidated=True)
+        return opened
+
+    def sweep(self) -> list[Path]:
+        """Removes what dead attempts left behind, of this host at once and of others after a day.
+
+        Returns:
+            what was removed.
+        """
+        with explained(f"sweeping {self.path}"):
+            folders = list((self.path / _STAGING).iterdir())
+            left = [folder for folder in folders if drop_left_over(folder, folder / _OWNER)]
+            return left + self.ledger.sweep()
+
+    @property
+    def _metadata(self) -> dict[str, dict[str, Any]]:
+        return dict(self.root["consolidated_metadata"]["metadata"])
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {str(init_time): index for index, init_time in enumerate(self.init_times)}
+
+    def _refuse_other(self, layout: Layout, identity: Mapping[str, JsonValue]) -> None:
+        ours = self.identity | _described(self.grid, self.levels, self.on_levels)
+        theirs = json.loads(json.dumps(dict(identity))) | _described(layout.grid, layout.levels, layout.on_levels)
+        absent = "(absent)"
+        differences = [
+            f"  {key}: the store has {ours.get(key, absent)}, this run has {theirs.get(key, absent)}"
+            for key in sorted(ours.keys() | theirs.keys())
+            if ours.get(key, absent) != theirs.get(key, absent)
+        ]
+        if differences:
+            raise StoreMismatchError(
+                f"{self.path} was laid out for something else:\n" + "\n".join(differences) + "\n"
+                "choose another `store` path, or mend the config to agree with the store"
+            )
+
+    def _extended(self, plan: Plan, config_text: str) -> Self:
+        if self._holds(plan):
+            self._keep_config(config_text)
+            return self
+        lock = _wait_for(self.ledger.folder / ".extending")
+        try:
+            self.open(self.path)._grow(plan, lock)
+            self._keep_config(config_text)
+        finally:
+            lock.release()
+        return self.open(self.path)
+
+    def _keep_config(self, text: str) -> None:
+        config = self.path / _CONFIG
+        if not config.exists() or config.read_text(encoding="utf-8") != text:
+            replace(config, text.encode())
+
+    def _holds(self, plan: Plan) -> bool:
+        """Whether every Case has its place, and no extension was left half-done."""
+        placed = plan.layout.steps <= self.steps and all(case.key in self._index for case in plan.cases)
+        return placed and all(
+            json.loads((self.path / name / _ROOT).read_bytes()) == array for name, array in self._metadata.items()
+        )
+
+    def _grow(self, plan: Plan, lock: Claim) -> None:
+        """Makes the time and lead time axes longer: first the arrays, one by one, then in one step the root."""
+        new = sorted(case.init_time for case in plan.cases if case.key not in self._index)
+        times = np.concatenate([self.init_times, np.array(new, "datetime64[h]")])
+        axes = {"time": times.astype(np.int64), "prediction_timedelta": _lead_hours(max(self.steps, plan.layout.steps))}
+        grown = {name: _resized(array, axes) for name, array in self._metadata.items()}
+        for name, array in grown.items():
+            replace(self.path / name / _ROOT, _json(array))
+        for name, hours in axes.items():
+            zarr.open_array(self.path / name, mode="r+")[...] = hours
+            _sync_tree(self.path / name)
+        if not lock.held():
+            raise StoreError(f"{self.path}: another driver took over its extension; run again")
+        consolidated = self.root["consolidated_metadata"] | {"metadata": grown}
+        replace(self.path / _ROOT, _json(self.root | {"consolidated_metadata": consolidated}))
+
+
+class Attempt:
+    """One try at writing a Case, in a folder of its own until all of it is there.
+
+    As a context it leaves nothing behind unless it was committed. Threads may write at once.
+    """
+
+    def __init__(self, store: Store, case: Case) -> None:
+        self._store = store
+        self._case = case
+        self._index = store.index_of(case)
+        self._folder = store.path / _STAGING / f"{case.key}-{uuid.uuid4().hex}"
+        self._files: dict[str, tuple[int, str]] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            with self._explained():
+                self._folder.mkdir()
+                (self._folder / _OWNER).write_bytes(Owner.here(_STAGING_LEASE_SECONDS).model_dump_json().encode())
+                for name in self._store.variables:
+                    (self._folder / name).mkdir()
+                    (self._folder / name / _ROOT).write_bytes(_json(self._store._metadata[name]))
+        except StoreError:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def write(self, first_step: int, frames: Mapping[str, NDArray[np.float32]]) -> None:
+        """Writes a few steps of every variable: whole blocks, of which the last may end with the Case.
+
+        Args:
+            first_step: counted from 0, a multiple of the store's ``block_steps``.
+            frames: by variable, float32 (k, [level], latitude, longitude) in its units.
+
+        Raises:
+            StoreError: the frames do not fit, or cannot be written.
+        """
+        steps = self._check_frames(first_step, frames)
+        with self._explained():
+            os.utime(self._folder / _OWNER)
+            for name, values in frames.items():
+                # Without write_empty_chunks a chunk of NaN would be left out, as if it had been lost.
+                array = zarr.open_array(self._folder / name, mode="r+").with_config({"write_empty_chunks": True})
+                array[self._index : self._index + 1, first_step : first_step + steps] = values[np.newaxis]
+            for file in self._files_of(first_step, first_step + steps):
+                self._files[file] = _seal(self._folder / file)
+
+    def commit(
+        self,
+        *,
+        claim: Claim | None,
+        seconds: Mapping[str, float],
+        device: str,
+        worker: str,
+        attempts: int,
+        details: Mapping[str, JsonValue],
+    ) -> Record:
+        """Puts the files into the store and declares the Case whole; drops them if it was whole already.
+
+        Args:
+            claim: on the Case; without one, the caller knows that nobody else works on it.
+            seconds: time spent, by stage.
+            device: what it was computed on.
+            worker: which worker made it.
+            attempts: how many it took, this one included.
+            details: whatever else is to be kept.
+
+        Returns:
+            the record that stands.
+
+        Raises:
+            StoreError: steps were not written, the claim was lost, or the files cannot be moved.
+        """
+        ledger, case = self._store.ledger, self._case
+        standing = ledger.record(case.key, case.steps)
+        if standing:
+            return standing
+        missing = [file for file in self._files_of(0, case.steps) if file not in self._files]
+        if missing:
+            raise StoreError(f"{case.key}: all {case.steps} steps must be written first, but {missing[0]} was not")
+        with self._explained():
+            for file in self._files:
+                self._check_claim(claim)
+                os.replace(self._folder / file, self._store.path / file)
+            for name in self._store.variables:
+                sync_folder(self._store.path / name)
+        record = Record(
+            key=case.key,
+            init_time=f"{case.init_time.astype('datetime64[s]')}Z",
+            steps=case.steps,
+            bytes=sum(size for size, _ in self._files.values()),
+            files=self._files,
+            seconds=dict(seconds),
+            host=socket.gethostname(),
+            device=device,
+            worker=worker,
+            attempts=attempts,
+            finished_at=now(),
+            details=dict(details),
+        )
+        self._check_claim(claim)
+        return ledger.enter(record)
+
+    def _check_claim(self, claim: Claim | None) -> None:
+        if claim and not claim.held():
+            raise StoreError(
+                f"{self._case.key}: the claim must be held until the Case is recorded, but was lost to another "
+                "process; this attempt is dropped"
+            )
+
+    def _check_frames(self, first_step: int, frames: Mapping[str, NDArray[np.float32]]) -> int:
+        store, key = self._store, self._case.key
+        if sorted(frames) != list(store.variables):
+            raise StoreError(f"{key}: frames must hold {list(store.variables)}, but hold {sorted(frames)}")
+        steps: int = frames[store.variables[0]].shape[0]
+        last = first_step + steps
+        whole = first_step % store.block_steps == 0 and (last % store.block_steps == 0 or last == self._case.steps)
+        if not (whole and 0 <= first_step < last <= self._case.steps):
+            raise StoreError(
+                f"{key}: steps must be written in whole blocks of {store.block_steps} of its {self._case.steps}, "
+                f"but are {first_step} to {last}"
+            )
+        for name, levelled in store.on_levels:
+            expected = (steps, *((len(store.levels),) if levelled else ()), *store.grid.shape)
+            if frames[name].shape != expected or frames[name].dtype != np.float32:
+                found = f"{frames[name].dtype} {frames[name].shape}"
+                raise StoreError(f"{key}: {name} must be float32 {expected}, but is {found}")
+        return steps
+
+    def _files_of(self, first_step: int, last_step: int) -> list[str]:
+        """The files that hold some steps, by their path in the store."""
+        blocks = range(first_step // self._store.block_steps, -(-last_step // self._store.block_steps))
+        return [
+            f"{name}/c.{self._index}.{block}{'.0' * (2 + levelled)}"
+            for name, levelled in self._store.on_levels
+            for block in blocks
+        ]
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        with explained(f"{self._case.key}: writing it to {self._store.path}"):
+            yield
+
+
+def _read_root(path: Path) -> dict[str, Any]:
+    try:
+        root = json.loads((path / _ROOT).read_bytes())
+        ours = root["attributes"][_FORMAT] == 1
+    except FileNotFoundError as error:
+        raise StoreError(f"there is no store at {path}; give the path of one, or make it first") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path} must be a store that this program made, but is not readable as one") from error
+    if not ours:
+        raise StoreError(f"{path} must be a store of format 1, but is of another; use the version that made it")
+    return dict(root)
+
+
+def _lay_out(path: Path, plan: Plan, root_attributes: dict[str, Any], config_text: str) -> None:
+    """Makes a store beside its place and moves it there, unless another driver's is there by then."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        drop_left_over(left)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        _create_arrays(draft, plan, root_attributes)
+        for folder in (_STAGING, _LEDGER):
+            (draft / folder).mkdir()
+        (draft / _CONFIG).write_text(config_text, encoding="utf-8")
+        _sync_tree(draft)
+        _move_into_place(draft, path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _move_into_place(draft: Path, path: Path) -> None:
+    try:
+        draft.rename(path)
+    except OSError as error:
+        if not (path / _ROOT).exists():
+            raise StoreError(
+                f"{path} must be a store that this program made, or not exist yet, but is something else ({error}); "
+                "choose another `store` path"
+            ) from error
+    sync_folder(path.parent)
+
+
+def _create_arrays(folder: Path, plan: Plan, root_attributes: dict[str, Any]) -> None:
+    layout = plan.layout
+    group = zarr.create_group(folder, attributes=root_attributes)
+    hours = np.array(sorted(case.init_time for case in plan.cases), "datetime64[h]").astype(np.int64)
+    coordinates = _coordinates(layout, hours)
+    for name, (values, of_axis) in coordinates.items():
+        length = 4096 if name in _GROWING else values.size
+        _create(group, name, (name,), values.shape, values.dtype, (length,), None, of_axis)[...] = values
+    for name, levelled in layout.on_levels:
+        dims = tuple(dim for dim in coordinates if levelled or dim != "level")
+        shape = tuple(coordinates[dim][0].size for dim in dims)
+        chunks, shards = (1, 1, *shape[2:]), (1, layout.block_steps, *shape[2:])
+        _create(group, name, dims, shape, np.dtype(np.float32), chunks, shards, attributes(name))
+    with warnings.catch_warnings():
+        # zarr warns that the specification of version 3 does not yet have what xarray and zarr both read.
+        warnings.simplefilter("ignore", ZarrUserWarning)
+        zarr.consolidate_metadata(folder)
+
+
+def _create(
+    group: zarr.Group,
+    name: str,
+    dims: tuple[str, ...],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    chunks: tuple[int, ...],
+    shards: tuple[int, ...] | None,
+    of_array: Mapping[str, str],
+) -> zarr.Array[Any]:
+    return group.create_array(
+        name,
+        shape=shape,
+        dtype=dtype,
+        chunks=chunks,
+        shards=shards,
+        compressors=_CODEC,
+        fill_value=np.nan if dtype == np.float32 else 0,
+        # All files of a variable in one folder: with "/" each would sit in three folders of its own.
+        chunk_key_encoding={"name": "default", "separator": "."},
+        dimension_names=dims,
+        attributes=dict(of_array),
+    )
+
+
+def _coordinates(layout: Layout, hours: NDArray[np.int64]) -> dict[str, tuple[NDArray[Any], dict[str, str]]]:
+    """Values and CF attributes of each dimension, in the order in which the variables have them."""
+    time_of = {"standard_name": "forecast_reference_time", "long_name": "initial time", "axis": "T"}
+    time_of |= {"units": "hours since 1970-01-01", "calendar": "proleptic_gregorian"}
+    # xarray decodes lead times as such only with this dtype; units alone leave them numbers.
+    lead_of = {"standard_name": "forecast_period", "long_name": "lead time"}
+    lead_of |= {"units": "hours", "dtype": "timedelta64[ns]"}
+    level_of = {"standard_name": "air_pressure", "long_name": "pressure level", "units": "hPa"}
+    level_of |= {"positive": "down", "axis": "Z"}
+    latitude_of = {"standard_name": "latitude", "long_name": "latitude", "units": "degrees_north", "axis": "Y"}
+    longitude_of = {"standard_name": "longitude", "long_name": "longitude", "units": "degrees_east", "axis": "X"}
+    level = {"level": (np.array(layout.levels, np.int32), level_of)} if layout.levels else {}
+    return {
+        "time": (hours, time_of),
+        "prediction_timedelta": (_lead_hours(layout.steps), lead_of),
+        **level,
+        "latitude": (layout.grid.latitude.astype(np.float32), latitude_of),
+        "longitude": (layout.grid.longitude.astype(np.float32), longitude_of),
+    }
+
+
+def _root_attributes(identity: Mapping[str, JsonValue], provenance: Mapping[str, JsonValue]) -> dict[str, Any]:
+    """Attributes that netCDF can hold too, so that xarray can write what it read."""
+    plain = {
+        key: value if isinstance(value, str | int | float) and not isinstance(value, bool) else json.dumps(value)
+        for key, value in provenance.items()
+    }
+    kept = {"Conventions": "CF-1.11", _FORMAT: 1, _IDENTITY: json.dumps(dict(identity), sort_keys=True)}
+    return plain | kept
+
+
+def _described(grid: Grid, levels: tuple[int, ...], on_levels: tuple[tuple[str, bool], ...]) -> dict[str, Any]:
+    checksum = zlib.crc32(grid.latitude.astype("<f4").tobytes() + grid.longitude.astype("<f4").tobytes())
+    return {
+        "grid": f"{grid}, coordinates {checksum:08x}",
+        "levels": list(levels),
+        "variables": [f"{name} (on levels)" if levelled else name for name, levelled in sorted(on_levels)],
+    }
+
+
+def _lead_hours(steps: int) -> NDArray[np.int64]:
+    return np.arange(1, steps + 1, dtype=np.int64) * STEP_HOURS
+
+
+def _resized(array: dict[str, Any], axes: Mapping[str, NDArray[np.int64]]) -> dict[str, Any]:
+    sizes = zip(array["dimension_names"], array["shape"], strict=True)
+    return array | {"shape": [axes[dim].size if dim in axes else size for dim, size in sizes]}
+
+
+def _wait_for(lock: Path) -> Claim:
+    deadline = time.monotonic() + 2 * _LOCK_SECONDS
+    while time.monotonic() < deadline:
+        claim = Claim.take(lock, _LOCK_SECONDS)
+        if claim:
+            return claim
+        time.sleep(0.1)
+    raise StoreError(f"{lock} must be released by the driver that extends the store, but is still held; run again")
+
+
+def _seal(file: Path) -> tuple[int, str]:
+    """Makes a file outlast a power failure; its size in bytes and CRC-32."""
+    checksum = 0
+    with file.open("rb") as content:
+        os.fsync(content.fileno())
+        while part := content.read(2**20):
+            checksum = zlib.crc32(part, checksum)
+        return content.tell(), f"{checksum:08x}"
+
+
+def _sync_tree(folder: Path) -> None:
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            _seal(Path(parent) / name)
+        sync_folder(Path(parent))
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, indent=1).encode()

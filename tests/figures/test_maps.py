@@ -1,0 +1,227 @@
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib import colormaps
+from PIL import Image
+
+from graphcast_batch.errors import FigureError, GridError
+from graphcast_batch.figures.maps import MOST_ROWS, draw_maps, draw_strip
+
+LOW, HIGH = (tuple(round(255 * part) for part in colormaps["viridis"](end)[:3]) for end in (0.0, 1.0))
+GREY = (0xD9, 0xD9, 0xD9)
+
+
+def latitude_itself(latitude, longitude):
+    return latitude + 0 * longitude
+
+
+def field(function=latitude_itself, *, degrees=5.0, name="2m_temperature", **coords):
+    latitude = np.arange(-90, 90.1, degrees, dtype=np.float32)
+    longitude = np.arange(0, 360, degrees, dtype=np.float32)
+    values = function(*np.meshgrid(latitude, longitude, indexing="ij")).astype(np.float32)
+    given = {"latitude": latitude, "longitude": longitude, "time": np.datetime64("2020-01-01T06", "ns"), **coords}
+    given.setdefault("prediction_timedelta", np.timedelta64(24, "h").astype("timedelta64[ns]"))
+    return xr.DataArray(values, dims=("latitude", "longitude"), coords=given, name=name)
+
+
+def forecast(steps, **kwargs):
+    leads = [np.timedelta64(6 * step, "h").astype("timedelta64[ns]") for step in range(1, steps + 1)]
+    return xr.concat([field(prediction_timedelta=lead, **kwargs) for lead in leads], dim="prediction_timedelta")
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def is_colour(image, colour, tolerance=2):
+    return (np.abs(image.astype(int) - np.array(colour)) <= tolerance).all(axis=-1)
+
+
+def single_map(path):
+    """The pixels of a map that stands alone and shows lowest, highest and missing values only."""
+    image = pixels(path)
+    painted = is_colour(image, LOW) | is_colour(image, HIGH) | is_colour(image, GREY)
+    columns = np.flatnonzero(painted[len(image) // 3])
+    rows = np.flatnonzero(painted[:, columns[0] + 3])  # the colour bar is narrower than the map
+    return image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+@pytest.mark.parametrize("southwards", [False, True], ids=["latitude ascends", "latitude descends"])
+def test_north_is_up(tmp_path, southwards):
+    cap = field(lambda latitude, _: latitude >= 60)
+    draw_maps(tmp_path / "map.png", cap.isel(latitude=slice(None, None, -1)) if southwards else cap)
+    shown = single_map(tmp_path / "map.png")
+    rows = np.flatnonzero(is_colour(shown, HIGH).any(axis=1))
+    assert rows[0] == 0
+    assert (rows[-1] + 1) / len(shown) == pytest.approx((90 - 57.5) / 180, abs=0.005)
+
+
+def test_a_polar_row_is_half_a_cell_high(tmp_path):
+    draw_maps(tmp_path / "map.png", field(lambda latitude, _: latitude > 89, degrees=10))
+    shown = single_map(tmp_path / "map.png")
+    assert is_colour(shown, HIGH).any(axis=1).sum() / len(shown) == pytest.approx(5 / 180, abs=0.005)
+
+
+@pytest.mark.parametrize(("longitude", "drawn"), [(350, -10), (10, 10), (120, 120), (185, -175)])
+def test_a_spot_is_drawn_at_its_longitude(tmp_path, longitude, drawn):
+    draw_maps(tmp_path / "map.png", field(lambda lat, lon: (lat == 40) & (lon == longitude)))
+    shown = single_map(tmp_path / "map.png")
+    rows, columns = np.nonzero(is_colour(shown, HIGH))
+    across, down = (columns.min() + columns.max() + 1) / 2, (rows.min() + rows.max() + 1) / 2
+    assert across / shown.shape[1] * 360 - 180 == pytest.approx(drawn, abs=1)
+    assert 90 - down / shown.shape[0] * 180 == pytest.approx(40, abs=1)
+
+
+def test_a_cell_on_the_date_line_is_half_on_either_side_of_the_map(tmp_path):
+    draw_maps(tmp_path / "map.png", field(lambda lat, lon: lon == 180, degrees=10))
+    high = is_colour(single_map(tmp_path / "map.png"), HIGH).mean(axis=0) > 0.8
+    width = high.size
+    assert high[: round(width * 4 / 360)].all()
+    assert high[-round(width * 4 / 360) :].all()
+    assert not high[round(width * 6 / 360) : -round(width * 6 / 360)].any()
+
+
+@pytest.mark.parametrize("degrees", [2.5, 5.0, 15.0])
+def test_the_map_has_no_gap(tmp_path, degrees):
+    draw_maps(tmp_path / "map.png", field(lambda lat, lon: lon >= 180, degrees=degrees))
+    assert not is_colour(single_map(tmp_path / "map.png"), GREY).any()
+
+
+def test_missing_values_are_grey(tmp_path):
+    draw_maps(tmp_path / "map.png", field(lambda lat, lon: np.where(lat < -60, np.nan, lat > 0)))
+    shown = single_map(tmp_path / "map.png")
+    south = shown[round(len(shown) * 0.9) :]
+    assert is_colour(south, GREY).mean() > 0.8
+    assert not is_colour(shown[: len(shown) // 2], GREY).any()
+
+
+def test_the_difference_is_prediction_minus_target_with_zero_in_the_middle(tmp_path):
+    target = field(lambda lat, lon: 280 + 0 * lat)
+    prediction = field(lambda lat, lon: 280 + np.select([lat > 30, lat < -30], [1, -2], 0))
+    draw_maps(tmp_path / "map.png", prediction, target)
+    image = pixels(tmp_path / "map.png")
+    right = image[:, -image.shape[1] // 3 :]
+    middle = right[:, round(right.shape[1] * 0.05) : round(right.shape[1] * 0.1)]  # left of the colour bar
+    rows = [np.nonzero(is_colour(middle, difference_colour(value, limit=2), 3))[0] for value in (1, 0, -2)]
+    assert all(found.size > 100 for found in rows)
+    assert rows[0].max() < np.median(rows[1]) < rows[2].min()
+
+
+def difference_colour(value, limit):
+    return [round(255 * part) for part in colormaps["RdBu_r"](0.5 + value / limit / 2)[:3]]
+
+
+def test_latitudes_in_opposite_orders_are_compared_where_they_agree(tmp_path):
+    there = field()
+    draw_maps(tmp_path / "map.png", there, there.isel(latitude=slice(None, None, -1)))
+    assert "Prediction − target: min 0.00, max 0.00 K" in described(tmp_path / "map.png")
+
+
+def described(path):
+    with Image.open(path) as image:
+        return image.text["Description"]
+
+
+def test_the_file_says_what_it_shows(tmp_path):
+    prediction = field(name="geopotential", level=500)
+    draw_maps(tmp_path / "map.png", prediction, prediction - 1)
+    with Image.open(tmp_path / "map.png") as image:
+        assert set(image.text) == {"Title", "Description", "Software"}
+        assert image.text["Title"] == "Geopotential at 500 hPa (m² s⁻²)"
+        assert image.text["Software"] == "graphcast-batch"
+        assert image.text["Description"] == (
+            "Maps of Geopotential at 500 hPa (m² s⁻²), Initial time 2020-01-01 06:00 UTC, "
+            "Valid time 2020-01-02 06:00 UTC, Lead time +24 h. Target: min −91, max 89 m² s⁻², "
+            "Prediction: min −90, max 90 m² s⁻², Prediction − target: min 1.00, max 1.00 m² s⁻²."
+        )
+
+
+def test_a_variable_that_is_not_in_the_table_is_called_as_its_data_say(tmp_path):
+    prediction = field(name="ozone").assign_attrs(units="kg m**-2")
+    draw_maps(tmp_path / "map.png", prediction.drop_vars(["time", "prediction_timedelta"]))
+    assert described(tmp_path / "map.png").startswith("Map of ozone (kg m⁻²). Prediction: ")
+
+
+@pytest.mark.parametrize("value", [273.15, 0.0, np.nan])
+def test_constant_and_empty_fields_are_drawn(tmp_path, value):
+    constant = field(lambda lat, lon: value + 0 * lat)
+    draw_maps(tmp_path / "map.png", constant, constant)
+    assert ("no data" in described(tmp_path / "map.png")) == np.isnan(value)
+
+
+def test_equal_fields_give_equal_bytes_whatever_the_settings_or_threads(tmp_path):
+    prediction = field()
+    before = dict(mpl.rcParams)
+    paths = [tmp_path / f"{n}.png" for n in range(5)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda path: draw_maps(path, prediction, prediction * 2), paths[:4]))
+    assert dict(mpl.rcParams) == before
+    with mpl.rc_context({"font.size": 30, "savefig.dpi": 20, "image.origin": "upper"}):
+        draw_maps(paths[4], prediction, prediction * 2)
+    assert len({path.read_bytes() for path in paths}) == 1
+
+
+def test_a_file_is_replaced_whole_and_nothing_else_is_left(tmp_path):
+    path = tmp_path / "deep" / "map.png"
+    path.parent.mkdir()
+    path.write_bytes(b"old")
+    draw_maps(path, field())
+    assert path.read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(OSError, match=r"folder\.png"):
+        draw_maps(tmp_path / "folder.png", field())
+    assert sorted(found.name for found in tmp_path.rglob("*")) == ["deep", "folder.png", "map.png"]
+
+
+def test_other_dimensions_are_refused_by_name(tmp_path):
+    with pytest.raises(FigureError, match=r"dimensions \(latitude, longitude\).*but has \(prediction_timedelta, lat"):
+        draw_maps(tmp_path / "map.png", forecast(2))
+
+
+def test_a_target_on_other_points_is_refused(tmp_path):
+    with pytest.raises(FigureError, match=r"latitude is -90\.\.90 in 37 values, but its latitude is -90\.\.90 in 19"):
+        draw_maps(tmp_path / "map.png", field(), field(degrees=10))
+
+
+def test_a_part_of_the_globe_is_refused(tmp_path):
+    with pytest.raises(GridError, match="once around the globe"):
+        draw_maps(tmp_path / "map.png", field().isel(longitude=slice(0, 10)))
+
+
+def test_a_strip_has_a_row_for_each_lead_time_and_marks_those_without_truth(tmp_path):
+    prediction = forecast(3, degrees=15)
+    draw_strip(tmp_path / "strip.png", prediction, prediction.isel(prediction_timedelta=[1]))
+    text = described(tmp_path / "strip.png")
+    assert text.count("no data") == 4
+    assert "+12 h: Target: min −90, max 90 K" in text
+
+
+def test_a_strip_of_many_lead_times_keeps_the_first_and_the_last(tmp_path):
+    draw_strip(tmp_path / "strip.png", forecast(40, degrees=15))
+    text = described(tmp_path / "strip.png")
+    assert text.count("Prediction: ") == MOST_ROWS
+    assert "+6 h: " in text
+    assert "+240 h: " in text
+
+
+def test_a_strip_of_one_lead_time_is_the_map_of_it(tmp_path):
+    prediction = forecast(1, degrees=15)
+    draw_strip(tmp_path / "strip.png", prediction)
+    draw_maps(tmp_path / "map.png", prediction.isel(prediction_timedelta=0))
+    assert (tmp_path / "strip.png").read_bytes() == (tmp_path / "map.png").read_bytes()
+
+
+def test_a_strip_without_lead_times_is_refused(tmp_path):
+    with pytest.raises(FigureError, match="at least one lead time"):
+        draw_strip(tmp_path / "strip.png", forecast(1).isel(prediction_timedelta=slice(0, 0)))
+
+
+def test_drawing_needs_no_global_figure_manager():
+    check = "import graphcast_batch.figures.case, sys; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

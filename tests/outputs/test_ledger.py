@@ -1,0 +1,307 @@
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graphcast_batch.errors import StoreError
+from graphcast_batch.outputs.ledger import Claim, Failure, Ledger, Owner, Record, State, publish, replace
+from graphcast_batch.plan import Case
+
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def case_at(index, steps=4):
+    return Case(np.datetime64("2020-01-01T00", "h") + np.timedelta64(6 * index, "h"), steps)
+
+
+def record_of(case, **changes):
+    fields = {
+        "key": case.key,
+        "init_time": f"{case.key}:00:00Z",
+        "steps": case.steps,
+        "bytes": 12,
+        "files": {"2m_temperature/c.0.0.0.0": (12, "0badcafe")},
+        "seconds": {"compute": 1.5},
+        "host": "node1",
+        "device": "cpu",
+        "worker": "worker-0",
+        "attempts": 1,
+        "finished_at": "2026-01-01T00:00:00+00:00",
+        "details": {"note": ["a", 1, None]},
+    }
+    return Record(**(fields | changes))
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return Ledger(tmp_path)
+
+
+def test_a_record_is_read_back_as_it_was_entered(ledger):
+    record = record_of(case_at(0))
+    assert ledger.enter(record) == record
+    assert ledger.record(record.key) == record
+    assert ledger.record(case_at(1).key) is None
+
+
+def test_the_first_record_stands(ledger):
+    first = ledger.enter(record_of(case_at(0), worker="first"))
+    assert ledger.enter(record_of(case_at(0), worker="second")) == first
+    assert ledger.record(case_at(0).key).worker == "first"
+
+
+def test_a_longer_record_takes_the_place_of_a_shorter_one(ledger):
+    short, long = case_at(0, steps=4), case_at(0, steps=9)
+    ledger.enter(record_of(short))
+    assert ledger.states([short]) == {short.key: State.WHOLE}
+    assert ledger.states([long]) == {long.key: State.MISSING}
+    assert ledger.record(long.key, long.steps) is None
+    ledger.enter(record_of(long))
+    assert ledger.states([short]) == ledger.states([long]) == {long.key: State.WHOLE}
+    assert [path.parent.name for path in ledger.folder.rglob("*.json")] == ["steps-9"]
+
+
+def test_a_shorter_record_never_replaces_a_longer_one(ledger):
+    ledger.enter(record_of(case_at(0, steps=9)))
+    assert ledger.enter(record_of(case_at(0, steps=4))).steps == 9
+    assert ledger.record(case_at(0).key).steps == 9
+
+
+@pytest.mark.parametrize("content", [b"", b'{"key": "2020-01-01T00"', b"{}", b"[]"])
+def test_a_damaged_record_is_named(ledger, content):
+    ledger.enter(record_of(case_at(0)))
+    path = ledger.folder / "steps-4" / "2020-01-01T00.json"
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"steps-4/2020-01-01T00\.json must be a record .*damaged; delete it"):
+        ledger.record("2020-01-01T00")
+
+
+def test_a_failure_is_kept_until_it_is_freed(ledger):
+    cases = [case_at(index) for index in range(3)]
+    try:
+        raise ValueError("no data")
+    except ValueError as error:
+        for case in cases:
+            ledger.fail(Failure.of(case, error, attempts=2))
+    failure = ledger.failure(cases[0].key)
+    assert (failure.error, failure.message, failure.attempts) == ("ValueError", "no data", 2)
+    assert 'raise ValueError("no data")' in failure.traceback
+    assert set(ledger.states(cases).values()) == {State.FAILED}
+    assert ledger.free_failed([cases[1].key, "2050-01-01T00"]) == [cases[1].key]
+    assert ledger.states(cases)[cases[1].key] == State.MISSING
+    assert ledger.free_failed() == [cases[0].key, cases[2].key]
+    assert ledger.failure(cases[0].key) is None
+
+
+def test_a_failure_ends_when_the_case_becomes_whole(ledger):
+    case = case_at(0)
+    ledger.fail(Failure.of(case, ValueError(), attempts=1))
+    ledger.enter(record_of(case))
+    assert ledger.failure(case.key) is None
+    assert ledger.states([case]) == {case.key: State.WHOLE}
+
+
+def test_states_tell_apart_whole_running_failed_and_missing(ledger):
+    whole, running, failed, missing = cases = [case_at(index) for index in range(4)]
+    ledger.enter(record_of(whole))
+    ledger.claim(running, 60)
+    ledger.fail(Failure.of(failed, ValueError(), attempts=1))
+    assert ledger.states(cases) == {
+        whole.key: State.WHOLE,
+        running.key: State.RUNNING,
+        failed.key: State.FAILED,
+        missing.key: State.MISSING,
+    }
+
+
+@pytest.mark.parametrize("key", ["../x", "", "2020-01-01T00/../x", "2020-01-01T00\n", "/etc/passwd", "NaT", "a.claim"])
+def test_only_keys_of_cases_reach_the_file_system(ledger, key):
+    for read in (ledger.record, ledger.failure, ledger.claim_owner):
+        if read == ledger.record:
+            (ledger.folder / "steps-4").mkdir(exist_ok=True)
+        with pytest.raises(StoreError, match="must look like 2020-01-01T06"):
+            read(key)
+    with pytest.raises(StoreError, match="must look like"):
+        ledger.enter(record_of(case_at(0), key=key))
+
+
+def test_a_claim_is_exclusive_until_released(ledger):
+    claim = ledger.claim(case_at(0), 60)
+    assert claim.held()
+    assert claim.beat()
+    assert ledger.claim(case_at(0), 60) is None
+    assert ledger.claim_owner(case_at(0).key).pid == os.getpid()
+    claim.release()
+    assert not claim.held()
+    assert ledger.claim_owner(case_at(0).key) is None
+    assert ledger.claim(case_at(0), 60) is not None
+
+
+def test_a_whole_case_cannot_be_claimed_but_its_longer_version_can(ledger):
+    ledger.enter(record_of(case_at(0, steps=4)))
+    assert ledger.claim(case_at(0, steps=3), 60) is None
+    assert ledger.claim(case_at(0, steps=4), 60) is None
+    assert ledger.claim(case_at(0, steps=5), 60) is not None
+
+
+def test_a_claim_without_a_heartbeat_is_taken_over(ledger):
+    late = ledger.claim(case_at(0), 0.2)
+    assert ledger.states([case_at(0)]) == {case_at(0).key: State.RUNNING}
+    past = time.time() - 1
+    os.utime(late.path, (past, past))
+    assert ledger.states([case_at(0)]) == {case_at(0).key: State.MISSING}
+    taker = ledger.claim(case_at(0), 60)
+    assert taker.held()
+    assert not late.held()
+    assert not late.beat()
+    late.release()
+    assert taker.held()
+    assert [path.name for path in ledger.folder.iterdir()] == [taker.path.name]
+
+
+def test_a_heartbeat_prolongs_a_claim(ledger):
+    claim = ledger.claim(case_at(0), 60)
+    past = time.time() - 59
+    os.utime(claim.path, (past, past))
+    assert claim.beat()
+    assert claim.path.stat().st_mtime > past + 50
+
+
+def test_a_taker_that_judged_too_slowly_gives_a_fresh_claim_back(ledger, monkeypatch):
+    stale = ledger.claim(case_at(0), 60)
+    past = time.time() - 120
+    os.utime(stale.path, (past, past))
+    rename, faster = os.rename, []
+
+    def rename_after_a_faster_taker(source, target):
+        monkeypatch.setattr(os, "rename", rename)
+        faster.append(ledger.claim(case_at(0), 60))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", rename_after_a_faster_taker)
+    assert ledger.claim(case_at(0), 60) is None
+    assert faster[0].held()
+
+
+def test_an_unreadable_claim_lasts_for_the_lease_of_whoever_asks(ledger):
+    path = ledger.folder / f"{case_at(0).key}.claim"
+    path.write_bytes(b"{")
+    assert ledger.claim(case_at(0), 60) is None
+    past = time.time() - 120
+    os.utime(path, (past, past))
+    assert ledger.claim(case_at(0), 60).held()
+
+
+def claim_and_wait(folder, ready):
+    Ledger(folder).claim(case_at(0), 1e6)
+    ready.set()
+    time.sleep(600)
+
+
+def test_the_claim_of_a_process_that_was_killed_here_is_taken_over_at_once(ledger):
+    ready = SPAWN.Event()
+    child = SPAWN.Process(target=claim_and_wait, args=(ledger.folder, ready))
+    child.start()
+    assert ready.wait(60)
+    assert ledger.claim(case_at(0), 60) is None
+    os.kill(child.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # dead, but its number not yet given back
+    assert ledger.claim_owner(case_at(0).key).gone
+    assert ledger.states([case_at(0)]) == {case_at(0).key: State.MISSING}
+    assert ledger.claim(case_at(0), 60).held()
+    child.join()
+
+
+@pytest.mark.parametrize("change", [{"host": "elsewhere"}, {"scope": "another boot"}, {"started": ""}])
+def test_nobody_is_believed_dead_who_cannot_be_seen(change):
+    owner = Owner.here(60)
+    assert not owner.gone
+    unused = owner.model_copy(update={"pid": 2**22 + 1})
+    assert unused.gone
+    assert not unused.model_copy(update=change).gone
+
+
+def test_a_process_number_used_again_is_not_its_former_owner():
+    assert Owner.here(60).model_copy(update={"started": "1"}).gone
+
+
+def claim_all(folder, start, name):
+    ledger = Ledger(folder)
+    start.wait(60)
+    won = [case_at(index).key for index in range(200) if ledger.claim(case_at(index), 3600)]
+    Path(folder, f"won-{name}").write_text("\n".join(won))
+    start.wait(60)  # an owner that has ended would be taken over
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_two_processes_claim_each_of_200_cases_once(ledger, stale):
+    if stale:
+        dead = Owner.here(3600).model_copy(update={"started": "1"})
+        for index in range(200):
+            publish(ledger.folder / f"{case_at(index).key}.claim", dead.model_dump_json().encode())
+    start = SPAWN.Barrier(2)
+    children = [SPAWN.Process(target=claim_all, args=(ledger.folder, start, name)) for name in "ab"]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(120)
+        assert child.exitcode == 0
+    won = [key for name in "ab" for key in (ledger.folder / f"won-{name}").read_text().split()]
+    assert sorted(won) == [case_at(index).key for index in range(200)]
+
+
+def test_without_hard_links_files_are_still_exclusive(ledger, monkeypatch):
+    def refuse(source, target):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    record = record_of(case_at(0))
+    assert ledger.enter(record) == record
+    assert ledger.enter(record_of(case_at(0), worker="second")) == record
+    assert ledger.claim(case_at(1), 60).held()
+    assert ledger.claim(case_at(1), 60) is None
+    assert not list(ledger.folder.rglob("*.tmp"))
+
+
+def test_a_link_whose_answer_was_lost_counts_as_made(tmp_path, monkeypatch):
+    link = os.link
+
+    def link_twice(source, target):
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", link_twice)
+    publish(tmp_path / "file", b"mine")
+    assert (tmp_path / "file").read_bytes() == b"mine"
+    with pytest.raises(FileExistsError):
+        publish(tmp_path / "file", b"other")
+
+
+def test_replacing_leaves_one_file_with_the_new_content(tmp_path):
+    replace(tmp_path / "file", b"old")
+    replace(tmp_path / "file", b"new")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"new"]
+
+
+def test_what_dead_writers_left_is_swept_after_a_day(ledger):
+    old, fresh = ledger.folder / ".old.tmp", ledger.folder / ".fresh.tmp"
+    old.touch()
+    fresh.touch()
+    past = time.time() - 90000
+    os.utime(old, (past, past))
+    claim = ledger.claim(case_at(0), 60)
+    os.utime(claim.path, (past, past))
+    assert ledger.sweep() == [old]
+    assert fresh.exists()
+    assert claim.held()
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(StoreError, match=r"gone.*run again"):
+        Ledger(tmp_path / "gone").states([])
+    with pytest.raises(StoreError, match="gone"):
+        Claim.take(tmp_path / "gone" / "x.claim", 60)
