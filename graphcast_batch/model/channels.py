@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphcast_batch.config import Task
-from graphcast_batch.errors import TaskError
 from graphcast_batch.plan import is_on_levels
 
 
@@ -50,8 +49,7 @@ class Channels:
             dims: dimensions of the variables that the inputs hold; what is missing is taken as commonly known.
 
         Raises:
-            TaskError: a variable's dimensions are unknown, or an input changes in time but nothing supplies it
-                after the first step.
+            TaskError: a variable's dimensions are unknown.
         """
         inputs, targets, forced = (
             set(task.input_variables),
@@ -59,12 +57,6 @@ class Channels:
             set(task.forcing_variables),
         )
         static = inputs - targets - forced
-        stray = sorted(name for name in static if "time" in dims.get(name, ()))
-        if stray:
-            raise TaskError(
-                f"the input {stray[0]} changes in time, so it must be a target (fed back) or a forcing (known ahead), "
-                "but is neither; add it to target_variables or forcing_variables"
-            )
         return cls(
             frames=task.input_frames,
             levels=task.pressure_levels,
@@ -115,9 +107,7 @@ class Channels:
         ]
         changing = self.carried + self.forced_inputs
         published = [
-            (t, name)
-            for name in sorted(changing + self.static)
-            for t in (times if name in changing else range(1))
+            (t, name) for name in sorted(changing + self.static) for t in (times if name in changing else range(1))
         ]
         return self._places(ours, published + [(self.frames, name) for name in self.forced])
 

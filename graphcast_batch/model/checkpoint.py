@@ -95,12 +95,17 @@ def _read_entries(path: Path) -> dict[str, NDArray[Any]]:
     if not path.is_file():
         raise CheckpointError(f"the checkpoint {path} is not a file; give the path of an .npz file of weights")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: NumPy leaves a file that it cannot read open.
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise CheckpointError(f"the checkpoint {path} is a single array; {_FOREIGN}")
-            return {key: archive[key] for key in archive.files}
+            with archive:
+                return {key: archive[key] for key in archive.files}
     except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError) as error:
         raise CheckpointError(f"the checkpoint {path} is truncated or damaged ({error}); copy it again") from error
+    except CheckpointError:
+        raise
     except (ValueError, OSError, SyntaxError, MemoryError) as error:
         raise CheckpointError(f"the checkpoint {path} cannot be read as arrays ({error}); {_FOREIGN}") from error
 

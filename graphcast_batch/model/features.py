@@ -61,9 +61,7 @@ def _turned(
     tilt = np.pi / 2 - theta
     x, y, z = points.astype(np.float64).T
     ahead, aside = x * np.cos(phi) + y * np.sin(phi), y * np.cos(phi) - x * np.sin(phi)
-    return np.stack(
-        [ahead * np.cos(tilt) + z * np.sin(tilt), aside, z * np.cos(tilt) - ahead * np.sin(tilt)], axis=-1
-    )
+    return np.stack([ahead * np.cos(tilt) + z * np.sin(tilt), aside, z * np.cos(tilt) - ahead * np.sin(tilt)], axis=-1)
 
 
 def _angles(

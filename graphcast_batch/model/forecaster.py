@@ -110,7 +110,7 @@ class Forecaster:
 
             return jax.value_and_grad(of_parameters, has_aux=True)(parameters)
 
-        (total, parts), gradient = value_and_gradient(self._parameters, constants, known, targets)  # type: ignore[misc]
+        (total, parts), gradient = value_and_gradient(self._parameters, constants, known, targets)
         norms = gradient_norms(gradient)
         return {
             "loss": float(total),
@@ -145,6 +145,4 @@ def steps_in_call(steps: int, most: int) -> int:
 def _used(checkpoint: Checkpoint) -> dict[str, dict[str, np.ndarray]]:
     """The weights as plain dicts, without those whose output nothing uses."""
     unused = "mesh2grid_gnn/~_networks_builder/processor_nodes_0_mesh_nodes"
-    return {
-        module: dict(named) for module, named in checkpoint.parameters.items() if not module.startswith(unused)
-    }
+    return {module: dict(named) for module, named in checkpoint.parameters.items() if not module.startswith(unused)}

@@ -66,7 +66,7 @@ def build_graphs(architecture: Architecture, grid: Grid) -> Graphs:
     latitude, longitude = (axis.ravel() for axis in np.meshgrid(grid.latitude, grid.longitude, indexing="ij"))
     grid_at, mesh_at = (latitude, longitude), latitude_longitude(mesh.vertices)
     points = positions(latitude, longitude)
-    radius = architecture.radius_query_fraction_edge_length * mesh.longest_edge
+    radius = np.float32(architecture.radius_query_fraction_edge_length) * mesh.longest_edge
     return Graphs(
         grid_nodes=node_features(*grid_at),
         mesh_nodes=node_features(*mesh_at),
@@ -79,7 +79,7 @@ def build_graphs(architecture: Architecture, grid: Grid) -> Graphs:
 
 
 def _within(
-    points: NDArray[np.float32], vertices: NDArray[np.float32], radius: float
+    points: NDArray[np.float32], vertices: NDArray[np.float32], radius: np.float32
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Every pair of a grid point and a mesh node no farther apart, straight through the sphere, than the radius."""
     near = KDTree(points).sparse_distance_matrix(KDTree(vertices), radius, output_type="ndarray")

@@ -74,9 +74,7 @@ def _icosahedron() -> NDArray[np.float32]:
     return (vertices @ tilt).astype(np.float32)
 
 
-def _refine(
-    vertices: NDArray[np.float32], faces: NDArray[np.int32]
-) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+def _refine(vertices: NDArray[np.float32], faces: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """Splits every triangle into four; the new vertices are the middles of its edges, pushed out to the sphere."""
     ends = np.sort(np.stack([faces, np.roll(faces, -1, axis=1)], axis=-1).reshape(-1, 2), axis=1)
     _, first_met, edge = np.unique(ends, axis=0, return_index=True, return_inverse=True)

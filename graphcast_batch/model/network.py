@@ -1,8 +1,8 @@
 """Normalised features at grid points become the normalised change of the weather: encoder, processor, decoder.
 
-Lam et al. 2023, supplement 3.3-3.6. Two pieces of exact algebra make it cheaper than it is written there: what an edge's
-first layer does to its sender and receiver is done once per node, before the nodes are gathered; and the three edges
-of each grid point are summed by a reshape.
+Lam et al. 2023, supplement 3.3-3.6. Two pieces of exact algebra make it cheaper than it is written there: what the
+first layer of an edge does to its sender and receiver is done once per node, before the nodes are gathered; and the
+three edges of each grid point are summed by a reshape.
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,13 @@ from graphcast_batch.config import Architecture
 from graphcast_batch.errors import OutsideTransformError
 from graphcast_batch.model.graphs import Edges, Graphs
 
+AnyArray = Array | NDArray[np.float32]
+
 
 class Part(NamedTuple):
     """A part of what goes into a layer: values of nodes or edges, and which of them each output takes."""
 
-    values: Array
+    values: AnyArray
     gathered: Any = None
 
 
@@ -162,9 +164,7 @@ def graphcast(
     return _decode(Stage(architecture, "mesh2grid_gnn"), grid, mesh, graphs.mesh2grid, outputs)
 
 
-def _encode(
-    stage: Stage, inputs: Array, graphs: Graphs, input_rows: NDArray[np.int32] | None
-) -> tuple[Array, Array]:
+def _encode(stage: Stage, inputs: Array, graphs: Graphs, input_rows: NDArray[np.int32] | None) -> tuple[Array, Array]:
     edges, width = graphs.grid2mesh, inputs.shape[-1] + graphs.grid_nodes.shape[-1]
     grid = stage.embed("nodes_grid_nodes", [Part(inputs), Part(graphs.grid_nodes)], input_rows)
     # A mesh node has zeros in place of the weather, which leaves the last rows of the weight.

@@ -5,6 +5,7 @@ to the format, so they are listed here, drawn, kept and saved, while the network
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ def parameter_shapes(architecture: Architecture, inputs: int, outputs: int) -> d
     def add(stage: str, block: str, rows: int, columns: int = latent, normed: bool = True) -> None:
         prefix = f"{stage}/~_networks_builder/{block}"
         sizes = [rows] + [latent] * architecture.hidden_layers + [columns]
-        for k, (above, below) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        for k, (above, below) in enumerate(pairwise(sizes)):
             shapes[f"{prefix}_mlp/~/linear_{k}"] = {"w": (above, below), "b": (below,)}
         if normed:
             shapes[f"{prefix}_layer_norm"] = {"scale": (columns,), "offset": (columns,)}
@@ -69,7 +70,7 @@ def random_parameters(
 
     def draw(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
         if name == "w":
-            return (ndtri(random.uniform(low, high, shape)) / np.sqrt(shape[0])).astype(np.float32)
+            return np.asarray(ndtri(random.uniform(low, high, shape)) / np.sqrt(shape[0]), np.float32)
         return np.full(shape, 1 if name == "scale" else 0, np.float32)
 
     shapes = parameter_shapes(architecture, inputs, outputs)

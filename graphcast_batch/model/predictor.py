@@ -125,13 +125,12 @@ class Predictor:
 
     def _network(self, parameters: Any, features: Array, graphs: Graphs) -> Array:  # noqa: ANN401 - a pytree
         def forward(features: Array, graphs: Graphs) -> Array:
-            return graphcast(
-                features, graphs, self.architecture, self.channels.outputs, self.channels.input_rows
-            )
+            return graphcast(features, graphs, self.architecture, self.channels.outputs, self.channels.input_rows)
 
-        return hk.without_apply_rng(hk.transform(forward)).apply(parameters, features, graphs)
+        transformed: Any = hk.transform(forward)
+        return jnp.asarray(hk.without_apply_rng(transformed).apply(parameters, features, graphs))
 
 
 def _scaled(values: Array, scales: Any) -> Array:  # noqa: ANN401 - an array, of NumPy or of JAX
     mean, deviation = scales
-    return (values - mean) / deviation
+    return jnp.asarray((values - mean) / deviation)

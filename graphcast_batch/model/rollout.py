@@ -33,9 +33,7 @@ def rollout(
         yield frames
 
 
-def several_steps(
-    predictor: Predictor, constants: Constants, state: State, forcings: Array
-) -> tuple[State, Array]:
+def several_steps(predictor: Predictor, constants: Constants, state: State, forcings: Array) -> tuple[State, Array]:
     """As many steps as there are forcings, in one program.
 
     Args:

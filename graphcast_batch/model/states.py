@@ -1,6 +1,6 @@
 """Named fields at the seam become the plain arrays of a state, and frames become named fields again."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from typing import TypeVar
 
 import numpy as np
@@ -8,7 +8,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from graphcast_batch.config import STEP_HOURS
-from graphcast_batch.errors import InputError
+from graphcast_batch.errors import InputError, TaskError
 from graphcast_batch.grid import Grid
 from graphcast_batch.model.channels import Channels
 from graphcast_batch.model.forcings import FORCINGS, forcing
@@ -33,7 +33,14 @@ def initial_arrays(
 
     Raises:
         InputError: a variable is missing.
+        TaskError: an input changes in time, but nothing supplies it after the first step.
     """
+    stray = [name for name in channels.static if name in fields and "time" in fields[name].dims]
+    if stray:
+        raise TaskError(
+            f"the input {stray[0]} changes in time, so it must be a target (fed back) or a forcing (known ahead), "
+            "but is neither; add it to target_variables or forcing_variables"
+        )
     times = fields["time"].values
     carried = [_points(fields, name, times.size, channels, grid) for name in channels.carried]
     forced = [_forcing(channels, fields, name, times, grid) for name in channels.forced_inputs]
@@ -68,9 +75,7 @@ def forcing_blocks(
         yield np.concatenate([np.empty((times.size, grid.size, 0), np.float32), *block], axis=-1)
 
 
-def named_fields(
-    channels: Channels, names: Iterable[str], planes: AnyArray, grid: Grid
-) -> dict[str, AnyArray]:
+def named_fields(channels: Channels, names: Iterable[str], planes: AnyArray, grid: Grid) -> dict[str, AnyArray]:
     """Fields of variables that stand one after another.
 
     Args:
@@ -121,9 +126,7 @@ def _computed(name: str, times: NDArray[np.datetime64], grid: Grid) -> NDArray[n
     return np.ascontiguousarray(np.broadcast_to(values, (times.size, *grid.shape))).reshape(times.size, grid.size, 1)
 
 
-def _points(
-    fields: Mapping[str, xr.DataArray], name: str, times: int, channels: Channels, grid: Grid
-) -> NDArray[np.float32]:
+def _points(fields: xr.Dataset, name: str, times: int, channels: Channels, grid: Grid) -> NDArray[np.float32]:
     """(time, point, values) of one variable, spread over the dimensions that it lacks."""
     if name not in fields:
         raise InputError(f"the variable {name} is missing from the inputs")

@@ -1,0 +1,232 @@
+"""The command ``graphcast-batch``: parses, calls one function, prints."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from graphcast_batch.errors import ConfigError, FigureError, GraphcastBatchError
+
+if TYPE_CHECKING:
+    from graphcast_batch.assembly import Run
+    from graphcast_batch.cluster.driver import Outcome
+    from graphcast_batch.plan import Case
+
+app = typer.Typer(
+    help="Many GraphCast forecasts from many initial times, into one zarr store.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_console = Console()
+_errors = Console(stderr=True)
+
+ConfigPath = Annotated[Path, typer.Argument(help="YAML file of the run.", metavar="CONFIG")]
+StorePath = Annotated[Path, typer.Argument(help="Folder of a store.", metavar="STORE")]
+Address = Annotated[
+    str | None,
+    typer.Option(envvar="RAY_ADDRESS", help="Ray cluster to use; without it Ray is started on this machine."),
+]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+class Exit:
+    """Exit codes."""
+
+    COULD_NOT_RUN, USAGE, SOME_FAILED, WORK_LEFT = 1, 2, 3, 75
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command; errors of ours are told in a few lines, without a traceback."""
+    try:
+        app(arguments)
+    except ConfigError as error:
+        _tell(error)
+        sys.exit(Exit.USAGE)
+    except GraphcastBatchError as error:
+        _tell(error)
+        sys.exit(Exit.COULD_NOT_RUN)
+
+
+@app.command()
+def run(config: ConfigPath, address: Address = None) -> None:
+    """Makes the forecasts and figures of CONFIG that are not there yet.
+
+    Run it again after an interruption: only what is missing is made. Exit codes: 0 all whole, 1 could not run,
+    2 wrong usage or config, 3 some Cases failed or were set aside, 75 stopped with work left.
+    """
+    from graphcast_batch.assembly import assemble
+    from graphcast_batch.cluster import driver
+    from graphcast_batch.config import load_config
+    from graphcast_batch.figures.stored import check_figures, undrawn
+    from graphcast_batch.terminal import Watcher, show_set_aside
+
+    assembled = assemble(load_config(config))
+    wanted, plan = assembled.config.figures, assembled.plan
+    names = check_figures(wanted, plan.layout) if wanted else []
+    show_set_aside(_console, plan)
+    with driver.connected(address):
+        with Watcher(_console) as watcher:
+            outcome = driver.run(assembled, watcher)
+        whole = [case for case in plan.cases if outcome.store.ledger.record(case.key, case.steps)]
+        drawn = _draw(assembled, undrawn(outcome.store, whole, names)) if wanted else 0
+    _summarise(outcome, drawn)
+    if outcome.failed or plan.set_aside:
+        raise typer.Exit(Exit.SOME_FAILED)
+    if outcome.left:
+        raise typer.Exit(Exit.WORK_LEFT)
+
+
+@app.command()
+def plan(config: ConfigPath) -> None:
+    """Shows what a run of CONFIG would do; starts nothing."""
+    from graphcast_batch.assembly import assemble
+    from graphcast_batch.config import load_config
+    from graphcast_batch.figures.stored import check_figures
+    from graphcast_batch.outputs.store import Store
+    from graphcast_batch.plan import worker_bytes
+    from graphcast_batch.terminal import show_plan
+
+    assembled = assemble(load_config(config))
+    if assembled.config.figures:
+        check_figures(assembled.config.figures, assembled.plan.layout)
+    path = assembled.config.store
+    states = Store.open(path).ledger.states(assembled.plan.cases) if path.exists() else {}
+    shape = assembled.weights.architecture
+    sizes = {
+        name: worker_bytes(shape, assembled.plan.layout, assembled.channels.inputs, size)
+        for name, size in (("float32", 4), ("bfloat16", 2))
+        if assembled.config.model.precision in (name, "auto")
+    }
+    show_plan(_console, assembled.plan, states, shape.mesh_size, sizes)
+
+
+@app.command()
+def status(store: StorePath) -> None:
+    """Shows which Cases of STORE are whole, running, failed or missing."""
+    from graphcast_batch.config import load_config
+    from graphcast_batch.outputs.store import Store
+    from graphcast_batch.plan import Case
+    from graphcast_batch.terminal import show_states
+
+    opened = Store.open(store)
+    steps = load_config(store / "run.yaml").steps
+    states = opened.ledger.states(Case(time, steps) for time in opened.init_times)
+    failures = [opened.ledger.failure(key) for key, state in states.items() if state == "failed"]
+    show_states(_console, states, [failure for failure in failures if failure])
+
+
+@app.command("retry-failed")
+def retry_failed(
+    store: StorePath, keys: Annotated[list[str] | None, typer.Argument(help="Cases; without any, all.")] = None
+) -> None:
+    """Frees failed Cases of STORE, so that the next run tries them again."""
+    from graphcast_batch.outputs.store import Store
+
+    freed = Store.open(store).ledger.free_failed(keys or None)
+    _console.print(f"{len(freed)} Cases freed" + (f": {' '.join(freed)}" if freed else ""), highlight=False)
+
+
+@app.command()
+def figures(
+    place: Annotated[Path, typer.Argument(help="Store of a run, or its config.", metavar="CONFIG|STORE")],
+    address: Address = None,
+) -> None:
+    """Draws the figures of every whole Case anew."""
+    from graphcast_batch.assembly import assemble
+    from graphcast_batch.cluster import driver
+    from graphcast_batch.config import load_config
+    from graphcast_batch.figures.stored import check_figures
+    from graphcast_batch.outputs.store import Store
+
+    in_store = place.is_dir()
+    config = load_config(place / "run.yaml" if in_store else place)
+    assembled = assemble(config.model_copy(update={"store": place}) if in_store else config)
+    if assembled.config.figures is None:
+        raise FigureError(f"{place} says nothing of figures; add a section figures to the config")
+    check_figures(assembled.config.figures, assembled.plan.layout)
+    store = Store.open(assembled.config.store)
+    whole = [case for case in assembled.plan.cases if store.ledger.record(case.key, case.steps)]
+    with driver.connected(address):
+        drawn = _draw(assembled, whole)
+    _console.print(f"{drawn} figures of {len(whole)} Cases in {store.path / 'figures'}", highlight=False)
+
+
+@app.command()
+def stats(config: ConfigPath, out: Annotated[Path, typer.Option("--to", help="Folder for the three files.")]) -> None:
+    """Computes normalisation statistics of the inputs of CONFIG, as runs without `statistics` do for themselves."""
+    from graphcast_batch.assembly import statistics_of
+    from graphcast_batch.config import load_config
+    from graphcast_batch.inputs.statistics import write_statistics
+
+    write_statistics(statistics_of(load_config(config)), out)
+    _console.print(f"statistics in {out}", highlight=False)
+
+
+@app.command()
+def infer(
+    dataset: Annotated[Path, typer.Option(help="GraphCast dataset file.")],
+    mode: Annotated[Literal["Random", "Checkpoint"], typer.Option(help="Where the weights come from.")],
+    pretrained: Annotated[
+        Path | None, typer.Option(help="Checkpoint; in mode Random a YAML file of architecture, task and seed.")
+    ] = None,
+    var: Annotated[str, typer.Option(help="Variable to draw.")] = "2m_temperature",
+    level: Annotated[int, typer.Option(help="Level to draw it at, hPa, if it is on levels.")] = 500,
+    steps: Annotated[int | None, typer.Option(min=1, help="6 h steps; without it as many as there is truth.")] = None,
+    stats: Annotated[Path | None, typer.Option(help="Folder of the normalisation statistics.")] = None,
+    precision: Annotated[Precision, typer.Option(help="auto: bfloat16 on an accelerator.")] = "auto",
+    save: Annotated[Path | None, typer.Option(help="netCDF file for all predictions.")] = None,
+    loss: Annotated[bool, typer.Option("--loss", help="Also print the loss and its gradient's norms.")] = False,
+) -> None:
+    """Makes one forecast from one dataset file, draws one variable and prints the predictions."""
+    from graphcast_batch import inference
+    from graphcast_batch.figures.case import figure_stem
+    from graphcast_batch.figures.maps import draw_strip
+    from graphcast_batch.outputs.dataset_file import in_graphcast_dims, save_predictions
+
+    result = inference.infer(
+        dataset, mode, pretrained, steps=steps, statistics=stats, precision=precision, with_loss=loss
+    )
+    field, truth, shown = inference.one_field(result, var, level)
+    picture = Path(f"{figure_stem(var, shown)}.png")
+    draw_strip(picture, field, truth)
+    if save:
+        save_predictions(result.predictions, save)
+    print(in_graphcast_dims(result.predictions))
+    print(f"statistics: {result.statistics_from}; figure: {picture}" + (f"; predictions: {save}" if save else ""))
+    if result.loss:
+        print(json.dumps(result.loss, indent=2))
+
+
+def _draw(assembled: "Run", cases: "list[Case]") -> int:
+    """Draws figures over the cluster; a Case whose figures fail is told, and the others go on."""
+    from graphcast_batch.cluster import driver
+    from graphcast_batch.figures.stored import draw_stored
+
+    store, wanted, source = assembled.config.store.resolve(), assembled.config.figures, assembled.source
+    drawn = 0
+    results = driver.each(draw_stored, [(store, case, wanted, source) for case in cases])
+    for case, result in zip(cases, results, strict=True):
+        if isinstance(result, BaseException):
+            _errors.print(Text(f"the figures of {case.key} were not drawn: {result}", "red"), soft_wrap=True)
+        else:
+            drawn += result
+    return drawn
+
+
+def _summarise(outcome: "Outcome", drawn: int) -> None:
+    _console.print(
+        f"{outcome.whole} of {outcome.total} Cases whole, {len(outcome.made)} of them now, "
+        f"{len(outcome.failed)} failed, {outcome.left} left; {outcome.seconds:.0f} s, {outcome.steps_per_second:.1f} steps/s; {drawn} figures\n"
+        f"store: {outcome.store.path}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _tell(error: BaseException) -> None:
+    _errors.print(Text(f"{type(error).__name__}: {error}", "red"), soft_wrap=True)

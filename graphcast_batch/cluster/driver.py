@@ -1,0 +1,363 @@
+"""The Cases of a run become work for Ray actors: each goes to whoever is free, fails alone, and is tried again.
+
+What was found by trying, and why it is done so: an own loop over ``ray.wait`` (pools lose the item that fails); actors
+that Ray never restarts by itself, so that a death is charged to the Case that was under way; small records as results.
+"""
+
+import logging
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, Final, Literal, Protocol
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from graphcast_batch.assembly import Run, lay_out
+from graphcast_batch.cluster.worker import Worker
+from graphcast_batch.config import Workers
+from graphcast_batch.errors import ClusterError, InputError, TaskError
+from graphcast_batch.outputs.ledger import Claim, Failure, Record, State
+from graphcast_batch.outputs.store import Store
+from graphcast_batch.plan import Case
+
+_IN_FLIGHT: Final = 2
+"""Cases that a worker has at once: one reads or writes while the other has the device."""
+_LEASE_SECONDS: Final = 120.0
+_BEAT_SECONDS: Final = 10.0
+_OBJECT_STORE_BYTES: Final = 2**29
+_NEVER_RETRIED: Final = (InputError, TaskError)
+"""Errors that another try, on whatever worker, would meet again."""
+_MOST_DEATHS: Final = 3
+"""Workers that may die one after another before any Case is whole; then the fault is not a Case's."""
+
+
+class Progress(Protocol):
+    """Who watches a run."""
+
+    def started(self, workers: int, device: str, total: int, whole: int) -> None:
+        """Workers are ready; so many of the Cases were whole before."""
+
+    def finished(self, record: Record) -> None:
+        """A Case is whole."""
+
+    def retried(self, case: Case, error: BaseException) -> None:
+        """A Case failed and will be tried again."""
+
+    def failed(self, failure: Failure) -> None:
+        """A Case is set aside."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        store: what it wrote into.
+        total: Cases planned.
+        whole: of them, those that are whole now.
+        made: of those, the records of this run.
+        failed: Cases set aside, in this run or before.
+        left: Cases neither whole nor failed: a drain, or another driver at work.
+        seconds: from the first hand-out to the last result.
+    """
+
+    store: Store
+    total: int
+    whole: int
+    made: tuple[Record, ...]
+    failed: tuple[Failure, ...]
+    left: int
+    seconds: float
+
+    @property
+    def steps_per_second(self) -> float:
+        """6 h steps that this run made in a second, all workers together."""
+        return sum(record.steps for record in self.made) / self.seconds if self.made else 0.0
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """A Ray cluster: the one at an address, else one embedded on this machine for as long as the context lasts.
+
+    Raises:
+        ClusterError: there is none at the address, or none can be started here.
+    """
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+    try:
+        # Without the explicit "local", Ray joins or trips over whatever another run left behind.
+        ray.init(address=address or "local", **options)
+    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        where = f"a Ray cluster at {address}" if address else "Ray on this machine"
+        raise ClusterError(f"{where} was to be used, but: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def run(run: Run, progress: Progress) -> Outcome:
+    """Makes all Cases that are neither whole nor set aside, on a connected cluster.
+
+    SIGTERM or SIGINT drains: nothing more is handed out, what is under way is finished. A second signal stops at once.
+
+    Args:
+        run: what to make.
+        progress: who watches.
+
+    Returns:
+        How it ended; failures of single Cases are in it, and do not raise.
+
+    Raises:
+        ClusterError: no worker can be started or kept.
+        GraphcastBatchError: a part of the run does not fit another.
+    """
+    device = _device(run.config.workers)
+    precision = run.config.model.precision
+    resolved: Literal["float32", "bfloat16"]
+    resolved = precision if precision != "auto" else ("bfloat16" if device == "gpu" else "float32")
+    store = lay_out(run, resolved)
+    store.sweep()
+    states = store.ledger.states(run.plan.cases)
+    todo = [case for case in run.plan.cases if states[case.key] in (State.MISSING, State.RUNNING)]
+    start, made = time.perf_counter(), []
+    if todo:
+        with _draining() as drained, _Crew(run, store, device, resolved, len(todo)) as crew:
+            whole = sum(state is State.WHOLE for state in states.values())
+            progress.started(len(crew.members), crew.device_kind, len(run.plan.cases), whole)
+            start = time.perf_counter()
+            made = _Shift(crew, store, run.config.retries, progress, drained).work_through(todo)
+    return _outcome(run, store, made, time.perf_counter() - start)
+
+
+def each(function: Callable[..., Any], argument_lists: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+    """Calls a function over a connected cluster, a call for each list of arguments.
+
+    Yields:
+        Results in the order of the arguments; for a call that failed, its exception.
+    """
+    remote = ray.remote(num_cpus=1, max_retries=1)(function)
+    for reference in [remote.remote(*arguments) for arguments in argument_lists]:
+        try:
+            yield ray.get(reference)
+        except RayTaskError as error:
+            yield _unwrapped(error)
+        except RayError as error:
+            yield ClusterError(f"a call of {function.__name__} was lost: {error}")
+
+
+@dataclass
+class _Member:
+    """A worker, and what it has at hand."""
+
+    actor: Any
+    handed: set[Any] = field(default_factory=set)
+
+
+class _Crew:
+    """The workers of a run."""
+
+    def __init__(self, run: Run, store: Store, device: str, precision: str, most: int) -> None:
+        self._arguments = (run.config.model_copy(update={"store": store.path}), run.source, precision)
+        self._options = _actor_options(run.config.workers, device)
+        self._count = min(most, run.config.workers.count or _places(run.config.workers, device))
+        self.members: list[_Member] = []
+        self.device_kind = ""
+
+    def __enter__(self) -> "_Crew":
+        self.members = [self._start() for _ in range(self._count)]
+        ready = [member.actor.prepare.remote(*self._arguments) for member in self.members]
+        self.device_kind = _results(ready)[0]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for member in self.members:
+            ray.kill(member.actor)
+
+    def replace(self, member: _Member) -> None:
+        """Puts a new worker in the place of a dead one."""
+        fresh = self._start()
+        self.members[self.members.index(member)] = fresh
+        _results([fresh.actor.prepare.remote(*self._arguments)])
+
+    def _start(self) -> _Member:
+        return _Member(ray.remote(Worker).options(**self._options).remote())
+
+
+class _Shift:
+    """One pass through the Cases that are to be made."""
+
+    def __init__(self, crew: _Crew, store: Store, retries: int, progress: Progress, drained: threading.Event) -> None:
+        self._crew = crew
+        self._store = store
+        self._retries = retries
+        self._progress = progress
+        self._drained = drained
+        self._waiting: deque[Case] = deque()
+        self._attempts: dict[str, int] = {}
+        self._under_way: dict[Any, tuple[_Member, Case, Claim]] = {}
+        self._made: list[Record] = []
+        self._deaths = 0
+
+    def work_through(self, cases: Sequence[Case]) -> list[Record]:
+        """Makes the Cases; returns the records of those that became whole."""
+        self._waiting.extend(cases)
+        try:
+            self._hand_out()
+            while self._under_way:
+                done, _ = ray.wait(list(self._under_way), timeout=_BEAT_SECONDS)
+                for reference in done:
+                    self._take_back(reference)
+                self._beat()
+                self._hand_out()
+        finally:
+            for _, _, claim in self._under_way.values():
+                claim.release()
+        return self._made
+
+    def _hand_out(self) -> None:
+        while self._waiting and not self._drained.is_set():
+            member = min(self._crew.members, key=lambda member: len(member.handed))
+            if len(member.handed) >= _IN_FLIGHT:
+                return
+            case = self._waiting.popleft()
+            claim = self._store.ledger.claim(case, _LEASE_SECONDS)
+            if claim is None:
+                continue  # whole by now, or another driver's
+            attempt = self._attempts[case.key] = self._attempts.get(case.key, 0) + 1
+            reference = member.actor.run_case.remote(case, claim, attempt)
+            member.handed.add(reference)
+            self._under_way[reference] = (member, case, claim)
+
+    def _take_back(self, reference: Any) -> None:  # noqa: ANN401 - Ray's references have no public type
+        if reference not in self._under_way:
+            return
+        member, case, claim = self._under_way.pop(reference)
+        member.handed.discard(reference)
+        try:
+            record: Record = ray.get(reference)
+        except RayActorError as error:
+            self._give_up(case, claim, ClusterError(f"the worker died while it made {case.key}: {error}"))
+            self._bury(member)
+        except RayTaskError as error:
+            self._give_up(case, claim, _unwrapped(error))
+        else:
+            claim.release()
+            self._deaths = 0
+            self._made.append(record)
+            self._progress.finished(record)
+
+    def _bury(self, member: _Member) -> None:
+        """Charges a dead worker's other Cases too: which one killed it cannot be told."""
+        for reference in list(member.handed):
+            _, case, claim = self._under_way.pop(reference)
+            self._give_up(case, claim, ClusterError(f"the worker died while it had {case.key} in hand"))
+        self._deaths += 1
+        if self._deaths > _MOST_DEATHS:
+            raise ClusterError(
+                f"{self._deaths} workers died one after another; the last errors are in the ledger of "
+                f"{self._store.path}. Look for a lack of memory: fewer workers, or fewer steps_per_call"
+            )
+        self._crew.replace(member)
+
+    def _give_up(self, case: Case, claim: Claim, error: BaseException) -> None:
+        """Puts a failed Case back in line, or aside when its attempts are used up."""
+        attempts = self._attempts[case.key]
+        if attempts <= self._retries and not isinstance(error, _NEVER_RETRIED):
+            self._waiting.append(case)
+            self._progress.retried(case, error)
+        else:
+            failure = Failure.of(case, error, attempts)
+            self._store.ledger.fail(failure)
+            self._progress.failed(failure)
+        claim.release()
+
+    def _beat(self) -> None:
+        for _, _, claim in self._under_way.values():
+            claim.beat()
+
+
+def _outcome(run: Run, store: Store, made: list[Record], seconds: float) -> Outcome:
+    states = store.ledger.states(run.plan.cases)
+    found = [store.ledger.failure(key) for key, state in states.items() if state is State.FAILED]
+    failures = tuple(failure for failure in found if failure)
+    whole = sum(state is State.WHOLE for state in states.values())
+    total = len(run.plan.cases)
+    return Outcome(store, total, whole, tuple(made), failures, total - whole - len(failures), seconds)
+
+
+def _device(workers: Workers) -> Literal["cpu", "gpu"]:
+    gpus = int(_resources().get("GPU", 0))
+    if workers.device == "gpu" and not gpus:
+        raise ClusterError(
+            "workers.device is gpu, but Ray sees no GPU; run where there is one, or set workers.device: cpu"
+        )
+    return "gpu" if gpus and workers.device != "cpu" else "cpu"
+
+
+def _resources() -> dict[str, float]:
+    return dict(ray.cluster_resources())  # type: ignore[no-untyped-call] # Ray leaves it without types
+
+
+def _places(workers: Workers, device: str) -> int:
+    resources = _resources()
+    if device == "gpu":
+        return int(resources["GPU"])
+    return max(1, int(resources.get("CPU", 1)) // workers.threads)
+
+
+def _actor_options(workers: Workers, device: str) -> dict[str, Any]:
+    options: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": _IN_FLIGHT}
+    if device == "gpu":
+        return options | {"num_gpus": 1}
+    threads = str(workers.threads)
+    # XLA sizes its thread pool by NPROC. The count of workers is the config's own: Ray is not to hold it back.
+    environment = {"JAX_PLATFORMS": "cpu", "NPROC": threads, "OMP_NUM_THREADS": threads}
+    return options | {"num_cpus": 0, "runtime_env": {"env_vars": environment}}
+
+
+def _results(references: Sequence[Any]) -> list[Any]:
+    try:
+        return list(ray.get(list(references)))
+    except RayTaskError as error:
+        raise _unwrapped(error) from error
+    except RayActorError as error:
+        raise ClusterError(f"a worker died before its first Case: {error}") from error
+
+
+def _unwrapped(error: RayTaskError) -> BaseException:
+    """The error that a worker raised, as it raised it."""
+    cause = error.cause
+    if not isinstance(cause, BaseException):
+        return ClusterError(str(error))
+    cause.__cause__ = None
+    cause.add_note(f"on the worker:\n{error.traceback_str}")
+    return cause
+
+
+@contextmanager
+def _draining() -> Iterator[threading.Event]:
+    """An event that the first SIGTERM or SIGINT sets; the second one interrupts."""
+    drained = threading.Event()
+
+    def drain(number: int, _frame: FrameType | None) -> None:
+        if drained.is_set():
+            raise KeyboardInterrupt
+        drained.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield drained
+        return
+    before = {number: signal.signal(number, drain) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield drained
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

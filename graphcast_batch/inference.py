@@ -1,0 +1,170 @@
+"""One dataset file becomes one forecast in memory: what the one-file inference script did."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import xarray as xr
+
+from graphcast_batch.assembly import computed_statistics
+from graphcast_batch.config import TASKS, Architecture, CheckpointWeights, RandomWeights, parse_config, read_mapping
+from graphcast_batch.errors import FigureError, InputError, StatisticsError
+from graphcast_batch.inputs.checks import check_inputs
+from graphcast_batch.inputs.datasets import DatasetFiles
+from graphcast_batch.inputs.statistics import Statistics, read_statistics
+from graphcast_batch.model.forecaster import Forecaster
+from graphcast_batch.model.weights import Weights
+from graphcast_batch.plan import Case
+from graphcast_batch.variables import attributes
+
+Mode = Literal["Random", "Checkpoint"]
+
+_SKETCH: Final = Architecture(mesh_size=4, latent_size=32, gnn_msg_steps=4)
+"""The network of the random mode, unless a file says otherwise: small enough for any machine."""
+
+
+@dataclass(frozen=True, eq=False)
+class Inference:
+    """A forecast and what belongs to it.
+
+    Attributes:
+        predictions: (prediction_timedelta, [level], latitude, longitude) targets; time is the initial time.
+        truth: the same of what came true, at those lead times that the file holds; None without any.
+        statistics_from: where the normalisation came from.
+        loss: the training loss over the lead times of the truth, with its parts and gradient norms, if asked for.
+    """
+
+    predictions: xr.Dataset
+    truth: xr.Dataset | None
+    statistics_from: str
+    loss: dict[str, object] | None
+
+
+def infer(
+    dataset: Path,
+    mode: Mode,
+    pretrained: Path | None,
+    *,
+    steps: int | None,
+    statistics: Path | None,
+    precision: Literal["auto", "float32", "bfloat16"],
+    with_loss: bool,
+) -> Inference:
+    """Makes the forecast that a dataset file starts.
+
+    Args:
+        dataset: a GraphCast dataset file.
+        mode: whether weights are drawn at random or read.
+        pretrained: the checkpoint; in random mode a YAML file with architecture, task and seed, or nothing.
+        steps: number of 6 h steps; without it as many as the file has targets for, at least one.
+        statistics: folder of the normalisation files.
+        precision: of the network.
+        with_loss: whether to compute the loss, which needs targets.
+
+    Raises:
+        GraphcastBatchError: something is missing, or does not fit.
+    """
+    source = DatasetFiles(str(dataset))
+    weights = Weights(_weights(mode, pretrained, source))
+    task = weights.task
+    held = max(1, source.times.size - task.input_frames)
+    (case,), _ = source.cases(steps or held, task)
+    inputs = source.read(case, task)
+    check_inputs(inputs, task, source.grid, weights.architecture.resolution)
+    constants, statistics_from = _statistics(mode, statistics, pretrained, dataset, source, weights)
+    channels = weights.channels(source.dims)
+    forecaster = Forecaster(
+        weights.checkpoint(channels), constants.by_kind, source.grid, channels, precision, steps_per_call=1
+    )
+    truth = source.truth(case, task.target_variables, task.pressure_levels)
+    calls = [
+        {name: np.asarray(values) for name, values in frames.items()}
+        for frames in forecaster.forecast(inputs.frames, inputs.forcings, case.steps)
+    ]
+    loss = (
+        forecaster.loss(inputs.frames, inputs.forcings, _complete(truth, task.target_variables)) if with_loss else None
+    )
+    return Inference(_named(calls, case, inputs.frames), truth, statistics_from, loss)
+
+
+def one_field(result: Inference, name: str, level: int) -> tuple[xr.DataArray, xr.DataArray | None, int | None]:
+    """One variable of a forecast, at one level if it is on levels.
+
+    Returns:
+        (prediction_timedelta, latitude, longitude) of the forecast, the same of the truth, and the level.
+
+    Raises:
+        FigureError: the forecast has no such variable or level.
+    """
+    if name not in result.predictions:
+        raise FigureError(
+            f"the variable {name} is not predicted; take one of {', '.join(map(str, result.predictions))}"
+        )
+    field = result.predictions[name]
+    truth = result.truth[name] if result.truth is not None and name in result.truth else None
+    if "level" not in field.dims:
+        return field, truth, None
+    if level not in field["level"]:
+        raise FigureError(f"{name} is not predicted at {level} hPa; take one of {field['level'].values.tolist()}")
+    return field.sel(level=level), None if truth is None else truth.sel(level=level), level
+
+
+def _weights(mode: Mode, pretrained: Path | None, source: DatasetFiles) -> RandomWeights | CheckpointWeights:
+    if mode == "Checkpoint":
+        if pretrained is None:
+            raise InputError("mode Checkpoint needs the path of a checkpoint; give it with --pretrained")
+        return CheckpointWeights(kind="checkpoint", path=pretrained)
+    if pretrained is not None:
+        return parse_config({"kind": "random"} | read_mapping(pretrained), RandomWeights, origin=str(pretrained))
+    known = next((task for task in TASKS.values() if task.pressure_levels == source.levels), TASKS["GraphCast_small"])
+    task = known.model_copy(update={"pressure_levels": source.levels})
+    return RandomWeights(kind="random", architecture=_SKETCH, task=task)
+
+
+def _statistics(
+    mode: Mode, given: Path | None, pretrained: Path | None, dataset: Path, source: DatasetFiles, weights: Weights
+) -> tuple[Statistics, str]:
+    """Those given, else those beside the checkpoint or the dataset; for random weights also those of the data."""
+    if given is not None:
+        return read_statistics(given), str(given)
+    beside = [path.parent for path in (pretrained, dataset) if path is not None]
+    places = [place for folder in beside for place in (folder, folder / "stats", folder.parent / "stats")]
+    for place in places:
+        if any(place.glob("*mean_by_level.nc")):
+            return read_statistics(place), str(place)
+    if mode == "Random":
+        return computed_statistics(source, weights.task), f"computed from {dataset}"
+    raise StatisticsError(
+        f"no normalisation statistics were found in {', '.join(map(str, dict.fromkeys(places)))}; give their folder "
+        "with --stats"
+    )
+
+
+def _complete(truth: xr.Dataset | None, names: tuple[str, ...]) -> xr.Dataset:
+    lacking = sorted(set(names) - set(truth or ()))
+    if truth is None or lacking:
+        what = ", ".join(lacking) if truth is not None else "any target frame"
+        raise InputError(f"the loss needs the truth, but the dataset lacks {what}; leave --loss out")
+    return truth
+
+
+def _named(calls: list[dict[str, np.ndarray]], case: Case, frames: xr.Dataset) -> xr.Dataset:
+    """Frames of all calls as one dataset."""
+    fields = {name: np.concatenate([call[name] for call in calls]) for name in sorted(calls[0])}
+    place = ("latitude", "longitude")
+    return xr.Dataset(
+        {
+            name: (
+                ("prediction_timedelta", *(("level",) if values.ndim == 4 else ()), *place),
+                values,
+                attributes(name),
+            )
+            for name, values in fields.items()
+        },
+        coords={
+            "time": case.init_time.astype("datetime64[ns]"),
+            "prediction_timedelta": case.lead_times.astype("timedelta64[ns]"),
+            **{name: frames[name] for name in ("level", *place) if name in frames.coords},
+        },
+    )

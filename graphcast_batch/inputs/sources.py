@@ -1,0 +1,31 @@
+"""The inputs that a configuration names become a source of Cases."""
+
+from collections.abc import Sequence
+
+from graphcast_batch.config import ArchiveInputs, DatasetInputs, SyntheticInputs
+from graphcast_batch.inputs.archive import Archive, SyntheticArchive
+from graphcast_batch.inputs.datasets import DatasetFiles
+from graphcast_batch.inputs.synthetic import SyntheticPlanet
+
+
+def open_source(
+    inputs: SyntheticInputs | DatasetInputs | ArchiveInputs, levels: Sequence[int]
+) -> Archive | DatasetFiles | SyntheticArchive:
+    """Opens what a run reads from.
+
+    Args:
+        inputs: section ``inputs`` of the configuration.
+        levels: pressure levels that a synthetic planet is made on, hPa.
+
+    Raises:
+        InputNotFoundError: the path names nothing.
+        InputError: an archive cannot be read.
+        GridError: the points are not a global grid.
+    """
+    match inputs:
+        case SyntheticInputs():
+            return SyntheticArchive(SyntheticPlanet(inputs.seed), inputs.resolution, levels)
+        case DatasetInputs():
+            return DatasetFiles(inputs.path)
+        case ArchiveInputs():
+            return Archive(inputs.path)

@@ -1,0 +1,191 @@
+"""A timeline of fields becomes what one Case starts from, what is prescribed along its way, and the truth for it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from graphcast_batch.config import STEP_HOURS, Task
+from graphcast_batch.errors import InputError
+from graphcast_batch.grid import Grid
+from graphcast_batch.inputs.gridded import level_hint
+from graphcast_batch.plan import Case
+from graphcast_batch.variables import VARIABLES
+
+STEP: Final = np.timedelta64(STEP_HOURS, "h")
+COMPUTABLE: Final = frozenset(name for name, variable in VARIABLES.items() if variable.kind == "forcing")
+"""Forcings that follow from time and place, so that no input need hold them."""
+
+
+@dataclass(frozen=True, eq=False)
+class CaseInputs:
+    """What the model needs for one Case.
+
+    Attributes:
+        frames: the task's input variables, float32; those that change have ``time``, which is exactly the task's input
+            times, 6 h apart, the last the initial time; ``level`` is exactly the task's. Forcings only as far as held.
+        forcings: the task's forcing variables that the source holds, float32, at those valid times that it holds; both
+            may be none.
+    """
+
+    frames: xr.Dataset
+    forcings: xr.Dataset
+
+
+class Timeline(Protocol):
+    """Fields on one grid at absolute times."""
+
+    @property
+    def origin(self) -> str:
+        """Where they come from, for messages."""
+
+    @property
+    def grid(self) -> Grid:
+        """The points."""
+
+    @property
+    def times(self) -> NDArray[np.datetime64] | None:
+        """(time,) datetime64[ns] times held; None for every time."""
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Pressure levels held, hPa, ascending."""
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        """Dimensions of every variable held, in our names."""
+
+    def fields(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> xr.Dataset:
+        """Variables, times and levels that are held, float32, in our order of dimensions."""
+
+
+def input_times(init_time: np.datetime64, task: Task) -> NDArray[np.datetime64]:
+    """(input frames,) datetime64[ns] times of the frames that go in, ascending."""
+    return np.asarray(init_time.astype("datetime64[ns]") - STEP * np.arange(task.input_frames)[::-1])
+
+
+def valid_times(case: Case) -> NDArray[np.datetime64]:
+    """(steps,) datetime64[ns] times that a Case forecasts."""
+    return np.asarray(case.init_time.astype("datetime64[ns]") + case.lead_times)
+
+
+def findings(held: Timeline, case: Case, task: Task) -> list[str]:
+    """Why a source cannot start a Case, told from its coordinates alone; empty when it can."""
+    needed = sorted({*task.input_variables, *task.forcing_variables})
+    found = [name for name in needed if name in held.dims]
+    problems = [
+        _absent_variables([name for name in needed if name not in held.dims and name not in COMPUTABLE], held),
+        _absent_levels([name for name in found if "level" in held.dims[name]], held, task),
+        _absent_times(input_times(case.init_time, task), "input times", held),
+    ]
+    prescribed = [name for name in task.forcing_variables if name not in COMPUTABLE]
+    if prescribed:
+        problems.append(_absent_times(valid_times(case), f"valid times of {', '.join(prescribed)}", held))
+    return [problem for problem in problems if problem]
+
+
+def read_inputs(held: Timeline, case: Case, task: Task) -> CaseInputs:
+    """Reads what one Case starts from.
+
+    Raises:
+        InputError: the source lacks a variable, level or time, or cannot be read.
+    """
+    problems = findings(held, case, task)
+    if problems:
+        raise InputError(f"{held.origin} cannot start the forecast from {case.key}: {'; '.join(problems)}")
+    forcings = [name for name in sorted(task.forcing_variables) if name in held.dims]
+    prescribed = _held_times(held, valid_times(case)) if forcings else valid_times(case)[:0]
+    return CaseInputs(
+        frames=_read_frames(held, case, task),
+        forcings=held.fields(forcings, prescribed, task.pressure_levels),
+    )
+
+
+def read_truth(
+    held: Timeline, case: Case, names: Sequence[str], levels: Sequence[int] | None = None
+) -> xr.Dataset | None:
+    """Reads what really came, at those valid times that a source holds.
+
+    Args:
+        held: the source.
+        case: whose valid times.
+        names: variables; those that are not held are left out.
+        levels: hPa, those that are not held are left out; None for all that are held.
+
+    Returns:
+        Variables with dimensions (prediction_timedelta, [level], latitude, longitude) and the scalar coordinate time,
+        the initial time; None if no variable or no time is held.
+    """
+    found = [name for name in names if name in held.dims]
+    times = _held_times(held, valid_times(case))
+    if not found or not times.size:
+        return None
+    kept = held.levels if levels is None else [level for level in sorted(levels) if level in held.levels]
+    init_time = case.init_time.astype("datetime64[ns]")
+    fields = held.fields(found, times, kept).rename(time="prediction_timedelta")
+    lead_times = (times - init_time).astype("timedelta64[ns]")
+    return fields.assign_coords(prediction_timedelta=lead_times, time=init_time)
+
+
+def _read_frames(held: Timeline, case: Case, task: Task) -> xr.Dataset:
+    """The input variables, of which those that are neither target nor forcing and do not change lose their time."""
+    names = [name for name in sorted(task.input_variables) if name in held.dims]
+    followed = {*task.target_variables, *task.forcing_variables}
+    doubtful = [name for name in names if name not in followed and "time" in held.dims[name]]
+    times = input_times(case.init_time, task)
+    frames = held.fields([name for name in names if name not in doubtful], times, task.pressure_levels)
+    if not doubtful:
+        return frames
+    # A slow variable, such as sea ice, may stay the same through the input frames: ask the ends of the archive too.
+    ends = times if held.times is None else np.asarray([held.times.min(), *times, held.times.max()])
+    wide = held.fields(doubtful, np.unique(ends), task.pressure_levels)
+    return frames.assign({name: _without_time(array, times) for name, array in wide.data_vars.items()})
+
+
+def _without_time(array: xr.DataArray, times: NDArray[np.datetime64]) -> xr.DataArray:
+    """The first frame where all are equal, else those at some times."""
+    first = array.values[0]
+    if all(np.array_equal(first, frame, equal_nan=True) for frame in array.values):
+        return array.isel(time=0, drop=True)
+    return array.sel(time=times)
+
+
+def _held_times(held: Timeline, wanted: NDArray[np.datetime64]) -> NDArray[np.datetime64]:
+    return wanted if held.times is None else wanted[np.isin(wanted, held.times)]
+
+
+def _absent_variables(absent: Sequence[str], held: Timeline) -> str:
+    if not absent:
+        return ""
+    return (
+        f"it lacks the variables {', '.join(absent)} and has {', '.join(sorted(held.dims)) or 'none'}; "
+        "add them, or use a checkpoint whose task goes without"
+    )
+
+
+def _absent_levels(levelled: Sequence[str], held: Timeline, task: Task) -> str:
+    absent = [level for level in task.pressure_levels if level not in held.levels]
+    if not levelled or not absent:
+        return ""
+    return (
+        f"{', '.join(levelled)} must be on the levels {list(task.pressure_levels)} hPa, but {absent} are missing from "
+        f"{list(held.levels)}; {level_hint(held.levels)}"
+    )
+
+
+def _absent_times(wanted: NDArray[np.datetime64], what: str, held: Timeline) -> str:
+    absent = wanted[~np.isin(wanted, _held_times(held, wanted))]
+    if not absent.size:
+        return ""
+    assert held.times is not None
+    times = held.times
+    span = f"{times.size} times" + (f", {_minute(times.min())} to {_minute(times.max())}" if times.size else "")
+    stamps = ", ".join(_minute(time) for time in absent)
+    return f"the {what} {stamps} are missing from its {span}; add them, or start from other times"
+
+
+def _minute(time: np.datetime64) -> str:
+    return str(time.astype("datetime64[m]"))

@@ -1,0 +1,207 @@
+"""A Case becomes a whole forecast in the store: read, compute and write, each at its own pace.
+
+The only home of threads and queues. A worker works on a few Cases at once, each in a thread of its caller's: one Case
+reads while another has the device and a third writes.
+"""
+
+import queue
+import resource
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from graphcast_batch.config import STEP_HOURS, Task
+from graphcast_batch.errors import ForecastError
+from graphcast_batch.grid import Grid
+from graphcast_batch.inputs.states import CaseInputs
+from graphcast_batch.outputs.ledger import Claim, Record
+from graphcast_batch.outputs.store import Attempt, Store
+from graphcast_batch.plan import Case
+from graphcast_batch.timing import Stopwatch
+
+_WAITING_CALLS: Final = 2
+"""Results of calls that may wait to be written: enough for the device to go on, and a bound on memory."""
+
+
+class Source(Protocol):
+    """Where states come from, and the truth."""
+
+    @property
+    def grid(self) -> Grid:
+        """The points."""
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        """Dimensions of every variable held."""
+
+    def read(self, case: Case, task: Task) -> CaseInputs:
+        """What a Case starts from; raises InputError if it is not all there."""
+
+    def truth(self, case: Case, names: list[str], levels: list[int] | None = None) -> xr.Dataset | None:
+        """What really came at those lead times that the source holds, or None."""
+
+
+class Forecasts(Protocol):
+    """What turns a state into frames, on one device."""
+
+    @property
+    def device(self) -> str:
+        """Kind of the device."""
+
+    def forecast(self, inputs: xr.Dataset, forcings: xr.Dataset, steps: int) -> Iterator[Mapping[str, Any]]:
+        """Every target as (step, [level], latitude, longitude), a few steps at a time; maybe not yet computed."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What one worker has at hand for any Case.
+
+    Attributes:
+        source: of states.
+        check: raises InputError for inputs that must not reach the device.
+        forecasts: on the worker's device.
+        task: which variables go in.
+        store: where frames go.
+        name: of the worker.
+    """
+
+    source: Source
+    check: Callable[[CaseInputs], None]
+    forecasts: Forecasts
+    task: Task
+    store: Store
+    name: str
+    _device: threading.Lock = field(default_factory=threading.Lock)
+    # HDF5 must not be read by two threads at once.
+    _reading: threading.Lock = field(default_factory=threading.Lock)
+
+    def run_case(self, case: Case, claim: Claim | None, attempts: int) -> Record:
+        """Makes one forecast and commits it to the store.
+
+        Args:
+            case: to be made.
+            claim: on it.
+            attempts: how many this makes.
+
+        Returns:
+            Its record in the ledger.
+
+        Raises:
+            InputError: the inputs do not hold what the Case needs, or hold what it cannot start from.
+            ForecastError: a frame is not finite; nothing of the Case is kept.
+            StoreError: the store cannot be written, or the claim was lost.
+        """
+        watch = Stopwatch()
+        with watch.stage("read"), self._reading:
+            inputs = self.source.read(case, self.task)
+            self.check(inputs)
+        with self.store.attempt(case) as attempt:
+            with _writing(attempt, case, self.store, watch) as put, self._device, watch.stage("compute"):
+                for frames in self.forecasts.forecast(inputs.frames, inputs.forcings, case.steps):
+                    put(frames)
+            return attempt.commit(
+                claim=claim,
+                seconds=watch.seconds,
+                device=self.forecasts.device,
+                worker=self.name,
+                attempts=attempts,
+                details={"peak_memory_bytes": peak_memory_bytes()},
+            )
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process has had at once."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextmanager
+def _writing(
+    attempt: Attempt, case: Case, store: Store, watch: Stopwatch
+) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """A thread that writes what is put; leaving waits for it, and raises what it raised."""
+    waiting: queue.Queue[Mapping[str, Any] | None] = queue.Queue(_WAITING_CALLS)
+    failures: list[BaseException] = []
+
+    def put(frames: Mapping[str, Any]) -> None:
+        if failures:
+            raise failures[0]
+        waiting.put(frames)
+
+    def write() -> None:
+        blocks = _Blocks(attempt, case, store, watch)
+        while (frames := waiting.get()) is not None:
+            if failures:
+                continue  # the rollout is told at its next put; until then nothing may block it
+            try:
+                blocks.add({name: np.asarray(values) for name, values in frames.items()})
+            except BaseException as error:
+                failures.append(error)
+
+    thread = threading.Thread(target=write, name=f"write {case.key}", daemon=True)
+    thread.start()
+    try:
+        yield put
+    finally:
+        waiting.put(None)
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+class _Blocks:
+    """Gathers the frames of calls into the blocks that the store takes."""
+
+    def __init__(self, attempt: Attempt, case: Case, store: Store, watch: Stopwatch) -> None:
+        self._attempt = attempt
+        self._case = case
+        self._store = store
+        self._watch = watch
+        self._done = 0
+        self._parts: list[Mapping[str, NDArray[np.float32]]] = []
+
+    def add(self, frames: Mapping[str, NDArray[np.float32]]) -> None:
+        steps = next(iter(frames.values())).shape[0]
+        self._check_finite(frames)
+        start = 0
+        while start < steps:
+            held = sum(_steps(part) for part in self._parts)
+            room = min(self._store.block_steps, self._case.steps - self._done) - held
+            stop = min(steps, start + room)
+            self._parts.append({name: values[start:stop] for name, values in frames.items()})
+            if stop - start == room:
+                self._write_block()
+            start = stop
+
+    def _write_block(self) -> None:
+        first, parts = self._done, self._parts
+        block = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        self._parts = []
+        self._done += _steps(block)
+        with self._watch.stage("write"):
+            self._attempt.write(first, block)
+
+    def _check_finite(self, frames: Mapping[str, NDArray[np.float32]]) -> None:
+        before = self._done + sum(_steps(part) for part in self._parts)
+        for name, values in frames.items():
+            bad = ~np.isfinite(values)
+            if not bad.any():
+                continue
+            place = np.argwhere(bad)[0]
+            hours = STEP_HOURS * (before + int(place[0]) + 1)
+            level = f" at {self._store.levels[place[1]]} hPa" if values.ndim == 4 else ""
+            raise ForecastError(
+                f"{self._case.key}: {name}{level} must stay finite, but is {values[tuple(place)]} after {hours} h "
+                f"({np.count_nonzero(bad)} values in this call); nothing of this forecast is kept"
+            )
+
+
+def _steps(part: Mapping[str, NDArray[np.float32]]) -> int:
+    return int(next(iter(part.values())).shape[0])

@@ -1,0 +1,135 @@
+"""Plans, progress and outcomes become what a person reads on a terminal, or in a log."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from graphcast_batch.outputs.ledger import Failure, Record, State
+from graphcast_batch.plan import Case, Plan, mesh_counts
+
+_MOST_SHOWN = 20
+
+
+class Watcher:
+    """Shows a run's progress: a bar on a terminal, a line for each Case elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("failed {task.fields[failed]}"),
+            TextColumn("{task.fields[speed]:.1f} steps/s"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._total = self._done = self._failed = self._steps = 0
+
+    def __enter__(self) -> "Watcher":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def started(self, workers: int, device: str, total: int, whole: int) -> None:
+        """Workers are ready."""
+        self._total, self._done = total, whole
+        self._console.print(f"{total} Cases, {whole} whole already; {workers} workers on {device}", highlight=False)
+        self._task = self._bar.add_task("forecasts", total=total, completed=whole, failed=0, speed=0.0)
+
+    def finished(self, record: Record) -> None:
+        """A Case is whole."""
+        self._done += 1
+        self._steps += record.steps
+        stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in record.seconds.items())
+        self._line(f"{record.key} whole ({self._done + self._failed}/{self._total}; {stages}; {record.worker})")
+        self._update()
+
+    def retried(self, case: Case, error: BaseException) -> None:
+        """A Case failed and will be tried again."""
+        self._console.print(Text(f"{case.key} failed and will be tried again: {error}", "yellow"))
+
+    def failed(self, failure: Failure) -> None:
+        """A Case is set aside."""
+        self._failed += 1
+        self._console.print(Text(f"{failure.key} failed: {failure.error}: {failure.message}", "red"))
+        self._update()
+
+    def _line(self, text: str) -> None:
+        if not self._console.is_terminal:
+            self._console.print(text, highlight=False, soft_wrap=True)
+
+    def _update(self) -> None:
+        if self._task is None:
+            return
+        elapsed = self._bar.tasks[0].elapsed or 0.0
+        speed = self._steps / elapsed if elapsed else 0.0
+        self._bar.update(self._task, completed=self._done + self._failed, failed=self._failed, speed=speed)
+
+
+def show_plan(
+    console: Console, plan: Plan, states: Mapping[str, State], mesh_size: int, device_bytes: Mapping[str, int]
+) -> None:
+    """Prints what a run will do."""
+    layout, cases = plan.layout, plan.cases
+    nodes, edges = mesh_counts(mesh_size)
+    table = Table(show_header=False, box=None, pad_edge=False)
+    rows = {
+        "Cases": f"{len(cases)}: {cases[0].key} to {cases[-1].key}, {layout.steps} steps ({6 * layout.steps} h) each",
+        "already whole": f"{sum(state is State.WHOLE for state in states.values())}",
+        "grid": str(layout.grid),
+        "mesh": f"{nodes} nodes, {edges} edges (size {mesh_size})",
+        "variables": f"{len(layout.variables)}, {len(layout.levels)} levels, {layout.channels} fields",
+        "chunks": f"one lead time of one variable; {layout.block_steps} lead times in a shard (one file)",
+        "bytes": f"{_size(layout.case_bytes)} a Case, {_size(plan.store_bytes)} in all, before compression",
+        "files": f"{layout.case_files} a Case, {layout.case_files * len(cases)} in all",
+        "memory": ", ".join(f"{_size(size)} in {name}" for name, size in device_bytes.items())
+        + f" a worker's device (estimate); {_size(4 * layout.block_steps * layout.frame_bytes)} for frames on the host",
+    }
+    for name, value in rows.items():
+        table.add_row(Text(name, "bold"), value)
+    console.print(table)
+    show_set_aside(console, plan)
+
+
+def show_set_aside(console: Console, plan: Plan) -> None:
+    """Prints what cannot be run, and why."""
+    for key, reason in plan.set_aside[:_MOST_SHOWN]:
+        console.print(Text(f"set aside: {key}: {reason}", "yellow"), soft_wrap=True)
+    if len(plan.set_aside) > _MOST_SHOWN:
+        console.print(f"... and {len(plan.set_aside) - _MOST_SHOWN} more set aside")
+
+
+def show_states(console: Console, states: Mapping[str, State], failures: list[Failure]) -> None:
+    """Prints how far a store is."""
+    counts = Counter(states.values())
+    console.print(", ".join(f"{counts[state]} {state.value}" for state in State), highlight=False)
+    for state in (State.RUNNING, State.MISSING):
+        keys = [key for key, found in states.items() if found is state]
+        if keys:
+            rest = f" and {len(keys) - _MOST_SHOWN} more" if len(keys) > _MOST_SHOWN else ""
+            console.print(f"{state.value}: {' '.join(keys[:_MOST_SHOWN])}{rest}", highlight=False)
+    for failure in failures:
+        show_failure(console, failure)
+
+
+def show_failure(console: Console, failure: Failure) -> None:
+    """Prints why a Case is set aside."""
+    text = f"{failure.key} failed after {failure.attempts} attempts on {failure.host}: {failure.error}: "
+    console.print(Text(text + failure.message, "red"), soft_wrap=True)
+
+
+def _size(count: int) -> str:
+    if count < 1000:
+        return f"{count} B"
+    power = min(4, int(math.log(count, 1000)))
+    return f"{count / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"

@@ -1,0 +1,19 @@
+"""The configuration picks the source."""
+
+from graphcast_batch.config import ArchiveInputs, DatasetInputs, SyntheticInputs
+from graphcast_batch.inputs.archive import Archive, SyntheticArchive
+from graphcast_batch.inputs.datasets import DatasetFiles
+from graphcast_batch.inputs.sources import open_source
+
+
+def test_each_kind_of_inputs_has_its_source(tmp_path, made, as_dataset):
+    made().to_netcdf(tmp_path / "archive.nc", engine="netcdf4")
+    as_dataset(made()).to_netcdf(tmp_path / "dataset.nc", engine="netcdf4")
+    archive = open_source(ArchiveInputs(kind="archive", path=str(tmp_path / "archive.nc")), (300,))
+    files = open_source(DatasetInputs(kind="datasets", path=str(tmp_path / "data*.nc")), (300,))
+    planet = open_source(SyntheticInputs(kind="synthetic", resolution=30), (300, 850))
+    assert isinstance(archive, Archive)
+    assert isinstance(files, DatasetFiles)
+    assert isinstance(planet, SyntheticArchive)
+    assert archive.grid == files.grid == planet.grid
+    assert planet.levels == (300, 850)

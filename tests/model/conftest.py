@@ -1,0 +1,140 @@
+"""The two cases computed with DeepMind's package, as this package's own functions take them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from graphcast_batch.config import Architecture, Task
+from graphcast_batch.grid import Grid
+from graphcast_batch.model.channels import Channels
+from graphcast_batch.model.checkpoint import Checkpoint, load_checkpoint
+from graphcast_batch.model.forecaster import Forecaster
+from graphcast_batch.model.parameters import random_parameters
+
+FOLDER = Path(__file__).parents[1] / "reference"
+
+
+def _open(path):
+    with xr.open_dataset(path, decode_timedelta=True) as dataset:
+        return dataset.load()
+
+
+@dataclass
+class Reference:
+    """One case."""
+
+    checkpoint: Checkpoint
+    fields: xr.Dataset
+    statistics: dict[str, xr.Dataset]
+    predictions: dict[str, xr.Dataset]
+    loss: dict[str, Any]
+
+    @property
+    def grid(self):
+        return Grid(self.fields["latitude"].values, self.fields["longitude"].values)
+
+    @property
+    def channels(self):
+        return Channels.of(self.checkpoint.task, {name: field.dims for name, field in self.fields.items()})
+
+    @property
+    def inputs(self):
+        others = [name for name in self.fields if name not in self.checkpoint.task.input_variables]
+        return self.fields.drop_vars(others).isel(time=slice(0, self.checkpoint.task.input_frames))
+
+    @property
+    def later(self):
+        return self.fields.isel(time=slice(self.checkpoint.task.input_frames, None))
+
+    @property
+    def forcings(self):
+        return self.later[["toa_incident_solar_radiation"]]
+
+    @property
+    def truth(self):
+        return self.later[list(self.checkpoint.task.target_variables)].rename(time="prediction_timedelta")
+
+    @property
+    def steps(self):
+        return self.later.sizes["time"]
+
+    def forecaster(self, precision, steps_per_call=1):
+        return Forecaster(self.checkpoint, self.statistics, self.grid, self.channels, precision, steps_per_call)
+
+
+@pytest.fixture(scope="session", params=["small_13", "operational_13"])
+def reference(request):
+    return load_reference(request.param)
+
+
+def load_reference(case):
+    folder = FOLDER / case
+    (path,) = folder.glob("source-*.nc")
+    dataset = _open(path)
+    times = dataset["datetime"].values[0]
+    fields = dataset.drop_vars("datetime").isel(batch=0).assign_coords(time=times)
+    return Reference(
+        checkpoint=load_checkpoint(folder / "checkpoint.npz"),
+        fields=fields.rename(lat="latitude", lon="longitude"),
+        statistics={k: _open(folder / f"stats_{k}_by_level.nc") for k in ("mean", "stddev", "diffs_stddev")},
+        predictions={p: _open(folder / f"predictions_{p}.nc").isel(batch=0) for p in ("float32", "bfloat16")},
+        loss=json.loads((folder / "loss.json").read_text()),
+    )
+
+
+def joined(blocks):
+    """Frames of all calls together, on the host."""
+    calls = [{name: np.asarray(values) for name, values in block.items()} for block in blocks]
+    return {name: np.concatenate([call[name] for call in calls]) for name in calls[0]}
+
+
+def made_up(architecture: Architecture, task: Task, rows=9, columns=16, seed=0):
+    """Random weights, inputs and statistics for any task of variables that are commonly known."""
+    random = np.random.default_rng(seed)
+    step = 180 / (rows - 1)
+    grid = Grid(
+        np.arange(rows, dtype=np.float32) * np.float32(step) - 90,
+        np.arange(columns, dtype=np.float32) * (360 / columns),
+    )
+    channels = Channels.of(task, {})
+    times = np.datetime64("2020-03-01T00", "ns") + np.arange(task.input_frames) * np.timedelta64(6, "h")
+    place = ("latitude", "longitude")
+    names = channels.carried + channels.static
+
+    def field(name):
+        dims = (() if name in channels.static else ("time",)) + (("level",) if name in channels.on_levels else ())
+        sizes = {"time": times.size, "level": len(task.pressure_levels)}
+        return (*dims, *place), random.normal(size=(*(sizes[d] for d in dims), *grid.shape)).astype(np.float32)
+
+    coords = {
+        "time": times,
+        "level": list(task.pressure_levels),
+        "latitude": grid.latitude,
+        "longitude": grid.longitude,
+    }
+    inputs = xr.Dataset({name: field(name) for name in names}, coords=coords)
+    every = set(task.input_variables) | set(task.target_variables) | set(task.forcing_variables)
+    constants = {
+        kind: xr.Dataset(
+            {
+                name: (("level",), random.uniform(low, high, len(task.pressure_levels)))
+                if name in channels.on_levels
+                else ((), random.uniform(low, high))
+                for name in sorted(every)
+            },
+            coords={"level": list(task.pressure_levels)},
+        )
+        for kind, low, high in (("mean", -1, 1), ("stddev", 0.5, 2), ("diffs_stddev", 0.1, 0.5))
+    }
+    for name, scale in (("toa_incident_solar_radiation", 1e6),):
+        if name in constants["stddev"]:
+            constants["stddev"][name] *= scale
+    checkpoint = Checkpoint(
+        random_parameters(architecture, channels.inputs, channels.outputs, seed), architecture, task
+    )
+    return Reference(checkpoint, inputs, constants, {}, {})

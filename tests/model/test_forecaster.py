@@ -1,0 +1,154 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import xarray as xr
+from conftest import joined, made_up
+
+from graphcast_batch.config import TASKS, Architecture, Task
+from graphcast_batch.errors import CheckpointError, TaskError
+from graphcast_batch.model.forecaster import steps_in_call
+from graphcast_batch.model.parameters import random_parameters
+
+FORCINGS = ("toa_incident_solar_radiation", "year_progress_sin", "day_progress_cos")
+
+
+def test_float32_frames_are_those_of_deepminds_package_at_every_point_and_lead_time(reference):
+    frames = joined(reference.forecaster("float32").forecast(reference.inputs, reference.forcings, reference.steps))
+
+    for name, values in frames.items():
+        deviation = reference.statistics["diffs_stddev"][name].values
+        deviation = deviation[:, None, None] if deviation.ndim else deviation
+        expected = reference.predictions["float32"][name].transpose("time", ..., "lat", "lon").values
+        assert np.abs((values - expected) / deviation).max() < 2e-4, name
+
+
+def test_bfloat16_frames_stray_from_float32_no_farther_than_those_of_deepminds_package(reference):
+    frames = joined(reference.forecaster("bfloat16").forecast(reference.inputs, reference.forcings, reference.steps))
+
+    def stray(values, name):
+        exact = reference.predictions["float32"][name].transpose("time", ..., "lat", "lon").values
+        return np.sqrt(np.square(values - exact).mean(axis=tuple(range(1, values.ndim))))
+
+    for name, values in frames.items():
+        published = reference.predictions["bfloat16"][name].transpose("time", ..., "lat", "lon").values
+        assert (stray(values, name) <= 1.25 * stray(published, name)).all(), name
+        assert (stray(values, name) > 0).all(), name
+
+
+def test_several_steps_in_a_call_give_the_frames_of_one_step_in_a_call(reference):
+    one, two = (
+        joined(reference.forecaster("float32", n).forecast(reference.inputs, reference.forcings, reference.steps))
+        for n in (1, 2)
+    )
+
+    for name in one:
+        scale = reference.statistics["diffs_stddev"][name].values.min()
+        np.testing.assert_allclose(one[name], two[name], rtol=0, atol=2e-4 * scale)
+
+
+def test_forcings_that_the_inputs_lack_are_computed(reference):
+    given = joined(reference.forecaster("float32").forecast(reference.inputs, reference.forcings, 1))
+    bare = reference.inputs.drop_vars("toa_incident_solar_radiation")
+    computed = joined(reference.forecaster("float32").forecast(bare, xr.Dataset(), 1))
+
+    for name in given:
+        scale = reference.statistics["diffs_stddev"][name].values.min()
+        np.testing.assert_allclose(given[name], computed[name], rtol=0, atol=0.05 * scale)
+
+
+TASKS_TRIED = {
+    "one_frame_in": Task(
+        input_variables=("temperature", "land_sea_mask", *FORCINGS),
+        target_variables=("temperature",),
+        forcing_variables=FORCINGS,
+        pressure_levels=(500, 850),
+        input_duration="6h",
+    ),
+    "three_frames_in": Task(
+        input_variables=("2m_temperature", "temperature", "day_progress_cos"),
+        target_variables=("2m_temperature", "temperature", "total_precipitation_6hr", "mean_sea_level_pressure"),
+        forcing_variables=FORCINGS,
+        pressure_levels=(1000,),
+        input_duration="18h",
+    ),
+    "surface_only_without_forcings": Task(
+        input_variables=("2m_temperature",),
+        target_variables=("2m_temperature",),
+        forcing_variables=(),
+        pressure_levels=(),
+    ),
+    "nothing_fed_back": Task(
+        input_variables=("geopotential_at_surface", *FORCINGS),
+        target_variables=("2m_temperature",),
+        forcing_variables=FORCINGS,
+        pressure_levels=(),
+    ),
+    "37_levels": TASKS["GraphCast"],
+}
+
+
+@pytest.mark.parametrize("task", TASKS_TRIED.values(), ids=TASKS_TRIED.keys())
+@pytest.mark.parametrize("hidden_layers", [0, 1, 3])
+def test_any_task_and_depth_runs_and_gives_finite_frames_of_the_right_shape(task, hidden_layers):
+    made = made_up(Architecture(mesh_size=1, latent_size=8, gnn_msg_steps=1, hidden_layers=hidden_layers), task)
+
+    frames = joined(made.forecaster("float32", 2).forecast(made.inputs, xr.Dataset(), 4))
+
+    assert sorted(frames) == sorted(task.target_variables)
+    for name, values in frames.items():
+        levels = (len(task.pressure_levels),) if name in made.channels.on_levels else ()
+        assert values.shape == (4, *levels, *made.grid.shape)
+        assert np.isfinite(values).all()
+
+
+def test_a_frame_depends_on_every_input_frame():
+    made = made_up(Architecture(mesh_size=1, latent_size=8, gnn_msg_steps=1), TASKS_TRIED["three_frames_in"])
+    before = joined(made.forecaster("float32").forecast(made.inputs, xr.Dataset(), 1))
+
+    for frame in range(3):
+        changed = made.inputs.copy(deep=True)
+        changed["2m_temperature"][frame] += 1
+        after = joined(made.forecaster("float32").forecast(changed, xr.Dataset(), 1))
+        assert not np.array_equal(before["temperature"], after["temperature"])
+
+
+def test_a_single_column_of_longitudes_more_or_less_changes_nothing_hard_wired():
+    for rows, columns in ((5, 9), (8, 12), (13, 30)):
+        task = TASKS_TRIED["one_frame_in"]
+        made = made_up(Architecture(mesh_size=2, latent_size=8, gnn_msg_steps=2), task, rows, columns)
+        frames = joined(made.forecaster("float32").forecast(made.inputs, xr.Dataset(), 1))
+        assert frames["temperature"].shape == (1, 2, rows, columns)
+
+
+def test_the_number_of_steps_does_not_change_the_first_ones():
+    made = made_up(Architecture(mesh_size=1, latent_size=8, gnn_msg_steps=1), TASKS_TRIED["one_frame_in"])
+    forecaster = made.forecaster("float32", 3)
+
+    short, long = (joined(forecaster.forecast(made.inputs, xr.Dataset(), n))["temperature"] for n in (3, 9))
+
+    np.testing.assert_array_equal(short, long[:3])
+
+
+def test_an_input_that_changes_but_is_neither_target_nor_forcing_is_refused():
+    made = made_up(Architecture(mesh_size=1, latent_size=8, gnn_msg_steps=1), TASKS_TRIED["one_frame_in"])
+    stray = made.inputs.assign(land_sea_mask=made.inputs["land_sea_mask"].expand_dims(time=made.inputs["time"]))
+
+    with pytest.raises(TaskError, match="land_sea_mask changes in time.*neither"):
+        next(made.forecaster("float32").forecast(stray, xr.Dataset(), 1))
+
+
+def test_weights_of_another_task_are_refused_by_their_first_parameter():
+    made = made_up(Architecture(mesh_size=1, latent_size=8, gnn_msg_steps=1), TASKS_TRIED["one_frame_in"])
+    made.checkpoint = replace(made.checkpoint, parameters=random_parameters(made.checkpoint.architecture, 99, 2, 0))
+
+    # One frame of two levels and three forcings, a static field, three forcings ahead, three structural features.
+    with pytest.raises(
+        CheckpointError, match=r"grid_nodes_mlp/~/linear_0:w must have shape \(12, 8\).* has \(102, 8\)"
+    ):
+        made.forecaster("float32")
+
+
+@pytest.mark.parametrize(("steps", "most", "expected"), [(40, 8, 8), (41, 8, 1), (6, 4, 3), (2, 8, 2), (1, 1, 1)])
+def test_calls_have_the_most_steps_that_divide_the_forecast(steps, most, expected):
+    assert steps_in_call(steps, most) == expected
