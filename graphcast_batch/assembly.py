@@ -11,7 +11,7 @@ from typing import Final, Literal
 import numpy as np
 from pydantic import JsonValue
 
-from graphcast_batch.config import STEP_HOURS, Architecture, DatasetInputs, RunConfig, Task, Times, dump_config
+from graphcast_batch.config import STEP_HOURS, DatasetInputs, RunConfig, Task, Times, dump_config
 from graphcast_batch.errors import InputError
 from graphcast_batch.inputs.archive import Archive, SyntheticArchive
 from graphcast_batch.inputs.checks import check_inputs
@@ -28,8 +28,8 @@ from graphcast_batch.pipeline import Bench
 from graphcast_batch.plan import Case, Plan, plan_cases, plan_layout, plan_times
 
 AnySource = Archive | DatasetFiles | SyntheticArchive
+_STATISTICS: Final = "statistics"
 _VERSIONS: Final = ("graphcast-batch", "jax", "dm-haiku", "numpy", "xarray", "zarr")
-_RESOLUTION_TOLERANCE: Final = 1e-3  # degrees
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,84 +39,90 @@ class Run:
     Attributes:
         config: as it was given.
         source: of states and truth.
-        weights: of the network.
+        checkpoint: weights with their task and architecture.
         channels: places of the task's variables.
+        statistics: for normalisation; None where they are still to be computed from the inputs.
         plan: what is to be made.
     """
 
     config: RunConfig
     source: AnySource
-    weights: Weights
+    checkpoint: Checkpoint
     channels: Channels
+    statistics: Statistics | None
     plan: Plan
 
 
 def assemble(config: RunConfig) -> Run:
-    """Opens inputs and weights and plans the Cases; writes nothing and uses no device.
+    """Opens inputs, weights and statistics and plans the Cases; writes nothing and uses no device.
 
     Raises:
         GraphcastBatchError: something is missing, or one part does not fit another.
     """
     weights = Weights(config.model.weights)
-    source = open_source(config.inputs, weights.task.pressure_levels)
-    _check_resolution(weights.architecture, source)
+    source = _open_source(config, weights)
     channels = weights.channels(source.dims)
     layout = plan_layout(weights.task, source.grid, config.steps, source.dims)
     cases, aside = _cases(config, source, weights.task)
-    return Run(config, source, weights, channels, Plan(cases, layout, aside))
+    statistics = _given_statistics(config)
+    if statistics:
+        normalisation(channels, statistics.by_kind)
+    return Run(config, source, weights.checkpoint(channels), channels, statistics, Plan(cases, layout, aside))
 
 
 def lay_out(run: Run, precision: Literal["float32", "bfloat16"]) -> Store:
-    """Makes the run's store, or takes up the one that is there; statistics that were computed are kept in it.
+    """Makes the run's store, or takes up the one that is there; its statistics are kept in it.
 
     Raises:
         StoreMismatchError: the store was made by something else.
         StoreError: it cannot be written.
-        CheckpointError: the weights do not fit the task.
-        StatisticsError: a constant is missing.
+        StatisticsError: they cannot be computed from the inputs.
     """
-    checkpoint = run.weights.checkpoint(run.channels)
-    folder = run.config.store / "statistics"
-    given = run.config.model.statistics or (folder if folder.exists() else None)
-    statistics = (
-        read_statistics(given) if given else computed_statistics(run.source, run.weights.task, run.config.times)
-    )
+    statistics = run.statistics or statistics_of(run.config, None)
     store = Store.create_or_extend(
         run.config.store,
         run.plan,
-        identity=_identity(run, checkpoint, statistics, precision),
-        provenance=_provenance(run, checkpoint, precision),
+        identity=_identity(run, statistics, precision),
+        provenance=_provenance(run, precision),
         config_text=dump_config(run.config),
     )
-    if not folder.exists():
-        write_statistics(statistics, folder)
+    if not (store.path / _STATISTICS).exists():
+        write_statistics(statistics, store.path / _STATISTICS)
     return store
 
 
-def statistics_of(config: RunConfig) -> Statistics:
-    """Normalisation statistics of what a run reads: of its whole archive, or of a synthetic planet at the run's times.
+def statistics_of(config: RunConfig, times: Times | None) -> Statistics:
+    """Normalisation statistics of what a run reads.
+
+    Args:
+        config: of the run.
+        times: take these and the times one step before each; without them all that the inputs hold, or, where they
+            hold every time, the run's own.
 
     Raises:
         GraphcastBatchError: the inputs cannot be read, or do not suffice.
     """
     weights = Weights(config.model.weights)
-    source = open_source(config.inputs, weights.task.pressure_levels)
-    return computed_statistics(source, weights.task, config.times)
+    source = _open_source(config, weights)
+    return computed_statistics(source, weights.task, times or (config.times if source.times is None else None))
 
 
 def computed_statistics(source: AnySource, task: Task, times: Times | None = None) -> Statistics:
-    """Normalisation statistics of all that a source holds, with forcings where it has none.
+    """Normalisation statistics of a source, with forcings where it has none.
 
     Args:
         source: of states.
         task: names the variables.
-        times: initial times to take, each with the frame before, from a source that holds every time.
+        times: take these and the times one step before each; without them all that the source holds.
+
+    Raises:
+        StatisticsError: the source lacks a variable or time, or nothing changes in it.
     """
     wanted = None
-    if source.times is None and times is not None:
+    if times is not None:
         init_times = np.array(plan_times(times))
-        wanted = np.union1d(init_times, init_times - np.timedelta64(STEP_HOURS, "h"))
-    return compute_statistics(source, task, forcing, None if wanted is None else list(wanted))
+        wanted = list(np.union1d(init_times, init_times - np.timedelta64(STEP_HOURS, "h")))
+    return compute_statistics(source, task, forcing, wanted)
 
 
 def worker_bench(config: RunConfig, source: AnySource, precision: Literal["float32", "bfloat16"], name: str) -> Bench:
@@ -139,7 +145,7 @@ def worker_bench(config: RunConfig, source: AnySource, precision: Literal["float
     store = Store.open(config.store)
     forecaster = Forecaster(
         weights.checkpoint(channels),
-        read_statistics(store.path / "statistics").by_kind,
+        read_statistics(store.path / _STATISTICS).by_kind,
         source.grid,
         channels,
         precision,
@@ -149,6 +155,24 @@ def worker_bench(config: RunConfig, source: AnySource, precision: Literal["float
     return Bench(source, check, forecaster, weights.task, store, name)
 
 
+def _open_source(config: RunConfig, weights: Weights) -> AnySource:
+    resolution = weights.architecture.resolution
+    source = open_source(config.inputs, weights.task.pressure_levels, resolution)
+    if not source.grid.fits(resolution):
+        raise InputError(
+            f"{source.origin} must be on a grid of {resolution:g}°, which the weights were trained for, "
+            f"but is on {source.grid}; give inputs of that resolution, or weights for this one"
+        )
+    return source
+
+
+def _given_statistics(config: RunConfig) -> Statistics | None:
+    """Those that the configuration names, else those that the store has kept from computing them."""
+    kept = config.store / _STATISTICS
+    folder = config.model.statistics or (kept if kept.exists() else None)
+    return read_statistics(folder) if folder else None
+
+
 def _cases(config: RunConfig, source: AnySource, task: Task) -> tuple[tuple[Case, ...], tuple[tuple[str, str], ...]]:
     if isinstance(source, DatasetFiles):
         return source.cases(config.steps, task)
@@ -156,30 +180,21 @@ def _cases(config: RunConfig, source: AnySource, task: Task) -> tuple[tuple[Case
     return plan_cases(plan_times(config.times), config.steps, source.times, task.input_frames)
 
 
-def _check_resolution(architecture: Architecture, source: AnySource) -> None:
-    expected, found = architecture.resolution, source.grid.resolution
-    if expected and abs(expected - found) > _RESOLUTION_TOLERANCE:
-        raise InputError(
-            f"{source.origin} must be on a grid of {expected:g}°, which the weights were trained for, but is on "
-            f"{source.grid}; give inputs of that resolution, or weights for this one"
-        )
-
-
-def _identity(run: Run, checkpoint: Checkpoint, statistics: Statistics, precision: str) -> Mapping[str, JsonValue]:
+def _identity(run: Run, statistics: Statistics, precision: str) -> Mapping[str, JsonValue]:
     """What makes two forecasts from one state the same."""
     constants = normalisation(run.channels, statistics.by_kind)
     inputs = run.config.inputs
-    digest = hashlib.sha256(b"".join(part.tobytes() for part in constants)).hexdigest()
     return {
-        "weights": checkpoint.sha256,
-        "statistics": digest,
+        "weights": run.checkpoint.sha256,
+        "statistics": hashlib.sha256(b"".join(part.tobytes() for part in constants)).hexdigest(),
         "precision": precision,
         # More dataset files may join a store, under whatever pattern; another archive may not.
         "inputs": inputs.kind if isinstance(inputs, DatasetInputs) else inputs.model_dump(mode="json"),
     }
 
 
-def _provenance(run: Run, checkpoint: Checkpoint, precision: str) -> Mapping[str, JsonValue]:
+def _provenance(run: Run, precision: str) -> Mapping[str, JsonValue]:
+    checkpoint = run.checkpoint
     return {
         "title": "GraphCast forecasts",
         "source": checkpoint.description,

@@ -96,7 +96,7 @@ def plan(config: ConfigPath) -> None:
         check_figures(assembled.config.figures, assembled.plan.layout)
     path = assembled.config.store
     states = Store.open(path).ledger.states(assembled.plan.cases) if path.exists() else {}
-    shape = assembled.weights.architecture
+    shape = assembled.checkpoint.architecture
     sizes = {
         name: worker_bytes(shape, assembled.plan.layout, assembled.channels.inputs, size)
         for name, size in (("float32", 4), ("bfloat16", 2))
@@ -157,13 +157,22 @@ def figures(
 
 
 @app.command()
-def stats(config: ConfigPath, out: Annotated[Path, typer.Option("--to", help="Folder for the three files.")]) -> None:
+def stats(
+    config: ConfigPath,
+    out: Annotated[Path, typer.Option("--to", help="Folder for the three files.")],
+    first: Annotated[str | None, typer.Option(help="First time to take; without it all that there is.")] = None,
+    last: Annotated[str | None, typer.Option(help="Last time to take.")] = None,
+    every_hours: Annotated[int | None, typer.Option(help="Hours between the times to take.")] = None,
+) -> None:
     """Computes normalisation statistics of the inputs of CONFIG, as runs without `statistics` do for themselves."""
     from graphcast_batch.assembly import statistics_of
-    from graphcast_batch.config import load_config
+    from graphcast_batch.config import Times, load_config, parse_config
     from graphcast_batch.inputs.statistics import write_statistics
 
-    write_statistics(statistics_of(load_config(config)), out)
+    span = {"first": first, "last": last, "every_hours": every_hours}
+    given = any(part is not None for part in span.values())
+    times = parse_config(span, Times, origin="of --first, --last and --every-hours") if given else None
+    write_statistics(statistics_of(load_config(config), times), out)
     _console.print(f"statistics in {out}", highlight=False)
 
 
@@ -221,7 +230,8 @@ def _draw(assembled: "Run", cases: "list[Case]") -> int:
 def _summarise(outcome: "Outcome", drawn: int) -> None:
     _console.print(
         f"{outcome.whole} of {outcome.total} Cases whole, {len(outcome.made)} of them now, "
-        f"{len(outcome.failed)} failed, {outcome.left} left; {outcome.seconds:.0f} s, {outcome.steps_per_second:.1f} steps/s; {drawn} figures\n"
+        f"{len(outcome.failed)} failed, {outcome.left} left; "
+        f"{outcome.seconds:.0f} s, {outcome.steps_per_second:.1f} steps/s; {drawn} figures\n"
         f"store: {outcome.store.path}",
         highlight=False,
         soft_wrap=True,

@@ -44,6 +44,10 @@ class Grid:
         """Spacing of the longitudes, degrees."""
         return 360.0 / self.longitude.size
 
+    def fits(self, resolution: float) -> bool:
+        """Whether weights trained for a resolution, in degrees, may be used here; 0 stands for any."""
+        return not resolution or abs(self.resolution - resolution) <= _TOLERANCE
+
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, Grid)

@@ -21,7 +21,8 @@ from graphcast_batch.config import STEP_HOURS, Task
 from graphcast_batch.errors import ForecastError
 from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.states import CaseInputs
-from graphcast_batch.outputs.ledger import Claim, Record
+from graphcast_batch.outputs.claims import Claim
+from graphcast_batch.outputs.ledger import Record
 from graphcast_batch.outputs.store import Attempt, Store
 from graphcast_batch.plan import Case
 from graphcast_batch.timing import Stopwatch

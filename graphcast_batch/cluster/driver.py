@@ -22,7 +22,8 @@ from graphcast_batch.assembly import Run, lay_out
 from graphcast_batch.cluster.worker import Worker
 from graphcast_batch.config import Workers
 from graphcast_batch.errors import ClusterError, InputError, TaskError
-from graphcast_batch.outputs.ledger import Claim, Failure, Record, State
+from graphcast_batch.outputs.claims import Claim
+from graphcast_batch.outputs.ledger import Failure, Record, State
 from graphcast_batch.outputs.store import Store
 from graphcast_batch.plan import Case
 

@@ -7,7 +7,8 @@ from typing import Literal
 from graphcast_batch.assembly import AnySource, worker_bench
 from graphcast_batch.config import RunConfig
 from graphcast_batch.errors import ClusterError
-from graphcast_batch.outputs.ledger import Claim, Record
+from graphcast_batch.outputs.claims import Claim
+from graphcast_batch.outputs.ledger import Record
 from graphcast_batch.pipeline import Bench
 from graphcast_batch.plan import Case
 

@@ -12,7 +12,6 @@ from graphcast_batch.inputs.gridded import DIMS, level_hint
 from graphcast_batch.inputs.states import COMPUTABLE, STEP, CaseInputs
 from graphcast_batch.variables import VARIABLES
 
-_RESOLUTION_TOLERANCE = 1e-3  # degrees
 _PLACE_TOLERANCE = 1e-3  # degrees
 _LARGEST = 1e36
 """No field comes near this; netCDF's filler for values never written is 9.97e36."""
@@ -165,7 +164,7 @@ def _wrong_points(frames: xr.Dataset, grid: Grid) -> Iterator[str]:
 
 
 def _wrong_resolution(grid: Grid, resolution: float) -> Iterator[str]:
-    if resolution and abs(grid.resolution - resolution) > _RESOLUTION_TOLERANCE:
+    if not grid.fits(resolution):
         yield (
             f"the resolution must be {resolution:g}°, which the checkpoint was trained for, but the grid is {grid}; "
             "regrid the data or use another checkpoint"

@@ -71,14 +71,21 @@ def parse_dataset_name(name: str) -> DatasetName | None:
 
 
 class DatasetFiles:
-    """The dataset files that a pattern matches; the first that can be read decides the grid.
+    """The dataset files that a pattern matches; the first that can be read and fits the weights decides the grid.
 
     Raises:
         InputNotFoundError: nothing matches.
     """
 
-    def __init__(self, pattern: str) -> None:
+    def __init__(self, pattern: str, resolution: float = 0.0) -> None:
+        """Finds the files.
+
+        Args:
+            pattern: a glob.
+            resolution: that the weights were trained for, degrees; 0 for any.
+        """
         self.origin = pattern
+        self._resolution = resolution
         self.paths = _matches(pattern)
         self._files: dict[Path, _DatasetFile] = {}
 
@@ -192,7 +199,13 @@ class DatasetFiles:
 
     def _opened(self, path: Path) -> "_DatasetFile":
         if path not in self._files:
-            self._files[path] = _DatasetFile(path)
+            file = _DatasetFile(path)
+            if not file.grid.fits(self._resolution):
+                raise InputError(
+                    f"{path} must be on a grid of {self._resolution:g}°, which the weights were trained for, but is on "
+                    f"{file.grid}; give weights for this resolution, or leave the file out"
+                )
+            self._files[path] = file
         return self._files[path]
 
 

@@ -9,13 +9,14 @@ from graphcast_batch.inputs.synthetic import SyntheticPlanet
 
 
 def open_source(
-    inputs: SyntheticInputs | DatasetInputs | ArchiveInputs, levels: Sequence[int]
+    inputs: SyntheticInputs | DatasetInputs | ArchiveInputs, levels: Sequence[int], resolution: float = 0.0
 ) -> Archive | DatasetFiles | SyntheticArchive:
     """Opens what a run reads from.
 
     Args:
         inputs: section ``inputs`` of the configuration.
         levels: pressure levels that a synthetic planet is made on, hPa.
+        resolution: that the weights were trained for, degrees; 0 for any. Files of others are set aside.
 
     Raises:
         InputNotFoundError: the path names nothing.
@@ -26,6 +27,6 @@ def open_source(
         case SyntheticInputs():
             return SyntheticArchive(SyntheticPlanet(inputs.seed), inputs.resolution, levels)
         case DatasetInputs():
-            return DatasetFiles(inputs.path)
+            return DatasetFiles(inputs.path, resolution)
         case ArchiveInputs():
             return Archive(inputs.path)

@@ -58,6 +58,7 @@ class Forecaster:
         self._channels = channels
         self._steps_per_call = steps_per_call
         self._predictor = Predictor(checkpoint.architecture, channels, bfloat16=self.precision == "bfloat16")
+        self._modules = tuple(checkpoint.parameters)
         self._parameters = jax.tree.map(jnp.asarray, _used(checkpoint))
         self._graphs = jax.tree.map(jnp.asarray, build_graphs(checkpoint.architecture, grid))
         self._normalisation = jax.tree.map(jnp.asarray, normalisation(channels, statistics))
@@ -111,7 +112,7 @@ class Forecaster:
             return jax.value_and_grad(of_parameters, has_aux=True)(parameters)
 
         (total, parts), gradient = value_and_gradient(self._parameters, constants, known, targets)
-        norms = gradient_norms(gradient)
+        norms = dict.fromkeys(self._modules, 0.0) | gradient_norms(gradient)
         return {
             "loss": float(total),
             "diagnostics": {name: float(part) for name, part in sorted(parts.items())},

@@ -97,7 +97,7 @@ def named_fields(channels: Channels, names: Iterable[str], planes: AnyArray, gri
 
 def target_points(channels: Channels, truth: xr.Dataset, grid: Grid) -> NDArray[np.float32]:
     """(step, point, outputs) of (prediction_timedelta, [level], latitude, longitude) targets, in our order."""
-    fields = truth.rename(prediction_timedelta="time")
+    fields = truth.drop_vars("time", errors="ignore").rename(prediction_timedelta="time")
     count = fields["time"].size
     return np.concatenate([_points(fields, name, count, channels, grid) for name in channels.targets], axis=-1)
 

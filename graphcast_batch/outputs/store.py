@@ -5,18 +5,15 @@ longitude, NaN where nothing was written. The root's ``zarr.json`` holds the met
 file that is believed: it is written last, so that whatever dies half-way leaves the store as it was.
 """
 
-import glob
 import json
 import os
 import shutil
 import socket
-import time
 import uuid
-import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,33 +25,28 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 from pydantic import JsonValue
-from zarr.codecs import BloscCodec
-from zarr.errors import ZarrUserWarning
 
-from graphcast_batch.config import STEP_HOURS
 from graphcast_batch.errors import StoreError, StoreMismatchError
 from graphcast_batch.grid import Grid
-from graphcast_batch.outputs.ledger import (
-    Claim,
-    Ledger,
-    Owner,
-    Record,
-    drop_left_over,
-    explained,
-    now,
-    replace,
-    sync_folder,
+from graphcast_batch.outputs.claims import Claim, Owner, drop_abandoned
+from graphcast_batch.outputs.durable import LEFT_OVER_SECONDS, explained, now, replace, seal, sync_folder
+from graphcast_batch.outputs.layout import (
+    CONFIG,
+    LEDGER,
+    ROOT,
+    STAGING,
+    arrays_of,
+    as_json,
+    grow,
+    growing,
+    identity_of,
+    lay_out,
+    read_root,
 )
+from graphcast_batch.outputs.ledger import Ledger, Record
 from graphcast_batch.plan import Case, Layout, Plan
-from graphcast_batch.variables import attributes
 
-_ROOT: Final = "zarr.json"
-_STAGING, _LEDGER, _CONFIG, _OWNER = ".staging", "ledger", "run.yaml", "owner.json"
-_FORMAT, _IDENTITY = "graphcast_batch_format", "graphcast_batch_identity"
-_GROWING: Final = ("time", "prediction_timedelta")
-_CODEC: Final = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
-_LOCK_SECONDS: Final = 60.0
-_STAGING_LEASE_SECONDS: Final = 86400.0
+_OWNER: Final = "owner.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +104,8 @@ class Store:
         if twice:
             raise StoreError(f"{path}: each initial time must be one Case, but {', '.join(twice)} is several")
         with explained(f"laying out {path}"):
-            if not (path / _ROOT).exists():
-                _lay_out(path, plan, _root_attributes(identity, provenance), config_text)
+            if not (path / ROOT).exists():
+                lay_out(path, plan, identity, provenance, config_text)
             store = cls.open(path)
             store._refuse_other(plan.layout, identity)
             return store._extended(plan, config_text)
@@ -126,7 +118,7 @@ class Store:
             StoreError: there is none, or something else.
         """
         path = Path(os.path.realpath(path))
-        root = _read_root(path)
+        root = read_root(path)
         group = zarr.open_group(path, mode="r", use_consolidated=True)
         coordinates = {name: np.asarray(array[...]) for name, array in group.arrays() if array.ndim == 1}
         return cls(
@@ -147,17 +139,12 @@ class Store:
     @property
     def ledger(self) -> Ledger:
         """Which Cases are claimed, failed, whole."""
-        return Ledger(self.path / _LEDGER)
+        return Ledger(self.path / LEDGER)
 
     @property
     def variables(self) -> tuple[str, ...]:
         """Names of the variables, in ASCII order."""
         return tuple(name for name, _ in self.on_levels)
-
-    @property
-    def identity(self) -> dict[str, JsonValue]:
-        """What makes forecasts belong into this store."""
-        return dict(json.loads(self.root["attributes"][_IDENTITY]))
 
     @cached_property
     def on_levels(self) -> tuple[tuple[str, bool], ...]:
@@ -208,20 +195,20 @@ class Store:
             what was removed.
         """
         with explained(f"sweeping {self.path}"):
-            folders = list((self.path / _STAGING).iterdir())
-            left = [folder for folder in folders if drop_left_over(folder, folder / _OWNER)]
+            folders = list((self.path / STAGING).iterdir())
+            left = [folder for folder in folders if drop_abandoned(folder, folder / _OWNER)]
             return left + self.ledger.sweep()
 
     @property
     def _metadata(self) -> dict[str, dict[str, Any]]:
-        return dict(self.root["consolidated_metadata"]["metadata"])
+        return arrays_of(self.root)
 
     @cached_property
     def _index(self) -> dict[str, int]:
         return {str(init_time): index for index, init_time in enumerate(self.init_times)}
 
     def _refuse_other(self, layout: Layout, identity: Mapping[str, JsonValue]) -> None:
-        ours = self.identity | _described(self.grid, self.levels, self.on_levels)
+        ours = identity_of(self.root) | _described(self.grid, self.levels, self.on_levels)
         theirs = json.loads(json.dumps(dict(identity))) | _described(layout.grid, layout.levels, layout.on_levels)
         absent = "(absent)"
         differences = [
@@ -239,16 +226,13 @@ class Store:
         if self._holds(plan):
             self._keep_config(config_text)
             return self
-        lock = _wait_for(self.ledger.folder / ".extending")
-        try:
+        with growing(self.path) as lock:
             self.open(self.path)._grow(plan, lock)
             self._keep_config(config_text)
-        finally:
-            lock.release()
         return self.open(self.path)
 
     def _keep_config(self, text: str) -> None:
-        config = self.path / _CONFIG
+        config = self.path / CONFIG
         if not config.exists() or config.read_text(encoding="utf-8") != text:
             replace(config, text.encode())
 
@@ -256,24 +240,13 @@ class Store:
         """Whether every Case has its place, and no extension was left half-done."""
         placed = plan.layout.steps <= self.steps and all(case.key in self._index for case in plan.cases)
         return placed and all(
-            json.loads((self.path / name / _ROOT).read_bytes()) == array for name, array in self._metadata.items()
+            json.loads((self.path / name / ROOT).read_bytes()) == array for name, array in self._metadata.items()
         )
 
     def _grow(self, plan: Plan, lock: Claim) -> None:
-        """Makes the time and lead time axes longer: first the arrays, one by one, then in one step the root."""
         new = sorted(case.init_time for case in plan.cases if case.key not in self._index)
-        times = np.concatenate([self.init_times, np.array(new, "datetime64[h]")])
-        axes = {"time": times.astype(np.int64), "prediction_timedelta": _lead_hours(max(self.steps, plan.layout.steps))}
-        grown = {name: _resized(array, axes) for name, array in self._metadata.items()}
-        for name, array in grown.items():
-            replace(self.path / name / _ROOT, _json(array))
-        for name, hours in axes.items():
-            zarr.open_array(self.path / name, mode="r+")[...] = hours
-            _sync_tree(self.path / name)
-        if not lock.held():
-            raise StoreError(f"{self.path}: another driver took over its extension; run again")
-        consolidated = self.root["consolidated_metadata"] | {"metadata": grown}
-        replace(self.path / _ROOT, _json(self.root | {"consolidated_metadata": consolidated}))
+        init_times = np.concatenate([self.init_times, np.array(new, "datetime64[h]")])
+        grow(self.path, self.root, init_times, max(self.steps, plan.layout.steps), lock)
 
 
 class Attempt:
@@ -286,17 +259,17 @@ class Attempt:
         self._store = store
         self._case = case
         self._index = store.index_of(case)
-        self._folder = store.path / _STAGING / f"{case.key}-{uuid.uuid4().hex}"
+        self._folder = store.path / STAGING / f"{case.key}-{uuid.uuid4().hex}"
         self._files: dict[str, tuple[int, str]] = {}
 
     def __enter__(self) -> Self:
         try:
             with self._explained():
                 self._folder.mkdir()
-                (self._folder / _OWNER).write_bytes(Owner.here(_STAGING_LEASE_SECONDS).model_dump_json().encode())
+                (self._folder / _OWNER).write_bytes(Owner.here(LEFT_OVER_SECONDS).model_dump_json().encode())
                 for name in self._store.variables:
                     (self._folder / name).mkdir()
-                    (self._folder / name / _ROOT).write_bytes(_json(self._store._metadata[name]))
+                    (self._folder / name / ROOT).write_bytes(as_json(self._store._metadata[name]))
         except StoreError:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise
@@ -325,7 +298,7 @@ class Attempt:
                 array = zarr.open_array(self._folder / name, mode="r+").with_config({"write_empty_chunks": True})
                 array[self._index : self._index + 1, first_step : first_step + steps] = values[np.newaxis]
             for file in self._files_of(first_step, first_step + steps):
-                self._files[file] = _seal(self._folder / file)
+                self._files[file] = seal(self._folder / file)
 
     def commit(
         self,
@@ -418,127 +391,8 @@ class Attempt:
             for block in blocks
         ]
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        with explained(f"{self._case.key}: writing it to {self._store.path}"):
-            yield
-
-
-def _read_root(path: Path) -> dict[str, Any]:
-    try:
-        root = json.loads((path / _ROOT).read_bytes())
-        ours = root["attributes"][_FORMAT] == 1
-    except FileNotFoundError as error:
-        raise StoreError(f"there is no store at {path}; give the path of one, or make it first") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path} must be a store that this program made, but is not readable as one") from error
-    if not ours:
-        raise StoreError(f"{path} must be a store of format 1, but is of another; use the version that made it")
-    return dict(root)
-
-
-def _lay_out(path: Path, plan: Plan, root_attributes: dict[str, Any], config_text: str) -> None:
-    """Makes a store beside its place and moves it there, unless another driver's is there by then."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        drop_left_over(left)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        _create_arrays(draft, plan, root_attributes)
-        for folder in (_STAGING, _LEDGER):
-            (draft / folder).mkdir()
-        (draft / _CONFIG).write_text(config_text, encoding="utf-8")
-        _sync_tree(draft)
-        _move_into_place(draft, path)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def _move_into_place(draft: Path, path: Path) -> None:
-    try:
-        draft.rename(path)
-    except OSError as error:
-        if not (path / _ROOT).exists():
-            raise StoreError(
-                f"{path} must be a store that this program made, or not exist yet, but is something else ({error}); "
-                "choose another `store` path"
-            ) from error
-    sync_folder(path.parent)
-
-
-def _create_arrays(folder: Path, plan: Plan, root_attributes: dict[str, Any]) -> None:
-    layout = plan.layout
-    group = zarr.create_group(folder, attributes=root_attributes)
-    hours = np.array(sorted(case.init_time for case in plan.cases), "datetime64[h]").astype(np.int64)
-    coordinates = _coordinates(layout, hours)
-    for name, (values, of_axis) in coordinates.items():
-        length = 4096 if name in _GROWING else values.size
-        _create(group, name, (name,), values.shape, values.dtype, (length,), None, of_axis)[...] = values
-    for name, levelled in layout.on_levels:
-        dims = tuple(dim for dim in coordinates if levelled or dim != "level")
-        shape = tuple(coordinates[dim][0].size for dim in dims)
-        chunks, shards = (1, 1, *shape[2:]), (1, layout.block_steps, *shape[2:])
-        _create(group, name, dims, shape, np.dtype(np.float32), chunks, shards, attributes(name))
-    with warnings.catch_warnings():
-        # zarr warns that the specification of version 3 does not yet have what xarray and zarr both read.
-        warnings.simplefilter("ignore", ZarrUserWarning)
-        zarr.consolidate_metadata(folder)
-
-
-def _create(
-    group: zarr.Group,
-    name: str,
-    dims: tuple[str, ...],
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    chunks: tuple[int, ...],
-    shards: tuple[int, ...] | None,
-    of_array: Mapping[str, str],
-) -> zarr.Array[Any]:
-    return group.create_array(
-        name,
-        shape=shape,
-        dtype=dtype,
-        chunks=chunks,
-        shards=shards,
-        compressors=_CODEC,
-        fill_value=np.nan if dtype == np.float32 else 0,
-        # All files of a variable in one folder: with "/" each would sit in three folders of its own.
-        chunk_key_encoding={"name": "default", "separator": "."},
-        dimension_names=dims,
-        attributes=dict(of_array),
-    )
-
-
-def _coordinates(layout: Layout, hours: NDArray[np.int64]) -> dict[str, tuple[NDArray[Any], dict[str, str]]]:
-    """Values and CF attributes of each dimension, in the order in which the variables have them."""
-    time_of = {"standard_name": "forecast_reference_time", "long_name": "initial time", "axis": "T"}
-    time_of |= {"units": "hours since 1970-01-01", "calendar": "proleptic_gregorian"}
-    # xarray decodes lead times as such only with this dtype; units alone leave them numbers.
-    lead_of = {"standard_name": "forecast_period", "long_name": "lead time"}
-    lead_of |= {"units": "hours", "dtype": "timedelta64[ns]"}
-    level_of = {"standard_name": "air_pressure", "long_name": "pressure level", "units": "hPa"}
-    level_of |= {"positive": "down", "axis": "Z"}
-    latitude_of = {"standard_name": "latitude", "long_name": "latitude", "units": "degrees_north", "axis": "Y"}
-    longitude_of = {"standard_name": "longitude", "long_name": "longitude", "units": "degrees_east", "axis": "X"}
-    level = {"level": (np.array(layout.levels, np.int32), level_of)} if layout.levels else {}
-    return {
-        "time": (hours, time_of),
-        "prediction_timedelta": (_lead_hours(layout.steps), lead_of),
-        **level,
-        "latitude": (layout.grid.latitude.astype(np.float32), latitude_of),
-        "longitude": (layout.grid.longitude.astype(np.float32), longitude_of),
-    }
-
-
-def _root_attributes(identity: Mapping[str, JsonValue], provenance: Mapping[str, JsonValue]) -> dict[str, Any]:
-    """Attributes that netCDF can hold too, so that xarray can write what it read."""
-    plain = {
-        key: value if isinstance(value, str | int | float) and not isinstance(value, bool) else json.dumps(value)
-        for key, value in provenance.items()
-    }
-    kept = {"Conventions": "CF-1.11", _FORMAT: 1, _IDENTITY: json.dumps(dict(identity), sort_keys=True)}
-    return plain | kept
+    def _explained(self) -> AbstractContextManager[None]:
+        return explained(f"{self._case.key}: writing it to {self._store.path}")
 
 
 def _described(grid: Grid, levels: tuple[int, ...], on_levels: tuple[tuple[str, bool], ...]) -> dict[str, Any]:
@@ -548,43 +402,3 @@ def _described(grid: Grid, levels: tuple[int, ...], on_levels: tuple[tuple[str, 
         "levels": list(levels),
         "variables": [f"{name} (on levels)" if levelled else name for name, levelled in sorted(on_levels)],
     }
-
-
-def _lead_hours(steps: int) -> NDArray[np.int64]:
-    return np.arange(1, steps + 1, dtype=np.int64) * STEP_HOURS
-
-
-def _resized(array: dict[str, Any], axes: Mapping[str, NDArray[np.int64]]) -> dict[str, Any]:
-    sizes = zip(array["dimension_names"], array["shape"], strict=True)
-    return array | {"shape": [axes[dim].size if dim in axes else size for dim, size in sizes]}
-
-
-def _wait_for(lock: Path) -> Claim:
-    deadline = time.monotonic() + 2 * _LOCK_SECONDS
-    while time.monotonic() < deadline:
-        claim = Claim.take(lock, _LOCK_SECONDS)
-        if claim:
-            return claim
-        time.sleep(0.1)
-    raise StoreError(f"{lock} must be released by the driver that extends the store, but is still held; run again")
-
-
-def _seal(file: Path) -> tuple[int, str]:
-    """Makes a file outlast a power failure; its size in bytes and CRC-32."""
-    checksum = 0
-    with file.open("rb") as content:
-        os.fsync(content.fileno())
-        while part := content.read(2**20):
-            checksum = zlib.crc32(part, checksum)
-        return content.tell(), f"{checksum:08x}"
-
-
-def _sync_tree(folder: Path) -> None:
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            _seal(Path(parent) / name)
-        sync_folder(Path(parent))
-
-
-def _json(content: Mapping[str, Any]) -> bytes:
-    return json.dumps(content, indent=1).encode()

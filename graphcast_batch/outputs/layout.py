@@ -1,0 +1,248 @@
+"""A Plan becomes the metadata of one zarr store, which may grow along its initial and lead times."""
+
+import glob
+import json
+import shutil
+import time
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from pydantic import JsonValue
+from zarr.codecs import BloscCodec
+from zarr.errors import ZarrUserWarning
+
+from graphcast_batch.config import STEP_HOURS
+from graphcast_batch.errors import StoreError
+from graphcast_batch.outputs.claims import Claim
+from graphcast_batch.outputs.durable import drop_left_over, replace, sync_folder, sync_tree
+from graphcast_batch.plan import Layout, Plan
+from graphcast_batch.variables import attributes
+
+ROOT: Final = "zarr.json"
+STAGING, LEDGER, CONFIG = ".staging", "ledger", "run.yaml"
+_FORMAT, _IDENTITY = "graphcast_batch_format", "graphcast_batch_identity"
+_GROWING: Final = ("time", "prediction_timedelta")
+_CODEC: Final = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
+_LOCK_SECONDS: Final = 60.0
+
+
+def lay_out(
+    path: Path,
+    plan: Plan,
+    identity: Mapping[str, JsonValue],
+    provenance: Mapping[str, JsonValue],
+    config_text: str,
+) -> None:
+    """Makes a store beside its place and moves it there, unless another driver's is there by then.
+
+    Args:
+        path: the folder to be.
+        plan: what will be written.
+        identity: what makes forecasts belong together.
+        provenance: root attributes; what is neither text nor number is kept as JSON text.
+        config_text: kept as ``run.yaml``.
+
+    Raises:
+        StoreError: the folder is something else.
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        drop_left_over(left)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        _create_arrays(draft, plan, _root_attributes(identity, provenance))
+        for folder in (STAGING, LEDGER):
+            (draft / folder).mkdir()
+        (draft / CONFIG).write_text(config_text, encoding="utf-8")
+        sync_tree(draft)
+        _move_into_place(draft, path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def read_root(path: Path) -> dict[str, Any]:
+    """The group's metadata, with that of all arrays.
+
+    Raises:
+        StoreError: there is no store, or something else.
+    """
+    try:
+        root = json.loads((path / ROOT).read_bytes())
+        ours = root["attributes"][_FORMAT] == 1
+    except FileNotFoundError as error:
+        raise StoreError(f"there is no store at {path}; give the path of one, or make it first") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path} must be a store that this program made, but is not readable as one") from error
+    if not ours:
+        raise StoreError(f"{path} must be a store of format 1, but is of another; use the version that made it")
+    return dict(root)
+
+
+def identity_of(root: Mapping[str, Any]) -> dict[str, JsonValue]:
+    """What makes forecasts belong into a store."""
+    return dict(json.loads(root["attributes"][_IDENTITY]))
+
+
+def arrays_of(root: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The metadata of each array."""
+    return dict(root["consolidated_metadata"]["metadata"])
+
+
+def as_json(metadata: Mapping[str, Any]) -> bytes:
+    """Metadata as its file holds it."""
+    return json.dumps(metadata, indent=1).encode()
+
+
+@contextmanager
+def growing(path: Path) -> Iterator[Claim]:
+    """The claim on growing a store, once no other driver has it.
+
+    Raises:
+        StoreError: another driver keeps it.
+    """
+    lock = _wait_for(path / LEDGER / ".extending")
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
+def grow(path: Path, root: Mapping[str, Any], init_times: NDArray[np.datetime64], steps: int, lock: Claim) -> None:
+    """Makes the time and lead time axes longer: first the arrays, one by one, then in one step the root.
+
+    Args:
+        path: the store.
+        root: its metadata, read since the lock was taken.
+        init_times: (time,) datetime64[h], those that are there and then the new ones.
+        steps: number of lead times, no fewer than there are.
+        lock: from `growing`.
+
+    Raises:
+        StoreError: another driver took over.
+        OSError: the store cannot be written.
+    """
+    axes = {"time": init_times.astype(np.int64), "prediction_timedelta": _lead_hours(steps)}
+    grown = {name: _resized(array, axes) for name, array in arrays_of(root).items()}
+    for name, array in grown.items():
+        replace(path / name / ROOT, as_json(array))
+    for name, hours in axes.items():
+        zarr.open_array(path / name, mode="r+")[...] = hours
+        sync_tree(path / name)
+    if not lock.held():
+        raise StoreError(f"{path}: another driver took over its extension; run again")
+    consolidated = root["consolidated_metadata"] | {"metadata": grown}
+    replace(path / ROOT, as_json({**root, "consolidated_metadata": consolidated}))
+
+
+def _move_into_place(draft: Path, path: Path) -> None:
+    try:
+        draft.rename(path)
+    except OSError as error:
+        if not (path / ROOT).exists():
+            raise StoreError(
+                f"{path} must be a store that this program made, or not exist yet, but is something else ({error}); "
+                "choose another `store` path"
+            ) from error
+    sync_folder(path.parent)
+
+
+def _create_arrays(folder: Path, plan: Plan, root_attributes: dict[str, Any]) -> None:
+    layout = plan.layout
+    group = zarr.create_group(folder, attributes=root_attributes)
+    hours = np.array(sorted(case.init_time for case in plan.cases), "datetime64[h]").astype(np.int64)
+    coordinates = _coordinates(layout, hours)
+    for name, (values, of_axis) in coordinates.items():
+        length = 4096 if name in _GROWING else values.size
+        _create(group, name, (name,), values.shape, values.dtype, (length,), None, of_axis)[...] = values
+    for name, levelled in layout.on_levels:
+        dims = tuple(dim for dim in coordinates if levelled or dim != "level")
+        shape = tuple(coordinates[dim][0].size for dim in dims)
+        chunks, shards = (1, 1, *shape[2:]), (1, layout.block_steps, *shape[2:])
+        _create(group, name, dims, shape, np.dtype(np.float32), chunks, shards, attributes(name))
+    with warnings.catch_warnings():
+        # zarr warns that the specification of version 3 does not yet have what xarray and zarr both read.
+        warnings.simplefilter("ignore", ZarrUserWarning)
+        zarr.consolidate_metadata(folder)
+
+
+def _create(
+    group: zarr.Group,
+    name: str,
+    dims: tuple[str, ...],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    chunks: tuple[int, ...],
+    shards: tuple[int, ...] | None,
+    of_array: Mapping[str, str],
+) -> zarr.Array[Any]:
+    return group.create_array(
+        name,
+        shape=shape,
+        dtype=dtype,
+        chunks=chunks,
+        shards=shards,
+        compressors=_CODEC,
+        fill_value=np.nan if dtype == np.float32 else 0,
+        # All files of a variable in one folder: with "/" each would sit in three folders of its own.
+        chunk_key_encoding={"name": "default", "separator": "."},
+        dimension_names=dims,
+        attributes=dict(of_array),
+    )
+
+
+def _coordinates(layout: Layout, hours: NDArray[np.int64]) -> dict[str, tuple[NDArray[Any], dict[str, str]]]:
+    """Values and CF attributes of each dimension, in the order in which the variables have them."""
+    time_of = {"standard_name": "forecast_reference_time", "long_name": "initial time", "axis": "T"}
+    time_of |= {"units": "hours since 1970-01-01", "calendar": "proleptic_gregorian"}
+    # xarray decodes lead times as such only with this dtype; units alone leave them numbers.
+    lead_of = {"standard_name": "forecast_period", "long_name": "lead time"}
+    lead_of |= {"units": "hours", "dtype": "timedelta64[ns]"}
+    level_of = {"standard_name": "air_pressure", "long_name": "pressure level", "units": "hPa"}
+    level_of |= {"positive": "down", "axis": "Z"}
+    latitude_of = {"standard_name": "latitude", "long_name": "latitude", "units": "degrees_north", "axis": "Y"}
+    longitude_of = {"standard_name": "longitude", "long_name": "longitude", "units": "degrees_east", "axis": "X"}
+    level = {"level": (np.array(layout.levels, np.int32), level_of)} if layout.levels else {}
+    return {
+        "time": (hours, time_of),
+        "prediction_timedelta": (_lead_hours(layout.steps), lead_of),
+        **level,
+        "latitude": (layout.grid.latitude.astype(np.float32), latitude_of),
+        "longitude": (layout.grid.longitude.astype(np.float32), longitude_of),
+    }
+
+
+def _root_attributes(identity: Mapping[str, JsonValue], provenance: Mapping[str, JsonValue]) -> dict[str, Any]:
+    """Attributes that netCDF can hold too, so that xarray can write what it read."""
+    plain = {
+        key: value if isinstance(value, str | int | float) and not isinstance(value, bool) else json.dumps(value)
+        for key, value in provenance.items()
+    }
+    kept = {"Conventions": "CF-1.11", _FORMAT: 1, _IDENTITY: json.dumps(dict(identity), sort_keys=True)}
+    return plain | kept
+
+
+def _lead_hours(steps: int) -> NDArray[np.int64]:
+    return np.arange(1, steps + 1, dtype=np.int64) * STEP_HOURS
+
+
+def _resized(array: dict[str, Any], axes: Mapping[str, NDArray[np.int64]]) -> dict[str, Any]:
+    sizes = zip(array["dimension_names"], array["shape"], strict=True)
+    return array | {"shape": [axes[dim].size if dim in axes else size for dim, size in sizes]}
+
+
+def _wait_for(lock: Path) -> Claim:
+    deadline = time.monotonic() + 2 * _LOCK_SECONDS
+    while time.monotonic() < deadline:
+        claim = Claim.take(lock, _LOCK_SECONDS)
+        if claim:
+            return claim
+        time.sleep(0.1)
+    raise StoreError(f"{lock} must be released by the driver that extends the store, but is still held; run again")
