@@ -60,8 +60,9 @@ class Statistics:
 class Moments:
     """Count, mean and sum of squared deviations of numbers seen so far, (level,) or scalar.
 
-    Two of them merge into those of all numbers together (Chan, Golub and LeVeque 1983, doi:10.2307/2683386), so that
-    the order and size of the parts do not matter but for rounding.
+    Two of them merge into those of all numbers together (Chan, Golub and LeVeque 1983, "Algorithms for computing the
+    sample variance: analysis and recommendations", The American Statistician 37), so that the order and size of the
+    parts do not matter but for rounding.
     """
 
     count: int

@@ -26,7 +26,7 @@ Times = NDArray[np.datetime64]
 Floats = NDArray[np.float64]
 
 _DAY = 86400.0  # seconds
-_TROPICAL_YEAR = 365.24219  # days; mean tropical year (Astronomical Almanac), as GraphCast's features were made with
+_TROPICAL_YEAR = 365.24219  # days in a mean tropical year, as GraphCast's features were made with
 _J2000 = np.datetime64("2000-01-01T12:00:00", "us")  # epoch of the orbital series: Julian date 2451545.0
 _HOUR = 3600.0  # seconds over which ERA5 accumulates the radiation that ends at a time
 
@@ -34,8 +34,8 @@ _TSI_CYCLE = (
     *(1365.6121, 1365.7399, 1366.1021, 1366.3851, 1366.6836, 1366.6022, 1366.6807),
     *(1366.2300, 1366.0480, 1365.8545, 1365.8107, 1365.7240, 1365.6918),
 )
-# W m**-2, the yearly means recommended for CMIP5 that ERA5 was forced with (Hersbach et al. 2020,
-# doi:10.1002/qj.3803): 1951-1995, then the solar cycle of 1996-2008 three times over.
+# Total solar irradiance, W m**-2 before scaling, in the middle of each year: 1951-1995, then the solar cycle of
+# 1996-2008 three times over. With the scale below and the formulas of `_sun` it was found to reproduce ERA5.
 _TSI_YEARLY = np.array(
     [
         *(1365.7765, 1365.7676, 1365.6284, 1365.6564, 1365.7773, 1366.3109, 1366.6681, 1366.6328, 1366.3828),
@@ -46,7 +46,7 @@ _TSI_YEARLY = np.array(
         *(_TSI_CYCLE * 3),
     ]
 )
-_TSI_SCALE = 0.9965  # brings the series down to satellites' 1361 W m**-2 (Kopp and Lean 2011, doi:10.1029/2010GL045777)
+_TSI_SCALE = 0.9965  # belongs to the series above: brings it down to about 1361 W m**-2
 _TSI_MIDDLES = 1951.5 + np.arange(_TSI_YEARLY.size)  # years
 
 
@@ -149,7 +149,7 @@ class _Sun:
 
 
 def _sun(times: Times) -> _Sun:
-    """The low-order orbital series of ECCC's GEM model, which reproduce the radiation of ERA5."""
+    """The formulas of ECCC's GEM for the sun's place and distance, found to reproduce ERA5."""
     days = _days_since(times, _J2000)
     theta = days / 365.25
     rel, rem, rlls = 1.7535 + 6.283076 * theta, 6.240041 + 6.283020 * theta, 4.8951 + 6.283076 * theta

@@ -6,7 +6,7 @@ import shutil
 import time
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -25,8 +25,8 @@ from graphcast_batch.outputs.durable import drop_left_over, replace, sync_folder
 from graphcast_batch.plan import Layout, Plan
 from graphcast_batch.variables import attributes
 
-ROOT: Final = "zarr.json"
-STAGING, LEDGER, CONFIG = ".staging", "ledger", "run.yaml"
+STAGING, LEDGER = ".staging", "ledger"
+_ROOT, _CONFIG = "zarr.json", "run.yaml"
 _FORMAT, _IDENTITY = "graphcast_batch_format", "graphcast_batch_identity"
 _GROWING: Final = ("time", "prediction_timedelta")
 _CODEC: Final = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
@@ -40,7 +40,7 @@ def lay_out(
     provenance: Mapping[str, JsonValue],
     config_text: str,
 ) -> None:
-    """Makes a store beside its place and moves it there, unless another driver's is there by then.
+    """Makes a store beside its place and moves it there, unless there is one by then.
 
     Args:
         path: the folder to be.
@@ -53,6 +53,8 @@ def lay_out(
         StoreError: the folder is something else.
         OSError: it cannot be written.
     """
+    if (path / _ROOT).exists():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         drop_left_over(left)
@@ -61,7 +63,7 @@ def lay_out(
         _create_arrays(draft, plan, _root_attributes(identity, provenance))
         for folder in (STAGING, LEDGER):
             (draft / folder).mkdir()
-        (draft / CONFIG).write_text(config_text, encoding="utf-8")
+        (draft / _CONFIG).write_text(config_text, encoding="utf-8")
         sync_tree(draft)
         _move_into_place(draft, path)
     finally:
@@ -75,7 +77,7 @@ def read_root(path: Path) -> dict[str, Any]:
         StoreError: there is no store, or something else.
     """
     try:
-        root = json.loads((path / ROOT).read_bytes())
+        root = json.loads((path / _ROOT).read_bytes())
         ours = root["attributes"][_FORMAT] == 1
     except FileNotFoundError as error:
         raise StoreError(f"there is no store at {path}; give the path of one, or make it first") from error
@@ -86,19 +88,33 @@ def read_root(path: Path) -> dict[str, Any]:
     return dict(root)
 
 
-def identity_of(root: Mapping[str, Any]) -> dict[str, JsonValue]:
+def identity_of(root: dict[str, Any]) -> dict[str, JsonValue]:
     """What makes forecasts belong into a store."""
     return dict(json.loads(root["attributes"][_IDENTITY]))
 
 
-def arrays_of(root: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def arrays_of(root: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The metadata of each array."""
     return dict(root["consolidated_metadata"]["metadata"])
 
 
-def as_json(metadata: Mapping[str, Any]) -> bytes:
-    """Metadata as its file holds it."""
-    return json.dumps(metadata, indent=1).encode()
+def lay_out_again(folder: Path, root: dict[str, Any], variables: Iterable[str]) -> None:
+    """Makes some arrays of a store once more, empty, in another folder."""
+    for name in variables:
+        (folder / name).mkdir()
+        (folder / name / _ROOT).write_bytes(_json(arrays_of(root)[name]))
+
+
+def keep_config(path: Path, text: str) -> None:
+    """Keeps the text as the store's ``run.yaml``."""
+    config = path / _CONFIG
+    if not config.exists() or config.read_text(encoding="utf-8") != text:
+        replace(config, text.encode())
+
+
+def half_grown(path: Path, root: dict[str, Any]) -> bool:
+    """Whether a driver died in `grow`, so that an array says of itself something else than the root."""
+    return any(json.loads((path / name / _ROOT).read_bytes()) != array for name, array in arrays_of(root).items())
 
 
 @contextmanager
@@ -115,7 +131,7 @@ def growing(path: Path) -> Iterator[Claim]:
         lock.release()
 
 
-def grow(path: Path, root: Mapping[str, Any], init_times: NDArray[np.datetime64], steps: int, lock: Claim) -> None:
+def grow(path: Path, root: dict[str, Any], init_times: NDArray[np.datetime64], steps: int, lock: Claim) -> None:
     """Makes the time and lead time axes longer: first the arrays, one by one, then in one step the root.
 
     Args:
@@ -132,21 +148,21 @@ def grow(path: Path, root: Mapping[str, Any], init_times: NDArray[np.datetime64]
     axes = {"time": init_times.astype(np.int64), "prediction_timedelta": _lead_hours(steps)}
     grown = {name: _resized(array, axes) for name, array in arrays_of(root).items()}
     for name, array in grown.items():
-        replace(path / name / ROOT, as_json(array))
+        replace(path / name / _ROOT, _json(array))
     for name, hours in axes.items():
         zarr.open_array(path / name, mode="r+")[...] = hours
         sync_tree(path / name)
     if not lock.held():
         raise StoreError(f"{path}: another driver took over its extension; run again")
     consolidated = root["consolidated_metadata"] | {"metadata": grown}
-    replace(path / ROOT, as_json({**root, "consolidated_metadata": consolidated}))
+    replace(path / _ROOT, _json(root | {"consolidated_metadata": consolidated}))
 
 
 def _move_into_place(draft: Path, path: Path) -> None:
     try:
         draft.rename(path)
     except OSError as error:
-        if not (path / ROOT).exists():
+        if not (path / _ROOT).exists():
             raise StoreError(
                 f"{path} must be a store that this program made, or not exist yet, but is something else ({error}); "
                 "choose another `store` path"
@@ -246,3 +262,7 @@ def _wait_for(lock: Path) -> Claim:
             return claim
         time.sleep(0.1)
     raise StoreError(f"{lock} must be released by the driver that extends the store, but is still held; run again")
+
+
+def _json(metadata: Mapping[str, Any]) -> bytes:
+    return json.dumps(metadata, indent=1).encode()

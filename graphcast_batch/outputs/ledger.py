@@ -1,7 +1,8 @@
 """What becomes of each Case turns into small files: claimed, failed, or whole with all that was written.
 
-Any number of processes on any number of hosts may share a ledger. The folder holds ``<key>.claim``, ``<key>.failed.json`` and, by number
-of steps, ``steps-<steps>/<key>.json``: which Cases are whole, and how far they reach, is known from names alone.
+Any number of processes on any number of hosts may share a ledger. Its folder holds ``<key>.claim``,
+``<key>.failed.json`` and, by number of steps, ``steps-<steps>/<key>.json``: which Cases are whole, and how far they
+reach, is known from names alone.
 """
 
 import math

@@ -17,7 +17,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 import numpy as np
@@ -29,18 +28,18 @@ from pydantic import JsonValue
 from graphcast_batch.errors import StoreError, StoreMismatchError
 from graphcast_batch.grid import Grid
 from graphcast_batch.outputs.claims import Claim, Owner, drop_abandoned
-from graphcast_batch.outputs.durable import LEFT_OVER_SECONDS, explained, now, replace, seal, sync_folder
+from graphcast_batch.outputs.durable import LEFT_OVER_SECONDS, explained, now, seal, sync_folder
 from graphcast_batch.outputs.layout import (
-    CONFIG,
     LEDGER,
-    ROOT,
     STAGING,
     arrays_of,
-    as_json,
     grow,
     growing,
+    half_grown,
     identity_of,
+    keep_config,
     lay_out,
+    lay_out_again,
     read_root,
 )
 from graphcast_batch.outputs.ledger import Ledger, Record
@@ -104,8 +103,7 @@ class Store:
         if twice:
             raise StoreError(f"{path}: each initial time must be one Case, but {', '.join(twice)} is several")
         with explained(f"laying out {path}"):
-            if not (path / ROOT).exists():
-                lay_out(path, plan, identity, provenance, config_text)
+            lay_out(path, plan, identity, provenance, config_text)
             store = cls.open(path)
             store._refuse_other(plan.layout, identity)
             return store._extended(plan, config_text)
@@ -132,7 +130,7 @@ class Store:
 
     def __post_init__(self) -> None:
         for name in self.variables:
-            assert self._metadata[name]["chunk_grid"]["configuration"]["chunk_shape"][0] == 1, (
+            assert self._arrays[name]["chunk_grid"]["configuration"]["chunk_shape"][0] == 1, (
                 f"{self.path}: a shard of {name} belongs to several Cases"
             )
 
@@ -149,13 +147,13 @@ class Store:
     @cached_property
     def on_levels(self) -> tuple[tuple[str, bool], ...]:
         """For each variable, in ASCII order, whether it is on levels."""
-        fields = {name: array for name, array in self._metadata.items() if len(array["shape"]) > 1}
+        fields = {name: array for name, array in self._arrays.items() if len(array["shape"]) > 1}
         return tuple((name, "level" in fields[name]["dimension_names"]) for name in sorted(fields))
 
     @property
     def block_steps(self) -> int:
         """How many lead times are one shard."""
-        return int(self._metadata[self.variables[0]]["chunk_grid"]["configuration"]["chunk_shape"][1])
+        return int(self._arrays[self.variables[0]]["chunk_grid"]["configuration"]["chunk_shape"][1])
 
     def index_of(self, case: Case) -> int:
         """Where a Case stands on the time axis.
@@ -200,7 +198,7 @@ class Store:
             return left + self.ledger.sweep()
 
     @property
-    def _metadata(self) -> dict[str, dict[str, Any]]:
+    def _arrays(self) -> dict[str, dict[str, Any]]:
         return arrays_of(self.root)
 
     @cached_property
@@ -224,24 +222,17 @@ class Store:
 
     def _extended(self, plan: Plan, config_text: str) -> Self:
         if self._holds(plan):
-            self._keep_config(config_text)
+            keep_config(self.path, config_text)
             return self
         with growing(self.path) as lock:
             self.open(self.path)._grow(plan, lock)
-            self._keep_config(config_text)
+            keep_config(self.path, config_text)
         return self.open(self.path)
-
-    def _keep_config(self, text: str) -> None:
-        config = self.path / CONFIG
-        if not config.exists() or config.read_text(encoding="utf-8") != text:
-            replace(config, text.encode())
 
     def _holds(self, plan: Plan) -> bool:
         """Whether every Case has its place, and no extension was left half-done."""
         placed = plan.layout.steps <= self.steps and all(case.key in self._index for case in plan.cases)
-        return placed and all(
-            json.loads((self.path / name / ROOT).read_bytes()) == array for name, array in self._metadata.items()
-        )
+        return placed and not half_grown(self.path, self.root)
 
     def _grow(self, plan: Plan, lock: Claim) -> None:
         new = sorted(case.init_time for case in plan.cases if case.key not in self._index)
@@ -267,17 +258,13 @@ class Attempt:
             with self._explained():
                 self._folder.mkdir()
                 (self._folder / _OWNER).write_bytes(Owner.here(LEFT_OVER_SECONDS).model_dump_json().encode())
-                for name in self._store.variables:
-                    (self._folder / name).mkdir()
-                    (self._folder / name / ROOT).write_bytes(as_json(self._store._metadata[name]))
+                lay_out_again(self._folder, self._store.root, self._store.variables)
         except StoreError:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def write(self, first_step: int, frames: Mapping[str, NDArray[np.float32]]) -> None:

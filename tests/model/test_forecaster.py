@@ -134,7 +134,7 @@ def test_an_input_that_changes_but_is_neither_target_nor_forcing_is_refused():
     made = made_up(Architecture(mesh_size=1, latent_size=8, gnn_msg_steps=1), TASKS_TRIED["one_frame_in"])
     stray = made.inputs.assign(land_sea_mask=made.inputs["land_sea_mask"].expand_dims(time=made.inputs["time"]))
 
-    with pytest.raises(TaskError, match="land_sea_mask changes in time.*neither"):
+    with pytest.raises(TaskError, match=r"land_sea_mask changes in time.*neither"):
         next(made.forecaster("float32").forecast(stray, xr.Dataset(), 1))
 
 

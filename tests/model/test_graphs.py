@@ -84,7 +84,7 @@ def test_latitude_and_longitude_lead_back_to_the_vertices():
 
 
 def test_a_grid_too_coarse_to_reach_any_mesh_node_is_refused():
-    with pytest.raises(GridError, match="no grid point lies within .* of a mesh node"):
+    with pytest.raises(GridError, match=r"no grid point lies within .* of a mesh node"):
         build_graphs(
             shape(radius_query_fraction_edge_length=1e-3),
             Grid(np.array([-45, 45], np.float32), np.array([10, 190], np.float32)),

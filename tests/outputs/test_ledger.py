@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from graphcast_batch.errors import StoreError
-from graphcast_batch.outputs.ledger import Claim, Failure, Ledger, Owner, Record, State, publish, replace
+from graphcast_batch.outputs.claims import Owner, owner_in
+from graphcast_batch.outputs.durable import publish
+from graphcast_batch.outputs.ledger import Failure, Ledger, Record, State
 from graphcast_batch.plan import Case
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -120,13 +122,15 @@ def test_states_tell_apart_whole_running_failed_and_missing(ledger):
 
 @pytest.mark.parametrize("key", ["../x", "", "2020-01-01T00/../x", "2020-01-01T00\n", "/etc/passwd", "NaT", "a.claim"])
 def test_only_keys_of_cases_reach_the_file_system(ledger, key):
-    for read in (ledger.record, ledger.failure, ledger.claim_owner):
+    for read in (ledger.record, ledger.failure):
         if read == ledger.record:
             (ledger.folder / "steps-4").mkdir(exist_ok=True)
         with pytest.raises(StoreError, match="must look like 2020-01-01T06"):
             read(key)
     with pytest.raises(StoreError, match="must look like"):
         ledger.enter(record_of(case_at(0), key=key))
+    with pytest.raises(StoreError, match="must look like"):
+        ledger.fail(Failure.of(case_at(0), ValueError(), attempts=1).model_copy(update={"key": key}))
 
 
 def test_a_claim_is_exclusive_until_released(ledger):
@@ -134,10 +138,10 @@ def test_a_claim_is_exclusive_until_released(ledger):
     assert claim.held()
     assert claim.beat()
     assert ledger.claim(case_at(0), 60) is None
-    assert ledger.claim_owner(case_at(0).key).pid == os.getpid()
+    assert owner_in(claim.path).pid == os.getpid()
     claim.release()
     assert not claim.held()
-    assert ledger.claim_owner(case_at(0).key) is None
+    assert owner_in(claim.path) is None
     assert ledger.claim(case_at(0), 60) is not None
 
 
@@ -163,39 +167,6 @@ def test_a_claim_without_a_heartbeat_is_taken_over(ledger):
     assert [path.name for path in ledger.folder.iterdir()] == [taker.path.name]
 
 
-def test_a_heartbeat_prolongs_a_claim(ledger):
-    claim = ledger.claim(case_at(0), 60)
-    past = time.time() - 59
-    os.utime(claim.path, (past, past))
-    assert claim.beat()
-    assert claim.path.stat().st_mtime > past + 50
-
-
-def test_a_taker_that_judged_too_slowly_gives_a_fresh_claim_back(ledger, monkeypatch):
-    stale = ledger.claim(case_at(0), 60)
-    past = time.time() - 120
-    os.utime(stale.path, (past, past))
-    rename, faster = os.rename, []
-
-    def rename_after_a_faster_taker(source, target):
-        monkeypatch.setattr(os, "rename", rename)
-        faster.append(ledger.claim(case_at(0), 60))
-        rename(source, target)
-
-    monkeypatch.setattr(os, "rename", rename_after_a_faster_taker)
-    assert ledger.claim(case_at(0), 60) is None
-    assert faster[0].held()
-
-
-def test_an_unreadable_claim_lasts_for_the_lease_of_whoever_asks(ledger):
-    path = ledger.folder / f"{case_at(0).key}.claim"
-    path.write_bytes(b"{")
-    assert ledger.claim(case_at(0), 60) is None
-    past = time.time() - 120
-    os.utime(path, (past, past))
-    assert ledger.claim(case_at(0), 60).held()
-
-
 def claim_and_wait(folder, ready):
     Ledger(folder).claim(case_at(0), 1e6)
     ready.set()
@@ -210,23 +181,10 @@ def test_the_claim_of_a_process_that_was_killed_here_is_taken_over_at_once(ledge
     assert ledger.claim(case_at(0), 60) is None
     os.kill(child.pid, signal.SIGKILL)
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # dead, but its number not yet given back
-    assert ledger.claim_owner(case_at(0).key).gone
+    assert owner_in(ledger.folder / f"{case_at(0).key}.claim").gone
     assert ledger.states([case_at(0)]) == {case_at(0).key: State.MISSING}
     assert ledger.claim(case_at(0), 60).held()
     child.join()
-
-
-@pytest.mark.parametrize("change", [{"host": "elsewhere"}, {"scope": "another boot"}, {"started": ""}])
-def test_nobody_is_believed_dead_who_cannot_be_seen(change):
-    owner = Owner.here(60)
-    assert not owner.gone
-    unused = owner.model_copy(update={"pid": 2**22 + 1})
-    assert unused.gone
-    assert not unused.model_copy(update=change).gone
-
-
-def test_a_process_number_used_again_is_not_its_former_owner():
-    assert Owner.here(60).model_copy(update={"started": "1"}).gone
 
 
 def claim_all(folder, start, name):
@@ -267,26 +225,6 @@ def test_without_hard_links_files_are_still_exclusive(ledger, monkeypatch):
     assert not list(ledger.folder.rglob("*.tmp"))
 
 
-def test_a_link_whose_answer_was_lost_counts_as_made(tmp_path, monkeypatch):
-    link = os.link
-
-    def link_twice(source, target):
-        link(source, target)
-        link(source, target)
-
-    monkeypatch.setattr(os, "link", link_twice)
-    publish(tmp_path / "file", b"mine")
-    assert (tmp_path / "file").read_bytes() == b"mine"
-    with pytest.raises(FileExistsError):
-        publish(tmp_path / "file", b"other")
-
-
-def test_replacing_leaves_one_file_with_the_new_content(tmp_path):
-    replace(tmp_path / "file", b"old")
-    replace(tmp_path / "file", b"new")
-    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"new"]
-
-
 def test_what_dead_writers_left_is_swept_after_a_day(ledger):
     old, fresh = ledger.folder / ".old.tmp", ledger.folder / ".fresh.tmp"
     old.touch()
@@ -303,5 +241,3 @@ def test_what_dead_writers_left_is_swept_after_a_day(ledger):
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(StoreError, match=r"gone.*run again"):
         Ledger(tmp_path / "gone").states([])
-    with pytest.raises(StoreError, match="gone"):
-        Claim.take(tmp_path / "gone" / "x.claim", 60)

@@ -87,7 +87,7 @@ class Air:
     @cached_property
     def vertical_velocity(self) -> Floats:
         """(level, lat, lon) Pa s**-1: no flow through the ground, and tropical clusters beside the balanced climb."""
-        depth = np.clip(1 - (self.pressure / 1020) ** 8, 0, 1)[:, np.newaxis]  # 1020 hPa: as if just under the ground
+        depth = np.clip(1 - (self.pressure / 1020) ** 8, 0, 1)[:, np.newaxis]  # as if the ground lay at 1020 hPa
         return field(depth * (self._climb_modes() + self._convection_modes()), self.ground.longitude)
 
     @cached_property
@@ -138,7 +138,8 @@ class Air:
     def _convection_modes(self) -> Modes:
         """(wavenumber, level, lat) Pa s**-1: a tropical belt of clusters that rise, and what sinks on both its sides.
 
-        The belt follows the sun, from 5 degrees south to 11 north; most of the air sinks 0.42 rad, 24 degrees, away.
+        The belt follows the sun, from 5 degrees south to 11 north; the air sinks about 0.42 rad, 24 degrees, from
+        half-way between the belt and the equator.
         """
         latitude, belt = self.ground.latitude, np.deg2rad(3 + 8 * self.season)
         modes = self.weather.clusters.modes(self.days, np.ones(self.pressure.size), latitude)

@@ -1,7 +1,7 @@
 """A height, a latitude and a season become the zonal mean climate: what the weather's waves are added to.
 
 The table and the belts were chosen by eye, so that the means by level come near those that GraphCast was published
-with, jets and trade winds blow where the Earth has them, and no layer is unstable; the tests hold this.
+with, and jets blow where the Earth has them; the tests hold both.
 """
 
 import numpy as np
@@ -29,9 +29,9 @@ _HEIGHT = np.log(REFERENCE / _PRESSURE)
 _ANCHORS = np.sin(np.deg2rad([0, 30, 60, 90])) ** 2
 
 _SEA_LEVEL = 1012  # hPa, between the belts
-# Belts of pressure at sea level: hPa above that, then centre and width in the sine of the latitude. From north to
-# south: the polar lows, the horse latitudes' highs, and the deep trough around Antarctica.
-_BELTS = ((-4.0, 0.88, 0.13), (7.0, 0.52, 0.2), (7.0, -0.50, 0.2), (-28.0, -0.91, 0.15))
+# Belts of pressure at sea level: hPa above that, then centre and width in the sine of the latitude. Both subtropical
+# highs, the low of the subarctic, the deep trough around Antarctica.
+_BELTS = ((7.0, 0.52, 0.2), (7.0, -0.50, 0.2), (-4.0, 0.88, 0.13), (-28.0, -0.91, 0.15))
 _KAPPA = 2 / 7  # gas constant over heat capacity of a gas of two atoms, as air is
 
 
@@ -55,7 +55,7 @@ def mean_geopotential(height: Floats, sine: Floats, season: float) -> Floats:
 
 
 def stability(pressure: Floats) -> Floats:
-    """(level,) K Pa**-1: how much warmer than its surroundings sinking air becomes, on average over 30 to 60 degrees."""
+    """(level,) K Pa**-1: how much warmer than what surrounds it sinking air becomes; mean of 30 and 60 degrees."""
     rising, mean = _PRESSURE[::-1], _YEARLY[::-1, 1:3].mean(axis=1)
     warming = _KAPPA * mean / rising - np.gradient(mean, rising)
     return np.asarray(np.interp(pressure, rising, warming) / 100)

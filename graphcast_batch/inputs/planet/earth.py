@@ -10,17 +10,15 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Modes = NDArray[np.complex128]
 
-RADIUS = 6.371e6  # m, of the sphere with the Earth's volume
+RADIUS = 6.371e6  # m, mean
 ROTATION = 7.292e-5  # rad s**-1, once a sidereal day
 GRAVITY = 9.80665  # m s**-2, standard gravity
 DRY_AIR = 287.05  # J kg**-1 K**-1, gas constant
 DAY = 86400  # s, solar day
-REFERENCE = (
-    1000.0  # hPa; heights are ln(REFERENCE / pressure), where hydrostatic air has d(geopotential) = R T d(height)
-)
+REFERENCE = 1000.0  # hPa, at height 0: heights are ln(REFERENCE / pressure), in which d(geopotential) = R T d(height)
 
 _EQUATORIAL_BELT = 6  # degrees within which winds no longer balance slopes; by eye
-_POLAR_CAP = 1e-6  # radians, more than float32 degrees are off, and less than any grid's spacing
+_POLAR_CAP = 1e-6  # radians: more than float32 degrees are off, less than any grid's spacing
 
 
 def cosine(latitude: Floats) -> Floats:
@@ -45,7 +43,12 @@ def eastward_slope(modes: Modes, latitude: Floats) -> Modes:
 
 
 def field(modes: Modes, longitude: Floats) -> Floats:
-    """Sums modes up to a field (level, lat, lon); longitude in radians."""
+    """Sums modes up to a field (level, lat, lon).
+
+    Args:
+        modes: (wavenumber, level, lat) in any unit.
+        longitude: (lon,) radians.
+    """
     turns = np.outer(np.arange(modes.shape[0]), longitude)
     crests = np.concatenate([np.cos(turns), -np.sin(turns)])
     return np.tensordot(np.concatenate([modes.real, modes.imag]), crests, ((0,), (0,)))

@@ -45,7 +45,7 @@ def ten_metre_wind(air: Air) -> Modes:
 def precipitation(air: Air) -> Floats:
     """(lat, lon) m of water in 6 h: what rises at 700 hPa rains out the vapour it carries.
 
-    The factor of 1.5 makes the global mean that of the Earth; what rises by less than 0.01 Pa s**-1 makes clouds only.
+    The factor of 1.5 brings the global mean near the Earth's; what rises by less than 0.01 Pa s**-1 makes clouds only.
     """
     lifted = np.maximum(-air.vertical_velocity[_RAIN] - 0.01, 0) * air.humidity[_RAIN]
     return np.asarray(1.5 * lifted / GRAVITY / _WATER * 6 * 3600)

@@ -1,7 +1,7 @@
 """A seed becomes waves that travel around the planet: the part of the weather that chance decides.
 
 Numbers, belts, speeds and sizes of the waves were chosen by eye, so that maps look like the Earth's and the deviations
-by level come near those that GraphCast was published with; the tests hold both.
+by level come near those that GraphCast was published with; the tests hold the latter.
 """
 
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ _TROPOPAUSE = 1.25  # height, at 287 hPa: short waves are largest there, and abo
 
 @dataclass(frozen=True, eq=False)
 class Waves:
-    """Travelling waves, one of each array's elements each.
+    """Travelling waves; each is one element of every array.
 
     Attributes:
         wavenumber: (wave,) crests around the globe.
         frequency: (wave,) radians a day, > 0 eastward.
-        centre: (wave,) latitude around which the wave lies, radians.
+        centre: (wave,) latitude around which it lies, radians.
         width: (wave,) how far it reaches from there, radians.
         amplitude: (wave,) at the centre but for the squared cosine, in the unit of what waves.
         phase: (wave,) radians.

@@ -1,0 +1,62 @@
+import os
+import time
+
+import pytest
+
+from graphcast_batch.errors import StoreError
+from graphcast_batch.outputs.claims import Claim, Owner
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "a.claim"
+
+
+def test_a_heartbeat_prolongs_a_claim(path):
+    claim = Claim.take(path, 60)
+    past = time.time() - 59
+    os.utime(claim.path, (past, past))
+    assert claim.beat()
+    assert claim.path.stat().st_mtime > past + 50
+
+
+def test_a_taker_that_judged_too_slowly_gives_a_fresh_claim_back(path, monkeypatch):
+    stale = Claim.take(path, 60)
+    past = time.time() - 120
+    os.utime(stale.path, (past, past))
+    rename, faster = os.rename, []
+
+    def rename_after_a_faster_taker(source, target):
+        monkeypatch.setattr(os, "rename", rename)
+        faster.append(Claim.take(path, 60))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", rename_after_a_faster_taker)
+    assert Claim.take(path, 60) is None
+    assert faster[0].held()
+
+
+def test_an_unreadable_claim_lasts_for_the_lease_of_whoever_asks(path):
+    path.write_bytes(b"{")
+    assert Claim.take(path, 60) is None
+    past = time.time() - 120
+    os.utime(path, (past, past))
+    assert Claim.take(path, 60).held()
+
+
+@pytest.mark.parametrize("change", [{"host": "elsewhere"}, {"scope": "another boot"}, {"started": ""}])
+def test_nobody_is_believed_dead_who_cannot_be_seen(change):
+    owner = Owner.here(60)
+    assert not owner.gone
+    unused = owner.model_copy(update={"pid": 2**22 + 1})
+    assert unused.gone
+    assert not unused.model_copy(update=change).gone
+
+
+def test_a_process_number_used_again_is_not_its_former_owner():
+    assert Owner.here(60).model_copy(update={"started": "1"}).gone
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(StoreError, match="gone"):
+        Claim.take(tmp_path / "gone" / "x.claim", 60)

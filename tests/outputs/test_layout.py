@@ -1,0 +1,241 @@
+import json
+import random
+import subprocess
+import time
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from made_stores import (
+    IDENTITY,
+    SPAWN,
+    VARIABLES,
+    assert_whole_cases_are_all_there,
+    case_at,
+    data_files,
+    fill,
+    grid_of,
+    kill,
+    make,
+    plan_of,
+    small_disk,
+    values_of,
+)
+
+from graphcast_batch.errors import StoreError, StoreMismatchError
+from graphcast_batch.outputs.claims import Claim
+from graphcast_batch.outputs.ledger import State
+from graphcast_batch.outputs.store import Store
+
+# Without consolidated metadata zarr looks at the ledger too, and says that it is none of its own.
+UNCONSOLIDATED = pytest.mark.filterwarnings("ignore:Object at:zarr.errors.ZarrUserWarning")
+
+
+def test_xarray_opens_the_store_as_it_is_with_decoded_times_and_cf_attributes(tmp_path):
+    path = tmp_path / "run.zarr"
+    provenance = {"checkpoint_description": "random", "licence": None, "versions": {"jax": "0"}, "seed": 3}
+    fill(make(path, plan_of(range(3), 10), provenance=provenance), case_at(1, 10))
+    read = xr.open_zarr(path)
+    assert dict(read.sizes) == {"time": 3, "prediction_timedelta": 10, "level": 2, "latitude": 5, "longitude": 8}
+    assert read.temperature.dims == ("time", "prediction_timedelta", "level", "latitude", "longitude")
+    assert read["2m_temperature"].dims == ("time", "prediction_timedelta", "latitude", "longitude")
+    assert read.time.values[1] == np.datetime64("2020-01-01T06")
+    assert read.prediction_timedelta.dtype == "timedelta64[ns]"
+    assert list(read.prediction_timedelta.values[:2]) == [np.timedelta64(6, "h"), np.timedelta64(12, "h")]
+    assert {read[name].dtype for name in read} == {np.dtype("float32")}
+    assert (read.level.dtype, read.level.attrs["units"], read.level.attrs["positive"]) == ("int32", "hPa", "down")
+    assert read.latitude.attrs["units"] == "degrees_north"
+    assert read.total_precipitation_6hr.attrs["cell_methods"].startswith("prediction_timedelta: sum")
+    assert read.attrs["Conventions"] == "CF-1.11"
+    assert (read.attrs["seed"], read.attrs["licence"], read.attrs["versions"]) == (3, "null", '{"jax": "0"}')
+    assert (path / "run.yaml").read_text() == "steps: 1\n"
+    xr.testing.assert_identical(read.load(), Store.open(path).forecasts().load())
+
+
+def test_what_xarray_read_can_be_written_as_netcdf(tmp_path):
+    store = make(tmp_path / "run.zarr", plan_of(range(2), 3), provenance={"versions": {"jax": "0"}, "fast": True})
+    fill(store, case_at(0, 3))
+    store.forecasts().to_netcdf(tmp_path / "run.nc")
+    with xr.open_dataset(tmp_path / "run.nc", decode_timedelta=True) as read:
+        np.testing.assert_array_equal(read["2m_temperature"], store.forecasts()["2m_temperature"])
+
+
+@UNCONSOLIDATED
+def test_metadata_is_consolidated_and_agrees_with_that_of_each_array(tmp_path):
+    make(tmp_path / "run.zarr", plan_of(range(3), 10))
+    store = make(tmp_path / "run.zarr", plan_of(range(4), 11))
+    consolidated = store.root["consolidated_metadata"]["metadata"]
+    assert set(consolidated) == {"time", "prediction_timedelta", "level", "latitude", "longitude", *store.variables}
+    for name, metadata in consolidated.items():
+        assert json.loads((store.path / name / "zarr.json").read_text()) == metadata
+    xr.testing.assert_identical(xr.open_zarr(store.path, consolidated=False).load(), store.forecasts().load())
+
+
+def test_the_same_plan_takes_the_store_up_and_rewrites_nothing(tmp_path):
+    path, plan = tmp_path / "run.zarr", plan_of(range(3), 5)
+    fill(make(path, plan), case_at(0, 5))
+    before = {file: file.stat().st_mtime_ns for file in path.rglob("*") if file.is_file()}
+    make(path, plan, identity=dict(reversed(IDENTITY.items())))
+    make(path, plan_of([1], 2))
+    assert {file: file.stat().st_mtime_ns for file in path.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("identity", "changes", "found"),
+    [
+        (IDENTITY | {"checkpoint": "b2"}, {}, r"checkpoint: the store has a1, this run has b2\n"),
+        ({"checkpoint": "a1"}, {}, r"precision: the store has float32, this run has \(absent\)\n"),
+        (IDENTITY | {"task": [1, 2]}, {}, r"task: the store has \(absent\), this run has \[1, 2\]\n"),
+        (IDENTITY, {"levels": (500, 700)}, r"levels: the store has \[500, 850\], this run has \[500, 700\]\n"),
+        (IDENTITY, {"grid": grid_of(9, 16)}, r"grid: the store has 5 x 8 .*, this run has 9 x 16 "),
+        (IDENTITY, {"on_levels": VARIABLES[1:]}, r"variables: the store has \['2m_temperature', "),
+    ],
+)
+def test_a_store_of_something_else_is_refused_with_the_difference(tmp_path, identity, changes, found):
+    path = tmp_path / "run.zarr"
+    make(path, plan_of(range(3), 5))
+    before = data_files(path)
+    with pytest.raises(StoreMismatchError, match=rf"(?s){found}.*choose another `store` path"):
+        make(path, plan_of(range(3), 5, **changes), identity=identity)
+    assert data_files(path) == before
+
+
+def test_all_differences_are_told_at_once(tmp_path):
+    make(tmp_path / "run.zarr", plan_of(range(3), 5))
+    with pytest.raises(StoreMismatchError, match=r"(?s)checkpoint: .*levels: .*precision: "):
+        make(tmp_path / "run.zarr", plan_of(range(3), 5, levels=(1,)), identity={"checkpoint": 1, "precision": 2})
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", '{"attributes": {}}', "[]"])
+def test_what_is_not_one_of_ours_is_not_opened(tmp_path, content):
+    if content is not None:
+        (tmp_path / "zarr.json").write_text(content)
+    with pytest.raises(StoreError, match=r"no store at|not readable as one"):
+        Store.open(tmp_path)
+
+
+def test_nothing_is_laid_out_over_something_else(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    zarr.create_group(tmp_path / "other.zarr")
+    for path in (tmp_path, tmp_path / "file", tmp_path / "other.zarr"):
+        with pytest.raises(StoreError, match="store that this program made"):
+            make(path, plan_of([0], 1))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "notes.txt", "other.zarr"]
+    assert not list(tmp_path.parent.glob(".*.partial"))
+
+
+def test_an_empty_folder_and_a_link_to_one_may_become_a_store(tmp_path):
+    (tmp_path / "scratch" / "run").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "scratch" / "run")
+    assert make(tmp_path / "link", plan_of([0], 1)).path == tmp_path / "scratch" / "run"
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_two_cases_at_one_time_are_refused(tmp_path):
+    with pytest.raises(StoreError, match="each initial time must be one Case, but 2020-01-01T00 is several"):
+        make(tmp_path / "run.zarr", plan_of([0, 0], 1))
+
+
+def test_more_times_and_leads_keep_what_is_there_bit_by_bit(tmp_path):
+    path = tmp_path / "run.zarr"
+    store = make(path, plan_of([4, 2], 3))
+    fill(store, case_at(2, 3))
+    chunks = {name: content for name, content in data_files(path).items() if "/c." in name and "time" not in name}
+    longer = make(path, plan_of([2, 0, 9], 7), config_text="steps: 7\n")
+    assert {name: data_files(path)[name] for name in chunks} == chunks
+    assert [longer.index_of(case_at(index, 7)) for index in (2, 4, 0, 9)] == [0, 1, 2, 3]
+    assert (longer.steps, longer.block_steps) == (7, 3)
+    assert (path / "run.yaml").read_text() == "steps: 7\n"
+    old = longer.forecasts().sel(time=case_at(2, 3).init_time)
+    for name, values in values_of(store, case_at(2, 3)).items():
+        np.testing.assert_array_equal(old[name][:3], values)
+        assert np.isnan(old[name][3:]).all()
+    assert longer.ledger.states([case_at(2, 7)]) == {case_at(2, 7).key: State.MISSING}
+    fill(longer, case_at(2, 7), case_at(9, 7))
+    for case in (case_at(2, 7), case_at(9, 7)):
+        for name, values in values_of(store, case).items():
+            np.testing.assert_array_equal(longer.forecasts()[name].sel(time=case.init_time), values)
+    assert_whole_cases_are_all_there(longer, [case_at(2, 7), case_at(9, 7)])
+
+
+def test_a_store_opened_before_an_extension_can_still_be_written(tmp_path):
+    path = tmp_path / "run.zarr"
+    before = make(path, plan_of(range(2), 3))
+    make(path, plan_of(range(5), 9))
+    fill(before, case_at(1, 3))
+    read = xr.open_zarr(path).sel(time=case_at(1, 3).init_time)
+    np.testing.assert_array_equal(read.temperature[:3], values_of(before, case_at(1, 3))["temperature"])
+    with pytest.raises(StoreError, match=r"2020-01-01T06: .* with 9 steps, but holds 3 steps of 2 .*extend it"):
+        before.attempt(case_at(1, 9))
+    with pytest.raises(StoreError, match="2020-01-02T00: "):
+        before.index_of(case_at(4, 3))
+
+
+def extend_on_and_on(path, ready):
+    for steps in range(2, 2000):
+        make(path, plan_of(range(steps), steps))
+        ready.set()
+
+
+@UNCONSOLIDATED
+def test_killed_while_extending_the_store_opens_and_extending_again_mends_it(tmp_path):
+    path, chance = tmp_path / "run.zarr", random.Random(3)
+    fill(make(path, plan_of(range(2), 1)), case_at(1, 1))
+    for _ in range(4):
+        ready = SPAWN.Event()
+        child = SPAWN.Process(target=extend_on_and_on, args=(path, ready))
+        child.start()
+        assert ready.wait(120)
+        for _ in range(10):  # a reader beside it
+            sizes = xr.open_zarr(path).sizes
+            assert sizes["time"] >= 2
+        time.sleep(chance.uniform(0, 0.1))
+        kill(child)
+        left = xr.open_zarr(path)
+        assert list(left.time.values) == [case_at(index, 1).init_time for index in range(left.sizes["time"])]
+        mended = make(path, plan_of(range(2), 1))
+        xr.testing.assert_identical(
+            xr.open_zarr(path, consolidated=False).isel(time=1).load(), mended.forecasts().isel(time=1).load()
+        )
+    np.testing.assert_array_equal(
+        mended.forecasts()["temperature"].sel(time=case_at(1, 1).init_time)[:1],
+        values_of(mended, case_at(1, 1))["temperature"],
+    )
+
+
+def extend_by(path, index, together):
+    together.wait(120)
+    make(path, plan_of([index], 1))
+
+
+def test_drivers_that_extend_at_once_all_get_their_times(tmp_path):
+    path, together = tmp_path / "run.zarr", SPAWN.Barrier(4)
+    make(path, plan_of([0], 1))
+    children = [SPAWN.Process(target=extend_by, args=(path, index, together)) for index in range(1, 5)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(120)
+        assert child.exitcode == 0
+    store = Store.open(path)
+    assert sorted(store.init_times) == [case_at(index, 1).init_time for index in range(5)]
+    assert store.init_times[0] == case_at(0, 1).init_time
+
+
+def test_the_lock_of_a_dead_driver_does_not_stop_an_extension(tmp_path):
+    store = make(tmp_path / "run.zarr", plan_of([0], 1))
+    claim = Claim.take(store.ledger.folder / ".extending", 60)
+    dead = claim.owner.model_copy(update={"started": "1"})
+    claim.path.write_text(dead.model_dump_json())
+    assert make(store.path, plan_of([0, 1], 1)).init_times.size == 2
+    assert not claim.path.exists()
+
+
+def test_no_draft_is_left_where_a_store_could_not_be_laid_out(tmp_path):
+    with small_disk(tmp_path / "small") as disk:
+        subprocess.run(["mount", "-o", "remount,size=16k", disk], check=True)
+        with pytest.raises(StoreError, match=r"laying out .*run\.zarr failed: .*No space left"):
+            make(disk / "run.zarr", plan_of([0], 1))
+        assert not list(disk.iterdir())

@@ -1,0 +1,132 @@
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphcast_batch.config import TASKS, RunConfig, Task, Times, dump_config, load_config, parse_config
+from graphcast_batch.errors import ConfigError
+
+ROOT = Path(__file__).parents[1]
+GOOD = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
+
+
+def parsed(**changes):
+    return parse_config(GOOD | changes, RunConfig, origin="here")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_config_loads_and_opens_with_its_launch_line(path):
+    load_config(path)
+
+    assert path.read_text().startswith(f"# graphcast-batch run configs/{path.name}\n")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_a_dumped_config_loads_as_it_was(path, tmp_path):
+    config = load_config(path)
+
+    (tmp_path / "run.yaml").write_text(dump_config(config))
+
+    assert load_config(tmp_path / "run.yaml") == config
+
+
+def test_an_unknown_key_is_named_by_its_path_with_the_nearest_valid_one():
+    with pytest.raises(ConfigError, match=r"inputs\.resolutoin: unknown key; did you mean resolution\?"):
+        parsed(inputs={"kind": "synthetic", "resolutoin": 6})
+    with pytest.raises(ConfigError, match=r"stpes: unknown key; did you mean steps\?"):
+        parsed(stpes=3)
+    model = {**GOOD["model"], "weights": {**GOOD["model"]["weights"], "architecture": {"mesh_siez": 2}}}
+    with pytest.raises(
+        ConfigError, match=r"model\.weights\.architecture\.mesh_siez: unknown key; did you mean mesh_size"
+    ):
+        parsed(model=model)
+    with pytest.raises(ConfigError, match=r"workers\.zzz: unknown key; valid keys here: count, device, threads"):
+        parsed(workers={"zzz": 1})
+
+
+def test_every_finding_is_told_at_once():
+    with pytest.raises(ConfigError) as caught:
+        parsed(steps=0, retries=-1, stroe="x")
+
+    assert [line.split(":")[0].strip() for line in str(caught.value).splitlines()[1:]] == ["steps", "retries", "stroe"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": "8"}, r"steps: Input should be a valid integer, but is '8'"),
+        ({"steps": 8.5}, r"steps: Input should be a valid integer"),
+        ({"times": None}, r"times is required with inputs\.kind: synthetic"),
+        ({"inputs": {"kind": "datasets", "path": "x"}}, r"times must be left out with inputs\.kind: datasets"),
+        ({"inputs": {"kind": "tape", "path": "x"}}, r"inputs: .*'tape'"),
+        ({"times": {"first": "2020-01-01"}}, r"times: give list, or all of first, last and every_hours"),
+        ({"times": {"list": []}}, r"times: list must hold at least one time"),
+        ({"times": {"list": ["2020-01-01", "2020-01-01T00"]}}, r"times: list must hold each time once"),
+        (
+            {"times": {"first": "2020-01-02", "last": "2020-01-01", "every_hours": 6}},
+            r"last .* must not be before first",
+        ),
+        ({"times": {"list": ["2020-01-01T00:30"]}}, r"times\.list\.0: an initial time must be a whole hour"),
+        ({"times": {"list": ["soon"]}}, r"times\.list\.0: Invalid isoformat string: 'soon'"),
+        ({"figures": {"variables": []}}, r"figures\.variables: .*at least 1"),
+    ],
+)
+def test_a_wrong_value_is_named_by_its_path(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        parsed(**changes)
+
+
+def test_a_missing_file_a_list_and_broken_yaml_are_told_apart(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml does not exist"):
+        load_config(tmp_path / "nowhere.yaml")
+    for name, content, message in (
+        ("list.yaml", "- a\n", "must be a mapping of keys to values, but is list"),
+        ("broken.yaml", "a: [", "must be readable YAML"),
+        ("evil.yaml", "a: !!python/object/apply:os.system [echo]", "must be readable YAML"),
+        ("binary.yaml", "\x00", "must be readable YAML"),
+    ):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(ConfigError, match=f"{name}.*{message}"):
+            load_config(tmp_path / name)
+
+
+def test_times_may_be_written_as_dates_texts_or_with_a_zone():
+    texts = "list: [2020-01-01, 2020-01-01T06, 2020-01-01 12:00:00, '2020-01-01T19:00+01:00']"
+
+    found = parse_config(yaml.safe_load(texts), Times, origin="here").list
+
+    assert found == tuple(datetime(2020, 1, 1, hour) for hour in (0, 6, 12, 18))  # noqa: DTZ001 - UTC without a zone
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target_variables": ()}, "target_variables must name at least one"),
+        ({"input_variables": ("a", "a")}, "input_variables must name each once, but repeats a"),
+        ({"forcing_variables": ("2m_temperature",)}, "a target or a forcing, but 2m_temperature is both"),
+        ({"pressure_levels": (500, 100)}, "pressure_levels must ascend"),
+        ({"input_duration": "10h"}, "input_duration must be a multiple of 6h, but is 10h"),
+        ({"input_duration": "soon"}, "input_duration must be a multiple of 6h, but is soon"),
+    ],
+)
+def test_a_task_that_contradicts_itself_is_refused(changes, message):
+    fields = TASKS["GraphCast_small"].model_dump() | changes
+    with pytest.raises(ConfigError, match=message):
+        parse_config(fields, Task, origin="here")
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda children: st.lists(children) | st.dictionaries(st.text(), children),
+    )
+)
+def test_whatever_a_section_holds_the_error_is_ours(junk):
+    for section in ("inputs", "times", "model", "figures", "store", "workers"):
+        try:
+            parsed(**{section: junk})
+        except ConfigError:
+            continue

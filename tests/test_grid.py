@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphcast_batch.errors import GridError
+from graphcast_batch.grid import Grid, cell_area
+
+LONGITUDE = np.arange(0, 360, 30, dtype=np.float32)
+LATITUDE = np.linspace(-90, 90, 7, dtype=np.float32)
+
+
+@given(st.integers(2, 60), st.booleans())
+def test_cell_areas_are_the_exact_integrals_between_the_middles(rows, ascending):
+    latitude = np.linspace(-90, 90, rows)[:: 1 if ascending else -1]
+
+    area = cell_area(latitude)
+
+    bounds = np.deg2rad(np.concatenate([[-90], (np.sort(latitude)[1:] + np.sort(latitude)[:-1]) / 2, [90]]))
+    np.testing.assert_allclose(area * 2 / rows, np.diff(np.sin(bounds)), atol=1e-12)  # the sphere: 2 in all
+    assert area.mean() == pytest.approx(1)
+
+
+def test_a_grid_knows_its_size_and_resolution():
+    grid = Grid(LATITUDE, LONGITUDE)
+
+    assert (grid.shape, grid.size, grid.resolution, str(grid)) == ((7, 12), 84, 30.0, "7 x 12 (30°)")
+    assert grid == Grid(LATITUDE.copy(), LONGITUDE.copy())
+    assert hash(grid) == hash(Grid(LATITUDE.copy(), LONGITUDE.copy()))
+    assert grid != Grid(LATITUDE, np.arange(0, 360, 10, dtype=np.float32))
+    assert grid.fits(0) and grid.fits(30) and not grid.fits(15)  # noqa: PT018 - one rule, three sides
+
+
+@pytest.mark.parametrize(
+    ("latitude", "longitude", "message"),
+    [
+        (LATITUDE[::-1], LONGITUDE, "latitude must ascend.*sort the data"),
+        (LATITUDE[:1], LONGITUDE, "latitude must be one dimension of 2 or more"),
+        (np.float32([-90, 0, 80, 90]), LONGITUDE, "latitude must be uniformly spaced"),
+        (LATITUDE[2:5], LONGITUDE, "latitude must reach both poles to within one step"),
+        (LATITUDE * 2, LONGITUDE, r"latitude must lie in -90\.\.90"),
+        (np.float32([-90, np.nan, 90]), LONGITUDE, "latitude must ascend"),
+        (LATITUDE, LONGITUDE - 180, r"longitude must lie in 0\.\.360"),
+        (LATITUDE, LONGITUDE[:-1], "longitude must go once around the globe"),
+        (LATITUDE, LONGITUDE[::-1], "longitude must ascend"),
+    ],
+)
+def test_what_is_no_global_grid_is_refused_with_the_reason(latitude, longitude, message):
+    with pytest.raises(GridError, match=message):
+        Grid(latitude, longitude)
+
+
+def test_areas_need_a_monotonic_latitude():
+    with pytest.raises(GridError, match="latitude must be strictly monotonic"):
+        cell_area(np.array([0.0, 10.0, 5.0]))

@@ -1,0 +1,106 @@
+from datetime import datetime, timedelta
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphcast_batch.config import TASKS, Architecture, Times
+from graphcast_batch.errors import ConfigError
+from graphcast_batch.grid import Grid
+from graphcast_batch.model.graphs import build_graphs
+from graphcast_batch.plan import (
+    Case,
+    Layout,
+    is_on_levels,
+    mesh_counts,
+    plan_cases,
+    plan_layout,
+    plan_times,
+    worker_bytes,
+)
+
+QUARTER = Grid(np.linspace(-90, 90, 721, dtype=np.float32), np.arange(0, 360, 0.25, dtype=np.float32))
+COARSE = Grid(np.linspace(-90, 90, 19, dtype=np.float32), np.arange(0, 360, 10, dtype=np.float32))
+START = datetime(2020, 1, 1)  # noqa: DTZ001 - UTC without a zone
+
+
+def test_a_case_is_named_by_its_initial_time_and_knows_its_lead_times():
+    case = Case(np.datetime64("2020-01-01T06", "ns"), 3)
+
+    assert case.key == "2020-01-01T06"
+    assert case.lead_times.astype("timedelta64[h]").astype(int).tolist() == [6, 12, 18]
+    assert sorted([Case(np.datetime64("2020-01-02"), 1), case])[0] is case
+
+
+@given(st.integers(1, 48), st.integers(0, 400))
+def test_a_span_gives_every_time_from_first_to_last(every, hours):
+    times = plan_times(Times(first=START, last=START + timedelta(hours=hours), every_hours=every))
+
+    assert times[0] == np.datetime64(START)
+    assert set(np.diff(times).astype(int).tolist()) <= {every}
+    assert times[-1] <= np.datetime64(START + timedelta(hours=hours)) < times[-1] + np.timedelta64(every, "h")
+
+
+def test_a_list_is_put_in_order():
+    times = plan_times(Times(list=(START + timedelta(hours=6), START)))
+
+    assert [str(time) for time in times] == ["2020-01-01T00", "2020-01-01T06"]
+
+
+def test_times_that_the_archive_cannot_start_are_set_aside_with_what_is_lacking():
+    held = np.arange("2020-01-01T00", "2020-01-01T19", 6, dtype="datetime64[h]").astype("datetime64[ns]")
+    wanted = [np.datetime64("2020-01-01T00"), np.datetime64("2020-01-01T06"), np.datetime64("2020-01-02T00")]
+
+    cases, aside = plan_cases(wanted, 4, held, input_frames=2)
+
+    assert [case.key for case in cases] == ["2020-01-01T06"]
+    assert aside == (
+        ("2020-01-01T00", "the archive lacks 2019-12-31T18"),
+        ("2020-01-02T00", "the archive lacks 2020-01-02T00"),
+    )
+
+
+def test_a_run_without_any_case_is_refused():
+    with pytest.raises(ConfigError, match="none of the 1 initial times can be run; the first: 2020-01-01T00"):
+        plan_cases([np.datetime64("2020-01-01T00")], 4, [], input_frames=2)
+
+
+def test_a_layout_counts_what_graphcast_writes():
+    layout = plan_layout(TASKS["GraphCast"], QUARTER, 40, {})
+
+    assert layout.channels == 227
+    assert layout.frame_bytes == 227 * 721 * 1440 * 4
+    assert layout.case_bytes == 40 * layout.frame_bytes
+    assert layout.block_steps == 1  # a block of a 0.25° forecast fills its quarter GiB with one frame
+    assert layout.case_files == 11 * 40
+    assert list(layout.variables) == sorted(layout.variables)
+
+
+@given(st.integers(1, 100))
+def test_blocks_cover_the_steps_and_stay_small(steps):
+    layout = Layout(COARSE, (500,), (("a", True), ("b", False)), steps)
+
+    assert 1 <= layout.block_steps <= min(8, steps)
+    assert layout.case_files == 2 * -(-steps // layout.block_steps)
+
+
+def test_data_overrule_what_is_commonly_known_of_a_variable():
+    assert is_on_levels("temperature", {})
+    assert not is_on_levels("temperature", {"temperature": ("time", "latitude", "longitude")})
+    assert is_on_levels("ozone", {"ozone": ("time", "level")})
+
+
+@pytest.mark.parametrize("size", range(4))
+def test_estimated_edges_are_near_the_real_ones(size):
+    architecture = Architecture(mesh_size=size, latent_size=8, gnn_msg_steps=1)
+    graphs = build_graphs(architecture, COARSE)
+
+    nodes, edges = mesh_counts(size)
+    assert (nodes, edges) == (len(graphs.mesh_nodes), graphs.mesh.senders.size)
+    # Latents of the largest stage dominate for a wide network; doubling the latent size doubles them.
+    layout = plan_layout(TASKS["GraphCast_small"], COARSE, 4, {})
+    narrow, wide = (
+        worker_bytes(architecture.model_copy(update={"latent_size": n}), layout, 183, 4) for n in (512, 1024)
+    )
+    assert 1.8 < wide / narrow < 4.2

@@ -1,0 +1,392 @@
+"""Whole runs through the public door: real Ray, real zarr, real processes killed for real."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+import yaml
+from conftest import ROOT, SMALL
+from PIL import Image
+
+REFERENCE = ROOT / "tests" / "reference"
+
+
+def files(store):
+    """Every file of the forecasts with its content."""
+    return {
+        str(path.relative_to(store)): path.read_bytes()
+        for path in Path(store).rglob("*")
+        if path.is_file() and path.relative_to(store).parts[0] not in ("ledger", ".staging", "run.yaml", "zarr.json")
+    }
+
+
+def test_a_run_makes_forecasts_and_figures_and_running_again_has_nothing_left_to_do(small_config, command, tmp_path):
+    config = small_config(
+        figures={"variables": ["2m_temperature", "geopotential"], "levels": [500], "lead_hours": [12]}
+    )
+
+    done = command("run", config)
+
+    assert done.returncode == 0, done.stderr
+    assert "4 of 4 Cases whole, 4 of them now, 0 failed, 0 left" in done.stdout
+    assert len(re.findall(r"^2020-01-01T\d\d whole", done.stdout, re.MULTILINE)) == 4
+    stored = xr.open_zarr(tmp_path / "run")
+    assert stored.sizes == {"time": 4, "prediction_timedelta": 3, "level": 13, "latitude": 13, "longitude": 24}
+    assert all(np.isfinite(field.values).all() for field in stored.values())
+    pictures = sorted(path.relative_to(tmp_path / "run" / "figures") for path in (tmp_path / "run").rglob("*.png"))
+    assert len(pictures) == 8
+    assert str(pictures[0]) == "2020-01-01T00/2m_temperature_012h.png"
+    with Image.open(tmp_path / "run" / "figures" / pictures[0]) as image:
+        assert "valid 2020-01-01 12:00" in image.text["Description"] or image.text["Description"]
+
+    before = files(tmp_path / "run")
+    again = command("run", config)
+    assert again.returncode == 0
+    assert "4 of 4 Cases whole, 0 of them now" in again.stdout
+    assert files(tmp_path / "run") == before
+
+    status = command("status", tmp_path / "run")
+    assert status.stdout.splitlines()[0] == "4 whole, 0 running, 0 failed, 0 missing"
+
+
+def test_a_longer_period_and_more_lead_times_extend_the_store(small_config, command, tmp_path):
+    assert command("run", small_config()).returncode == 0
+    first = xr.open_zarr(tmp_path / "run").load()
+
+    longer = small_config(times=SMALL["times"] | {"last": "2020-01-02T06"})
+    done = command("run", longer)
+    assert "6 of 6 Cases whole, 2 of them now" in done.stdout, done.stderr
+    done = command("run", small_config(times=SMALL["times"] | {"last": "2020-01-02T06"}, steps=5))
+    assert "6 of 6 Cases whole, 6 of them now" in done.stdout, done.stderr
+
+    extended = xr.open_zarr(tmp_path / "run").load()
+    assert (extended.sizes["time"], extended.sizes["prediction_timedelta"]) == (6, 5)
+    kept = extended.isel(time=slice(0, 4), prediction_timedelta=slice(0, 3))
+    for name in first:
+        np.testing.assert_allclose(kept[name].values, first[name].values, rtol=1e-5, atol=1e-6)
+
+
+def test_another_precision_is_refused_with_the_difference(small_config, command):
+    assert command("run", small_config()).returncode == 0
+
+    refused = command("run", small_config(model=SMALL["model"] | {"precision": "bfloat16"}))
+
+    assert refused.returncode == 1
+    assert "StoreMismatchError" in refused.stderr
+    assert re.search(r"precision.*float32.*bfloat16|precision.*bfloat16.*float32", refused.stderr, re.DOTALL)
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_run_killed_halfway_makes_only_what_is_missing_and_ends_bit_identical(small_config, command, tmp_path):
+    many = {"times": SMALL["times"] | {"last": "2020-01-04T18"}}  # 16 Cases
+    undisturbed, disturbed = small_config("undisturbed", **many), small_config("disturbed", **many)
+    assert command("run", undisturbed).returncode == 0
+
+    store = tmp_path / "disturbed"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "graphcast_batch", "run", disturbed],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while len(list(store.glob("ledger/**/2020*.json"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    _await_end_of_workers()
+    whole = {path.stem: path.stat().st_mtime_ns for path in store.glob("ledger/**/2020*.json")}
+    assert 3 <= len(whole) < 16
+
+    done = command("run", disturbed)
+
+    assert done.returncode == 0, done.stderr
+    assert f"16 of 16 Cases whole, {16 - len(whole)} of them now" in done.stdout
+    after = {path.stem: path.stat().st_mtime_ns for path in store.glob("ledger/**/2020*.json")}
+    assert all(after[key] == written for key, written in whole.items())
+    assert files(store) == files(tmp_path / "undisturbed")
+    assert not list((store / ".staging").iterdir())
+    assert not list(store.rglob("*.claim"))
+
+
+def _await_end_of_workers():
+    """Ray's workers notice the death of their driver a little later, and may make a Case whole until then."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        found = subprocess.run(["pgrep", "-f", "ray::Worker"], capture_output=True, text=True, check=False).stdout
+        if not found.strip():
+            return
+        time.sleep(0.2)
+
+
+def test_sigterm_drains_and_exits_with_work_left(small_config, tmp_path):
+    config = small_config(times=SMALL["times"] | {"last": "2020-03-01T00"}, steps=8)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "graphcast_batch", "run", config],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("run/ledger/**/2020*.json")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.terminate()
+    out, err = process.communicate(timeout=120)
+
+    assert process.returncode == 75, err
+    assert re.search(r"(\d+) of 241 Cases whole, \1 of them now, 0 failed, (\d+) left", out)
+    assert not list(tmp_path.glob("run/ledger/**/*.claim"))
+
+
+def test_dataset_files_that_do_not_fit_the_checkpoint_are_set_aside_and_the_rest_has_deepminds_numbers(
+    small_config, command, tmp_path
+):
+    config = small_config(
+        inputs={"kind": "datasets", "path": str(REFERENCE / "*" / "source-*.nc")},
+        times=None,
+        steps=4,
+        model={
+            "weights": {"kind": "checkpoint", "path": str(REFERENCE / "small_13" / "checkpoint.npz")},
+            "statistics": str(REFERENCE / "small_13"),
+        },
+        figures={"variables": ["temperature"], "levels": [850]},
+    )
+
+    done = command("run", config)
+
+    assert done.returncode == 3
+    assert "1 of 1 Cases whole" in done.stdout
+    assert re.search(
+        r"set aside: source-fake_date-2021-06-30.*must be on a grid of 10°.*is on 16 x 30 \(12°\)", done.stdout
+    )
+    forecast = xr.open_zarr(tmp_path / "run").isel(time=0)
+    expected = xr.open_dataset(REFERENCE / "small_13" / "predictions_float32.nc", decode_timedelta=True).isel(batch=0)
+    for name, field in expected.items():
+        np.testing.assert_allclose(
+            forecast[name].values, field.transpose("time", ...).values, rtol=2e-6, atol=2e-6 * abs(field.values).max()
+        )
+    assert len(list((tmp_path / "run" / "figures" / "2022-01-01T06").glob("temperature_at_850_hPa_*.png"))) == 4
+
+
+def test_a_case_with_broken_input_fails_alone_and_is_tried_again_once_it_is_mended(small_config, command, tmp_path):
+    archive = _archive(tmp_path / "archive.nc")
+    spoilt = archive.copy(deep=True)
+    spoilt["temperature"][4, 1, 3, 5] = np.nan
+    spoilt.to_netcdf(tmp_path / "archive.nc")
+    config = small_config(**_on(tmp_path / "archive.nc"))
+
+    done = command("run", config)
+
+    assert done.returncode == 3
+    assert "3 of 5 Cases whole, 3 of them now, 2 failed, 0 left" in done.stdout
+    assert len(re.findall(r"InputError: the inputs at .*", done.stdout)) == 2
+    status = command("status", tmp_path / "run").stdout
+    assert "3 whole, 0 running, 2 failed, 0 missing" in status
+    assert re.search(r"2020-01-02T00 failed after 1 attempts.*temperature.*850", status, re.DOTALL)
+    missing = xr.open_zarr(tmp_path / "run")["temperature"].sel(time="2020-01-02T00")
+    assert np.isnan(missing.values).all()
+
+    archive.to_netcdf(tmp_path / "archive.nc")
+    assert "0 of them now, 2 failed" in command("run", config).stdout
+    assert "2 Cases freed: 2020-01-02T00 2020-01-02T06" in command("retry-failed", tmp_path / "run").stdout
+    done = command("run", config)
+    assert done.returncode == 0
+    assert "5 of 5 Cases whole, 2 of them now, 0 failed" in done.stdout
+
+
+def test_initial_times_that_the_archive_lacks_are_set_aside(small_config, command, tmp_path):
+    _archive(tmp_path / "archive.nc").to_netcdf(tmp_path / "archive.nc")
+    config = small_config(
+        **_on(tmp_path / "archive.nc") | {"times": {"list": ["2020-01-01T00", "2020-01-01T06", "2020-02-01T00"]}}
+    )
+
+    done = command("plan", config)
+
+    assert done.returncode == 0
+    assert "set aside: 2020-01-01T00: the archive lacks 2019-12-31T18" in done.stdout
+    assert "set aside: 2020-02-01T00" in done.stdout
+    assert re.search(r"Cases +1: 2020-01-01T06 to 2020-01-01T06", done.stdout)
+
+
+def test_a_zarr_archive_gives_the_forecasts_of_the_same_netcdf_archive(small_config, command, tmp_path):
+    archive = _archive(tmp_path / "archive.nc")
+    archive.to_netcdf(tmp_path / "archive.nc")
+    archive.isel(latitude=slice(None, None, -1)).roll(longitude=5, roll_coords=True).to_zarr(
+        tmp_path / "archive.zarr", zarr_format=3, consolidated=False
+    )
+
+    for name in ("nc", "zarr"):
+        done = command("run", small_config(name, **_on(tmp_path / f"archive.{name}")))
+        assert done.returncode == 0, done.stderr
+
+    one, other = (xr.open_zarr(tmp_path / name).load() for name in ("nc", "zarr"))
+    xr.testing.assert_equal(one, other)
+
+
+def _archive(path):
+    """A small archive of the synthetic planet, of a task that is none of the published ones."""
+    from graphcast_batch.inputs.archive import regular_grid
+    from graphcast_batch.inputs.synthetic import SyntheticPlanet
+
+    times = np.arange("2020-01-01T00", "2020-01-02T13", 6, dtype="datetime64[h]").astype("datetime64[ns]")
+    names = ["temperature", "2m_temperature", "land_sea_mask"]
+    return SyntheticPlanet().fields(names, times, regular_grid(15), [500, 850])
+
+
+def _on(path):
+    forcings = ["toa_incident_solar_radiation", "day_progress_sin"]
+    task = {
+        "input_variables": ["temperature", "2m_temperature", "land_sea_mask", *forcings],
+        "target_variables": ["temperature", "2m_temperature"],
+        "forcing_variables": forcings,
+        "pressure_levels": [500, 850],
+    }
+    weights = SMALL["model"]["weights"] | {"task": task}
+    return {
+        "inputs": {"kind": "archive", "path": str(path)},
+        "times": {"first": "2020-01-01T06", "last": "2020-01-02T06", "every_hours": 6},
+        "model": {"weights": weights, "statistics": str(_statistics(path.parent))},
+    }
+
+
+def _statistics(folder):
+    place = folder / "statistics"
+    if not place.exists():
+        from graphcast_batch.inputs.statistics import read_statistics, write_statistics
+
+        write_statistics(read_statistics(ROOT / "stats" / "synthetic"), place)
+    return place
+
+
+def test_statistics_that_are_not_given_are_computed_from_the_inputs_and_kept(small_config, command, tmp_path):
+    _archive(tmp_path / "archive.nc").to_netcdf(tmp_path / "archive.nc")
+    sections = _on(tmp_path / "archive.nc")
+    del sections["model"]["statistics"]
+
+    done = command("run", small_config(**sections))
+
+    assert done.returncode == 0, done.stderr
+    kept = xr.open_dataset(tmp_path / "run" / "statistics" / "mean_by_level.nc")
+    archive = _archive(None)
+    expected = archive["temperature"].astype(float).mean(("time", "latitude", "longitude"))
+    np.testing.assert_allclose(kept["temperature"].sel(level=[500, 850]), expected, rtol=1e-6)
+    assert "5 of 5 Cases whole, 0 of them now" in command("run", small_config(**sections)).stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "message", "code"),
+    [
+        ({"stpes": 3}, r"stpes: unknown key; did you mean steps\?", 2),
+        ({"inputs": {"kind": "archive", "path": "nowhere.nc"}}, r"InputNotFoundError.*nowhere\.nc", 1),
+        ({"figures": {"variables": ["2m_temprature"]}}, r"FigureError.*2m_temprature", 1),
+        ({"figures": {"variables": ["temperature"], "levels": [501]}}, r"FigureError.*501", 1),
+        ({"workers": {"device": "gpu"}}, r"ClusterError.*Ray sees no GPU", 1),
+        ({"model": SMALL["model"] | {"statistics": "nowhere"}}, r"StatisticsError.*nowhere", 1),
+        (
+            {"model": SMALL["model"] | {"weights": {"kind": "checkpoint", "path": "none.npz"}}},
+            r"CheckpointError.*none\.npz is not a file",
+            1,
+        ),
+    ],
+)
+def test_what_cannot_run_says_why_in_a_few_lines(small_config, command, changes, message, code):
+    done = command("run", small_config(**changes))
+
+    assert done.returncode == code, done.stderr
+    assert re.search(message, done.stderr, re.DOTALL)
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_figures_can_be_drawn_anew_from_the_store_alone(small_config, command, tmp_path):
+    config = small_config(figures={"variables": ["mean_sea_level_pressure"], "lead_hours": [6]})
+    assert command("run", config).returncode == 0
+    config.unlink()
+    for picture in (tmp_path / "run").rglob("*.png"):
+        picture.unlink()
+
+    done = command("figures", tmp_path / "run")
+
+    assert "4 figures of 4 Cases" in done.stdout, done.stderr
+    assert len(list((tmp_path / "run").rglob("*.png"))) == 4
+
+
+def infer(command, case, *options):
+    (dataset,) = (REFERENCE / case).glob("source-*.nc")
+    return command("infer", "--dataset", dataset, *options)
+
+
+@pytest.mark.parametrize("case", ["small_13", "operational_13"])
+def test_infer_has_deepminds_numbers_and_draws_the_variable(command, case, tmp_path):
+    (dataset,) = (REFERENCE / case).glob("source-*.nc")
+    options = ("--mode", "Checkpoint", "--pretrained", REFERENCE / case / "checkpoint.npz", "--var", "temperature")
+
+    done = command(
+        *("infer", "--dataset", dataset, *options, "--level", 500, "--save", "all.nc", "--loss"),
+        *("--stats", REFERENCE / case, "--precision", "float32"),
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "cwd" / "temperature_at_500_hPa.png").stat().st_size > 10_000
+    saved = xr.open_dataset(tmp_path / "cwd" / "all.nc", decode_timedelta=True)
+    assert saved["temperature"].dims == ("batch", "time", "level", "lat", "lon")
+    expected = xr.open_dataset(REFERENCE / case / "predictions_float32.nc", decode_timedelta=True)
+    deviation = xr.open_dataset(REFERENCE / case / "stats_diffs_stddev_by_level.nc")
+    for name, field in expected.items():
+        assert float((abs(saved[name] - field) / deviation[name]).max()) < 2e-4, name
+    found = json.loads(done.stdout[done.stdout.index("\n{") :])
+    reference = json.loads((REFERENCE / case / "loss.json").read_text())["float32"]
+    assert found["loss"] == pytest.approx(reference["loss"], rel=1e-4)
+    assert found["gradient_norm"] == pytest.approx(reference["gradient_norm"], rel=1e-3)
+
+
+def test_infer_with_random_weights_needs_nothing_but_the_dataset(command, tmp_path):
+    done = infer(command, "operational_13", "--mode", "Random", "--steps", 3)
+
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "cwd" / "2m_temperature.png").exists()
+    assert re.search(r"Dimensions: +\(batch: 1, time: 3, lat: 16, lon: 30", done.stdout)
+
+
+def test_infer_takes_a_random_model_from_yaml(command, tmp_path):
+    shape = {"architecture": {"mesh_size": 0, "latent_size": 4, "gnn_msg_steps": 1}, "task": "GraphCast_operational"}
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump(shape | {"seed": 3}))
+
+    done = infer(command, "operational_13", "--mode", "Random", "--pretrained", tmp_path / "model.yaml", "--steps", 1)
+
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--mode", "Checkpoint"), "needs the path of a checkpoint; give it with --pretrained"),
+        (("--mode", "Random", "--var", "wind"), "the variable wind is not predicted; take one of 10m_u_comp"),
+        (("--mode", "Random", "--var", "temperature", "--level", "333"), "temperature is not predicted at 333 hPa"),
+        (("--mode", "Checkpoint", "--pretrained", REFERENCE / "operational_13" / "checkpoint.npz"), None),
+    ],
+)
+def test_infer_says_what_does_not_fit(command, options, message):
+    done = infer(command, "small_13", *options)
+
+    if message is None:  # an operational checkpoint on a dataset that has more than it needs
+        assert done.returncode == 0
+    else:
+        assert done.returncode == 1
+        assert message in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(("job", "word"), [("forecast", "CONFIG"), ("figures", "STORE"), ("inference", "--pretrained")])
+def test_the_jobs_are_the_commands(job, word):
+    done = subprocess.run(
+        [sys.executable, ROOT / "jobs" / f"{job}.py", "--help"], capture_output=True, text=True, check=True
+    )
+
+    assert word in done.stdout
