@@ -338,8 +338,7 @@ def _unwrapped(error: RayTaskError) -> BaseException:
     cause = error.cause
     if not isinstance(cause, BaseException):
         return ClusterError(str(error))
-    cause.__cause__ = None
-    cause.add_note(f"on the worker:\n{error.traceback_str}")
+    cause.add_note(f"on the worker:\n{error}")
     return cause
 
 

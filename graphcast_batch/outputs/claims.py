@@ -73,7 +73,7 @@ class Claim:
         """
         claim = cls(path, Owner.here(lease_seconds))
         with explained(f"the claim {path}"):
-            _drop_expired(path, lease_seconds)
+            drop_expired(path, lease_seconds)
             try:
                 publish(path, claim.owner.model_dump_json().encode())
             except FileExistsError:
@@ -125,6 +125,27 @@ def expired(path: Path, lease_seconds: float, clock: float) -> bool:
         return False
 
 
+def drop_expired(path: Path, lease_seconds: float) -> bool:
+    """Removes a claim that is void; returns whether it did.
+
+    Args:
+        path: of the claim.
+        lease_seconds: counts if the file names no owner, whose own lease counts otherwise.
+    """
+    aside = path.with_name(f".{uuid.uuid4().hex}.aside")
+    with suppress(FileNotFoundError):
+        judged = path.read_bytes()
+        if not expired(path, lease_seconds, folder_clock(path.parent)):
+            return False
+        os.rename(path, aside)
+        if aside.read_bytes() != judged:  # another taker was faster, and this is its fresh claim
+            with suppress(FileExistsError):
+                publish(path, aside.read_bytes())
+        aside.unlink()
+        return True
+    return False
+
+
 def drop_abandoned(folder: Path, owner_file: Path) -> bool:
     """Removes a folder whose owner died, here at once and elsewhere after a day; returns whether it did.
 
@@ -138,19 +159,6 @@ def drop_abandoned(folder: Path, owner_file: Path) -> bool:
         return False
     shutil.rmtree(folder, ignore_errors=True)
     return True
-
-
-def _drop_expired(path: Path, lease_seconds: float) -> None:
-    aside = path.with_name(f".{uuid.uuid4().hex}.aside")
-    with suppress(FileNotFoundError):
-        judged = path.read_bytes()
-        if not expired(path, lease_seconds, folder_clock(path.parent)):
-            return
-        os.rename(path, aside)
-        if aside.read_bytes() != judged:  # another taker was faster, and this is its fresh claim
-            with suppress(FileExistsError):
-                publish(path, aside.read_bytes())
-        aside.unlink()
 
 
 def _scope() -> str:

@@ -20,8 +20,9 @@ from typing import Final, Self
 from pydantic import JsonValue
 
 from graphcast_batch.errors import StoreError
-from graphcast_batch.outputs.claims import Claim, expired
+from graphcast_batch.outputs.claims import Claim, drop_expired, expired
 from graphcast_batch.outputs.durable import (
+    LEFT_OVER_SECONDS,
     Entry,
     drop_left_over,
     explained,
@@ -211,9 +212,10 @@ class Ledger:
         return Failure.read(self._path(key, _FAILED))
 
     def sweep(self) -> list[Path]:
-        """Removes what writers that died half-way left behind a day or more ago; returns what it removed."""
+        """Removes void claims, and what writers that died half-way left behind a day ago; returns what it removed."""
+        claims = [path for path in self.folder.glob(f"*{_CLAIM}") if drop_expired(path, LEFT_OVER_SECONDS)]
         found = [path for path in self.folder.rglob(".*") if path.suffix in (".tmp", ".aside")]
-        return [path for path in found if drop_left_over(path)]
+        return claims + [path for path in found if drop_left_over(path)]
 
     def _path(self, key: str, suffix: str) -> Path:
         if not _KEY.fullmatch(key):

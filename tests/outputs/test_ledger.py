@@ -1,6 +1,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -231,13 +233,31 @@ def test_what_dead_writers_left_is_swept_after_a_day(ledger):
     fresh.touch()
     past = time.time() - 90000
     os.utime(old, (past, past))
-    claim = ledger.claim(case_at(0), 60)
-    os.utime(claim.path, (past, past))
-    assert ledger.sweep() == [old]
+    lapsed, fresh_claim = ledger.claim(case_at(0), 60), ledger.claim(case_at(1), 60)
+    os.utime(lapsed.path, (past, past))
+    assert ledger.sweep() == [lapsed.path, old]
     assert fresh.exists()
-    assert claim.held()
+    assert fresh_claim.held()
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(StoreError, match=r"gone.*run again"):
         Ledger(tmp_path / "gone").states([])
+
+
+def test_a_sweep_frees_the_claims_of_the_dead_and_keeps_those_of_the_living(tmp_path):
+    ledger = Ledger(tmp_path / "ledger")
+    (tmp_path / "ledger").mkdir()
+    dead, alive = (Case(np.datetime64(time), 1) for time in ("2020-01-01T00", "2020-01-01T06"))
+    claiming = (
+        "import sys, numpy as np; from pathlib import Path;"
+        "from graphcast_batch.outputs.ledger import Ledger; from graphcast_batch.plan import Case;"
+        "assert Ledger(Path(sys.argv[1])).claim(Case(np.datetime64('2020-01-01T00'), 1), 3600)"
+    )
+    subprocess.run([sys.executable, "-c", claiming, str(ledger.folder)], check=True)
+    assert ledger.claim(alive, 3600)
+
+    swept = ledger.sweep()
+
+    assert [path.name for path in swept] == [f"{dead.key}.claim"]
+    assert ledger.states([dead, alive]) == {dead.key: State.MISSING, alive.key: State.RUNNING}
