@@ -27,8 +27,8 @@ from graphcast_batch.outputs.store import Attempt, Store
 from graphcast_batch.plan import Case
 from graphcast_batch.timing import Stopwatch
 
-_WAITING_CALLS: Final = 2
-"""Results of calls that may wait to be written: enough for the device to go on, and a bound on memory."""
+_WAITING_CALLS: Final = 1
+"""Results that may wait while others are written: two calls are under computation by then, which is enough ahead."""
 
 
 class Source(Protocol):
@@ -158,39 +158,41 @@ def _writing(
 
 
 class _Blocks:
-    """Gathers the frames of calls into the blocks that the store takes."""
+    """Gathers the frames of calls into the blocks that the store takes, in buffers that serve the whole Case."""
 
     def __init__(self, attempt: Attempt, case: Case, store: Store, watch: Stopwatch) -> None:
         self._attempt = attempt
         self._case = case
         self._store = store
         self._watch = watch
-        self._done = 0
-        self._parts: list[Mapping[str, NDArray[np.float32]]] = []
+        self._written = 0
+        self._held = 0
+        size = min(store.block_steps, case.steps)
+        levels = {name: (len(store.levels),) if levelled else () for name, levelled in store.on_levels}
+        self._block = {name: np.empty((size, *more, *store.grid.shape), np.float32) for name, more in levels.items()}
 
     def add(self, frames: Mapping[str, NDArray[np.float32]]) -> None:
         steps = next(iter(frames.values())).shape[0]
         self._check_finite(frames)
-        start = 0
-        while start < steps:
-            held = sum(_steps(part) for part in self._parts)
-            room = min(self._store.block_steps, self._case.steps - self._done) - held
-            stop = min(steps, start + room)
-            self._parts.append({name: values[start:stop] for name, values in frames.items()})
-            if stop - start == room:
+        taken = 0
+        while taken < steps:
+            room = min(self._store.block_steps, self._case.steps - self._written) - self._held
+            count = min(room, steps - taken)
+            for name, block in self._block.items():
+                block[self._held : self._held + count] = frames[name][taken : taken + count]
+            self._held += count
+            taken += count
+            if count == room:
                 self._write_block()
-            start = stop
 
     def _write_block(self) -> None:
-        first, parts = self._done, self._parts
-        block = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        self._parts = []
-        self._done += _steps(block)
         with self._watch.stage("write"):
-            self._attempt.write(first, block)
+            self._attempt.write(self._written, {name: block[: self._held] for name, block in self._block.items()})
+        self._written += self._held
+        self._held = 0
 
     def _check_finite(self, frames: Mapping[str, NDArray[np.float32]]) -> None:
-        before = self._done + sum(_steps(part) for part in self._parts)
+        before = self._written + self._held
         for name, values in frames.items():
             bad = ~np.isfinite(values)
             if not bad.any():
@@ -202,7 +204,3 @@ class _Blocks:
                 f"{self._case.key}: {name}{level} must stay finite, but is {values[tuple(place)]} after {hours} h "
                 f"({np.count_nonzero(bad)} values in this call); nothing of this forecast is kept"
             )
-
-
-def _steps(part: Mapping[str, NDArray[np.float32]]) -> int:
-    return int(next(iter(part.values())).shape[0])

@@ -34,8 +34,8 @@ _BEAT_SECONDS: Final = 10.0
 _OBJECT_STORE_BYTES: Final = 2**29
 _NEVER_RETRIED: Final = (InputError, TaskError)
 """Errors that another try, on whatever worker, would meet again."""
-_MOST_DEATHS: Final = 3
-"""Workers that may die one after another before any Case is whole; then the fault is not a Case's."""
+_MOST_DEADLY: Final = 3
+"""Cases that may each kill a worker before any Case is whole; beyond that the fault is not a Case's."""
 
 
 class Progress(Protocol):
@@ -205,7 +205,8 @@ class _Shift:
         self._attempts: dict[str, int] = {}
         self._under_way: dict[Any, tuple[_Member, Case, Claim]] = {}
         self._made: list[Record] = []
-        self._deaths = 0
+        self._suspects: set[str] = set()
+        self._deadly: set[str] = set()
 
     def work_through(self, cases: Sequence[Case]) -> list[Record]:
         """Makes the Cases; returns the records of those that became whole."""
@@ -225,8 +226,8 @@ class _Shift:
 
     def _hand_out(self) -> None:
         while self._waiting and not self._drained.is_set():
-            member = min(self._crew.members, key=lambda member: len(member.handed))
-            if len(member.handed) >= _IN_FLIGHT:
+            member = self._free_member(self._waiting[0])
+            if member is None:
                 return
             case = self._waiting.popleft()
             claim = self._store.ledger.claim(case, _LEASE_SECONDS)
@@ -237,6 +238,13 @@ class _Shift:
             member.handed.add(reference)
             self._under_way[reference] = (member, case, claim)
 
+    def _free_member(self, case: Case) -> _Member | None:
+        """The least busy worker that may take a Case; one that is suspected of killing workers is worked on alone."""
+        member = min(self._crew.members, key=lambda member: len(member.handed))
+        at_hand = {self._under_way[reference][1].key for reference in member.handed}
+        alone = case.key in self._suspects or bool(at_hand & self._suspects)
+        return None if len(at_hand) >= (1 if alone else _IN_FLIGHT) else member
+
     def _take_back(self, reference: Any) -> None:  # noqa: ANN401 - Ray's references have no public type
         if reference not in self._under_way:
             return
@@ -245,26 +253,34 @@ class _Shift:
         try:
             record: Record = ray.get(reference)
         except RayActorError as error:
-            self._give_up(case, claim, ClusterError(f"the worker died while it made {case.key}: {error}"))
-            self._bury(member)
+            self._bury(member, case, claim, error)
         except RayTaskError as error:
             self._give_up(case, claim, _unwrapped(error))
         else:
             claim.release()
-            self._deaths = 0
+            self._deadly.clear()
             self._made.append(record)
             self._progress.finished(record)
 
-    def _bury(self, member: _Member) -> None:
-        """Charges a dead worker's other Cases too: which one killed it cannot be told."""
-        for reference in list(member.handed):
-            _, case, claim = self._under_way.pop(reference)
-            self._give_up(case, claim, ClusterError(f"the worker died while it had {case.key} in hand"))
-        self._deaths += 1
-        if self._deaths > _MOST_DEATHS:
+    def _bury(self, member: _Member, case: Case, claim: Claim, error: RayActorError) -> None:
+        """Puts a new worker in place of a dead one, and finds out which Case killed it.
+
+        Of several Cases it cannot be told: none is charged, and each is worked on alone from then on.
+        """
+        others = [self._under_way.pop(reference) for reference in member.handed]
+        if others:
+            for _, suspect, lost in [(member, case, claim), *others]:
+                self._suspects.add(suspect.key)
+                self._attempts[suspect.key] -= 1
+                self._waiting.append(suspect)
+                lost.release()
+        else:
+            self._deadly.add(case.key)
+            self._give_up(case, claim, ClusterError(f"the worker died while it made {case.key}: {error}"))
+        if len(self._deadly) > _MOST_DEADLY:
             raise ClusterError(
-                f"{self._deaths} workers died one after another; the last errors are in the ledger of "
-                f"{self._store.path}. Look for a lack of memory: fewer workers, or fewer steps_per_call"
+                f"workers died of {', '.join(sorted(self._deadly))} one after another, and no Case became whole: the "
+                "fault must be the machine's. Look for a lack of memory: take fewer workers or fewer steps_per_call"
             )
         self._crew.replace(member)
 
@@ -316,11 +332,13 @@ def _places(workers: Workers, device: str) -> int:
 
 def _actor_options(workers: Workers, device: str) -> dict[str, Any]:
     options: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": _IN_FLIGHT}
+    # Frames come and go by the megabyte: glibc keeps what is freed of them unless it is told a fixed threshold.
+    environment = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
     if device == "gpu":
-        return options | {"num_gpus": 1}
+        return options | {"num_gpus": 1, "runtime_env": {"env_vars": environment}}
     threads = str(workers.threads)
     # XLA sizes its thread pool by NPROC. The count of workers is the config's own: Ray is not to hold it back.
-    environment = {"JAX_PLATFORMS": "cpu", "NPROC": threads, "OMP_NUM_THREADS": threads}
+    environment |= {"JAX_PLATFORMS": "cpu", "NPROC": threads, "OMP_NUM_THREADS": threads}
     return options | {"num_cpus": 0, "runtime_env": {"env_vars": environment}}
 
 

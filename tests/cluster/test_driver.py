@@ -1,0 +1,173 @@
+"""The driver on a real Ray: failures are charged, retried, set aside, and the run goes on."""
+
+import os
+import re
+import sys
+import time
+
+import numpy as np
+import pytest
+import ray
+import xarray as xr
+from conftest import SMALL
+
+from graphcast_batch.assembly import assemble
+from graphcast_batch.cluster import driver
+from graphcast_batch.config import RunConfig, parse_config
+from graphcast_batch.errors import ClusterError, InputError
+from graphcast_batch.inputs.archive import SyntheticArchive
+from graphcast_batch.outputs.ledger import State
+
+KEYS = [f"2020-01-01T{hour:02d}" for hour in (0, 6, 12, 18)]
+
+
+class Troubled(SyntheticArchive):
+    """A planet on which reading some Cases goes wrong: an exception, a killed process, or a fault that passes."""
+
+    def trouble(self, folder, key, kind):
+        self._folder, self._key, self._kind = folder, key, kind
+        return self
+
+    def read(self, case, task):
+        if case.key == self._key:
+            with (self._folder / "tries").open("a") as tries:
+                tries.write(f"{os.getpid()}\n")
+            count = len((self._folder / "tries").read_text().splitlines())
+            if self._kind == "input":
+                raise InputError("the weather is missing")
+            if self._kind == "always":
+                raise OSError("stale file handle")
+            if self._kind == "once" and count == 1:
+                raise OSError("stale file handle")
+            if self._kind == "deadly" or (self._kind == "deadly once" and count == 1):
+                os._exit(9)
+        return super().read(case, task)
+
+
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with driver.connected(None):
+        yield
+
+
+class Watch:
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def started(self, workers, device, total, whole):
+        self.told.append(("started", workers, total, whole))
+
+    def finished(self, record):
+        self.told.append(("finished", record.key, record.attempts))
+
+    def retried(self, case, error):
+        self.told.append(("retried", case.key, str(error)))
+
+    def failed(self, failure):
+        self.told.append(("failed", failure.key, failure.attempts))
+
+    def of(self, kind):
+        return [rest for first, *rest in self.told if first == kind]
+
+
+def run_with(tmp_path, key, kind, retries=1):
+    config = parse_config(SMALL | {"store": str(tmp_path / "run"), "retries": retries}, RunConfig, origin="here")
+    assembled = assemble(config)
+    assembled.source.__class__ = Troubled
+    assembled.source.trouble(tmp_path, key, kind)
+    watch = Watch()
+    return driver.run(assembled, watch), watch
+
+
+def tries(tmp_path):
+    return (tmp_path / "tries").read_text().split()
+
+
+def test_an_error_of_the_input_costs_no_second_try_and_the_others_go_on(cluster, tmp_path):
+    outcome, _ = run_with(tmp_path, KEYS[1], "input", retries=3)
+
+    assert (outcome.whole, len(outcome.failed), outcome.left) == (3, 1, 0)
+    assert len(tries(tmp_path)) == 1
+    failure = outcome.failed[0]
+    assert (failure.key, failure.error, failure.message, failure.attempts) == (
+        KEYS[1],
+        "InputError",
+        "the weather is missing",
+        1,
+    )
+    assert re.search(r"on the worker:.*in read.*the weather is missing", failure.traceback, re.DOTALL)
+    assert np.isnan(xr.open_zarr(tmp_path / "run")["2m_temperature"].isel(time=1).values).all()
+
+
+def test_a_fault_that_passes_costs_a_retry_and_no_case(cluster, tmp_path):
+    outcome, watch = run_with(tmp_path, KEYS[2], "once")
+
+    assert (outcome.whole, outcome.failed) == (4, ())
+    assert watch.of("retried") == [[KEYS[2], "stale file handle"]]
+    assert [KEYS[2], 2] in watch.of("finished")
+
+
+def test_a_fault_that_stays_is_set_aside_after_its_retries(cluster, tmp_path):
+    outcome, _ = run_with(tmp_path, KEYS[0], "always", retries=2)
+
+    assert len(tries(tmp_path)) == 3
+    assert [(failure.key, failure.error, failure.attempts) for failure in outcome.failed] == [(KEYS[0], "OSError", 3)]
+    assert outcome.whole == 3
+
+
+def test_a_worker_that_dies_is_replaced_and_its_cases_are_made_by_another(cluster, tmp_path):
+    outcome, watch = run_with(tmp_path, KEYS[1], "deadly once", retries=2)
+
+    assert (outcome.whole, outcome.failed) == (4, ())
+    assert len(set(tries(tmp_path))) == 2
+    assert sorted(key for key, _ in watch.of("finished")) == KEYS
+
+
+def test_a_case_that_kills_every_worker_is_set_aside_and_the_others_become_whole(cluster, tmp_path):
+    outcome, _ = run_with(tmp_path, KEYS[3], "deadly", retries=1)
+
+    assert [failure.key for failure in outcome.failed] == [KEYS[3]]
+    assert outcome.whole == 3
+    assert "the worker died while it made" in outcome.failed[0].message
+
+
+def test_cases_that_a_living_driver_has_claimed_are_left_to_it(cluster, tmp_path):
+    config = parse_config(SMALL | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
+    assembled = assemble(config)
+    from graphcast_batch.assembly import lay_out
+
+    store = lay_out(assembled, "float32")
+    claim = store.ledger.claim(assembled.plan.cases[0], 60)
+
+    outcome = driver.run(assembled, Watch())
+
+    assert (outcome.whole, outcome.left) == (3, 1)
+    assert store.ledger.states(assembled.plan.cases)[KEYS[0]] is State.RUNNING
+    assert claim.held()
+
+
+def test_calls_over_the_cluster_give_results_in_order_and_errors_in_their_place(cluster):
+    def half(number):
+        time.sleep(0.01 * (3 - number))
+        if number == 1:
+            raise ValueError("odd")
+        return number // 2
+
+    results = list(driver.each(half, [(number,) for number in (0, 1, 2)]))
+
+    assert results[0] == 0
+    assert results[2] == 1
+    assert isinstance(results[1], ValueError)
+
+
+def test_an_address_without_a_cluster_is_refused():
+    with (
+        pytest.raises(ClusterError, match=r"a Ray cluster at 127\.0\.0\.1:1 was to be used, but"),
+        driver.connected("127.0.0.1:1"),
+    ):
+        pass
