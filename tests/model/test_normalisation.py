@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import xarray as xr
 
-from graphcast_batch.config import Task
+from graphcast_batch.config import TASKS, Task
 from graphcast_batch.errors import StatisticsError
+from graphcast_batch.inputs.statistics import read_statistics
 from graphcast_batch.model.channels import Channels
 from graphcast_batch.model.normalisation import normalisation
 
@@ -64,3 +67,26 @@ def test_deviations_must_be_positive(value):
     bad = constants(100.0).assign({"2m_temperature": ((), value)})
     with pytest.raises(StatisticsError, match="the stddev of 2m_temperature must be positive"):
         normalisation(CHANNELS, statistics() | {"stddev": bad})
+
+
+PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "stats_era5_levels-37"
+
+
+@pytest.mark.skipif(not PUBLISHED.exists(), reason=f"the published statistics are not at {PUBLISHED}")
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
+def test_the_published_statistics_serve_every_published_task(task):
+    channels = Channels.of(task, {})
+
+    found = normalisation(channels, read_statistics(PUBLISHED).by_kind)
+
+    assert found.carried.shape == (2, channels.width(channels.carried))
+    (name,) = [name for name in channels.carried if name == "geopotential"]
+    at = channels.slices(channels.carried)[name].start + task.pressure_levels.index(500)
+    assert found.carried[0, at] == pytest.approx(54e3, rel=0.02)  # 5500 m in m**2 s**-2
+
+
+def test_the_shipped_statistics_serve_the_published_task_on_13_levels():
+    folder = Path(__file__).parents[2] / "stats" / "synthetic"
+    channels = Channels.of(TASKS["GraphCast_small"], {})
+
+    assert normalisation(channels, read_statistics(folder).by_kind).change.shape == (channels.width(channels.carried),)
