@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from conftest import SMALL
+
+from tests.conftest import SMALL
 
 
 @pytest.fixture

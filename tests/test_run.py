@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import xarray as xr
 import yaml
-from conftest import ROOT, SMALL
 from PIL import Image
+
+from tests.conftest import ROOT, SMALL
 
 REFERENCE = ROOT / "tests" / "reference"
 

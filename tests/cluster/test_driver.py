@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import ray
 import xarray as xr
-from conftest import SMALL
 
 from graphcast_batch.assembly import assemble
 from graphcast_batch.cluster import driver
@@ -17,6 +16,7 @@ from graphcast_batch.config import RunConfig, parse_config
 from graphcast_batch.errors import ClusterError, InputError
 from graphcast_batch.inputs.archive import SyntheticArchive
 from graphcast_batch.outputs.ledger import State
+from tests.conftest import SMALL
 
 KEYS = [f"2020-01-01T{hour:02d}" for hour in (0, 6, 12, 18)]
 

@@ -3,12 +3,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import FOLDER
 
 from graphcast_batch.errors import CheckpointError
 from graphcast_batch.model.channels import Channels
 from graphcast_batch.model.checkpoint import load_checkpoint, save_checkpoint
 from graphcast_batch.model.parameters import check_parameters, parameter_shapes
+from tests.model.conftest import FOLDER
 
 CASES = ["small_13", "operational_13"]
 

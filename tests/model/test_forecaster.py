@@ -3,12 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import joined, made_up
 
 from graphcast_batch.config import TASKS, Architecture, Task
 from graphcast_batch.errors import CheckpointError, TaskError
 from graphcast_batch.model.forecaster import steps_in_call
 from graphcast_batch.model.parameters import random_parameters
+from tests.model.conftest import joined, made_up
 
 FORCINGS = ("toa_incident_solar_radiation", "year_progress_sin", "day_progress_cos")
 

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from made_stores import (
+
+from graphcast_batch.errors import StoreError, StoreMismatchError
+from graphcast_batch.outputs.claims import Claim
+from graphcast_batch.outputs.ledger import State
+from graphcast_batch.outputs.store import Store
+from tests.outputs.made_stores import (
     IDENTITY,
     SPAWN,
     VARIABLES,
@@ -22,11 +27,6 @@ from made_stores import (
     small_disk,
     values_of,
 )
-
-from graphcast_batch.errors import StoreError, StoreMismatchError
-from graphcast_batch.outputs.claims import Claim
-from graphcast_batch.outputs.ledger import State
-from graphcast_batch.outputs.store import Store
 
 # Without consolidated metadata zarr looks at the ledger too, and says that it is none of its own.
 UNCONSOLIDATED = pytest.mark.filterwarnings("ignore:Object at:zarr.errors.ZarrUserWarning")

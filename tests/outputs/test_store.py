@@ -14,7 +14,12 @@ import xarray as xr
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_stores import (
+
+from graphcast_batch.errors import StoreError
+from graphcast_batch.outputs.claims import Owner
+from graphcast_batch.outputs.ledger import Ledger, State
+from graphcast_batch.outputs.store import Store
+from tests.outputs.made_stores import (
     SPAWN,
     VARIABLES,
     assert_whole_cases_are_all_there,
@@ -30,11 +35,6 @@ from made_stores import (
     values_of,
     write_all,
 )
-
-from graphcast_batch.errors import StoreError
-from graphcast_batch.outputs.claims import Owner
-from graphcast_batch.outputs.ledger import Ledger, State
-from graphcast_batch.outputs.store import Store
 
 
 @settings(max_examples=25, deadline=None)
