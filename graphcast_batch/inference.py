@@ -1,5 +1,6 @@
 """One dataset file becomes one forecast in memory: what the one-file inference script did."""
 
+import glob
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -65,7 +66,7 @@ def infer(
     Raises:
         GraphcastBatchError: something is missing, or does not fit.
     """
-    source = DatasetFiles(str(dataset))
+    source = DatasetFiles(glob.escape(str(dataset)))
     weights = Weights(_weights(mode, pretrained, source))
     task = weights.task
     held = max(1, source.times.size - task.input_frames)

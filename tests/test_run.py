@@ -103,7 +103,7 @@ def test_a_run_killed_halfway_makes_only_what_is_missing_and_ends_bit_identical(
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    _await_end_of_workers()
+    _await_end_of_workers(store)
     whole = {path.stem: path.stat().st_mtime_ns for path in store.glob("ledger/**/2020*.json")}
     assert 3 <= len(whole) < 16
 
@@ -118,12 +118,13 @@ def test_a_run_killed_halfway_makes_only_what_is_missing_and_ends_bit_identical(
     assert not list(store.rglob("*.claim"))
 
 
-def _await_end_of_workers():
+def _await_end_of_workers(store):
     """Ray's workers notice the death of their driver a little later, and may make a Case whole until then."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        found = subprocess.run(["pgrep", "-f", "ray::Worker"], capture_output=True, text=True, check=False).stdout
-        if not found.strip():
+        records = [json.loads(path.read_text()) for path in store.glob("ledger/**/2020*.json")]
+        pids = {record["worker"].split(":")[1] for record in records}
+        if not any(Path("/proc", pid).exists() for pid in pids):
             return
         time.sleep(0.2)
 

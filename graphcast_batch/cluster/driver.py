@@ -207,6 +207,7 @@ class _Shift:
         self._made: list[Record] = []
         self._suspects: set[str] = set()
         self._deadly: set[str] = set()
+        self._beaten = time.monotonic()
 
     def work_through(self, cases: Sequence[Case]) -> list[Record]:
         """Makes the Cases; returns the records of those that became whole."""
@@ -297,6 +298,9 @@ class _Shift:
         claim.release()
 
     def _beat(self) -> None:
+        if time.monotonic() - self._beaten < _BEAT_SECONDS:
+            return
+        self._beaten = time.monotonic()
         for _, _, claim in self._under_way.values():
             claim.beat()
 

@@ -1,7 +1,6 @@
 """Weights, statistics and a grid become a Forecaster: it turns an initial state into a stream of named frames."""
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Literal
 
 import jax
@@ -104,7 +103,7 @@ class Forecaster:
         targets = target_points(self._channels, truth, self.grid)
         loss = rollout_loss(self._predictor, self.grid)
 
-        @partial(jax.jit)
+        @jax.jit
         def value_and_gradient(parameters: object, constants: Constants, known: Array, targets: Array) -> object:
             def of_parameters(parameters: Mapping[str, Mapping[str, Array]]) -> tuple[Array, dict[str, Array]]:
                 return loss(constants._replace(parameters=parameters), state, known, targets)
