@@ -17,6 +17,7 @@ from graphcast_batch.inputs.archive import Archive, SyntheticArchive
 from graphcast_batch.inputs.checks import check_inputs
 from graphcast_batch.inputs.datasets import DatasetFiles
 from graphcast_batch.inputs.sources import open_source
+from graphcast_batch.inputs.states import findings
 from graphcast_batch.inputs.statistics import Statistics, compute_statistics, read_statistics, write_statistics
 from graphcast_batch.model.channels import Channels
 from graphcast_batch.model.checkpoint import Checkpoint
@@ -27,6 +28,7 @@ from graphcast_batch.outputs.store import Store
 from graphcast_batch.pipeline import Bench
 from graphcast_batch.plan import Case, Plan, plan_cases, plan_layout, plan_times
 
+Precision = Literal["float32", "bfloat16"]
 AnySource = Archive | DatasetFiles | SyntheticArchive
 _STATISTICS: Final = "statistics"
 _VERSIONS: Final = ("graphcast-batch", "jax", "dm-haiku", "numpy", "xarray", "zarr")
@@ -70,7 +72,7 @@ def assemble(config: RunConfig) -> Run:
     return Run(config, source, weights.checkpoint(channels), channels, statistics, Plan(cases, layout, aside))
 
 
-def lay_out(run: Run, precision: Literal["float32", "bfloat16"]) -> Store:
+def lay_out(run: Run, precision: Precision) -> Store:
     """Makes the run's store, or takes up the one that is there; its statistics are kept in it.
 
     Raises:
@@ -89,6 +91,26 @@ def lay_out(run: Run, precision: Literal["float32", "bfloat16"]) -> Store:
     if not (store.path / _STATISTICS).exists():
         write_statistics(statistics, store.path / _STATISTICS)
     return store
+
+
+def kept_store(run: Run) -> Store | None:
+    """The store that is there already, if it may be taken up.
+
+    Raises:
+        StoreMismatchError: it was made by something else, as far as can be told without a device or its statistics.
+    """
+    if not Store.exists(run.config.store):
+        return None
+    store = Store.open(run.config.store)
+    store.refuse_other(run.plan.layout, _identity(run, run.statistics, run.config.model.precision))
+    return store
+
+
+def resolved_precision(precision: Literal["auto", "float32", "bfloat16"], *, accelerated: bool) -> Precision:
+    """The precision that ``auto`` stands for: bfloat16, the published one, on an accelerator; float32 on CPU."""
+    if precision != "auto":
+        return precision
+    return "bfloat16" if accelerated else "float32"
 
 
 def statistics_of(config: RunConfig, times: Times | None) -> Statistics:
@@ -125,7 +147,7 @@ def computed_statistics(source: AnySource, task: Task, times: Times | None = Non
     return compute_statistics(source, task, forcing, wanted)
 
 
-def worker_bench(config: RunConfig, source: AnySource, precision: Literal["float32", "bfloat16"], name: str) -> Bench:
+def worker_bench(config: RunConfig, source: AnySource, precision: Precision, name: str) -> Bench:
     """What a worker needs for any Case of a run whose store is laid out.
 
     Args:
@@ -177,20 +199,31 @@ def _cases(config: RunConfig, source: AnySource, task: Task) -> tuple[tuple[Case
     if isinstance(source, DatasetFiles):
         return source.cases(config.steps, task)
     assert config.times is not None
-    return plan_cases(plan_times(config.times), config.steps, source.times, task.input_frames)
+    cases, aside = plan_cases(plan_times(config.times), config.steps, source.times, task.input_frames)
+    problems = {case: findings(source, case, task) for case in cases} if findings(source, cases[0], task) else {}
+    able = tuple(case for case in cases if not problems.get(case))
+    if not able:
+        raise InputError(f"{source.origin} cannot start any of {len(cases)} Cases: {'; '.join(problems[cases[0]])}")
+    unable = tuple((case.key, "; ".join(found)) for case, found in problems.items() if found)
+    return able, aside + unable
 
 
-def _identity(run: Run, statistics: Statistics, precision: str) -> Mapping[str, JsonValue]:
-    """What makes two forecasts from one state the same."""
-    constants = normalisation(run.channels, statistics.by_kind)
+def _identity(
+    run: Run, statistics: Statistics | None, precision: Literal["auto", "float32", "bfloat16"]
+) -> Mapping[str, JsonValue]:
+    """What makes two forecasts from one state the same, as far as it is known."""
     inputs = run.config.inputs
-    return {
+    known: dict[str, JsonValue] = {
         "weights": run.checkpoint.sha256,
-        "statistics": hashlib.sha256(b"".join(part.tobytes() for part in constants)).hexdigest(),
-        "precision": precision,
         # More dataset files may join a store, under whatever pattern; another archive may not.
         "inputs": inputs.kind if isinstance(inputs, DatasetInputs) else inputs.model_dump(mode="json"),
     }
+    if precision != "auto":
+        known["precision"] = precision
+    if statistics:
+        constants = normalisation(run.channels, statistics.by_kind)
+        known["statistics"] = hashlib.sha256(b"".join(part.tobytes() for part in constants)).hexdigest()
+    return known
 
 
 def _provenance(run: Run, precision: str) -> Mapping[str, JsonValue]:

@@ -9,10 +9,13 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from graphcast_batch.errors import ConfigError, FigureError, GraphcastBatchError
+from graphcast_batch.errors import ConfigError, FigureError, GraphcastBatchError, StoreError, TaskError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from graphcast_batch.assembly import Run
+    from graphcast_batch.cluster.drain import Drain
     from graphcast_batch.cluster.driver import Outcome
     from graphcast_batch.plan import Case
 
@@ -37,16 +40,18 @@ Precision = Literal["auto", "float32", "bfloat16"]
 class Exit:
     """Exit codes."""
 
-    COULD_NOT_RUN, USAGE, SOME_FAILED, WORK_LEFT = 1, 2, 3, 75
+    COULD_NOT_RUN, USAGE, SOME_FAILED, WORK_LEFT, INTERRUPTED = 1, 2, 3, 75, 130
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command; errors of ours are told in a few lines, without a traceback."""
     try:
         app(arguments)
-    except ConfigError as error:
+    except (ConfigError, FigureError, TaskError) as error:
         _tell(error)
         sys.exit(Exit.USAGE)
+    except KeyboardInterrupt:
+        sys.exit(Exit.INTERRUPTED)
     except GraphcastBatchError as error:
         _tell(error)
         sys.exit(Exit.COULD_NOT_RUN)
@@ -59,43 +64,44 @@ def run(config: ConfigPath, address: Address = None) -> None:
     Run it again after an interruption: only what is missing is made. Exit codes: 0 all whole, 1 could not run,
     2 wrong usage or config, 3 some Cases failed or were set aside, 75 stopped with work left.
     """
-    from graphcast_batch.assembly import assemble
+    from graphcast_batch.assembly import assemble, kept_store
     from graphcast_batch.cluster import driver
+    from graphcast_batch.cluster.drain import Drain
     from graphcast_batch.config import load_config
     from graphcast_batch.figures.stored import check_figures, undrawn
     from graphcast_batch.terminal import Watcher, show_set_aside
 
-    assembled = assemble(load_config(config))
-    wanted, plan = assembled.config.figures, assembled.plan
-    names = check_figures(wanted, plan.layout) if wanted else []
-    show_set_aside(_console, plan)
-    with driver.connected(address):
-        with Watcher(_console) as watcher:
-            outcome = driver.run(assembled, watcher)
-        whole = [case for case in plan.cases if outcome.store.ledger.record(case.key, case.steps)]
-        drawn = _draw(assembled, undrawn(outcome.store, whole, names)) if wanted else 0
-    _summarise(outcome, drawn)
-    if outcome.failed or plan.set_aside:
-        raise typer.Exit(Exit.SOME_FAILED)
-    if outcome.left:
+    with Drain() as drain:
+        assembled = assemble(load_config(config))
+        wanted, plan = assembled.config.figures, assembled.plan
+        names = check_figures(wanted, plan.layout) if wanted else []
+        kept_store(assembled)
+        show_set_aside(_console, plan)
+        with driver.connected(address, drain):
+            with Watcher(_console) as watcher:
+                outcome = driver.run(assembled, watcher, drain)
+            undrawable = _draw(assembled, undrawn(outcome.store, outcome.whole, names), drain)
+    _summarise(outcome)
+    if outcome.left or (drain.asked and undrawn(outcome.store, outcome.whole, names)):
         raise typer.Exit(Exit.WORK_LEFT)
+    if outcome.failed or plan.set_aside or undrawable:
+        raise typer.Exit(Exit.SOME_FAILED)
 
 
 @app.command()
 def plan(config: ConfigPath) -> None:
     """Shows what a run of CONFIG would do; starts nothing."""
-    from graphcast_batch.assembly import assemble
+    from graphcast_batch.assembly import assemble, kept_store
     from graphcast_batch.config import load_config
     from graphcast_batch.figures.stored import check_figures
-    from graphcast_batch.outputs.store import Store
     from graphcast_batch.plan import worker_bytes
     from graphcast_batch.terminal import show_plan
 
     assembled = assemble(load_config(config))
     if assembled.config.figures:
         check_figures(assembled.config.figures, assembled.plan.layout)
-    path = assembled.config.store
-    states = Store.open(path).ledger.states(assembled.plan.cases) if path.exists() else {}
+    store = kept_store(assembled)
+    states = store.ledger.states(assembled.plan.cases) if store else {}
     shape = assembled.checkpoint.architecture
     sizes = {
         name: worker_bytes(shape, assembled.plan.layout, assembled.channels.inputs, size)
@@ -128,7 +134,12 @@ def retry_failed(
     from graphcast_batch.outputs.store import Store
 
     freed = Store.open(store).ledger.free_failed(keys or None)
-    _console.print(f"{len(freed)} Cases freed" + (f": {' '.join(freed)}" if freed else ""), highlight=False)
+    unknown = sorted(set(keys or ()) - set(freed))
+    if unknown:
+        raise StoreError(f"{store} has no failed Case {', '.join(unknown)}; see graphcast-batch status {store}")
+    _console.print(
+        f"{len(freed)} Cases freed" + (f": {' '.join(freed)}" if freed else ""), highlight=False, soft_wrap=True
+    )
 
 
 @app.command()
@@ -139,21 +150,24 @@ def figures(
     """Draws the figures of every whole Case anew."""
     from graphcast_batch.assembly import assemble
     from graphcast_batch.cluster import driver
+    from graphcast_batch.cluster.drain import Drain
     from graphcast_batch.config import load_config
     from graphcast_batch.figures.stored import check_figures
     from graphcast_batch.outputs.store import Store
 
     in_store = place.is_dir()
     config = load_config(place / "run.yaml" if in_store else place)
-    assembled = assemble(config.model_copy(update={"store": place}) if in_store else config)
+    assembled = assemble(config.model_copy(update={"store": place.resolve()}) if in_store else config)
     if assembled.config.figures is None:
         raise FigureError(f"{place} says nothing of figures; add a section figures to the config")
     check_figures(assembled.config.figures, assembled.plan.layout)
-    store = Store.open(assembled.config.store)
-    whole = [case for case in assembled.plan.cases if store.ledger.record(case.key, case.steps)]
-    with driver.connected(address):
-        drawn = _draw(assembled, whole)
-    _console.print(f"{drawn} figures of {len(whole)} Cases in {store.path / 'figures'}", highlight=False)
+    whole = Store.open(assembled.config.store).ledger.whole(assembled.plan.cases)
+    with Drain() as drain, driver.connected(address, drain):
+        undrawable = _draw(assembled, whole, drain)
+    if drain.asked:
+        raise typer.Exit(Exit.WORK_LEFT)
+    if undrawable:
+        raise typer.Exit(Exit.SOME_FAILED)
 
 
 @app.command()
@@ -211,27 +225,35 @@ def infer(
         print(json.dumps(result.loss, indent=2))
 
 
-def _draw(assembled: "Run", cases: "list[Case]") -> int:
-    """Draws figures over the cluster; a Case whose figures fail is told, and the others go on."""
+def _draw(assembled: "Run", cases: "Sequence[Case]", drain: "Drain") -> int:
+    """Draws figures over the cluster; returns of how many Cases it could not, which are told, while others go on."""
     from graphcast_batch.cluster import driver
     from graphcast_batch.figures.stored import draw_stored
 
-    store, wanted, source = assembled.config.store.resolve(), assembled.config.figures, assembled.source
-    drawn = 0
-    results = driver.each(draw_stored, [(store, case, wanted, source) for case in cases])
-    for case, result in zip(cases, results, strict=True):
+    if not cases or drain.asked:
+        return 0
+    store, wanted, source = assembled.config.store, assembled.config.figures, assembled.source
+    _console.print(f"drawing the figures of {len(cases)} Cases", highlight=False)
+    drawn = undrawable = 0
+    results = driver.each(draw_stored, [(store, case, wanted, source) for case in cases], drain)
+    for case, result in zip(cases, results, strict=False):
         if isinstance(result, BaseException):
+            undrawable += 1
             _errors.print(Text(f"the figures of {case.key} were not drawn: {result}", "red"), soft_wrap=True)
         else:
             drawn += result
-    return drawn
+    _console.print(f"{drawn} figures in {store / 'figures'}", highlight=False, soft_wrap=True)
+    return undrawable
 
 
-def _summarise(outcome: "Outcome", drawn: int) -> None:
+def _summarise(outcome: "Outcome") -> None:
+    from graphcast_batch.terminal import show_failures
+
+    show_failures(_console, outcome.failed)
     _console.print(
-        f"{outcome.whole} of {outcome.total} Cases whole, {len(outcome.made)} of them now, "
+        f"{len(outcome.whole)} of {outcome.total} Cases whole, {len(outcome.made)} of them now, "
         f"{len(outcome.failed)} failed, {outcome.left} left; "
-        f"{outcome.seconds:.0f} s, {outcome.steps_per_second:.1f} steps/s; {drawn} figures\n"
+        f"{outcome.seconds:.0f} s, {outcome.steps_per_second:.1f} steps/s\n"
         f"store: {outcome.store.path}",
         highlight=False,
         soft_wrap=True,

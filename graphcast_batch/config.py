@@ -1,6 +1,7 @@
 """A YAML file becomes a frozen RunConfig, or an error that names the key and what it should have been."""
 
 import difflib
+import os
 import types
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
@@ -8,7 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+    model_validator,
+)
 
 from graphcast_batch.errors import ConfigError
 from graphcast_batch.variables import LEVELS_13, LEVELS_37, VARIABLES
@@ -18,6 +28,9 @@ Parsed = TypeVar("Parsed", bound=BaseModel)
 STEP_HOURS: Final = 6
 """GraphCast's time step (Lam et al. 2023)."""
 
+_FIRST_YEAR, _LAST_YEAR = 1678, 2261
+"""Whole years that fit into 64 bits of nanoseconds around 1970, which valid times are kept in."""
+
 
 def _read_time(value: object) -> object:
     if isinstance(value, str):
@@ -25,15 +38,37 @@ def _read_time(value: object) -> object:
     elif isinstance(value, date) and not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day, tzinfo=UTC)
     if isinstance(value, datetime):
+        if not _FIRST_YEAR <= value.year <= _LAST_YEAR:
+            raise ValueError(
+                f"an initial time must be in the years {_FIRST_YEAR} to {_LAST_YEAR}, but is {value.isoformat()}"
+            )
         value = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
         if value.minute or value.second or value.microsecond:
             raise ValueError("an initial time must be a whole hour")
     return value
 
 
+def _absolute(path: str) -> str:
+    """A path or glob as it holds in any working directory; an address such as ``s3://bucket/store.zarr`` stays."""
+    return path if "://" in path else os.path.join(os.getcwd(), os.path.expanduser(path))
+
+
+def _absolute_file(path: Path) -> Path:
+    return Path(_absolute(str(path)))
+
+
+def _refuse_address(value: object) -> object:
+    if isinstance(value, str) and "://" in value:
+        raise ValueError(f"stores on object stores are not supported yet; give a folder, not {value}")
+    return value
+
+
 Time = Annotated[datetime, BeforeValidator(_read_time)]
 """A whole hour, UTC, naive."""
-File = Annotated[Path, Strict(False)]
+File = Annotated[Path, Strict(False), AfterValidator(_absolute_file)]
+"""Absolute; in a config relative to the working directory, where ~ stands for the home folder."""
+Pattern = Annotated[str, AfterValidator(_absolute)]
+"""The same of a path that may be a glob, or an address."""
 Names = Annotated[tuple[str, ...], Strict(False)]
 Levels = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Strict(False)]
 
@@ -160,14 +195,14 @@ class DatasetInputs(_Frozen):
     """GraphCast dataset files: a glob, one Case each."""
 
     kind: Literal["datasets"]
-    path: str
+    path: Pattern
 
 
 class ArchiveInputs(_Frozen):
     """One continuous netCDF or zarr archive."""
 
     kind: Literal["archive"]
-    path: str
+    path: Pattern
 
 
 class Times(_Frozen):
@@ -216,7 +251,7 @@ class Figures(_Frozen):
 class RunConfig(_Frozen):
     """All that a run is made of."""
 
-    store: File
+    store: Annotated[File, BeforeValidator(_refuse_address)]
     inputs: Annotated[SyntheticInputs | DatasetInputs | ArchiveInputs, Field(discriminator="kind")]
     times: Times | None = None
     steps: Annotated[int, Field(gt=0)]
@@ -252,7 +287,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing or holds something else.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError as error:
         raise ConfigError(f"the config {path} does not exist; give the path of a YAML file") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
@@ -280,6 +315,22 @@ def parse_config(content: Mapping[str, Any], kind: type[Parsed], *, origin: str)
         raise ConfigError(f"the config {origin} does not fit:\n{findings}") from error
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that a mapping repeats, of which YAML's own loader silently takes the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:  # noqa: ANN401 - unknown to the stubs too
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if (key.tag, key.value) in seen:
+                raise yaml.YAMLError(
+                    f"each key must be there once, but {key.value} is there again on line {key.start_mark.line + 1}; "
+                    "remove one of them"
+                )
+            seen.add((key.tag, key.value))
+        return node
+
+
 def _finding(detail: Any, kind: type[BaseModel]) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
     location = _without_tags(kind, detail["loc"])
     path = ".".join(str(part) for part in location) or "the whole"
@@ -290,9 +341,20 @@ def _finding(detail: Any, kind: type[BaseModel]) -> str:  # noqa: ANN401 - pydan
         return f"{path}: unknown key; {hint}"
     if detail["type"] == "missing":
         return f"{path}: required, but missing"
-    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        return f"{path}.kind: {_wrong_kind(detail, kind)}"
+    message = detail["msg"].removeprefix("Value error, ").replace("a valid tuple", "a valid list")
     shown = "" if isinstance(detail["input"], dict) else f", but is {detail['input']!r}"
     return f"{path}: {message}" if detail["type"] == "value_error" else f"{path}: {message}{shown}"
+
+
+def _wrong_kind(detail: Any, kind: type[BaseModel]) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    valid = sorted(tag for model in _models_at(kind, detail["loc"]) for tag in _tags(model))
+    if detail["type"] == "union_tag_not_found":
+        return f"required; one of {', '.join(valid)}"
+    found = detail["ctx"]["tag"]
+    near = difflib.get_close_matches(found, valid, n=1)
+    return f"one of {', '.join(valid)}, but is {found!r}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def _without_tags(kind: type[BaseModel], location: tuple[Any, ...]) -> list[Any]:

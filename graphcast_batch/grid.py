@@ -44,9 +44,15 @@ class Grid:
         """Spacing of the longitudes, degrees."""
         return 360.0 / self.longitude.size
 
+    @property
+    def latitude_step(self) -> float:
+        """Spacing of the latitudes, degrees."""
+        return float(self.latitude[-1] - self.latitude[0]) / (self.latitude.size - 1)
+
     def fits(self, resolution: float) -> bool:
         """Whether weights trained for a resolution, in degrees, may be used here; 0 stands for any."""
-        return not resolution or abs(self.resolution - resolution) <= _TOLERANCE
+        steps = (self.latitude_step, self.resolution)
+        return not resolution or all(abs(step - resolution) <= _TOLERANCE for step in steps)
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -60,7 +66,9 @@ class Grid:
 
     def __str__(self) -> str:
         rows, columns = self.shape
-        return f"{rows} x {columns} ({self.resolution:g}°)"
+        even = abs(self.latitude_step - self.resolution) <= _TOLERANCE
+        steps = f"{self.resolution:g}°" if even else f"{self.latitude_step:g}° x {self.resolution:g}°"
+        return f"{rows} x {columns} ({steps})"
 
 
 def cell_area(latitude: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -106,6 +114,11 @@ def _check_latitude(latitude: NDArray[np.float32]) -> None:
     if edge > steps[0]:
         raise GridError(
             f"latitude must reach both poles to within one step ({steps[0]:g}°), but is {_sample(latitude)}"
+        )
+    if abs(latitude[0] + latitude[-1]) > _TOLERANCE:
+        raise GridError(
+            f"latitude must be symmetric about the equator, but is {_sample(latitude)}; "
+            "add the rows that are missing, or regrid the data"
         )
 
 

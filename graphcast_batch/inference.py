@@ -1,6 +1,6 @@
 """One dataset file becomes one forecast in memory: what the one-file inference script did."""
 
-import glob
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -8,13 +8,14 @@ from typing import Final, Literal
 import numpy as np
 import xarray as xr
 
-from graphcast_batch.assembly import computed_statistics
+from graphcast_batch.assembly import computed_statistics, resolved_precision
 from graphcast_batch.config import TASKS, Architecture, CheckpointWeights, RandomWeights, parse_config, read_mapping
-from graphcast_batch.errors import FigureError, InputError, StatisticsError
+from graphcast_batch.errors import FigureError, InputError, InputNotFoundError, StatisticsError, StoreError
 from graphcast_batch.inputs.checks import check_inputs
 from graphcast_batch.inputs.datasets import DatasetFiles
 from graphcast_batch.inputs.statistics import Statistics, read_statistics
-from graphcast_batch.model.forecaster import Forecaster
+from graphcast_batch.model.channels import Channels
+from graphcast_batch.model.forecaster import Forecaster, backend
 from graphcast_batch.model.weights import Weights
 from graphcast_batch.plan import Case
 from graphcast_batch.variables import attributes
@@ -51,8 +52,11 @@ def infer(
     statistics: Path | None,
     precision: Literal["auto", "float32", "bfloat16"],
     with_loss: bool,
+    variable: str,
+    level: int,
+    save: Path | None,
 ) -> Inference:
-    """Makes the forecast that a dataset file starts.
+    """Makes the forecast that a dataset file starts, once all that is wanted of it is known to be possible.
 
     Args:
         dataset: a GraphCast dataset file.
@@ -62,53 +66,73 @@ def infer(
         statistics: folder of the normalisation files.
         precision: of the network.
         with_loss: whether to compute the loss, which needs targets.
+        variable: that will be taken from the forecast.
+        level: at which it will be taken, hPa, if it is on levels.
+        save: file that the predictions will be written to.
 
     Raises:
+        FigureError: the variable or level is not predicted.
+        StoreError: the predictions cannot be saved there.
         GraphcastBatchError: something is missing, or does not fit.
     """
-    source = DatasetFiles(glob.escape(str(dataset)))
+    _check_place(save)
+    source = _opened(dataset)
     weights = Weights(_weights(mode, pretrained, source))
-    task = weights.task
+    task, channels = weights.task, weights.channels(source.dims)
+    _check_wanted(channels, variable, level)
     held = max(1, source.times.size - task.input_frames)
     (case,), _ = source.cases(steps or held, task)
     inputs = source.read(case, task)
     check_inputs(inputs, task, source.grid, weights.architecture.resolution)
-    constants, statistics_from = _statistics(mode, statistics, pretrained, dataset, source, weights)
-    channels = weights.channels(source.dims)
-    forecaster = Forecaster(
-        weights.checkpoint(channels), constants.by_kind, source.grid, channels, precision, steps_per_call=1
-    )
     truth = source.truth(case, task.target_variables, task.pressure_levels)
+    known = _complete(truth, task.target_variables) if with_loss else None
+    constants, statistics_from = _statistics(mode, statistics, pretrained, dataset, source, weights)
+    computed_in = resolved_precision(precision, accelerated=backend() != "cpu")
+    forecaster = Forecaster(
+        weights.checkpoint(channels), constants.by_kind, source.grid, channels, computed_in, steps_per_call=1
+    )
     calls = [
         {name: np.asarray(values) for name, values in frames.items()}
         for frames in forecaster.forecast(inputs.frames, inputs.forcings, case.steps)
     ]
-    loss = (
-        forecaster.loss(inputs.frames, inputs.forcings, _complete(truth, task.target_variables)) if with_loss else None
-    )
+    loss = forecaster.loss(inputs.frames, inputs.forcings, known) if known is not None else None
     return Inference(_named(calls, case, inputs.frames), truth, statistics_from, loss)
 
 
 def one_field(result: Inference, name: str, level: int) -> tuple[xr.DataArray, xr.DataArray | None, int | None]:
-    """One variable of a forecast, at one level if it is on levels.
+    """One variable of a forecast, at one level if it is on levels; those that `infer` was told.
 
     Returns:
         (prediction_timedelta, latitude, longitude) of the forecast, the same of the truth, and the level.
-
-    Raises:
-        FigureError: the forecast has no such variable or level.
     """
-    if name not in result.predictions:
-        raise FigureError(
-            f"the variable {name} is not predicted; take one of {', '.join(map(str, result.predictions))}"
-        )
     field = result.predictions[name]
     truth = result.truth[name] if result.truth is not None and name in result.truth else None
     if "level" not in field.dims:
         return field, truth, None
-    if level not in field["level"]:
-        raise FigureError(f"{name} is not predicted at {level} hPa; take one of {field['level'].values.tolist()}")
     return field.sel(level=level), None if truth is None else truth.sel(level=level), level
+
+
+def _check_place(save: Path | None) -> None:
+    if save is None:
+        return
+    if not save.parent.is_dir():
+        raise StoreError(f"{save} must lie in a folder, but {save.parent} is none; make the folder first")
+    if save.is_dir():
+        raise StoreError(f"{save} must be the path of a file, but is a folder; name a file in it")
+
+
+def _opened(dataset: Path) -> DatasetFiles:
+    path = os.path.expanduser(dataset)
+    if not os.path.isfile(path):
+        raise InputNotFoundError(f"the dataset {dataset} is not a file; give the path of a GraphCast dataset file")
+    return DatasetFiles(path)
+
+
+def _check_wanted(channels: Channels, name: str, level: int) -> None:
+    if name not in channels.targets:
+        raise FigureError(f"the variable {name} is not predicted; take one of {', '.join(sorted(channels.targets))}")
+    if name in channels.on_levels and level not in channels.levels:
+        raise FigureError(f"{name} is not predicted at {level} hPa; take one of {list(channels.levels)}")
 
 
 def _weights(mode: Mode, pretrained: Path | None, source: DatasetFiles) -> RandomWeights | CheckpointWeights:

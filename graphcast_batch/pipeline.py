@@ -136,8 +136,9 @@ def _writing(
             raise failures[0]
         waiting.put(frames)
 
+    blocks = _Blocks(attempt, case, store, watch)
+
     def write() -> None:
-        blocks = _Blocks(attempt, case, store, watch)
         while (frames := waiting.get()) is not None:
             if failures:
                 continue  # the rollout is told at its next put; until then nothing may block it

@@ -11,7 +11,7 @@ import numpy as np
 from graphcast_batch.config import STEP_HOURS, Architecture, Task, Times
 from graphcast_batch.errors import ConfigError, TaskError
 from graphcast_batch.grid import Grid
-from graphcast_batch.variables import VARIABLES
+from graphcast_batch.variables import DIMS, VARIABLES
 
 _BLOCK_BYTES = 2**28
 """A worker holds a few blocks of frames at a time; a quarter GiB each keeps a 0.25° forecast off the memory limit."""
@@ -168,7 +168,7 @@ def plan_layout(task: Task, grid: Grid, steps: int, dims: Mapping[str, Collectio
         dims: dimensions of the variables that the inputs hold.
 
     Raises:
-        TaskError: a target is neither known nor held by the inputs, so that its dimensions are unknown.
+        TaskError: the dimensions of a target are unknown or not ours.
     """
     on_levels = tuple((name, is_on_levels(name, dims)) for name in sorted(task.target_variables))
     levels = task.pressure_levels if any(levelled for _, levelled in on_levels) else ()
@@ -179,9 +179,10 @@ def is_on_levels(name: str, dims: Mapping[str, Collection[str]]) -> bool:
     """Whether a variable has a level dimension: as the data say, else as the table of variables says.
 
     Raises:
-        TaskError: neither knows the variable.
+        TaskError: neither knows the variable, or the data have it along a dimension that is not ours.
     """
     if name in dims:
+        _check_dims(name, dims[name])
         return "level" in dims[name]
     if name in VARIABLES:
         return VARIABLES[name].kind == "level"
@@ -189,6 +190,16 @@ def is_on_levels(name: str, dims: Mapping[str, Collection[str]]) -> bool:
         f"the variable {name} is neither in the inputs nor among those this program knows, so whether it is on "
         "pressure levels is unknown; add it to the inputs"
     )
+
+
+def _check_dims(name: str, found: Collection[str]) -> None:
+    foreign = [dim for dim in found if dim not in DIMS]
+    if not foreign:
+        return
+    lacks_level = name in VARIABLES and VARIABLES[name].kind == "level" and "level" not in found
+    expected = "the dimension level" if lacks_level else f"dimensions among {', '.join(DIMS)}"
+    remedy = "rename it" if lacks_level else f"select one place along {', '.join(foreign)}, or rename it"
+    raise TaskError(f"{name} must have {expected}, but has {', '.join(found)}; {remedy}")
 
 
 def mesh_counts(size: int) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -41,9 +41,9 @@ class Watcher:
         self._bar.stop()
 
     def started(self, workers: int, device: str, total: int, whole: int) -> None:
-        """Workers are ready."""
+        """Workers are starting."""
         self._total, self._done = total, whole
-        self._console.print(f"{total} Cases, {whole} whole already; {workers} workers on {device}", highlight=False)
+        self._say(f"{total} Cases, {total - whole} to make; {workers} workers on {device} are starting")
         self._task = self._bar.add_task("forecasts", total=total, completed=whole, failed=0, speed=0.0)
 
     def finished(self, record: Record) -> None:
@@ -51,22 +51,22 @@ class Watcher:
         self._done += 1
         self._steps += record.steps
         stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in record.seconds.items())
-        self._line(f"{record.key} whole ({self._done + self._failed}/{self._total}; {stages}; {record.worker})")
+        if not self._console.is_terminal:
+            self._say(f"{record.key} whole ({self._done + self._failed}/{self._total}; {stages}; {record.worker})")
         self._update()
 
     def retried(self, case: Case, error: BaseException) -> None:
         """A Case failed and will be tried again."""
-        self._console.print(Text(f"{case.key} failed and will be tried again: {error}", "yellow"))
+        self._say(Text(f"{case.key} failed and will be tried again: {error}", "yellow"))
 
     def failed(self, failure: Failure) -> None:
         """A Case is set aside."""
         self._failed += 1
-        self._console.print(Text(f"{failure.key} failed: {failure.error}: {failure.message}", "red"))
+        self._say(Text(f"{failure.key} failed: {failure.error}: {failure.message}", "red"))
         self._update()
 
-    def _line(self, text: str) -> None:
-        if not self._console.is_terminal:
-            self._console.print(text, highlight=False, soft_wrap=True)
+    def _say(self, text: str | Text) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True)
 
     def _update(self) -> None:
         if self._task is None:
@@ -117,15 +117,19 @@ def show_states(console: Console, states: Mapping[str, State], failures: list[Fa
         keys = [key for key, found in states.items() if found is state]
         if keys:
             rest = f" and {len(keys) - _MOST_SHOWN} more" if len(keys) > _MOST_SHOWN else ""
-            console.print(f"{state.value}: {' '.join(keys[:_MOST_SHOWN])}{rest}", highlight=False)
-    for failure in failures:
-        show_failure(console, failure)
+            console.print(f"{state.value}: {' '.join(keys[:_MOST_SHOWN])}{rest}", highlight=False, soft_wrap=True)
+    show_failures(console, failures)
 
 
-def show_failure(console: Console, failure: Failure) -> None:
-    """Prints why a Case is set aside."""
-    text = f"{failure.key} failed after {failure.attempts} attempts on {failure.host}: {failure.error}: "
-    console.print(Text(text + failure.message, "red"), soft_wrap=True)
+def show_failures(console: Console, failures: Sequence[Failure]) -> None:
+    """Prints why Cases are set aside, and what can be done."""
+    for failure in failures[:_MOST_SHOWN]:
+        text = f"{failure.key} failed after {failure.attempts} attempts on {failure.host}: {failure.error}: "
+        console.print(Text(text + failure.message, "red"), soft_wrap=True)
+    if len(failures) > _MOST_SHOWN:
+        console.print(f"... and {len(failures) - _MOST_SHOWN} more failed")
+    if failures:
+        console.print("once the cause is mended, free them with: graphcast-batch retry-failed STORE", highlight=False)
 
 
 def _size(count: int) -> str:

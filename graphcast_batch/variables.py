@@ -7,6 +7,9 @@ the CF standard name table (version 85). A task may use other names: they are ta
 from dataclasses import dataclass
 from typing import Final, Literal
 
+DIMS: Final = ("time", "level", "latitude", "longitude")
+"""All dimensions that a variable of the inputs may have, in the order in which it is read."""
+
 Kind = Literal["surface", "level", "static", "forcing"]
 
 

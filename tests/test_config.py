@@ -6,7 +6,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphcast_batch.config import TASKS, RunConfig, Task, Times, dump_config, load_config, parse_config
+from graphcast_batch.config import TASKS, RunConfig, Task, Times, dump_config, load_config, parse_config, read_mapping
 from graphcast_batch.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -61,7 +61,14 @@ def test_every_finding_is_told_at_once():
         ({"steps": 8.5}, r"steps: Input should be a valid integer"),
         ({"times": None}, r"times is required with inputs\.kind: synthetic"),
         ({"inputs": {"kind": "datasets", "path": "x"}}, r"times must be left out with inputs\.kind: datasets"),
-        ({"inputs": {"kind": "tape", "path": "x"}}, r"inputs: .*'tape'"),
+        (
+            {"inputs": {"kind": "tape", "path": "x"}},
+            r"inputs\.kind: one of archive, datasets, synthetic, but is 'tape'$",
+        ),
+        ({"inputs": {"kind": "dataset", "path": "x"}}, r"inputs\.kind: .*, but is 'dataset'; did you mean datasets\?"),
+        ({"inputs": {"path": "x"}}, r"inputs\.kind: required; one of archive, datasets, synthetic"),
+        ({"inputs": {"kind": None}}, r"inputs\.kind: one of archive, datasets, synthetic, but is 'None'"),
+        ({"model": {"weights": {}}}, r"model\.weights\.kind: required; one of checkpoint, random"),
         ({"times": {"first": "2020-01-01"}}, r"times: give list, or all of first, last and every_hours"),
         ({"times": {"list": []}}, r"times: list must hold at least one time"),
         ({"times": {"list": ["2020-01-01", "2020-01-01T00"]}}, r"times: list must hold each time once"),
@@ -71,7 +78,12 @@ def test_every_finding_is_told_at_once():
         ),
         ({"times": {"list": ["2020-01-01T00:30"]}}, r"times\.list\.0: an initial time must be a whole hour"),
         ({"times": {"list": ["soon"]}}, r"times\.list\.0: Invalid isoformat string: 'soon'"),
+        ({"times": {"list": ["1677-12-31"]}}, r"must be in the years 1678 to 2261, but is 1677-12-31T00:00:00"),
+        ({"times": {"list": ["2262-01-01"]}}, r"must be in the years 1678 to 2261, but is 2262-01-01T00:00:00"),
+        ({"times": {"list": ["0001-01-01T00:00+05:00"]}}, r"must be in the years 1678 to 2261, but is 0001-01-01"),
         ({"figures": {"variables": []}}, r"figures\.variables: .*at least 1"),
+        ({"figures": {"variables": "x"}}, r"figures\.variables: Input should be a valid list, but is 'x'"),
+        ({"store": "s3://bucket/run"}, r"store: stores on object stores are not supported yet; give a folder"),
     ],
 )
 def test_a_wrong_value_is_named_by_its_path(changes, message):
@@ -91,6 +103,52 @@ def test_a_missing_file_a_list_and_broken_yaml_are_told_apart(tmp_path):
         (tmp_path / name).write_text(content)
         with pytest.raises(ConfigError, match=f"{name}.*{message}"):
             load_config(tmp_path / name)
+
+
+def test_paths_hold_in_any_working_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.chdir(tmp_path)
+    weights = {"kind": "checkpoint", "path": "~/checkpoint.npz"}
+
+    config = parsed(store="run", model={"weights": weights, "statistics": "/stats"})
+
+    assert config.store == tmp_path / "run"
+    assert config.model.weights.path == Path("/home/someone/checkpoint.npz")
+    assert config.model.statistics == Path("/stats")
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("data/*.nc", "{here}/data/*.nc"),
+        ("~/era5.zarr", "/home/someone/era5.zarr"),
+        ("/data/[ab].nc", "/data/[ab].nc"),
+        ("s3://bucket/era5.zarr", "s3://bucket/era5.zarr"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["archive", "datasets"])
+def test_paths_of_inputs_hold_too_and_addresses_stay(tmp_path, monkeypatch, kind, path, expected):
+    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.chdir(tmp_path)
+
+    config = parsed(inputs={"kind": kind, "path": path}, times=GOOD["times"] if kind == "archive" else None)
+
+    assert config.inputs.path == expected.format(here=tmp_path)
+
+
+def test_a_repeated_key_is_named_with_its_line(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("steps: 4\nmodel:\n  precision: auto\n  precision: float32\n")
+
+    with pytest.raises(ConfigError, match=r"twice\.yaml.* but precision is there again on line 4; remove one"):
+        load_config(path)
+
+
+def test_a_key_may_be_in_two_mappings_and_overrule_a_merged_one(tmp_path):
+    path = tmp_path / "merged.yaml"
+    path.write_text("deep: {a: &a {<<: &b {x: 1}, x: 2}}\nagain: {<<: *a, x: 3}\n")
+
+    assert read_mapping(path) == {"deep": {"a": {"x": 2}}, "again": {"x": 3}}
 
 
 def test_times_may_be_written_as_dates_texts_or_with_a_zone():

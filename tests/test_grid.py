@@ -31,6 +31,26 @@ def test_a_grid_knows_its_size_and_resolution():
     assert grid.fits(0) and grid.fits(30) and not grid.fits(15)  # noqa: PT018 - one rule, three sides
 
 
+def test_rows_and_columns_of_different_steps_are_both_told_and_both_must_fit():
+    grid = Grid(np.linspace(-90, 90, 10, dtype=np.float32), np.arange(0, 360, 10, dtype=np.float32))
+
+    assert str(grid) == "10 x 36 (20° x 10°)"
+    assert not grid.fits(10)
+    assert not grid.fits(20)
+    assert grid.fits(0)
+
+
+@pytest.mark.parametrize("step", [0.25, 1.0, 5.625, 0.1])
+def test_rows_between_the_poles_are_a_grid_of_their_step(step):
+    rows = round(180 / step)
+    latitude = ((np.arange(rows) + 0.5) * step - 90).astype(np.float32)
+
+    grid = Grid(latitude, (np.arange(2 * rows) * step).astype(np.float32))
+
+    assert str(grid) == f"{rows} x {2 * rows} ({step:g}°)"
+    assert grid.fits(step)
+
+
 @pytest.mark.parametrize(
     ("latitude", "longitude", "message"),
     [
@@ -38,6 +58,7 @@ def test_a_grid_knows_its_size_and_resolution():
         (LATITUDE[:1], LONGITUDE, "latitude must be one dimension of 2 or more"),
         (np.float32([-90, 0, 80, 90]), LONGITUDE, "latitude must be uniformly spaced"),
         (LATITUDE[2:5], LONGITUDE, "latitude must reach both poles to within one step"),
+        (LATITUDE[:-1], LONGITUDE, r"latitude must be symmetric about the equator, but is -90, -60 \.\.\. 60"),
         (LATITUDE * 2, LONGITUDE, r"latitude must lie in -90\.\.90"),
         (np.float32([-90, np.nan, 90]), LONGITUDE, "latitude must ascend"),
         (LATITUDE, LONGITUDE - 180, r"longitude must lie in 0\.\.360"),

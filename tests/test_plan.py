@@ -2,11 +2,13 @@ from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphcast_batch.config import TASKS, Architecture, Times
-from graphcast_batch.errors import ConfigError
+from graphcast_batch.assembly import assemble
+from graphcast_batch.config import TASKS, Architecture, Times, load_config
+from graphcast_batch.errors import ConfigError, TaskError
 from graphcast_batch.grid import Grid
 from graphcast_batch.model.graphs import build_graphs
 from graphcast_batch.plan import (
@@ -89,6 +91,39 @@ def test_data_overrule_what_is_commonly_known_of_a_variable():
     assert is_on_levels("temperature", {})
     assert not is_on_levels("temperature", {"temperature": ("time", "latitude", "longitude")})
     assert is_on_levels("ozone", {"ozone": ("time", "level")})
+
+
+@pytest.mark.parametrize(
+    ("name", "dims", "message"),
+    [
+        (
+            "temperature",
+            ("time", "pressure_level", "latitude", "longitude"),
+            "temperature must have the dimension level, but has time, pressure_level, latitude, longitude; rename it",
+        ),
+        (
+            "2m_temperature",
+            ("time", "height", "latitude", "longitude"),
+            "2m_temperature must have dimensions among .*, but has time, height, .*; select one place along height",
+        ),
+        ("ozone", ("time", "level", "member"), "ozone must have dimensions among .*; select one place along member"),
+    ],
+)
+def test_a_variable_along_a_dimension_that_is_not_ours_is_refused(name, dims, message):
+    with pytest.raises(TaskError, match=message):
+        is_on_levels(name, {name: dims})
+
+
+def test_an_archive_whose_levels_have_another_name_is_refused_before_anything_is_run(small_config, tmp_path):
+    dims = ("time", "pressure_level", "latitude", "longitude")
+    times = np.arange("2020-01-01", "2020-01-03", 6, dtype="datetime64[h]").astype("datetime64[ns]")
+    coords = {"time": times, "pressure_level": [500], "latitude": COARSE.latitude, "longitude": COARSE.longitude}
+    fields = xr.Dataset({"temperature": (dims, np.zeros((8, 1, *COARSE.shape), np.float32))}, coords)
+    fields.to_netcdf(tmp_path / "archive.nc", engine="netcdf4")
+    config = load_config(small_config(inputs={"kind": "archive", "path": str(tmp_path / "archive.nc")}))
+
+    with pytest.raises(TaskError, match="temperature must have the dimension level, but has time, pressure_level"):
+        assemble(config)
 
 
 @pytest.mark.parametrize("size", range(4))

@@ -148,6 +148,42 @@ def test_sigterm_drains_and_exits_with_work_left(small_config, tmp_path):
     assert not list(tmp_path.glob("run/ledger/**/*.claim"))
 
 
+def test_a_drain_also_ends_the_drawing_and_leaves_the_rest_for_the_next_run(small_config, command, tmp_path):
+    config = small_config(
+        times=SMALL["times"] | {"last": "2020-01-03T18"},
+        figures={"variables": ["temperature", "geopotential"], "levels": [100, 200, 500, 850], "lead_hours": [6, 12]},
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "graphcast_batch", "run", config],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("run/figures/*/*.png")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.terminate()
+    out, err = process.communicate(timeout=120)
+
+    assert process.returncode == 75, out + err
+    assert "12 of 12 Cases whole" in out
+    drawn = len(list(tmp_path.glob("run/figures/*/*.png")))
+    assert 0 < drawn < 12 * 16
+    done = command("run", config)
+    assert done.returncode == 0
+    assert len(list(tmp_path.glob("run/figures/*/*.png"))) == 12 * 16
+
+
+def test_an_archive_that_lacks_a_variable_is_refused_before_anything_starts(small_config, command, tmp_path):
+    _archive(tmp_path / "archive.nc").drop_vars("2m_temperature").to_netcdf(tmp_path / "archive.nc")
+
+    for name in ("plan", "run"):
+        done = command(name, small_config(**_on(tmp_path / "archive.nc")))
+        assert done.returncode == 1
+        assert re.search(r"InputError: .*lacks the variables 2m_temperature", done.stderr)
+    assert not (tmp_path / "run").exists()
+
+
 def test_dataset_files_that_do_not_fit_the_checkpoint_are_set_aside_and_the_rest_has_deepminds_numbers(
     small_config, command, tmp_path
 ):
@@ -189,7 +225,8 @@ def test_a_case_with_broken_input_fails_alone_and_is_tried_again_once_it_is_mend
 
     assert done.returncode == 3
     assert "3 of 5 Cases whole, 3 of them now, 2 failed, 0 left" in done.stdout
-    assert len(re.findall(r"InputError: the inputs at .*", done.stdout)) == 2
+    told = re.findall(r"^(\S+) failed: InputError: the inputs at", done.stdout, re.MULTILINE)
+    assert sorted(told) == ["2020-01-02T00", "2020-01-02T06"]
     status = command("status", tmp_path / "run").stdout
     assert "3 whole, 0 running, 2 failed, 0 missing" in status
     assert re.search(r"2020-01-02T00 failed after 1 attempts.*temperature.*850", status, re.DOTALL)
@@ -197,7 +234,9 @@ def test_a_case_with_broken_input_fails_alone_and_is_tried_again_once_it_is_mend
     assert np.isnan(missing.values).all()
 
     archive.to_netcdf(tmp_path / "archive.nc")
-    assert "0 of them now, 2 failed" in command("run", config).stdout
+    again = command("run", config).stdout
+    assert "0 of them now, 2 failed" in again
+    assert re.search(r"2020-01-02T00 failed .*temperature.*850.*retry-failed STORE", again, re.DOTALL)
     assert "2 Cases freed: 2020-01-02T00 2020-01-02T06" in command("retry-failed", tmp_path / "run").stdout
     done = command("run", config)
     assert done.returncode == 0
@@ -288,8 +327,8 @@ def test_statistics_that_are_not_given_are_computed_from_the_inputs_and_kept(sma
     [
         ({"stpes": 3}, r"stpes: unknown key; did you mean steps\?", 2),
         ({"inputs": {"kind": "archive", "path": "nowhere.nc"}}, r"InputNotFoundError.*nowhere\.nc", 1),
-        ({"figures": {"variables": ["2m_temprature"]}}, r"FigureError.*2m_temprature", 1),
-        ({"figures": {"variables": ["temperature"], "levels": [501]}}, r"FigureError.*501", 1),
+        ({"figures": {"variables": ["2m_temprature"]}}, r"FigureError.*2m_temprature", 2),
+        ({"figures": {"variables": ["temperature"], "levels": [501]}}, r"FigureError.*501", 2),
         ({"workers": {"device": "gpu"}}, r"ClusterError.*Ray sees no GPU", 1),
         ({"model": SMALL["model"] | {"statistics": "nowhere"}}, r"StatisticsError.*nowhere", 1),
         (
@@ -316,7 +355,7 @@ def test_figures_can_be_drawn_anew_from_the_store_alone(small_config, command, t
 
     done = command("figures", tmp_path / "run")
 
-    assert "4 figures of 4 Cases" in done.stdout, done.stderr
+    assert "drawing the figures of 4 Cases\n4 figures in" in done.stdout, done.stderr
     assert len(list((tmp_path / "run").rglob("*.png"))) == 4
 
 

@@ -5,20 +5,18 @@ that Ray never restarts by itself, so that a death is charged to the Case that w
 """
 
 import logging
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any, Final, Literal, Protocol
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from graphcast_batch.assembly import Run, lay_out
+from graphcast_batch.assembly import Run, lay_out, resolved_precision
+from graphcast_batch.cluster.drain import Drain
 from graphcast_batch.cluster.worker import Worker
 from graphcast_batch.config import Workers
 from graphcast_batch.errors import ClusterError, InputError, TaskError
@@ -31,6 +29,8 @@ _IN_FLIGHT: Final = 2
 """Cases that a worker has at once: one reads or writes while the other has the device."""
 _LEASE_SECONDS: Final = 120.0
 _BEAT_SECONDS: Final = 10.0
+_LOOK_SECONDS: Final = 1.0
+"""How long a signal may wait to be seen."""
 _OBJECT_STORE_BYTES: Final = 2**29
 _NEVER_RETRIED: Final = (InputError, TaskError)
 """Errors that another try, on whatever worker, would meet again."""
@@ -42,7 +42,7 @@ class Progress(Protocol):
     """Who watches a run."""
 
     def started(self, workers: int, device: str, total: int, whole: int) -> None:
-        """Workers are ready; so many of the Cases were whole before."""
+        """Workers are starting, on cpu or gpu; so many of the Cases were whole before."""
 
     def finished(self, record: Record) -> None:
         """A Case is whole."""
@@ -61,8 +61,8 @@ class Outcome:
     Attributes:
         store: what it wrote into.
         total: Cases planned.
-        whole: of them, those that are whole now.
-        made: of those, the records of this run.
+        whole: those of them that are whole now.
+        made: records of those that this run made.
         failed: Cases set aside, in this run or before.
         left: Cases neither whole nor failed: a drain, or another driver at work.
         seconds: from the first hand-out to the last result.
@@ -70,7 +70,7 @@ class Outcome:
 
     store: Store
     total: int
-    whole: int
+    whole: tuple[Case, ...]
     made: tuple[Record, ...]
     failed: tuple[Failure, ...]
     left: int
@@ -83,8 +83,12 @@ class Outcome:
 
 
 @contextmanager
-def connected(address: str | None) -> Iterator[None]:
+def connected(address: str | None, drain: Drain) -> Iterator[None]:
     """A Ray cluster: the one at an address, else one embedded on this machine for as long as the context lasts.
+
+    Args:
+        address: of the cluster.
+        drain: gets the signals back that Ray takes.
 
     Raises:
         ClusterError: there is none at the address, or none can be started here.
@@ -98,20 +102,20 @@ def connected(address: str | None) -> Iterator[None]:
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         where = f"a Ray cluster at {address}" if address else "Ray on this machine"
         raise ClusterError(f"{where} was to be used, but: {error}") from error
+    drain.listen()
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def run(run: Run, progress: Progress) -> Outcome:
+def run(run: Run, progress: Progress, drain: Drain) -> Outcome:
     """Makes all Cases that are neither whole nor set aside, on a connected cluster.
-
-    SIGTERM or SIGINT drains: nothing more is handed out, what is under way is finished. A second signal stops at once.
 
     Args:
         run: what to make.
         progress: who watches.
+        drain: once asked, nothing more is handed out, and what is under way is finished.
 
     Returns:
         How it ended; failures of single Cases are in it, and do not raise.
@@ -121,33 +125,36 @@ def run(run: Run, progress: Progress) -> Outcome:
         GraphcastBatchError: a part of the run does not fit another.
     """
     device = _device(run.config.workers)
-    precision = run.config.model.precision
-    resolved: Literal["float32", "bfloat16"]
-    resolved = precision if precision != "auto" else ("bfloat16" if device == "gpu" else "float32")
-    store = lay_out(run, resolved)
+    precision = resolved_precision(run.config.model.precision, accelerated=device == "gpu")
+    store = lay_out(run, precision)
     store.sweep()
     states = store.ledger.states(run.plan.cases)
     todo = [case for case in run.plan.cases if states[case.key] in (State.MISSING, State.RUNNING)]
     start, made = time.perf_counter(), []
     if todo:
-        with _draining() as drained, _Crew(run, store, device, resolved, len(todo)) as crew:
-            whole = sum(state is State.WHOLE for state in states.values())
-            progress.started(len(crew.members), crew.device_kind, len(run.plan.cases), whole)
-            start = time.perf_counter()
-            made = _Shift(crew, store, run.config.retries, progress, drained).work_through(todo)
+        crew = _Crew(run, store, device, precision)
+        count = min(len(todo), _places(run.config.workers, device))
+        progress.started(count, device, len(run.plan.cases), len(run.plan.cases) - len(todo))
+        made = _Shift(crew, store, run.config.retries, progress, drain).work_through(todo, count)
     return _outcome(run, store, made, time.perf_counter() - start)
 
 
-def each(function: Callable[..., Any], argument_lists: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
-    """Calls a function over a connected cluster, a call for each list of arguments.
+def each(function: Callable[..., Any], argument_lists: Sequence[tuple[Any, ...]], drain: Drain) -> Iterator[Any]:
+    """Calls a function over a connected cluster, a call for each list of arguments, until it is asked to stop.
 
     Yields:
         Results in the order of the arguments; for a call that failed, its exception.
     """
     remote = ray.remote(num_cpus=1, max_retries=1)(function)
-    for reference in [remote.remote(*arguments) for arguments in argument_lists]:
+    left, under_way = deque(argument_lists), deque[Any]()
+    most = 2 * max(1, int(_resources().get("CPU", 1)))
+    while left or under_way:
+        while left and len(under_way) < most and not drain.asked:
+            under_way.append(remote.remote(*left.popleft()))
+        if not under_way:
+            return
         try:
-            yield ray.get(reference)
+            yield ray.get(under_way.popleft())
         except RayTaskError as error:
             yield _unwrapped(error)
         except RayError as error:
@@ -163,44 +170,30 @@ class _Member:
 
 
 class _Crew:
-    """The workers of a run."""
+    """Starts workers, all alike."""
 
-    def __init__(self, run: Run, store: Store, device: str, precision: str, most: int) -> None:
-        self._arguments = (run.config.model_copy(update={"store": store.path}), run.source, precision)
+    def __init__(self, run: Run, store: Store, device: Literal["cpu", "gpu"], precision: str) -> None:
+        # Sent once, not with every worker: a source may know a hundred thousand times.
+        self._arguments = ray.put((run.config.model_copy(update={"store": store.path}), run.source, precision, device))
         self._options = _actor_options(run.config.workers, device)
-        self._count = min(most, run.config.workers.count or _places(run.config.workers, device))
-        self.members: list[_Member] = []
-        self.device_kind = ""
 
-    def __enter__(self) -> "_Crew":
-        self.members = [self._start() for _ in range(self._count)]
-        ready = [member.actor.prepare.remote(*self._arguments) for member in self.members]
-        self.device_kind = _results(ready)[0]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for member in self.members:
-            ray.kill(member.actor)
-
-    def replace(self, member: _Member) -> None:
-        """Puts a new worker in the place of a dead one."""
-        fresh = self._start()
-        self.members[self.members.index(member)] = fresh
-        _results([fresh.actor.prepare.remote(*self._arguments)])
-
-    def _start(self) -> _Member:
-        return _Member(ray.remote(Worker).options(**self._options).remote())
+    def start(self) -> tuple[_Member, Any]:
+        """A new worker, and the reference that resolves when it is ready."""
+        member = _Member(ray.remote(Worker).options(**self._options).remote())
+        return member, member.actor.prepare.remote(self._arguments)
 
 
 class _Shift:
     """One pass through the Cases that are to be made."""
 
-    def __init__(self, crew: _Crew, store: Store, retries: int, progress: Progress, drained: threading.Event) -> None:
+    def __init__(self, crew: _Crew, store: Store, retries: int, progress: Progress, drain: Drain) -> None:
         self._crew = crew
         self._store = store
         self._retries = retries
         self._progress = progress
-        self._drained = drained
+        self._drain = drain
+        self._ready: list[_Member] = []
+        self._preparing: dict[Any, _Member] = {}
         self._waiting: deque[Case] = deque()
         self._attempts: dict[str, int] = {}
         self._under_way: dict[Any, tuple[_Member, Case, Claim]] = {}
@@ -209,13 +202,14 @@ class _Shift:
         self._deadly: set[str] = set()
         self._beaten = time.monotonic()
 
-    def work_through(self, cases: Sequence[Case]) -> list[Record]:
-        """Makes the Cases; returns the records of those that became whole."""
+    def work_through(self, cases: Sequence[Case], workers: int) -> list[Record]:
+        """Makes the Cases with so many workers; returns the records of those that became whole."""
         self._waiting.extend(cases)
         try:
-            self._hand_out()
-            while self._under_way:
-                done, _ = ray.wait(list(self._under_way), timeout=_BEAT_SECONDS)
+            for _ in range(workers):
+                self._hire()
+            while self._under_way or (self._waiting and self._preparing and not self._drain.asked):
+                done, _ = ray.wait([*self._under_way, *self._preparing], timeout=_LOOK_SECONDS)
                 for reference in done:
                     self._take_back(reference)
                 self._beat()
@@ -223,10 +217,16 @@ class _Shift:
         finally:
             for _, _, claim in self._under_way.values():
                 claim.release()
+            for member in [*self._ready, *self._preparing.values()]:
+                ray.kill(member.actor)
         return self._made
 
+    def _hire(self) -> None:
+        member, reference = self._crew.start()
+        self._preparing[reference] = member
+
     def _hand_out(self) -> None:
-        while self._waiting and not self._drained.is_set():
+        while self._waiting and not self._drain.asked:
             member = self._free_member(self._waiting[0])
             if member is None:
                 return
@@ -241,12 +241,18 @@ class _Shift:
 
     def _free_member(self, case: Case) -> _Member | None:
         """The least busy worker that may take a Case; one that is suspected of killing workers is worked on alone."""
-        member = min(self._crew.members, key=lambda member: len(member.handed))
+        if not self._ready:
+            return None
+        member = min(self._ready, key=lambda member: len(member.handed))
         at_hand = {self._under_way[reference][1].key for reference in member.handed}
         alone = case.key in self._suspects or bool(at_hand & self._suspects)
         return None if len(at_hand) >= (1 if alone else _IN_FLIGHT) else member
 
     def _take_back(self, reference: Any) -> None:  # noqa: ANN401 - Ray's references have no public type
+        if reference in self._preparing:
+            self._ready.append(self._preparing.pop(reference))
+            _check_prepared(reference)
+            return
         if reference not in self._under_way:
             return
         member, case, claim = self._under_way.pop(reference)
@@ -283,7 +289,8 @@ class _Shift:
                 f"workers died of {', '.join(sorted(self._deadly))} one after another, and no Case became whole: the "
                 "fault must be the machine's. Look for a lack of memory: take fewer workers or fewer steps_per_call"
             )
-        self._crew.replace(member)
+        self._ready.remove(member)
+        self._hire()
 
     def _give_up(self, case: Case, claim: Claim, error: BaseException) -> None:
         """Puts a failed Case back in line, or aside when its attempts are used up."""
@@ -306,12 +313,13 @@ class _Shift:
 
 
 def _outcome(run: Run, store: Store, made: list[Record], seconds: float) -> Outcome:
-    states = store.ledger.states(run.plan.cases)
+    cases = run.plan.cases
+    states = store.ledger.states(cases)
     found = [store.ledger.failure(key) for key, state in states.items() if state is State.FAILED]
     failures = tuple(failure for failure in found if failure)
-    whole = sum(state is State.WHOLE for state in states.values())
-    total = len(run.plan.cases)
-    return Outcome(store, total, whole, tuple(made), failures, total - whole - len(failures), seconds)
+    whole = tuple(case for case in cases if states[case.key] is State.WHOLE)
+    left = len(cases) - len(whole) - len(failures)
+    return Outcome(store, len(cases), whole, tuple(made), failures, left, seconds)
 
 
 def _device(workers: Workers) -> Literal["cpu", "gpu"]:
@@ -328,10 +336,13 @@ def _resources() -> dict[str, float]:
 
 
 def _places(workers: Workers, device: str) -> int:
-    resources = _resources()
-    if device == "gpu":
-        return int(resources["GPU"])
-    return max(1, int(resources.get("CPU", 1)) // workers.threads)
+    """How many workers to start."""
+    if device == "cpu":
+        return workers.count or max(1, int(_resources().get("CPU", 1)) // workers.threads)
+    gpus = int(_resources()["GPU"])
+    if workers.count and workers.count > gpus:
+        raise ClusterError(f"workers.count must be at most the number of GPUs, {gpus}, but is {workers.count}")
+    return workers.count or gpus
 
 
 def _actor_options(workers: Workers, device: str) -> dict[str, Any]:
@@ -343,12 +354,12 @@ def _actor_options(workers: Workers, device: str) -> dict[str, Any]:
     threads = str(workers.threads)
     # XLA sizes its thread pool by NPROC. The count of workers is the config's own: Ray is not to hold it back.
     environment |= {"JAX_PLATFORMS": "cpu", "NPROC": threads, "OMP_NUM_THREADS": threads}
-    return options | {"num_cpus": 0, "runtime_env": {"env_vars": environment}}
+    return options | {"num_cpus": 0, "scheduling_strategy": "SPREAD", "runtime_env": {"env_vars": environment}}
 
 
-def _results(references: Sequence[Any]) -> list[Any]:
+def _check_prepared(reference: Any) -> None:  # noqa: ANN401 - Ray's references have no public type
     try:
-        return list(ray.get(list(references)))
+        ray.get(reference)
     except RayTaskError as error:
         raise _unwrapped(error) from error
     except RayActorError as error:
@@ -362,24 +373,3 @@ def _unwrapped(error: RayTaskError) -> BaseException:
         return ClusterError(str(error))
     cause.add_note(f"on the worker:\n{error}")
     return cause
-
-
-@contextmanager
-def _draining() -> Iterator[threading.Event]:
-    """An event that the first SIGTERM or SIGINT sets; the second one interrupts."""
-    drained = threading.Event()
-
-    def drain(number: int, _frame: FrameType | None) -> None:
-        if drained.is_set():
-            raise KeyboardInterrupt
-        drained.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield drained
-        return
-    before = {number: signal.signal(number, drain) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield drained
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -4,9 +4,10 @@ import os
 import socket
 from typing import Literal
 
-from graphcast_batch.assembly import AnySource, worker_bench
+from graphcast_batch.assembly import AnySource, Precision, worker_bench
 from graphcast_batch.config import RunConfig
 from graphcast_batch.errors import ClusterError
+from graphcast_batch.model.forecaster import backend
 from graphcast_batch.outputs.claims import Claim
 from graphcast_batch.outputs.ledger import Record
 from graphcast_batch.pipeline import Bench
@@ -19,18 +20,23 @@ class Worker:
     def __init__(self) -> None:
         self._bench: Bench | None = None
 
-    def prepare(self, config: RunConfig, source: AnySource, precision: Literal["float32", "bfloat16"]) -> str:
+    def prepare(self, arguments: tuple[RunConfig, AnySource, Precision, Literal["cpu", "gpu"]]) -> None:
         """Loads weights and graphs onto the device.
 
-        Returns:
-            Kind of the device.
+        Args:
+            arguments: the run's configuration, the source of states, the precision of the network, and the device
+                that the worker was given.
 
         Raises:
             GraphcastBatchError: a part of the run is missing or does not fit.
         """
-        name = f"{socket.gethostname()}:{os.getpid()}"
-        self._bench = worker_bench(config, source, precision, name)
-        return self._bench.forecasts.device
+        config, source, precision, device = arguments
+        if device == "gpu" and backend() == "cpu":
+            raise ClusterError(
+                f"Ray gave a worker on {socket.gethostname()} a GPU, but JAX sees only the CPU there; install "
+                "graphcast-batch[cuda13] or [cuda12] to fit the driver, or set workers.device: cpu"
+            )
+        self._bench = worker_bench(config, source, precision, f"{socket.gethostname()}:{os.getpid()}")
 
     def run_case(self, case: Case, claim: Claim, attempts: int) -> Record:
         """Makes one forecast; see `Bench.run_case`.

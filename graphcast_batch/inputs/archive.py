@@ -40,7 +40,7 @@ class Archive:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.origin = os.path.expanduser(path)
+        self.origin = str(path)
         with self._opened() as dataset:
             self._contents = describe(dataset, self.origin)
         _check_times(self._contents.times, self.origin)

@@ -8,9 +8,9 @@ import xarray as xr
 from graphcast_batch.config import STEP_HOURS, Task
 from graphcast_batch.errors import InputError, TaskError
 from graphcast_batch.grid import Grid
-from graphcast_batch.inputs.gridded import DIMS, level_hint
+from graphcast_batch.inputs.gridded import level_hint
 from graphcast_batch.inputs.states import COMPUTABLE, STEP, CaseInputs
-from graphcast_batch.variables import VARIABLES
+from graphcast_batch.variables import DIMS, VARIABLES
 
 _PLACE_TOLERANCE = 1e-3  # degrees
 _LARGEST = 1e36

@@ -174,10 +174,12 @@ class DatasetFiles:
 
     @cached_property
     def _alike(self) -> list["_DatasetFile"]:
-        files = []
+        first, files = self._first, []
         for path in self.paths:
             with suppress(InputError, GridError):
-                files.append(self._file(path))
+                file = self._opened(path)
+                if same_points(file.grid, first.grid):
+                    files.append(file)
         return files
 
     def _case(self, path: Path, steps: int, task: Task) -> Case:
@@ -241,9 +243,8 @@ class _DatasetFile:
 
 
 def _matches(pattern: str) -> tuple[Path, ...]:
-    full = os.path.expanduser(pattern)
     # Taken as it stands first: a name may hold brackets.
-    found = [full] if os.path.isfile(full) else sorted(glob.glob(full, recursive=True))
+    found = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern, recursive=True))
     if not found:
         raise InputNotFoundError(
             f"the pattern {pattern} must match GraphCast dataset files, but matches nothing "

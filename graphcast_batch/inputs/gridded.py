@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from graphcast_batch.errors import GridError, InputError
 from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.opening import load
-
-DIMS: Final = ("time", "level", "latitude", "longitude")
+from graphcast_batch.variables import DIMS
 
 _OTHER_NAMES: Final = {"lat": "latitude", "lon": "longitude"}
 _HIGHEST_HPA: Final = 1100

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphcast_batch.config import Task
+from graphcast_batch.errors import TaskError
 from graphcast_batch.plan import is_on_levels
 
 
@@ -49,7 +50,7 @@ class Channels:
             dims: dimensions of the variables that the inputs hold; what is missing is taken as commonly known.
 
         Raises:
-            TaskError: a variable's dimensions are unknown.
+            TaskError: a variable's dimensions are unknown or not ours, or it is on levels and the task has none.
         """
         inputs, targets, forced = (
             set(task.input_variables),
@@ -57,6 +58,11 @@ class Channels:
             set(task.forcing_variables),
         )
         static = inputs - targets - forced
+        on_levels = frozenset(name for name in inputs | targets | forced if is_on_levels(name, dims))
+        if on_levels and not task.pressure_levels:
+            raise TaskError(
+                f"the task must name the pressure_levels of {', '.join(sorted(on_levels))}, but names none; add them"
+            )
         return cls(
             frames=task.input_frames,
             levels=task.pressure_levels,
@@ -65,7 +71,7 @@ class Channels:
             forced=tuple(sorted(forced)),
             forced_inputs=tuple(sorted(forced & inputs)),
             static=tuple(sorted(static)),
-            on_levels=frozenset(name for name in inputs | targets | forced if is_on_levels(name, dims)),
+            on_levels=on_levels,
         )
 
     @property

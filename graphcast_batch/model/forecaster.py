@@ -1,7 +1,7 @@
 """Weights, statistics and a grid become a Forecaster: it turns an initial state into a stream of named frames."""
 
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from graphcast_batch.model.predictor import Constants, Predictor, State
 from graphcast_batch.model.rollout import rollout, several_steps
 from graphcast_batch.model.states import forcing_blocks, initial_arrays, named_fields, target_points
 
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16"]
 
 
 class Forecaster:
@@ -32,7 +32,7 @@ class Forecaster:
         statistics: Mapping[str, xr.Dataset],
         grid: Grid,
         channels: Channels,
-        precision: Precision = "auto",
+        precision: Precision,
         steps_per_call: int = 1,
     ) -> None:
         """Builds the graphs and puts everything constant on the device.
@@ -42,7 +42,7 @@ class Forecaster:
             statistics: datasets named mean, stddev and diffs_stddev.
             grid: the points.
             channels: of the checkpoint's task.
-            precision: of the network; ``auto`` is bfloat16 on an accelerator and float32 on CPU.
+            precision: of the network; frames are float32 always.
             steps_per_call: at most so many steps in one call of the compiled program.
 
         Raises:
@@ -53,10 +53,9 @@ class Forecaster:
             checkpoint.parameters, checkpoint.architecture, channels.inputs, channels.outputs, "the checkpoint"
         )
         self.grid = grid
-        self.precision = "float32" if resolved_precision(precision) == "float32" else "bfloat16"
         self._channels = channels
         self._steps_per_call = steps_per_call
-        self._predictor = Predictor(checkpoint.architecture, channels, bfloat16=self.precision == "bfloat16")
+        self._predictor = Predictor(checkpoint.architecture, channels, bfloat16=precision == "bfloat16")
         self._modules = tuple(checkpoint.parameters)
         self._parameters = jax.tree.map(jnp.asarray, _used(checkpoint))
         self._graphs = jax.tree.map(jnp.asarray, build_graphs(checkpoint.architecture, grid))
@@ -104,13 +103,15 @@ class Forecaster:
         loss = rollout_loss(self._predictor, self.grid)
 
         @jax.jit
-        def value_and_gradient(parameters: object, constants: Constants, known: Array, targets: Array) -> object:
+        def value_and_gradient(
+            parameters: object, constants: Constants, state: State, known: Array, targets: Array
+        ) -> Any:  # noqa: ANN401 - nested tuples of a pytree
             def of_parameters(parameters: Mapping[str, Mapping[str, Array]]) -> tuple[Array, dict[str, Array]]:
                 return loss(constants._replace(parameters=parameters), state, known, targets)
 
             return jax.value_and_grad(of_parameters, has_aux=True)(parameters)
 
-        (total, parts), gradient = value_and_gradient(self._parameters, constants, known, targets)
+        (total, parts), gradient = value_and_gradient(self._parameters, constants, state, known, targets)
         norms = dict.fromkeys(self._modules, 0.0) | gradient_norms(gradient)
         return {
             "loss": float(total),
@@ -130,11 +131,9 @@ class Forecaster:
         return state, named_fields(self._channels, self._channels.targets, planes, self.grid)
 
 
-def resolved_precision(precision: Precision) -> Literal["float32", "bfloat16"]:
-    """The precision that ``auto`` stands for on this machine: bfloat16 on an accelerator, as published."""
-    if precision != "auto":
-        return precision
-    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+def backend() -> str:
+    """Where JAX computes: cpu, gpu or tpu."""
+    return jax.default_backend()
 
 
 def steps_in_call(steps: int, most: int) -> int:

@@ -53,7 +53,7 @@ def lay_out(
         StoreError: the folder is something else.
         OSError: it cannot be written.
     """
-    if (path / _ROOT).exists():
+    if is_laid_out(path):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
@@ -68,6 +68,11 @@ def lay_out(
         _move_into_place(draft, path)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def is_laid_out(path: Path) -> bool:
+    """Whether a store was laid out at a path."""
+    return (path / _ROOT).exists()
 
 
 def read_root(path: Path) -> dict[str, Any]:
@@ -162,7 +167,7 @@ def _move_into_place(draft: Path, path: Path) -> None:
     try:
         draft.rename(path)
     except OSError as error:
-        if not (path / _ROOT).exists():
+        if not is_laid_out(path):
             raise StoreError(
                 f"{path} must be a store that this program made, or not exist yet, but is something else ({error}); "
                 "choose another `store` path"

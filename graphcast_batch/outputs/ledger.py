@@ -10,7 +10,7 @@ import os
 import re
 import socket
 import traceback
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -127,6 +127,11 @@ class Ledger:
             failed = {name.removesuffix(_FAILED) for name in names if name.endswith(_FAILED)}
             whole = self._whole_steps(names)
         return {case.key: _state(case, whole, running, failed) for case in cases}
+
+    def whole(self, cases: Sequence[Case]) -> list[Case]:
+        """Those Cases that are whole."""
+        states = self.states(cases)
+        return [case for case in cases if states[case.key] is State.WHOLE]
 
     def claim(self, case: Case, lease_seconds: float) -> Claim | None:
         """Claims a Case for this process; None if it is whole or a live owner has claimed it.

@@ -37,6 +37,7 @@ from graphcast_batch.outputs.layout import (
     growing,
     half_grown,
     identity_of,
+    is_laid_out,
     keep_config,
     lay_out,
     lay_out_again,
@@ -105,8 +106,13 @@ class Store:
         with explained(f"laying out {path}"):
             lay_out(path, plan, identity, provenance, config_text)
             store = cls.open(path)
-            store._refuse_other(plan.layout, identity)
+            store.refuse_other(plan.layout, identity)
             return store._extended(plan, config_text)
+
+    @staticmethod
+    def exists(path: Path) -> bool:
+        """Whether something was laid out at a path."""
+        return is_laid_out(path)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -205,14 +211,23 @@ class Store:
     def _index(self) -> dict[str, int]:
         return {str(init_time): index for index, init_time in enumerate(self.init_times)}
 
-    def _refuse_other(self, layout: Layout, identity: Mapping[str, JsonValue]) -> None:
+    def refuse_other(self, layout: Layout, identity: Mapping[str, JsonValue]) -> None:
+        """Compares the store with what is to be written into it.
+
+        Args:
+            layout: of that.
+            identity: of that, or a part of it.
+
+        Raises:
+            StoreMismatchError: naming every difference.
+        """
         ours = identity_of(self.root) | _described(self.grid, self.levels, self.on_levels)
         theirs = json.loads(json.dumps(dict(identity))) | _described(layout.grid, layout.levels, layout.on_levels)
         absent = "(absent)"
         differences = [
-            f"  {key}: the store has {ours.get(key, absent)}, this run has {theirs.get(key, absent)}"
-            for key in sorted(ours.keys() | theirs.keys())
-            if ours.get(key, absent) != theirs.get(key, absent)
+            f"  {key}: the store has {ours.get(key, absent)}, this run has {theirs[key]}"
+            for key in sorted(theirs)
+            if ours.get(key, absent) != theirs[key]
         ]
         if differences:
             raise StoreMismatchError(

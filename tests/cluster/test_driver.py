@@ -12,6 +12,8 @@ import xarray as xr
 
 from graphcast_batch.assembly import assemble
 from graphcast_batch.cluster import driver
+from graphcast_batch.cluster.drain import Drain
+from graphcast_batch.cluster.worker import Worker
 from graphcast_batch.config import RunConfig, parse_config
 from graphcast_batch.errors import ClusterError, InputError
 from graphcast_batch.inputs.archive import SyntheticArchive
@@ -49,7 +51,7 @@ ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 @pytest.fixture(scope="module")
 def cluster():
-    with driver.connected(None):
+    with driver.connected(None, Drain()):
         yield
 
 
@@ -81,7 +83,7 @@ def run_with(tmp_path, key, kind, retries=1):
     assembled.source.__class__ = Troubled
     assembled.source.trouble(tmp_path, key, kind)
     watch = Watch()
-    return driver.run(assembled, watch), watch
+    return driver.run(assembled, watch, Drain()), watch
 
 
 def tries(tmp_path):
@@ -91,7 +93,7 @@ def tries(tmp_path):
 def test_an_error_of_the_input_costs_no_second_try_and_the_others_go_on(cluster, tmp_path):
     outcome, _ = run_with(tmp_path, KEYS[1], "input", retries=3)
 
-    assert (outcome.whole, len(outcome.failed), outcome.left) == (3, 1, 0)
+    assert (len(outcome.whole), len(outcome.failed), outcome.left) == (3, 1, 0)
     assert len(tries(tmp_path)) == 1
     failure = outcome.failed[0]
     assert (failure.key, failure.error, failure.message, failure.attempts) == (
@@ -107,7 +109,7 @@ def test_an_error_of_the_input_costs_no_second_try_and_the_others_go_on(cluster,
 def test_a_fault_that_passes_costs_a_retry_and_no_case(cluster, tmp_path):
     outcome, watch = run_with(tmp_path, KEYS[2], "once")
 
-    assert (outcome.whole, outcome.failed) == (4, ())
+    assert (len(outcome.whole), outcome.failed) == (4, ())
     assert watch.of("retried") == [[KEYS[2], "stale file handle"]]
     assert [KEYS[2], 2] in watch.of("finished")
 
@@ -117,13 +119,13 @@ def test_a_fault_that_stays_is_set_aside_after_its_retries(cluster, tmp_path):
 
     assert len(tries(tmp_path)) == 3
     assert [(failure.key, failure.error, failure.attempts) for failure in outcome.failed] == [(KEYS[0], "OSError", 3)]
-    assert outcome.whole == 3
+    assert len(outcome.whole) == 3
 
 
 def test_a_worker_that_dies_is_replaced_and_its_cases_are_made_by_another(cluster, tmp_path):
     outcome, watch = run_with(tmp_path, KEYS[1], "deadly once", retries=2)
 
-    assert (outcome.whole, outcome.failed) == (4, ())
+    assert (len(outcome.whole), outcome.failed) == (4, ())
     assert len(set(tries(tmp_path))) == 2
     assert sorted(key for key, _ in watch.of("finished")) == KEYS
 
@@ -132,7 +134,7 @@ def test_a_case_that_kills_every_worker_is_set_aside_and_the_others_become_whole
     outcome, _ = run_with(tmp_path, KEYS[3], "deadly", retries=1)
 
     assert [failure.key for failure in outcome.failed] == [KEYS[3]]
-    assert outcome.whole == 3
+    assert len(outcome.whole) == 3
     assert "the worker died while it made" in outcome.failed[0].message
 
 
@@ -144,9 +146,9 @@ def test_cases_that_a_living_driver_has_claimed_are_left_to_it(cluster, tmp_path
     store = lay_out(assembled, "float32")
     claim = store.ledger.claim(assembled.plan.cases[0], 60)
 
-    outcome = driver.run(assembled, Watch())
+    outcome = driver.run(assembled, Watch(), Drain())
 
-    assert (outcome.whole, outcome.left) == (3, 1)
+    assert (len(outcome.whole), outcome.left) == (3, 1)
     assert store.ledger.states(assembled.plan.cases)[KEYS[0]] is State.RUNNING
     assert claim.held()
 
@@ -158,7 +160,7 @@ def test_calls_over_the_cluster_give_results_in_order_and_errors_in_their_place(
             raise ValueError("odd")
         return number // 2
 
-    results = list(driver.each(half, [(number,) for number in (0, 1, 2)]))
+    results = list(driver.each(half, [(number,) for number in (0, 1, 2)], Drain()))
 
     assert results[0] == 0
     assert results[2] == 1
@@ -168,6 +170,38 @@ def test_calls_over_the_cluster_give_results_in_order_and_errors_in_their_place(
 def test_an_address_without_a_cluster_is_refused():
     with (
         pytest.raises(ClusterError, match=r"a Ray cluster at 127\.0\.0\.1:1 was to be used, but"),
-        driver.connected("127.0.0.1:1"),
+        driver.connected("127.0.0.1:1", Drain()),
     ):
         pass
+
+
+def test_more_workers_than_gpus_and_gpus_that_are_not_there_are_refused(cluster, monkeypatch, tmp_path):
+    config = parse_config(SMALL | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
+    workers = config.workers.model_copy(update={"device": "gpu", "count": 2})
+    assembled = assemble(config.model_copy(update={"workers": workers}))
+    with pytest.raises(ClusterError, match=r"workers\.device is gpu, but Ray sees no GPU"):
+        driver.run(assembled, Watch(), Drain())
+
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0, "GPU": 1.0})
+    with pytest.raises(ClusterError, match=r"workers\.count must be at most the number of GPUs, 1, but is 2"):
+        driver.run(assembled, Watch(), Drain())
+
+
+def test_a_gpu_that_jax_does_not_see_is_told_before_any_case(tmp_path):
+    config = parse_config(SMALL | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
+
+    with pytest.raises(ClusterError, match=r"Ray gave a worker on .* a GPU, but JAX sees only the CPU there"):
+        Worker().prepare((config, assemble(config).source, "bfloat16", "gpu"))
+
+
+def test_a_run_that_is_asked_to_stop_before_it_began_hands_nothing_out(cluster, tmp_path):
+    config = parse_config(SMALL | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
+    drain = Drain()
+    drain._ask(15, None)
+
+    outcome = driver.run(assemble(config), Watch(), drain)
+
+    assert (outcome.whole, outcome.left) == ((), 4)
+    assert list(driver.each(lambda text: text, [("abc",)] * 9, drain)) == []
+    with pytest.raises(KeyboardInterrupt):
+        drain._ask(15, None)

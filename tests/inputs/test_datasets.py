@@ -178,10 +178,19 @@ def test_no_file_left_is_an_error_with_the_first_reason(write, tmp_path, task):
         DatasetFiles(f"{tmp_path}/*.nc").cases(1, task)
 
 
-def test_no_readable_file_is_an_error_with_the_first_reason(tmp_path):
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda files: files.grid,
+        lambda files: files.times,
+        lambda files: files.fields(["temperature"], np.array(["2020-01-01"], "datetime64[ns]"), [500]),
+    ],
+    ids=["grid", "times", "fields"],
+)
+def test_no_readable_file_is_an_error_with_the_first_reason(tmp_path, ask):
     (tmp_path / "a.nc").write_bytes(b"broken")
     with pytest.raises(InputError, match=r"none of the 1 dataset files .* can be read; the first: .*a\.nc"):
-        DatasetFiles(f"{tmp_path}/*.nc").grid  # noqa: B018 - found out when first asked
+        ask(DatasetFiles(f"{tmp_path}/*.nc"))
 
 
 def test_two_files_with_one_initial_time_are_refused_by_name(write, tmp_path, task):

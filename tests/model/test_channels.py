@@ -57,6 +57,11 @@ def test_a_target_that_nobody_knows_is_refused():
         Channels.of(TASK, {name: dims for name, dims in DIMS.items() if name != "c"})
 
 
+def test_a_variable_on_levels_needs_a_task_with_levels():
+    with pytest.raises(TaskError, match="the task must name the pressure_levels of a, f, but names none"):
+        Channels.of(TASK.model_copy(update={"pressure_levels": ()}), DIMS)
+
+
 GRID = Grid(np.array([-90, 0, 90], np.float32), np.array([0, 90, 180, 270], np.float32))
 TIMES = np.array(["2020-01-01T00", "2020-01-01T06"], "datetime64[ns]")
 
