@@ -212,13 +212,22 @@ def infer(
     from graphcast_batch.outputs.dataset_file import in_graphcast_dims, save_predictions
 
     result = inference.infer(
-        dataset, mode, pretrained, steps=steps, statistics=stats, precision=precision, with_loss=loss
+        dataset,
+        mode,
+        pretrained,
+        steps=steps,
+        statistics=stats,
+        precision=precision,
+        with_loss=loss,
+        variable=var,
+        level=level,
+        save=save,
     )
     field, truth, shown = inference.one_field(result, var, level)
     picture = Path(f"{figure_stem(var, shown)}.png")
-    draw_strip(picture, field, truth)
     if save:
         save_predictions(result.predictions, save)
+    draw_strip(picture, field, truth)
     print(in_graphcast_dims(result.predictions))
     print(f"statistics: {result.statistics_from}; figure: {picture}" + (f"; predictions: {save}" if save else ""))
     if result.loss:

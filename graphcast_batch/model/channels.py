@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from graphcast_batch.config import Task
 from graphcast_batch.errors import TaskError
 from graphcast_batch.plan import is_on_levels
+from graphcast_batch.variables import VARIABLES
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,9 @@ class Channels:
             set(task.forcing_variables),
         )
         static = inputs - targets - forced
+        stray = sorted(name for name in static if name in VARIABLES and VARIABLES[name].kind in ("surface", "level"))
+        if stray:
+            raise unfed(stray[0])
         on_levels = frozenset(name for name in inputs | targets | forced if is_on_levels(name, dims))
         if on_levels and not task.pressure_levels:
             raise TaskError(
@@ -131,3 +135,11 @@ class Channels:
 
     def _count(self, name: str) -> int:
         return len(self.levels) if name in self.on_levels else 1
+
+
+def unfed(name: str) -> TaskError:
+    """The error of an input that changes in time, but that nothing supplies after the first step."""
+    return TaskError(
+        f"the input {name} changes in time, so it must be a target (fed back) or a forcing (known ahead), but is "
+        "neither; add it to target_variables or forcing_variables"
+    )

@@ -8,9 +8,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from graphcast_batch.config import STEP_HOURS
-from graphcast_batch.errors import InputError, TaskError
+from graphcast_batch.errors import InputError
 from graphcast_batch.grid import Grid
-from graphcast_batch.model.channels import Channels
+from graphcast_batch.model.channels import Channels, unfed
 from graphcast_batch.model.forcings import FORCINGS, forcing
 
 AnyArray = TypeVar("AnyArray")
@@ -37,10 +37,7 @@ def initial_arrays(
     """
     stray = [name for name in channels.static if name in fields and "time" in fields[name].dims]
     if stray:
-        raise TaskError(
-            f"the input {stray[0]} changes in time, so it must be a target (fed back) or a forcing (known ahead), "
-            "but is neither; add it to target_variables or forcing_variables"
-        )
+        raise unfed(stray[0])
     times = fields["time"].values
     carried = [_points(fields, name, times.size, channels, grid) for name in channels.carried]
     forced = [_forcing(channels, fields, name, times, grid) for name in channels.forced_inputs]

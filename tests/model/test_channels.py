@@ -118,3 +118,9 @@ def test_planes_become_named_fields_in_their_order():
 
     assert {name: values.shape for name, values in found.items()} == {"a": (2, 2, 3, 4), "b": (2, 3, 4), "c": (2, 3, 4)}
     np.testing.assert_array_equal(found["c"][1].ravel(), planes[1, 3])
+
+
+def test_a_weather_variable_that_goes_in_but_not_out_is_refused():
+    task = TASK.model_copy(update={"input_variables": ("a", "b", "temperature")})
+    with pytest.raises(TaskError, match=r"the input temperature changes in time.*but is neither"):
+        Channels.of(task, DIMS)
