@@ -65,7 +65,7 @@ class Outcome:
         made: records of those that this run made.
         failed: Cases set aside, in this run or before.
         left: Cases neither whole nor failed: a drain, or another driver at work.
-        seconds: from the first hand-out to the last result.
+        seconds: from the start of the workers to the last result.
     """
 
     store: Store
