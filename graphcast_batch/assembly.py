@@ -102,7 +102,8 @@ def kept_store(run: Run) -> Store | None:
     if not Store.exists(run.config.store):
         return None
     store = Store.open(run.config.store)
-    store.refuse_other(run.plan.layout, _identity(run, run.statistics, run.config.model.precision))
+    known = _identity(run, run.statistics, run.config.model.precision)
+    store.refuse_other(run.plan.layout, {**store.identity, **known})
     return store
 
 

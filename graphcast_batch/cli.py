@@ -9,13 +9,13 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from graphcast_batch.cluster.drain import WORK_LEFT, Drain
 from graphcast_batch.errors import ConfigError, FigureError, GraphcastBatchError, StoreError, TaskError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from graphcast_batch.assembly import Run
-    from graphcast_batch.cluster.drain import Drain
     from graphcast_batch.cluster.driver import Outcome
     from graphcast_batch.plan import Case
 
@@ -40,7 +40,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 class Exit:
     """Exit codes."""
 
-    COULD_NOT_RUN, USAGE, SOME_FAILED, WORK_LEFT, INTERRUPTED = 1, 2, 3, 75, 130
+    COULD_NOT_RUN, USAGE, SOME_FAILED, INTERRUPTED = 1, 2, 3, 130
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -64,14 +64,14 @@ def run(config: ConfigPath, address: Address = None) -> None:
     Run it again after an interruption: only what is missing is made. Exit codes: 0 all whole, 1 could not run,
     2 wrong usage or config, 3 some Cases failed or were set aside, 75 stopped with work left.
     """
-    from graphcast_batch.assembly import assemble, kept_store
-    from graphcast_batch.cluster import driver
-    from graphcast_batch.cluster.drain import Drain
-    from graphcast_batch.config import load_config
-    from graphcast_batch.figures.stored import check_figures, undrawn
-    from graphcast_batch.terminal import Watcher, show_set_aside
-
     with Drain() as drain:
+        # The rest takes a second to import, during which a signal must not be lost.
+        from graphcast_batch.assembly import assemble, kept_store
+        from graphcast_batch.cluster import driver
+        from graphcast_batch.config import load_config
+        from graphcast_batch.figures.stored import check_figures, undrawn
+        from graphcast_batch.terminal import Watcher, show_set_aside
+
         assembled = assemble(load_config(config))
         wanted, plan = assembled.config.figures, assembled.plan
         names = check_figures(wanted, plan.layout) if wanted else []
@@ -83,7 +83,7 @@ def run(config: ConfigPath, address: Address = None) -> None:
             undrawable = _draw(assembled, undrawn(outcome.store, outcome.whole, names), drain)
     _summarise(outcome)
     if outcome.left or (drain.asked and undrawn(outcome.store, outcome.whole, names)):
-        raise typer.Exit(Exit.WORK_LEFT)
+        raise typer.Exit(WORK_LEFT)
     if outcome.failed or plan.set_aside or undrawable:
         raise typer.Exit(Exit.SOME_FAILED)
 
@@ -150,7 +150,6 @@ def figures(
     """Draws the figures of every whole Case anew."""
     from graphcast_batch.assembly import assemble
     from graphcast_batch.cluster import driver
-    from graphcast_batch.cluster.drain import Drain
     from graphcast_batch.config import load_config
     from graphcast_batch.figures.stored import check_figures
     from graphcast_batch.outputs.store import Store
@@ -165,7 +164,7 @@ def figures(
     with Drain() as drain, driver.connected(address, drain):
         undrawable = _draw(assembled, whole, drain)
     if drain.asked:
-        raise typer.Exit(Exit.WORK_LEFT)
+        raise typer.Exit(WORK_LEFT)
     if undrawable:
         raise typer.Exit(Exit.SOME_FAILED)
 

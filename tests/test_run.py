@@ -129,8 +129,8 @@ def _await_end_of_workers(store):
         time.sleep(0.2)
 
 
-def test_sigterm_drains_and_exits_with_work_left(small_config, tmp_path):
-    config = small_config(times=SMALL["times"] | {"last": "2020-03-01T00"}, steps=8)
+def _terminated(config, appeared):
+    """A run that gets SIGTERM as soon as something is there."""
     process = subprocess.Popen(
         [sys.executable, "-m", "graphcast_batch", "run", config],
         stdout=subprocess.PIPE,
@@ -138,13 +138,20 @@ def test_sigterm_drains_and_exits_with_work_left(small_config, tmp_path):
         text=True,
     )
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("run/ledger/**/2020*.json")) and time.monotonic() < deadline:
+    while not appeared() and time.monotonic() < deadline:
         time.sleep(0.01)
     process.terminate()
     out, err = process.communicate(timeout=120)
+    return process.returncode, out + err
 
-    assert process.returncode == 75, err
-    assert re.search(r"(\d+) of 241 Cases whole, \1 of them now, 0 failed, (\d+) left", out)
+
+def test_sigterm_drains_and_exits_with_work_left(small_config, tmp_path):
+    config = small_config(times=SMALL["times"] | {"last": "2020-03-01T00"}, steps=8)
+
+    code, told = _terminated(config, lambda: list(tmp_path.glob("run/ledger/**/2020*.json")))
+
+    assert code == 75, told
+    assert re.search(r"(\d+) of 241 Cases whole, \1 of them now, 0 failed, (\d+) left", told)
     assert not list(tmp_path.glob("run/ledger/**/*.claim"))
 
 
@@ -153,25 +160,45 @@ def test_a_drain_also_ends_the_drawing_and_leaves_the_rest_for_the_next_run(smal
         times=SMALL["times"] | {"last": "2020-01-03T18"},
         figures={"variables": ["temperature", "geopotential"], "levels": [100, 200, 500, 850], "lead_hours": [6, 12]},
     )
-    process = subprocess.Popen(
-        [sys.executable, "-m", "graphcast_batch", "run", config],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("run/figures/*/*.png")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.terminate()
-    out, err = process.communicate(timeout=120)
 
-    assert process.returncode == 75, out + err
-    assert "12 of 12 Cases whole" in out
-    drawn = len(list(tmp_path.glob("run/figures/*/*.png")))
-    assert 0 < drawn < 12 * 16
+    code, told = _terminated(config, lambda: list(tmp_path.glob("run/figures/*/*.png")))
+
+    assert code == 75, told
+    assert "12 of 12 Cases whole" in told
+    assert 0 < len(list(tmp_path.glob("run/figures/*/*.png"))) < 12 * 16
     done = command("run", config)
     assert done.returncode == 0
     assert len(list(tmp_path.glob("run/figures/*/*.png"))) == 12 * 16
+
+
+def test_sigterm_before_ray_has_started_also_leaves_the_work(small_config, tmp_path):
+    config = small_config()
+    begun = time.monotonic()
+
+    code, told = _terminated(config, lambda: time.monotonic() - begun > 3)
+
+    assert code == 75, told
+    assert "T00 whole" not in told
+
+
+HRES = ROOT.parent / "shared" / "data" / "hres_2024-06-03_res-10.0_levels-6.nc"
+
+
+@pytest.mark.skipif(
+    not HRES.exists(), reason=f"the real ECMWF fields are not at {HRES}; other archives are tried below"
+)
+def test_the_hres_config_runs_on_real_fields(command, tmp_path):
+    config = yaml.safe_load((ROOT / "configs" / "hres.yaml").read_text())
+    config |= {"store": str(tmp_path / "hres"), "inputs": {"kind": "archive", "path": str(HRES)}}
+    (tmp_path / "hres.yaml").write_text(yaml.safe_dump(config))
+
+    done = command("run", tmp_path / "hres.yaml")
+
+    assert done.returncode == 0, done.stderr
+    assert "7 of 7 Cases whole" in done.stdout
+    stored = xr.open_zarr(tmp_path / "hres")
+    assert dict(stored.sizes) == {"time": 7, "prediction_timedelta": 4, "level": 6, "latitude": 19, "longitude": 36}
+    assert all(np.isfinite(field.values).all() for field in stored.values())
 
 
 def test_an_archive_that_lacks_a_variable_is_refused_before_anything_starts(small_config, command, tmp_path):

@@ -3,9 +3,11 @@
 import signal
 import threading
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+WORK_LEFT: Final = 75
+"""Exit code of a run that was asked to stop, by which a batch script knows to requeue itself."""
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class Drain:

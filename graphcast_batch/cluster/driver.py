@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from graphcast_batch.assembly import Run, lay_out, resolved_precision
-from graphcast_batch.cluster.drain import Drain
+from graphcast_batch.cluster.drain import WORK_LEFT, Drain
 from graphcast_batch.cluster.worker import Worker
 from graphcast_batch.config import Workers
 from graphcast_batch.errors import ClusterError, InputError, TaskError
@@ -102,6 +102,9 @@ def connected(address: str | None, drain: Drain) -> Iterator[None]:
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         where = f"a Ray cluster at {address}" if address else "Ray on this machine"
         raise ClusterError(f"{where} was to be used, but: {error}") from error
+    except SystemExit as stop:  # how Ray itself answers a SIGTERM while it starts
+        ray.shutdown()
+        raise SystemExit(WORK_LEFT) from stop
     drain.listen()
     try:
         yield

@@ -146,6 +146,11 @@ class Store:
         return Ledger(self.path / LEDGER)
 
     @property
+    def identity(self) -> dict[str, JsonValue]:
+        """What makes forecasts belong into this store."""
+        return identity_of(self.root)
+
+    @property
     def variables(self) -> tuple[str, ...]:
         """Names of the variables, in ASCII order."""
         return tuple(name for name, _ in self.on_levels)
@@ -216,18 +221,18 @@ class Store:
 
         Args:
             layout: of that.
-            identity: of that, or a part of it.
+            identity: of that.
 
         Raises:
             StoreMismatchError: naming every difference.
         """
-        ours = identity_of(self.root) | _described(self.grid, self.levels, self.on_levels)
+        ours = self.identity | _described(self.grid, self.levels, self.on_levels)
         theirs = json.loads(json.dumps(dict(identity))) | _described(layout.grid, layout.levels, layout.on_levels)
         absent = "(absent)"
         differences = [
-            f"  {key}: the store has {ours.get(key, absent)}, this run has {theirs[key]}"
-            for key in sorted(theirs)
-            if ours.get(key, absent) != theirs[key]
+            f"  {key}: the store has {ours.get(key, absent)}, this run has {theirs.get(key, absent)}"
+            for key in sorted(ours.keys() | theirs.keys())
+            if ours.get(key, absent) != theirs.get(key, absent)
         ]
         if differences:
             raise StoreMismatchError(
