@@ -79,9 +79,9 @@ class Bench:
     task: Task
     store: Store
     name: str
-    _device: threading.Lock = field(default_factory=threading.Lock)
+    _device: threading.Lock = field(default_factory=threading.Lock, init=False)
     # HDF5 must not be read by two threads at once.
-    _reading: threading.Lock = field(default_factory=threading.Lock)
+    _reading: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def run_case(self, case: Case, claim: Claim | None, attempts: int) -> Record:
         """Makes one forecast and commits it to the store.

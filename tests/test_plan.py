@@ -14,6 +14,7 @@ from graphcast_batch.model.graphs import build_graphs
 from graphcast_batch.plan import (
     Case,
     Layout,
+    grid2mesh_edges,
     is_on_levels,
     mesh_counts,
     plan_cases,
@@ -126,16 +127,22 @@ def test_an_archive_whose_levels_have_another_name_is_refused_before_anything_is
         assemble(config)
 
 
-@pytest.mark.parametrize("size", range(4))
-def test_estimated_edges_are_near_the_real_ones(size):
-    architecture = Architecture(mesh_size=size, latent_size=8, gnn_msg_steps=1)
+@pytest.mark.parametrize(("size", "fraction"), [(1, 1.0), (2, 0.6), (3, 0.6), (3, 1.0)])
+def test_counted_edges_are_the_real_ones_and_estimated_ones_near(size, fraction):
+    architecture = Architecture(
+        mesh_size=size, latent_size=8, gnn_msg_steps=1, radius_query_fraction_edge_length=fraction
+    )
     graphs = build_graphs(architecture, COARSE)
 
-    nodes, edges = mesh_counts(size)
-    assert (nodes, edges) == (len(graphs.mesh_nodes), graphs.mesh.senders.size)
-    # Latents of the largest stage dominate for a wide network; doubling the latent size doubles them.
-    layout = plan_layout(TASKS["GraphCast_small"], COARSE, 4, {})
-    narrow, wide = (
-        worker_bytes(architecture.model_copy(update={"latent_size": n}), layout, 183, 4) for n in (512, 1024)
-    )
-    assert 1.8 < wide / narrow < 4.2
+    assert mesh_counts(size) == (len(graphs.mesh_nodes), graphs.mesh.senders.size)
+    assert grid2mesh_edges(architecture, COARSE) == pytest.approx(graphs.grid2mesh.senders.size, rel=0.2)
+
+
+def test_a_worker_needs_more_for_wider_latents_and_half_for_half_the_precision():
+    def needed(latent_size, precision_bytes):
+        architecture = Architecture(mesh_size=3, latent_size=latent_size, gnn_msg_steps=1)
+        return worker_bytes(architecture, plan_layout(TASKS["GraphCast_small"], COARSE, 4, {}), 183, precision_bytes)
+
+    # Latents grow with their size and weights with its square.
+    assert 2 < needed(1024, 4) / needed(512, 4) < 4
+    assert 1 < needed(512, 4) / needed(512, 2) < 2

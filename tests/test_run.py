@@ -46,7 +46,7 @@ def test_a_run_makes_forecasts_and_figures_and_running_again_has_nothing_left_to
     assert len(pictures) == 8
     assert str(pictures[0]) == "2020-01-01T00/2m_temperature_012h.png"
     with Image.open(tmp_path / "run" / "figures" / pictures[0]) as image:
-        assert "valid 2020-01-01 12:00" in image.text["Description"] or image.text["Description"]
+        assert "Initial time 2020-01-01 00:00 UTC, Valid time 2020-01-01 12:00 UTC" in image.text["Description"]
 
     before = files(tmp_path / "run")
     again = command("run", config)
