@@ -71,6 +71,23 @@ class Grid:
         return f"{rows} x {columns} ({steps})"
 
 
+def regular_grid(resolution: float) -> Grid:
+    """The grid with rows on both poles and a column at 0°.
+
+    Args:
+        resolution: degrees, a divisor of 180.
+
+    Raises:
+        GridError: 180° is not a whole number of steps.
+    """
+    rows = round(180 / resolution)
+    if rows < 1 or abs(rows * resolution - 180) > 1e-6 * rows:
+        raise GridError(f"a resolution must divide 180°, but is {resolution:g}°; take 180 over a whole number")
+    latitude = np.linspace(-90, 90, rows + 1).astype(np.float32)
+    longitude = (np.arange(2 * rows) * 180.0 / rows).astype(np.float32)
+    return Grid(latitude, longitude)
+
+
 def cell_area(latitude: NDArray[np.floating]) -> NDArray[np.float64]:
     """Weight of each latitude row, proportional to the area of its cells.
 

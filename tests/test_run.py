@@ -301,7 +301,7 @@ def test_a_zarr_archive_gives_the_forecasts_of_the_same_netcdf_archive(small_con
 
 def _archive(path):
     """A small archive of the synthetic planet, of a task that is none of the published ones."""
-    from graphcast_batch.inputs.archive import regular_grid
+    from graphcast_batch.grid import regular_grid
     from graphcast_batch.inputs.synthetic import SyntheticPlanet
 
     times = np.arange("2020-01-01T00", "2020-01-02T13", 6, dtype="datetime64[h]").astype("datetime64[ns]")

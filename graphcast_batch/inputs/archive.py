@@ -11,8 +11,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from graphcast_batch.config import Task
-from graphcast_batch.errors import GridError, InputError
-from graphcast_batch.grid import Grid
+from graphcast_batch.errors import InputError
+from graphcast_batch.grid import Grid, regular_grid
 from graphcast_batch.inputs.gridded import describe, in_our_names, read_fields
 from graphcast_batch.inputs.opening import open_netcdf, open_zarr
 from graphcast_batch.inputs.states import CaseInputs, read_inputs, read_truth
@@ -137,23 +137,6 @@ class SyntheticArchive:
     def truth(self, case: Case, names: Sequence[str], levels: Sequence[int] | None = None) -> xr.Dataset | None:
         """What really comes on the planet; see `read_truth`."""
         return read_truth(self, case, names, levels)
-
-
-def regular_grid(resolution: float) -> Grid:
-    """The grid with rows on both poles and a column at 0°.
-
-    Args:
-        resolution: degrees, a divisor of 180.
-
-    Raises:
-        GridError: 180° is not a whole number of steps.
-    """
-    rows = round(180 / resolution)
-    if rows < 1 or abs(rows * resolution - 180) > 1e-6 * rows:
-        raise GridError(f"a resolution must divide 180°, but is {resolution:g}°; take 180 over a whole number")
-    latitude = np.linspace(-90, 90, rows + 1).astype(np.float32)
-    longitude = (np.arange(2 * rows) * 180.0 / rows).astype(np.float32)
-    return Grid(latitude, longitude)
 
 
 def _with_dates(dataset: xr.Dataset, origin: str) -> xr.Dataset:

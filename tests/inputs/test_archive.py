@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from graphcast_batch.config import TASKS, Task
 from graphcast_batch.errors import GridError, InputError, InputNotFoundError
-from graphcast_batch.inputs.archive import Archive, SyntheticArchive, regular_grid
+from graphcast_batch.grid import regular_grid
+from graphcast_batch.inputs.archive import Archive, SyntheticArchive
 from graphcast_batch.inputs.checks import check_inputs
 from graphcast_batch.inputs.synthetic import SyntheticPlanet
 from graphcast_batch.plan import Case
