@@ -2,35 +2,53 @@
 
 import hashlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from typing import Final, Literal
+from pathlib import Path
+from typing import Any, Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from graphcast_batch.config import STEP_HOURS, DatasetInputs, RunConfig, Task, Times, dump_config
-from graphcast_batch.errors import InputError
+from graphcast_batch.errors import GridError, InputError
 from graphcast_batch.inputs.archive import Archive, SyntheticArchive
-from graphcast_batch.inputs.checks import check_inputs
+from graphcast_batch.inputs.checks import check_inputs, find_faults
 from graphcast_batch.inputs.datasets import DatasetFiles
+from graphcast_batch.inputs.findings import Finding, notices
 from graphcast_batch.inputs.sources import open_source
-from graphcast_batch.inputs.states import findings
-from graphcast_batch.inputs.statistics import Statistics, compute_statistics, read_statistics, write_statistics
+from graphcast_batch.inputs.states import COMPUTABLE, findings
+from graphcast_batch.inputs.statistics import (
+    Spread,
+    Statistics,
+    compute_statistics,
+    held_task,
+    in_this_process,
+    read_statistics,
+    write_statistics,
+)
+from graphcast_batch.inputs.synthetic import SyntheticPlanet
 from graphcast_batch.model.channels import Channels
 from graphcast_batch.model.checkpoint import Checkpoint
 from graphcast_batch.model.forcings import forcing
 from graphcast_batch.model.normalisation import normalisation
 from graphcast_batch.model.weights import Weights
+from graphcast_batch.outputs import archive
 from graphcast_batch.outputs.store import Store
 from graphcast_batch.pipeline import Bench
 from graphcast_batch.plan import Case, Plan, plan_cases, plan_layout, plan_times
 
 Precision = Literal["float32", "bfloat16"]
+Pieces = Callable[[Callable[..., None], Sequence[tuple[Any, ...]]], Iterable[BaseException | None]]
 AnySource = Archive | DatasetFiles | SyntheticArchive
 _STATISTICS: Final = "statistics"
+_PIECE: Final = 4
+"""Times of an archive that are made and written at once."""
+_WASTE: Final = 4.0
+"""Bytes read for each that is needed, from which on it is worth a word: 13 of 37 levels alone make 2.8."""
 _VERSIONS: Final = ("graphcast-batch", "jax", "dm-haiku", "numpy", "xarray", "zarr")
 
 
@@ -72,15 +90,20 @@ def assemble(config: RunConfig) -> Run:
     return Run(config, source, weights.checkpoint(channels), channels, statistics, Plan(cases, layout, aside))
 
 
-def lay_out(run: Run, precision: Precision) -> Store:
+def lay_out(run: Run, precision: Precision, spread: Spread) -> Store:
     """Makes the run's store, or takes up the one that is there; its statistics are kept in it.
+
+    Args:
+        run: what to make.
+        precision: of the network.
+        spread: where statistics are computed, if they must be.
 
     Raises:
         StoreMismatchError: the store was made by something else.
         StoreError: it cannot be written.
         StatisticsError: they cannot be computed from the inputs.
     """
-    statistics = run.statistics or statistics_of(run.config, None)
+    statistics = run.statistics or statistics_of(run.config, None, spread)
     store = Store.create_or_extend(
         run.config.store,
         run.plan,
@@ -114,29 +137,48 @@ def resolved_precision(precision: Literal["auto", "float32", "bfloat16"], *, acc
     return "bfloat16" if accelerated else "float32"
 
 
-def statistics_of(config: RunConfig, times: Times | None) -> Statistics:
+def faults(source: AnySource, case: Case, task: Task, resolution: float) -> list[Finding]:
+    """Every reason why a Case cannot be run with the inputs it would read; reads them, and uses no device.
+
+    Args:
+        source: of states.
+        case: to look at.
+        task: of the weights.
+        resolution: that the weights were trained for, degrees; 0 for any.
+    """
+    try:
+        return find_faults(source.read(case, task), task, source.grid, resolution)
+    except (InputError, GridError) as error:
+        return [Finding("the data", "start the forecast", str(error), "see there")]
+
+
+def statistics_of(config: RunConfig, times: Times | None, spread: Spread = in_this_process) -> Statistics:
     """Normalisation statistics of what a run reads.
 
     Args:
         config: of the run.
         times: take these and the times one step before each; without them all that the inputs hold, or, where they
             hold every time, the run's own.
+        spread: where they are computed.
 
     Raises:
         GraphcastBatchError: the inputs cannot be read, or do not suffice.
     """
     weights = Weights(config.model.weights)
     source = _open_source(config, weights)
-    return computed_statistics(source, weights.task, times or (config.times if source.times is None else None))
+    return computed_statistics(source, weights.task, times or (config.times if source.times is None else None), spread)
 
 
-def computed_statistics(source: AnySource, task: Task, times: Times | None = None) -> Statistics:
+def computed_statistics(
+    source: AnySource, task: Task | None = None, times: Times | None = None, spread: Spread = in_this_process
+) -> Statistics:
     """Normalisation statistics of a source, with forcings where it has none.
 
     Args:
         source: of states.
-        task: names the variables.
+        task: names the variables; without it all that the source holds and this program knows.
         times: take these and the times one step before each; without them all that the source holds.
+        spread: where they are computed.
 
     Raises:
         StatisticsError: the source lacks a variable or time, or nothing changes in it.
@@ -145,7 +187,61 @@ def computed_statistics(source: AnySource, task: Task, times: Times | None = Non
     if times is not None:
         init_times = np.array(plan_times(times))
         wanted = list(np.union1d(init_times, init_times - np.timedelta64(STEP_HOURS, "h")))
-    return compute_statistics(source, task, forcing, wanted)
+    return compute_statistics(source, task or held_task(source), forcing, wanted, spread)
+
+
+def doubts(run: Run) -> list[str]:
+    """What a person should know before a run, although it does not stop it."""
+    source = run.source
+    init_times = np.array([case.init_time for case in run.plan.cases])
+    found = notices(run.checkpoint.description, source.kind, init_times)
+    cost = source.cost(run.plan.cases[0], run.checkpoint.task)
+    if cost and cost.factor > _WASTE:
+        chunks = " x ".join(map(str, cost.worst_chunks))
+        found.append(
+            f"reading one Case fetches {cost.factor:.0f} times the bytes it needs, most of them for {cost.worst} in "
+            f"chunks of {chunks}: a copy of the inputs with one time a chunk reads faster"
+        )
+    return found
+
+
+def reading(run: Run) -> dict[str, str]:
+    """How the inputs are understood, by what a person calls each part."""
+    cost = run.source.cost(run.plan.cases[0], run.checkpoint.task)
+    rows = {"inputs": f"{run.source.origin} ({run.source.spoken})", **run.source.changes}
+    if cost:
+        rows["reading"] = f"{cost.touched_bytes / 1e6:.3g} MB a Case, of which {cost.wanted_bytes / 1e6:.3g} MB go in"
+    return rows
+
+
+def synthetic_archive(
+    path: Path, resolution: float, levels: Sequence[int], times: NDArray[np.datetime64], seed: int, spread: Pieces
+) -> None:
+    """Writes weather of the synthetic planet as a zarr archive.
+
+    Args:
+        path: where it is to be; nothing may be there.
+        resolution: degrees, a divisor of 180.
+        levels: hPa.
+        times: (time,) datetime64, ascending.
+        seed: of the weather.
+        spread: calls a function with each of many lists of arguments, and gives the results, or exceptions, in order.
+
+    Raises:
+        GridError: the resolution divides no half circle.
+        StoreError: something is at the path, or it cannot be written.
+    """
+    source = SyntheticArchive(SyntheticPlanet(seed), resolution, levels)
+    draft = archive.lay_out(path, source.dims, source.grid, source.levels, times)
+    pieces = [(draft, source, start, times[start : start + _PIECE]) for start in range(0, times.size, _PIECE)]
+    for result in spread(_fill_piece, pieces):
+        if isinstance(result, BaseException):
+            raise result
+    archive.publish(draft, path)
+
+
+def _fill_piece(draft: Path, source: SyntheticArchive, first: int, times: NDArray[np.datetime64]) -> None:
+    archive.fill(draft, first, source.fields(tuple(source.dims), times, source.levels))
 
 
 def worker_bench(config: RunConfig, source: AnySource, precision: Precision, name: str) -> Bench:
@@ -180,11 +276,14 @@ def worker_bench(config: RunConfig, source: AnySource, precision: Precision, nam
 
 def _open_source(config: RunConfig, weights: Weights) -> AnySource:
     resolution = weights.architecture.resolution
-    source = open_source(config.inputs, weights.task.pressure_levels, resolution)
+    needed = [name for name in weights.task.input_variables if name not in COMPUTABLE]
+    source = open_source(config.inputs, weights.task.pressure_levels, resolution, needed)
     if not source.grid.fits(resolution):
+        finer = source.grid.resolution < resolution
+        remedy = "set inputs.regrid to subsample, conservative or linear" if finer else "give inputs of that resolution"
         raise InputError(
             f"{source.origin} must be on a grid of {resolution:g}°, which the weights were trained for, "
-            f"but is on {source.grid}; give inputs of that resolution, or weights for this one"
+            f"but is on {source.grid}; {remedy}, or give weights for this one"
         )
     return source
 
@@ -204,8 +303,10 @@ def _cases(config: RunConfig, source: AnySource, task: Task) -> tuple[tuple[Case
     problems = {case: findings(source, case, task) for case in cases} if findings(source, cases[0], task) else {}
     able = tuple(case for case in cases if not problems.get(case))
     if not able:
-        raise InputError(f"{source.origin} cannot start any of {len(cases)} Cases: {'; '.join(problems[cases[0]])}")
-    unable = tuple((case.key, "; ".join(found)) for case, found in problems.items() if found)
+        raise InputError(
+            f"{source.origin} cannot start any of {len(cases)} Cases: {'; '.join(map(str, problems[cases[0]]))}"
+        )
+    unable = tuple((case.key, "; ".join(map(str, found))) for case, found in problems.items() if found)
     return able, aside + unable
 
 

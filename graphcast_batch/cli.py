@@ -2,19 +2,30 @@
 
 import json
 import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from rich.progress import DownloadColumn, Progress, TaskID, track
 from rich.text import Text
 
 from graphcast_batch.cluster.drain import WORK_LEFT, Drain
-from graphcast_batch.errors import ConfigError, FigureError, GraphcastBatchError, StoreError, TaskError
+from graphcast_batch.errors import (
+    ConfigError,
+    FigureError,
+    GraphcastBatchError,
+    GridError,
+    InputError,
+    StatisticsError,
+    StoreError,
+    TaskError,
+)
+from graphcast_batch.variables import LEVELS_13, LEVELS_37
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from graphcast_batch.assembly import Run
     from graphcast_batch.cluster.driver import Outcome
     from graphcast_batch.plan import Case
@@ -25,6 +36,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+archive = typer.Typer(help="Archives to run from.", no_args_is_help=True)
+app.add_typer(archive, name="archive")
 _console = Console()
 _errors = Console(stderr=True)
 
@@ -66,17 +79,18 @@ def run(config: ConfigPath, address: Address = None) -> None:
     """
     with Drain() as drain:
         # The rest takes a second to import, during which a signal must not be lost.
-        from graphcast_batch.assembly import assemble, kept_store
+        from graphcast_batch.assembly import assemble, doubts, kept_store
         from graphcast_batch.cluster import driver
         from graphcast_batch.config import load_config
         from graphcast_batch.figures.stored import check_figures, undrawn
-        from graphcast_batch.terminal import Watcher, show_set_aside
+        from graphcast_batch.terminal import Watcher, show_notices, show_set_aside
 
         assembled = assemble(load_config(config))
         wanted, plan = assembled.config.figures, assembled.plan
         names = check_figures(wanted, plan.layout) if wanted else []
         kept_store(assembled)
         show_set_aside(_console, plan)
+        show_notices(_console, doubts(assembled))
         with driver.connected(address, drain):
             with Watcher(_console) as watcher:
                 outcome = driver.run(assembled, watcher, drain)
@@ -91,11 +105,11 @@ def run(config: ConfigPath, address: Address = None) -> None:
 @app.command()
 def plan(config: ConfigPath) -> None:
     """Shows what a run of CONFIG would do; starts nothing."""
-    from graphcast_batch.assembly import assemble, kept_store
+    from graphcast_batch.assembly import assemble, doubts, kept_store, reading
     from graphcast_batch.config import load_config
     from graphcast_batch.figures.stored import check_figures
     from graphcast_batch.plan import worker_bytes
-    from graphcast_batch.terminal import show_plan
+    from graphcast_batch.terminal import show_notices, show_plan
 
     assembled = assemble(load_config(config))
     if assembled.config.figures:
@@ -108,7 +122,8 @@ def plan(config: ConfigPath) -> None:
         for name, size in (("float32", 4), ("bfloat16", 2))
         if assembled.config.model.precision in (name, "auto")
     }
-    show_plan(_console, assembled.plan, states, shape.mesh_size, sizes)
+    show_plan(_console, assembled.plan, reading(assembled), states, shape.mesh_size, sizes)
+    show_notices(_console, doubts(assembled))
 
 
 @app.command()
@@ -170,23 +185,118 @@ def figures(
 
 
 @app.command()
+def check(config: ConfigPath, address: Address = None) -> None:
+    """Checks all that a run of CONFIG would read, without a device. Exit codes: 0 all fit, 3 something does not."""
+    from graphcast_batch.assembly import assemble, doubts, faults
+    from graphcast_batch.cluster import driver
+    from graphcast_batch.config import load_config
+    from graphcast_batch.terminal import show_faults, show_notices, show_set_aside
+
+    try:
+        assembled = assemble(load_config(config))
+    except (GridError, InputError, StatisticsError, TaskError) as error:
+        _tell(error)
+        raise typer.Exit(Exit.SOME_FAILED) from error
+    show_notices(_console, doubts(assembled))
+    plan, checkpoint = assembled.plan, assembled.checkpoint
+    show_set_aside(_console, plan)
+    arguments = [(assembled.source, case, checkpoint.task, checkpoint.architecture.resolution) for case in plan.cases]
+    with Drain() as drain, driver.connected(address, drain):
+        results = _tracked(driver.each(faults, arguments, drain), "checking", len(arguments))
+        found = dict(zip(plan.cases, results, strict=False))
+    show_faults(_console, found)
+    if len(found) < len(plan.cases):
+        raise typer.Exit(WORK_LEFT)
+    if plan.set_aside or any(found.values()):
+        raise typer.Exit(Exit.SOME_FAILED)
+
+
+@app.command()
 def stats(
-    config: ConfigPath,
+    place: Annotated[str, typer.Argument(help="Archive (file, store, glob or folder), or a run's config.")],
     out: Annotated[Path, typer.Option("--to", help="Folder for the three files.")],
     first: Annotated[str | None, typer.Option(help="First time to take; without it all that there is.")] = None,
     last: Annotated[str | None, typer.Option(help="Last time to take.")] = None,
     every_hours: Annotated[int | None, typer.Option(help="Hours between the times to take.")] = None,
+    address: Address = None,
 ) -> None:
-    """Computes normalisation statistics of the inputs of CONFIG, as runs without `statistics` do for themselves."""
-    from graphcast_batch.assembly import statistics_of
+    """Computes normalisation statistics: of all that an archive holds, or of what a run needs of its inputs."""
+    from graphcast_batch.assembly import computed_statistics, statistics_of
+    from graphcast_batch.cluster import driver
     from graphcast_batch.config import Times, load_config, parse_config
+    from graphcast_batch.inputs.archive import Archive
     from graphcast_batch.inputs.statistics import write_statistics
 
     span = {"first": first, "last": last, "every_hours": every_hours}
     given = any(part is not None for part in span.values())
     times = parse_config(span, Times, origin="of --first, --last and --every-hours") if given else None
-    write_statistics(statistics_of(load_config(config), times), out)
+    is_config = place.endswith((".yaml", ".yml"))
+    with Drain() as drain, driver.connected(address, drain):
+
+        def spread(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> Iterable[Any]:
+            return _tracked(driver.each(function, arguments, drain), "reading", len(arguments))
+
+        if is_config:
+            found = statistics_of(load_config(Path(place)), times, spread)
+        else:
+            found = computed_statistics(Archive(place), None, times, spread)
+    write_statistics(found, out)
     _console.print(f"statistics in {out}", highlight=False)
+
+
+@archive.command("synthetic")
+def archive_synthetic(
+    out: Annotated[Path, typer.Option(help="Zarr store to make, such as planet.zarr.")],
+    first: Annotated[str, typer.Option(help="First time, such as 2020-01-01T00.")],
+    last: Annotated[str, typer.Option(help="Last time.")],
+    every_hours: Annotated[int, typer.Option(min=1, help="Hours between times.")] = 6,
+    res: Annotated[float, typer.Option(help="Degrees between points, a divisor of 180.")] = 1.0,
+    levels: Annotated[str, typer.Option(help="13, 37, or levels in hPa such as 500,850.")] = "13",
+    seed: Annotated[int, typer.Option(min=0, help="Of the weather; the climate is the same.")] = 0,
+    address: Address = None,
+) -> None:
+    """Writes weather of the synthetic planet, all of GraphCast's variables but the forcings."""
+    import numpy as np
+
+    from graphcast_batch.assembly import synthetic_archive
+    from graphcast_batch.cluster import driver
+    from graphcast_batch.config import Times, parse_config
+    from graphcast_batch.plan import plan_times
+
+    span = {"first": first, "last": last, "every_hours": every_hours}
+    times = np.array(plan_times(parse_config(span, Times, origin="of --first, --last and --every-hours")))
+    with Drain() as drain, driver.connected(address, drain):
+
+        def spread(function: Callable[..., Any], pieces: Sequence[tuple[Any, ...]]) -> Iterable[Any]:
+            return _tracked(driver.each(function, pieces, drain), "writing", len(pieces))
+
+        synthetic_archive(out.absolute(), res, _levels(levels), times, seed, spread)
+    _console.print(f"{times.size} times in {out}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def fetch(
+    kind: Annotated[Literal["checkpoint", "stats", "sample", "list"], typer.Argument(help="What to fetch, or list.")],
+    name: Annotated[str, typer.Argument(help="Its name, or parts of it; see fetch list.")] = "all",
+    folder: Annotated[Path, typer.Option("--to", help="Folder for the files.")] = Path(),
+    mirror: Annotated[str | None, typer.Option(help="Folder or address that has the bucket's files.")] = None,
+) -> None:
+    """Fetches files that DeepMind published with GraphCast: weights, statistics, sample datasets."""
+    from graphcast_batch.inputs import published
+
+    if kind == "list":
+        for file in published.listing(mirror):
+            size = f"{file.size_bytes / 1e6:.1f} MB" if file.size_bytes else ""
+            _console.print(f"{file.kind:10} {size:>10}  {file.name}", highlight=False, soft_wrap=True)
+        return
+    for file in published.find(kind, name, mirror):
+        with Progress(*Progress.get_default_columns(), DownloadColumn(), console=_console, transient=True) as bar:
+            update = partial(_show_bytes, bar, bar.add_task(file.name, total=file.size_bytes))
+            fetched = published.fetch(file, folder, update, mirror)
+        _console.print(
+            f"{folder / file.file}\n{fetched.bytes} bytes, sha256 {fetched.sha256}", highlight=False, soft_wrap=True
+        )
+    _console.print(published.licence(kind), highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -231,6 +341,26 @@ def infer(
     print(f"statistics: {result.statistics_from}; figure: {picture}" + (f"; predictions: {save}" if save else ""))
     if result.loss:
         print(json.dumps(result.loss, indent=2))
+
+
+def _levels(text: str) -> tuple[int, ...]:
+    known = {"13": LEVELS_13, "37": LEVELS_37}
+    if text in known:
+        return known[text]
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) for part in parts):
+        raise ConfigError(f"--levels must be 13, 37, or levels in hPa such as 500,850, but is {text!r}")
+    return tuple(sorted({int(part) for part in parts}))
+
+
+def _show_bytes(bar: Progress, task: TaskID, done: int, total: int) -> None:
+    bar.update(task, completed=done, total=total)
+
+
+def _tracked(results: Iterable[Any], what: str, total: int) -> Iterator[Any]:
+    """The same results, with a bar on a terminal that shows how many have come."""
+    shown = track(results, what, total=total, console=_console, disable=not _console.is_terminal, transient=True)
+    yield from shown
 
 
 def _draw(assembled: "Run", cases: "Sequence[Case]", drain: "Drain") -> int:

@@ -48,6 +48,19 @@ def _read_time(value: object) -> object:
     return value
 
 
+def _lines(path: object) -> list[str]:
+    """Lines of a text file that are neither empty nor comments (#)."""
+    if not isinstance(path, str):
+        raise ValueError(f"file must be a path, but is {path!r}")
+    try:
+        lines = Path(_absolute(path)).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"file must be a text file with one initial time a line, but cannot be read: {error}"
+        ) from error
+    return [line for line in (line.split("#")[0].strip() for line in lines) if line]
+
+
 def _absolute(path: str) -> str:
     """A path or glob as it holds in any working directory; an address such as ``s3://bucket/store.zarr`` stays."""
     return path if "://" in path else os.path.join(os.getcwd(), os.path.expanduser(path))
@@ -69,6 +82,9 @@ File = Annotated[Path, Strict(False), AfterValidator(_absolute_file)]
 """Absolute; in a config relative to the working directory, where ~ stands for the home folder."""
 Pattern = Annotated[str, AfterValidator(_absolute)]
 """The same of a path that may be a glob, or an address."""
+DialectName = Literal["graphcast", "weatherbench2", "weatherbench2-hres", "arco-era5", "cds", "cds-legacy", "grib"]
+Accumulation = Literal["hourly", "since_start"]
+"""Precipitation of the hour before, or since the start of a forecast."""
 Names = Annotated[tuple[str, ...], Strict(False)]
 Levels = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Strict(False)]
 
@@ -192,26 +208,64 @@ class SyntheticInputs(_Frozen):
 
 
 class DatasetInputs(_Frozen):
-    """GraphCast dataset files: a glob, one Case each."""
+    """GraphCast dataset files: a glob."""
 
     kind: Literal["datasets"]
     path: Pattern
+    per_file: Literal["first", "all"] = "first"
+    """A Case from the first frames of each file, or from every time of it that has the frame before."""
 
 
 class ArchiveInputs(_Frozen):
-    """One continuous netCDF or zarr archive."""
+    """Fields at absolute times, in one or more files or stores of any known layout."""
 
     kind: Literal["archive"]
-    path: Pattern
+    path: Pattern | Annotated[tuple[Pattern, ...], Strict(False), Field(min_length=1)]
+    """Files, zarr stores, globs, folders of files, or addresses of remote stores; all together are the archive."""
+    statics: Pattern | None = None
+    """A further file or store, of which only fields without time are taken."""
+    dialect: DialectName | None = None
+    """Layout of the files; without it each is recognised."""
+    names: dict[str, str] = {}
+    """Their names to ours, where the dialect does not know them."""
+    units: dict[str, str] = {}
+    """Units by our names, or of ``level``, where the data say none or a wrong one."""
+    precipitation: Accumulation | None = None
+    """Since when ``total_precipitation`` is summed up; without it as the dialect has it."""
+    regrid: Literal["subsample", "conservative", "linear"] | None = None
+    """How a finer grid is brought to that of the weights; without it a finer grid is refused."""
+    anonymous: bool = False
+    """Whether remote stores are read without credentials."""
+    storage: dict[str, str] = {}
+    """Options of remote stores, such as region or endpoint."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All paths."""
+        return (self.path,) if isinstance(self.path, str) else self.path
 
 
 class Times(_Frozen):
-    """Initial times: a list, or first, last and every."""
+    """Initial times: a list, a file with one a line, or first, last and every; hours and exclude narrow them."""
 
     list: Annotated[tuple[Time, ...] | None, Strict(False)] = None
     first: Time | None = None
     last: Time | None = None
     every_hours: Annotated[int, Field(gt=0)] | None = None
+    hours: Annotated[tuple[Annotated[int, Field(ge=0, le=23)], ...], Strict(False)] = ()
+    """Hours of the day to keep; none for all."""
+    exclude: Annotated[tuple[Time, ...], Strict(False)] = ()
+    """Times to leave out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_file(cls, content: object) -> object:
+        """With the lines of ``file`` as the list, so that a store's copy of the config needs no other file."""
+        if not isinstance(content, dict) or "file" not in content:
+            return content
+        if "list" in content:
+            raise ValueError("give either list or file, not both")
+        return {key: value for key, value in content.items() if key != "file"} | {"list": _lines(content["file"])}
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -219,7 +273,7 @@ class Times(_Frozen):
         if self.list is not None and any(part is not None for part in span):
             raise ValueError("give either list, or first, last and every_hours, not both")
         if self.list is None and any(part is None for part in span):
-            raise ValueError("give list, or all of first, last and every_hours")
+            raise ValueError("give list, file, or all of first, last and every_hours")
         if self.list is not None and not self.list:
             raise ValueError("list must hold at least one time")
         if self.list is not None and len(set(self.list)) < len(self.list):

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from graphcast_batch.config import STEP_HOURS, Task
 from graphcast_batch.errors import ForecastError
 from graphcast_batch.grid import Grid
+from graphcast_batch.inputs.chunks import ReadCost
 from graphcast_batch.inputs.states import CaseInputs
 from graphcast_batch.outputs.claims import Claim
 from graphcast_batch.outputs.ledger import Record
@@ -47,6 +48,9 @@ class Source(Protocol):
 
     def truth(self, case: Case, names: list[str], levels: list[int] | None = None) -> xr.Dataset | None:
         """What really came at those lead times that the source holds, or None."""
+
+    def cost(self, case: Case, task: Task) -> ReadCost | None:
+        """What reading the inputs of a Case fetches; None where nothing is read."""
 
 
 class Forecasts(Protocol):
@@ -103,6 +107,7 @@ class Bench:
         with watch.stage("read"), self._reading:
             inputs = self.source.read(case, self.task)
             self.check(inputs)
+        cost = self.source.cost(case, self.task)
         with self.store.attempt(case) as attempt:
             with _writing(attempt, case, self.store, watch) as put, self._device, watch.stage("compute"):
                 for frames in self.forecasts.forecast(inputs.frames, inputs.forcings, case.steps):
@@ -113,7 +118,10 @@ class Bench:
                 device=self.forecasts.device,
                 worker=self.name,
                 attempts=attempts,
-                details={"peak_memory_bytes": peak_memory_bytes()},
+                details={
+                    "peak_memory_bytes": peak_memory_bytes(),
+                    "read_bytes": cost.touched_bytes if cost else 0,
+                },
             )
 
 

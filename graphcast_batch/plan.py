@@ -1,9 +1,9 @@
 """A RunConfig and what the inputs offer become a Plan: the Cases of a run and the layout of what they write."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 
@@ -110,15 +110,18 @@ def plan_times(times: Times) -> list[np.datetime64]:
 
     Returns:
         datetime64[h] values.
+
+    Raises:
+        ConfigError: none is left.
     """
-    if times.list is not None:
-        return sorted(np.datetime64(time, "h") for time in times.list)
-    assert times.first is not None
-    assert times.last is not None
-    assert times.every_hours is not None
-    count = (times.last - times.first) // timedelta(hours=times.every_hours) + 1
-    first, every = np.datetime64(times.first, "h"), np.timedelta64(times.every_hours, "h")
-    return [first + n * every for n in range(count)]
+    wanted: list[np.datetime64] = sorted(
+        np.datetime64(time, "h")
+        for time in (_regular(times) if times.list is None else times.list)
+        if time not in times.exclude and (not times.hours or time.hour in times.hours)
+    )
+    if not wanted:
+        raise ConfigError("times must leave at least one initial time, but hours and exclude leave none; widen them")
+    return wanted
 
 
 def plan_cases(
@@ -184,6 +187,14 @@ def is_on_levels(name: str, dims: Mapping[str, Collection[str]]) -> bool:
         f"the variable {name} is neither in the inputs nor among those this program knows, so whether it is on "
         "pressure levels is unknown; add it to the inputs"
     )
+
+
+def _regular(times: Times) -> Iterator[datetime]:
+    assert times.first is not None
+    assert times.last is not None
+    assert times.every_hours is not None
+    every = timedelta(hours=times.every_hours)
+    return (times.first + n * every for n in range((times.last - times.first) // every + 1))
 
 
 def _check_dims(name: str, found: Collection[str]) -> None:

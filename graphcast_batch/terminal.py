@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from graphcast_batch.inputs.findings import Finding
 from graphcast_batch.outputs.ledger import Failure, Record, State
 from graphcast_batch.plan import Case, Plan, mesh_counts
 
@@ -77,7 +78,12 @@ class Watcher:
 
 
 def show_plan(
-    console: Console, plan: Plan, states: Mapping[str, State], mesh_size: int, device_bytes: Mapping[str, int]
+    console: Console,
+    plan: Plan,
+    reading: Mapping[str, str],
+    states: Mapping[str, State],
+    mesh_size: int,
+    device_bytes: Mapping[str, int],
 ) -> None:
     """Prints what a run will do."""
     layout, cases = plan.layout, plan.cases
@@ -86,6 +92,7 @@ def show_plan(
     rows = {
         "Cases": f"{len(cases)}: {cases[0].key} to {cases[-1].key}, {layout.steps} steps ({6 * layout.steps} h) each",
         "already whole": f"{sum(state is State.WHOLE for state in states.values())}",
+        **reading,
         "grid": str(layout.grid),
         "mesh": f"{nodes} nodes, {edges} edges (size {mesh_size})",
         "variables": f"{len(layout.variables)}, {len(layout.levels)} levels, {layout.channels} fields",
@@ -107,6 +114,40 @@ def show_set_aside(console: Console, plan: Plan) -> None:
         console.print(Text(f"set aside: {key}: {reason}", "yellow"), soft_wrap=True)
     if len(plan.set_aside) > _MOST_SHOWN:
         console.print(f"... and {len(plan.set_aside) - _MOST_SHOWN} more set aside")
+
+
+def show_notices(console: Console, notices: Sequence[str]) -> None:
+    """Prints what does not stop a run, but should be known."""
+    for notice in notices:
+        console.print(Text(f"note: {notice}", "yellow"), soft_wrap=True)
+
+
+def show_faults(console: Console, found: Mapping[Case, Sequence[Finding] | BaseException]) -> None:
+    """Prints what keeps Cases from being run: a row for each fault, with the Cases that have it."""
+    rows: dict[tuple[object, ...], list[tuple[Case, Finding]]] = {}
+    for case, result in found.items():
+        for fault in _as_findings(result):
+            alike = (fault.variable, fault.level, fault.expected, fault.remedy)
+            rows.setdefault(alike, []).append((case, fault))
+    bad = {case for row in rows.values() for case, _ in row}
+    console.print(f"{len(found) - len(bad)} of {len(found)} Cases can be run, {len(bad)} cannot", highlight=False)
+    if not rows:
+        return
+    table = Table("Cases", "variable", "hPa", "must", "but", "remedy", show_lines=True)
+    for row in list(rows.values())[:_MOST_SHOWN]:
+        case, first = row[0]
+        where = case.key if len(row) == 1 else f"{case.key} and {len(row) - 1} more"
+        level = "" if first.level is None else f"{first.level:g}"
+        table.add_row(*map(Text, (where, first.variable, level, first.expected, first.found, first.remedy)))
+    console.print(table)
+    if len(rows) > _MOST_SHOWN:
+        console.print(f"... and {len(rows) - _MOST_SHOWN} more faults")
+
+
+def _as_findings(result: Sequence[Finding] | BaseException) -> Sequence[Finding]:
+    if isinstance(result, BaseException):
+        return [Finding("the check", "end", str(result), "look at the inputs, or check again")]
+    return result
 
 
 def show_states(console: Console, states: Mapping[str, State], failures: list[Failure]) -> None:

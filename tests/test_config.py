@@ -69,7 +69,7 @@ def test_every_finding_is_told_at_once():
         ({"inputs": {"path": "x"}}, r"inputs\.kind: required; one of archive, datasets, synthetic"),
         ({"inputs": {"kind": None}}, r"inputs\.kind: one of archive, datasets, synthetic, but is 'None'"),
         ({"model": {"weights": {}}}, r"model\.weights\.kind: required; one of checkpoint, random"),
-        ({"times": {"first": "2020-01-01"}}, r"times: give list, or all of first, last and every_hours"),
+        ({"times": {"first": "2020-01-01"}}, r"times: give list, file, or all of first, last and every_hours"),
         ({"times": {"list": []}}, r"times: list must hold at least one time"),
         ({"times": {"list": ["2020-01-01", "2020-01-01T00"]}}, r"times: list must hold each time once"),
         (

@@ -11,6 +11,7 @@ import xarray as xr
 from graphcast_batch.config import Task
 from graphcast_batch.errors import ForecastError, InputError, StoreError
 from graphcast_batch.grid import Grid
+from graphcast_batch.inputs.chunks import ReadCost
 from graphcast_batch.inputs.states import CaseInputs
 from graphcast_batch.outputs.ledger import State
 from graphcast_batch.outputs.store import Store
@@ -46,6 +47,9 @@ class FakeSource:
 
     def truth(self, case, names, levels=None):
         return None
+
+    def cost(self, case, task):
+        return ReadCost(3000, 1000, "a", 3.0, (3, 1, 1, 1))
 
 
 class FakeForecasts:
@@ -101,6 +105,7 @@ def test_frames_of_any_calls_fill_blocks_of_any_size(tmp_path, per_call, block_s
     assert (record.steps, record.device, record.worker, record.attempts) == (12, "paper", "tester", 1)
     assert set(record.seconds) == {"read", "compute", "write"}
     assert record.details["peak_memory_bytes"] > 1e7
+    assert record.details["read_bytes"] == 3000
 
 
 def test_a_frame_that_is_not_finite_fails_the_case_by_name_and_leaves_nan(tmp_path):

@@ -116,14 +116,14 @@ def test_a_variable_along_a_dimension_that_is_not_ours_is_refused(name, dims, me
 
 
 def test_an_archive_whose_levels_have_another_name_is_refused_before_anything_is_run(small_config, tmp_path):
-    dims = ("time", "pressure_level", "latitude", "longitude")
+    dims = ("time", "layer", "latitude", "longitude")
     times = np.arange("2020-01-01", "2020-01-03", 6, dtype="datetime64[h]").astype("datetime64[ns]")
-    coords = {"time": times, "pressure_level": [500], "latitude": COARSE.latitude, "longitude": COARSE.longitude}
-    fields = xr.Dataset({"temperature": (dims, np.zeros((8, 1, *COARSE.shape), np.float32))}, coords)
+    coords = {"time": times, "layer": [500, 850], "latitude": COARSE.latitude, "longitude": COARSE.longitude}
+    fields = xr.Dataset({"temperature": (dims, np.zeros((8, 2, *COARSE.shape), np.float32))}, coords)
     fields.to_netcdf(tmp_path / "archive.nc", engine="netcdf4")
     config = load_config(small_config(inputs={"kind": "archive", "path": str(tmp_path / "archive.nc")}))
 
-    with pytest.raises(TaskError, match="temperature must have the dimension level, but has time, pressure_level"):
+    with pytest.raises(TaskError, match="temperature must have the dimension level, but has time, layer"):
         assemble(config)
 
 

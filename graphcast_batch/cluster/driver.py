@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Literal, Protocol
 
 import ray
@@ -129,7 +130,7 @@ def run(run: Run, progress: Progress, drain: Drain) -> Outcome:
     """
     device = _device(run.config.workers)
     precision = resolved_precision(run.config.model.precision, accelerated=device == "gpu")
-    store = lay_out(run, precision)
+    store = lay_out(run, precision, partial(each, drain=drain))
     store.sweep()
     states = store.ledger.states(run.plan.cases)
     todo = [case for case in run.plan.cases if states[case.key] in (State.MISSING, State.RUNNING)]

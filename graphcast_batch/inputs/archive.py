@@ -1,8 +1,9 @@
-"""One archive, a netCDF file, a zarr store or a synthetic planet, becomes the inputs and truth of any Case."""
+"""Files and stores of any layout, or a synthetic planet, become one archive: the inputs and truth of any Case."""
 
+import glob
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -10,12 +11,16 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from graphcast_batch.config import Task
-from graphcast_batch.errors import InputError
+from graphcast_batch.config import Accumulation, Task
+from graphcast_batch.errors import InputError, InputNotFoundError
 from graphcast_batch.grid import Grid, regular_grid
-from graphcast_batch.inputs.gridded import describe, in_our_names, read_fields
-from graphcast_batch.inputs.opening import open_netcdf, open_zarr
-from graphcast_batch.inputs.states import CaseInputs, read_inputs, read_truth
+from graphcast_batch.inputs.chunks import ReadCost, total_cost
+from graphcast_batch.inputs.dialects import ACCUMULATED, DIALECTS, SUM_HOURS, SUMMED
+from graphcast_batch.inputs.findings import DataKind
+from graphcast_batch.inputs.gridded import same_points
+from graphcast_batch.inputs.regridding import Method, Regridder
+from graphcast_batch.inputs.states import CaseInputs, input_times, read_inputs, read_truth
+from graphcast_batch.inputs.volumes import Reading, Volume
 from graphcast_batch.plan import Case
 from graphcast_batch.variables import VARIABLES
 
@@ -25,54 +30,92 @@ _DIMS_OF_KIND: Final = {
     "level": ("time", "level", *_PLACE),
     "static": _PLACE,
 }
+_SUFFIXES: Final = (".nc", ".nc4", ".h5", ".grib", ".grb", ".grib2", ".grb2", ".zarr")
+_HOUR: Final = np.timedelta64(1, "h")
+_SUM: Final = SUM_HOURS * _HOUR
+_ROUNDING: Final = 1e-5
+"""m of precipitation that a sum may fall by: GRIB and packed netCDF round to less."""
 
 
 class Archive:
-    """A netCDF file or zarr store of fields at absolute times; opened only while it is read.
+    """Fields at absolute times, on one grid, from one or many files and stores.
+
+    Of a variable without time the first file that holds it is taken. What is known of the files is read once; each
+    is open only while it is read.
 
     Attributes:
-        origin: its path.
+        origin: the paths, for messages.
+        grid: the points, after regridding.
+        levels: pressure levels that every file with levels holds, hPa, ascending.
+        dims: dimensions of every variable, in our names; precipitation over 6 h among them where it can be made.
+        time_chunk: how many times at most lie in a chunk.
 
     Raises:
-        InputNotFoundError: there is none.
-        InputError: it cannot be read, or its times are no dates, repeat or are out of order.
-        GridError: its points are not a global grid.
+        InputNotFoundError: a path names nothing.
+        InputError: a file cannot be read, or two contradict each other.
+        GridError: the points are not a global grid, or one that cannot be regridded.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.origin = str(path)
-        with self._opened() as dataset:
-            self._contents = describe(dataset, self.origin)
-        _check_times(self._contents.times, self.origin)
+    def __init__(
+        self,
+        paths: str | Path | Sequence[str],
+        reading: Reading | None = None,
+        needed: Iterable[str] = (),
+        regrid: tuple[Method, float] | None = None,
+        statics: str | None = None,
+    ) -> None:
+        """Looks into all files.
 
-    @property
-    def grid(self) -> Grid:
-        """The points."""
-        return self._contents.grid
+        Args:
+            paths: files, zarr stores, globs, folders of files, or addresses.
+            reading: how they are to be understood.
+            needed: variables that must be held at a time for it to count as held; none for all that are held.
+            regrid: method and resolution in degrees; None to leave the points as they are.
+            statics: a further file, of which only fields without time are taken.
+        """
+        given = [str(paths)] if isinstance(paths, str | Path) else list(paths)
+        self.origin = given[0] if len(given) == 1 else f"{given[0]} and {len(given) - 1} more"
+        reading = reading or Reading()
+        self.volumes = tuple(Volume(place, reading) for path in given for place in _places(path))
+        self.statics = Volume(statics, reading) if statics else None
+        self._needed = frozenset(needed)
+        self._check_alike()
+        self._regridder = self._regridding(regrid)
+        self.grid: Grid = self._regridder.grid if self._regridder else self._stored_grid
+        self.dims: Mapping[str, tuple[str, ...]] = self._dims()
+        self.levels: tuple[int, ...] = self._levels()
+        self.time_chunk = max(part.time_chunk for volume in self.volumes for part in volume.stored.values())
+        for name, dims in self.dims.items():
+            if "time" in dims:
+                self._check_once(name)
+        if not any(volume.contents.times.size for volume in self.volumes):
+            raise InputError(f"{self.origin} must hold at least one time, but holds none")
 
-    @property
+    @cached_property
     def times(self) -> NDArray[np.datetime64]:
-        """(time,) datetime64[ns] times held, ascending."""
-        return self._contents.times
+        """(time,) datetime64[ns] times at which all that is needed is held, ascending."""
+        moving = [name for name, dims in self.dims.items() if "time" in dims]
+        return self.times_of([name for name in moving if name in self._needed] or moving)
 
-    @property
-    def levels(self) -> tuple[int, ...]:
-        """Pressure levels held, hPa, ascending."""
-        return self._contents.levels
-
-    @property
-    def dims(self) -> Mapping[str, tuple[str, ...]]:
-        """Dimensions of every variable held, in our names."""
-        return self._contents.dims
+    def times_of(self, names: Sequence[str]) -> NDArray[np.datetime64]:
+        """(time,) datetime64[ns] times at which each of some variables with time is held, ascending."""
+        held = [self._times_of(name) for name in names]
+        times = held[0]
+        for others in held[1:]:
+            times = times[np.isin(times, others)]
+        return times
 
     def fields(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> xr.Dataset:
         """Reads variables, times and levels that are held, and nothing else.
 
         Raises:
-            InputError: the data cannot be read.
+            InputError: a file cannot be read, or precipitation since a start falls with time.
         """
-        with self._opened() as dataset:
-            return read_fields(dataset, self._contents, names, times, levels)
+        made = SUMMED in names and self._makes_sums
+        found = self._stored([name for name in names if not (made and name == SUMMED)], times, levels)
+        if made:
+            found = found.assign({SUMMED: self._sums(times)})
+        return self._regridder.regrid(found) if self._regridder else found
 
     def read(self, case: Case, task: Task) -> CaseInputs:
         """Reads what a Case starts from.
@@ -83,14 +126,196 @@ class Archive:
         return read_inputs(self, case, task)
 
     def truth(self, case: Case, names: Sequence[str], levels: Sequence[int] | None = None) -> xr.Dataset | None:
-        """What really came, as far as the archive holds it; see `read_truth`."""
+        """What really came, as far as the archive holds all of it; see `read_truth`."""
         return read_truth(self, case, names, levels)
 
-    @contextmanager
-    def _opened(self) -> Iterator[xr.Dataset]:
-        is_zarr = "://" in self.origin or os.path.isdir(self.origin)
-        with open_zarr(self.origin) if is_zarr else open_netcdf(Path(self.origin)) as dataset:
-            yield _with_dates(in_our_names(dataset), self.origin)
+    def cost(self, case: Case, task: Task) -> ReadCost:
+        """What reading the inputs of one Case takes, told from the chunks of the files."""
+        times = input_times(case.init_time, task)
+        names = {*task.input_variables, *task.forcing_variables} & self.dims.keys()
+        summed = SUMMED in names and self._makes_sums
+        parts = self._costs(sorted(names - {SUMMED} if summed else names), times, task.pressure_levels)
+        if summed:
+            parts += self._costs([ACCUMULATED], self._summed_times(times), ())
+        return total_cost(parts)
+
+    @property
+    def spoken(self) -> str:
+        """The layouts of its files, with how many are in each, for people."""
+        titles = [DIALECTS[volume.translation.dialect].title for volume in self._all]
+        return ", ".join(f"{title} ({titles.count(title)})" for title in dict.fromkeys(titles))
+
+    @property
+    def changes(self) -> Mapping[str, str]:
+        """What is done to the data on their way, for people: by what is changed."""
+        units = {name: unit for volume in self._all for name, unit in volume.translation.units.items()}
+        found = {}
+        if units:
+            found["converted"] = ", ".join(f"{name} from {unit}" for name, unit in units.items())
+        if self._makes_sums and self._accumulation:
+            found["summed up"] = f"{SUMMED} of {ACCUMULATED} ({self._accumulation})"
+        if self._regridder:
+            found["regridded"] = f"from {self._stored_grid} by {self._regridder.method}"
+        return found
+
+    @property
+    def kind(self) -> DataKind:
+        """What the data seem to be, from their layout, paths and attributes; empty where those do not say."""
+        words = " ".join(
+            f"{DIALECTS[volume.translation.dialect].title} {volume.origin} {' '.join(volume.attributes.values())}"
+            for volume in self.volumes
+        ).lower()
+        said = "era5" in words or "cds netcdf" in words, "hres" in words
+        return "era5" if said == (True, False) else "hres" if said == (False, True) else ""
+
+    @property
+    def _all(self) -> tuple[Volume, ...]:
+        return (*self.volumes, self.statics) if self.statics else self.volumes
+
+    @property
+    def _makes_sums(self) -> bool:
+        return not any(SUMMED in volume.contents.dims for volume in self.volumes)
+
+    def _dims(self) -> dict[str, tuple[str, ...]]:
+        dims: dict[str, tuple[str, ...]] = {}
+        for volume in self._all:
+            for name, found in volume.contents.dims.items():
+                if volume is not self.statics or "time" not in found:
+                    dims.setdefault(name, found)
+        wanted = SUMMED in self._needed or not self._needed
+        if ACCUMULATED in dims and self._makes_sums and (wanted or self._accumulation):
+            dims[SUMMED] = dims[ACCUMULATED]
+        return dims
+
+    def _regridding(self, wanted: tuple[Method, float] | None) -> Regridder | None:
+        if wanted is None or self._stored_grid.fits(wanted[1]):
+            return None
+        return Regridder(self._stored_grid, wanted[1], wanted[0])
+
+    def _levels(self) -> tuple[int, ...]:
+        held = [set(volume.contents.levels) for volume in self.volumes if volume.contents.levels]
+        return tuple(sorted(set.intersection(*held))) if held else ()
+
+    def _check_alike(self) -> None:
+        first = self.volumes[0]
+        for volume in self._all[1:]:
+            if not same_points(volume.contents.grid, first.contents.grid):
+                raise InputError(
+                    f"all files of an archive must have one grid, but {first.origin} has {first.contents.grid} and "
+                    f"{volume.origin} has {volume.contents.grid}; regrid one, or run them apart"
+                )
+
+    def _check_once(self, name: str) -> None:
+        seen: dict[np.datetime64, str] = {}
+        if name == SUMMED and self._makes_sums:
+            return
+        holders = [volume for volume in self.volumes if volume.times_of(name).size]
+        if len(holders) == 1:
+            return
+        for volume in holders:
+            for time in volume.times_of(name):
+                if time in seen:
+                    raise InputError(
+                        f"each time of {name} must be in one file, but {time.astype('datetime64[m]')} is in "
+                        f"{seen[time]} and in {volume.origin}; leave one of them out of inputs.path"
+                    )
+                seen[time] = volume.origin
+
+    def _times_of(self, name: str) -> NDArray[np.datetime64]:
+        if name == SUMMED and self._makes_sums:
+            held = self._times_of(ACCUMULATED)
+            needed = [held - back for back in self._reach]
+            return held[np.all([np.isin(times, held) for times in needed], axis=0)]
+        return np.unique(np.concatenate([volume.times_of(name) for volume in self.volumes]))
+
+    @cached_property
+    def _accumulation(self) -> Accumulation | None:
+        """Since when precipitation is summed up; None where there is none, or the files do not agree."""
+        kinds = {volume.accumulation for volume in self.volumes if ACCUMULATED in volume.contents.dims}
+        return kinds.pop() if len(kinds) == 1 else None
+
+    @property
+    def _reach(self) -> list[np.timedelta64]:
+        """How far before a time the values lie that its precipitation over 6 h is made of."""
+        match self._accumulation:
+            case "hourly":
+                return [hours * _HOUR for hours in range(SUM_HOURS)]
+            case "since_start":
+                return [np.timedelta64(0, "h"), _SUM]
+        raise InputError(
+            f"{ACCUMULATED} of {self.origin} must be summed up in one known way to make {SUMMED} of it, but the data "
+            "do not say which; set inputs.precipitation: hourly, or since_start"
+        )
+
+    def _summed_times(self, times: NDArray[np.datetime64]) -> NDArray[np.datetime64]:
+        return np.unique(np.concatenate([times - back for back in self._reach]))
+
+    def _sums(self, times: NDArray[np.datetime64]) -> xr.DataArray:
+        """Precipitation over the 6 h before each time, m."""
+        stored = self._stored([ACCUMULATED], self._summed_times(times), ())[ACCUMULATED]
+        at = [stored.sel(time=times - back).astype(np.float64).values for back in self._reach]
+        total = np.sum(at, axis=0) if self._accumulation == "hourly" else at[0] - at[1]
+        if self._accumulation == "since_start":
+            self._check_rising(total, times)
+        return stored.sel(time=times).copy(data=np.maximum(total, 0).astype(np.float32)).rename(SUMMED)
+
+    def _check_rising(self, change: NDArray[np.float64], times: NDArray[np.datetime64]) -> None:
+        falls = np.flatnonzero((change < -_ROUNDING).reshape(len(times), -1).any(axis=1))
+        if falls.size:
+            raise InputError(
+                f"{ACCUMULATED} of {self.origin} must not fall with time, as it is summed up since a start, but at "
+                f"{times[falls[0]].astype('datetime64[m]')} it is {-change.min():.3g} m less than 6 h before; another "
+                "forecast starts between: keep their initial and lead times apart, or set inputs.precipitation: hourly"
+            )
+
+    def _stored(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> xr.Dataset:
+        """Fields as they are held, from as many files as it takes."""
+        wanted = np.asarray(times, "datetime64[ns]")
+        arrays: dict[str, list[xr.DataArray]] = {name: [] for name in names}
+        for volume, here, at in self._shares(names, wanted):
+            part = volume.fields(here, at, levels)
+            for name in here:
+                arrays[name].append(part[name])
+        coords = {"time": wanted, "latitude": self._stored_grid.latitude, "longitude": self._stored_grid.longitude}
+        joined = {name: self._joined(name, parts, wanted) for name, parts in arrays.items()}
+        return xr.Dataset({name: array.drop_vars(coords, errors="ignore") for name, array in joined.items()}, coords)
+
+    def _joined(self, name: str, parts: Sequence[xr.DataArray], times: NDArray[np.datetime64]) -> xr.DataArray:
+        if "time" not in self.dims[name]:
+            return parts[0]
+        held = np.concatenate([times[:0], *(part["time"].values for part in parts)])
+        absent = times[~np.isin(times, held)]
+        if absent.size:
+            raise InputError(f"{self.origin} must hold {name} at all times asked for, but lacks {_minutes(absent)}")
+        return parts[0] if len(parts) == 1 else xr.concat(parts, "time").sel(time=times)
+
+    @property
+    def _stored_grid(self) -> Grid:
+        return self.volumes[0].contents.grid
+
+    def _shares(
+        self, names: Sequence[str], times: NDArray[np.datetime64]
+    ) -> list[tuple[Volume, list[str], NDArray[np.datetime64]]]:
+        """Which file gives which variables at which of some times."""
+        shares = []
+        fixed = {name for name in names if "time" not in self.dims[name]}
+        for volume in self._all:
+            own = [name for name in fixed if name in volume.contents.dims and "time" not in volume.contents.dims[name]]
+            if own:
+                shares.append((volume, sorted(own), times[:0]))
+                fixed -= set(own)
+            if volume is self.statics:
+                continue
+            by_times: dict[bytes, list[str]] = {}
+            for name in names:
+                at = times[np.isin(times, volume.times_of(name))]
+                if "time" in volume.contents.dims.get(name, ()) and (at.size or not times.size):
+                    by_times.setdefault(at.tobytes(), []).append(name)
+            shares += [(volume, here, np.frombuffer(at, "datetime64[ns]")) for at, here in by_times.items()]
+        return shares
+
+    def _costs(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> list[ReadCost]:
+        return [volume.cost(here, at, levels) for volume, here, at in self._shares(names, times)]
 
 
 class Planet(Protocol):
@@ -111,6 +336,9 @@ class SyntheticArchive:
 
     times: None = None
     origin = "the synthetic planet"
+    spoken = "made on the fly"
+    kind: Final[DataKind] = ""
+    changes: Final[Mapping[str, str]] = {}
 
     def __init__(self, planet: Planet, resolution: float, levels: Sequence[int]) -> None:
         self.grid = regular_grid(resolution)
@@ -138,25 +366,32 @@ class SyntheticArchive:
         """What really comes on the planet; see `read_truth`."""
         return read_truth(self, case, names, levels)
 
-
-def _with_dates(dataset: xr.Dataset, origin: str) -> xr.Dataset:
-    if "datetime" in dataset.variables and "batch" in dataset.dims:
-        raise InputError(f"{origin} must be an archive, but is a GraphCast dataset file; use inputs.kind: datasets")
-    times = dataset.variables.get("time")
-    if times is None or times.dims != ("time",) or not np.issubdtype(times.dtype, np.datetime64):
-        found = "none" if times is None else f"{times.dtype} with dimensions {times.dims}"
-        raise InputError(
-            f"{origin} must have the dimension time with dates of the standard calendar, but has {found}; "
-            'give time units such as "hours since 1900-01-01" and the calendar "standard"'
-        )
-    return dataset
+    def cost(self, case: Case, task: Task) -> None:
+        """Nothing is read."""
 
 
-def _check_times(times: NDArray[np.datetime64], origin: str) -> None:
-    if not times.size:
-        raise InputError(f"{origin} must hold at least one time, but holds none")
-    wrong = np.flatnonzero(~(np.diff(times) > np.timedelta64(0)))
-    if wrong.size:
-        before, after = times[wrong[0]], times[wrong[0] + 1]
-        what = "is there twice" if before == after else f"follows {before}"
-        raise InputError(f"the times of {origin} must ascend, each once, but {after} {what}; sort them, drop repeats")
+def _places(path: str) -> list[str]:
+    """The files and stores that a path, glob, folder or address names."""
+    if "://" in path or os.path.isfile(path) or _is_zarr(path):
+        return [path]
+    if os.path.isdir(path):
+        found = [os.path.join(path, name) for name in sorted(os.listdir(path)) if name.lower().endswith(_SUFFIXES)]
+        what = f"the folder {path} must hold files ending in {', '.join(_SUFFIXES)}, but holds none"
+    elif glob.has_magic(path):
+        found = sorted(glob.glob(path, recursive=True))
+        what = f"the pattern {path} must match files or zarr stores, but matches nothing"
+    else:
+        found, what = [path], ""
+    if not found:
+        raise InputNotFoundError(f"{what} (working directory: {os.getcwd()}); correct inputs.path")
+    return found
+
+
+def _is_zarr(path: str) -> bool:
+    return path.rstrip("/").endswith(".zarr") or any(
+        os.path.isfile(os.path.join(path, name)) for name in ("zarr.json", ".zgroup", ".zmetadata")
+    )
+
+
+def _minutes(times: NDArray[np.datetime64]) -> str:
+    return ", ".join(map(str, times.astype("datetime64[m]")))

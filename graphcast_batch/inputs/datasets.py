@@ -1,4 +1,4 @@
-"""GraphCast dataset files become one Case each, and its inputs and truth.
+"""GraphCast dataset files become Cases, and their inputs and truth.
 
 Format of the files that DeepMind published with GraphCast: dimensions batch (1), time (since the first frame), lat,
 lon, level, with the absolute times in the coordinate datetime (batch, time).
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import xarray as xr
@@ -22,9 +22,12 @@ from numpy.typing import NDArray
 from graphcast_batch.config import STEP_HOURS, Task
 from graphcast_batch.errors import ConfigError, GridError, InputError, InputNotFoundError
 from graphcast_batch.grid import Grid
-from graphcast_batch.inputs.gridded import Contents, describe, in_our_names, read_fields, same_points
+from graphcast_batch.inputs.chunks import ReadCost, read_cost, stored
+from graphcast_batch.inputs.dialects import translation
+from graphcast_batch.inputs.findings import DataKind
+from graphcast_batch.inputs.gridded import Contents, describe, positions, read_fields, same_points
 from graphcast_batch.inputs.opening import open_netcdf
-from graphcast_batch.inputs.states import STEP, CaseInputs, findings, read_inputs, read_truth
+from graphcast_batch.inputs.states import STEP, CaseInputs, findings, input_times, read_inputs, read_truth
 from graphcast_batch.plan import Case
 
 _NAME: Final = re.compile(
@@ -77,15 +80,17 @@ class DatasetFiles:
         InputNotFoundError: nothing matches.
     """
 
-    def __init__(self, pattern: str, resolution: float = 0.0) -> None:
+    def __init__(self, pattern: str, resolution: float = 0.0, per_file: Literal["first", "all"] = "first") -> None:
         """Finds the files.
 
         Args:
             pattern: a glob.
             resolution: that the weights were trained for, degrees; 0 for any.
+            per_file: whether a file's first frames make a Case, or each time of it that has the frames before.
         """
         self.origin = pattern
         self._resolution = resolution
+        self._per_file = per_file
         self.paths = _matches(pattern)
         self._files: dict[Path, _DatasetFile] = {}
 
@@ -110,7 +115,7 @@ class DatasetFiles:
         return np.unique(np.concatenate([file.times for file in self._alike]))
 
     def cases(self, steps: int, task: Task) -> tuple[tuple[Case, ...], tuple[tuple[str, str], ...]]:
-        """One Case for each file, ascending, and the files that cannot be run, each with the reason.
+        """The Cases of the files, ascending, and the files that cannot be run, each with the reason.
 
         Args:
             steps: number of 6 h steps of every Case.
@@ -124,12 +129,13 @@ class DatasetFiles:
         aside: list[tuple[str, str]] = []
         for path in self.paths:
             try:
-                case = self._case(path, steps, task)
+                of_file = self._cases(path, steps, task)
             except (InputError, GridError) as error:
                 aside.append((path.name, str(error)))
                 continue
-            _check_unique(case, cases)
-            cases[case.init_time] = case
+            for case in of_file:
+                _check_unique(case, cases)
+                cases[case.init_time] = case
         if not cases:
             raise InputError(
                 f"none of the {len(self.paths)} dataset files of {self.origin} can be run; the first: {aside[0][1]}"
@@ -160,6 +166,27 @@ class DatasetFiles:
         joined = xr.concat(parts, "time", data_vars="minimal", coords="minimal", compat="override", join="override")
         return joined.sel(time=times)
 
+    def cost(self, case: Case, task: Task) -> ReadCost:
+        """What reading the inputs of one Case takes, told from the chunks of its file."""
+        return self._file(Path(case.source)).cost(case, task)
+
+    @property
+    def spoken(self) -> str:
+        """What the files are, for people."""
+        return f"{len(self.paths)} GraphCast dataset files"
+
+    @property
+    def changes(self) -> Mapping[str, str]:
+        """What is done to the data on their way, for people: by what is changed."""
+        units = self._first.units
+        return {"converted": ", ".join(f"{name} from {unit}" for name, unit in units.items())} if units else {}
+
+    @property
+    def kind(self) -> DataKind:
+        """What the data are, from the names of the files; empty where they do not say, or differ."""
+        names = {name.source if (name := parse_dataset_name(path.name)) else "" for path in self.paths}
+        return "era5" if names == {"era5"} else "hres" if names == {"hres"} else ""
+
     @cached_property
     def _first(self) -> "_DatasetFile":
         reasons = []
@@ -182,13 +209,14 @@ class DatasetFiles:
                     files.append(file)
         return files
 
-    def _case(self, path: Path, steps: int, task: Task) -> Case:
+    def _cases(self, path: Path, steps: int, task: Task) -> list[Case]:
         file = self._file(path)
-        case = Case(_init_time(file, task), steps, str(path))
-        problems = findings(file, case, task)
+        init_times = _init_times(file, task) if self._per_file == "all" else [_init_time(file, task)]
+        cases = [Case(init_time, steps, str(path)) for init_time in init_times]
+        problems = findings(file, cases[0], task)
         if problems:
-            raise InputError(f"{path}: {'; '.join(problems)}")
-        return case
+            raise InputError(f"{path}: {'; '.join(map(str, problems))}")
+        return cases
 
     def _file(self, path: Path) -> "_DatasetFile":
         file, first = self._opened(path), self._first
@@ -218,7 +246,11 @@ class _DatasetFile:
         self.origin = str(path)
         self._path = path
         with open_netcdf(path) as dataset:
-            self._contents = describe(_on_absolute_times(dataset, path), self.origin)
+            absolute = _on_absolute_times(dataset, path)
+            self._translation = translation(absolute, self.origin, "graphcast")
+            self._contents = describe(self._translation.apply(absolute), self.origin, self._translation.conversions)
+            named = self._translation.rename(absolute)
+            self._stored = {str(name): stored(array.variable) for name, array in named.data_vars.items()}
         _check_name(path, self._contents)
 
     @property
@@ -237,9 +269,20 @@ class _DatasetFile:
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         return self._contents.dims
 
+    @property
+    def units(self) -> Mapping[str, str]:
+        return self._translation.units
+
+    def cost(self, case: Case, task: Task) -> ReadCost:
+        names = {*task.input_variables, *task.forcing_variables} & self._stored.keys()
+        times = input_times(case.init_time, task)
+        where = positions(self._contents, times, task.pressure_levels)
+        return read_cost({name: self._stored[name] for name in sorted(names)}, where)
+
     def fields(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> xr.Dataset:
         with open_netcdf(self._path) as dataset:
-            return read_fields(_on_absolute_times(dataset, self._path), self._contents, names, times, levels)
+            absolute = self._translation.apply(_on_absolute_times(dataset, self._path))
+            return read_fields(absolute, self._contents, names, times, levels)
 
 
 def _matches(pattern: str) -> tuple[Path, ...]:
@@ -254,7 +297,7 @@ def _matches(pattern: str) -> tuple[Path, ...]:
 
 
 def _on_absolute_times(dataset: xr.Dataset, path: Path) -> xr.Dataset:
-    """The dataset in our names, without batch, with datetime as its time."""
+    """The dataset without batch, with datetime as its time."""
     if dataset.sizes.get("batch", 1) != 1:
         raise InputError(
             f"the dimension batch of {path} must have size 1, but has {dataset.sizes['batch']}; "
@@ -274,7 +317,7 @@ def _on_absolute_times(dataset: xr.Dataset, path: Path) -> xr.Dataset:
             f"but has dimensions {dataset['datetime'].dims} and holds {times.dtype}"
         )
     absolute = single.drop_vars(["batch", "datetime"], errors="ignore")
-    return in_our_names(absolute.assign_coords(time=times.values.astype("datetime64[ns]")))
+    return absolute.assign_coords(time=times.values.astype("datetime64[ns]"))
 
 
 def _init_time(file: _DatasetFile, task: Task) -> np.datetime64:
@@ -296,11 +339,25 @@ def _init_time(file: _DatasetFile, task: Task) -> np.datetime64:
     return np.datetime64(hour, "h")
 
 
+def _init_times(file: _DatasetFile, task: Task) -> list[np.datetime64]:
+    """Every time, datetime64[h], that is a whole hour and has the frames before it that go in."""
+    hours = file.times.astype("datetime64[h]")
+    able = hours[hours == file.times]
+    for back in range(1, task.input_frames):
+        able = able[np.isin(able - back * STEP, hours)]
+    if not able.size:
+        raise InputError(
+            f"{file.origin} must hold {task.input_frames} frames {STEP_HOURS} h apart that go into the model, but its "
+            f"frames are at {', '.join(str(time.astype('datetime64[m]')) for time in file.times)}"
+        )
+    return list(able)
+
+
 def _check_unique(case: Case, cases: Mapping[np.datetime64, Case]) -> None:
     if case.init_time in cases:
         raise ConfigError(
             f"each dataset file must have an initial time of its own, but {cases[case.init_time].source} and "
-            f"{case.source} both start at {case.key}; narrow inputs.path to one of them"
+            f"{case.source} both start at {case.key}; narrow inputs.path, or leave inputs.per_file at first"
         )
 
 

@@ -1,6 +1,7 @@
 """An open dataset in any order of its axes becomes fields in ours: time, level, latitude, longitude, ascending.
 
-Latitudes that descend are flipped, longitudes in -180..180 rolled to 0..360, levels sorted and selected.
+Latitudes that descend are flipped, longitudes in -180..180 rolled to 0..360, levels sorted and selected, values
+brought to our units. Where forecasts are stored by initial and lead time, a time is that of the shortest lead.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -13,13 +14,17 @@ from numpy.typing import NDArray
 
 from graphcast_batch.errors import GridError, InputError
 from graphcast_batch.grid import Grid
+from graphcast_batch.inputs.dialects import ACCUMULATED, LEAD, SUM_HOURS, SUMMED, VERSIONS
 from graphcast_batch.inputs.opening import load
-from graphcast_batch.variables import DIMS
+from graphcast_batch.inputs.units import LEVEL, SAME, Conversion
+from graphcast_batch.variables import DIMS, VARIABLES
 
-_OTHER_NAMES: Final = {"lat": "latitude", "lon": "longitude"}
 _HIGHEST_HPA: Final = 1100
 """No place on Earth has more pressure than this, so larger levels are in another unit."""
 _SAME_PLACE: Final = 1e-3  # degrees; rolled float32 longitudes differ in the last bit
+_LEAD_UNITS: Final = {"hours": 3600e9, "days": 86400e9, "minutes": 60e9, "seconds": 1e9, "nanoseconds": 1.0}
+"""ns; as xarray and CF write units of time."""
+_SUM: Final = np.timedelta64(SUM_HOURS, "h")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +34,13 @@ class Contents:
     Attributes:
         origin: the path, for messages.
         grid: the points, in our order.
-        times: (time,) datetime64[ns], as stored.
+        times: (time,) datetime64[ns], as stored; those that forecasts are valid at, ascending.
         levels: pressure levels that are whole hPa, ascending.
-        dims: dimensions of every variable, in our names, as stored.
+        dims: dimensions of every variable, in our names, as stored, but without those that reading takes away.
         order: for level, latitude and longitude, where each value of ours lies in the file.
+        init_times: (init,) datetime64[ns] of forecasts; None where fields have a time only.
+        lead_times: (lead,) timedelta64[ns] of forecasts, as stored.
+        conversions: by variable, to our units.
     """
 
     origin: str
@@ -41,36 +49,40 @@ class Contents:
     levels: tuple[int, ...]
     dims: Mapping[str, tuple[str, ...]]
     order: Mapping[str, NDArray[np.intp]]
+    init_times: NDArray[np.datetime64] | None
+    lead_times: NDArray[np.timedelta64]
+    conversions: Mapping[str, Conversion]
 
 
-def in_our_names(dataset: xr.Dataset) -> xr.Dataset:
-    """The dataset with ``lat`` and ``lon`` called latitude and longitude."""
-    names: dict[Hashable, str] = {old: new for old, new in _OTHER_NAMES.items() if old in dataset.variables}
-    return dataset.rename(names)
-
-
-def describe(dataset: xr.Dataset, origin: str) -> Contents:
+def describe(dataset: xr.Dataset, origin: str, conversions: Mapping[str, Conversion] | None = None) -> Contents:
     """What a dataset in our names holds.
 
     Args:
-        dataset: with datetime64 coordinate time, and coordinates latitude and longitude in any order.
+        dataset: with coordinates latitude and longitude in any order, and datetime64 coordinate time if it has one.
         origin: its path.
+        conversions: by variable or ``level``, to our units.
 
     Raises:
         InputError: a coordinate is missing, repeats a value or is no number.
         GridError: the points are not a global grid.
     """
+    known = conversions or {}
     latitude = _coordinate(dataset, "latitude", origin)
     longitude = _from_zero(_coordinate(dataset, "longitude", origin))
     order = {"latitude": np.argsort(latitude), "longitude": np.argsort(longitude)}
-    levels, order["level"] = _levels(dataset, origin)
+    levels, order[LEVEL] = _levels(dataset, origin, known.get(LEVEL, SAME))
+    times = np.asarray(dataset["time"].values if "time" in dataset.dims else [], "datetime64[ns]")
+    leads = _lead_times(dataset, origin)
     return Contents(
         origin=origin,
         grid=_grid(latitude[order["latitude"]], longitude[order["longitude"]], origin),
-        times=np.asarray(dataset["time"].values, "datetime64[ns]"),
+        times=np.unique(times[:, np.newaxis] + leads) if leads.size else times,
         levels=levels,
-        dims={str(name): tuple(map(str, array.dims)) for name, array in dataset.data_vars.items()},
+        dims=_dims(dataset, times.size),
         order=order,
+        init_times=times if leads.size else None,
+        lead_times=leads,
+        conversions={name: how for name, how in known.items() if name in dataset.data_vars},
     )
 
 
@@ -91,19 +103,21 @@ def read_fields(
         levels: hPa, ascending, that it holds.
 
     Returns:
-        Float32 variables with those of the dimensions time, level, latitude, longitude that they have, in that order.
+        Float32 variables in our units with those of the dimensions time, level, latitude, longitude that they have, in
+        that order.
 
     Raises:
         InputError: a variable has other dimensions, is no number or cannot be read.
     """
-    _check_dims(contents, names)
-    wanted = {"time": _places(contents, times)}
-    if any("level" in contents.dims[name] for name in names):
-        wanted["level"] = _places_of_levels(contents, levels)
-    loaded = load(dataset[list(names)].isel(wanted, missing_dims="ignore"), contents.origin)
+    check_dims(contents, names)
+    _check_times(contents, times)
+    wanted = dataset[[name if name in dataset else ACCUMULATED for name in names]]
+    if any(LEVEL in contents.dims[name] for name in names):
+        wanted = wanted.isel({LEVEL: _places_of_levels(contents, levels)}, missing_dims="ignore")
+    loaded = _of_times(wanted, contents, times)
     # Flipping and rolling in memory is cheaper than asking the file for its points one by one.
     turned = loaded.isel({axis: contents.order[axis] for axis in ("latitude", "longitude")}, missing_dims="ignore")
-    return _plain(turned, contents, times, levels)
+    return _plain(_one_version(turned), contents, times, levels)
 
 
 def same_points(one: Grid, other: Grid) -> bool:
@@ -117,8 +131,127 @@ def same_points(one: Grid, other: Grid) -> bool:
 def level_hint(found: Sequence[int]) -> str:
     """What to do about missing levels, from those found."""
     if found and max(found) > _HIGHEST_HPA:
-        return "these look like Pa: divide the level coordinate by 100"
+        return "these look like Pa: set inputs.units: {level: Pa}"
     return "provide them, or use a checkpoint whose levels these are"
+
+
+def times_of(contents: Contents, name: str) -> NDArray[np.datetime64]:
+    """(time,) datetime64[ns] times at which a variable is held, which in forecasts may need a lead time behind it."""
+    if contents.init_times is None:
+        return contents.times
+    leads = contents.lead_times[contents.lead_times >= _shortest_lead(name)]
+    return np.unique(contents.init_times[:, np.newaxis] + leads)
+
+
+def positions(contents: Contents, times: NDArray[np.datetime64], levels: Sequence[int]) -> dict[str, NDArray[np.intp]]:
+    """Which places along the stored dimensions a read of times and levels takes, as far as they are held."""
+    held = [level for level in levels if level in contents.levels]
+    found = {LEVEL: _places_of_levels(contents, held), "time": _places_of_times(contents, times)}
+    if contents.init_times is not None:
+        pairs = [_forecast_of(contents, time, np.timedelta64(0, "h")) for time in times]
+        found["time"], found[LEAD] = np.asarray(pairs, np.intp).reshape(-1, 2).T
+    return found
+
+
+def check_dims(contents: Contents, names: Sequence[str]) -> None:
+    """Raises unless variables are held, along dimensions that we know.
+
+    Raises:
+        InputError: naming the variable and the dimension.
+    """
+    absent = [name for name in names if name not in contents.dims]
+    if absent:
+        raise InputError(f"{contents.origin} must hold {', '.join(absent)}, but holds {', '.join(contents.dims)}")
+    for name in names:
+        foreign = [dim for dim in contents.dims[name] if dim not in DIMS]
+        if foreign:
+            raise InputError(
+                f"the variable {name} of {contents.origin} must have dimensions among {', '.join(DIMS)}, "
+                f"but has {', '.join(contents.dims[name])}; select one place along {', '.join(foreign)}"
+            )
+
+
+def _dims(dataset: xr.Dataset, times: int) -> dict[str, tuple[str, ...]]:
+    """Dimensions of every variable; forecasts give the precipitation of 6 h where they hold that since their start."""
+    dims = {str(name): _kept_dims(str(name), array, times) for name, array in dataset.data_vars.items()}
+    if LEAD in dataset.dims and ACCUMULATED in dims and SUMMED not in dims:
+        dims[SUMMED] = dims.pop(ACCUMULATED)
+    return dims
+
+
+def _kept_dims(name: str, array: xr.DataArray, times: int) -> tuple[str, ...]:
+    """Without lead times and versions, which reading resolves, and without the one time of what never changes."""
+    fixed = times == 1 and name in VARIABLES and VARIABLES[name].kind == "static"
+    gone = (LEAD, VERSIONS, "time") if fixed else (LEAD, VERSIONS)
+    return tuple(str(dim) for dim in array.dims if dim not in gone)
+
+
+def _of_times(wanted: xr.Dataset, contents: Contents, times: NDArray[np.datetime64]) -> xr.Dataset:
+    """Loads the times; those of forecasts one by one, as each may be another forecast's."""
+    fixed = [name for name in wanted.data_vars if "time" not in contents.dims.get(str(name), ("time",))]
+    moving = wanted.drop_vars(fixed)
+    parts = [load(wanted[fixed].isel({"time": 0, LEAD: 0}, missing_dims="ignore", drop=True), contents.origin)]
+    if contents.init_times is None:
+        places = _places_of_times(contents, times)
+        parts.append(load(moving.isel(time=places, missing_dims="ignore"), contents.origin))
+    else:
+        parts += [_of_forecasts(moving[[name]], contents, times) for name in moving.data_vars]
+    return xr.merge([part.drop_vars(("time", LEAD), errors="ignore") for part in parts], join="exact")
+
+
+def _of_forecasts(wanted: xr.Dataset, contents: Contents, times: NDArray[np.datetime64]) -> xr.Dataset:
+    """One variable at valid times, each from the forecast that started last before it."""
+    name = str(next(iter(wanted.data_vars)))
+    summed = name == ACCUMULATED
+    frames = []
+    for time in times:
+        init, lead = _forecast_of(contents, time, _shortest_lead(SUMMED if summed else name))
+        frame = load(wanted.isel({"time": init, LEAD: lead}, drop=True), contents.origin)
+        before = np.flatnonzero(contents.lead_times == contents.lead_times[lead] - _SUM)
+        if summed and before.size:  # a sum since the start that is not held is that of the start itself, 0
+            frame = frame - load(wanted.isel({"time": init, LEAD: int(before[0])}, drop=True), contents.origin)
+        frames.append(frame)
+    joined = xr.concat(frames, "time")
+    return joined.rename({name: SUMMED}) if summed else joined
+
+
+def _shortest_lead(name: str) -> np.timedelta64:
+    """How long a forecast must have run to give a variable: what is summed over time needs a time before."""
+    known = VARIABLES.get(name)
+    return _SUM if known and (known.cell_methods or known.kind == "forcing") else np.timedelta64(0, "h")
+
+
+def _forecast_of(contents: Contents, time: np.datetime64, shortest: np.timedelta64) -> tuple[int, int]:
+    """Where the forecast lies that is valid at a time and has the shortest lead that will do: initial time, lead."""
+    assert contents.init_times is not None
+    found = [
+        (lead, int(init), place)
+        for place, lead in enumerate(contents.lead_times)
+        if lead >= shortest
+        for init in np.flatnonzero(contents.init_times == time - lead)
+    ]
+    if not found:
+        raise InputError(
+            f"{contents.origin} must hold a forecast of {shortest} or longer valid at {time}, but has none"
+        )
+    _, init, place = min(found)
+    return init, place
+
+
+def _lead_times(dataset: xr.Dataset, origin: str) -> NDArray[np.timedelta64]:
+    """(lead,) timedelta64[ns]; whole numbers are hours if they have no unit."""
+    if LEAD not in dataset.dims:
+        return np.zeros(0, "timedelta64[ns]")
+    values = dataset[LEAD].values
+    if np.issubdtype(values.dtype, np.timedelta64):
+        return np.asarray(values, "timedelta64[ns]")
+    unit = str(dataset[LEAD].attrs.get("units", "hours"))
+    if not np.issubdtype(values.dtype, np.number) or unit not in _LEAD_UNITS:
+        raise InputError(
+            f"the coordinate {LEAD} of {origin} must hold lead times in {', '.join(_LEAD_UNITS)}, but holds "
+            f"{values.dtype} in {unit!r}; correct its units"
+        )
+    return np.asarray(np.round(values * np.float64(_LEAD_UNITS[unit])), "int64").astype("timedelta64[ns]")
 
 
 def _coordinate(dataset: xr.Dataset, name: str, origin: str) -> NDArray[np.float64]:
@@ -146,11 +279,11 @@ def _grid(latitude: NDArray[np.float64], longitude: NDArray[np.float64], origin:
         raise GridError(f"the grid of {origin} cannot be used: {error}") from error
 
 
-def _levels(dataset: xr.Dataset, origin: str) -> tuple[tuple[int, ...], NDArray[np.intp]]:
-    """Levels that are whole numbers, ascending, and where each lies in the file."""
-    if "level" not in dataset.dims:
+def _levels(dataset: xr.Dataset, origin: str, to_hpa: Conversion) -> tuple[tuple[int, ...], NDArray[np.intp]]:
+    """Levels that are whole numbers of hPa, ascending, and where each lies in the file."""
+    if LEVEL not in dataset.dims:
         return (), np.zeros(0, np.intp)
-    stored = _coordinate(dataset, "level", origin)
+    stored = _coordinate(dataset, LEVEL, origin) * to_hpa.factor
     order = np.argsort(stored)
     order = order[np.isclose(stored[order], np.round(stored[order]), rtol=0, atol=1e-4)]
     levels = tuple(int(level) for level in np.round(stored[order]))
@@ -159,25 +292,15 @@ def _levels(dataset: xr.Dataset, origin: str) -> tuple[tuple[int, ...], NDArray[
     return levels, order
 
 
-def _check_dims(contents: Contents, names: Sequence[str]) -> None:
-    absent = [name for name in names if name not in contents.dims]
-    if absent:
-        raise InputError(f"{contents.origin} must hold {', '.join(absent)}, but holds {', '.join(contents.dims)}")
-    for name in names:
-        foreign = [dim for dim in contents.dims[name] if dim not in DIMS]
-        if foreign:
-            raise InputError(
-                f"the variable {name} of {contents.origin} must have dimensions among {', '.join(DIMS)}, "
-                f"but has {', '.join(contents.dims[name])}; select one place along {', '.join(foreign)}"
-            )
-
-
-def _places(contents: Contents, wanted: NDArray[np.datetime64]) -> NDArray[np.intp]:
+def _check_times(contents: Contents, wanted: NDArray[np.datetime64]) -> None:
     absent = wanted[~np.isin(wanted, contents.times)]
     if absent.size:
         raise InputError(f"{contents.origin} must hold the times asked for, but lacks {', '.join(map(str, absent))}")
+
+
+def _places_of_times(contents: Contents, times: NDArray[np.datetime64]) -> NDArray[np.intp]:
     order = np.argsort(contents.times)
-    return order[np.searchsorted(contents.times[order], wanted)]
+    return order[np.searchsorted(contents.times[order], times)]
 
 
 def _places_of_levels(contents: Contents, wanted: Sequence[int]) -> NDArray[np.intp]:
@@ -187,18 +310,34 @@ def _places_of_levels(contents: Contents, wanted: Sequence[int]) -> NDArray[np.i
             f"{contents.origin} must hold the levels {list(wanted)} hPa, but lacks {absent} and has "
             f"{list(contents.levels)}; {level_hint(contents.levels)}"
         )
-    return contents.order["level"][np.searchsorted(contents.levels, wanted)]
+    return contents.order[LEVEL][np.searchsorted(contents.levels, wanted)]
+
+
+def _one_version(dataset: xr.Dataset) -> xr.Dataset:
+    """Without the dimension of versions: at each place the first that is there."""
+    if VERSIONS not in dataset.dims:
+        return dataset
+    single = dataset.isel({VERSIONS: 0}, drop=True)
+    for version in range(1, dataset.sizes[VERSIONS]):
+        single = single.fillna(dataset.isel({VERSIONS: version}, drop=True))
+    return single
 
 
 def _plain(turned: xr.Dataset, contents: Contents, times: NDArray[np.datetime64], levels: Sequence[int]) -> xr.Dataset:
-    """The data alone, in our order and type, with our coordinates."""
+    """The data alone, in our order, type and units, with our coordinates."""
     variables: dict[str, tuple[tuple[Hashable, ...], NDArray[np.float32]]] = {}
     for name, array in turned.data_vars.items():
         if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool):
             raise InputError(f"the variable {name} of {contents.origin} must hold numbers, but holds {array.dtype}")
         array = array.transpose(*DIMS, missing_dims="ignore")
-        variables[str(name)] = array.dims, np.ascontiguousarray(array.values, np.float32)
+        values = _converted(array.values, contents.conversions.get(str(name), SAME))
+        variables[str(name)] = array.dims, np.ascontiguousarray(values, np.float32)
     return xr.Dataset(variables, coords=_coordinates(variables, contents.grid, times, levels))
+
+
+def _converted(values: NDArray[Any], how: Conversion) -> NDArray[Any]:
+    """In our unit, by way of float64 so that only the last step rounds."""
+    return values if how == SAME else values.astype(np.float64) * how.factor + how.offset
 
 
 def _coordinates(
@@ -213,6 +352,6 @@ def _coordinates(
         "latitude": grid.latitude,
         "longitude": grid.longitude,
     }
-    if any("level" in dims for dims, _ in variables.values()):
-        coordinates["level"] = np.asarray(levels, np.int32)
+    if any(LEVEL in dims for dims, _ in variables.values()):
+        coordinates[LEVEL] = np.asarray(levels, np.int32)
     return coordinates

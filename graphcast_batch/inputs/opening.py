@@ -1,17 +1,51 @@
-"""A path becomes an open dataset, or an error that names it.
+"""An address, of zarr, netCDF or GRIB, here or far away, becomes an open dataset, or an error that names it.
 
 HDF5 is not safe with threads: whoever opens a netCDF file reads what is needed and closes it.
 """
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Final
 
 import xarray as xr
+from zarr.abc.store import Store
+from zarr.core.sync import sync
+from zarr.storage import ZipStore
 
-from graphcast_batch.errors import InputError, InputNotFoundError
+from graphcast_batch.errors import GraphcastBatchError, InputError, InputNotFoundError
 from graphcast_batch.inputs.classic import is_classic, needed_bytes
+from graphcast_batch.inputs.extras import extra_module
+from graphcast_batch.inputs.grib import read_headers
+from graphcast_batch.inputs.remote import DEFAULT, Access, brief, netcdf_file, remedy, zarr_store
+
+_NETCDF: Final = (".nc", ".nc4", ".h5")
+_GRIB: Final = (".grib", ".grb", ".grib2", ".grb2")
+
+
+@contextmanager
+def open_data(address: str, access: Access = DEFAULT) -> Iterator[xr.Dataset]:
+    """Opens a zarr store, netCDF file or GRIB file for as long as the block lasts; nothing but coordinates is read.
+
+    A folder, ``*.zarr`` and ``*.zarr.zip`` are zarr; a file that begins with ``GRIB``, or is named so, is GRIB; other
+    files are netCDF. Of addresses with a scheme, those that end in .nc, .nc4 or .h5 are netCDF, others are zarr.
+
+    A server that sends nothing for 15 s is asked again, three times in all; one that trickles is given up after
+    10 minutes a request.
+
+    Args:
+        address: a path, or an address such as ``s3://bucket/store.zarr``, ``gs://bucket/store.zarr``,
+            ``az://account/container/store.zarr`` or ``https://host/file.nc``. A classic netCDF file on another
+            machine is read whole.
+        access: how to reach it, if it is on another machine.
+
+    Raises:
+        InputNotFoundError: there is no such data.
+        InputError: the data cannot be read, or a package to read them is not installed.
+    """
+    with _opened(address, access) as dataset:
+        yield dataset
 
 
 @contextmanager
@@ -30,42 +64,135 @@ def open_netcdf(path: Path) -> Iterator[xr.Dataset]:
 
 
 @contextmanager
-def open_zarr(path: str) -> Iterator[xr.Dataset]:
+def open_zarr(path: str, access: Access = DEFAULT) -> Iterator[xr.Dataset]:
     """Opens a zarr store for as long as the block lasts; nothing but coordinates is read.
 
     Args:
-        path: a folder, or an address such as ``s3://bucket/store.zarr``.
+        path: a folder, a ``.zip`` of one, or an address such as ``s3://bucket/store.zarr``.
+        access: how to reach it, if it is on another machine.
 
     Raises:
         InputNotFoundError: there is no such store.
-        InputError: the store is not zarr or is damaged.
+        InputError: the store is not zarr, is damaged or cannot be reached.
     """
-    with _naming(path, "a zarr store"):
-        dataset = _open_zarr(path)
-    with dataset:
-        yield dataset
+    with _zarr_store(path, access) as store:
+        with _naming(path, "a zarr store"):
+            dataset = _open_zarr(path, store)
+        with dataset:
+            yield dataset
+
+
+@contextmanager
+def open_grib(path: Path) -> Iterator[xr.Dataset]:
+    """Opens a GRIB file of regular latitudes and longitudes, with ecCodes' names (t, z, t2m, msl, tp ...).
+
+    The dimensions are valid_time, isobaricInhPa, latitude and longitude; fields on several levels of another type have
+    a dimension named by that type. What holds on one other level has no level, and a name such as ``z_surface`` where
+    the plain name is taken by pressure levels. The land-sea mask and ``z_surface`` are constant, without time. A field
+    that the file lacks, at a time or on a level that it has otherwise, is NaN.
+
+    Accumulated and averaged variables are read where their fields all cover periods of one length, or all begin at one
+    time; ``attrs["step_lengths"]`` has the lengths, in the file's unit of steps, hours as a rule. Those of mixed
+    periods, and variables that are there twice for a time and level, are left out with a warning.
+
+    Raises:
+        InputNotFoundError: there is no such file.
+        InputError: the file is not GRIB, is cut off, or has several members or another grid.
+    """
+    with _naming(str(path), "a whole GRIB file"):
+        found = path.stat()
+        dataset = read_headers(path.absolute(), found.st_mtime_ns, found.st_size)
+    yield dataset.copy()
 
 
 def load(dataset: xr.Dataset, origin: str) -> xr.Dataset:
-    """Reads a lazily opened dataset into memory.
+    """Reads a lazily opened dataset into memory, of zarr all variables at once, else one after the other.
+
+    Of each variable in zarr as many chunks are fetched at once as ``async.concurrency`` of zarr's configuration allows.
 
     Raises:
         InputError: the data cannot be read.
     """
     with _naming(origin, "whole"):
-        return dataset.load()
+        try:
+            # zarr's own loop, because clients of some file systems are bound to the loop that opened them, and because
+            # a notebook's thread has a running loop, in which asyncio.run refuses to work.
+            return sync(dataset.load_async())
+        except NotImplementedError:  # neither netCDF nor GRIB can
+            return dataset.load()
 
 
-def _open_zarr(path: str) -> xr.Dataset:
+def _opened(address: str, access: Access) -> AbstractContextManager[xr.Dataset]:
+    path = Path(address)
+    if "://" in address and address.endswith((*_GRIB, ".zip")):
+        raise InputError(
+            f"the input {address} must be zarr or netCDF to be read over the network, but is not by its name; "
+            "copy it to this machine first, and give the path of the copy"
+        )
+    if "://" in address and address.endswith(_NETCDF):
+        return _open_far_netcdf(address, access)
+    if "://" in address or path.is_dir() or address.endswith((".zarr", ".zarr.zip")):
+        return open_zarr(address, access)
+    return open_grib(path) if _is_grib(path) else open_netcdf(path)
+
+
+@contextmanager
+def _zarr_store(path: str, access: Access) -> Iterator[Store | str]:
+    if path.endswith(".zip"):
+        with _naming(path, "a zarr store"):
+            zipped = sync(ZipStore.open(path, mode="r"))
+        with zipped:
+            yield zipped
+    elif "://" in path:
+        with _naming(path, "a zarr store"):
+            store = zarr_store(path, access)
+        yield store
+    else:
+        yield path
+
+
+def _open_zarr(path: str, store: Store | str) -> xr.Dataset:
     def opened(*, consolidated: bool) -> xr.Dataset:
         return xr.open_dataset(
-            path, engine="zarr", consolidated=consolidated, chunks=None, decode_timedelta=False, cache=False
+            store,  # type: ignore[arg-type]  # xarray takes stores of zarr, but does not declare it
+            engine="zarr",
+            consolidated=consolidated,
+            chunks=None,
+            decode_timedelta=False,
+            cache=False,
         )
 
     try:
         return opened(consolidated=True)
-    except ValueError:  # no consolidated metadata, or worse, which the second try will tell
+    except FileNotFoundError:
+        raise
+    except ValueError as error:  # no consolidated metadata, or worse, which the second try will tell
+        if path.startswith(("http://", "https://")):
+            raise InputError(
+                f"the zarr store {path} must have consolidated metadata, because HTTP servers do not list files, but "
+                f"{brief(error)}; run zarr.consolidate_metadata on it, or copy it here"
+            ) from error
         return opened(consolidated=False)
+
+
+@contextmanager
+def _open_far_netcdf(address: str, access: Access) -> Iterator[xr.Dataset]:
+    extra_module("h5netcdf", "remote")
+    with _naming(address, "a whole netCDF file"):
+        file = netcdf_file(address, access)
+        engine = "h5netcdf" if file.peek(4).startswith(b"\x89HDF") else "scipy"
+        dataset = xr.open_dataset(file, engine=engine, decode_timedelta=False, cache=False)
+    with dataset:
+        yield dataset
+
+
+def _is_grib(path: Path) -> bool:
+    if path.suffix in _GRIB:
+        return True
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(4) == b"GRIB"
 
 
 def _check_whole(path: Path) -> None:
@@ -80,12 +207,14 @@ def _check_whole(path: Path) -> None:
 def _naming(origin: str, expected: str) -> Iterator[None]:
     try:
         yield
+    except GraphcastBatchError:
+        raise
     except FileNotFoundError as error:
+        where = "" if "://" in origin else f" (working directory: {os.getcwd()})"
         raise InputNotFoundError(
-            f"the input {origin} must be {expected}, but there is none (working directory: {os.getcwd()}); "
-            "give the path of existing data"
+            f"the input {origin} must be {expected}, but there is none{where}; give the path of existing data"
         ) from error
-    except Exception as error:  # HDF5, zarr and each of their codecs raise errors of their own
+    except Exception as error:  # HDF5, zarr, object stores and each of their codecs raise errors of their own
         raise InputError(
-            f"the input {origin} must be {expected}, but cannot be read: {error}; copy or download it again"
+            f"the input {origin} must be {expected}, but cannot be read: {brief(error)}; {remedy(origin, error)}"
         ) from error

@@ -5,18 +5,25 @@ from collections.abc import Sequence
 from graphcast_batch.config import ArchiveInputs, DatasetInputs, SyntheticInputs
 from graphcast_batch.inputs.archive import Archive, SyntheticArchive
 from graphcast_batch.inputs.datasets import DatasetFiles
+from graphcast_batch.inputs.remote import Access
 from graphcast_batch.inputs.synthetic import SyntheticPlanet
+from graphcast_batch.inputs.volumes import Reading
 
 
 def open_source(
-    inputs: SyntheticInputs | DatasetInputs | ArchiveInputs, levels: Sequence[int], resolution: float = 0.0
+    inputs: SyntheticInputs | DatasetInputs | ArchiveInputs,
+    levels: Sequence[int],
+    resolution: float = 0.0,
+    needed: Sequence[str] = (),
 ) -> Archive | DatasetFiles | SyntheticArchive:
     """Opens what a run reads from.
 
     Args:
         inputs: section ``inputs`` of the configuration.
         levels: pressure levels that a synthetic planet is made on, hPa.
-        resolution: that the weights were trained for, degrees; 0 for any. Files of others are set aside.
+        resolution: that the weights were trained for, degrees; 0 for any. Files of others are set aside, archives
+            regridded if the configuration says how.
+        needed: variables without which a time of an archive is of no use; none for all that it holds.
 
     Raises:
         InputNotFoundError: the path names nothing.
@@ -27,6 +34,17 @@ def open_source(
         case SyntheticInputs():
             return SyntheticArchive(SyntheticPlanet(inputs.seed), inputs.resolution, levels)
         case DatasetInputs():
-            return DatasetFiles(inputs.path, resolution)
+            return DatasetFiles(inputs.path, resolution, inputs.per_file)
         case ArchiveInputs():
-            return Archive(inputs.path)
+            return Archive(
+                inputs.paths,
+                _reading(inputs),
+                needed,
+                (inputs.regrid, resolution) if inputs.regrid and resolution else None,
+                inputs.statics,
+            )
+
+
+def _reading(inputs: ArchiveInputs) -> Reading:
+    access = Access(inputs.anonymous, tuple(inputs.storage.items()))
+    return Reading(inputs.dialect, inputs.names, inputs.units, inputs.precipitation, access)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from graphcast_batch.config import STEP_HOURS, Task
 from graphcast_batch.errors import InputError
 from graphcast_batch.grid import Grid
+from graphcast_batch.inputs.findings import Finding
 from graphcast_batch.inputs.gridded import level_hint
 from graphcast_batch.plan import Case
 from graphcast_batch.variables import VARIABLES
@@ -72,18 +73,18 @@ def valid_times(case: Case) -> NDArray[np.datetime64]:
     return np.asarray(case.init_time.astype("datetime64[ns]") + case.lead_times)
 
 
-def findings(held: Timeline, case: Case, task: Task) -> list[str]:
+def findings(held: Timeline, case: Case, task: Task) -> list[Finding]:
     """Why a source cannot start a Case, told from its coordinates alone; empty when it can."""
     needed = sorted({*task.input_variables, *task.forcing_variables})
     found = [name for name in needed if name in held.dims]
     problems = [
         _absent_variables([name for name in needed if name not in held.dims and name not in COMPUTABLE], held),
         _absent_levels([name for name in found if "level" in held.dims[name]], held, task),
-        _absent_times(input_times(case.init_time, task), "input times", held),
+        _absent_times("time", input_times(case.init_time, task), "input times", held),
     ]
-    prescribed = [name for name in task.forcing_variables if name not in COMPUTABLE]
+    prescribed = ", ".join(name for name in task.forcing_variables if name not in COMPUTABLE)
     if prescribed:
-        problems.append(_absent_times(valid_times(case), f"valid times of {', '.join(prescribed)}", held))
+        problems.append(_absent_times(prescribed, valid_times(case), f"valid times of {prescribed}", held))
     return [problem for problem in problems if problem]
 
 
@@ -95,7 +96,7 @@ def read_inputs(held: Timeline, case: Case, task: Task) -> CaseInputs:
     """
     problems = findings(held, case, task)
     if problems:
-        raise InputError(f"{held.origin} cannot start the forecast from {case.key}: {'; '.join(problems)}")
+        raise InputError(f"{held.origin} cannot start the forecast from {case.key}: {'; '.join(map(str, problems))}")
     forcings = [name for name in sorted(task.forcing_variables) if name in held.dims]
     prescribed = _held_times(held, valid_times(case)) if forcings else valid_times(case)[:0]
     return CaseInputs(
@@ -157,34 +158,46 @@ def _held_times(held: Timeline, wanted: NDArray[np.datetime64]) -> NDArray[np.da
     return wanted if held.times is None else wanted[np.isin(wanted, held.times)]
 
 
-def _absent_variables(absent: Sequence[str], held: Timeline) -> str:
+def _absent_variables(absent: Sequence[str], held: Timeline) -> Finding | None:
     if not absent:
-        return ""
-    return (
-        f"it lacks the variables {', '.join(absent)} and has {', '.join(sorted(held.dims)) or 'none'}; "
-        "add them, or use a checkpoint whose task goes without"
+        return None
+    names = ", ".join(absent)
+    return Finding(
+        names,
+        "be there",
+        f"it lacks the variables {names} and has {', '.join(sorted(held.dims)) or 'none'}",
+        "add them, or use a checkpoint whose task goes without",
     )
 
 
-def _absent_levels(levelled: Sequence[str], held: Timeline, task: Task) -> str:
+def _absent_levels(levelled: Sequence[str], held: Timeline, task: Task) -> Finding | None:
     absent = [level for level in task.pressure_levels if level not in held.levels]
     if not levelled or not absent:
-        return ""
-    return (
-        f"{', '.join(levelled)} must be on the levels {list(task.pressure_levels)} hPa, but {absent} are missing from "
-        f"{list(held.levels)}; {level_hint(held.levels)}"
+        return None
+    return Finding(
+        ", ".join(levelled),
+        f"be on the levels {list(task.pressure_levels)} hPa",
+        f"{absent} are missing from {list(held.levels)}",
+        level_hint(held.levels),
+        level=absent[0],
     )
 
 
-def _absent_times(wanted: NDArray[np.datetime64], what: str, held: Timeline) -> str:
+def _absent_times(variable: str, wanted: NDArray[np.datetime64], what: str, held: Timeline) -> Finding | None:
     absent = wanted[~np.isin(wanted, _held_times(held, wanted))]
     if not absent.size:
-        return ""
+        return None
     assert held.times is not None
     times = held.times
     span = f"{times.size} times" + (f", {_minute(times.min())} to {_minute(times.max())}" if times.size else "")
     stamps = ", ".join(_minute(time) for time in absent)
-    return f"the {what} {stamps} are missing from its {span}; add them, or start from other times"
+    return Finding(
+        variable,
+        "hold every time that the forecast needs",
+        f"the {what} {stamps} are missing from its {span}",
+        "add them, or start from other times",
+        time=absent[0],
+    )
 
 
 def _minute(time: np.datetime64) -> str:

@@ -1,16 +1,18 @@
 """Three files, or one pass over an archive, become the constants that the model's inputs and outputs are normalised by.
 
 As published with GraphCast (Lam et al. 2023): mean and stddev of every variable, by level where it has levels, over
-times and grid points, each point counting once; and the stddev of its change over 6 h.
+times and grid points, each point counting once; and the stddev of its change over 6 h. The archive is cut into blocks
+that are tallied each by itself, in any process; what they give is merged in one fixed order.
 """
 
 import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import xarray as xr
@@ -22,12 +24,20 @@ from graphcast_batch.inputs.checks import find_gap
 from graphcast_batch.inputs.gridded import level_hint
 from graphcast_batch.inputs.opening import load, open_netcdf
 from graphcast_batch.inputs.states import COMPUTABLE, STEP, Timeline
+from graphcast_batch.variables import VARIABLES
 
 Forcing = Callable[[str, NDArray[np.datetime64], NDArray[np.float32], NDArray[np.float32]], NDArray[np.floating]]
 """Name, (time,) datetime64, (lat,) degrees, (lon,) degrees -> (time, ...) values of a forcing variable."""
 
 _KINDS: Final = ("mean", "stddev", "diffs_stddev")
-_BLOCK_BYTES: Final = 2**27
+_PIECE_BYTES: Final = 2**27
+"""What is read at once."""
+_STEPS_A_BLOCK: Final = 32
+"""A block is no shorter, so that the step before it, which is read for the changes, adds 3 % at most."""
+_TILE: Final = (8, 2**13)
+"""Levels and points whose float64 stays in a core's cache; OpenBLAS has one thread for dot products below 10 000."""
+_PLAUSIBLE: Final = 1e30
+"""Fields are far below; whatever is above, or no number, is looked at closely."""
 _ROUNDING: Final = 1e-12
 """A deviation below this share of the mean is float64 rounding: the variable is constant."""
 
@@ -62,36 +72,104 @@ class Moments:
 
     Two of them merge into those of all numbers together (Chan, Golub and LeVeque 1983, "Algorithms for computing the
     sample variance: analysis and recommendations", The American Statistician 37), so that the order and size of the
-    parts do not matter but for rounding.
+    parts do not matter but for rounding. The mean is kept as a number near the data and what it lies beside it: as one
+    float64 a large mean would lose digits that a small deviation needs.
+
+    Attributes:
+        count: of numbers, at each level.
+        origin: near them, in their unit.
+        offset: of the mean from the origin.
+        squares: sum of squared deviations from the mean.
     """
 
     count: int
-    mean: NDArray[np.float64]
+    origin: NDArray[np.float64]
+    offset: NDArray[np.float64]
     squares: NDArray[np.float64]
 
     @classmethod
-    def of(cls, values: NDArray[np.floating], axes: tuple[int, ...]) -> "Moments":
-        """Of an array over some of its axes, in float64."""
-        exact = values.astype(np.float64)
-        mean = exact.mean(axis=axes, keepdims=True)
-        squares = np.square(exact - mean).sum(axis=axes)
-        return cls(math.prod(exact.shape[axis] for axis in axes), mean.reshape(squares.shape), np.asarray(squares))
+    def of(
+        cls, frames: Sequence[NDArray[np.floating]], earlier: Sequence[NDArray[np.floating]] | None = None
+    ) -> "Moments":
+        """Of frames, ([level,] point), or of their changes since as many earlier ones; in float64."""
+        near = np.asarray(frames[0][..., :1] if earlier is None else 0.0, np.float64)
+        origin = np.broadcast_to(near, frames[0].shape)
+        less = [origin] * len(frames) if earlier is None else earlier
+        work = np.empty(_TILE)
+        parts = [_tiles(*pair, work) for pair in zip(frames, less, strict=True)]
+        means, squares = (np.stack(part) for part in zip(*parts, strict=True))
+        points, tile = frames[0].shape[-1], _TILE[1]
+        counts = np.minimum(tile, points - np.arange(0, points, tile))
+        offset = (means * counts).sum((0, -1)) / (len(frames) * points)
+        squares = (squares + counts * np.square(means - offset[:, np.newaxis])).sum((0, -1))
+        shape = frames[0].shape[:-1]
+        return cls(len(frames) * points, origin[..., 0], offset.reshape(shape), squares.reshape(shape))
 
     def merge(self, other: "Moments") -> "Moments":
         """Of the numbers of both."""
         count = self.count + other.count
-        shift = other.mean - self.mean
+        shift = (other.origin - self.origin) + (other.offset - self.offset)
         return Moments(
             count,
-            np.asarray(self.mean + shift * (other.count / count)),
+            self.origin,
+            np.asarray(self.offset + shift * (other.count / count)),
             np.asarray(self.squares + other.squares + np.square(shift) * (self.count * other.count / count)),
         )
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """Arithmetic mean."""
+        return np.asarray(self.origin + self.offset)
 
     @property
     def stddev(self) -> NDArray[np.float64]:
         """Population standard deviation; exactly 0 where all numbers are equal."""
         deviation = np.sqrt(self.squares / self.count)
         return np.where(deviation <= _ROUNDING * np.abs(self.mean), 0.0, deviation)
+
+
+@dataclass(frozen=True, eq=False)
+class Tally:
+    """Moments of values and of their 6 h changes, by variable."""
+
+    values: Mapping[str, Moments]
+    changes: Mapping[str, Moments]
+
+    def merge(self, other: "Tally") -> "Tally":
+        """Of what both have seen."""
+        return Tally(_merged(self.values, other.values), _merged(self.changes, other.changes))
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """A part of an archive that is tallied by itself.
+
+    Attributes:
+        names: variables to take in.
+        changing: those of them whose changes count too.
+        levels: hPa, of variables on levels.
+        before: (time,) times one step before those of the block that are not in it; their values do not count.
+        pieces: of the times of the block, (time,) each; so much is read at once.
+    """
+
+    names: tuple[str, ...]
+    changing: tuple[str, ...]
+    levels: tuple[int, ...]
+    before: NDArray[np.datetime64]
+    pieces: tuple[NDArray[np.datetime64], ...]
+
+
+Spread = Callable[
+    [Callable[[Timeline, Forcing, Block], Tally], Sequence[tuple[Timeline, Forcing, Block]]],
+    Iterable[Tally | BaseException],
+]
+"""Calls a function with each tuple of arguments; results in their order, and for a call that failed its exception."""
+
+
+def in_this_process(function: Callable[..., Any], argument_lists: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+    """Calls a function with each tuple of arguments, one after another; an exception is raised where it happens."""
+    for arguments in argument_lists:
+        yield function(*arguments)
 
 
 def read_statistics(folder: Path) -> Statistics:
@@ -121,6 +199,7 @@ def compute_statistics(
     task: Task,
     forcing: Forcing,
     times: Sequence[np.datetime64] | NDArray[np.datetime64] | None = None,
+    spread: Spread = in_this_process,
 ) -> Statistics:
     """Statistics of a task's variables in one pass over an archive, in float64.
 
@@ -134,22 +213,77 @@ def compute_statistics(
         task: which variables, on which levels.
         forcing: computes the forcing variables that the source lacks.
         times: which times; None for all that the source holds.
+        spread: where the blocks are tallied. The same blocks are merged in the same order wherever that is, so that
+            the result does not depend on it, to the last bit.
 
     Raises:
-        StatisticsError: a variable, level or time is missing, a value is not finite, no two times are 6 h apart, or a
-            variable that the model feeds back never changes on any level, as when an archive repeats one frame.
+        StatisticsError: a variable, level or time is missing, a value is not finite, no two times are 6 h apart, a
+            variable that the model feeds back never changes on any level, as when an archive repeats one frame, or
+            fewer blocks were tallied than there are.
         InputError: the source cannot be read.
     """
     stamps = _sorted_times(source, times)
     names = sorted({*task.input_variables, *task.target_variables, *task.forcing_variables})
     _check_held(source, task, names)
-    tally = _Tally(source, task, forcing)
-    fixed = [name for name in names if name in source.dims and "time" not in source.dims[name]]
-    tally.add_fixed(fixed, stamps[:1])
-    moving = [name for name in names if name not in _PROGRESS and name not in fixed]
-    for block in _blocks(stamps, moving, source, task):
-        tally.add_moving(moving, block)
+    blocks = _blocks(source, task, names, stamps)
+    tally, done = Tally({}, {}), 0
+    for part in spread(tally_block, [(source, forcing, block) for block in blocks]):
+        if isinstance(part, BaseException):
+            raise part
+        tally, done = tally.merge(part), done + 1
+    if done < len(blocks):
+        raise StatisticsError(
+            f"statistics need all {len(blocks)} blocks of {source.origin}, but were stopped after {done}; run it again"
+        )
     return _statistics(tally, [name for name in names if name in _PROGRESS], task, stamps)
+
+
+def held_task(source: Timeline) -> Task:
+    """All that a source holds and this program knows, as a task for statistics: every level, and every forcing.
+
+    Nothing in it counts as fed back, so that a variable that never changes does not stop the statistics of the others:
+    the stddev of its values stands for that of its changes, and an attribute says so.
+
+    Raises:
+        StatisticsError: the source holds no variable that a model could predict.
+    """
+    held = {name: variable.kind for name, variable in VARIABLES.items() if name in source.dims}
+    targets = tuple(name for name, kind in held.items() if kind in ("surface", "level"))
+    if not targets:
+        known = [name for name, variable in VARIABLES.items() if variable.kind in ("surface", "level")]
+        raise StatisticsError(
+            f"{source.origin} must hold at least one of {', '.join(known)} for statistics, but holds "
+            f"{', '.join(sorted(source.dims)) or 'nothing'}; rename its variables"
+        )
+    forcings = tuple(name for name in VARIABLES if name in COMPUTABLE)
+    static = tuple(name for name, kind in held.items() if kind == "static")
+    return Task(
+        input_variables=forcings + static,
+        target_variables=targets,
+        forcing_variables=forcings,
+        pressure_levels=source.levels,
+    )
+
+
+def tally_block(source: Timeline, forcing: Forcing, block: Block) -> Tally:
+    """Tallies one block, of which it holds no more than a piece and the step before.
+
+    Raises:
+        StatisticsError: a value is not finite.
+        InputError: the source cannot be read.
+    """
+    tally = Tally({}, {})
+    recent = {name: _by_time(array) for name, array in _arrays(source, forcing, block.changing, block, block.before)}
+    for times in block.pieces:
+        for name, array in _arrays(source, forcing, block.names, block, times):
+            tally = tally.merge(Tally({name: _moments(array)}, {}))
+            if name in block.changing:
+                known = recent.get(name, {}) | _by_time(array)
+                pairs = [(known[time], known[time - STEP]) for time in times if time - STEP in known]
+                if pairs:
+                    tally = tally.merge(Tally({}, {name: Moments.of(*zip(*pairs, strict=True))}))
+                recent[name] = {time: frame for time, frame in known.items() if time > times[-1] - STEP}
+    return tally
 
 
 def _wave_of(period_hours: float) -> tuple[float, float, float]:
@@ -165,57 +299,73 @@ _PROGRESS: Final[Mapping[str, tuple[float, float, float]]] = {
 }
 
 
-class _Tally:
-    """Moments of values and of their 6 h changes, by variable, gathered block by block."""
+def _tiles(
+    frame: NDArray[np.floating], less: NDArray[np.floating], work: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and sum of squared deviations, (level, tile), of a frame less something, ([level,] point) each.
 
-    def __init__(self, source: Timeline, task: Task, forcing: Forcing) -> None:
-        self.values: dict[str, Moments] = {}
-        self.changes: dict[str, Moments] = {}
-        self._source = source
-        self._levels = task.pressure_levels
-        self._changing = {*task.target_variables, *task.forcing_variables}
-        self._forcing = forcing
-        self._recent: dict[str, xr.DataArray] = {}
-
-    def add_fixed(self, names: Sequence[str], times: NDArray[np.datetime64]) -> None:
-        """Takes in variables that have no time."""
-        for name, array in self._source.fields(names, times, self._levels).data_vars.items():
-            _add(self.values, str(name), array)
-
-    def add_moving(self, names: Sequence[str], times: NDArray[np.datetime64]) -> None:
-        """Takes in a block of times, all later than those before."""
-        held = self._source.fields([name for name in names if name in self._source.dims], times, self._levels)
-        for name in names:
-            array = held[name] if name in held else self._computed(name, times)
-            _add(self.values, name, array)
-            if name in self._changing:
-                self._add_changes(name, array)
-
-    def _add_changes(self, name: str, array: xr.DataArray) -> None:
-        before = self._recent.get(name)
-        joined = array if before is None else xr.concat([before, array], "time")
-        times = joined["time"].values
-        later = np.flatnonzero(np.isin(times - STEP, times) & (times >= array["time"].values[0]))
-        if later.size:
-            earlier = np.searchsorted(times, times[later] - STEP)
-            change = joined.values[later].astype(np.float64) - joined.values[earlier]
-            _add(self.changes, name, joined.isel(time=later).copy(data=change))
-        self._recent[name] = joined.isel(time=times > times[-1] - STEP).copy()
-
-    def _computed(self, name: str, times: NDArray[np.datetime64]) -> xr.DataArray:
-        grid = self._source.grid
-        values = np.asarray(self._forcing(name, times, grid.latitude, grid.longitude))
-        dims = ("time", *(f"axis_{axis}" for axis in range(1, values.ndim)))
-        return xr.DataArray(values, dims=dims, coords={"time": times}, name=name)
+    Args:
+        frame: values.
+        less: what is taken from them.
+        work: (level, point) room for the float64 numbers of one tile.
+    """
+    (rows, columns), frame, less = work.shape, np.atleast_2d(frame), np.atleast_2d(less)
+    starts = range(0, frame.shape[1], columns)
+    means, squares = np.empty((frame.shape[0], len(starts))), np.empty((frame.shape[0], len(starts)))
+    for tile, start in enumerate(starts):
+        for row in range(0, frame.shape[0], rows):
+            here = np.s_[row : row + rows, start : start + columns]
+            exact = work[: frame[here].shape[0], : frame[here].shape[1]]
+            np.subtract(frame[here], less[here], out=exact, dtype=np.float64)
+            mean = exact.sum(axis=1) / exact.shape[1]
+            exact -= mean[:, np.newaxis]
+            means[row : row + rows, tile] = mean
+            squares[row : row + rows, tile] = np.vecdot(exact, exact)
+    return means, squares
 
 
-def _add(moments: dict[str, Moments], name: str, array: xr.DataArray) -> None:
-    gap = find_gap(array)
-    if gap:
-        raise StatisticsError(f"statistics cannot be computed: {gap}")
-    axes = tuple(axis for axis, dim in enumerate(array.dims) if dim != "level")
-    part = Moments.of(array.values, axes)
-    moments[name] = moments[name].merge(part) if name in moments else part
+def _merged(one: Mapping[str, Moments], other: Mapping[str, Moments]) -> dict[str, Moments]:
+    return {**one, **{name: one[name].merge(found) if name in one else found for name, found in other.items()}}
+
+
+def _arrays(
+    source: Timeline, forcing: Forcing, names: Sequence[str], block: Block, times: NDArray[np.datetime64]
+) -> Iterator[tuple[str, xr.DataArray]]:
+    """Variables at some times, held or computed."""
+    if not names or not times.size:
+        return
+    held = source.fields([name for name in names if name in source.dims], times, block.levels)
+    for name in names:
+        yield name, held[name] if name in held else _computed(source, forcing, name, times)
+
+
+def _computed(source: Timeline, forcing: Forcing, name: str, times: NDArray[np.datetime64]) -> xr.DataArray:
+    values = np.asarray(forcing(name, times, source.grid.latitude, source.grid.longitude))
+    dims = ("time", *(f"axis_{axis}" for axis in range(1, values.ndim)))
+    return xr.DataArray(values, dims=dims, coords={"time": times}, name=name)
+
+
+def _frames(array: xr.DataArray) -> NDArray[np.floating]:
+    """The values as (time, [level,] point); one time where there is none."""
+    values = array.values if "time" in array.dims else array.values[np.newaxis]
+    levels = [array.sizes["level"]] if "level" in array.dims else []
+    return values.reshape(values.shape[0], *levels, -1)
+
+
+def _by_time(array: xr.DataArray) -> dict[np.datetime64, NDArray[np.floating]]:
+    return dict(zip(array["time"].values, _frames(array), strict=True))
+
+
+def _moments(array: xr.DataArray) -> Moments:
+    with np.errstate(invalid="ignore", over="ignore"):
+        moments = Moments.of(list(_frames(array)))
+        # No value is further out than this, so that the data need not be gone through once more.
+        reach = np.abs(moments.mean) + np.sqrt(moments.squares)
+    if not np.all(reach < _PLAUSIBLE):
+        gap = find_gap(array)
+        if gap:
+            raise StatisticsError(f"statistics cannot be computed: {gap}")
+    return moments
 
 
 def _sorted_times(
@@ -258,16 +408,53 @@ def _check_held(source: Timeline, task: Task, names: Sequence[str]) -> None:
         )
 
 
-def _blocks(
-    times: NDArray[np.datetime64], names: Sequence[str], source: Timeline, task: Task
-) -> list[NDArray[np.datetime64]]:
-    """The times in parts that fit into memory."""
-    levels = [len(task.pressure_levels) if "level" in source.dims.get(name, ()) else 1 for name in names]
-    length = max(1, _BLOCK_BYTES // max(1, 4 * sum(levels) * source.grid.size))
-    return [times[start : start + length] for start in range(0, times.size, length)]
+def _blocks(source: Timeline, task: Task, names: Sequence[str], stamps: NDArray[np.datetime64]) -> list[Block]:
+    """What is to be tallied, in the order in which it is merged."""
+    fixed = tuple(name for name in names if name in source.dims and "time" not in source.dims[name])
+    moving = [name for name in names if name not in _PROGRESS and name not in fixed]
+    changing = {*task.target_variables, *task.forcing_variables}
+    blocks = [Block(fixed, (), task.pressure_levels, stamps[:0], (stamps[:1],))] if fixed else []
+    for group, piece in _groups(source, task, moving):
+        counted = tuple(name for name in group if name in changing)
+        for pieces in _cut(source, stamps, piece):
+            times = np.concatenate(pieces)
+            before = times - STEP
+            before = before[np.isin(before, stamps) & (before < times[0])]
+            blocks.append(Block(group, counted, task.pressure_levels, before, pieces))
+    return blocks
 
 
-def _statistics(tally: _Tally, progress: Sequence[str], task: Task, times: NDArray[np.datetime64]) -> Statistics:
+def _groups(source: Timeline, task: Task, names: Sequence[str]) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Variables that are read together, and how many times at once: whole chunks of the source, if they fit."""
+    chunk: int = getattr(source, "time_chunk", 1)
+    widths = {name: len(task.pressure_levels) if "level" in source.dims.get(name, ()) else 1 for name in names}
+    room = _PIECE_BYTES // (4 * source.grid.size)
+    groups: list[list[str]] = [[]]
+    for name in names:
+        if groups[-1] and chunk * sum(widths[member] for member in [*groups[-1], name]) > room:
+            groups.append([])
+        groups[-1].append(name)
+    for group in filter(None, groups):
+        times = room // sum(widths[name] for name in group)
+        yield tuple(group), times // chunk * chunk or max(1, times)
+
+
+def _cut(source: Timeline, stamps: NDArray[np.datetime64], piece: int) -> Iterator[tuple[NDArray[np.datetime64], ...]]:
+    """Blocks of times as their pieces, which begin and end where chunks do."""
+    places = np.arange(stamps.size) if source.times is None else np.searchsorted(source.times, stamps)
+    times_a_step = int(np.max(np.searchsorted(stamps, stamps + STEP) - np.arange(stamps.size)))
+    pieces_a_block = -(-_STEPS_A_BLOCK * times_a_step // piece)
+    for block in _runs(places // (piece * pieces_a_block)):
+        yield tuple(stamps[block][part] for part in _runs(places[block] // piece))
+
+
+def _runs(numbers: NDArray[np.intp]) -> Iterator[slice]:
+    """Where equal numbers stand side by side."""
+    edges = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), numbers.size]
+    return (slice(start, stop) for start, stop in pairwise(edges))
+
+
+def _statistics(tally: Tally, progress: Sequence[str], task: Task, times: NDArray[np.datetime64]) -> Statistics:
     fed_back = {*task.input_variables} & {*task.target_variables}
     variables: dict[str, dict[str, xr.Variable]] = {kind: {} for kind in _KINDS}
     for name, moments in tally.values.items():

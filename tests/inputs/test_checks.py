@@ -5,22 +5,40 @@ import dataclasses
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graphcast_batch.config import TASKS, Task
 from graphcast_batch.errors import InputError, TaskError
-from graphcast_batch.grid import Grid
+from graphcast_batch.grid import Grid, regular_grid
+from graphcast_batch.inputs.archive import Archive, SyntheticArchive
 from graphcast_batch.inputs.checks import check_inputs, find_faults, find_gap
+from graphcast_batch.inputs.datasets import DatasetFiles
 from graphcast_batch.inputs.states import CaseInputs
+from graphcast_batch.inputs.synthetic import SyntheticPlanet
+from graphcast_batch.plan import Case
+from graphcast_batch.variables import VARIABLES
+
+SUN = "toa_incident_solar_radiation"
 
 
 @pytest.fixture(scope="module")
-def good(made):
-    fields = made().sel(level=[300, 850])
-    return CaseInputs(
-        frames=fields.isel(time=[0, 1]).drop_vars("total_precipitation_6hr"),
-        forcings=fields[["toa_incident_solar_radiation"]].isel(time=[2, 3]),
-    )
+def good():
+    times = np.datetime64("2020-01-01T00", "ns") + np.arange(4) * np.timedelta64(6, "h")
+    names = ["2m_temperature", "temperature", "land_sea_mask"]
+    fields = SyntheticPlanet().fields(names, times, regular_grid(30), (300, 850))
+    hour = np.arange(4)[:, np.newaxis, np.newaxis] * 90 + fields["longitude"].values
+    height = np.cos(np.deg2rad(fields["latitude"].values))[:, np.newaxis] * -np.cos(np.deg2rad(hour))
+    fields[SUN] = ("time", "latitude", "longitude"), (1361 * 3600 * np.maximum(height, 0)).astype(np.float32)
+    return CaseInputs(frames=fields.isel(time=[0, 1]), forcings=fields[[SUN]].isel(time=[2, 3]))
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """Every variable of a published task."""
+    task = TASKS["GraphCast"]
+    planet = SyntheticArchive(SyntheticPlanet(1), 15, task.pressure_levels)
+    return planet.read(Case(np.datetime64("2020-07-01T06", "h"), 1), task)
 
 
 @pytest.fixture(scope="module")
@@ -134,12 +152,18 @@ def test_values_that_are_not_finite_are_counted_and_the_first_is_placed(good, ta
     frames = good.frames
     time, level, row, column = min(places)
     (fault,) = find_faults(with_frames(good, spoil), task, grid, 30)
-    assert fault.startswith(f"temperature must be finite, but {len(places)} of {2 * 2 * 7 * 12} values are missing")
+    assert str(fault).startswith(
+        f"temperature must be finite, but {len(places)} of {2 * 2 * 7 * 12} values are missing"
+    )
     stamp = frames["time"].values[time].astype("datetime64[m]")
     assert (
-        f"the first at time {stamp}, level {(300, 850)[level]}, latitude {frames['latitude'].values[row]:g}, " in fault
+        f"the first at time {stamp}, level {(300, 850)[level]}, latitude {frames['latitude'].values[row]:g}, "
+        in str(fault)
     )
-    assert f"longitude {frames['longitude'].values[column]:g}, in {len({p[1] for p in places})} of 2 levels" in fault
+    assert f"longitude {frames['longitude'].values[column]:g}, in {len({p[1] for p in places})} of 2 levels" in str(
+        fault
+    )
+    assert (fault.variable, fault.level, fault.time) == ("temperature", (300, 850)[level], frames["time"].values[time])
 
 
 def test_forcings_are_searched_for_gaps_too(good, task, grid):
@@ -152,8 +176,13 @@ def test_forcings_are_searched_for_gaps_too(good, task, grid):
 
 
 def test_a_gap_without_coordinates_is_placed_by_number():
-    assert "the first at x number 1" in find_gap(xr.DataArray([0, np.nan], dims="x", name="value"))
-    assert "the first at its only place" in find_gap(xr.DataArray(np.nan, name="value"))
+    assert "the first at x number 1" in str(find_gap(xr.DataArray([0, np.nan], dims="x", name="value")))
+    assert "the first at its only place" in str(find_gap(xr.DataArray(np.nan, name="value")))
+
+
+def test_what_has_no_gap_gives_nothing():
+    assert find_gap(xr.DataArray([0.0, -9e35, 9e35], dims="x")) is None
+    assert find_gap(xr.DataArray(np.zeros((0, 2)), dims=("time", "latitude"))) is None
 
 
 def test_an_input_that_changes_but_is_never_predicted_is_an_error_of_the_task(good, task, grid):
@@ -173,3 +202,226 @@ def test_every_fault_is_told_in_one_error_with_the_time(good, task, grid):
     with pytest.raises(InputError, match=r"inputs at 2020-01-01T06:00 cannot start") as caught:
         check_inputs(with_frames(good, spoil), task, grid, 1)
     assert len(str(caught.value).splitlines()) == 4
+
+
+def of_whole(inputs):
+    task = TASKS["GraphCast"]
+    return find_faults(inputs, task, Grid(inputs.frames["latitude"].values, inputs.frames["longitude"].values), 0)
+
+
+def changed(inputs, name, change):
+    return with_frames(inputs, lambda frames: frames.assign({name: change(frames[name])}))
+
+
+def the_fault(inputs):
+    (fault,) = of_whole(inputs)
+    return fault
+
+
+@pytest.mark.parametrize("day", ["2020-01-15T00", "2020-04-15T06", "2020-07-15T12", "2020-10-15T18"])
+def test_the_synthetic_planet_passes_in_every_season(day):
+    task = TASKS["GraphCast"]
+    planet = SyntheticArchive(SyntheticPlanet(2), 15, task.pressure_levels)
+    check_inputs(planet.read(Case(np.datetime64(day, "h"), 1), task), task, planet.grid, 15)
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "wrong"),
+    [
+        ("temperature", "C", lambda x: x - 273.15),
+        ("2m_temperature", "C", lambda x: x - 273.15),
+        ("mean_sea_level_pressure", "hPa", lambda x: x / 100),
+        ("geopotential", "m", lambda x: x / 9.80665),
+        ("geopotential", "dam", lambda x: x / 98.0665),
+        ("specific_humidity", "g kg-1", lambda x: x * 1000),
+        ("total_precipitation_6hr", "mm", lambda x: x * 1000),
+        ("geopotential_at_surface", "m", lambda x: x / 9.80665),
+        ("land_sea_mask", "%", lambda x: x * 100),
+    ],
+)
+def test_a_wrong_unit_is_recognised_and_the_setting_for_it_named(whole, name, unit, wrong):
+    fault = the_fault(changed(whole, name, wrong))
+    assert fault.variable == name
+    assert fault.remedy == f"this looks like {unit}: give inputs.units {{{name}: '{unit}'}}, or convert it"
+
+
+def test_a_share_is_told_without_a_unit(whole):
+    assert the_fault(changed(whole, "land_sea_mask", lambda array: 2 * array)).expected == "lie within -0.05 and 1.05"
+
+
+def test_radiation_in_watts_is_recognised_though_no_limit_is_passed(good, task, grid):
+    weak = dataclasses.replace(good, forcings=good.forcings / 3600)
+    (fault,) = find_faults(weak, task, grid, 30)
+    assert str(fault).startswith(f"{SUN} must reach 1e+06 J m**-2 somewhere on the globe, but 2 of 2 fields do not")
+    assert fault.remedy.startswith("this looks like W m-2: give inputs.units")
+
+
+def test_no_unit_is_guessed_for_a_planet_without_mountains(whole):
+    fault = the_fault(changed(whole, "geopotential_at_surface", lambda array: 0 * array))
+    assert fault.expected == "reach 9000 m**2 s**-2 somewhere on the globe"
+    assert fault.remedy == "correct the data, or use others"
+
+
+def test_one_value_off_the_limits_of_its_level_is_counted_and_placed_without_a_guess_at_its_unit(whole):
+    def spoil(array):
+        array.values[1, 17, 2, 3] = 330  # 330 K may be found at 850 hPa, not at 300
+        return array
+
+    fault = the_fault(changed(whole, "temperature", spoil))
+    assert (fault.level, fault.time) == (300, np.datetime64("2020-07-01T06"))
+    assert fault.expected == "lie within 165 and 290 K at 300 hPa"
+    assert fault.found.startswith(f"1 of {2 * 37 * 13 * 24} values lie beyond such limits, at ")
+    assert "330 in all, the first at time 2020-07-01T06:00, level 300, latitude -60, longitude 45, in 1 of 37" in str(
+        fault
+    )
+    assert fault.remedy == "correct the data, or use others"
+
+
+def test_a_value_on_a_limit_is_within_it(whole):
+    def touch(array):
+        array.values[:, 0, 0] = 110
+        return array
+
+    touching = changed(whole, "10m_u_component_of_wind", touch)
+    assert of_whole(touching) == []
+
+    def pass_by(array):
+        array.values[0, 5, 6] = 111
+        return array
+
+    assert the_fault(changed(touching, "10m_u_component_of_wind", pass_by)).found.startswith("1 of ")
+
+
+def test_a_variable_of_another_task_has_no_limits(good, task, grid):
+    ozone = with_frames(good, lambda frames: frames.assign(ozone=1e9 * frames["2m_temperature"][0]))
+    assert find_faults(ozone, task, grid, 30) == []
+
+
+@pytest.mark.parametrize("name", [v.name for v in VARIABLES.values() if v.kind in ("surface", "level")])
+def test_a_field_of_one_value_is_no_weather(whole, name):
+    def flatten(array):
+        array.values[1] = array.values[1].mean(axis=(-2, -1), keepdims=True)
+        return array
+
+    faults = of_whole(changed(whole, name, flatten))
+    if name == "total_precipitation_6hr":
+        assert faults == []
+        return
+    (fault,) = faults
+    assert fault.expected == "vary over the globe"
+    assert fault.time == np.datetime64("2020-07-01T06")
+    assert fault.level == {"level": 300 if name == "specific_humidity" else 1}.get(VARIABLES[name].kind)
+
+
+NEVER_ZERO = [
+    *("2m_temperature", "mean_sea_level_pressure", "10m_u_component_of_wind", "10m_v_component_of_wind"),
+    *("temperature", "geopotential", "u_component_of_wind", "v_component_of_wind", "vertical_velocity"),
+]
+
+
+@pytest.mark.parametrize("name", NEVER_ZERO)
+def test_a_chunk_of_zeros_is_taken_for_one_that_was_never_written(whole, name):
+    def erase(array):
+        array.values[0, ..., 1:4, :12] = 0  # 36 of the 264 points between the poles
+        return array
+
+    fault = the_fault(changed(whole, name, erase))
+    assert fault.expected == "be exactly 0 in no more than 10% of a field"
+    assert "fields are 0 in up to 14%, the first at time 2020-07-01T00:00" in fault.found
+    assert fault.level == (None if name in NEVER_ZERO[:4] else 100 if name == "vertical_velocity" else 1)
+    assert "never written" in fault.remedy
+
+
+@pytest.mark.parametrize("name", ["specific_humidity", "total_precipitation_6hr", "land_sea_mask"])
+def test_zeros_are_in_order_where_nothing_may_be(whole, name):
+    assert of_whole(changed(whole, name, lambda array: array.where(array["longitude"] > 60, 0))) == []
+
+
+def test_no_wind_at_the_poles_is_in_order(whole):
+    calm = changed(whole, "u_component_of_wind", lambda array: array.where(np.abs(array["latitude"]) < 90, 0))
+    assert of_whole(calm) == []
+
+
+def test_two_frames_that_are_one_are_recognised(whole):
+    def repeat(frames):
+        return frames.map(lambda array: array.copy(data=array.values[[0, 0]]) if "time" in array.dims else array)
+
+    fault = the_fault(with_frames(whole, repeat))
+    assert fault.variable.split(", ") == sorted(
+        v.name for v in VARIABLES.values() if v.kind in ("surface", "level") and v.name != "total_precipitation_6hr"
+    )
+    assert fault.time == np.datetime64("2020-07-01T06")
+    assert "must change within 6 h, but the frames number 1 and 2 are the same in every value" in str(fault)
+
+
+def test_one_variable_that_repeats_among_others_that_change_is_recognised(whole):
+    fault = the_fault(changed(whole, "geopotential", lambda array: array.copy(data=array.values[[1, 1]])))
+    assert fault.variable == "geopotential"
+
+
+def test_one_level_that_stays_the_same_is_in_order(whole):
+    def hold(array):
+        array.values[1, 0] = array.values[0, 0]
+        return array
+
+    assert of_whole(changed(whole, "temperature", hold)) == []
+
+
+def noise(whole, seed):
+    """Random numbers as large as temperatures are at the surface, in every variable."""
+    draw = np.random.default_rng(seed)
+    return with_frames(whole, lambda frames: frames.map(lambda a: a.copy(data=draw.normal(280, 10, a.shape))))
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=5)
+def test_random_numbers_need_only_be_finite(whole, seed):
+    random = noise(whole, seed)
+    assert of_whole(random) == []
+    (gap,) = of_whole(changed(random, "mean_sea_level_pressure", lambda array: array.where(array["latitude"] > 0)))
+    assert gap.expected == "be finite"
+
+
+@pytest.mark.parametrize("name", ["temperature", "2m_temperature", "geopotential"])
+def test_one_smooth_field_among_random_numbers_is_enough_to_be_held_against_the_earth(whole, name):
+    found = of_whole(changed(noise(whole, 0), name, lambda array: whole.frames[name]))
+    assert "mean_sea_level_pressure" in {fault.variable for fault in found}
+
+
+def test_single_broken_values_do_not_make_noise_of_weather(whole):
+    def spike(frames):
+        for name in ("temperature", "2m_temperature", "geopotential"):
+            frames[name].values[..., 6, 7] = 1e30
+        return frames
+
+    assert len(of_whole(with_frames(whole, spike))) == 3
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"), [("small_13", "GraphCast_small"), ("operational_13", "GraphCast_operational")]
+)
+def test_the_random_numbers_of_the_reference_pass(reference, folder, name):
+    files = DatasetFiles(str(reference / folder / "source-fake_*.nc"))
+    inputs = files.read(files.cases(1, TASKS[name])[0][0], TASKS[name])
+    assert find_faults(inputs, TASKS[name], files.grid, 0) == []
+
+
+def test_a_real_analysis_passes_on_all_levels_that_are_whole(shared_data):
+    archive = Archive(shared_data / "gfs_2011-10-11T00_res-2.5_levels-13.nc")
+    above_gap = {"pressure_levels": TASKS["GraphCast_small"].pressure_levels[1:], "input_duration": "6h"}
+    task = TASKS["GraphCast_small"].model_copy(update=above_gap)
+    inputs = archive.read(Case(np.datetime64("2011-10-11T00", "h"), 1), task)
+    assert find_faults(inputs, task, archive.grid, 2.5) == []
+
+
+def test_real_forecasts_pass(shared_data):
+    archive = Archive(shared_data / "hres_2024-06-03_res-10.0_levels-6.nc")
+    targets = ("temperature", "geopotential", "u_component_of_wind", "v_component_of_wind", "specific_humidity")
+    task = Task(
+        input_variables=(*targets, "geopotential_at_surface", "land_sea_mask"),
+        target_variables=targets,
+        forcing_variables=(),
+        pressure_levels=archive.levels,
+    )
+    for init_time in archive.times[1:]:
+        check_inputs(archive.read(Case(init_time.astype("datetime64[h]"), 1), task), task, archive.grid, 10)

@@ -1,6 +1,7 @@
 """What is no whole file is refused by its name, and never read as zeros."""
 
 import re
+import shutil
 from pathlib import Path
 
 import netCDF4
@@ -10,7 +11,7 @@ import xarray as xr
 
 from graphcast_batch.errors import InputError, InputNotFoundError
 from graphcast_batch.inputs.classic import needed_bytes
-from graphcast_batch.inputs.opening import load, open_netcdf, open_zarr
+from graphcast_batch.inputs.opening import load, open_data, open_netcdf, open_zarr
 
 CLASSIC = ["NETCDF3_CLASSIC", "NETCDF3_64BIT_OFFSET", "NETCDF3_64BIT_DATA"]
 
@@ -117,3 +118,48 @@ def test_a_damaged_zarr_chunk_is_noticed_while_reading(tmp_path):
     (tmp_path / "a.zarr" / "value" / "c" / "0").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"a\.zarr must be whole"), open_zarr(str(tmp_path / "a.zarr")) as dataset:
         load(dataset, str(tmp_path / "a.zarr"))
+
+
+@pytest.fixture
+def fields():
+    return xr.Dataset({"value": (("y", "x"), np.arange(6, dtype=np.float32).reshape(2, 3))})
+
+
+def test_data_are_told_by_what_they_are(tmp_path, fields):
+    fields.to_zarr(tmp_path / "store", zarr_format=2)
+    fields.to_zarr(tmp_path / "b.zarr", zarr_format=3, consolidated=False)
+    shutil.make_archive(str(tmp_path / "c.zarr"), "zip", tmp_path / "store")
+    fields.to_netcdf(tmp_path / "d.nc", engine="netcdf4")
+    fields.to_netcdf(tmp_path / "e", engine="netcdf4", format="NETCDF3_64BIT")
+    for name in ("store", "b.zarr", "c.zarr.zip", "d.nc", "e"):
+        with open_data(str(tmp_path / name)) as dataset:
+            xr.testing.assert_identical(load(dataset, name), fields)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("a.zarr", "a zarr store"),
+        ("a.zarr.zip", "a zarr store"),
+        ("a.nc", "a whole netCDF file"),
+        ("a", "a whole netCDF"),
+    ],
+)
+def test_what_is_missing_is_called_what_it_would_be(tmp_path, name, what):
+    address = str(tmp_path / name)
+    with pytest.raises(InputNotFoundError, match=f"{address} must be {what}.* there is none"), open_data(address):
+        pass
+
+
+@pytest.mark.parametrize("content", [b"", b"hello"])
+def test_what_is_no_zip_is_refused(tmp_path, content):
+    (tmp_path / "a.zarr.zip").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.zarr\.zip must be a zarr store"), open_data(str(tmp_path / "a.zarr.zip")):
+        pass
+
+
+def test_a_store_that_was_read_can_be_replaced(tmp_path, fields):
+    for factor in (1, 2):
+        (fields * factor).to_zarr(tmp_path / "a.zarr", zarr_format=2, mode="w")
+        with open_data(str(tmp_path / "a.zarr")) as dataset:
+            xr.testing.assert_identical(load(dataset, "a"), fields * factor)

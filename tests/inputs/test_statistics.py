@@ -1,5 +1,6 @@
 """Statistics in one pass against plain numpy over the whole array, and the published ones."""
 
+import functools
 import itertools
 import math
 
@@ -9,15 +10,25 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from ray import cloudpickle
 
 from graphcast_batch.config import TASKS
 from graphcast_batch.errors import InputError, StatisticsError
 from graphcast_batch.inputs import statistics
 from graphcast_batch.inputs.archive import Archive, SyntheticArchive
 from graphcast_batch.inputs.datasets import DatasetFiles
-from graphcast_batch.inputs.statistics import Moments, compute_statistics, read_statistics, write_statistics
+from graphcast_batch.inputs.statistics import (
+    Moments,
+    compute_statistics,
+    held_task,
+    read_statistics,
+    write_statistics,
+)
 from graphcast_batch.inputs.synthetic import SyntheticPlanet
+from graphcast_batch.model.channels import Channels
 from graphcast_batch.model.forcings import forcing
+from graphcast_batch.model.normalisation import normalisation
+from graphcast_batch.variables import LEVELS_13, LEVELS_37, VARIABLES
 
 KINDS = ("mean", "stddev", "diffs_stddev")
 
@@ -51,11 +62,8 @@ def plain(values, levels=False):
 )
 def test_moments_do_not_depend_on_how_the_numbers_are_split(values, cuts, backwards):
     bounds = [0, *sorted(cuts), 12]
-    parts = [Moments.of(values[a:b], (0, 2)) for a, b in itertools.pairwise(bounds)]
-    parts = parts[::-1] if backwards else parts
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = whole.merge(part)
+    parts = [Moments.of(values[a:b]) for a, b in itertools.pairwise(bounds)]
+    whole = functools.reduce(Moments.merge, parts[::-1] if backwards else parts)
     exact = values.astype(np.float64)
     scale = np.abs(exact).max() + 1e-30
     assert whole.count == 24
@@ -63,21 +71,39 @@ def test_moments_do_not_depend_on_how_the_numbers_are_split(values, cuts, backwa
     np.testing.assert_allclose(whole.stddev, exact.std((0, 2)), rtol=1e-9, atol=1e-9 * scale)
 
 
+@pytest.mark.parametrize("points", [1, 100, 2**13, 2**13 + 1, 50_000])
+def test_moments_are_those_of_numpy_however_many_tiles_there_are(points):
+    values = np.random.default_rng(points).gamma(0.1, 1e-3, (3, 10, points)).astype(np.float32)
+    exact = values.astype(np.float64)
+    values_found, changes_found = Moments.of(values), Moments.of(values[1:], values[:-1])
+    for found, expected in ((values_found, exact), (changes_found, np.diff(exact, axis=0))):
+        assert found.count == expected.shape[0] * points
+        np.testing.assert_allclose(found.mean, expected.mean((0, 2)), rtol=1e-12, atol=1e-19)
+        np.testing.assert_allclose(found.stddev, expected.std((0, 2)), rtol=1e-12)
+
+
 def test_a_large_mean_does_not_drown_a_small_deviation():
-    values = 1e6 + np.random.default_rng(0).normal(size=(1000, 4))
-    merged = Moments.of(values[:10], (0,)).merge(Moments.of(values[10:], (0,)))
-    np.testing.assert_allclose(merged.stddev, values.std(0), rtol=1e-9)
+    ramp = np.linspace(-0.1, 0.1, 500)[:, np.newaxis]
+    values = (1e5 + ramp + np.random.default_rng(0).normal(0, 0.02, (500, 400))).astype(np.float32)
+    merged = functools.reduce(Moments.merge, (Moments.of(part) for part in np.array_split(values, 50)))
+    # Every float32 near 1e5 is a whole number of 1/128, so that Python's integers hold the sums without rounding.
+    numbers = [int(number) for number in ((values.astype(np.float64) - 1e5) * 128).ravel()]
+    count, total, squares = len(numbers), sum(numbers), sum(number * number for number in numbers)
+    deviation = math.sqrt((count * squares - total * total) / count**2) / 128
+    assert float(merged.stddev) == pytest.approx(deviation, rel=1e-12)
+    assert float(merged.mean) == pytest.approx(1e5 + total / count / 128, rel=1e-15)
 
 
-@given(frames=st.integers(2, 9), block=st.integers(1, 9))
+@given(frames=st.integers(2, 9), piece=st.integers(1, 9), steps=st.integers(1, 9))
 @settings(max_examples=15, deadline=None)
-def test_one_pass_gives_what_numpy_gives_on_the_whole_array(tmp_path_factory, made, task, frames, block):
+def test_one_pass_gives_what_numpy_gives_on_the_whole_array(tmp_path_factory, made, task, frames, piece, steps):
     fields = made(frames=frames)
     path = tmp_path_factory.mktemp("archive") / "a.nc"
     fields.to_netcdf(path, engine="netcdf4")
     channels = 2 + 1 + 1 + 1  # temperature on two levels, 2m_temperature, precipitation, radiation
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(statistics, "_BLOCK_BYTES", block * 4 * channels * 7 * 12)
+        patch.setattr(statistics, "_PIECE_BYTES", piece * 4 * channels * 7 * 12)
+        patch.setattr(statistics, "_STEPS_A_BLOCK", steps)
         found = compute_statistics(Archive(path), task, no_forcing)
     for name in ("temperature", "2m_temperature", "total_precipitation_6hr", "toa_incident_solar_radiation"):
         values = fields[name].sel(level=[300, 850]) if name == "temperature" else fields[name]
@@ -92,9 +118,107 @@ def test_one_pass_gives_what_numpy_gives_on_the_whole_array(tmp_path_factory, ma
     assert found.mean["temperature"].dtype == np.float64
 
 
-@pytest.mark.parametrize("block", [1, 4, 100])
-def test_changes_are_over_6_hours_whatever_the_spacing_of_the_archive(archive, made, task, monkeypatch, block):
-    monkeypatch.setattr(statistics, "_BLOCK_BYTES", block * 4 * 5 * 7 * 12)
+class Watched:
+    """An archive that says in how long chunks of times it is stored, and keeps what was read."""
+
+    def __init__(self, archive, time_chunk):
+        self.origin, self.grid, self.times = archive.origin, archive.grid, archive.times
+        self.levels, self.dims, self.time_chunk = archive.levels, archive.dims, time_chunk
+        self.read = []
+        self._archive = archive
+
+    def fields(self, names, times, levels):
+        self.read.append((tuple(names), times))
+        return self._archive.fields(names, times, levels)
+
+
+@given(
+    hours=st.sets(st.integers(0, 60), min_size=2).filter(lambda hours: any(hour - 6 in hours for hour in hours)),
+    chunk=st.integers(1, 20),
+    piece=st.integers(1, 20),
+    steps=st.integers(1, 6),
+    together=st.booleans(),
+)
+@settings(max_examples=25, deadline=None)
+def test_every_time_and_every_pair_6_hours_apart_counts_once(
+    tmp_path_factory, made, task, hours, chunk, piece, steps, together
+):
+    places = sorted(hours)
+    path = tmp_path_factory.mktemp("archive") / "a.nc"
+    fields = made(hours=1, frames=61).isel(time=places)
+    fields.to_netcdf(path, engine="netcdf4")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statistics, "_PIECE_BYTES", piece * 4 * (5 if together else 1) * 7 * 12)
+        patch.setattr(statistics, "_STEPS_A_BLOCK", steps)
+        found = compute_statistics(Watched(Archive(path), chunk), task, no_forcing)
+    values = fields["temperature"].sel(level=[300, 850]).values.astype(np.float64)
+    pairs = [(places.index(place), places.index(place - 6)) for place in places if place - 6 in hours]
+    changes = np.stack([values[later] - values[earlier] for later, earlier in pairs])
+    np.testing.assert_allclose(found.mean["temperature"], values.mean((0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(found.stddev["temperature"], values.std((0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(found.diffs_stddev["temperature"], changes.std((0, 2, 3)), rtol=1e-12)
+
+
+def test_what_is_read_at_once_is_whole_chunks_and_one_step_is_read_twice(archive, task, monkeypatch):
+    frame = 4 * 5 * 7 * 12
+    monkeypatch.setattr(statistics, "_PIECE_BYTES", 9 * frame)  # two chunks of 4 fit
+    monkeypatch.setattr(statistics, "_STEPS_A_BLOCK", 2)
+    source = Watched(archive(hours=3, frames=24), time_chunk=4)
+    compute_statistics(source, task, no_forcing, times=source.times[3:])
+    moving = [np.searchsorted(source.times, times).tolist() for names, times in source.read if len(names) > 1]
+    assert moving == [[3, 4, 5, 6, 7], [6, 7], [*range(8, 16)], [14, 15], [*range(16, 24)]]
+
+
+def test_no_more_is_read_at_once_than_fits_though_a_chunk_may_be_longer(archive, task, monkeypatch):
+    frame = 4 * 7 * 12
+    monkeypatch.setattr(statistics, "_PIECE_BYTES", 4 * frame)  # two times of temperature on its two levels
+    source = Watched(archive(frames=9), time_chunk=100)
+    compute_statistics(source, task, no_forcing)
+    read = [sum(2 if name == "temperature" else 1 for name in names) * times.size for names, times in source.read]
+    assert max(read) == 4
+
+
+@given(order=st.permutations(range(8)))
+@settings(max_examples=10, deadline=None)
+def test_blocks_tallied_elsewhere_in_any_order_give_the_same_to_the_last_bit(tmp_path_factory, made, task, order):
+    path = tmp_path_factory.mktemp("archive") / "a.nc"
+    made(frames=8).drop_vars("toa_incident_solar_radiation").to_netcdf(path, engine="netcdf4")
+
+    def elsewhere(function, argument_lists):
+        sent = [cloudpickle.dumps((function, arguments)) for arguments in argument_lists]
+        assert len(sent) == 9  # one of them is the field without time
+        back = {}
+        for place in [8, *order]:
+            called, arguments = cloudpickle.loads(sent[place])
+            back[place] = cloudpickle.dumps(called(*arguments))
+        return (cloudpickle.loads(back[place]) for place in sorted(back))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statistics, "_PIECE_BYTES", 4 * 5 * 7 * 12)
+        patch.setattr(statistics, "_STEPS_A_BLOCK", 1)
+        here = compute_statistics(Archive(path), task, forcing)
+        there = compute_statistics(Archive(path), task, forcing, spread=elsewhere)
+    for kind in KINDS:
+        xr.testing.assert_identical(there.by_kind[kind], here.by_kind[kind])
+
+
+def test_the_error_of_a_block_that_failed_elsewhere_is_raised(archive, task):
+    with pytest.raises(InputError, match="the disk is gone"):
+        compute_statistics(archive(), task, no_forcing, spread=lambda call, given: [InputError("the disk is gone")])
+
+
+def test_a_pass_that_was_stopped_gives_no_statistics(archive, task):
+    def stopped(call, given):
+        return [call(*given[0])]
+
+    with pytest.raises(StatisticsError, match=r"need all 2 blocks of .*, but were stopped after 1; run it again"):
+        compute_statistics(archive(), task, no_forcing, spread=stopped)
+
+
+@pytest.mark.parametrize("piece", [1, 4, 100])
+def test_changes_are_over_6_hours_whatever_the_spacing_of_the_archive(archive, made, task, monkeypatch, piece):
+    monkeypatch.setattr(statistics, "_PIECE_BYTES", piece * 4 * 5 * 7 * 12)
+    monkeypatch.setattr(statistics, "_STEPS_A_BLOCK", 1)
     found = compute_statistics(archive(hours=2, frames=14), task, no_forcing)
     values = made(hours=2, frames=14)["2m_temperature"].values.astype(np.float64)
     np.testing.assert_allclose(found.diffs_stddev["2m_temperature"], (values[3:] - values[:-3]).std(), rtol=1e-12)
@@ -230,6 +354,40 @@ def test_times_that_the_archive_lacks_are_named(archive, task):
         compute_statistics(archive(), task, no_forcing, times=times)
 
 
+def test_all_that_an_archive_holds_of_the_known_variables_is_taken(archive, made):
+    source = archive(lambda fields: fields.assign(sea_ice=fields["2m_temperature"]))
+    task = held_task(source)
+    found = compute_statistics(source, task, forcing)
+    held = {"temperature", "2m_temperature", "total_precipitation_6hr", "land_sea_mask"}
+    assert set(found.mean.data_vars) == held | {name for name, known in VARIABLES.items() if known.kind == "forcing"}
+    assert set(found.diffs_stddev.data_vars) == set(found.mean.data_vars) - {"land_sea_mask"}
+    assert task.pressure_levels == (300, 500, 850)
+    expected = plain(made()["temperature"], levels=True)
+    for kind, values in zip(KINDS, expected, strict=True):
+        np.testing.assert_allclose(found.by_kind[kind]["temperature"], values, rtol=1e-12)
+
+
+def test_of_all_that_is_held_a_variable_that_never_changes_stops_nothing_and_is_noted(archive):
+    def freeze(fields):
+        fields["2m_temperature"][:] = fields["2m_temperature"][0]
+        return fields
+
+    source = archive(freeze)
+    found = compute_statistics(source, held_task(source), forcing)
+    assert found.diffs_stddev["2m_temperature"] == found.stddev["2m_temperature"]
+    assert found.diffs_stddev["2m_temperature"].attrs["note"].endswith("where the data never change")
+
+
+def test_an_archive_without_any_known_variable_is_refused(archive):
+    source = archive(
+        lambda fields: fields[["land_sea_mask", "total_precipitation_6hr"]].rename_vars(total_precipitation_6hr="rain")
+    )
+    with pytest.raises(
+        StatisticsError, match=r"must hold at least one of 2m_temperature, .* but holds land_sea_mask, rain"
+    ):
+        held_task(source)
+
+
 def test_what_is_written_is_read_back(tmp_path, archive, task):
     made = compute_statistics(archive(), task, no_forcing)
     write_statistics(made, tmp_path / "new" / "stats")
@@ -311,6 +469,35 @@ def test_a_broken_file_is_named(tmp_path):
     with pytest.raises(StatisticsError, match=r"mean_by_level\.nc cannot be read") as caught:
         read_statistics(tmp_path)
     assert isinstance(caught.value.__cause__, InputError)
+
+
+def assert_picks_13_of_37_levels(folder, stored):
+    task = TASKS["GraphCast_small"]
+    channels = Channels.of(task, {})
+    found = normalisation(channels, read_statistics(folder).by_kind)
+    assert task.pressure_levels == LEVELS_13
+    start = sum(channels.width([name]) for name in channels.carried[: channels.carried.index("temperature")])
+    for picked, kind in ((found.carried[0], "mean"), (found.carried[1], "stddev"), (found.change, "diffs_stddev")):
+        by_level = dict(zip(stored[kind]["level"].values.tolist(), stored[kind]["temperature"].values, strict=True))
+        expected = np.asarray([by_level[level] for level in LEVELS_13], np.float32)
+        np.testing.assert_array_equal(picked[start : start + 13], expected)
+
+
+def test_of_published_files_with_37_levels_13_are_picked(shared_data):
+    folder = shared_data / "stats_era5_levels-37"
+    assert_picks_13_of_37_levels(folder, {kind: xr.load_dataset(folder / f"{kind}_by_level.nc") for kind in KINDS})
+
+
+def test_of_made_files_with_37_levels_13_are_picked(tmp_path):
+    draw = np.random.default_rng(0)
+    stored = {}
+    for kind in KINDS:
+        constants = {name: ((), draw.uniform(1, 2)) for name in VARIABLES}
+        levelled = [name for name, variable in VARIABLES.items() if variable.kind == "level"]
+        constants |= {name: ("level", draw.uniform(1, 2, 37)) for name in levelled}
+        stored[kind] = xr.Dataset(constants, {"level": np.asarray(LEVELS_37)})
+        stored[kind].to_netcdf(tmp_path / f"stats_{kind}_by_level.nc", engine="netcdf4")
+    assert_picks_13_of_37_levels(tmp_path, stored)
 
 
 def test_published_statistics_are_read(shared_data):

@@ -1,1 +1,1 @@
-"""The parts of the synthetic planet: ground, waves, climate, air, and the weather at the surface."""
+"""The parts of the synthetic planet: ground, continents, waves, climate, air, and the weather at the surface."""

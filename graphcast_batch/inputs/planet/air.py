@@ -5,32 +5,42 @@ slope with height is the temperature; its horizontal slopes are the wind. Number
 chosen by eye, so that maps look like the Earth's and the statistics by level come near the published ones.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from graphcast_batch.inputs.planet.climate import mean_geopotential, stability
+from graphcast_batch.inputs.planet.continents import centres_of_action
 from graphcast_batch.inputs.planet.earth import (
     DAY,
     DRY_AIR,
+    GRAVITY,
     RADIUS,
     REFERENCE,
+    STEP,
     Floats,
     Modes,
-    cosine,
+    balanced,
+    difference,
     eastward_slope,
     field,
-    inverse_coriolis,
 )
 from graphcast_batch.inputs.planet.ground import Ground
-from graphcast_batch.inputs.planet.waves import TIDES, Weather, long_profile, short_profile, tidal_profile
+from graphcast_batch.inputs.planet.waves import (
+    CLUSTER_RESPONSE,
+    TIDES,
+    Weather,
+    cluster_profile,
+    long_profile,
+    ripple_profile,
+    short_profile,
+    tidal_profile,
+)
 
 _YEAR = 365.24219  # days, tropical year
 _WARMEST = 205  # days from the epoch, 1 January 2000, to the height of a northern summer: 24 July
-_STEP = 1e-3  # of height, or of latitude in radians: smooth functions change little over it, but more than rounding
-_STEP_DAYS = 0.01  # the same for time
+_STEP_DAYS = 0.01  # a wave changes little over it, but more than rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +70,11 @@ class Air:
         return np.log(REFERENCE / self.pressure)
 
     @cached_property
+    def solar_hour(self) -> Floats:
+        """(lon,) local solar time, hours."""
+        return np.asarray(np.mod(24 * np.mod(self.days, 1) + np.rad2deg(self.ground.longitude) / 15, 24))
+
+    @cached_property
     def geopotential(self) -> Floats:
         """(level, lat, lon) m**2 s**-2."""
         return field(self._geopotential_modes(self.height, self.ground.latitude), self.ground.longitude)
@@ -76,87 +91,115 @@ class Air:
 
     @cached_property
     def u(self) -> Floats:
-        """(level, lat, lon) m s**-1, geostrophic wind toward the east."""
+        """(level, lat, lon) m s**-1, balanced wind toward the east."""
         return field(self._u_modes, self.ground.longitude)
 
     @cached_property
     def v(self) -> Floats:
-        """(level, lat, lon) m s**-1, geostrophic wind toward the north."""
+        """(level, lat, lon) m s**-1, balanced wind toward the north."""
         return field(self._v_modes, self.ground.longitude)
 
     @cached_property
     def vertical_velocity(self) -> Floats:
-        """(level, lat, lon) Pa s**-1: no flow through the ground, and tropical clusters beside the balanced climb."""
+        """(level, lat, lon) Pa s**-1: what balance asks for, tropical clusters, and wind over mountains."""
         depth = np.clip(1 - (self.pressure / 1020) ** 8, 0, 1)[:, np.newaxis]  # as if the ground lay at 1020 hPa
-        return field(depth * (self._climb_modes() + self._convection_modes()), self.ground.longitude)
+        drafts = self.weather.drafts.modes(self.days, (self.pressure / REFERENCE) ** 0.9, self.ground.latitude)
+        free = field(depth * (self._climb_modes() + drafts), self.ground.longitude)
+        clustered = np.sin(np.pi * np.clip(self.pressure / REFERENCE, 0, 1)) ** 1.5  # most at 500 hPa
+        return np.asarray(free + clustered[:, np.newaxis, np.newaxis] * self._convection() + self._over_mountains())
+
+    @cached_property
+    def relative_humidity(self) -> Floats:
+        """(level, lat, lon) 0..1: near the ground and where it rises air is moist, in the subtropics it is dry."""
+        usual = (0.34 + 0.38 * np.exp(-self.height / 0.35)) * np.exp(-((np.maximum(self.height, 0) / 1.66) ** 7.5))
+        climb = -self.vertical_velocity / self.pressure[:, np.newaxis, np.newaxis]
+        dried = 0.75 * (1 - np.exp(-(self.height + 0.15) / 0.35))  # less near the ground, where the sea moistens again
+        moist = 1 + dried[:, np.newaxis, np.newaxis] * np.tanh(climb / 4e-4)
+        return np.asarray(np.minimum(usual[:, np.newaxis, np.newaxis] * moist * (1 - 0.35 * self._subtropics), 1))
 
     @cached_property
     def humidity(self) -> Floats:
-        """(level, lat, lon) kg kg**-1, specific: near the ground and where it rises air is closest to saturation."""
-        relative = (0.34 + 0.38 * np.exp(-self.height / 0.35)) * np.exp(-((self.height / 1.65) ** 8))
-        moist = 1 - 0.7 * np.tanh(self.vertical_velocity / 0.15)
+        """(level, lat, lon) kg kg**-1, specific."""
         saturated = _saturation(self.temperature, self.pressure[:, np.newaxis, np.newaxis])
-        share = np.minimum(relative[:, np.newaxis, np.newaxis] * moist, 1)
-        return np.asarray(share * saturated + self._stratospheric_humidity()[:, :, np.newaxis])
+        carried = (0.007 + 4.5e-6 * np.minimum(self.pressure, 125) ** 2)[:, np.newaxis, np.newaxis]  # share per K
+        warmer = self.temperature - self.mean_temperature[:, :, np.newaxis]
+        above = self._stratospheric_humidity()[:, :, np.newaxis] * np.exp(carried * warmer)
+        return np.asarray(self.relative_humidity * saturated + above)
+
+    @cached_property
+    def _subtropics(self) -> Floats:
+        """(lat, 1) 0..1, where air sinks: 0.42 rad, 24 degrees, from half-way between the tropical belt and 0."""
+        away = np.abs(self.ground.latitude - np.deg2rad(1.5 + 3 * self.season))
+        return np.asarray(np.exp(-(((away - 0.42) / 0.17) ** 2))[:, np.newaxis])
 
     def _geopotential_modes(self, height: Floats, latitude: Floats, later: float = 0.0) -> Modes:
         """(wavenumber, level, lat) m**2 s**-2, some days later: the climate and the waves, stronger in winter."""
         days = self.days + later
         modes = self.weather.long.modes(days, long_profile(height), latitude, 0.6 * self.season)
-        modes += self.weather.short.modes(days, short_profile(height), latitude, 0.3 * self.season)
+        modes += self.weather.short.modes(days, short_profile(height), latitude, 0.2 * self.season)
+        modes += self.weather.ripples.modes(days, ripple_profile(height), latitude)
+        modes += CLUSTER_RESPONSE * self.weather.clusters.modes(days, cluster_profile(height), latitude)
         modes += TIDES.modes(days, tidal_profile(height), latitude)
-        modes[0] = mean_geopotential(height, np.sin(latitude), self.season)
+        modes += centres_of_action(height, latitude, self.season, modes.shape[0])
+        modes[0] += mean_geopotential(height, np.sin(latitude), self.season)
         return modes
 
     def _temperature_modes(self, latitude: Floats, later: float = 0.0) -> Modes:
         """(wavenumber, level, lat) K, some days later; R T is the slope of the geopotential with height."""
-        rise = _difference(lambda height: self._geopotential_modes(height, latitude, later), self.height)
-        return np.asarray(rise / (2 * _STEP * DRY_AIR))
+        rise = difference(lambda height: self._geopotential_modes(height, latitude, later), self.height)
+        return np.asarray(rise / (2 * STEP * DRY_AIR))
 
     @cached_property
     def _u_modes(self) -> Modes:
         """(wavenumber, level, lat) m s**-1."""
-        latitude = self.ground.latitude
-        rise = _difference(lambda latitude: self._geopotential_modes(self.height, latitude), latitude)
-        return np.where(cosine(latitude) > 0, -rise / (2 * _STEP * RADIUS) * inverse_coriolis(latitude), 0)
+        return balanced(self._southward_slope, self.ground.latitude)
 
     @cached_property
     def _v_modes(self) -> Modes:
         """(wavenumber, level, lat) m s**-1."""
-        latitude = self.ground.latitude
-        return eastward_slope(self._geopotential_modes(self.height, latitude), latitude) * inverse_coriolis(latitude)
+        return balanced(self._eastward_slope, self.ground.latitude)
+
+    def _southward_slope(self, latitude: Floats) -> Modes:
+        """(wavenumber, level, lat) of the geopotential, m s**-2."""
+        rise = difference(lambda latitude: self._geopotential_modes(self.height, latitude), latitude)
+        return np.asarray(-rise / (2 * STEP * RADIUS))
+
+    def _eastward_slope(self, latitude: Floats) -> Modes:
+        """(wavenumber, level, lat) of the geopotential, m s**-2."""
+        return eastward_slope(self._geopotential_modes(self.height, latitude), latitude)
 
     def _climb_modes(self) -> Modes:
         """(wavenumber, level, lat) Pa s**-1: air keeps its potential temperature, so where it would warm it climbs."""
         latitude = self.ground.latitude
         after, before = (self._temperature_modes(latitude, days) for days in (_STEP_DAYS, -_STEP_DAYS))
-        northward = _difference(lambda latitude: self._temperature_modes(latitude)[0], latitude)
-        warming = (after - before) / (2 * _STEP_DAYS * DAY) + self._v_modes * northward / (2 * _STEP * RADIUS)
+        northward = difference(lambda latitude: self._temperature_modes(latitude)[0], latitude)
+        warming = (after - before) / (2 * _STEP_DAYS * DAY) + self._v_modes * northward / (2 * STEP * RADIUS)
         warming += self._u_modes[0] * eastward_slope((after + before) / 2, latitude)
         return np.asarray(warming / stability(self.pressure)[:, np.newaxis])
 
-    def _convection_modes(self) -> Modes:
-        """(wavenumber, level, lat) Pa s**-1: a tropical belt of clusters that rise, and what sinks on both its sides.
+    def _convection(self) -> Floats:
+        """(lat, lon) Pa s**-1 at 500 hPa: a tropical belt of clusters that rise, and what sinks on both its sides.
 
-        The belt follows the sun, from 5 degrees south to 11 north; the air sinks about 0.42 rad, 24 degrees, from
-        half-way between the belt and the equator.
+        The belt follows the sun, further over land; there it also rains most in the late afternoon.
         """
-        latitude, belt = self.ground.latitude, np.deg2rad(3 + 8 * self.season)
-        modes = self.weather.clusters.modes(self.days, np.ones(self.pressure.size), latitude)
-        modes[0] = 1
-        modes *= -0.06 * np.exp(-(((latitude - belt) / 0.15) ** 2))
-        modes[0] += 0.025 * np.exp(-(((np.abs(latitude - belt / 2) - 0.42) / 0.17) ** 2))
-        return modes * np.sin(np.pi * np.clip(self.pressure / REFERENCE, 0, 1))[:, np.newaxis]  # most at 500 hPa
+        latitude, land = self.ground.latitude[:, np.newaxis], self.ground.land
+        modes = self.weather.clusters.modes(self.days, np.ones(1), self.ground.latitude)
+        afternoon = land * np.cos(2 * np.pi * (self.solar_hour - 17) / 24)
+        vigour = np.exp(0.85 * field(modes, self.ground.longitude)[0] + 0.5 * afternoon)
+        belt = np.deg2rad(3 + (6 + 7 * land) * self.season)
+        return np.asarray(0.025 * self._subtropics - 0.04 * vigour * np.exp(-(((latitude - belt) / 0.15) ** 2)))
+
+    def _over_mountains(self) -> Floats:
+        """(level, lat, lon) Pa s**-1: part of the wind climbs with the ground, less the higher; part goes around."""
+        pressure = self.pressure[:, np.newaxis, np.newaxis]
+        climb = 0.6 * (self.u * self.ground.eastward_slope + self.v * self.ground.northward_slope)
+        weight = -GRAVITY * 100 * pressure / (DRY_AIR * self.temperature)  # of a cubic metre of air, N
+        return np.asarray(weight * climb * (pressure / REFERENCE) ** 3)
 
     def _stratospheric_humidity(self) -> Floats:
         """(level, lat) kg kg**-1: a little more the higher, and less above the tropics, where it comes in dry."""
         uneven = np.outer(0.28 * np.exp(-0.25 * np.abs(self.height - 2)), -np.cos(2 * self.ground.latitude))
         return np.asarray((2.0e-6 + 2.7e-7 * np.maximum(self.height, 0))[:, np.newaxis] * (1 + uneven))
-
-
-def _difference(function: Callable[[Floats], Modes], at: Floats) -> Modes:
-    """What a smooth function gains from one step before to one step after: by 2 steps, its central slope."""
-    return np.asarray(function(at + _STEP) - function(at - _STEP))
 
 
 def _saturation(temperature: Floats, pressure: Floats) -> Floats:

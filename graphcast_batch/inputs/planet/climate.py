@@ -26,12 +26,13 @@ _TABLE = np.array(
 )
 _PRESSURE, _YEARLY, _NORTHERN, _SUMMER = _TABLE[:, 0], _TABLE[:, 1:5], _TABLE[:, 5:6], _TABLE[:, 6:7]
 _HEIGHT = np.log(REFERENCE / _PRESSURE)
-_ANCHORS = np.sin(np.deg2rad([0, 30, 60, 90])) ** 2
+_ANCHORS = np.sin(np.deg2rad([0, 30, 60, 90]))
+_POWERS = (0, 4, 6, 8)  # of the sine: without the square the tropics are flat, and jets blow at their edge
 
 _SEA_LEVEL = 1012  # hPa, between the belts
-# Belts of pressure at sea level: hPa above that, then centre and width in the sine of the latitude. Both subtropical
-# highs, the low of the subarctic, the deep trough around Antarctica.
-_BELTS = ((7.0, 0.52, 0.2), (7.0, -0.50, 0.2), (-4.0, 0.88, 0.13), (-28.0, -0.91, 0.15))
+# Belts of pressure at sea level: hPa above that, then centre and width in the sine of the latitude. The equatorial
+# trough, both subtropical highs, the low of the subarctic, the deep trough around Antarctica.
+_BELTS = ((-0.9, 0.0, 0.2), (7.0, 0.52, 0.2), (7.0, -0.50, 0.2), (-4.0, 0.88, 0.13), (-28.0, -0.91, 0.15))
 _KAPPA = 2 / 7  # gas constant over heat capacity of a gas of two atoms, as air is
 
 
@@ -62,12 +63,12 @@ def stability(pressure: Floats) -> Floats:
 
 
 def _temperature(sine: Floats, season: float) -> Floats:
-    """(row of the table, lat) K: the cubic in the squared sine through the four latitudes, and the odd part."""
-    cubic = np.linalg.solve(np.vander(_ANCHORS, increasing=True), _YEARLY.T).T
-    even = cubic @ np.vander(sine**2, 4, increasing=True).T
+    """(row of the table, lat) K: even powers of the sine through the four latitudes, and an odd part."""
+    shares = np.linalg.solve(np.power.outer(_ANCHORS, _POWERS), _YEARLY.T).T
+    even = shares @ np.power.outer(sine, _POWERS).T
     odd = (5 * sine**3 - 3 * sine**5) / 2  # 1 and flat in the sine at the pole, flat at the equator
-    northern = _NORTHERN / 2 + _SUMMER * season * (1 + 0.3 * sine)  # 0.3: more land in the north, so more season
-    return np.asarray(even + northern * odd)
+    yearly = _SUMMER * season * (1 + 0.3 * sine)  # 0.3: more land in the north, so more season
+    return np.asarray(even + _NORTHERN / 2 * sine**7 + yearly * odd)  # 7: the poles differ, little else
 
 
 def _lowest_geopotential(temperature: Floats, sine: Floats) -> Floats:

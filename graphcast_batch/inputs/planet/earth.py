@@ -4,6 +4,8 @@ Modes are complex amplitudes (wavenumber, level, lat): the field is the real par
 amplitude times exp(i m longitude). Mode 0 is the zonal mean.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +19,8 @@ DRY_AIR = 287.05  # J kg**-1 K**-1, gas constant
 DAY = 86400  # s, solar day
 REFERENCE = 1000.0  # hPa, at height 0: heights are ln(REFERENCE / pressure), in which d(geopotential) = R T d(height)
 
-_EQUATORIAL_BELT = 6  # degrees within which winds no longer balance slopes; by eye
+_EQUATORIAL_BELT = 7  # degrees of latitude within which the slope's own slope is what winds balance; by eye
+STEP = 1e-3  # of height, or of latitude in radians: smooth functions change little over it, but more than rounding
 _POLAR_CAP = 1e-6  # radians: more than float32 degrees are off, less than any grid's spacing
 
 
@@ -26,14 +29,29 @@ def cosine(latitude: Floats) -> Floats:
     return np.where(np.abs(latitude) > np.pi / 2 - _POLAR_CAP, 0, np.cos(latitude))
 
 
-def inverse_coriolis(latitude: Floats) -> Floats:
-    """Inverse of the Coriolis parameter, s, which turns smoothly to 0 at the equator, where nothing balances a slope.
+def balanced(slope: Callable[[Floats], Modes], latitude: Floats) -> Modes:
+    """Wind that balances a slope of the geopotential, finite at the equator too.
+
+    Where f, the Coriolis parameter, is large this is geostrophy, f wind = slope. Its derivative by latitude holds where
+    f is 0 as well: there beta wind = slope's derivative. A bell of latitude leads from one to the other.
 
     Args:
+        slope: of the geopotential toward the north or the east, m s**-2, at latitudes.
         latitude: (lat,) radians.
+
+    Returns:
+        (wavenumber, level, lat) m s**-1; 0 at the poles, where directions end.
     """
-    coriolis, least = 2 * ROTATION * np.sin(latitude), 2 * ROTATION * np.sin(np.deg2rad(_EQUATORIAL_BELT))
-    return np.asarray(coriolis / (coriolis**2 + least**2))
+    distance = np.sin(latitude) / np.sin(np.deg2rad(_EQUATORIAL_BELT))
+    near = np.exp(-(distance**2))
+    far = -np.expm1(-(distance**2)) / np.where(latitude == 0, 1, 2 * ROTATION * np.sin(latitude))
+    steeper = difference(slope, latitude) / (2 * STEP)
+    return np.where(cosine(latitude) > 0, far * slope(latitude) + near * steeper / (2 * ROTATION), 0)
+
+
+def difference(function: Callable[[Floats], Modes], at: Floats) -> Modes:
+    """What a smooth function gains from one step before to one step after: by 2 steps, its central slope."""
+    return np.asarray(function(at + STEP) - function(at - STEP))
 
 
 def eastward_slope(modes: Modes, latitude: Floats) -> Modes:

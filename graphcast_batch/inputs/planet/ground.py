@@ -5,11 +5,12 @@ Places, sizes and heights were chosen by eye on maps, so that land covers three 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from graphcast_batch.grid import Grid
-from graphcast_batch.inputs.planet.earth import Floats, cosine
+from graphcast_batch.inputs.planet.earth import RADIUS, STEP, Floats, cosine
 
 # Round patches of land: latitude, longitude, radius, in degrees.
 _LAND = (
@@ -42,6 +43,7 @@ _LAND = (
     (45, 112, 13),  # Mongolia
     (33, 65, 11),  # Afghanistan
     (22, 78, 9),  # India
+    (32, 87, 11),  # Tibet
     (30, 107, 11),  # China
     (17, 102, 5),  # Indochina
     (0, 113, 5),  # Borneo
@@ -59,8 +61,8 @@ _LAND = (
 )
 # Round mountains: the same, then the height in m.
 _MOUNTAINS = (
-    (33, 82, 6, 2900),  # western Tibet
-    (33, 92, 7, 3100),  # eastern Tibet
+    (33, 82, 6, 2400),  # western Tibet
+    (33, 92, 7, 2600),  # eastern Tibet
     (40, 74, 5, 2000),  # Tian Shan
     (48, 97, 8, 1500),  # Altai
     (34, 52, 7, 1100),  # Iran
@@ -97,26 +99,43 @@ class Ground:
         longitude: (lon,) radians.
         land: (lat, lon) share of land, 0..1, exactly 0 at sea.
         height: (lat, lon) m, exactly 0 at sea.
+        eastward_slope: (lat, lon) of the height, m per m; 0 at the poles.
+        northward_slope: (lat, lon) the same toward the north.
     """
 
     latitude: Floats
     longitude: Floats
     land: Floats
     height: Floats
+    eastward_slope: Floats
+    northward_slope: Floats
 
 
+@lru_cache(maxsize=2)
 def ground_of(grid: Grid) -> Ground:
     """Ground under the points of a grid."""
     latitude, longitude = (np.deg2rad(degrees.astype(np.float64)) for degrees in (grid.latitude, grid.longitude))
     points = _on_sphere(latitude, longitude)
     land = _land(points)
-    return Ground(latitude, longitude, land, _height(points, land))
+    height = _height(points, land)
+    beside, above = (_on_sphere(latitude, longitude + STEP), _on_sphere(latitude + STEP, longitude))
+    circle = np.maximum(cosine(latitude), 1e-9)[:, np.newaxis]  # 1e-9: only to divide by something at the poles
+    eastward, northward = ((_height(place, _land(place)) - height) / (RADIUS * STEP) for place in (beside, above))
+    return Ground(latitude, longitude, land, height, eastward / circle, northward)
 
 
 def _on_sphere(latitude: Floats, longitude: Floats) -> Floats:
-    """(3, lat, lon) x, y, z on the sphere of radius 1, where bumps and ripples know neither date line nor poles."""
+    """(3, lat, lon) x, y, z near the sphere of radius 1, where bumps and ripples know neither date line nor poles."""
     circle, z = cosine(latitude)[:, np.newaxis], np.sin(latitude)[:, np.newaxis]
-    return np.stack(np.broadcast_arrays(circle * np.cos(longitude), circle * np.sin(longitude), z))
+    return _bent(np.stack(np.broadcast_arrays(circle * np.cos(longitude), circle * np.sin(longitude), z)))
+
+
+def _bent(points: Floats) -> Floats:
+    """Points a little beside themselves, by 3 degrees at most, so that round patches get the outlines of islands."""
+    x, y, z = points
+    large = np.stack([np.sin(9 * y + 14 * z), np.sin(11 * z - 13 * x), np.sin(12 * x + 10 * y)])
+    small = np.stack([np.sin(37 * z - 29 * y), np.sin(41 * x + 23 * z), np.sin(31 * y - 35 * x)])
+    return np.asarray(points + 0.025 * large + 0.012 * small)
 
 
 def _land(points: Floats) -> Floats:
@@ -141,5 +160,5 @@ def _bump(points: Floats, place: Sequence[float], steepness: int) -> Floats:
     """(lat, lon) round bump of height 1 at a latitude and longitude, with a radius, in degrees; 2 has a flat top."""
     phi, lam, radius = np.deg2rad(place)
     centre = np.array([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)])
-    squared = 2 * (1 - np.tensordot(centre, points, 1)) / radius**2
+    squared = (1 + np.sum(points**2, axis=0) - 2 * np.tensordot(centre, points, 1)) / radius**2
     return np.asarray(np.exp(-(squared**steepness)))

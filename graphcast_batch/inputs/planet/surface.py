@@ -28,9 +28,8 @@ def two_metre_temperature(air: Air) -> Floats:
     ground, lowest = air.ground, air.temperature[_LOWEST]
     sea = (lowest + air.mean_temperature[_LOWEST][:, np.newaxis]) / 2
     sine, sunshine = np.sin(ground.latitude), cosine(ground.latitude)
-    hour = 24 * np.mod(air.days, 1) + np.rad2deg(ground.longitude) / 15
-    daily = 5 * np.outer(sunshine, np.cos(2 * np.pi * (hour - 15) / 24))  # warmest at 15 h
-    yearly = 14 * air.season * sunshine * sine * np.abs(sine)
+    daily = 5 * np.outer(sunshine, np.cos(2 * np.pi * (air.solar_hour - 15) / 24))  # warmest at 15 h
+    yearly = (14 * air.season - 6) * sunshine * sine * np.abs(sine)
     land = lowest + yearly[:, np.newaxis] + daily - _LAPSE * ground.height
     return np.asarray(sea + ground.land * (land - sea))
 
@@ -43,9 +42,9 @@ def ten_metre_wind(air: Air) -> Modes:
 
 
 def precipitation(air: Air) -> Floats:
-    """(lat, lon) m of water in 6 h: what rises at 700 hPa rains out the vapour it carries.
+    """(lat, lon) m of water in 6 h: what rises at 700 hPa rains out the vapour it carries, the more the moister it is.
 
-    The factor of 1.5 brings the global mean near the Earth's; what rises by less than 0.01 Pa s**-1 makes clouds only.
+    The factor of 1.9 brings the global mean near the Earth's; what rises by less than 0.02 Pa s**-1 makes clouds only.
     """
-    lifted = np.maximum(-air.vertical_velocity[_RAIN] - 0.01, 0) * air.humidity[_RAIN]
-    return np.asarray(1.5 * lifted / GRAVITY / _WATER * 6 * 3600)
+    lifted = np.maximum(-air.vertical_velocity[_RAIN] - 0.02, 0) * air.humidity[_RAIN]
+    return np.asarray(1.9 * air.relative_humidity[_RAIN] ** 2 * lifted / GRAVITY / _WATER * 6 * 3600)

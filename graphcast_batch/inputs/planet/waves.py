@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from graphcast_batch.inputs.planet.earth import DAY, RADIUS, Floats, Modes, cosine
 
-_LARGEST_WAVENUMBER = 16  # 22 degrees of longitude a wave: any grid of 6 degrees or finer resolves it
+_LARGEST_WAVENUMBER = 24  # 15 degrees of longitude a wave: any grid of 6 degrees or finer resolves it
 _LONG = np.repeat(np.arange(1, 4), 6)  # six waves of each wavenumber
-_SHORT = np.repeat(np.arange(4, _LARGEST_WAVENUMBER + 1), 8)
+_SHORT = np.repeat(np.arange(4, 17), 8)
 _CLUSTERS = np.repeat(np.arange(1, _LARGEST_WAVENUMBER + 1), 4)
+_DRAFTS = np.repeat(np.arange(12, _LARGEST_WAVENUMBER + 1), 20)
+_RIPPLES = np.repeat(np.arange(8, _LARGEST_WAVENUMBER + 1), 12)
 _TROPOPAUSE = 1.25  # height, at 287 hPa: short waves are largest there, and above it long ones grow
 
 
@@ -56,6 +58,9 @@ class Waves:
         return np.asarray(profile[:, np.newaxis] * total[:, np.newaxis])
 
 
+CLUSTER_RESPONSE = 250 / np.arange(1, _LARGEST_WAVENUMBER + 2)[:, np.newaxis, np.newaxis]
+"""(wavenumber, 1, 1) m**2 s**-2: how much clusters change the geopotential around them; the smaller, the less."""
+
 TIDES = Waves(
     wavenumber=np.array([1, 2]),
     frequency=np.array([-2, -4]) * np.pi,
@@ -74,22 +79,28 @@ class Weather:
     Attributes:
         long: slow waves of the middle latitudes in the geopotential, m**2 s**-2.
         short: the highs and lows that travel along the jets, the same.
-        clusters: of tropical convection, as a share of its mean.
+        ripples: small fast waves outside the tropics; they show in the temperature, the same.
+        drafts: what climbs and sinks in waves too fine to show in anything else, Pa s**-1 at 1000 hPa.
+        clusters: of tropical convection; dimensionless, with a deviation of about 1.
     """
 
     long: Waves
     short: Waves
+    ripples: Waves
+    drafts: Waves
     clusters: Waves
 
 
 def draw_weather(seed: int) -> Weather:
     """Waves with their places, speeds, sizes and phases drawn by chance."""
     chance = np.random.default_rng(seed)
-    short_size = 1080 * _SHORT / 5 * np.exp(1 - _SHORT / 5)  # largest at wavenumber 5
+    short_size = 1040 * _SHORT / 5 * np.exp(1 - _SHORT / 5)  # largest at wavenumber 5
     return Weather(
         long=_draw(chance, _LONG, 850 / np.sqrt(_LONG), belt=(45, 65), speed=(-4, 5), width=20),
-        short=_draw(chance, _SHORT, short_size, belt=(38, 70), speed=(8, 17), width=34 / np.sqrt(_SHORT)),
-        clusters=_draw(chance, _CLUSTERS, 0.7, belt=(-18, 18), speed=(-12, 8), width=14),
+        short=_draw(chance, _SHORT, short_size, belt=(38, 70), speed=(7.5, 15.5), width=34 / np.sqrt(_SHORT)),
+        ripples=_draw(chance, _RIPPLES, 19, belt=(22, 78), speed=(15, 32), width=34 / np.sqrt(_RIPPLES)),
+        drafts=_draw(chance, _DRAFTS, 0.19, belt=(0, 80), speed=(12, 28), width=22 / np.sqrt(_DRAFTS)),
+        clusters=_draw(chance, _CLUSTERS, 0.26, belt=(-20, 20), speed=(-12, 8), width=14),
     )
 
 
@@ -128,6 +139,16 @@ def long_profile(height: Floats) -> Modes:
 def short_profile(height: Floats) -> Modes:
     """(level,) amplitude and phase of short waves, which end above the tropopause."""
     return np.asarray(np.exp(-(((height - _TROPOPAUSE) / 1.4) ** 2)) * _lean(height))
+
+
+def ripple_profile(height: Floats) -> Modes:
+    """(level,) amplitude and phase of ripples: crests lie below troughs, and in thinner air they are larger."""
+    return np.asarray(np.exp((0.22 + 4j) * height))
+
+
+def cluster_profile(height: Floats) -> Floats:
+    """(level,) amplitude of the geopotential around clusters: low pressure near the ground, high at 200 hPa."""
+    return np.asarray(-np.cos(np.pi * height / 1.6) * np.exp(-((height / 2) ** 4)))
 
 
 def tidal_profile(height: Floats) -> Floats:

@@ -1,0 +1,89 @@
+"""What is wrong with the inputs, or doubtful about them, becomes sentences."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+DataKind = Literal["era5", "hres", ""]
+"""Which analyses the inputs are; empty where it is not known."""
+
+_TRAINED_ON: Final = re.compile(r"(?:trained|tuned) on (?:the )?([a-z]\w*)", re.IGNORECASE)
+_YEARS: Final = re.compile(
+    r"\b([A-Z]{2,}\d?)\b\S*\D{0,30}?((?:19|20)\d\d)(?: (?:to|and|until|through) | ?[-–] ?)((?:19|20)\d\d)"
+)
+"""Data, then the first and last year, as in "HRES-fc0 data from 2016 to 2021"."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One reason why a forecast cannot start.
+
+    Attributes:
+        variable: what it is about: a variable, several, or a coordinate.
+        expected: what must hold, after "must".
+        found: what holds instead, after "but".
+        remedy: what to do.
+        level: hPa of the first place where it was found; None where it is about no level.
+        time: of the first place where it was found; None where it is about no time.
+    """
+
+    variable: str
+    expected: str
+    found: str
+    remedy: str
+    level: float | None = None
+    time: np.datetime64 | None = None
+
+    def __str__(self) -> str:
+        return f"{self.variable} must {self.expected}, but {self.found}; {self.remedy}"
+
+
+def notices(description: str, data_kind: DataKind, init_times: NDArray[np.datetime64]) -> list[str]:
+    """What a user should know of weights and inputs that fit each other, but may not go together well.
+
+    Args:
+        description: of the checkpoint, free text; nothing is said of what it does not tell.
+        data_kind: of the inputs.
+        init_times: (init time,) datetime64.
+    """
+    text = " ".join(description.split())
+    return [*_other_analyses(text, data_kind), *_training_years(text, init_times)]
+
+
+def _other_analyses(text: str, data_kind: DataKind) -> list[str]:
+    """The last data that weights were trained on are those that they expect."""
+    named = [name.lower() for name in _TRAINED_ON.findall(text)]
+    if not data_kind or not named or named[-1] not in ("era5", "hres") or named[-1] == data_kind:
+        return []
+    how = "fine-tuned" if len(named) > 1 else "trained"
+    return [
+        f"the weights were last {how} on {named[-1].upper()}, but the inputs look like {data_kind.upper()}: forecasts "
+        "will be worse than published, most of all in the first days and near the ground; use weights for these inputs"
+    ]
+
+
+def _training_years(text: str, init_times: NDArray[np.datetime64]) -> list[str]:
+    periods = [(name, int(first), int(last)) for name, first, last in _YEARS.findall(text)]
+    years = init_times.astype("datetime64[Y]").astype(np.int64) + 1970
+    seen = np.zeros(years.shape, bool)
+    for _, first, last in periods:
+        seen |= (first <= years) & (years <= last)
+    if not seen.any():
+        return []
+    what = ", ".join(f"{name} {first} to {last}" for name, first, last in periods)
+    return [
+        f"{np.count_nonzero(seen)} of {seen.size} initial times, in {_spans(sorted({*years[seen].tolist()}))}, lie in "
+        f"the years that the weights were trained on ({what}): their scores look better than those of new weather; "
+        f"judge the weights by times after {max(last for _, _, last in periods)}"
+    ]
+
+
+def _spans(years: Sequence[int]) -> str:
+    """Years as text, consecutive ones as first to last."""
+    starts = [year for year in years if year - 1 not in years]
+    ends = [year for year in years if year + 1 not in years]
+    return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in zip(starts, ends, strict=True))

@@ -1,0 +1,201 @@
+"""The messages of a GRIB file become a dataset whose fields are decoded when they are read."""
+
+import functools
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from graphcast_batch.inputs.extras import extra_module
+
+_HEADERS: Final = (
+    "paramId",
+    "typeOfLevel",
+    "level:float",
+    "number",
+    "time",
+    "valid_time",
+    "stepType",
+    "startStep:int",
+    "endStep:int",
+    "gridType",
+    "md5GridSection",
+    "iScansNegatively",
+    "jPointsAreConsecutive",
+    "alternativeRowScanning",
+)
+_NAMES: Final = ("cfVarName", "shortName", "name", "units")
+"""Follow from paramId, but looking them up takes ecCodes most of the time that all headers of a message take."""
+_GRIDS: Final = ("regular_ll", "regular_gg")
+_PRESSURE: Final = "isobaricInhPa"
+_CONSTANT: Final = ("lsm", "z_surface")
+"""Parameters 172 and 129 of ECMWF's database, of which files may repeat the same field at every time."""
+
+_Header = dict[str, Any]
+_Stream = Mapping[object, Mapping[str, Any]]
+
+
+@functools.lru_cache(maxsize=8)
+def read_headers(path: Path, modified_ns: int, size: int) -> xr.Dataset:
+    """The dataset, its fields unread; kept, because reading all headers takes long and a file is opened for every Case.
+
+    Args:
+        path: of the file.
+        modified_ns: when it was last changed, by which it is known again.
+        size: bytes.
+
+    Raises:
+        ValueError: it holds several members, another grid, or no variable whose fields are clear.
+    """
+    cfgrib = extra_module("cfgrib", "grib")
+    stream = cfgrib.FileStream(str(path), errors="raise")
+    index = cfgrib.FieldsetIndex.from_fieldset(stream, _HEADERS, cfgrib.COMPUTED_KEYS)
+    headers: list[_Header] = [
+        dict(zip(_HEADERS, values, strict=True), id=place) for values, places in index.iter_index() for place in places
+    ]
+    samples = {header["paramId"]: header["id"] for header in headers}
+    names = {number: {key: stream[place].get(key, "unknown") for key in _NAMES} for number, place in samples.items()}
+    headers = [header | names[header["paramId"]] for header in headers]
+    _check_grid(headers)
+    members = {header["number"] for header in headers} - {"undef"}
+    if len(members) > 1:
+        raise ValueError(f"it must hold one member, but holds {sorted(members)}; select one with grib_copy -w number=")
+    variables = {name: found for name, found in _by_variable(headers).items() if _is_clear(name, found, path)}
+    if not variables:
+        raise ValueError("it must hold a variable whose fields are each there once, but holds none")
+    return _grib_dataset(stream, variables)
+
+
+def _grib_dataset(stream: _Stream, variables: Mapping[str, Sequence[_Header]]) -> xr.Dataset:
+    dims = {name: _header_dims(name, headers) for name, headers in variables.items()}
+    coords = {
+        dim: np.unique([header[key] for name, headers in variables.items() if dim in dims[name] for header in headers])
+        for dim, key in sorted({pair for found in dims.values() for pair in found.items()})
+    }
+    first = stream[next(iter(variables.values()))[0]["id"]]
+    points = {name: np.asarray(first[f"distinct{name.title()}s"]) for name in ("latitude", "longitude")}
+    shape = tuple(values.size for values in points.values())
+    arrays = {}
+    for name, headers in variables.items():
+        fields = _GribFields(stream, _placed(headers, dims[name], coords), shape)
+        arrays[name] = xr.Variable((*dims[name], *points), indexing.LazilyIndexedArray(fields), _attributes(headers))
+    if "valid_time" in coords:
+        coords["valid_time"] = coords["valid_time"].astype("datetime64[s]").astype("datetime64[ns]")
+    return xr.Dataset(arrays, {**coords, **points}, {"GRIB_edition": int(first["edition"])})
+
+
+def _attributes(headers: Sequence[_Header]) -> dict[str, Any]:
+    kind = headers[0]["stepType"]
+    period = {} if kind == "instant" else {"step_lengths": _step_lengths(headers)}
+    return {"long_name": headers[0]["name"], "units": headers[0]["units"], "GRIB_stepType": kind} | period
+
+
+def _header_dims(name: str, headers: Sequence[_Header]) -> dict[str, str]:
+    """Dimensions of a variable beside its grid, and the header that tells the place along each."""
+    kind = headers[0]["typeOfLevel"]
+    has_levels = kind == _PRESSURE or len({header["level:float"] for header in headers}) > 1
+    time = {} if name in _CONSTANT else {"valid_time": "valid_time"}
+    return time | ({kind: "level:float"} if has_levels else {})
+
+
+def _by_variable(headers: Sequence[_Header]) -> dict[str, list[_Header]]:
+    """Headers by the name that their variable gets."""
+    kinds: dict[str, set[str]] = {}
+    for header in headers:
+        kinds.setdefault(_short_name(header), set()).add(header["typeOfLevel"])
+    grouped: dict[str, list[_Header]] = {}
+    for header in headers:
+        name, kind = _short_name(header), header["typeOfLevel"]
+        is_plain = kind == _PRESSURE or (len(kinds[name]) == 1 and name != "z")
+        grouped.setdefault(name if is_plain else f"{name}_{kind}", []).append(header)
+    return grouped
+
+
+def _short_name(header: _Header) -> str:
+    """As cfgrib has it."""
+    name = header["cfVarName"]
+    return str(header["shortName"] if name in ("undef", "unknown") else name)
+
+
+def _is_clear(name: str, headers: Sequence[_Header], path: Path) -> bool:
+    """Whether each field is there once, and means the same as the others; warns if not."""
+    places = {(header["valid_time"], header["level:float"]) for header in headers}
+    starts = {(header["time"], header["startStep:int"]) for header in headers}
+    lengths, kinds = _step_lengths(headers), sorted({header["stepType"] for header in headers})
+    if len(places) < len(headers) and name not in _CONSTANT:
+        reason = "is there twice for the same time and level"
+    elif len(kinds) > 1:
+        reason = f"is {' and '.join(kinds)}"
+    elif kinds != ["instant"] and len(lengths) > 1 and len(starts) > 1:
+        reason = f"covers periods of different lengths, {', '.join(map(str, lengths))}"
+    else:
+        return True
+    warnings.warn(f"{name} of {path} {reason} and is left out; select its fields with grib_copy -w", stacklevel=2)
+    return False
+
+
+def _step_lengths(headers: Sequence[_Header]) -> list[int]:
+    return sorted({header["endStep:int"] - header["startStep:int"] for header in headers})
+
+
+def _placed(
+    headers: Sequence[_Header], dims: Mapping[str, str], coords: Mapping[str, NDArray[Any]]
+) -> NDArray[np.object_]:
+    """For each time and level where the field lies in the file, None where it is absent."""
+    ids = np.full([coords[dim].size for dim in dims], None, np.object_)
+    for header in headers:
+        ids[tuple(np.searchsorted(coords[dim], header[key]) for dim, key in dims.items())] = header["id"]
+    return ids
+
+
+def _check_grid(headers: Sequence[_Header]) -> None:
+    grids = {header["md5GridSection"] for header in headers}
+    kind = headers[0]["gridType"]
+    odd = [
+        key for key in ("iScansNegatively", "jPointsAreConsecutive", "alternativeRowScanning") if headers[0][key] == 1
+    ]
+    if len(grids) > 1:
+        raise ValueError(f"it must have one grid, but has {len(grids)}; split it with grib_copy")
+    if kind not in _GRIDS or odd:
+        raise ValueError(f"its grid must be one of {', '.join(_GRIDS)}, row by row eastward, but is {kind} {odd or ''}")
+
+
+class _GribFields(BackendArray):
+    """Fields of a file, each read when it is wanted."""
+
+    def __init__(self, stream: _Stream, ids: NDArray[np.object_], grid: tuple[int, ...]) -> None:
+        self._stream, self._ids, self._grid = stream, ids, grid
+        self.shape = (*ids.shape, *grid)
+        self.dtype = np.dtype(np.float32)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self._read
+        )
+        return found
+
+    def _read(self, key: tuple[Any, ...]) -> NDArray[np.float32]:
+        *where, rows, columns = key
+        ids = self._ids
+        for axis, part in reversed(list(enumerate(where))):
+            ids = ids[(slice(None),) * axis + (part,)]
+        ids = np.asarray(ids, np.object_)
+        fields = np.empty((*ids.shape, *self._grid), np.float32)
+        for place in np.ndindex(ids.shape):
+            fields[place] = self._field(ids[place])
+        return fields[..., rows, :][..., columns]
+
+    def _field(self, place: object) -> NDArray[np.float32] | float:
+        if place is None:
+            return np.nan
+        message = self._stream[place]
+        values = np.asarray(message["values"], np.float64)
+        if message["bitmapPresent"]:
+            values[values == message["missingValue"]] = np.nan
+        return values.astype(np.float32).reshape(self._grid)

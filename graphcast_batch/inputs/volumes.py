@@ -1,0 +1,132 @@
+"""One file or store of an archive, in whatever layout, becomes fields at absolute times, in our names and units."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from graphcast_batch.config import Accumulation, DialectName
+from graphcast_batch.errors import InputError
+from graphcast_batch.inputs.chunks import ReadCost, read_cost, stored
+from graphcast_batch.inputs.dialects import ACCUMULATED, DIALECTS, Translation, translation
+from graphcast_batch.inputs.gridded import Contents, describe, positions, read_fields, times_of
+from graphcast_batch.inputs.opening import open_data
+from graphcast_batch.inputs.remote import DEFAULT, Access
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the files of an archive are to be understood.
+
+    Attributes:
+        dialect: their layout; None to recognise it.
+        names: theirs to ours, beyond the dialect.
+        units: by our names, where the data are silent or wrong.
+        precipitation: since when ``total_precipitation`` is summed up; None as the dialect has it.
+        access: to remote ones.
+    """
+
+    dialect: DialectName | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
+    precipitation: Accumulation | None = None
+    access: Access = DEFAULT
+
+
+class Volume:
+    """A file or store; opened only while it is read.
+
+    Attributes:
+        origin: its path or address.
+        contents: what it holds.
+        translation: of its names and units.
+        attributes: of the whole, as stored.
+        stored: how each variable lies there, by our names.
+
+    Raises:
+        InputNotFoundError: there is none.
+        InputError: it cannot be read, is in no known layout, or its times are no dates, repeat or are out of order.
+        GridError: its points are not a global grid.
+    """
+
+    def __init__(self, origin: str, reading: Reading) -> None:
+        self.origin = origin
+        self._reading = reading
+        with open_data(origin, reading.access) as raw:
+            self.translation: Translation = translation(raw, origin, reading.dialect, reading.names, reading.units)
+            self.contents: Contents = describe(self._translated(raw), origin, self.translation.conversions)
+            self.attributes = {str(key): str(value) for key, value in raw.attrs.items()}
+            named = self.translation.rename(raw)
+            self.stored = {str(name): stored(array.variable) for name, array in named.data_vars.items()}
+        _check_times(self.contents, origin)
+
+    @property
+    def accumulation(self) -> Accumulation | None:
+        """Since when its total precipitation is summed up, as far as that is known."""
+        said = self.translation.accumulation or self._reading.precipitation
+        return said or DIALECTS[self.translation.dialect].precipitation
+
+    def times_of(self, name: str) -> NDArray[np.datetime64]:
+        """(time,) datetime64[ns] times at which a variable is held, ascending; none of one without time."""
+        if "time" not in self.contents.dims.get(name, ()):
+            return np.zeros(0, "datetime64[ns]")
+        times = times_of(self.contents, name)
+        first, last = self._span
+        return times[(times.astype("datetime64[D]") >= first) & (times.astype("datetime64[D]") <= last)]
+
+    def fields(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> xr.Dataset:
+        """Reads variables, times and levels that are held, and nothing else.
+
+        Raises:
+            InputError: the data cannot be read.
+        """
+        with self._opened() as dataset:
+            return read_fields(dataset, self.contents, names, times, levels)
+
+    def cost(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> ReadCost:
+        """What reading them fetches, told from the chunks; nothing is read."""
+        held = [name if name in self.stored else ACCUMULATED for name in names]
+        return read_cost({name: self.stored[name] for name in held}, positions(self.contents, times, levels))
+
+    @cached_property
+    def _span(self) -> tuple[np.datetime64, np.datetime64]:
+        """The days that hold data: ARCO-ERA5 lays its time axis out for decades to come, and says how far it is."""
+        first = self.attributes.get("valid_time_start", "0001-01-01")
+        last = self.attributes.get("valid_time_stop", "9999-12-31")
+        return np.datetime64(first, "D"), np.datetime64(self.attributes.get("valid_time_stop_era5t", last), "D")
+
+    @contextmanager
+    def _opened(self) -> Iterator[xr.Dataset]:
+        with open_data(self.origin, self._reading.access) as raw:
+            yield self._translated(raw)
+
+    def _translated(self, raw: xr.Dataset) -> xr.Dataset:
+        if "datetime" in raw.variables and "batch" in raw.dims:
+            raise InputError(
+                f"{self.origin} must be an archive, but is a GraphCast dataset file; use inputs.kind: datasets"
+            )
+        dataset = self.translation.apply(raw)
+        times = dataset.variables.get("time")
+        moving = any("time" in array.dims for array in dataset.data_vars.values())
+        if times is not None and not times.dims:
+            dataset, times = dataset.expand_dims("time"), dataset["time"].expand_dims("time").variable
+        if moving and (times is None or times.dims != ("time",) or not np.issubdtype(times.dtype, np.datetime64)):
+            found = "none" if times is None else f"{times.dtype} with dimensions {times.dims}"
+            raise InputError(
+                f"{self.origin} must have the dimension time with dates of the standard calendar, but has {found}; "
+                'give time units such as "hours since 1900-01-01" and the calendar "standard"'
+            )
+        return dataset
+
+
+def _check_times(contents: Contents, origin: str) -> None:
+    times = contents.times if contents.init_times is None else contents.init_times
+    wrong = np.flatnonzero(~(np.diff(times) > np.timedelta64(0)))
+    if wrong.size:
+        before, after = times[wrong[0]], times[wrong[0] + 1]
+        what = "is there twice" if before == after else f"follows {before}"
+        raise InputError(f"the times of {origin} must ascend, each once, but {after} {what}; sort them, drop repeats")

@@ -1,0 +1,145 @@
+"""A variable and its level become the lowest and highest value that it takes anywhere on Earth, with a margin.
+
+The limits tell wrong units and broken files from weather; they are no climatology. Records are those of the WMO World
+Weather and Climate Extremes Archive (wmo.asu.edu). Numbers without a source were chosen generously around what
+reanalyses hold, under the ground too, where archives on pressure levels go on.
+"""
+
+import math
+from typing import Final
+
+import numpy as np
+
+Limits = tuple[float, float]
+
+_HIGHEST_HPA: Final = 1100
+"""No place on Earth has more pressure than this."""
+_GRAVITY: Final = 9.80665  # m s**-2, standard gravity, and the gas constant of the ICAO standard atmosphere
+_DRY_AIR: Final = 287.05287  # J kg**-1 K**-1
+
+_STANDARD: Final = (
+    *((0.0, 1013.25, 288.15, -6.5e-3), (11e3, 226.3206, 216.65, 0.0), (20e3, 54.7489, 216.65, 1e-3)),
+    *((32e3, 8.68019, 228.65, 2.8e-3), (47e3, 1.10906, 270.65, 0.0)),
+)
+"""Layers of the standard atmosphere: geopotential m, hPa and K at the base, and K m**-1 above it.
+
+ICAO Doc 7488; above 32 km US Standard Atmosphere 1976 (NOAA-S/T 76-1562), whose next layer starts above 1 hPa.
+"""
+_STRETCH: Final = 0.15
+"""How much shallower the column over a polar vortex may be than the standard atmosphere, or deeper one in summer."""
+_FOOT: Final = 15e3
+"""m**2 s**-2 that the foot of a column may lie off: R T ln(p / p0) of the lowest pressure at sea level, with margin."""
+
+_UPDRAFT: Final = 10
+"""m s**-1 as the mean of a grid cell; thunderstorms have faster updrafts, narrower than a cell."""
+
+_SOLAR_CONSTANT: Final = 1361  # W m**-2 (Kopp and Lean 2011, doi:10.1029/2010GL045777)
+
+_TABLE: Final = np.array(
+    [  # hPa, ascending; coldest and warmest, K; fastest wind either way, m s**-1; most humid, kg kg**-1
+        (1, 160, 350, 300, 5e-5),
+        (10, 155, 320, 250, 7e-5),
+        (30, 155, 300, 200, 1e-4),  # the polar night's jet ends
+        (100, 155, 285, 170, 3e-4),
+        (200, 160, 285, 180, 2e-3),  # jets of 120 m s**-1
+        (300, 165, 290, 180, 6e-3),
+        (500, 170, 310, 150, 0.02),
+        (600, 170, 320, 140, 0.025),  # from here on the ground of Antarctica: 184 K (Vostok 1983)
+        (850, 170, 340, 140, 0.04),
+        (1000, 170, 355, 120, 0.05),
+    ]
+)
+_COLDEST, _WARMEST, _FASTEST, _MOST_HUMID = 1, 2, 3, 4
+_NEGATIVE: Final = 0.1
+"""Share of the highest humidity by which it may be negative.
+
+Interpolation overshoots: ERA5 has -4 % of a field's highest value (forum.ecmwf.int, topic 2028).
+"""
+
+_ANYWHERE: Final[dict[str, Limits]] = {
+    "2m_temperature": (170, 345),  # records: 184 K (Vostok 1983), 330 K (Furnace Creek 1913)
+    "mean_sea_level_pressure": (83e3, 112e3),  # records: 870 hPa (Tip 1979), 1084 and, reduced from high, 1089 hPa
+    "10m_u_component_of_wind": (-110, 110),  # record: 96 m s**-1 over a minute (Patricia 2015)
+    "10m_v_component_of_wind": (-110, 110),
+    "total_precipitation_6hr": (-0.01, 1.2),  # record: 1.14 m in 12 h (Foc-Foc 1966); differences of sums dip below 0
+    "toa_incident_solar_radiation": (-1e4, 1.04 * _SOLAR_CONSTANT * 3600),  # 1.034: perihelion
+    "geopotential_at_surface": (-1e4, 9e4),  # -430 m to 8849 m; spectral fields ripple beside mountains
+    "land_sea_mask": (-0.05, 1.05),
+    **{f"{period}_progress_{wave}": (-1.001, 1.001) for period in ("year", "day") for wave in ("sin", "cos")},
+}
+_PEAKS: Final = {
+    "toa_incident_solar_radiation": 1e6,  # the sun stands high over some place at any time: 3600 s of 1361 W m**-2
+    "geopotential_at_surface": 9e3,  # Antarctica reaches 3 km, and no mountain 9000 m
+}
+
+
+def limits(name: str, level: float | None = None) -> Limits | None:
+    """Lowest and highest value that a variable takes on Earth, in our unit, with a margin.
+
+    Args:
+        name: of the variable.
+        level: hPa, for variables on levels.
+
+    Returns:
+        The limits; None where none are known: for other variables, without the level that a variable needs, and
+        outside 0 to 1100 hPa.
+    """
+    if name in _ANYWHERE:
+        return _ANYWHERE[name]
+    if name not in _ON_LEVELS or level is None or not 0 < level <= _HIGHEST_HPA:
+        return None
+    return _ON_LEVELS[name](level)
+
+
+def least_peak(name: str) -> float | None:
+    """What the highest value on the globe reaches at any time, in our unit; None where that is not known."""
+    return _PEAKS.get(name)
+
+
+def _temperature(level: float) -> Limits:
+    return _tabled(_COLDEST, level), _tabled(_WARMEST, level)
+
+
+def _geopotential(level: float) -> Limits:
+    middle = _standard_geopotential(level)
+    margin = _FOOT + _STRETCH * abs(middle)
+    return middle - margin, middle + margin
+
+
+def _standard_geopotential(level: float) -> float:
+    """m**2 s**-2 of a pressure in hPa in the standard atmosphere."""
+    base, pressure, temperature, lapse = max(row for row in _STANDARD if level <= row[1] or row[0] == 0)
+    depth = _DRY_AIR / _GRAVITY * math.log(pressure / level)
+    height = base + temperature * (math.expm1(lapse * depth) / lapse if lapse else depth)
+    return _GRAVITY * height
+
+
+def _wind(level: float) -> Limits:
+    fastest = _tabled(_FASTEST, level)
+    return -fastest, fastest
+
+
+def _vertical_velocity(level: float) -> Limits:
+    """The updraft as a change of pressure, w rho g (Holton and Hakim 2013, section 3.5), in the coldest air."""
+    density = 100 * level / (_DRY_AIR * _tabled(_COLDEST, level))
+    return -_UPDRAFT * density * _GRAVITY, _UPDRAFT * density * _GRAVITY
+
+
+def _humidity(level: float) -> Limits:
+    highest = _tabled(_MOST_HUMID, level)
+    return -_NEGATIVE * highest, highest
+
+
+_ON_LEVELS: Final = {
+    "temperature": _temperature,
+    "geopotential": _geopotential,
+    "u_component_of_wind": _wind,
+    "v_component_of_wind": _wind,
+    "vertical_velocity": _vertical_velocity,
+    "specific_humidity": _humidity,
+}
+
+
+def _tabled(column: int, level: float) -> float:
+    """Linear in the logarithm of pressure; the ends hold beyond."""
+    return float(np.interp(math.log(level), np.log(_TABLE[:, 0]), _TABLE[:, column]))

@@ -1,0 +1,119 @@
+"""How fast statistics are computed, beside merely reading the same data, by the library alone and as fields.
+
+By default a few frames and one round, as a test; with ``--benchmark-only`` 0.9 GB (uncompressed) and several rounds.
+Every round reads before it computes, so that whatever else the machine does meets both. The file cache is warm.
+"""
+
+import time
+from collections import defaultdict
+
+import netCDF4
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from numcodecs import Blosc
+
+from graphcast_batch.config import Task
+from graphcast_batch.grid import regular_grid
+from graphcast_batch.inputs.archive import Archive
+from graphcast_batch.inputs.statistics import compute_statistics
+from graphcast_batch.variables import LEVELS_13
+
+LEVELLED, SURFACE = ("geopotential", "temperature"), ("2m_temperature",)
+NAMES = (*LEVELLED, *SURFACE)
+TASK = Task(input_variables=NAMES, target_variables=NAMES, forcing_variables=(), pressure_levels=LEVELS_13)
+FRAMES_AT_ONCE = 16
+
+
+def fields_of(frames):
+    """Noise in steps of 1/64, which packs to about half, as reanalyses do; 7 MB a frame."""
+    draw, grid = np.random.default_rng(0), regular_grid(1.0)
+    times = np.datetime64("2020-01-01T00", "ns") + np.arange(frames) * np.timedelta64(6, "h")
+
+    def noise(*shape):
+        values = draw.standard_normal((frames, *shape, *grid.shape), np.float32)
+        return np.round(280 * 64 + 640 * values) / np.float32(64)
+
+    variables = {name: (("time", "level", "latitude", "longitude"), noise(len(LEVELS_13))) for name in LEVELLED}
+    variables |= {name: (("time", "latitude", "longitude"), noise()) for name in SURFACE}
+    places = {"latitude": grid.latitude, "longitude": grid.longitude}
+    return xr.Dataset(variables, {"time": times, "level": np.asarray(LEVELS_13, np.int32), **places})
+
+
+def write_zarr(fields, path):
+    packed = {"compressors": [Blosc(cname="lz4", clevel=5, shuffle=Blosc.SHUFFLE)]}
+    encoding = {name: {**packed, "chunks": (1, *fields[name].shape[1:])} for name in NAMES}
+    fields.to_zarr(path, encoding=encoding, zarr_format=2)
+
+
+def read_zarr(path, frames):
+    group = zarr.open_group(path, mode="r")
+    for name in NAMES:
+        for start in range(0, frames, FRAMES_AT_ONCE):
+            group[name][start : start + FRAMES_AT_ONCE]
+
+
+def write_netcdf(fields, path):
+    fields.to_netcdf(path, engine="netcdf4")
+
+
+def read_netcdf(path, frames):
+    with netCDF4.Dataset(path) as dataset:
+        dataset.set_auto_mask(False)
+        for name in NAMES:
+            for start in range(0, frames, FRAMES_AT_ONCE):
+                dataset[name][start : start + FRAMES_AT_ONCE]
+
+
+def read_fields(source):
+    for start in range(0, source.times.size, FRAMES_AT_ONCE):
+        source.fields(NAMES, source.times[start : start + FRAMES_AT_ONCE], LEVELS_13)
+
+
+def spread_of(rates):
+    least, middle, most = np.percentile(rates, [25, 50, 75])
+    return {"median": round(middle, 3), "quartiles": [round(least, 3), round(most, 3)], "rounds": len(rates)}
+
+
+@pytest.mark.parametrize(
+    ("ending", "write", "read"),
+    [
+        pytest.param("zarr", write_zarr, read_zarr, id="zarr"),
+        pytest.param("nc", write_netcdf, read_netcdf, id="netcdf"),
+    ],
+)
+def test_statistics_beside_reading_alone(benchmark, request, tmp_path, ending, write, read):
+    frames, rounds = (128, 9) if request.config.getoption("--benchmark-only") else (3, 1)
+    path, fields = tmp_path / f"archive.{ending}", fields_of(frames)
+    write(fields, path)
+    source, gigabytes = Archive(path), sum(fields[name].nbytes for name in NAMES) / 1e9
+    rates = defaultdict(list)
+
+    def timed(what, call):
+        start = time.perf_counter()
+        result = call()
+        rates[what].append(gigabytes / (time.perf_counter() - start))
+        return result
+
+    def read_both():
+        timed("library", lambda: read(path, frames))
+        timed("fields", lambda: read_fields(source))
+
+    found = benchmark.pedantic(
+        lambda: timed("statistics", lambda: compute_statistics(source, TASK, None)),
+        setup=read_both,
+        rounds=rounds,
+        warmup_rounds=rounds // 9,
+    )
+    shares = np.divide(rates["statistics"], rates["fields"])[-rounds:]
+    benchmark.extra_info["share_of_fields"] = spread_of(shares)
+    benchmark.extra_info["gigabytes"] = round(gigabytes, 3)
+    benchmark.extra_info["gigabytes_per_second"] = {
+        what: spread_of(measured[-rounds:]) for what, measured in rates.items()
+    }
+    for name in NAMES:
+        exact = fields[name].values.astype(np.float64)
+        axes = (0, 2, 3) if name in LEVELLED else None
+        np.testing.assert_allclose(found.mean[name], exact.mean(axes), rtol=1e-12)
+        np.testing.assert_allclose(found.stddev[name], exact.std(axes), rtol=1e-12)

@@ -1,0 +1,66 @@
+"""Layouts are recognised by what is in them, and contradictions are told."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from graphcast_batch.errors import InputError
+from graphcast_batch.inputs.dialects import translation
+
+PLACE = {"latitude": [-45.0, 45.0], "longitude": [0.0, 180.0]}
+ALOFT = ("time", "level", "latitude", "longitude")
+
+
+def dataset(dims=ALOFT, **variables):
+    sizes = [2] * len(dims)
+    fields = {name: (dims, np.zeros(sizes, np.float32), attrs) for name, attrs in variables.items()}
+    coords = {dim: PLACE.get(dim, [0, 1]) for dim in dims}
+    return xr.Dataset(fields, coords)
+
+
+def test_a_geopotential_without_levels_is_that_of_the_surface():
+    single = dataset(("time", "latitude", "longitude"), z={})
+    assert translation(single, "here").apply(single).data_vars.keys() == {"geopotential_at_surface"}
+    aloft = dataset(("valid_time", "pressure_level", "latitude", "longitude"), z={})
+    assert translation(aloft, "here").apply(aloft).data_vars.keys() == {"geopotential"}
+
+
+def test_an_own_layout_is_told_in_names():
+    own = dataset(temp={})
+    with pytest.raises(InputError, match=r"here must have variables and coordinates of a known layout \(grib, cds.*"):
+        translation(own, "here")
+    found = translation(own, "here", names={"temp": "temperature"})
+    assert found.apply(own).data_vars.keys() == {"temperature"}
+
+
+def test_a_name_that_is_nearly_known_is_pointed_at():
+    with pytest.raises(InputError, match=r"temperatur are close to a known name: map its names in inputs\.names"):
+        translation(dataset(temperatur={}), "here")
+
+
+def test_a_dialect_may_be_forced_on_a_layout_that_looks_like_another():
+    both = dataset(temperature={}, t={})
+    assert translation(both.drop_vars("t"), "here").dialect == "weatherbench2"
+    with pytest.raises(InputError, match="one variable of here must be temperature, but temperature and t both are"):
+        translation(both, "here", "cds-legacy")
+    assert translation(both, "here", "weatherbench2").apply(both).data_vars.keys() == {"temperature", "t"}
+
+
+def test_units_that_the_data_state_are_converted_unless_the_config_knows_better():
+    stated = dataset(geopotential_height={"units": "gpm"}, temperature={"units": "K"})
+    found = translation(stated, "here")
+    assert found.units == {"geopotential": "gpm"}
+    assert found.conversions["geopotential"].factor == 9.80665
+    wrong = dataset(temperature={"units": "K"})
+    assert translation(wrong, "here", units={"temperature": "degC"}).conversions["temperature"].offset == 273.15
+
+
+def test_heights_without_a_unit_are_heights():
+    assert translation(dataset(gh={}), "here").units == {"geopotential": "gpm"}
+
+
+def test_a_members_number_is_dropped_but_several_members_are_not():
+    member = dataset(t={}).expand_dims(number=[3])
+    assert "number" not in translation(member, "here").apply(member).dims
+    members = dataset(t={}).expand_dims(number=[0, 1])
+    assert translation(members, "here").apply(members).sizes["number"] == 2

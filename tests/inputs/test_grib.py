@@ -1,0 +1,222 @@
+"""Fields written with ecCodes come back from where they belong, or not at all."""
+
+import re
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from graphcast_batch.errors import InputError, InputNotFoundError
+from graphcast_batch.inputs.opening import load, open_data
+
+eccodes = pytest.importorskip("eccodes", reason="the extra grib is not installed")
+cfgrib = pytest.importorskip("cfgrib", reason="the extra grib is not installed")
+
+LATITUDE = np.linspace(90, -90, 5)
+LONGITUDE = np.arange(0, 360, 45.0)
+PARAMETERS = {  # number in ECMWF's database, type of level
+    "t": (130, "isobaricInhPa"),
+    "q": (133, "isobaricInhPa"),
+    "z": (129, "isobaricInhPa"),
+    "z_surface": (129, "surface"),
+    "t2m": (167, "heightAboveGround"),
+    "u10": (165, "heightAboveGround"),
+    "msl": (151, "meanSea"),
+    "tp": (228, "surface"),
+    "lsm": (172, "surface"),
+}
+
+
+def field(name, time=0, level=0):
+    """Values that tell where they belong, whole numbers that GRIB's packing keeps."""
+    seed = sum(map(ord, name)) * 1000 + time * 100 + level
+    return np.random.default_rng(seed).integers(0, 2**12, (5, 8)).astype(np.float32)
+
+
+def message(name, time=0, level=0, edition=2, values=None, **keys):
+    """A message of a day's hour; ``keys`` are ecCodes' own."""
+    number, kind = PARAMETERS[name]
+    handle = eccodes.codes_grib_new_from_samples(
+        f"regular_ll_{'pl' if kind == 'isobaricInhPa' else 'sfc'}_grib{edition}"
+    )
+    grid = {
+        "Ni": 8,
+        "Nj": 5,
+        "latitudeOfFirstGridPointInDegrees": 90.0,
+        "latitudeOfLastGridPointInDegrees": -90.0,
+        "longitudeOfFirstGridPointInDegrees": 0.0,
+        "longitudeOfLastGridPointInDegrees": 315.0,
+        "iDirectionIncrementInDegrees": 45.0,
+        "jDirectionIncrementInDegrees": 45.0,
+    }
+    for key, value in (grid | {"dataDate": 20200101, "dataTime": time * 100, "bitsPerValue": 16}).items():
+        eccodes.codes_set(handle, key, value)
+    if kind == "isobaricInhPa":
+        eccodes.codes_set(handle, "level", level)
+    eccodes.codes_set(handle, "paramId", number)
+    for key, value in keys.items():
+        eccodes.codes_set(handle, key, value)
+    eccodes.codes_set_values(handle, (field(name, time, level) if values is None else values).ravel().astype(float))
+    content = eccodes.codes_get_message(handle)
+    eccodes.codes_release(handle)
+    return content
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(*messages, name="a.grib"):
+        (tmp_path / name).write_bytes(b"".join(messages))
+        return str(tmp_path / name)
+
+    return write
+
+
+def read(path):
+    with open_data(path) as dataset:
+        return load(dataset, path)
+
+
+@pytest.mark.parametrize("edition", [1, 2])
+def test_fields_come_back_at_their_times_and_levels(written, edition):
+    levels, times = (500, 850, 300), (6, 0)
+    every = [message(name, time, level, edition) for time in times for level in levels for name in ("t", "z")]
+    every += [message(name, time, edition=edition) for name in ("t2m", "u10", "msl") for time in times]
+    every += [message(name, edition=edition) for name in ("z_surface", "lsm")]
+    found = read(written(*every))
+    assert set(found.data_vars) == {"t", "z", "t2m", "u10", "msl", "z_surface", "lsm"}
+    assert found["t"].dims == ("valid_time", "isobaricInhPa", "latitude", "longitude")
+    assert found["t2m"].dims == found["msl"].dims == ("valid_time", "latitude", "longitude")
+    assert found["z_surface"].dims == found["lsm"].dims == ("latitude", "longitude")
+    np.testing.assert_array_equal(found["latitude"], LATITUDE)
+    np.testing.assert_array_equal(found["longitude"], LONGITUDE)
+    np.testing.assert_array_equal(found["valid_time"], np.asarray(["2020-01-01T00", "2020-01-01T06"], "datetime64[ns]"))
+    for time in times:
+        at = found.sel(valid_time=f"2020-01-01T{time:02}")
+        for level in levels:
+            np.testing.assert_array_equal(at["t"].sel(isobaricInhPa=level), field("t", time, level))
+            np.testing.assert_array_equal(at["z"].sel(isobaricInhPa=level), field("z", time, level))
+        np.testing.assert_array_equal(at["u10"], field("u10", time))
+    np.testing.assert_array_equal(found["z_surface"], field("z_surface"))
+    assert found["t"].attrs["units"] == "K"
+
+
+@pytest.mark.parametrize("edition", [1, 2])
+def test_cfgrib_finds_the_same(written, edition):
+    path = written(*(message("t", time, level, edition) for time in (0, 6) for level in (500, 850)))
+    options = {"indexpath": "", "time_dims": ["valid_time"]}
+    theirs = cfgrib.open_dataset(path, backend_kwargs=options).sortby("isobaricInhPa")
+    ours = read(path)
+    xr.testing.assert_equal(ours["t"], theirs["t"].drop_vars("number", errors="ignore"))
+
+
+def test_selections_are_read_in_any_order(written):
+    path = written(*(message("t", time, level) for time in (0, 6) for level in (300, 500, 850)))
+    whole = read(path)["t"].values
+    with open_data(path) as dataset:
+        np.testing.assert_array_equal(dataset["t"][[1, 0], [2, 0], ::-1, 3], whole[[1, 0]][:, [2, 0]][:, :, ::-1, 3])
+        np.testing.assert_array_equal(dataset["t"][1, 1:, 2, [5, 2]], whole[1, 1:, 2][:, [5, 2]])
+
+
+def test_a_file_is_known_by_its_first_bytes(written):
+    assert set(read(written(message("msl"), name="a.nc")).data_vars) == {"msl"}
+
+
+def test_a_field_that_is_absent_is_not_a_number(written):
+    path = written(message("t", 0, 500), message("t", 0, 850), message("t", 6, 500))
+    found = np.isnan(read(path)["t"].values).all(axis=(2, 3))
+    np.testing.assert_array_equal(found, [[False, False], [False, True]])
+
+
+def test_points_under_a_bitmap_are_not_numbers(written):
+    values = field("t2m")
+    values[1, 2] = 9999
+    found = read(written(message("t2m", bitmapPresent=1, missingValue=9999, values=values)))["t2m"].values[0]
+    np.testing.assert_array_equal(found, np.where(values == 9999, np.nan, values))
+
+
+def test_a_value_is_no_gap_without_a_bitmap(written):
+    values = np.full((5, 8), 9999.0)
+    np.testing.assert_array_equal(read(written(message("t2m", values=values)))["t2m"].values[0], values)
+
+
+@pytest.mark.parametrize("edition", [1, 2])
+def test_sums_over_periods_of_one_length_end_at_their_times(written, edition):
+    path = written(*(message("tp", time, edition=edition, stepType="accum", stepRange="0-6") for time in (0, 6)))
+    found = read(path)["tp"]
+    np.testing.assert_array_equal(found["valid_time"], np.asarray(["2020-01-01T06", "2020-01-01T12"], "datetime64[ns]"))
+    np.testing.assert_array_equal(found, [field("tp", 0), field("tp", 6)])
+    assert found.attrs["GRIB_stepType"] == "accum"
+    assert found.attrs["step_lengths"] == [6]
+
+
+def test_sums_since_one_start_are_kept(written):
+    path = written(*(message("tp", stepType="accum", stepRange=f"0-{end}") for end in (6, 12)))
+    found = read(path)["tp"]
+    assert found.sizes["valid_time"] == 2
+    assert found.attrs["step_lengths"] == [6, 12]
+
+
+def test_means_are_not_mixed_with_moments(written):
+    mean = message("msl", 6, edition=1, stepType="avg", stepRange="0-6")
+    path = written(message("t2m", edition=1), message("msl", edition=1), mean)
+    with pytest.warns(UserWarning, match="msl of .* is avg and instant and is left out"):
+        assert set(read(path).data_vars) == {"t2m"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "reason"),
+    [
+        ((0, "0-6"), (0, "6-18"), "covers periods of different lengths, 6, 12"),
+        ((0, "0-12"), (6, "0-6"), "is there twice for the same time and level"),
+    ],
+)
+def test_sums_that_mean_different_things_are_left_out(written, first, second, reason):
+    sums = [message("tp", time, stepType="accum", stepRange=period) for time, period in (first, second)]
+    path = written(message("msl"), *sums)
+    with pytest.warns(UserWarning, match=f"tp of .* {reason} and is left out"):
+        assert set(read(path).data_vars) == {"msl"}
+
+
+def test_several_members_are_refused(written):
+    keys = {"productDefinitionTemplateNumber": 1, "numberOfForecastsInEnsemble": 2}
+    path = written(*(message("msl", **keys, perturbationNumber=number) for number in (1, 2)))
+    with pytest.raises(InputError, match=r"must hold one member, but holds \[1, 2\]; select one with grib_copy"):
+        read(path)
+
+
+def test_several_grids_are_refused(written):
+    other = message("msl", longitudeOfFirstGridPointInDegrees=10.0, longitudeOfLastGridPointInDegrees=325.0)
+    with pytest.raises(InputError, match=r"a\.grib .* must have one grid, but has 2"):
+        read(written(message("t2m"), other))
+
+
+def test_a_file_of_nothing_clear_is_refused(written):
+    with (
+        pytest.warns(UserWarning, match="msl of .* is there twice"),
+        pytest.raises(InputError, match="must hold a variable whose fields are each there once"),
+    ):
+        read(written(message("msl"), message("msl")))
+
+
+@pytest.mark.parametrize("content", [b"", b"GRIB", b"hello"])
+def test_what_is_no_grib_is_refused(tmp_path, content):
+    (tmp_path / "a.grib").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.grib must be a whole GRIB file, but cannot be read"):
+        read(str(tmp_path / "a.grib"))
+
+
+def test_a_file_that_was_cut_off_is_refused(written):
+    path = written(message("t2m"), message("msl")[:-20])
+    with pytest.raises(InputError, match=r"a\.grib must be a whole GRIB file, but cannot be read"):
+        read(path)
+
+
+def test_a_missing_file_is_not_found(tmp_path):
+    with pytest.raises(InputNotFoundError, match=re.escape("must be a whole GRIB file, but there is none")):
+        read(str(tmp_path / "none.grib"))
+
+
+def test_nothing_is_written_beside_the_file_and_a_new_file_is_noticed(written, tmp_path):
+    read(written(message("t2m")))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.grib"]
+    assert set(read(written(message("t2m"), message("msl"))).data_vars) == {"t2m", "msl"}
