@@ -16,11 +16,11 @@ from pydantic import JsonValue
 from graphcast_batch.config import STEP_HOURS, DatasetInputs, RunConfig, Task, Times, dump_config
 from graphcast_batch.errors import GridError, InputError
 from graphcast_batch.inputs.archive import Archive, SyntheticArchive
-from graphcast_batch.inputs.checks import check_inputs, find_faults
+from graphcast_batch.inputs.checks import check_inputs, faults_of_values, find_faults
 from graphcast_batch.inputs.datasets import DatasetFiles
 from graphcast_batch.inputs.findings import Finding, notices
 from graphcast_batch.inputs.sources import open_source
-from graphcast_batch.inputs.states import COMPUTABLE, findings
+from graphcast_batch.inputs.states import COMPUTABLE
 from graphcast_batch.inputs.statistics import (
     Spread,
     Statistics,
@@ -73,8 +73,12 @@ class Run:
     plan: Plan
 
 
-def assemble(config: RunConfig) -> Run:
+def assemble(config: RunConfig, *, able: bool = True) -> Run:
     """Opens inputs, weights and statistics and plans the Cases; writes nothing and uses no device.
+
+    Args:
+        config: of the run.
+        able: whether only Cases that the inputs can start are planned, and others set aside.
 
     Raises:
         GraphcastBatchError: something is missing, or one part does not fit another.
@@ -83,7 +87,7 @@ def assemble(config: RunConfig) -> Run:
     source = _open_source(config, weights)
     channels = weights.channels(source.dims)
     layout = plan_layout(weights.task, source.grid, config.steps, source.dims)
-    cases, aside = _cases(config, source, weights.task)
+    cases, aside = _cases(config, source, weights.task, able=able)
     statistics = _given_statistics(config)
     if statistics:
         normalisation(channels, statistics.by_kind)
@@ -147,9 +151,12 @@ def faults(source: AnySource, case: Case, task: Task, resolution: float) -> list
         resolution: that the weights were trained for, degrees; 0 for any.
     """
     try:
+        problems = source.findings(case, task)
+        if problems:
+            return problems + faults_of_values(source.held(case, task))
         return find_faults(source.read(case, task), task, source.grid, resolution)
     except (InputError, GridError) as error:
-        return [Finding("the data", "start the forecast", str(error), "see there")]
+        return [Finding("the data", "be readable", str(error), "copy or download them again, or leave the Case out")]
 
 
 def statistics_of(config: RunConfig, times: Times | None, spread: Spread = in_this_process) -> Statistics:
@@ -295,19 +302,23 @@ def _given_statistics(config: RunConfig) -> Statistics | None:
     return read_statistics(folder) if folder else None
 
 
-def _cases(config: RunConfig, source: AnySource, task: Task) -> tuple[tuple[Case, ...], tuple[tuple[str, str], ...]]:
+def _cases(
+    config: RunConfig, source: AnySource, task: Task, *, able: bool
+) -> tuple[tuple[Case, ...], tuple[tuple[str, str], ...]]:
     if isinstance(source, DatasetFiles):
         return source.cases(config.steps, task)
     assert config.times is not None
-    cases, aside = plan_cases(plan_times(config.times), config.steps, source.times, task.input_frames)
-    problems = {case: findings(source, case, task) for case in cases} if findings(source, cases[0], task) else {}
-    able = tuple(case for case in cases if not problems.get(case))
     if not able:
+        return tuple(Case(time, config.steps) for time in plan_times(config.times)), ()
+    cases, aside = plan_cases(plan_times(config.times), config.steps, source.times, task.input_frames)
+    problems = {case: source.findings(case, task) for case in cases} if source.findings(cases[0], task) else {}
+    startable = tuple(case for case in cases if not problems.get(case))
+    if not startable:
         raise InputError(
             f"{source.origin} cannot start any of {len(cases)} Cases: {'; '.join(map(str, problems[cases[0]]))}"
         )
     unable = tuple((case.key, "; ".join(map(str, found))) for case, found in problems.items() if found)
-    return able, aside + unable
+    return startable, aside + unable
 
 
 def _identity(

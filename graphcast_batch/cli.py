@@ -193,7 +193,7 @@ def check(config: ConfigPath, address: Address = None) -> None:
     from graphcast_batch.terminal import show_faults, show_notices, show_set_aside
 
     try:
-        assembled = assemble(load_config(config))
+        assembled = assemble(load_config(config), able=False)
     except (GridError, InputError, StatisticsError, TaskError) as error:
         _tell(error)
         raise typer.Exit(Exit.SOME_FAILED) from error

@@ -14,6 +14,8 @@ from graphcast_batch.outputs.ledger import Failure, Record, State
 from graphcast_batch.plan import Case, Plan, mesh_counts
 
 _MOST_SHOWN = 20
+_LOG_WIDTH = 140
+"""Columns of a table that is not printed to a terminal."""
 
 
 class Watcher:
@@ -133,13 +135,16 @@ def show_faults(console: Console, found: Mapping[Case, Sequence[Finding] | BaseE
     console.print(f"{len(found) - len(bad)} of {len(found)} Cases can be run, {len(bad)} cannot", highlight=False)
     if not rows:
         return
-    table = Table("Cases", "variable", "hPa", "must", "but", "remedy", show_lines=True)
+    table = Table(show_lines=True)
+    for title, ratio in (("Cases", None), ("variable", None), ("hPa", None), ("fault", 3), ("remedy", 2)):
+        table.add_column(title, overflow="fold", ratio=ratio, no_wrap=title in ("Cases", "hPa"))
     for row in list(rows.values())[:_MOST_SHOWN]:
         case, first = row[0]
-        where = case.key if len(row) == 1 else f"{case.key} and {len(row) - 1} more"
+        where = case.key if len(row) == 1 else f"{case.key}\nand {len(row) - 1} more"
         level = "" if first.level is None else f"{first.level:g}"
-        table.add_row(*map(Text, (where, first.variable, level, first.expected, first.found, first.remedy)))
-    console.print(table)
+        texts = (where, first.variable, level, f"must {first.expected}, but {first.found}", first.remedy)
+        table.add_row(*(Text(text) for text in texts))
+    console.print(table, width=None if console.is_terminal else _LOG_WIDTH)
     if len(rows) > _MOST_SHOWN:
         console.print(f"... and {len(rows) - _MOST_SHOWN} more faults")
 

@@ -16,10 +16,10 @@ from graphcast_batch.errors import InputError, InputNotFoundError
 from graphcast_batch.grid import Grid, regular_grid
 from graphcast_batch.inputs.chunks import ReadCost, total_cost
 from graphcast_batch.inputs.dialects import ACCUMULATED, DIALECTS, SUM_HOURS, SUMMED
-from graphcast_batch.inputs.findings import DataKind
+from graphcast_batch.inputs.findings import DataKind, Finding
 from graphcast_batch.inputs.gridded import same_points
 from graphcast_batch.inputs.regridding import Method, Regridder
-from graphcast_batch.inputs.states import CaseInputs, input_times, read_inputs, read_truth
+from graphcast_batch.inputs.states import CaseInputs, findings, input_times, read_held, read_inputs, read_truth
 from graphcast_batch.inputs.volumes import Reading, Volume
 from graphcast_batch.plan import Case
 from graphcast_batch.variables import VARIABLES
@@ -129,15 +129,27 @@ class Archive:
         """What really came, as far as the archive holds all of it; see `read_truth`."""
         return read_truth(self, case, names, levels)
 
-    def cost(self, case: Case, task: Task) -> ReadCost:
-        """What reading the inputs of one Case takes, told from the chunks of the files."""
+    def findings(self, case: Case, task: Task) -> list[Finding]:
+        """Why it cannot start a Case, told from coordinates alone; empty when it can."""
+        return findings(self, case, task)
+
+    def held(self, case: Case, task: Task) -> xr.Dataset:
+        """What there is of the input variables of a Case that it cannot start.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        return read_held(self, case, task)
+
+    def cost(self, case: Case, task: Task) -> ReadCost | None:
+        """What reading the inputs of one Case takes, told from the chunks of the files; None if none are held."""
         times = input_times(case.init_time, task)
         names = {*task.input_variables, *task.forcing_variables} & self.dims.keys()
         summed = SUMMED in names and self._makes_sums
         parts = self._costs(sorted(names - {SUMMED} if summed else names), times, task.pressure_levels)
         if summed:
             parts += self._costs([ACCUMULATED], self._summed_times(times), ())
-        return total_cost(parts)
+        return total_cost(parts) if parts else None
 
     @property
     def spoken(self) -> str:
@@ -353,6 +365,17 @@ class SyntheticArchive:
         if not names:
             return xr.Dataset(coords={"time": times, "latitude": self.grid.latitude, "longitude": self.grid.longitude})
         return self._planet.fields(names, times, self.grid, levels)
+
+    def times_of(self, names: Sequence[str]) -> None:
+        """Every time."""
+
+    def findings(self, case: Case, task: Task) -> list[Finding]:
+        """Why it cannot start a Case; empty when it can."""
+        return findings(self, case, task)
+
+    def held(self, case: Case, task: Task) -> xr.Dataset:
+        """What there is of the input variables of a Case that it cannot start."""
+        return read_held(self, case, task)
 
     def read(self, case: Case, task: Task) -> CaseInputs:
         """Makes what a Case starts from.

@@ -94,8 +94,21 @@ def find_faults(inputs: CaseInputs, task: Task, grid: Grid, resolution: float) -
         *_wrong_input_times(frames, task),
         *_wrong_points(frames, grid),
         *_wrong_resolution(grid, resolution),
-        *_faults_of_values(frames, forcings),
+        *faults_of_values(frames, forcings),
     ]
+
+
+def faults_of_values(*parts: xr.Dataset) -> list[Finding]:
+    """Every variable whose values cannot be weather; random numbers need only be finite.
+
+    Args:
+        parts: variables with coordinates; of the first also that no frame repeats another.
+    """
+    arrays = [array for fields in parts for array in fields.data_vars.values()]
+    faults = [fault for array in arrays if (fault := _fault_of_values(array))] + list(_repeated(parts[0]))
+    if faults and _is_noise(parts[0]):
+        return [gap for array in arrays if (gap := find_gap(array))]
+    return faults
 
 
 def find_gap(array: xr.DataArray) -> Finding | None:
@@ -212,14 +225,6 @@ def _wrong_resolution(grid: Grid, resolution: float) -> Iterator[Finding]:
         )
 
 
-def _faults_of_values(frames: xr.Dataset, forcings: xr.Dataset) -> list[Finding]:
-    arrays = [array for fields in (frames, forcings) for array in fields.data_vars.values()]
-    faults = [fault for array in arrays if (fault := _fault_of_values(array))] + list(_repeated(frames))
-    if faults and _is_noise(frames):
-        return [gap for array in arrays if (gap := find_gap(array))]
-    return faults
-
-
 def _is_noise(frames: xr.Dataset) -> bool:
     """Whether neighbours differ as much as any two points: random numbers, as programs are tried with, and no weather.
 
@@ -255,7 +260,7 @@ def _gap(array: xr.DataArray, extremes: Extremes) -> Finding | None:
     if np.all(lowest > -_LARGEST) and np.all(highest < _LARGEST):
         return None
     bad = ~(np.abs(array.values) < _LARGEST)
-    return _finding(array, bad, "be finite", "values are missing or infinite", "fill them, or use other data")
+    return _finding(array, bad, "be finite", "values are missing or infinite", "fill them from another source, or use other data")
 
 
 def _zeros(array: xr.DataArray) -> Finding | None:

@@ -24,10 +24,10 @@ from graphcast_batch.errors import ConfigError, GridError, InputError, InputNotF
 from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.chunks import ReadCost, read_cost, stored
 from graphcast_batch.inputs.dialects import translation
-from graphcast_batch.inputs.findings import DataKind
+from graphcast_batch.inputs.findings import DataKind, Finding
 from graphcast_batch.inputs.gridded import Contents, describe, positions, read_fields, same_points
 from graphcast_batch.inputs.opening import open_netcdf
-from graphcast_batch.inputs.states import STEP, CaseInputs, findings, input_times, read_inputs, read_truth
+from graphcast_batch.inputs.states import STEP, CaseInputs, findings, input_times, read_held, read_inputs, read_truth
 from graphcast_batch.plan import Case
 
 _NAME: Final = re.compile(
@@ -150,6 +150,22 @@ class DatasetFiles:
         """
         return read_inputs(self._file(Path(case.source)), case, task)
 
+    def findings(self, case: Case, task: Task) -> list[Finding]:
+        """Why its file cannot start a Case, told from coordinates alone; empty when it can."""
+        return findings(self._file(Path(case.source)), case, task)
+
+    def held(self, case: Case, task: Task) -> xr.Dataset:
+        """What its file has of the input variables of a Case that it cannot start.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        return read_held(self._file(Path(case.source)), case, task)
+
+    def times_of(self, names: Sequence[str]) -> NDArray[np.datetime64]:
+        """(time,) datetime64[ns] times of all frames: a file holds every variable at each of its times."""
+        return self.times
+
     def truth(self, case: Case, names: Sequence[str], levels: Sequence[int] | None = None) -> xr.Dataset | None:
         """What really came, as far as the Case's file holds it; see `read_truth`."""
         return read_truth(self._file(Path(case.source)), case, names, levels)
@@ -268,6 +284,9 @@ class _DatasetFile:
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         return self._contents.dims
+
+    def times_of(self, names: Sequence[str]) -> NDArray[np.datetime64]:
+        return self.times
 
     @property
     def units(self) -> Mapping[str, str]:

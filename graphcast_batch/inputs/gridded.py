@@ -113,10 +113,11 @@ def read_fields(
     _check_times(contents, times)
     wanted = dataset[[name if name in dataset else ACCUMULATED for name in names]]
     if any(LEVEL in contents.dims[name] for name in names):
-        wanted = wanted.isel({LEVEL: _places_of_levels(contents, levels)}, missing_dims="ignore")
+        wanted = wanted.isel({LEVEL: _as_slice(_places_of_levels(contents, levels))}, missing_dims="ignore")
     loaded = _of_times(wanted, contents, times)
     # Flipping and rolling in memory is cheaper than asking the file for its points one by one.
-    turned = loaded.isel({axis: contents.order[axis] for axis in ("latitude", "longitude")}, missing_dims="ignore")
+    order = {axis: _as_slice(contents.order[axis]) for axis in ("latitude", "longitude")}
+    turned = loaded.isel(order, missing_dims="ignore")
     return _plain(_one_version(turned), contents, times, levels)
 
 
@@ -192,7 +193,7 @@ def _of_times(wanted: xr.Dataset, contents: Contents, times: NDArray[np.datetime
     moving = wanted.drop_vars(fixed)
     parts = [load(wanted[fixed].isel({"time": 0, LEAD: 0}, missing_dims="ignore", drop=True), contents.origin)]
     if contents.init_times is None:
-        places = _places_of_times(contents, times)
+        places = _as_slice(_places_of_times(contents, times))
         parts.append(load(moving.isel(time=places, missing_dims="ignore"), contents.origin))
     else:
         parts += [_of_forecasts(moving[[name]], contents, times) for name in moving.data_vars]
@@ -301,6 +302,16 @@ def _check_times(contents: Contents, wanted: NDArray[np.datetime64]) -> None:
 def _places_of_times(contents: Contents, times: NDArray[np.datetime64]) -> NDArray[np.intp]:
     order = np.argsort(contents.times)
     return order[np.searchsorted(contents.times[order], times)]
+
+
+def _as_slice(places: NDArray[np.intp]) -> slice | NDArray[np.intp]:
+    """Evenly spaced places as a slice, which is read and copied several times faster than a list of them."""
+    steps = np.diff(places)
+    if not places.size or np.any(steps != steps[:1]) or np.any(steps == 0):
+        return places
+    step = int(steps[0]) if steps.size else 1
+    end = int(places[-1]) + step
+    return slice(int(places[0]), None if end < 0 else end, step)
 
 
 def _places_of_levels(contents: Contents, wanted: Sequence[int]) -> NDArray[np.intp]:

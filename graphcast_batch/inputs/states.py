@@ -59,6 +59,9 @@ class Timeline(Protocol):
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         """Dimensions of every variable held, in our names."""
 
+    def times_of(self, names: Sequence[str]) -> NDArray[np.datetime64] | None:
+        """(time,) datetime64[ns] times at which each of some variables with time is held; None for every time."""
+
     def fields(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> xr.Dataset:
         """Variables, times and levels that are held, float32, in our order of dimensions."""
 
@@ -80,11 +83,12 @@ def findings(held: Timeline, case: Case, task: Task) -> list[Finding]:
     problems = [
         _absent_variables([name for name in needed if name not in held.dims and name not in COMPUTABLE], held),
         _absent_levels([name for name in found if "level" in held.dims[name]], held, task),
-        _absent_times("time", input_times(case.init_time, task), "input times", held),
+        _absent_times("time", input_times(case.init_time, task), "input times", held, _inputs_held(held, task)),
     ]
-    prescribed = ", ".join(name for name in task.forcing_variables if name not in COMPUTABLE)
+    prescribed = [name for name in task.forcing_variables if name in held.dims and name not in COMPUTABLE]
     if prescribed:
-        problems.append(_absent_times(prescribed, valid_times(case), f"valid times of {prescribed}", held))
+        named = ", ".join(prescribed)
+        problems.append(_absent_times(named, valid_times(case), f"valid times of {named}", held, prescribed))
     return [problem for problem in problems if problem]
 
 
@@ -98,11 +102,22 @@ def read_inputs(held: Timeline, case: Case, task: Task) -> CaseInputs:
     if problems:
         raise InputError(f"{held.origin} cannot start the forecast from {case.key}: {'; '.join(map(str, problems))}")
     forcings = [name for name in sorted(task.forcing_variables) if name in held.dims]
-    prescribed = _held_times(held, valid_times(case)) if forcings else valid_times(case)[:0]
+    prescribed = _held_times(held, valid_times(case), forcings) if forcings else valid_times(case)[:0]
     return CaseInputs(
         frames=_read_frames(held, case, task),
         forcings=held.fields(forcings, prescribed, task.pressure_levels),
     )
+
+
+def read_held(held: Timeline, case: Case, task: Task) -> xr.Dataset:
+    """Reads what there is of the input variables of a Case that a source cannot start.
+
+    Raises:
+        InputError: the source cannot be read.
+    """
+    names = _inputs_held(held, task)
+    levels = [level for level in task.pressure_levels if level in held.levels]
+    return held.fields(names, _held_times(held, input_times(case.init_time, task), names), levels)
 
 
 def read_truth(
@@ -121,7 +136,7 @@ def read_truth(
         the initial time; None if no variable or no time is held.
     """
     found = [name for name in names if name in held.dims]
-    times = _held_times(held, valid_times(case))
+    times = _held_times(held, valid_times(case), found)
     if not found or not times.size:
         return None
     kept = held.levels if levels is None else [level for level in sorted(levels) if level in held.levels]
@@ -131,9 +146,13 @@ def read_truth(
     return fields.assign_coords(prediction_timedelta=lead_times, time=init_time)
 
 
+def _inputs_held(held: Timeline, task: Task) -> list[str]:
+    return [name for name in sorted(task.input_variables) if name in held.dims]
+
+
 def _read_frames(held: Timeline, case: Case, task: Task) -> xr.Dataset:
     """The input variables, of which those that are neither target nor forcing and do not change lose their time."""
-    names = [name for name in sorted(task.input_variables) if name in held.dims]
+    names = _inputs_held(held, task)
     followed = {*task.target_variables, *task.forcing_variables}
     doubtful = [name for name in names if name not in followed and "time" in held.dims[name]]
     times = input_times(case.init_time, task)
@@ -141,7 +160,8 @@ def _read_frames(held: Timeline, case: Case, task: Task) -> xr.Dataset:
     if not doubtful:
         return frames
     # A slow variable, such as sea ice, may stay the same through the input frames: ask the ends of the archive too.
-    ends = times if held.times is None else np.asarray([held.times.min(), *times, held.times.max()])
+    every = held.times_of(doubtful)
+    ends = times if every is None else np.asarray([every.min(), *times, every.max()])
     wide = held.fields(doubtful, np.unique(ends), task.pressure_levels)
     return frames.assign({name: _without_time(array, times) for name, array in wide.data_vars.items()})
 
@@ -154,8 +174,10 @@ def _without_time(array: xr.DataArray, times: NDArray[np.datetime64]) -> xr.Data
     return array.sel(time=times)
 
 
-def _held_times(held: Timeline, wanted: NDArray[np.datetime64]) -> NDArray[np.datetime64]:
-    return wanted if held.times is None else wanted[np.isin(wanted, held.times)]
+def _held_times(held: Timeline, wanted: NDArray[np.datetime64], names: Sequence[str]) -> NDArray[np.datetime64]:
+    moving = [name for name in names if "time" in held.dims[name]]
+    times = held.times_of(moving) if moving else None
+    return wanted if times is None else wanted[np.isin(wanted, times)]
 
 
 def _absent_variables(absent: Sequence[str], held: Timeline) -> Finding | None:
@@ -183,16 +205,20 @@ def _absent_levels(levelled: Sequence[str], held: Timeline, task: Task) -> Findi
     )
 
 
-def _absent_times(variable: str, wanted: NDArray[np.datetime64], what: str, held: Timeline) -> Finding | None:
-    absent = wanted[~np.isin(wanted, _held_times(held, wanted))]
+def _absent_times(
+    variable: str, wanted: NDArray[np.datetime64], what: str, held: Timeline, names: Sequence[str]
+) -> Finding | None:
+    absent = wanted[~np.isin(wanted, _held_times(held, wanted, names))]
     if not absent.size:
         return None
-    assert held.times is not None
-    times = held.times
+    lacking = [name for name in names if not np.isin(absent, _held_times(held, absent, [name])).all()]
+    moving = [name for name in names if "time" in held.dims[name]]
+    times = held.times_of(lacking)
+    assert times is not None
     span = f"{times.size} times" + (f", {_minute(times.min())} to {_minute(times.max())}" if times.size else "")
     stamps = ", ".join(_minute(time) for time in absent)
     return Finding(
-        variable,
+        variable if len(lacking) == len(moving) else ", ".join(lacking),
         "hold every time that the forecast needs",
         f"the {what} {stamps} are missing from its {span}",
         "add them, or start from other times",
