@@ -215,7 +215,7 @@ def doubts(run: Run) -> list[str]:
 def reading(run: Run) -> dict[str, str]:
     """How the inputs are understood, by what a person calls each part."""
     cost = run.source.cost(run.plan.cases[0], run.checkpoint.task)
-    rows = {"inputs": f"{run.source.origin} ({run.source.spoken})", **run.source.changes}
+    rows = {"inputs": run.source.origin, "layout": run.source.spoken, **run.source.changes}
     if cost:
         rows["reading"] = f"{cost.touched_bytes / 1e6:.3g} MB a Case, of which {cost.wanted_bytes / 1e6:.3g} MB go in"
     return rows

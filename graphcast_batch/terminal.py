@@ -105,8 +105,8 @@ def show_plan(
         + f" a worker's device (estimate); {_size(4 * layout.block_steps * layout.frame_bytes)} for frames on the host",
     }
     for name, value in rows.items():
-        table.add_row(Text(name, "bold"), value)
-    console.print(table)
+        table.add_row(Text(name, "bold"), Text(value))
+    console.print(table, width=None if console.is_terminal else _LOG_WIDTH)
     show_set_aside(console, plan)
 
 

@@ -230,6 +230,69 @@ def other_names(fields, folder):
     return archive(as_netcdf(frames, folder / "own.nc"), names={"ta": "temperature", "plev": "level", "t0": "time"})
 
 
+GRIB_LEVELS = {"temperature": 130, "geopotential": 129, "u_component_of_wind": 131, "v_component_of_wind": 132}
+GRIB_LEVELS |= {"vertical_velocity": 135, "specific_humidity": 133}
+GRIB_SINGLE = {
+    "2m_temperature": 167,
+    "mean_sea_level_pressure": 151,
+    "10m_u_component_of_wind": 165,
+    "10m_v_component_of_wind": 166,
+    "geopotential_at_surface": 129,
+    "land_sea_mask": 172,
+}
+GRIB_HOURLY = {"total_precipitation": 228, "toa_incident_solar_radiation": 212}
+
+
+def grib(fields, folder):
+    """ECMWF's parameters, each hour's precipitation and radiation as the first hour of a forecast."""
+    frames, messages = every_6_hours(fields), []
+    for time in frames["time"].values:
+        for name, number in GRIB_LEVELS.items():
+            for level in LEVELS_13:
+                field = frames[name].sel(time=time, level=level)
+                messages.append(_message(field, number, time, typeOfLevel="isobaricInhPa", level=level))
+        for name, number in GRIB_SINGLE.items():
+            field = frames[name].sel(time=time) if "time" in frames[name].dims else frames[name]
+            messages.append(_message(field, number, time))
+    for time in fields["time"].values:
+        for name, number in GRIB_HOURLY.items():
+            start = time - np.timedelta64(1, "h")
+            messages.append(_message(fields[name].sel(time=time), number, start, stepType="accum", stepRange="0-1"))
+    (folder / "era5.grib").write_bytes(b"".join(messages))
+    return archive(folder / "era5.grib")
+
+
+def _message(field, number, start, **keys):
+    import eccodes
+
+    kind = "pl" if "typeOfLevel" in keys else "sfc"
+    handle = eccodes.codes_grib_new_from_samples(f"regular_ll_{kind}_grib2")
+    values = field.isel(latitude=slice(None, None, -1)).values
+    rows, columns = values.shape
+    stamp = str(start.astype("datetime64[h]"))
+    keys = {
+        "Ni": columns,
+        "Nj": rows,
+        "latitudeOfFirstGridPointInDegrees": 90.0,
+        "latitudeOfLastGridPointInDegrees": -90.0,
+        "longitudeOfFirstGridPointInDegrees": 0.0,
+        "longitudeOfLastGridPointInDegrees": 360.0 - 360.0 / columns,
+        "iDirectionIncrementInDegrees": 360.0 / columns,
+        "jDirectionIncrementInDegrees": 180.0 / (rows - 1),
+        "dataDate": int(stamp[:10].replace("-", "")),
+        "dataTime": int(stamp[11:]) * 100,
+        "packingType": "grid_ieee",
+        "paramId": number,
+        **keys,
+    }
+    for key, value in keys.items():
+        eccodes.codes_set(handle, key, value)
+    eccodes.codes_set_values(handle, values.ravel().astype(float))
+    content = eccodes.codes_get_message(handle)
+    eccodes.codes_release(handle)
+    return content
+
+
 def finer(fields, folder):
     return archive(as_zarr(without_hourly(fields), folder / "finer.zarr"), regrid="subsample")
 
@@ -242,6 +305,7 @@ LAYOUTS = {
     "arco-era5, separate stores": Layout(arco_apart, "ARCO-ERA5"),
     "cds, folder of months": Layout(cds, "CDS netCDF since September 2024"),
     "cds-legacy, expver": Layout(cds_legacy, "CDS netCDF before September 2024"),
+    "grib": Layout(grib, "ECMWF GRIB"),
     "graphcast names": Layout(graphcast_names, "GraphCast's names"),
     "other units": Layout(other_units, "WeatherBench 2", exact=False),
     "names in the config": Layout(other_names, "WeatherBench 2"),

@@ -1,5 +1,10 @@
 """The same weather in every layout gives the same forecasts."""
 
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -9,7 +14,7 @@ from graphcast_batch.config import RunConfig, parse_config
 from graphcast_batch.inputs.statistics import in_this_process
 
 from .conftest import SMALL
-from .layouts import DEGREES, LAYOUTS, dataset_file, weather
+from .layouts import DEGREES, LAYOUTS, archive, dataset_file, weather, weatherbench
 
 TIMES = ["2020-01-01T00", "2020-01-01T06"]
 
@@ -51,7 +56,7 @@ def test_a_layout_is_recognised_and_gives_the_forecasts_of_graphcasts_own(name, 
     written = hourly if layout.degrees == DEGREES else weather(layout.degrees)
     config = config_of(layout.write(written, tmp_path), tmp_path / "store")
 
-    assert layout.title in reading(assemble(config))["inputs"]
+    assert layout.title in reading(assemble(config))["layout"]
     made = forecasts(config)
 
     if layout.exact:
@@ -59,3 +64,48 @@ def test_a_layout_is_recognised_and_gives_the_forecasts_of_graphcasts_own(name, 
     else:
         scale = expected.std(("time", "prediction_timedelta", "latitude", "longitude"))
         assert float((np.abs(made - expected) / scale).to_dataarray().max()) < 1e-5
+
+
+@pytest.fixture
+def over_http(tmp_path):
+    """The address of a web server for a folder."""
+    served = partial(QuietHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), served) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", {}
+        server.shutdown()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def in_a_bucket(tmp_path):
+    """The address of a public bucket that gets the files of a folder when it is asked for."""
+    boto3, moto = pytest.importorskip("boto3"), pytest.importorskip("moto.server")
+    server = moto.ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    endpoint = "http://{}:{}".format(*server.get_host_and_port())
+    client = boto3.client(
+        "s3", region_name="us-east-1", endpoint_url=endpoint, aws_access_key_id="a", aws_secret_access_key="b"
+    )
+    client.create_bucket(Bucket="weather", ACL="public-read")
+    for path in filter(Path.is_file, tmp_path.rglob("*")):
+        key = str(path.relative_to(tmp_path))
+        client.put_object(Bucket="weather", Key=key, Body=path.read_bytes(), ACL="public-read")
+    yield "s3://weather", {"anonymous": True, "storage": {"endpoint": endpoint, "region": "us-east-1"}}
+    server.stop()
+
+
+@pytest.fixture
+def made_archive(hourly, tmp_path):
+    weatherbench(hourly, tmp_path)
+
+
+@pytest.mark.parametrize("place", ["over_http", "in_a_bucket"])
+def test_an_archive_elsewhere_gives_the_same(made_archive, place, request, expected, tmp_path):
+    address, access = request.getfixturevalue(place)
+    made = forecasts(config_of(archive(f"{address}/era5.zarr", **access), tmp_path / "store"))
+    xr.testing.assert_equal(made, expected)

@@ -284,19 +284,43 @@ def test_initial_times_that_the_archive_lacks_are_set_aside(small_config, comman
     assert re.search(r"Cases +1: 2020-01-01T06 to 2020-01-01T06", done.stdout)
 
 
-def test_a_zarr_archive_gives_the_forecasts_of_the_same_netcdf_archive(small_config, command, tmp_path):
-    archive = _archive(tmp_path / "archive.nc")
-    archive.to_netcdf(tmp_path / "archive.nc")
-    archive.isel(latitude=slice(None, None, -1)).roll(longitude=5, roll_coords=True).to_zarr(
-        tmp_path / "archive.zarr", zarr_format=3, consolidated=False
+def test_an_archive_is_made_measured_checked_and_planned(small_config, command, tmp_path):
+    span = ("--first", "2020-01-01T00", "--last", "2020-01-02T00")
+    made = command("archive", "synthetic", "--out", tmp_path / "planet.zarr", *span, "--res", 7.5, "--levels", "13")
+    assert made.returncode == 0, made.stderr
+    measured = command("stats", tmp_path / "planet.zarr", "--to", tmp_path / "stats")
+    assert measured.returncode == 0, measured.stderr
+    planet = xr.open_zarr(tmp_path / "planet.zarr", chunks=None)["temperature"].astype(float)
+    kept = xr.open_dataset(tmp_path / "stats" / "stddev_by_level.nc")["temperature"]
+    np.testing.assert_allclose(kept, planet.std(("time", "latitude", "longitude")), rtol=1e-9)
+
+    weights = SMALL["model"]["weights"]
+    model = {"weights": weights | {"architecture": weights["architecture"] | {"resolution": 15}}}
+    config = small_config(
+        inputs={"kind": "archive", "path": str(tmp_path / "planet.zarr"), "regrid": "subsample"},
+        times={"list": ["2020-01-01T00", "2020-01-01T06", "2020-01-01T12"]},
+        model=model | {"statistics": str(tmp_path / "stats")},
     )
+    checked = command("check", config)
+    assert checked.returncode == 3, checked.stderr
+    assert "2 of 3 Cases can be run, 1 cannot" in checked.stdout
+    assert "2020-01-01T00" in checked.stdout
+    assert re.search(r"2019-12-31T18:00\s", checked.stdout)
+    planned = command("plan", config)
+    assert planned.returncode == 0, planned.stderr
+    words = " ".join(planned.stdout.split())
+    assert "layout WeatherBench 2 regridded" in words
+    assert "regridded from 25 x 48 (7.5°) by subsample" in words
+    assert "set aside: 2020-01-01T00: the archive lacks 2019-12-31T18" in words
 
-    for name in ("nc", "zarr"):
-        done = command("run", small_config(name, **_on(tmp_path / f"archive.{name}")))
-        assert done.returncode == 0, done.stderr
 
-    one, other = (xr.open_zarr(tmp_path / name).load() for name in ("nc", "zarr"))
-    xr.testing.assert_equal(one, other)
+def test_published_files_are_fetched_from_a_mirror_and_named_where_they_are_not(command, tmp_path):
+    (tmp_path / "mirror" / "stats").mkdir(parents=True)
+    missing = command("fetch", "stats", "--to", tmp_path / "here", "--mirror", tmp_path / "mirror")
+    assert missing.returncode == 1
+    assert re.search(r"InputNotFoundError: the mirror must have .*diffs_stddev_by_level\.nc", missing.stderr)
+    unknown = command("fetch", "checkpoint", "GraphCast_smal", "--mirror", tmp_path / "mirror")
+    assert "GraphCast_small" in unknown.stderr
 
 
 def _archive(path):

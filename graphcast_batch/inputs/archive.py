@@ -153,9 +153,10 @@ class Archive:
 
     @property
     def spoken(self) -> str:
-        """The layouts of its files, with how many are in each, for people."""
+        """The layouts of its files, for people."""
         titles = [DIALECTS[volume.translation.dialect].title for volume in self._all]
-        return ", ".join(f"{title} ({titles.count(title)})" for title in dict.fromkeys(titles))
+        counts = {title: titles.count(title) for title in titles}
+        return ", ".join(title if count == 1 else f"{count} x {title}" for title, count in counts.items())
 
     @property
     def changes(self) -> Mapping[str, str]:
