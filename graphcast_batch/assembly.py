@@ -1,6 +1,8 @@
 """A RunConfig becomes the parts of a run, put together: source, weights, plan, store, and a worker's bench."""
 
+import difflib
 import hashlib
+import os
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +12,12 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from graphcast_batch.config import STEP_HOURS, DatasetInputs, RunConfig, Task, Times, dump_config
-from graphcast_batch.errors import GridError, InputError
+from graphcast_batch.errors import ConfigError, GridError, InputError
 from graphcast_batch.inputs.archive import Archive, SyntheticArchive
 from graphcast_batch.inputs.checks import check_inputs, faults_of_values, find_faults
 from graphcast_batch.inputs.datasets import DatasetFiles
@@ -31,6 +34,7 @@ from graphcast_batch.inputs.statistics import (
     write_statistics,
 )
 from graphcast_batch.inputs.synthetic import SyntheticPlanet
+from graphcast_batch.limits import Limits, forecast_limits, limits
 from graphcast_batch.model.channels import Channels
 from graphcast_batch.model.checkpoint import Checkpoint
 from graphcast_batch.model.forcings import forcing
@@ -38,13 +42,14 @@ from graphcast_batch.model.normalisation import normalisation
 from graphcast_batch.model.weights import Weights
 from graphcast_batch.outputs import archive
 from graphcast_batch.outputs.store import Store
-from graphcast_batch.pipeline import Bench
-from graphcast_batch.plan import Case, Plan, plan_cases, plan_layout, plan_times
+from graphcast_batch.pipeline import Bench, LimitsOf
+from graphcast_batch.plan import Case, Plan, plan_cases, plan_layout, plan_times, worker_bytes
 
 Precision = Literal["float32", "bfloat16"]
 Pieces = Callable[[Callable[..., None], Sequence[tuple[Any, ...]]], Iterable[BaseException | None]]
 AnySource = Archive | DatasetFiles | SyntheticArchive
 _STATISTICS: Final = "statistics"
+_ITEM_BYTES: Final[Mapping[Precision, int]] = {"float32": 4, "bfloat16": 2}
 _PIECE: Final = 4
 """Times of an archive that are made and written at once."""
 _WASTE: Final = 4.0
@@ -86,6 +91,7 @@ def assemble(config: RunConfig, *, able: bool = True) -> Run:
     weights = Weights(config.model.weights)
     source = _open_source(config, weights)
     channels = weights.channels(source.dims)
+    _check_limited(config, weights.task)
     layout = plan_layout(weights.task, source.grid, config.steps, source.dims)
     cases, aside = _cases(config, source, weights.task, able=able)
     statistics = _given_statistics(config)
@@ -156,7 +162,7 @@ def faults(source: AnySource, case: Case, task: Task, resolution: float) -> list
             return problems + faults_of_values(source.held(case, task))
         return find_faults(source.read(case, task), task, source.grid, resolution)
     except (InputError, GridError) as error:
-        return [Finding("the data", "be readable", str(error), "copy or download them again, or leave the Case out")]
+        return [_unreadable(error)]
 
 
 def statistics_of(config: RunConfig, times: Times | None, spread: Spread = in_this_process) -> Statistics:
@@ -221,6 +227,39 @@ def reading(run: Run) -> dict[str, str]:
     return rows
 
 
+def needed_bytes(run: Run, precision: Precision) -> int:
+    """What one worker's device needs at least for one Case, estimated; see `worker_bytes`."""
+    shape = run.checkpoint.architecture
+    return worker_bytes(shape, run.plan.layout, run.channels.inputs, _ITEM_BYTES[precision])
+
+
+def check_memory(run: Run, precision: Precision, workers: int, available: int) -> None:
+    """Refuses a run whose workers cannot have the memory that a Case needs.
+
+    Args:
+        run: what to make.
+        precision: of the network.
+        workers: how many share the memory.
+        available: bytes, of a device or a machine.
+
+    Raises:
+        ConfigError: with the numbers.
+    """
+    needed = needed_bytes(run, precision)
+    if needed * workers <= available:
+        return
+    remedy = "take fewer workers" if needed <= available else "take a coarser grid, a smaller model or a larger machine"
+    raise ConfigError(
+        f"{workers} workers must have {needed / 1e9:.3g} GB each, as a Case on {run.plan.layout.grid} needs at least "
+        f"in {precision}, but there are {available / 1e9:.3g} GB for all; {remedy}"
+    )
+
+
+def machine_bytes() -> int:
+    """Memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def synthetic_archive(
     path: Path, resolution: float, levels: Sequence[int], times: NDArray[np.datetime64], seed: int, spread: Pieces
 ) -> None:
@@ -278,7 +317,14 @@ def worker_bench(config: RunConfig, source: AnySource, precision: Precision, nam
         config.model.steps_per_call,
     )
     check = partial(check_inputs, task=weights.task, grid=source.grid, resolution=weights.architecture.resolution)
-    return Bench(source, check, forecaster, weights.task, store, name)
+    return Bench(source, check, forecaster, weights.task, store, partial(_limits, config), name)
+
+
+def _unreadable(error: InputError | GridError) -> Finding:
+    """The remedy, if the error names one, apart from what was found."""
+    found, separator, remedy = str(error).rpartition("; ")
+    otherwise = f"{remedy}, or leave the Case out" if separator else "leave the Case out"
+    return Finding("the data", "be readable", found or remedy, otherwise)
 
 
 def _open_source(config: RunConfig, weights: Weights) -> AnySource:
@@ -293,6 +339,37 @@ def _open_source(config: RunConfig, weights: Weights) -> AnySource:
             f"but is on {source.grid}; {remedy}, or give weights for this one"
         )
     return source
+
+
+def _check_limited(config: RunConfig, task: Task) -> None:
+    targets = task.target_variables
+    for name in config.limits if isinstance(config.limits, dict) else ():
+        if name not in targets:
+            near = difflib.get_close_matches(name, targets, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"take one of {', '.join(sorted(targets))}"
+            raise ConfigError(f"limits: each must be of a variable that is predicted, but {name} is not; {hint}")
+
+
+def _limits(config: RunConfig, start: xr.Dataset) -> LimitsOf:
+    """What a forecast from a start may hold: as the config says, and else what `forecast_limits` says of weather."""
+    chosen = config.limits if isinstance(config.limits, dict) else {}
+    judged = config.limits != "off" and _could_be_weather(start)
+
+    def limits_of(name: str, level: int | None) -> Limits | None:
+        return chosen.get(name) or (forecast_limits(name, level) if judged else None)
+
+    return limits_of
+
+
+def _could_be_weather(frames: xr.Dataset) -> bool:
+    """Whether the Earth has such values; others pass the checks of inputs only as noise, to try programs with."""
+    for name, array in frames.data_vars.items():
+        for level in array["level"].values.tolist() if "level" in array.dims else [None]:
+            low, high = limits(str(name), level) or (-np.inf, np.inf)
+            values = array.values if level is None else array.sel(level=level).values
+            if not (low <= values.min() and values.max() <= high):
+                return False
+    return True
 
 
 def _given_statistics(config: RunConfig) -> Statistics | None:

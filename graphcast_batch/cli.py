@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TaskID, track
 from rich.text import Text
 
-from graphcast_batch.cluster.drain import WORK_LEFT, Drain
+from graphcast_batch.cluster.drain import WORK_LEFT, Drain, allocation_end
 from graphcast_batch.errors import (
     ConfigError,
     FigureError,
@@ -38,7 +38,7 @@ app = typer.Typer(
 )
 archive = typer.Typer(help="Archives to run from.", no_args_is_help=True)
 app.add_typer(archive, name="archive")
-_console = Console()
+_console = Console(width=None if sys.stdout.isatty() else 140)  # a log has room for tables
 _errors = Console(stderr=True)
 
 ConfigPath = Annotated[Path, typer.Argument(help="YAML file of the run.", metavar="CONFIG")]
@@ -71,18 +71,23 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 @app.command()
-def run(config: ConfigPath, address: Address = None) -> None:
+def run(
+    config: ConfigPath,
+    address: Address = None,
+    drain_file: Annotated[Path | None, typer.Option(help="Stops handing out work once this file is there.")] = None,
+) -> None:
     """Makes the forecasts and figures of CONFIG that are not there yet.
 
     Run it again after an interruption: only what is missing is made. Exit codes: 0 all whole, 1 could not run,
     2 wrong usage or config, 3 some Cases failed or were set aside, 75 stopped with work left.
     """
-    with Drain() as drain:
+    with Drain(drain_file, allocation_end()) as drain:
         # The rest takes a second to import, during which a signal must not be lost.
         from graphcast_batch.assembly import assemble, doubts, kept_store
         from graphcast_batch.cluster import driver
         from graphcast_batch.config import load_config
         from graphcast_batch.figures.stored import check_figures, undrawn
+        from graphcast_batch.outputs.journal import Journal
         from graphcast_batch.terminal import Watcher, show_notices, show_set_aside
 
         assembled = assemble(load_config(config))
@@ -92,7 +97,7 @@ def run(config: ConfigPath, address: Address = None) -> None:
         show_set_aside(_console, plan)
         show_notices(_console, doubts(assembled))
         with driver.connected(address, drain):
-            with Watcher(_console) as watcher:
+            with Watcher(_console, Journal(assembled.config.store, _warn)) as watcher:
                 outcome = driver.run(assembled, watcher, drain)
             undrawable = _draw(assembled, undrawn(outcome.store, outcome.whole, names), drain)
     _summarise(outcome)
@@ -105,10 +110,18 @@ def run(config: ConfigPath, address: Address = None) -> None:
 @app.command()
 def plan(config: ConfigPath) -> None:
     """Shows what a run of CONFIG would do; starts nothing."""
-    from graphcast_batch.assembly import assemble, doubts, kept_store, reading
+    from graphcast_batch.assembly import (
+        assemble,
+        check_memory,
+        doubts,
+        kept_store,
+        machine_bytes,
+        needed_bytes,
+        reading,
+        resolved_precision,
+    )
     from graphcast_batch.config import load_config
     from graphcast_batch.figures.stored import check_figures
-    from graphcast_batch.plan import worker_bytes
     from graphcast_batch.terminal import show_notices, show_plan
 
     assembled = assemble(load_config(config))
@@ -116,13 +129,14 @@ def plan(config: ConfigPath) -> None:
         check_figures(assembled.config.figures, assembled.plan.layout)
     store = kept_store(assembled)
     states = store.ledger.states(assembled.plan.cases) if store else {}
-    shape = assembled.checkpoint.architecture
-    sizes = {
-        name: worker_bytes(shape, assembled.plan.layout, assembled.channels.inputs, size)
-        for name, size in (("float32", 4), ("bfloat16", 2))
-        if assembled.config.model.precision in (name, "auto")
-    }
-    show_plan(_console, assembled.plan, reading(assembled), states, shape.mesh_size, sizes)
+    model, workers = assembled.config.model, assembled.config.workers
+    precisions: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
+    sizes = {name: needed_bytes(assembled, name) for name in precisions if model.precision in (name, "auto")}
+    mesh_size = assembled.checkpoint.architecture.mesh_size
+    show_plan(_console, assembled.plan, reading(assembled), states, mesh_size, sizes)
+    if workers.device == "cpu":
+        precision = resolved_precision(model.precision, accelerated=False)
+        check_memory(assembled, precision, workers.count or 1, machine_bytes())
     show_notices(_console, doubts(assembled))
 
 
@@ -155,6 +169,45 @@ def retry_failed(
     _console.print(
         f"{len(freed)} Cases freed" + (f": {' '.join(freed)}" if freed else ""), highlight=False, soft_wrap=True
     )
+
+
+@app.command()
+def verify(
+    store: StorePath,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every file and compare its checksum.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Let the next run make damaged Cases again.")] = False,
+    address: Address = None,
+) -> None:
+    """Compares STORE with its ledger: files that are missing, cut off, changed or foreign.
+
+    Exit codes: 0 all as recorded or repaired, 3 damaged, 75 stopped with work left.
+    """
+    from contextlib import ExitStack
+    from itertools import starmap
+
+    from graphcast_batch.cluster import driver
+    from graphcast_batch.outputs import verify as verifying
+    from graphcast_batch.terminal import show_repair, show_verification
+
+    with ExitStack() as stack:
+        spread: verifying.Spread = starmap
+        if deep:
+            drain = stack.enter_context(Drain())
+            stack.enter_context(driver.connected(address, drain))
+
+            def spread(function: Callable[..., Any], cases: Sequence[tuple[Any, ...]]) -> Iterable[Any]:
+                return _tracked(driver.each(function, cases, drain), "reading", len(cases))
+
+        found = verifying.verify(store, deep=deep, spread=spread)
+    show_verification(_console, found)
+    if found.left:
+        raise typer.Exit(WORK_LEFT)
+    if repair and found.flaws:
+        done = verifying.repair(store, found.flaws)
+        show_repair(_console, done)
+        raise typer.Exit(Exit.SOME_FAILED if done.busy else 0)
+    if found.damaged:
+        raise typer.Exit(Exit.SOME_FAILED)
 
 
 @app.command()
@@ -396,6 +449,10 @@ def _summarise(outcome: "Outcome") -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _warn(text: str) -> None:
+    _errors.print(Text(text, "yellow"), soft_wrap=True)
 
 
 def _tell(error: BaseException) -> None:

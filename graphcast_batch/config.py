@@ -1,8 +1,11 @@
 """A YAML file becomes a frozen RunConfig, or an error that names the key and what it should have been."""
 
 import difflib
+import math
 import os
+import re
 import types
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -28,8 +31,17 @@ Parsed = TypeVar("Parsed", bound=BaseModel)
 STEP_HOURS: Final = 6
 """GraphCast's time step (Lam et al. 2023)."""
 
+_NAME: Final = re.compile(r"[^\s./\\][^\0-\x1f/\\]{0,99}")
 _FIRST_YEAR, _LAST_YEAR = 1678, 2261
 """Whole years that fit into 64 bits of nanoseconds around 1970, which valid times are kept in."""
+_MOST_HOURS: Final = 2**63 // (3600 * 10**9)
+"""The longest span that fits into as many."""
+_MOST_TEXT: Final = 2**24
+"""Bytes of a config or list of times, for some 600 000 times; more is a mistake that would fill the memory."""
+_NODE_TEXT: Final = 16
+"""What each key and value of YAML counts for, whatever its length."""
+_MOST_FRAMES: Final = 40
+"""Published models take 2."""
 
 
 def _read_time(value: object) -> object:
@@ -53,7 +65,7 @@ def _lines(path: object) -> list[str]:
     if not isinstance(path, str):
         raise ValueError(f"file must be a path, but is {path!r}")
     try:
-        lines = Path(_absolute(path)).read_text(encoding="utf-8").splitlines()
+        lines = _text(Path(_absolute(path))).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
             f"file must be a text file with one initial time a line, but cannot be read: {error}"
@@ -61,8 +73,18 @@ def _lines(path: object) -> list[str]:
     return [line for line in (line.split("#")[0].strip() for line in lines) if line]
 
 
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        content = file.read(_MOST_TEXT + 1)
+    if len(content) > _MOST_TEXT:
+        raise ValueError(f"{path} must have at most {_MOST_TEXT} bytes, but has more")
+    return content.decode("utf-8")
+
+
 def _absolute(path: str) -> str:
     """A path or glob as it holds in any working directory; an address such as ``s3://bucket/store.zarr`` stays."""
+    if "\0" in path:
+        raise ValueError(f"a path must not hold a NUL character, but is {path!r}")
     return path if "://" in path else os.path.join(os.getcwd(), os.path.expanduser(path))
 
 
@@ -70,10 +92,40 @@ def _absolute_file(path: Path) -> Path:
     return Path(_absolute(str(path)))
 
 
+def _check_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            "a variable names files too, so its name must have up to 100 characters, no slash and no dot in front, "
+            f"but is {_brief(name)}"
+        )
+    return name
+
+
 def _refuse_address(value: object) -> object:
     if isinstance(value, str) and "://" in value:
         raise ValueError(f"stores on object stores are not supported yet; give a folder, not {value}")
     return value
+
+
+def _read_limits(value: object) -> object:
+    if value is False:  # what YAML takes the word off for
+        return "off"
+    if isinstance(value, Mapping):
+        for name, pair in value.items():
+            if not (isinstance(name, str) and _is_range(pair)):
+                raise ValueError(
+                    f"a variable has its [low, high], two numbers of which the first is less, but {name} has {pair!r}"
+                )
+    elif value not in ("auto", "off"):
+        raise ValueError(f"give auto, off, or a mapping of variables to [low, high], not {value!r}")
+    return value
+
+
+def _is_range(pair: object) -> bool:
+    if not isinstance(pair, list | tuple) or len(pair) != 2 or {type(side) for side in pair} - {int, float}:
+        return False
+    low, high = pair
+    return bool(-math.inf < low < high < math.inf)
 
 
 Time = Annotated[datetime, BeforeValidator(_read_time)]
@@ -85,12 +137,15 @@ Pattern = Annotated[str, AfterValidator(_absolute)]
 DialectName = Literal["graphcast", "weatherbench2", "weatherbench2-hres", "arco-era5", "cds", "cds-legacy", "grib"]
 Accumulation = Literal["hourly", "since_start"]
 """Precipitation of the hour before, or since the start of a forecast."""
-Names = Annotated[tuple[str, ...], Strict(False)]
-Levels = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Strict(False)]
+FrameLimits = Annotated[
+    Literal["auto", "off"] | dict[str, Annotated[tuple[float, float], Strict(False)]], BeforeValidator(_read_limits)
+]
+Names = Annotated[tuple[Annotated[str, AfterValidator(_check_name)], ...], Strict(False)]
+Levels = Annotated[tuple[Annotated[int, Field(gt=0, lt=2**31)], ...], Strict(False)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Task(_Frozen):
@@ -108,7 +163,7 @@ class Task(_Frozen):
             raise ValueError("target_variables must name at least one variable")
         for field in ("input_variables", "target_variables", "forcing_variables", "pressure_levels"):
             names = getattr(self, field)
-            twice = sorted({str(name) for name in names if names.count(name) > 1})
+            twice = sorted(str(name) for name, count in Counter(names).items() if count > 1)
             if twice:
                 raise ValueError(f"{field} must name each once, but repeats {', '.join(twice)}")
         both = sorted(set(self.target_variables) & set(self.forcing_variables))
@@ -118,6 +173,10 @@ class Task(_Frozen):
             raise ValueError(f"pressure_levels must ascend, but are {list(self.pressure_levels)}")
         if self.input_frames < 1:
             raise ValueError(f"input_duration must be a multiple of {STEP_HOURS}h, but is {self.input_duration}")
+        if self.input_frames > _MOST_FRAMES:
+            raise ValueError(
+                f"input_duration must be at most {STEP_HOURS * _MOST_FRAMES}h, but is {self.input_duration}"
+            )
         return self
 
     @property
@@ -130,13 +189,17 @@ class Task(_Frozen):
 
 
 class Architecture(_Frozen):
-    """The ``model_config`` of a checkpoint, field by field."""
+    """The ``model_config`` of a checkpoint, field by field.
+
+    The published sizes are 6, 512, 16 and 1 (Lam et al. 2023): what is far above them is refused before anything of
+    that size is made.
+    """
 
     mesh_size: Annotated[int, Field(ge=0, le=8)]
-    latent_size: Annotated[int, Field(gt=0)]
-    gnn_msg_steps: Annotated[int, Field(gt=0)]
-    hidden_layers: Annotated[int, Field(ge=0)] = 1
-    radius_query_fraction_edge_length: Annotated[float, Field(gt=0)] = 0.6
+    latent_size: Annotated[int, Field(gt=0, le=8192)]
+    gnn_msg_steps: Annotated[int, Field(gt=0, le=256)]
+    hidden_layers: Annotated[int, Field(ge=0, le=64)] = 1
+    radius_query_fraction_edge_length: Annotated[float, Field(gt=0, le=4)] = 0.6
     resolution: Annotated[float, Field(ge=0)] = 0.0
     mesh2grid_edge_normalization_factor: Annotated[float, Field(gt=0)] | None = None
 
@@ -203,7 +266,7 @@ class SyntheticInputs(_Frozen):
     """The planet that comes with the package."""
 
     kind: Literal["synthetic"]
-    resolution: Annotated[float, Field(gt=0, le=30)]
+    resolution: Annotated[float, Field(ge=0.05, le=30)]
     seed: Annotated[int, Field(ge=0)] = 0
 
 
@@ -251,7 +314,7 @@ class Times(_Frozen):
     list: Annotated[tuple[Time, ...] | None, Strict(False)] = None
     first: Time | None = None
     last: Time | None = None
-    every_hours: Annotated[int, Field(gt=0)] | None = None
+    every_hours: Annotated[int, Field(gt=0, le=_MOST_HOURS)] | None = None
     hours: Annotated[tuple[Annotated[int, Field(ge=0, le=23)], ...], Strict(False)] = ()
     """Hours of the day to keep; none for all."""
     exclude: Annotated[tuple[Time, ...], Strict(False)] = ()
@@ -302,17 +365,31 @@ class Figures(_Frozen):
     """Lead times to draw; without it all of them."""
 
 
+class TimeLimits(_Frozen):
+    """Seconds that a Case may stay in one stage without getting on; after that its worker is given up."""
+
+    read: Annotated[float, Field(gt=0)] = 1800
+    compute: Annotated[float, Field(gt=0)] = 3600
+    """Until the next frames are there; the first come after the program was compiled."""
+    write: Annotated[float, Field(gt=0)] = 1800
+    """Until the next block is written."""
+
+
 class RunConfig(_Frozen):
     """All that a run is made of."""
 
     store: Annotated[File, BeforeValidator(_refuse_address)]
     inputs: Annotated[SyntheticInputs | DatasetInputs | ArchiveInputs, Field(discriminator="kind")]
     times: Times | None = None
-    steps: Annotated[int, Field(gt=0)]
+    steps: Annotated[int, Field(gt=0, le=_MOST_HOURS // STEP_HOURS)]
     model: Model
     workers: Workers = Workers()
     retries: Annotated[int, Field(ge=0)] = 1
     """How often a failed Case is tried again before it is set aside."""
+    limits: FrameLimits = "auto"
+    """What a frame may hold; one beyond ends its Case. ``auto``: what could be weather, with a wide margin; ``off``:
+    all that is finite; a mapping of variables to lowest and highest value: these so, the others as with auto."""
+    time_limits: TimeLimits = TimeLimits()
     figures: Figures | None = None
 
     @model_validator(mode="after")
@@ -341,10 +418,11 @@ def read_mapping(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing or holds something else.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        content = yaml.load(_text(path), Loader=_Loader)
     except FileNotFoundError as error:
         raise ConfigError(f"the config {path} does not exist; give the path of a YAML file") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
+    # PyYAML's constructors raise what comes, such as IndexError for ``!!int ""`` and KeyError for ``!!bool 1``.
+    except (OSError, yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
         raise ConfigError(f"the config {path} must be readable YAML, but: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"the config {path} must be a mapping of keys to values, but is {type(content).__name__}")
@@ -370,7 +448,27 @@ def parse_config(content: Mapping[str, Any], kind: type[Parsed], *, origin: str)
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that a mapping repeats, of which YAML's own loader silently takes the last."""
+    """Refuses a key that a mapping repeats, of which YAML's own loader silently takes the last.
+
+    Also refuses aliases that, written out, would be longer than a config may be.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._written = 0.0
+        self._sizes: dict[int, float] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # noqa: ANN401 - unknown to the stubs too
+        alias, before = self.check_event(yaml.AliasEvent), self._written
+        node = super().compose_node(parent, index)
+        if alias:  # without a size yet where it stands within itself
+            self._written += self._sizes.get(id(node), math.inf)
+        else:
+            self._written += _NODE_TEXT + (len(node.value) if isinstance(node, yaml.ScalarNode) else 0)
+            self._sizes[id(node)] = self._written - before
+        if self._written > _MOST_TEXT:
+            raise yaml.YAMLError(f"it must have at most {_MOST_TEXT} characters, with its aliases written out")
+        return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:  # noqa: ANN401 - unknown to the stubs too
         node = super().compose_mapping_node(anchor)
@@ -398,8 +496,16 @@ def _finding(detail: Any, kind: type[BaseModel]) -> str:  # noqa: ANN401 - pydan
     if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
         return f"{path}.kind: {_wrong_kind(detail, kind)}"
     message = detail["msg"].removeprefix("Value error, ").replace("a valid tuple", "a valid list")
-    shown = "" if isinstance(detail["input"], dict) else f", but is {detail['input']!r}"
+    shown = "" if isinstance(detail["input"], dict) else f", but is {_brief(detail['input'])}"
     return f"{path}: {message}" if detail["type"] == "value_error" else f"{path}: {message}{shown}"
+
+
+def _brief(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _wrong_kind(detail: Any, kind: type[BaseModel]) -> str:  # noqa: ANN401 - pydantic's ErrorDetails

@@ -44,6 +44,10 @@ class StoreError(GraphcastBatchError, OSError):
     """A store cannot be opened, laid out, read or written."""
 
 
+class StoreUnwritableError(StoreError):
+    """The disk, a quota or permissions refuse what every Case would have to write: a run had better stop."""
+
+
 class StoreMismatchError(StoreError, ValueError):
     """A store exists already and was laid out for something else."""
 
@@ -54,6 +58,10 @@ class ForecastError(GraphcastBatchError, ArithmeticError):
 
 class ClusterError(GraphcastBatchError, RuntimeError):
     """Workers could not be started or kept."""
+
+
+class StageTimeoutError(GraphcastBatchError, TimeoutError):
+    """A Case was in one stage for too long, so that its worker was ended."""
 
 
 class FigureError(GraphcastBatchError, ValueError):

@@ -126,11 +126,12 @@ def _check_latitude(latitude: NDArray[np.float32]) -> None:
             "regrid the data to a regular latitude-longitude grid"
         )
     if latitude[0] < -90 - _TOLERANCE or latitude[-1] > 90 + _TOLERANCE:
-        raise GridError(f"latitude must lie in -90..90 degrees, but is {_sample(latitude)}")
+        raise GridError(f"latitude must lie in -90..90 degrees, but is {_sample(latitude)}; correct it")
     edge = max(latitude[0] + 90, 90 - latitude[-1])
     if edge > steps[0]:
         raise GridError(
-            f"latitude must reach both poles to within one step ({steps[0]:g}°), but is {_sample(latitude)}"
+            f"latitude must reach both poles to within one step ({steps[0]:g}°), but is {_sample(latitude)}; "
+            "give global data, in degrees"
         )
     if abs(latitude[0] + latitude[-1]) > _TOLERANCE:
         raise GridError(
@@ -149,7 +150,7 @@ def _check_longitude(longitude: NDArray[np.float32]) -> None:
     if np.any(np.abs(steps - expected) > _TOLERANCE):
         raise GridError(
             f"longitude must go once around the globe in {longitude.size} equal steps of {expected:g}°, "
-            f"but its steps run from {steps.min():g} to {steps.max():g}°"
+            f"but its steps run from {steps.min():g} to {steps.max():g}°; give global data, on a regular grid"
         )
     if longitude[0] < -_TOLERANCE or longitude[-1] >= 360:
         raise GridError(f"longitude must lie in 0..360 degrees, but is {_sample(longitude)}")

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -10,19 +11,20 @@ from rich.table import Table
 from rich.text import Text
 
 from graphcast_batch.inputs.findings import Finding
+from graphcast_batch.outputs.journal import Journal
 from graphcast_batch.outputs.ledger import Failure, Record, State
+from graphcast_batch.outputs.verify import Repair, Verification
 from graphcast_batch.plan import Case, Plan, mesh_counts
 
 _MOST_SHOWN = 20
-_LOG_WIDTH = 140
-"""Columns of a table that is not printed to a terminal."""
 
 
 class Watcher:
-    """Shows a run's progress: a bar on a terminal, a line for each Case elsewhere."""
+    """Shows a run's progress, a bar on a terminal and a line for each Case elsewhere, and keeps its journal."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, journal: Journal) -> None:
         self._console = console
+        self._journal = journal
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -45,12 +47,14 @@ class Watcher:
 
     def started(self, workers: int, device: str, total: int, whole: int) -> None:
         """Workers are starting."""
+        self._journal.started(workers, device, total, whole)
         self._total, self._done = total, whole
         self._say(f"{total} Cases, {total - whole} to make; {workers} workers on {device} are starting")
         self._task = self._bar.add_task("forecasts", total=total, completed=whole, failed=0, speed=0.0)
 
     def finished(self, record: Record) -> None:
         """A Case is whole."""
+        self._journal.finished(record)
         self._done += 1
         self._steps += record.steps
         stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in record.seconds.items())
@@ -60,13 +64,20 @@ class Watcher:
 
     def retried(self, case: Case, error: BaseException) -> None:
         """A Case failed and will be tried again."""
+        self._journal.retried(case, error)
         self._say(Text(f"{case.key} failed and will be tried again: {error}", "yellow"))
 
     def failed(self, failure: Failure) -> None:
         """A Case is set aside."""
+        self._journal.failed(failure)
         self._failed += 1
         self._say(Text(f"{failure.key} failed: {failure.error}: {failure.message}", "red"))
         self._update()
+
+    def note(self, event: str, text: str) -> None:
+        """Something happened that does not end a Case."""
+        self._journal.note(event, text)
+        self._say(Text(f"{event}: {text}", "yellow"))
 
     def _say(self, text: str | Text) -> None:
         self._console.print(text, highlight=False, soft_wrap=True)
@@ -85,7 +96,7 @@ def show_plan(
     reading: Mapping[str, str],
     states: Mapping[str, State],
     mesh_size: int,
-    device_bytes: Mapping[str, int],
+    device_bytes: Mapping[Literal["float32", "bfloat16"], int],
 ) -> None:
     """Prints what a run will do."""
     layout, cases = plan.layout, plan.cases
@@ -106,7 +117,7 @@ def show_plan(
     }
     for name, value in rows.items():
         table.add_row(Text(name, "bold"), Text(value))
-    console.print(table, width=None if console.is_terminal else _LOG_WIDTH)
+    console.print(table)
     show_set_aside(console, plan)
 
 
@@ -144,7 +155,7 @@ def show_faults(console: Console, found: Mapping[Case, Sequence[Finding] | BaseE
         level = "" if first.level is None else f"{first.level:g}"
         texts = (where, first.variable, level, f"must {first.expected}, but {first.found}", first.remedy)
         table.add_row(*(Text(text) for text in texts))
-    console.print(table, width=None if console.is_terminal else _LOG_WIDTH)
+    console.print(table)
     if len(rows) > _MOST_SHOWN:
         console.print(f"... and {len(rows) - _MOST_SHOWN} more faults")
 
@@ -153,6 +164,29 @@ def _as_findings(result: Sequence[Finding] | BaseException) -> Sequence[Finding]
     if isinstance(result, BaseException):
         return [Finding("the check", "end", str(result), "look at the inputs, or check again")]
     return result
+
+
+def show_verification(console: Console, found: Verification) -> None:
+    """Prints what is not as it should be."""
+    counts = Counter(flaw.kind.value for flaw in found.flaws)
+    what = ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "nothing amiss"
+    console.print(
+        f"{found.cases} whole Cases, {_size(found.bytes)}, looked at in {found.seconds:.1f} s: {what}", highlight=False
+    )
+    for flaw in found.flaws[:_MOST_SHOWN]:
+        console.print(Text(f"{flaw.kind.value}: {flaw}", "yellow" if flaw.harmless else "red"), soft_wrap=True)
+    if len(found.flaws) > _MOST_SHOWN:
+        console.print(f"... and {len(found.flaws) - _MOST_SHOWN} more")
+
+
+def show_repair(console: Console, done: Repair) -> None:
+    """Prints what was done to a store."""
+    console.print(
+        f"{len(done.forgotten)} Cases will be made again by the next run: {' '.join(done.forgotten[:_MOST_SHOWN])}\n"
+        f"{len(done.removed)} files removed; {len(done.busy)} Cases left alone, since someone works on them",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def show_states(console: Console, states: Mapping[str, State], failures: list[Failure]) -> None:

@@ -1,3 +1,4 @@
+import math
 from datetime import datetime
 from pathlib import Path
 
@@ -83,12 +84,39 @@ def test_every_finding_is_told_at_once():
         ({"times": {"list": ["0001-01-01T00:00+05:00"]}}, r"must be in the years 1678 to 2261, but is 0001-01-01"),
         ({"figures": {"variables": []}}, r"figures\.variables: .*at least 1"),
         ({"figures": {"variables": "x"}}, r"figures\.variables: Input should be a valid list, but is 'x'"),
+        ({"limits": True}, r"limits: give auto, off, or a mapping of variables to \[low, high\], not True"),
+        ({"limits": "of"}, r"limits: give auto, off, or a mapping of variables to \[low, high\], not 'of'"),
+        *(
+            ({"limits": {"temperature": wrong}}, r"limits: a variable has its \[low, high\], .* temperature has ")
+            for wrong in (3, [1], [2, 1], [1, 1], [1, 2, 3], ["1", "2"], [True, 2], [0, math.inf], [math.nan, 1], None)
+        ),
+        ({"limits": {500: [1, 2]}}, r"limits: a variable has its \[low, high\], .* but 500 has \[1, 2\]"),
+        ({"time_limits": {"read": 0}}, r"time_limits\.read: Input should be greater than 0, but is 0"),
+        ({"time_limits": {"rite": 5}}, r"time_limits\.rite: unknown key; did you mean write\?"),
         ({"store": "s3://bucket/run"}, r"store: stores on object stores are not supported yet; give a folder"),
     ],
 )
 def test_a_wrong_value_is_named_by_its_path(changes, message):
     with pytest.raises(ConfigError, match=message):
         parsed(**changes)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("off", "off"),  # which YAML reads as false
+        ("'off'", "off"),
+        ("auto", "auto"),
+        ("{2m_temperature: [150, 400.5]}", {"2m_temperature": (150.0, 400.5)}),
+        ("{}", {}),
+    ],
+)
+def test_limits_are_kept_as_they_were_meant(text, expected, tmp_path):
+    config = parsed(limits=yaml.safe_load(text))
+
+    assert config.limits == expected
+    (tmp_path / "run.yaml").write_text(dump_config(config))
+    assert load_config(tmp_path / "run.yaml") == config
 
 
 def test_a_missing_file_a_list_and_broken_yaml_are_told_apart(tmp_path):
@@ -183,7 +211,7 @@ def test_a_task_that_contradicts_itself_is_refused(changes, message):
     )
 )
 def test_whatever_a_section_holds_the_error_is_ours(junk):
-    for section in ("inputs", "times", "model", "figures", "store", "workers"):
+    for section in ("inputs", "times", "model", "figures", "store", "workers", "limits", "time_limits"):
         try:
             parsed(**{section: junk})
         except ConfigError:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphcast_batch.grid import regular_grid
-from graphcast_batch.limits import least_peak, limits
+from graphcast_batch.limits import forecast_limits, least_peak, limits
 from graphcast_batch.model.forcings import forcing
 from graphcast_batch.variables import LEVELS_37, VARIABLES
 
@@ -109,7 +109,30 @@ def test_half_way_in_height_limits_are_half_way(name):
     np.testing.assert_allclose(limits(name, 10**0.5), np.add(limits(name, 1), limits(name, 10)) / 2)
 
 
+@pytest.mark.parametrize("name", VARIABLES)
+def test_a_forecast_may_leave_the_limits_by_their_width_on_either_side(name):
+    for level in LEVELS_37 if name in ON_LEVELS else (None,):
+        (low, high), (lowest, highest) = limits(name, level), forecast_limits(name, level)
+        assert highest - lowest == pytest.approx(3 * (high - low))
+        assert (lowest + highest) / 2 == pytest.approx((low + high) / 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "value"),
+    [  # what configs/demo.yaml reaches in its 8 steps with random weights, where that is beyond the limits of the Earth
+        ("specific_humidity", 850, -0.0193),
+        ("specific_humidity", 600, -0.0029),
+        ("total_precipitation_6hr", None, -0.0169),
+    ],
+)
+def test_a_forecast_may_hold_what_random_weights_drift_to(name, level, value):
+    low, high = forecast_limits(name, level)
+    assert not within(value, name, level)
+    assert low <= value <= high
+
+
 def test_what_is_not_known_has_no_limits():
+    assert forecast_limits("ozone", 500) is None
     assert limits("ozone", 500) is None
     assert limits("sea_ice_cover") is None
     assert limits("temperature") is None

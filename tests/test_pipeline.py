@@ -1,6 +1,7 @@
 import re
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
@@ -8,15 +9,20 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from graphcast_batch.config import Task
-from graphcast_batch.errors import ForecastError, InputError, StoreError
+from graphcast_batch import pipeline
+from graphcast_batch.assembly import assemble, lay_out, worker_bench
+from graphcast_batch.config import RunConfig, Task, TimeLimits, parse_config
+from graphcast_batch.errors import ConfigError, ForecastError, InputError, StoreError
 from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.chunks import ReadCost
 from graphcast_batch.inputs.states import CaseInputs
+from graphcast_batch.inputs.statistics import in_this_process
+from graphcast_batch.limits import forecast_limits
 from graphcast_batch.outputs.ledger import State
 from graphcast_batch.outputs.store import Store
-from graphcast_batch.pipeline import Bench, peak_memory_bytes
+from graphcast_batch.pipeline import Bench, Stage, peak_memory_bytes
 from graphcast_batch.plan import Case, Layout, Plan
+from tests.conftest import SMALL
 
 GRID = Grid(np.linspace(-90, 90, 5, dtype=np.float32), np.arange(0, 360, 45, dtype=np.float32))
 TASK = Task(input_variables=("a", "b"), target_variables=("a", "b"), forcing_variables=(), pressure_levels=(500, 850))
@@ -57,8 +63,10 @@ class FakeForecasts:
 
     device = "paper"
 
-    def __init__(self, per_call=1, broken_at=None, error_at=None):
+    def __init__(self, per_call=1, broken_at=None, error_at=None, broken=None):
         self.per_call, self.broken_at, self.error_at = per_call, broken_at, error_at
+        self.broken = np.nan if broken is None else broken
+        self.made = 0
         self.busy = threading.Lock()
 
     def forecast(self, inputs, forcings, steps):
@@ -74,14 +82,19 @@ class FakeForecasts:
                     "b": np.broadcast_to(values[:, None, None], (self.per_call, *GRID.shape)).copy(),
                 }
                 if self.broken_at in range(first, first + self.per_call):
-                    frames["a"][self.broken_at - first, 1, 2, 3] = np.nan
+                    frames["a"][self.broken_at - first, 1, 2, 3] = self.broken
+                self.made += self.per_call
                 yield frames
         finally:
             self.busy.release()
 
 
-def bench(store, forecasts, source=None, check=lambda inputs: None):
-    return Bench(source or FakeSource(), check, forecasts, TASK, store, "tester")
+def unlimited(name, level):
+    return None
+
+
+def bench(store, forecasts, source=None, check=lambda inputs: None, limits=unlimited):
+    return Bench(source or FakeSource(), check, forecasts, TASK, store, lambda start: limits, "tester")
 
 
 def make(bench, case, attempts=1):
@@ -118,6 +131,91 @@ def test_a_frame_that_is_not_finite_fails_the_case_by_name_and_leaves_nan(tmp_pa
     assert store.ledger.record(case.key) is None
     assert np.isnan(xr.open_zarr(tmp_path / "s")["b"].values).all()
     assert not list((tmp_path / "s" / ".staging").iterdir())
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_refused_without_any_limits_and_whatever_they_are(tmp_path, broken):
+    (case,) = cases(1, 2)
+    for number, limits in enumerate([unlimited, lambda name, level: (-1e300, 1e300)]):
+        store = store_of(tmp_path / str(number), (case,))
+        with pytest.raises(ForecastError, match=f"must stay finite, but is {broken} after 12 h"):
+            make(bench(store, FakeForecasts(2, broken_at=1, broken=broken), limits=limits), case)
+
+
+@pytest.mark.parametrize(("per_call", "block_steps"), [(1, 1), (4, 2), (4, 12), (12, 8)])
+@pytest.mark.parametrize(("broken", "low", "high"), [(-7.5, -7, 1e3), (2000, -7, 1e3)])
+def test_a_frame_beyond_its_limits_fails_the_case_with_all_that_is_known(
+    tmp_path, per_call, block_steps, broken, low, high
+):
+    (case,) = cases(1, 12)
+    store = store_of(tmp_path / "s", (case,), block_steps)
+    forecasts = FakeForecasts(per_call, broken_at=6, broken=broken)
+
+    with pytest.raises(ForecastError) as caught:
+        make(bench(store, forecasts, limits=lambda name, level: (low, high) if level == 850 else None), case)
+
+    # Row 2 of 5 is the equator, column 3 of 8 is 135 degrees east; step 6, counted from 0, is 42 h after the start.
+    assert str(caught.value) == (
+        f"2020-01-01T00: a at 850 hPa must stay within -7 and 1000, but is {broken:g} after 42 h at latitude 0, "
+        "longitude 135, one of 1 such values among 40; nothing of this forecast is kept; widen these limits in "
+        "the config (limits: {a: [LOW, HIGH]}) or switch them off (limits: off)"
+    )
+    assert store.ledger.record(case.key) is None
+    assert np.isnan(xr.open_zarr(tmp_path / "s")["b"].values).all()
+    assert not list((tmp_path / "s" / ".staging").iterdir())
+
+
+def test_of_a_call_the_earliest_frame_is_told_and_of_its_values_the_worst(tmp_path):
+    (case,) = cases(1, 4)
+    store = store_of(tmp_path / "s", (case,))
+
+    class Wild(FakeForecasts):
+        def forecast(self, *arguments):
+            for frames in super().forecast(*arguments):
+                frames["a"][3] = np.nan
+                frames["b"][1, 0, :] = -100
+                frames["b"][1, 4, 7] = 900
+                frames["b"][2] = np.inf
+                yield frames
+
+    with pytest.raises(
+        ForecastError, match=r": b must stay .* 500, but is 900 after 12 h .* 90, longitude 315, one of 9"
+    ):
+        make(bench(store, Wild(4), limits=lambda name, level: (0, 500)), case)
+
+
+def test_the_limits_themselves_may_be_reached(tmp_path):
+    (case,) = cases(1, 4)
+    store = store_of(tmp_path / "s", (case,))
+
+    make(bench(store, FakeForecasts(2), limits=lambda name, level: (value(case, 0), value(case, 3))), case)
+
+    assert store.ledger.record(case.key).steps == 4
+
+
+def test_units_are_told_with_the_limits(tmp_path):
+    (case,) = cases(1, 1)
+    layout = Layout(GRID, (), (("2m_temperature", False),), 1)
+    store = Store.create_or_extend(tmp_path / "s", Plan((case,), layout), identity={}, provenance={}, config_text="")
+
+    class Hot:
+        device = "paper"
+
+        def forecast(self, *_):
+            yield {"2m_temperature": np.full((1, *GRID.shape), 700, np.float32)}
+
+    with pytest.raises(ForecastError, match=r"2m_temperature must stay within -5 and 520 K, but is 700 after 6 h"):
+        make(bench(store, Hot(), limits=lambda name, level: (-5, 520)), case)
+
+
+def test_a_rollout_that_went_wrong_is_not_run_on(tmp_path):
+    (case,) = cases(1, 400)
+    forecasts = FakeForecasts(1, broken_at=100)
+
+    with pytest.raises(ForecastError, match="after 606 h"):
+        make(bench(store_of(tmp_path / "s", (case,), 8), forecasts), case)
+
+    assert forecasts.made <= 101 + 2  # one waits while the broken one is looked at, and one has just been asked for
 
 
 def test_an_error_of_the_device_ends_the_attempt_and_frees_the_device_for_the_next(tmp_path):
@@ -180,15 +278,7 @@ def test_a_slow_disk_holds_the_device_back_instead_of_filling_memory(tmp_path, m
     store = store_of(tmp_path / "s", (case,), 1)
     waiting = []
 
-    class Counting(FakeForecasts):
-        made = 0
-
-        def forecast(self, *arguments):
-            for frames in super().forecast(*arguments):
-                self.made += 1
-                yield frames
-
-    forecasts = Counting()
+    forecasts = FakeForecasts()
     write = type(store.attempt(case)).write
 
     def slow(attempt, first_step, frames):
@@ -205,22 +295,16 @@ def test_a_slow_disk_holds_the_device_back_instead_of_filling_memory(tmp_path, m
 def test_a_store_that_cannot_be_written_ends_the_rollout_early(tmp_path, monkeypatch):
     (case,) = cases(1, 400)
     store = store_of(tmp_path / "s", (case,), 1)
-    steps = []
-
-    class Counting(FakeForecasts):
-        def forecast(self, *arguments):
-            for frames in super().forecast(*arguments):
-                steps.append(1)
-                yield frames
+    forecasts = FakeForecasts()
 
     def full(attempt, first_step, frames):
         raise StoreError("no space left on device")
 
     monkeypatch.setattr(type(store.attempt(case)), "write", full)
     with pytest.raises(StoreError, match="no space left"):
-        make(bench(store, Counting()), case)
+        make(bench(store, forecasts), case)
 
-    assert len(steps) < 10
+    assert forecasts.made < 10
 
 
 def test_a_claim_that_was_lost_keeps_the_forecast_out(tmp_path):
@@ -240,3 +324,176 @@ def test_peak_memory_is_what_the_kernel_says_in_bytes():
 
     kilobytes = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
     assert peak_memory_bytes() == pytest.approx(1024 * kilobytes, rel=0.02)
+
+
+class Gate:
+    """Holds a thread up until it is opened."""
+
+    def __init__(self):
+        self.reached, self.open = threading.Event(), threading.Event()
+
+    def __call__(self):
+        self.reached.set()
+        assert self.open.wait(60)
+
+
+@contextmanager
+def in_a_thread(work, *arguments):
+    """Runs something beside; it must end once the context does."""
+    thread = threading.Thread(target=work, args=arguments, daemon=True)
+    thread.start()
+    yield
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+def stages(bench):
+    return {stage.key: stage.name for stage in bench.under_way()}
+
+
+def test_each_case_under_way_is_seen_where_it_is(tmp_path, monkeypatch):
+    first, second = cases(2, 2)
+    store = store_of(tmp_path / "s", (first, second), 1)
+    read, computed, written = Gate(), Gate(), Gate()
+
+    class GatedSource(FakeSource):
+        def read(self, case, task):
+            if case == first:
+                read()
+            return super().read(case, task)
+
+    class GatedForecasts(FakeForecasts):
+        def forecast(self, *arguments):
+            computed()
+            yield from super().forecast(*arguments)
+
+    write = type(store.attempt(first)).write
+
+    def gated(attempt, first_step, frames):
+        written()
+        write(attempt, first_step, frames)
+
+    monkeypatch.setattr(type(store.attempt(first)), "write", gated)
+    shared = bench(store, GatedForecasts(), GatedSource())
+    assert shared.under_way() == []
+
+    with in_a_thread(make, shared, first):
+        assert read.reached.wait(60)
+        assert stages(shared) == {first.key: "read"}
+        with in_a_thread(make, shared, second):
+            while second.key not in stages(shared):
+                time.sleep(0.001)
+            assert stages(shared) == {first.key: "read", second.key: "wait"}
+            read.open.set()
+            assert computed.reached.wait(60)
+            while sorted(stages(shared).values()) != ["compute", "wait"]:
+                time.sleep(0.001)
+            computed.open.set()
+            assert written.reached.wait(60)
+            assert "write" in stages(shared).values()
+            written.open.set()
+    assert shared.under_way() == []
+
+
+def test_a_case_that_failed_is_no_longer_under_way(tmp_path):
+    (case,) = cases(1, 2)
+    shared = bench(store_of(tmp_path / "s", (case,)), FakeForecasts(1, error_at=1))
+
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        make(shared, case)
+
+    assert shared.under_way() == []
+
+
+LIMITS = TimeLimits(read=10, compute=20, write=30)
+
+
+def test_a_read_that_hangs_is_late_after_its_limit_and_who_waits_for_it_is_not(tmp_path, monkeypatch):
+    first, second = cases(2, 2)
+    gate = Gate()
+    now = [1000.0]
+    monkeypatch.setattr(pipeline, "monotonic", lambda: now[0])
+
+    class Hanging(FakeSource):
+        def read(self, case, task):
+            gate()
+            return super().read(case, task)
+
+    shared = bench(store_of(tmp_path / "s", (first, second)), FakeForecasts(), Hanging())
+    with in_a_thread(make, shared, first):
+        assert gate.reached.wait(60)
+        with in_a_thread(make, shared, second):
+            while second.key not in stages(shared):
+                time.sleep(0.001)
+            now[0] += 10
+            assert shared.late(LIMITS) is None
+            now[0] += 1
+            assert shared.late(LIMITS) == Stage(first.key, "read", 11)
+            gate.open.set()
+    assert shared.late(LIMITS) is None
+
+
+def test_frames_and_blocks_count_as_getting_on(tmp_path, monkeypatch):
+    (case,) = cases(1, 40)
+    store = store_of(tmp_path / "s", (case,), 1)
+    now, seen = [1000.0], []
+    monkeypatch.setattr(pipeline, "monotonic", lambda: now[0])
+
+    class Slow:
+        """Frames that take a while once they are asked for, as those of a device do."""
+
+        def __init__(self, values, wait):
+            self.values, self.wait, self.shape = values, wait, values.shape
+
+        def __array__(self, dtype=None, copy=None):
+            now[0] += self.wait
+            seen.append(shared.late(LIMITS))
+            return self.values
+
+    class SlowForecasts(FakeForecasts):
+        def forecast(self, *arguments):
+            for step, frames in enumerate(super().forecast(*arguments)):
+                yield {**frames, "a": Slow(frames["a"], 21 if step == 30 else 19)}
+
+    write = type(store.attempt(case)).write
+
+    def slow(attempt, first_step, frames):
+        now[0] += 29
+        seen.append(shared.late(LIMITS))
+        write(attempt, first_step, frames)
+
+    monkeypatch.setattr(type(store.attempt(case)), "write", slow)
+    shared = bench(store, SlowForecasts())
+    make(shared, case)
+
+    assert [stage for stage in seen if stage] == [Stage(case.key, "compute", 21)]
+    assert len(seen) == 80
+
+
+def small_bench(tmp_path, **changes):
+    config = parse_config(SMALL | {"store": str(tmp_path / "run"), "steps": 2} | changes, RunConfig, origin="here")
+    run = assemble(config)
+    lay_out(run, "float32", in_this_process)
+    return worker_bench(config, run.source, "float32", "tester"), run.plan.cases[0]
+
+
+def test_limits_of_the_config_reach_the_frames_and_are_no_part_of_the_stores_identity(tmp_path):
+    narrow, case = small_bench(tmp_path, limits={"2m_temperature": [100, 200]})
+    with pytest.raises(ForecastError, match=r"2m_temperature must stay within 100 and 200 K, but is .* after 6 h"):
+        narrow.run_case(case, None, 1)
+    start = narrow.source.read(case, narrow.task).frames
+    noise = start.assign(temperature=start["temperature"] - 273.15)
+    assert narrow.limits(start)("temperature", 500) == forecast_limits("temperature", 500)
+    assert narrow.limits(noise)("temperature", 500) is None
+    assert narrow.limits(noise)("2m_temperature", None) == (100, 200)
+
+    without, _ = small_bench(tmp_path, limits="off")
+    assert without.limits(start)("2m_temperature", None) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("tempratur", r"did you mean temperature\?"), ("ozone", "take one of 10m_u_component_of_wind, ")]
+)
+def test_limits_of_what_is_not_predicted_are_refused_before_anything_starts(tmp_path, name, hint):
+    with pytest.raises(ConfigError, match=rf"limits: .* a variable that is predicted, but {name} is not; {hint}"):
+        small_bench(tmp_path, limits={name: [1, 2]})

@@ -6,7 +6,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphcast_batch.assembly import assemble
+from graphcast_batch.assembly import assemble, check_memory, needed_bytes
 from graphcast_batch.config import TASKS, Architecture, Times, load_config
 from graphcast_batch.errors import ConfigError, TaskError
 from graphcast_batch.grid import Grid
@@ -146,3 +146,14 @@ def test_a_worker_needs_more_for_wider_latents_and_half_for_half_the_precision()
     # Latents grow with their size and weights with its square.
     assert 2 < needed(1024, 4) / needed(512, 4) < 4
     assert 1 < needed(512, 4) / needed(512, 2) < 2
+
+
+def test_a_run_that_does_not_fit_the_memory_is_refused_with_the_numbers(small_config):
+    run = assemble(load_config(small_config()))
+    needed = needed_bytes(run, "float32")
+
+    check_memory(run, "float32", 2, 2 * needed)
+    with pytest.raises(ConfigError, match=r"2 workers must have .* GB each, .* in float32, but .*; take fewer workers"):
+        check_memory(run, "float32", 2, 2 * needed - 1)
+    with pytest.raises(ConfigError, match="take a coarser grid, a smaller model or a larger machine"):
+        check_memory(run, "float32", 1, needed - 1)

@@ -9,34 +9,35 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
-from graphcast_batch.assembly import Run, lay_out, resolved_precision
+from graphcast_batch.assembly import Run, check_memory, lay_out, machine_bytes, resolved_precision
+from graphcast_batch.cluster.crew import Crew, Member, device_of, is_gone, resources
+from graphcast_batch.cluster.dispatch import Dispatch
 from graphcast_batch.cluster.drain import WORK_LEFT, Drain
-from graphcast_batch.cluster.worker import Worker
-from graphcast_batch.config import Workers
-from graphcast_batch.errors import ClusterError, InputError, TaskError
+from graphcast_batch.config import RunConfig
+from graphcast_batch.errors import ClusterError, StageTimeoutError, StoreUnwritableError
 from graphcast_batch.outputs.claims import Claim
 from graphcast_batch.outputs.ledger import Failure, Record, State
 from graphcast_batch.outputs.store import Store
+from graphcast_batch.pipeline import Stage
 from graphcast_batch.plan import Case
 
-_IN_FLIGHT: Final = 2
-"""Cases that a worker has at once: one reads or writes while the other has the device."""
 _LEASE_SECONDS: Final = 120.0
 _BEAT_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 1.0
 """How long a signal may wait to be seen."""
+_COUNT_SECONDS: Final = 2.0
+"""How often places for workers are counted, and Cases of other drivers looked at."""
+_REST_SECONDS: Final = 5.0
+"""How long nobody is hired after a worker was stillborn: a node that has just died still gets some."""
+_MOST_STILLBORN: Final = 3
 _OBJECT_STORE_BYTES: Final = 2**29
-_NEVER_RETRIED: Final = (InputError, TaskError)
-"""Errors that another try, on whatever worker, would meet again."""
-_MOST_DEADLY: Final = 3
-"""Cases that may each kill a worker before any Case is whole; beyond that the fault is not a Case's."""
 
 
 class Progress(Protocol):
@@ -53,6 +54,9 @@ class Progress(Protocol):
 
     def failed(self, failure: Failure) -> None:
         """A Case is set aside."""
+
+    def note(self, event: str, text: str) -> None:
+        """Something else happened that a person should know."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ def run(run: Run, progress: Progress, drain: Drain) -> Outcome:
         ClusterError: no worker can be started or kept.
         GraphcastBatchError: a part of the run does not fit another.
     """
-    device = _device(run.config.workers)
+    device = device_of(run.config.workers)
     precision = resolved_precision(run.config.model.precision, accelerated=device == "gpu")
     store = lay_out(run, precision, partial(each, drain=drain))
     store.sweep()
@@ -136,10 +140,12 @@ def run(run: Run, progress: Progress, drain: Drain) -> Outcome:
     todo = [case for case in run.plan.cases if states[case.key] in (State.MISSING, State.RUNNING)]
     start, made = time.perf_counter(), []
     if todo:
-        crew = _Crew(run, store, device, precision)
-        count = min(len(todo), _places(run.config.workers, device))
+        crew = Crew(run, store, device, precision)
+        count = min(len(todo), crew.places)
+        if device == "cpu":
+            check_memory(run, precision, run.config.workers.count or 1, machine_bytes())
         progress.started(count, device, len(run.plan.cases), len(run.plan.cases) - len(todo))
-        made = _Shift(crew, store, run.config.retries, progress, drain).work_through(todo, count)
+        made = _Shift(crew, store, todo, run.config, progress, drain).work_through()
     return _outcome(run, store, made, time.perf_counter() - start)
 
 
@@ -151,7 +157,7 @@ def each(function: Callable[..., Any], argument_lists: Sequence[tuple[Any, ...]]
     """
     remote = ray.remote(num_cpus=1, max_retries=1)(function)
     left, under_way = deque(argument_lists), deque[Any]()
-    most = 2 * max(1, int(_resources().get("CPU", 1)))
+    most = 2 * max(1, int(resources().get("CPU", 1)))
     while left or under_way:
         while left and len(under_way) < most and not drain.asked:
             under_way.append(remote.remote(*left.popleft()))
@@ -165,155 +171,224 @@ def each(function: Callable[..., Any], argument_lists: Sequence[tuple[Any, ...]]
             yield ClusterError(f"a call of {function.__name__} was lost: {error}")
 
 
-@dataclass
-class _Member:
-    """A worker, and what it has at hand."""
-
-    actor: Any
-    handed: set[Any] = field(default_factory=set)
-
-
-class _Crew:
-    """Starts workers, all alike."""
-
-    def __init__(self, run: Run, store: Store, device: Literal["cpu", "gpu"], precision: str) -> None:
-        # Sent once, not with every worker: a source may know a hundred thousand times.
-        self._arguments = ray.put((run.config.model_copy(update={"store": store.path}), run.source, precision, device))
-        self._options = _actor_options(run.config.workers, device)
-
-    def start(self) -> tuple[_Member, Any]:
-        """A new worker, and the reference that resolves when it is ready."""
-        member = _Member(ray.remote(Worker).options(**self._options).remote())
-        return member, member.actor.prepare.remote(self._arguments)
-
-
 class _Shift:
     """One pass through the Cases that are to be made."""
 
-    def __init__(self, crew: _Crew, store: Store, retries: int, progress: Progress, drain: Drain) -> None:
+    def __init__(
+        self, crew: Crew, store: Store, cases: Sequence[Case], config: RunConfig, progress: Progress, drain: Drain
+    ) -> None:
         self._crew = crew
         self._store = store
-        self._retries = retries
+        self._cases = {case.key: case for case in cases}
+        self._dispatch = Dispatch(cases, config.retries)
+        self._limits = config.time_limits
         self._progress = progress
         self._drain = drain
-        self._ready: list[_Member] = []
-        self._preparing: dict[Any, _Member] = {}
-        self._waiting: deque[Case] = deque()
-        self._attempts: dict[str, int] = {}
-        self._under_way: dict[Any, tuple[_Member, Case, Claim]] = {}
+        self._ready: list[Member] = []
+        self._preparing: dict[Any, Member] = {}
+        self._asked: dict[Any, tuple[Member, float]] = {}
         self._made: list[Record] = []
-        self._suspects: set[str] = set()
-        self._deadly: set[str] = set()
-        self._beaten = time.monotonic()
+        self._stillborn = 0
+        self._hire_from = self._beaten = self._counted = time.monotonic()
 
-    def work_through(self, cases: Sequence[Case], workers: int) -> list[Record]:
-        """Makes the Cases with so many workers; returns the records of those that became whole."""
-        self._waiting.extend(cases)
+    def work_through(self) -> list[Record]:
+        """Makes the Cases; returns the records of those that became whole here."""
         try:
-            for _ in range(workers):
-                self._hire()
-            while self._under_way or (self._waiting and self._preparing and not self._drain.asked):
-                done, _ = ray.wait([*self._under_way, *self._preparing], timeout=_LOOK_SECONDS)
-                for reference in done:
-                    self._take_back(reference)
+            self._hire()
+            while self._goes_on():
+                self._wait()
                 self._beat()
+                self._count_heads()
                 self._hand_out()
         finally:
-            for _, _, claim in self._under_way.values():
-                claim.release()
+            for member in self._ready:
+                for _, claim in member.under_way.values():
+                    claim.release()
             for member in [*self._ready, *self._preparing.values()]:
                 ray.kill(member.actor)
         return self._made
 
+    def _goes_on(self) -> bool:
+        return any(member.under_way for member in self._ready) or (self._dispatch.unfinished and not self._drain.asked)
+
+    def _wait(self) -> None:
+        """Takes in what happens within a second, or does not."""
+        under_way = [reference for member in self._ready for reference in member.under_way]
+        references = [*under_way, *self._preparing, *self._asked]
+        if not references:
+            time.sleep(_LOOK_SECONDS)
+            return
+        done, _ = ray.wait(references, timeout=_LOOK_SECONDS)
+        for reference in done:
+            if reference in self._preparing:
+                self._welcome(reference, self._preparing.pop(reference))
+            elif reference in self._asked:
+                self._judge(reference, self._asked.pop(reference)[0])
+            else:
+                self._take_back(reference)
+
     def _hire(self) -> None:
-        member, reference = self._crew.start()
-        self._preparing[reference] = member
+        """Starts as many workers as there are places and work for."""
+        members = [*self._ready, *self._preparing.values()]
+        for _ in range(min(self._crew.places, self._dispatch.ours) - len(members)):
+            member, reference = self._crew.start([*self._ready, *self._preparing.values()])
+            self._preparing[reference] = member
+
+    def _welcome(self, reference: Any, member: Member) -> None:  # noqa: ANN401 - Ray's references have no public type
+        try:
+            member.node = ray.get(reference)
+        except RayTaskError as error:
+            raise _unwrapped(error) from error
+        except RayActorError as error:
+            ray.kill(member.actor)
+            self._stillborn += 0 if is_gone(member.node) else 1
+            if self._stillborn > _MOST_STILLBORN:
+                raise ClusterError(
+                    f"{self._stillborn} workers died one after another before their first Case, the last: {error}. "
+                    "Look for a lack of memory: take fewer workers, or run where there is more"
+                ) from error
+            self._progress.note("worker lost", f"a worker died before its first Case: {_first_line(error)}")
+            self._hire_from = time.monotonic() + _REST_SECONDS
+            return
+        self._stillborn = 0
+        self._ready.append(member)
+        self._dispatch.join(member.name)
 
     def _hand_out(self) -> None:
-        while self._waiting and not self._drain.asked:
-            member = self._free_member(self._waiting[0])
-            if member is None:
-                return
-            case = self._waiting.popleft()
+        members = {member.name: member for member in self._ready}
+        while not self._drain.asked and (choice := self._dispatch.choose(time.monotonic())):
+            member, case = members[choice[0]], choice[1]
             claim = self._store.ledger.claim(case, _LEASE_SECONDS)
             if claim is None:
-                continue  # whole by now, or another driver's
-            attempt = self._attempts[case.key] = self._attempts.get(case.key, 0) + 1
-            reference = member.actor.run_case.remote(case, claim, attempt)
-            member.handed.add(reference)
-            self._under_way[reference] = (member, case, claim)
-
-    def _free_member(self, case: Case) -> _Member | None:
-        """The least busy worker that may take a Case; one that is suspected of killing workers is worked on alone."""
-        if not self._ready:
-            return None
-        member = min(self._ready, key=lambda member: len(member.handed))
-        at_hand = {self._under_way[reference][1].key for reference in member.handed}
-        alone = case.key in self._suspects or bool(at_hand & self._suspects)
-        return None if len(at_hand) >= (1 if alone else _IN_FLIGHT) else member
+                self._dispatch.leave(case)
+                continue
+            attempt = self._dispatch.hand(member.name, case)
+            member.under_way[member.actor.run_case.remote(case, claim, attempt)] = case, claim
 
     def _take_back(self, reference: Any) -> None:  # noqa: ANN401 - Ray's references have no public type
-        if reference in self._preparing:
-            self._ready.append(self._preparing.pop(reference))
-            _check_prepared(reference)
-            return
-        if reference not in self._under_way:
-            return
-        member, case, claim = self._under_way.pop(reference)
-        member.handed.discard(reference)
+        member = next((member for member in self._ready if reference in member.under_way), None)
+        if member is None:
+            return  # of a worker that has been buried since
         try:
             record: Record = ray.get(reference)
         except RayActorError as error:
-            self._bury(member, case, claim, error)
+            self._bury(member, error)
+            return
         except RayTaskError as error:
-            self._give_up(case, claim, _unwrapped(error))
-        else:
+            case, claim = member.under_way.pop(reference)
+            self._fail(member, case, claim, _unwrapped(error))
             claim.release()
-            self._deadly.clear()
-            self._made.append(record)
-            self._progress.finished(record)
-
-    def _bury(self, member: _Member, case: Case, claim: Claim, error: RayActorError) -> None:
-        """Puts a new worker in place of a dead one, and finds out which Case killed it.
-
-        Of several Cases it cannot be told: none is charged, and each is worked on alone from then on.
-        """
-        others = [self._under_way.pop(reference) for reference in member.handed]
-        if others:
-            for _, suspect, lost in [(member, case, claim), *others]:
-                self._suspects.add(suspect.key)
-                self._attempts[suspect.key] -= 1
-                self._waiting.append(suspect)
-                lost.release()
-        else:
-            self._deadly.add(case.key)
-            self._give_up(case, claim, ClusterError(f"the worker died while it made {case.key}: {error}"))
-        if len(self._deadly) > _MOST_DEADLY:
-            raise ClusterError(
-                f"workers died of {', '.join(sorted(self._deadly))} one after another, and no Case became whole: the "
-                "fault must be the machine's. Look for a lack of memory: take fewer workers or fewer steps_per_call"
-            )
-        self._ready.remove(member)
-        self._hire()
-
-    def _give_up(self, case: Case, claim: Claim, error: BaseException) -> None:
-        """Puts a failed Case back in line, or aside when its attempts are used up."""
-        attempts = self._attempts[case.key]
-        if attempts <= self._retries and not isinstance(error, _NEVER_RETRIED):
-            self._waiting.append(case)
-            self._progress.retried(case, error)
-        else:
-            failure = Failure.of(case, error, attempts)
-            self._store.ledger.fail(failure)
-            self._progress.failed(failure)
+            return
+        case, claim = member.under_way.pop(reference)
         claim.release()
+        self._dispatch.whole(member.name, case)
+        self._made.append(record)
+        self._progress.finished(record)
+        self._retire_broken()  # this Case may have failed on another worker before
+
+    def _fail(self, member: Member, case: Case, claim: Claim, error: BaseException) -> None:
+        if isinstance(error, StoreUnwritableError):
+            raise error
+        if not claim.held():  # this driver was stopped for longer than its lease
+            self._dispatch.forgo(member.name, case)
+            return
+        self._tell(case, error, self._dispatch.fail(member.name, case, error, time.monotonic()))
+        self._retire_broken()
+
+    def _tell(self, case: Case, error: BaseException, attempts: int) -> None:
+        """A failed Case is back in line, or aside after so many attempts."""
+        if not attempts:
+            self._progress.retried(case, error)
+            return
+        failure = Failure.of(case, error, attempts)
+        self._store.ledger.fail(failure)
+        self._progress.failed(failure)
+
+    def _retire_broken(self) -> None:
+        while name := self._dispatch.broken():
+            member = next(member for member in self._ready if member.name == name)
+            self._dismiss(member)
+            freed = self._dispatch.retire(name)
+            self._store.ledger.free_failed(freed)
+            self._progress.note("worker retired", f"{name} is retired, because different Cases failed on it alone")
+            self._check_hope()
+
+    def _bury(self, member: Member, error: RayActorError) -> None:
+        """Puts a new worker in place of a dead one, and finds out whether a Case killed it."""
+        self._dismiss(member)
+        if member.verdict:
+            key, reason = member.verdict
+            charged = self._dispatch.die(member.name, time.monotonic(), key)
+        elif isinstance(error, ActorUnavailableError) or is_gone(member.node):
+            self._dispatch.lose(member.name)
+            self._progress.note("node lost", f"{member.name} is lost with its node, and its Cases are made again")
+            return
+        else:
+            charged = self._dispatch.die(member.name, time.monotonic())
+            reason = ClusterError(f"the worker died while it made the Case: {_first_line(error)}")
+        self._progress.note("worker lost", f"{member.name} died: {_first_line(error)}")
+        if charged:
+            self._tell(charged[0], reason, charged[1])
+        self._check_hope()
+
+    def _dismiss(self, member: Member) -> None:
+        """Takes a worker off the list, and frees what it had claimed."""
+        ray.kill(member.actor)
+        self._ready.remove(member)
+        for _, claim in member.under_way.values():
+            claim.release()
+
+    def _check_hope(self) -> None:
+        reasons = self._dispatch.fruitless
+        if reasons:
+            raise ClusterError(
+                f"{'; '.join(reasons)}, and no Case became whole between: the fault must be the machine's. Look for a "
+                "lack of memory: take fewer workers or fewer steps_per_call"
+            )
 
     def _beat(self) -> None:
+        """Keeps the claims, and asks each worker whether a Case has been in one stage for too long."""
         if time.monotonic() - self._beaten < _BEAT_SECONDS:
             return
         self._beaten = time.monotonic()
-        for _, _, claim in self._under_way.values():
-            claim.beat()
+        asked = {member.name: since for member, since in self._asked.values()}
+        for member in self._ready:
+            for _, claim in member.under_way.values():
+                claim.beat()
+            since = asked.get(member.name)
+            if since is None and member.under_way:
+                self._asked[member.actor.late.remote(self._limits)] = member, self._beaten
+            elif since is not None and self._beaten - since > max(self._limits.model_dump().values()):
+                # What hangs in a library may hold Python's lock, so that the worker cannot tell which Case it is.
+                self._progress.note("worker lost", f"{member.name} has not answered for longer than any stage may take")
+                ray.kill(member.actor)
+
+    def _judge(self, reference: Any, member: Member) -> None:  # noqa: ANN401 - Ray's references have no public type
+        try:
+            late: Stage | None = ray.get(reference)
+        except RayActorError:
+            return  # its Cases will tell
+        if late is None or member not in self._ready:
+            return
+        member.verdict = (
+            late.key,
+            StageTimeoutError(
+                f"{late.key} must not be in the stage {late.name} for longer than time_limits.{late.name} without "
+                f"progress, but is for {late.seconds:.0f} s; look at what it waits for, or raise the limit"
+            ),
+        )
+        ray.kill(member.actor)
+
+    def _count_heads(self) -> None:
+        """Sees to it that there are as many workers as places, and that no Case of a dead driver is forgotten."""
+        now = time.monotonic()
+        if now - self._counted < _COUNT_SECONDS or self._drain.asked:
+            return
+        self._counted = now
+        if self._dispatch.elsewhere:
+            self._dispatch.look_again(self._store.ledger.states(self._dispatch.elsewhere))
+        if now >= self._hire_from:
+            self._hire()
 
 
 def _outcome(run: Run, store: Store, made: list[Record], seconds: float) -> Outcome:
@@ -326,50 +401,6 @@ def _outcome(run: Run, store: Store, made: list[Record], seconds: float) -> Outc
     return Outcome(store, len(cases), whole, tuple(made), failures, left, seconds)
 
 
-def _device(workers: Workers) -> Literal["cpu", "gpu"]:
-    gpus = int(_resources().get("GPU", 0))
-    if workers.device == "gpu" and not gpus:
-        raise ClusterError(
-            "workers.device is gpu, but Ray sees no GPU; run where there is one, or set workers.device: cpu"
-        )
-    return "gpu" if gpus and workers.device != "cpu" else "cpu"
-
-
-def _resources() -> dict[str, float]:
-    return dict(ray.cluster_resources())  # type: ignore[no-untyped-call] # Ray leaves it without types
-
-
-def _places(workers: Workers, device: str) -> int:
-    """How many workers to start."""
-    if device == "cpu":
-        return workers.count or max(1, int(_resources().get("CPU", 1)) // workers.threads)
-    gpus = int(_resources()["GPU"])
-    if workers.count and workers.count > gpus:
-        raise ClusterError(f"workers.count must be at most the number of GPUs, {gpus}, but is {workers.count}")
-    return workers.count or gpus
-
-
-def _actor_options(workers: Workers, device: str) -> dict[str, Any]:
-    options: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": _IN_FLIGHT}
-    # Frames come and go by the megabyte: glibc keeps what is freed of them unless it is told a fixed threshold.
-    environment = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
-    if device == "gpu":
-        return options | {"num_gpus": 1, "runtime_env": {"env_vars": environment}}
-    threads = str(workers.threads)
-    # XLA sizes its thread pool by NPROC. The count of workers is the config's own: Ray is not to hold it back.
-    environment |= {"JAX_PLATFORMS": "cpu", "NPROC": threads, "OMP_NUM_THREADS": threads}
-    return options | {"num_cpus": 0, "scheduling_strategy": "SPREAD", "runtime_env": {"env_vars": environment}}
-
-
-def _check_prepared(reference: Any) -> None:  # noqa: ANN401 - Ray's references have no public type
-    try:
-        ray.get(reference)
-    except RayTaskError as error:
-        raise _unwrapped(error) from error
-    except RayActorError as error:
-        raise ClusterError(f"a worker died before its first Case: {error}") from error
-
-
 def _unwrapped(error: RayTaskError) -> BaseException:
     """The error that a worker raised, as it raised it."""
     cause = error.cause
@@ -377,3 +408,7 @@ def _unwrapped(error: RayTaskError) -> BaseException:
         return ClusterError(str(error))
     cause.add_note(f"on the worker:\n{error}")
     return cause
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]

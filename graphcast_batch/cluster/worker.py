@@ -5,12 +5,12 @@ import socket
 from typing import Literal
 
 from graphcast_batch.assembly import AnySource, Precision, worker_bench
-from graphcast_batch.config import RunConfig
-from graphcast_batch.errors import ClusterError
-from graphcast_batch.model.forecaster import backend
+from graphcast_batch.config import RunConfig, TimeLimits
+from graphcast_batch.errors import ClusterError, ConfigError
+from graphcast_batch.model.forecaster import backend, device_bytes
 from graphcast_batch.outputs.claims import Claim
 from graphcast_batch.outputs.ledger import Record
-from graphcast_batch.pipeline import Bench
+from graphcast_batch.pipeline import Bench, Stage
 from graphcast_batch.plan import Case
 
 
@@ -20,23 +20,35 @@ class Worker:
     def __init__(self) -> None:
         self._bench: Bench | None = None
 
-    def prepare(self, arguments: tuple[RunConfig, AnySource, Precision, Literal["cpu", "gpu"]]) -> None:
+    def prepare(self, arguments: tuple[RunConfig, AnySource, Precision, Literal["cpu", "gpu"], int]) -> None:
         """Loads weights and graphs onto the device.
 
         Args:
-            arguments: the run's configuration, the source of states, the precision of the network, and the device
-                that the worker was given.
+            arguments: the run's configuration, the source of states, the precision of the network, the device that the
+                worker was given, and the bytes that a Case needs there at least.
 
         Raises:
             GraphcastBatchError: a part of the run is missing or does not fit.
         """
-        config, source, precision, device = arguments
+        config, source, precision, device, needed = arguments
         if device == "gpu" and backend() == "cpu":
             raise ClusterError(
                 f"Ray gave a worker on {socket.gethostname()} a GPU, but JAX sees only the CPU there; install "
                 "graphcast-batch[cuda13] or [cuda12] to fit the driver, or set workers.device: cpu"
             )
+        if device == "gpu" and 0 < device_bytes() < needed:
+            raise ConfigError(
+                f"a Case on {source.grid} needs at least {needed / 1e9:.3g} GB in {precision}, but the GPU that a "
+                f"worker on {socket.gethostname()} was given has {device_bytes() / 1e9:.3g} GB; take a coarser grid, a "
+                "smaller model or a larger GPU"
+            )
         self._bench = worker_bench(config, source, precision, f"{socket.gethostname()}:{os.getpid()}")
+        # Only on its own host can the death of another worker be seen, whose half of a forecast takes up the disk.
+        self._bench.store.sweep()
+
+    def late(self, limits: TimeLimits) -> Stage | None:
+        """A Case that has been in one stage for longer than its limit; None if there is none."""
+        return self._bench.late(limits) if self._bench else None
 
     def run_case(self, case: Case, claim: Claim, attempts: int) -> Record:
         """Makes one forecast; see `Bench.run_case`.

@@ -3,6 +3,7 @@
 import glob
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final, Protocol
@@ -89,7 +90,9 @@ class Archive:
             if "time" in dims:
                 self._check_once(name)
         if not any(volume.contents.times.size for volume in self.volumes):
-            raise InputError(f"{self.origin} must hold at least one time, but holds none")
+            raise InputError(
+                f"{self.origin} must hold at least one time, but holds none; give files of the run's times"
+            )
 
     @cached_property
     def times(self) -> NDArray[np.datetime64]:
@@ -131,7 +134,10 @@ class Archive:
 
     def findings(self, case: Case, task: Task) -> list[Finding]:
         """Why it cannot start a Case, told from coordinates alone; empty when it can."""
-        return findings(self, case, task)
+        found = findings(self, case, task)
+        if not self._makes_sums:
+            return found
+        return [replace(one, remedy=self._hours_remedy) if one.variable == SUMMED else one for one in found]
 
     def held(self, case: Case, task: Task) -> xr.Dataset:
         """What there is of the input variables of a Case that it cannot start.
@@ -258,6 +264,15 @@ class Archive:
         raise InputError(
             f"{ACCUMULATED} of {self.origin} must be summed up in one known way to make {SUMMED} of it, but the data "
             "do not say which; set inputs.precipitation: hourly, or since_start"
+        )
+
+    @property
+    def _hours_remedy(self) -> str:
+        """What to do where precipitation over 6 h cannot be made at a time."""
+        before = ", ".join(str(back.astype(int)) for back in self._reach[1:])
+        return (
+            f"it takes {ACCUMULATED} ({self._accumulation}) at each time and {before} h before: add those times, "
+            "correct inputs.precipitation, or start from other times"
         )
 
     def _summed_times(self, times: NDArray[np.datetime64]) -> NDArray[np.datetime64]:

@@ -44,6 +44,9 @@ _SMOOTH: Final = ("temperature", "2m_temperature", "geopotential")
 """Contrasts between equator and poles make most of their spread, so that neighbours in a row are alike."""
 _MOST_ZEROS: Final = 0.1
 """Share of a field that may be exactly 0, as no packed data come near; chunks of zarr that were never written are."""
+_FEW: Final = 0.01
+"""Share of values up to which those beyond the limits are broken each by itself: another unit moves more of them."""
+_CORRECT: Final = "correct the data, or use others"
 
 _MIXED_UP: Final = {  # by our unit: those that the data are likely to be in instead
     "K": ("C",),
@@ -260,7 +263,9 @@ def _gap(array: xr.DataArray, extremes: Extremes) -> Finding | None:
     if np.all(lowest > -_LARGEST) and np.all(highest < _LARGEST):
         return None
     bad = ~(np.abs(array.values) < _LARGEST)
-    return _finding(array, bad, "be finite", "values are missing or infinite", "fill them from another source, or use other data")
+    return _finding(
+        array, bad, "be finite", "values are missing or infinite", "fill them from another source, or use other data"
+    )
 
 
 def _zeros(array: xr.DataArray) -> Finding | None:
@@ -305,7 +310,7 @@ def _beyond_limits(array: xr.DataArray, extremes: Extremes) -> Finding | None:
         bad,
         f"lie within {least:g} and {most:g}{_units(array)}{where}",
         f"values lie beyond such limits, at {lowest.min():g} to {highest.max():g} in all",
-        _unit_remedy(array, extremes),
+        _unit_remedy(array, extremes) if bad.mean() > _FEW else _CORRECT,
     )
 
 
@@ -353,7 +358,7 @@ def _unit_remedy(array: xr.DataArray, extremes: Extremes) -> str:
         lowest, highest = (change.factor * side + change.offset for side in extremes)
         if np.all((lowest >= low) & (highest <= high) & (highest >= peak)):
             return f"this looks like {unit}: give inputs.units {{{name}: {unit!r}}}, or convert it"
-    return "correct the data, or use others"
+    return _CORRECT
 
 
 def _bounds(array: xr.DataArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

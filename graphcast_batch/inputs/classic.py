@@ -5,9 +5,15 @@ half-way looks whole. Layout: NetCDF Users Guide, "File Format Specifications".
 """
 
 import math
+import os
 from pathlib import Path
 from typing import BinaryIO, Final
 
+_MOST_DIMENSIONS: Final = 1024
+"""NC_MAX_VAR_DIMS of netcdf.h, which the netCDF library refuses to exceed."""
+_MOST_BYTES: Final = 2**63 - 1
+"""The longest file that offsets of 64 bits reach."""
+_CUT: Final = "it ends inside its header"
 _TYPE_BYTES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 8, 7: 1, 8: 2, 9: 4, 10: 8, 11: 8}
 
 
@@ -31,6 +37,7 @@ def needed_bytes(path: Path) -> int:
 class _Header:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._size = os.fstat(file.fileno()).st_size
         version = self._take(4)[3]
         self._count_bytes = 8 if version == 5 else 4
         self._offset_bytes = 4 if version == 1 else 8
@@ -48,7 +55,10 @@ class _Header:
         ends = [begin + size for begin, size in kept]
         if records and not streaming:
             ends += [begin + (records - 1) * stride + size for begin, size in recorded]
-        return max(ends, default=self._file.tell())
+        needed = max(ends, default=self._file.tell())
+        if needed > _MOST_BYTES:
+            raise ValueError("its header promises more bytes than any file has")
+        return needed
 
     def _dimensions(self) -> list[int]:
         """Length of each dimension; 0 marks the one that counts records."""
@@ -61,7 +71,7 @@ class _Header:
     def _variable(self, dimensions: list[int]) -> tuple[int, int, bool]:
         """Where a variable begins, its bytes (of one record, for those that grow) and whether it grows."""
         self._skip_name()
-        lengths = [dimensions[self._count()] for _ in range(self._count())]
+        lengths = self._lengths(dimensions)
         self._skip_attributes()
         item = self._type_bytes()
         self._count()  # vsize, which is wrong for large variables: computed from the lengths instead
@@ -69,14 +79,25 @@ class _Header:
         grows = bool(lengths) and lengths[0] == 0
         return begin, item * math.prod(lengths[1:] if grows else lengths), grows
 
+    def _lengths(self, dimensions: list[int]) -> list[int]:
+        count = self._count()
+        if count > _MOST_DIMENSIONS:
+            raise ValueError(
+                f"its header names a variable of {count} dimensions, where {_MOST_DIMENSIONS} are possible"
+            )
+        places = [self._count() for _ in range(count)]
+        if any(place >= len(dimensions) for place in places):
+            raise ValueError("its header names a variable along a dimension that it does not have")
+        return [dimensions[place] for place in places]
+
     def _skip_attributes(self) -> None:
         for _ in range(self._list_length()):
             self._skip_name()
             item = self._type_bytes()
-            self._take(_padded(item * self._count()))
+            self._skip(_padded(item * self._count()))
 
     def _skip_name(self) -> None:
-        self._take(_padded(self._count()))
+        self._skip(_padded(self._count()))
 
     def _list_length(self) -> int:
         self._take(4)  # a tag, zero for an absent list
@@ -91,10 +112,15 @@ class _Header:
     def _count(self) -> int:
         return int.from_bytes(self._take(self._count_bytes), "big")
 
+    def _skip(self, size: int) -> None:
+        if size > self._size - self._file.tell():
+            raise ValueError(_CUT)
+        self._file.seek(size, os.SEEK_CUR)
+
     def _take(self, size: int) -> bytes:
         content = self._file.read(size)
         if len(content) < size:
-            raise ValueError("it ends inside its header")
+            raise ValueError(_CUT)
         return content
 
 

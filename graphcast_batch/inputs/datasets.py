@@ -344,7 +344,8 @@ def _init_time(file: _DatasetFile, task: Task) -> np.datetime64:
     times = file.times
     if times.size < task.input_frames:
         raise InputError(
-            f"{file.origin} must hold the {task.input_frames} frames that go into the model, but holds {times.size}"
+            f"{file.origin} must hold the {task.input_frames} frames that go into the model, but holds {times.size}; "
+            "add those before, or leave the file out"
         )
     if np.any(np.diff(times) != STEP):
         raise InputError(
@@ -367,7 +368,8 @@ def _init_times(file: _DatasetFile, task: Task) -> list[np.datetime64]:
     if not able.size:
         raise InputError(
             f"{file.origin} must hold {task.input_frames} frames {STEP_HOURS} h apart that go into the model, but its "
-            f"frames are at {', '.join(str(time.astype('datetime64[m]')) for time in file.times)}"
+            f"frames are at {', '.join(str(time.astype('datetime64[m]')) for time in file.times)}; add those before, "
+            "or leave the file out"
         )
     return list(able)
 

@@ -69,6 +69,8 @@ def describe(dataset: xr.Dataset, origin: str, conversions: Mapping[str, Convers
     known = conversions or {}
     latitude = _coordinate(dataset, "latitude", origin)
     longitude = _from_zero(_coordinate(dataset, "longitude", origin))
+    _check_once(latitude, "latitude", origin)
+    _check_once(longitude, "longitude", origin)
     order = {"latitude": np.argsort(latitude), "longitude": np.argsort(longitude)}
     levels, order[LEVEL] = _levels(dataset, origin, known.get(LEVEL, SAME))
     times = np.asarray(dataset["time"].values if "time" in dataset.dims else [], "datetime64[ns]")
@@ -259,12 +261,35 @@ def _coordinate(dataset: xr.Dataset, name: str, origin: str) -> NDArray[np.float
     if name not in dataset.variables or dataset[name].dims != (name,):
         raise InputError(
             f"{origin} must have the coordinate {name} of one dimension, but has the coordinates "
-            f"{', '.join(sorted(map(str, dataset.coords))) or 'none'}"
+            f"{', '.join(_with_dims(dataset.coords)) or 'none'}; "
+            "say in inputs.names what its own is called, or regrid it to latitudes and longitudes"
         )
     values = dataset[name].values
     if not np.issubdtype(values.dtype, np.number):
-        raise InputError(f"the coordinate {name} of {origin} must hold numbers, but holds {values.dtype}")
+        raise InputError(
+            f"the coordinate {name} of {origin} must hold numbers, but holds {values.dtype}; give it as numbers"
+        )
+    if not np.all(np.isfinite(values)):
+        place = int(np.argmin(np.isfinite(values)))
+        raise InputError(
+            f"the coordinate {name} of {origin} must hold finite numbers, but holds {values[place]} at place {place} "
+            f"of {values.size}; correct it"
+        )
     return np.asarray(values, np.float64)
+
+
+def _with_dims(coordinates: Mapping[Any, xr.DataArray]) -> list[str]:
+    return sorted(f"{name} ({', '.join(map(str, array.dims))})" for name, array in coordinates.items())
+
+
+def _check_once(values: NDArray[np.float64], name: str, origin: str) -> None:
+    once, counts = np.unique(values, return_counts=True)
+    if np.any(counts > 1):
+        twice = ", ".join(f"{value:g}°" for value in once[counts > 1][:4])
+        raise InputError(
+            f"the coordinate {name} of {origin} must hold each place on the globe once, but {twice} is there twice; "
+            "drop the repeats, as of 0° and 360°, or -180° and 180°"
+        )
 
 
 def _from_zero(longitude: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -289,7 +314,9 @@ def _levels(dataset: xr.Dataset, origin: str, to_hpa: Conversion) -> tuple[tuple
     order = order[np.isclose(stored[order], np.round(stored[order]), rtol=0, atol=1e-4)]
     levels = tuple(int(level) for level in np.round(stored[order]))
     if len(set(levels)) < len(levels):
-        raise InputError(f"the coordinate level of {origin} must hold each level once, but is {list(levels)}")
+        raise InputError(
+            f"the coordinate level of {origin} must hold each level once, but is {list(levels)}; drop the repeats"
+        )
     return levels, order
 
 
@@ -339,7 +366,10 @@ def _plain(turned: xr.Dataset, contents: Contents, times: NDArray[np.datetime64]
     variables: dict[str, tuple[tuple[Hashable, ...], NDArray[np.float32]]] = {}
     for name, array in turned.data_vars.items():
         if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool):
-            raise InputError(f"the variable {name} of {contents.origin} must hold numbers, but holds {array.dtype}")
+            raise InputError(
+                f"the variable {name} of {contents.origin} must hold numbers, but holds {array.dtype}; give it as "
+                "numbers, or say in inputs.names what else it is"
+            )
         array = array.transpose(*DIMS, missing_dims="ignore")
         values = _converted(array.values, contents.conversions.get(str(name), SAME))
         variables[str(name)] = array.dims, np.ascontiguousarray(values, np.float32)

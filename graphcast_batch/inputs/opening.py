@@ -4,10 +4,11 @@ HDF5 is not safe with threads: whoever opens a netCDF file reads what is needed 
 """
 
 import os
+import string
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict
 
 import xarray as xr
 from zarr.abc.store import Store
@@ -22,6 +23,18 @@ from graphcast_batch.inputs.remote import DEFAULT, Access, brief, netcdf_file, r
 
 _NETCDF: Final = (".nc", ".nc4", ".h5")
 _GRIB: Final = (".grib", ".grb", ".grib2", ".grb2")
+_TEXT: Final = frozenset(string.printable.encode())
+_LONGEST: Final = 5_000_000
+"""Hours of 570 years: more than any coordinate has that is not damaged."""
+
+
+class _AsStored(TypedDict):
+    decode_times: bool
+    create_default_indexes: bool
+
+
+_AS_STORED: Final = _AsStored(decode_times=False, create_default_indexes=False)
+"""Reads no coordinates, which `_dated` does once it knows that they are not too long."""
 
 
 @contextmanager
@@ -58,9 +71,9 @@ def open_netcdf(path: Path) -> Iterator[xr.Dataset]:
     """
     with _naming(str(path), "a whole netCDF file"):
         _check_whole(path)
-        dataset = xr.open_dataset(path, engine="netcdf4", decode_timedelta=False, cache=False)
-    with dataset:
-        yield dataset
+        undated = xr.open_dataset(path, engine="netcdf4", cache=False, **_AS_STORED)
+    with undated:
+        yield _dated(undated, str(path))
 
 
 @contextmanager
@@ -77,9 +90,9 @@ def open_zarr(path: str, access: Access = DEFAULT) -> Iterator[xr.Dataset]:
     """
     with _zarr_store(path, access) as store:
         with _naming(path, "a zarr store"):
-            dataset = _open_zarr(path, store)
-        with dataset:
-            yield dataset
+            undated = _open_zarr(path, store)
+        with undated:
+            yield _dated(undated, path)
 
 
 @contextmanager
@@ -158,8 +171,8 @@ def _open_zarr(path: str, store: Store | str) -> xr.Dataset:
             engine="zarr",
             consolidated=consolidated,
             chunks=None,
-            decode_timedelta=False,
             cache=False,
+            **_AS_STORED,
         )
 
     try:
@@ -181,9 +194,9 @@ def _open_far_netcdf(address: str, access: Access) -> Iterator[xr.Dataset]:
     with _naming(address, "a whole netCDF file"):
         file = netcdf_file(address, access)
         engine = "h5netcdf" if file.peek(4).startswith(b"\x89HDF") else "scipy"
-        dataset = xr.open_dataset(file, engine=engine, decode_timedelta=False, cache=False)
-    with dataset:
-        yield dataset
+        undated = xr.open_dataset(file, engine=engine, cache=False, **_AS_STORED)
+    with undated:
+        yield _dated(undated, address)
 
 
 def _is_grib(path: Path) -> bool:
@@ -195,8 +208,39 @@ def _is_grib(path: Path) -> bool:
         return file.read(4) == b"GRIB"
 
 
+def _dated(undated: xr.Dataset, origin: str) -> xr.Dataset:
+    """With its coordinates read, and dates where they are times, unless damage has made their lengths absurd.
+
+    Raises:
+        InputError: a coordinate is too long or cannot be read, or times are no dates.
+    """
+    long = [f"{size} values of {dim}" for dim, size in undated.sizes.items() if dim in undated and size > _LONGEST]
+    if long:
+        raise InputError(
+            f"the coordinates of {origin} must have at most {_LONGEST} values each, but it declares {', '.join(long)}; "
+            "copy or download it again"
+        )
+    with _naming(origin, "whole"):
+        try:
+            return xr.decode_cf(undated, decode_timedelta=False, mask_and_scale=False, concat_characters=False)
+        except ValueError as error:
+            if "time" not in str(error):
+                raise
+            found = brief(error).partition(". Try")[0]
+            raise InputError(
+                f"the times of {origin} must be dates, but cannot be read as such: {found}; "
+                'give time units such as "hours since 1900-01-01"'
+            ) from error
+
+
 def _check_whole(path: Path) -> None:
-    if not path.is_file() or not is_classic(path):
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        start = file.read(20)
+    if _TEXT.issuperset(start):
+        raise ValueError(f"it is text that begins with {start.decode()!r}" if start else "it is empty")
+    if not is_classic(path):
         return  # an HDF5 file that was cut off does not open
     needed, found = needed_bytes(path), path.stat().st_size
     if found < needed:

@@ -115,8 +115,8 @@ def read_held(held: Timeline, case: Case, task: Task) -> xr.Dataset:
     Raises:
         InputError: the source cannot be read.
     """
-    names = _inputs_held(held, task)
     levels = [level for level in task.pressure_levels if level in held.levels]
+    names = [name for name in _inputs_held(held, task) if levels or "level" not in held.dims[name]]
     return held.fields(names, _held_times(held, input_times(case.init_time, task), names), levels)
 
 

@@ -20,26 +20,17 @@ from numpy.typing import NDArray
 
 from graphcast_batch.config import STEP_HOURS, Task
 from graphcast_batch.errors import InputError, StatisticsError
-from graphcast_batch.inputs.checks import find_gap
 from graphcast_batch.inputs.gridded import level_hint
 from graphcast_batch.inputs.opening import load, open_netcdf
 from graphcast_batch.inputs.states import COMPUTABLE, STEP, Timeline
+from graphcast_batch.inputs.tally import Block, Forcing, Tally, tally_block
 from graphcast_batch.variables import VARIABLES
-
-Forcing = Callable[[str, NDArray[np.datetime64], NDArray[np.float32], NDArray[np.float32]], NDArray[np.floating]]
-"""Name, (time,) datetime64, (lat,) degrees, (lon,) degrees -> (time, ...) values of a forcing variable."""
 
 _KINDS: Final = ("mean", "stddev", "diffs_stddev")
 _PIECE_BYTES: Final = 2**27
 """What is read at once."""
 _STEPS_A_BLOCK: Final = 32
 """A block is no shorter, so that the step before it, which is read for the changes, adds 3 % at most."""
-_TILE: Final = (8, 2**13)
-"""Levels and points whose float64 stays in a core's cache; OpenBLAS has one thread for dot products below 10 000."""
-_PLAUSIBLE: Final = 1e30
-"""Fields are far below; whatever is above, or no number, is looked at closely."""
-_ROUNDING: Final = 1e-12
-"""A deviation below this share of the mean is float64 rounding: the variable is constant."""
 
 _DAYS_A_YEAR: Final = 365.24219
 _WAVE: Final = math.sqrt(0.5)
@@ -64,99 +55,6 @@ class Statistics:
     def by_kind(self) -> dict[str, xr.Dataset]:
         """The three datasets by the names of the attributes."""
         return {kind: getattr(self, kind) for kind in _KINDS}
-
-
-@dataclass(frozen=True, eq=False)
-class Moments:
-    """Count, mean and sum of squared deviations of numbers seen so far, (level,) or scalar.
-
-    Two of them merge into those of all numbers together (Chan, Golub and LeVeque 1983, "Algorithms for computing the
-    sample variance: analysis and recommendations", The American Statistician 37), so that the order and size of the
-    parts do not matter but for rounding. The mean is kept as a number near the data and what it lies beside it: as one
-    float64 a large mean would lose digits that a small deviation needs.
-
-    Attributes:
-        count: of numbers, at each level.
-        origin: near them, in their unit.
-        offset: of the mean from the origin.
-        squares: sum of squared deviations from the mean.
-    """
-
-    count: int
-    origin: NDArray[np.float64]
-    offset: NDArray[np.float64]
-    squares: NDArray[np.float64]
-
-    @classmethod
-    def of(
-        cls, frames: Sequence[NDArray[np.floating]], earlier: Sequence[NDArray[np.floating]] | None = None
-    ) -> "Moments":
-        """Of frames, ([level,] point), or of their changes since as many earlier ones; in float64."""
-        near = np.asarray(frames[0][..., :1] if earlier is None else 0.0, np.float64)
-        origin = np.broadcast_to(near, frames[0].shape)
-        less = [origin] * len(frames) if earlier is None else earlier
-        work = np.empty(_TILE)
-        parts = [_tiles(*pair, work) for pair in zip(frames, less, strict=True)]
-        means, squares = (np.stack(part) for part in zip(*parts, strict=True))
-        points, tile = frames[0].shape[-1], _TILE[1]
-        counts = np.minimum(tile, points - np.arange(0, points, tile))
-        offset = (means * counts).sum((0, -1)) / (len(frames) * points)
-        squares = (squares + counts * np.square(means - offset[:, np.newaxis])).sum((0, -1))
-        shape = frames[0].shape[:-1]
-        return cls(len(frames) * points, origin[..., 0], offset.reshape(shape), squares.reshape(shape))
-
-    def merge(self, other: "Moments") -> "Moments":
-        """Of the numbers of both."""
-        count = self.count + other.count
-        shift = (other.origin - self.origin) + (other.offset - self.offset)
-        return Moments(
-            count,
-            self.origin,
-            np.asarray(self.offset + shift * (other.count / count)),
-            np.asarray(self.squares + other.squares + np.square(shift) * (self.count * other.count / count)),
-        )
-
-    @property
-    def mean(self) -> NDArray[np.float64]:
-        """Arithmetic mean."""
-        return np.asarray(self.origin + self.offset)
-
-    @property
-    def stddev(self) -> NDArray[np.float64]:
-        """Population standard deviation; exactly 0 where all numbers are equal."""
-        deviation = np.sqrt(self.squares / self.count)
-        return np.where(deviation <= _ROUNDING * np.abs(self.mean), 0.0, deviation)
-
-
-@dataclass(frozen=True, eq=False)
-class Tally:
-    """Moments of values and of their 6 h changes, by variable."""
-
-    values: Mapping[str, Moments]
-    changes: Mapping[str, Moments]
-
-    def merge(self, other: "Tally") -> "Tally":
-        """Of what both have seen."""
-        return Tally(_merged(self.values, other.values), _merged(self.changes, other.changes))
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """A part of an archive that is tallied by itself.
-
-    Attributes:
-        names: variables to take in.
-        changing: those of them whose changes count too.
-        levels: hPa, of variables on levels.
-        before: (time,) times one step before those of the block that are not in it; their values do not count.
-        pieces: of the times of the block, (time,) each; so much is read at once.
-    """
-
-    names: tuple[str, ...]
-    changing: tuple[str, ...]
-    levels: tuple[int, ...]
-    before: NDArray[np.datetime64]
-    pieces: tuple[NDArray[np.datetime64], ...]
 
 
 Spread = Callable[
@@ -265,27 +163,6 @@ def held_task(source: Timeline) -> Task:
     )
 
 
-def tally_block(source: Timeline, forcing: Forcing, block: Block) -> Tally:
-    """Tallies one block, of which it holds no more than a piece and the step before.
-
-    Raises:
-        StatisticsError: a value is not finite.
-        InputError: the source cannot be read.
-    """
-    tally = Tally({}, {})
-    recent = {name: _by_time(array) for name, array in _arrays(source, forcing, block.changing, block, block.before)}
-    for times in block.pieces:
-        for name, array in _arrays(source, forcing, block.names, block, times):
-            tally = tally.merge(Tally({name: _moments(array)}, {}))
-            if name in block.changing:
-                known = recent.get(name, {}) | _by_time(array)
-                pairs = [(known[time], known[time - STEP]) for time in times if time - STEP in known]
-                if pairs:
-                    tally = tally.merge(Tally({}, {name: Moments.of(*zip(*pairs, strict=True))}))
-                recent[name] = {time: frame for time, frame in known.items() if time > times[-1] - STEP}
-    return tally
-
-
 def _wave_of(period_hours: float) -> tuple[float, float, float]:
     """Mean, stddev and stddev of the 6 h change of a sine of time, over whole periods."""
     return 0.0, _WAVE, 2 * math.sin(math.pi * STEP_HOURS / period_hours) * _WAVE
@@ -297,75 +174,6 @@ _PROGRESS: Final[Mapping[str, tuple[float, float, float]]] = {
     "day_progress_sin": _wave_of(24),
     "day_progress_cos": _wave_of(24),
 }
-
-
-def _tiles(
-    frame: NDArray[np.floating], less: NDArray[np.floating], work: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and sum of squared deviations, (level, tile), of a frame less something, ([level,] point) each.
-
-    Args:
-        frame: values.
-        less: what is taken from them.
-        work: (level, point) room for the float64 numbers of one tile.
-    """
-    (rows, columns), frame, less = work.shape, np.atleast_2d(frame), np.atleast_2d(less)
-    starts = range(0, frame.shape[1], columns)
-    means, squares = np.empty((frame.shape[0], len(starts))), np.empty((frame.shape[0], len(starts)))
-    for tile, start in enumerate(starts):
-        for row in range(0, frame.shape[0], rows):
-            here = np.s_[row : row + rows, start : start + columns]
-            exact = work[: frame[here].shape[0], : frame[here].shape[1]]
-            np.subtract(frame[here], less[here], out=exact, dtype=np.float64)
-            mean = exact.sum(axis=1) / exact.shape[1]
-            exact -= mean[:, np.newaxis]
-            means[row : row + rows, tile] = mean
-            squares[row : row + rows, tile] = np.vecdot(exact, exact)
-    return means, squares
-
-
-def _merged(one: Mapping[str, Moments], other: Mapping[str, Moments]) -> dict[str, Moments]:
-    return {**one, **{name: one[name].merge(found) if name in one else found for name, found in other.items()}}
-
-
-def _arrays(
-    source: Timeline, forcing: Forcing, names: Sequence[str], block: Block, times: NDArray[np.datetime64]
-) -> Iterator[tuple[str, xr.DataArray]]:
-    """Variables at some times, held or computed."""
-    if not names or not times.size:
-        return
-    held = source.fields([name for name in names if name in source.dims], times, block.levels)
-    for name in names:
-        yield name, held[name] if name in held else _computed(source, forcing, name, times)
-
-
-def _computed(source: Timeline, forcing: Forcing, name: str, times: NDArray[np.datetime64]) -> xr.DataArray:
-    values = np.asarray(forcing(name, times, source.grid.latitude, source.grid.longitude))
-    dims = ("time", *(f"axis_{axis}" for axis in range(1, values.ndim)))
-    return xr.DataArray(values, dims=dims, coords={"time": times}, name=name)
-
-
-def _frames(array: xr.DataArray) -> NDArray[np.floating]:
-    """The values as (time, [level,] point); one time where there is none."""
-    values = array.values if "time" in array.dims else array.values[np.newaxis]
-    levels = [array.sizes["level"]] if "level" in array.dims else []
-    return values.reshape(values.shape[0], *levels, -1)
-
-
-def _by_time(array: xr.DataArray) -> dict[np.datetime64, NDArray[np.floating]]:
-    return dict(zip(array["time"].values, _frames(array), strict=True))
-
-
-def _moments(array: xr.DataArray) -> Moments:
-    with np.errstate(invalid="ignore", over="ignore"):
-        moments = Moments.of(list(_frames(array)))
-        # No value is further out than this, so that the data need not be gone through once more.
-        reach = np.abs(moments.mean) + np.sqrt(moments.squares)
-    if not np.all(reach < _PLAUSIBLE):
-        gap = find_gap(array)
-        if gap:
-            raise StatisticsError(f"statistics cannot be computed: {gap}")
-    return moments
 
 
 def _sorted_times(
@@ -509,7 +317,7 @@ def _find(folder: Path, kind: str) -> Path:
     names = (f"{kind}_by_level.nc", f"stats_{kind}_by_level.nc")
     found = [folder / name for name in names if (folder / name).is_file()]
     if len(found) != 1:
-        what = "both are there; remove one" if found else "neither is there"
+        what = "both are there; remove one" if found else "neither is there; give another folder"
         raise StatisticsError(f"the folder {folder} must hold one of {' and '.join(names)}, but {what}")
     return found[0]
 

@@ -129,4 +129,7 @@ def _check_times(contents: Contents, origin: str) -> None:
     if wrong.size:
         before, after = times[wrong[0]], times[wrong[0] + 1]
         what = "is there twice" if before == after else f"follows {before}"
-        raise InputError(f"the times of {origin} must ascend, each once, but {after} {what}; sort them, drop repeats")
+        raise InputError(
+            f"the times of {origin} must ascend, each once, but {after} {what}; sort them, drop repeats and what is no "
+            "date"
+        )

@@ -1,13 +1,16 @@
 """DeepMind's ``.npz`` files become checked weights with their task and architecture, and back, bit by bit."""
 
 import hashlib
+import math
+import operator
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +18,11 @@ from pydantic import BaseModel
 
 from graphcast_batch.config import Architecture, Task, parse_config
 from graphcast_batch.errors import CheckpointError, ConfigError
-from graphcast_batch.model.parameters import Parameters
+from graphcast_batch.model.parameters import Parameters, parameter_shapes
 
-_FOREIGN = "take a file in the format of the published GraphCast checkpoints"
+_FOREIGN: Final = "take a file in the format of the published GraphCast checkpoints"
+_MOST_EXPANSION: Final = 20
+"""Bytes of arrays for each byte of the file: trained weights hardly compress, while zeros do so 1000-fold."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,25 +52,25 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: the file is missing, truncated, foreign, or lacks a part; nothing in it is ever executed.
     """
-    entries = _read_entries(path)
-    strange = sorted(key for key in entries if not re.fullmatch(_KEY, key))
-    if strange:
-        raise CheckpointError(f"the checkpoint {path} holds the entry {strange[0]!r}, which is none of its format's")
-    parameters: dict[str, dict[str, NDArray[np.float32]]] = {}
-    for key, value in entries.items():
-        if key.startswith("params:"):
+    if not path.is_file():
+        raise CheckpointError(f"the checkpoint {path} is not a file; give the path of an .npz file of weights")
+    with _explained(path), zipfile.ZipFile(path) as archive:
+        members = _members(path, archive)
+        weights = {key: member for key, member in members.items() if key.startswith("params:")}
+        if not weights:
+            raise CheckpointError(f"the checkpoint {path} holds no params; {_FOREIGN}")
+        fields = {key: _scalar(path, key, archive, member) for key, member in members.items() if key not in weights}
+        architecture: Architecture = _parsed(path, fields, "model_config", Architecture)
+        task: Task = _parsed(path, fields, "task_config", Task)
+        _check_declared(path, weights, architecture, task)
+        parameters: dict[str, dict[str, NDArray[np.float32]]] = {}
+        for key, member in weights.items():
             _, module, name = key.split(":")
-            parameters.setdefault(module, {})[name] = _checked_weight(path, key, value)
-    if not parameters:
-        raise CheckpointError(f"the checkpoint {path} holds no params; {_FOREIGN}")
-    return Checkpoint(
-        parameters=parameters,
-        architecture=_read_fields(path, entries, "model_config", Architecture),
-        task=_read_fields(path, entries, "task_config", Task),
-        description=str(entries.get("description", "")),
-        license=str(entries.get("license", "")),
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-    )
+            parameters.setdefault(module, {})[name] = _weight(path, key, archive, member)
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    description, license_text = (str(fields.get(key, "")) for key in ("description", "license"))
+    return Checkpoint(parameters, architecture, task, description, license_text, sha256)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
@@ -88,31 +93,104 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     unfinished.replace(path)
 
 
-_KEY = r"params:[^:]+:[^:]+|(model|task)_config:[^:]+(:\d+)?|description|license"
+_KEY: Final = re.compile(r"params:[^:]+:[^:]+|(model|task)_config:[^:]+(:[0-9]{1,6})?|description|license")
 
 
-def _read_entries(path: Path) -> dict[str, NDArray[Any]]:
-    if not path.is_file():
-        raise CheckpointError(f"the checkpoint {path} is not a file; give the path of an .npz file of weights")
+class _Member(NamedTuple):
+    """What an archive says of one of its arrays, before any of it is read."""
+
+    info: zipfile.ZipInfo
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
     try:
-        # Opened here: NumPy leaves a file that it cannot read open.
-        with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise CheckpointError(f"the checkpoint {path} is a single array; {_FOREIGN}")
-            with archive:
-                return {key: archive[key] for key in archive.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError) as error:
-        raise CheckpointError(f"the checkpoint {path} is truncated or damaged ({error}); copy it again") from error
+        yield
     except CheckpointError:
         raise
-    except (ValueError, OSError, SyntaxError, MemoryError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise CheckpointError(
+            f"the checkpoint {path} is truncated, damaged or no .npz file ({error}); copy it again, or {_FOREIGN}"
+        ) from error
+    except Exception as error:  # readers of archives and arrays raise whatever a crafted file makes them
         raise CheckpointError(f"the checkpoint {path} cannot be read as arrays ({error}); {_FOREIGN}") from error
 
 
-def _checked_weight(path: Path, key: str, value: NDArray[Any]) -> NDArray[np.float32]:
-    if value.dtype != np.float32:
-        raise CheckpointError(f"the checkpoint {path}: {key} must be float32, but is {value.dtype}; {_FOREIGN}")
+def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, _Member]:
+    """Every array by its key; so far only their headers have been read."""
+    infos = archive.infolist()
+    found, size = sum(info.file_size for info in infos), path.stat().st_size
+    if found > _MOST_EXPANSION * size:
+        raise CheckpointError(
+            f"the checkpoint {path} must hold at most {_MOST_EXPANSION} times its {size} bytes, as weights do, but "
+            f"expands to {found}; {_FOREIGN}"
+        )
+    members = {}
+    for info in infos:
+        key = info.filename.removesuffix(".npy")
+        if not _KEY.fullmatch(key):
+            raise CheckpointError(f"the checkpoint {path} holds the entry {key!r}, which is none of its format's")
+        members[key] = _member(path, archive, info)
+    return members
+
+
+def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
+    with archive.open(info) as content:
+        version = np.lib.format.read_magic(content)
+        if version != (1, 0):  # those with headers of up to 4 GiB
+            raise CheckpointError(f"the checkpoint {path}: {info.filename} must be of .npy version 1.0; {_FOREIGN}")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(content)
+        declared, held = math.prod(shape) * dtype.itemsize, info.file_size - content.tell()
+    if dtype.hasobject:
+        raise CheckpointError(
+            f"the checkpoint {path} cannot be read as arrays: {info.filename} must hold numbers or text, but holds "
+            f"Python objects, which are never loaded; {_FOREIGN}"
+        )
+    if declared != held:
+        raise CheckpointError(
+            f"the checkpoint {path}: {info.filename} must hold the {declared} bytes of its shape {shape}, but has "
+            f"room for {held}; copy it again"
+        )
+    return _Member(info, shape, dtype)
+
+
+def _array(archive: zipfile.ZipFile, member: _Member) -> NDArray[Any]:
+    with archive.open(member.info) as content:
+        return np.asarray(np.lib.format.read_array(content, allow_pickle=False))
+
+
+def _scalar(path: Path, key: str, archive: zipfile.ZipFile, member: _Member) -> Any:  # noqa: ANN401 - number or text
+    if member.shape:
+        raise CheckpointError(f"the checkpoint {path}: {key} must be one value, but has shape {member.shape}")
+    return _array(archive, member).item()
+
+
+def _check_declared(path: Path, weights: Mapping[str, _Member], architecture: Architecture, task: Task) -> None:
+    """Compares sizes that are about to be read with what the architecture and the task need at most.
+
+    Whether they are just those is for `check_parameters`, which knows the variables' dimensions.
+    """
+    levels = max(len(task.pressure_levels), 1)
+    inputs = (task.input_frames * len(task.input_variables) + len(task.forcing_variables)) * levels
+    listed = parameter_shapes(architecture, inputs, len(task.target_variables) * levels)
+    for key, member in weights.items():
+        _, module, name = key.split(":")
+        most = listed.get(module, {}).get(name)
+        if most is None:
+            raise CheckpointError(f"the checkpoint {path}: {key} belongs to no part of its architecture; {_FOREIGN}")
+        if len(member.shape) != len(most) or any(map(operator.gt, member.shape, most)):
+            raise CheckpointError(
+                f"the checkpoint {path}: {key} must have at most the shape {most} by its architecture and task, but "
+                f"has {member.shape}; {_FOREIGN}"
+            )
+        if member.dtype != np.float32:
+            raise CheckpointError(f"the checkpoint {path}: {key} must be float32, but is {member.dtype}; {_FOREIGN}")
+
+
+def _weight(path: Path, key: str, archive: zipfile.ZipFile, member: _Member) -> NDArray[np.float32]:
+    value = _array(archive, member)
     if not np.isfinite(value).all():
         raise CheckpointError(
             f"the checkpoint {path}: {key} must be finite, but {np.count_nonzero(~np.isfinite(value))} of its "
@@ -121,19 +199,17 @@ def _checked_weight(path: Path, key: str, value: NDArray[Any]) -> NDArray[np.flo
     return value
 
 
-def _read_fields(path: Path, entries: Mapping[str, NDArray[Any]], prefix: str, kind: type[BaseModel]) -> Any:  # noqa: ANN401 - an instance of ``kind``
+def _parsed(path: Path, values: Mapping[str, Any], prefix: str, kind: type[BaseModel]) -> Any:  # noqa: ANN401 - an instance of ``kind``
     fields: dict[str, Any] = {}
     lists: dict[str, dict[int, Any]] = {}
-    for key, value in entries.items():
+    for key, value in values.items():
         if not key.startswith(f"{prefix}:"):
             continue
-        if value.ndim:
-            raise CheckpointError(f"the checkpoint {path}: {key} must be one value, but has shape {value.shape}")
         _, field, *index = key.split(":")
         if index:
-            lists.setdefault(field, {})[int(index[0])] = value.item()
+            lists.setdefault(field, {})[int(index[0])] = value
         else:
-            fields[field] = value.item()
+            fields[field] = value
     fields |= {field: [items[k] for k in sorted(items)] for field, items in lists.items()}
     # An empty list leaves no entry behind.
     for name in ("input_variables", "forcing_variables") if prefix == "task_config" and lists else ():

@@ -136,6 +136,12 @@ def backend() -> str:
     return jax.default_backend()
 
 
+def device_bytes() -> int:
+    """Memory of the device; 0 where it does not tell."""
+    found = jax.local_devices()[0].memory_stats() or {}
+    return int(found.get("bytes_limit", 0))
+
+
 def steps_in_call(steps: int, most: int) -> int:
     """The largest number of steps a call, up to ``most``, that divides a forecast, so that one program serves."""
     return max(n for n in range(1, min(steps, most) + 1) if steps % n == 0)

@@ -1,7 +1,7 @@
 """Three files of statistics become the scale and offset of every value in the network's vectors."""
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from graphcast_batch.errors import StatisticsError
 from graphcast_batch.model.channels import Channels
+
+_REMEDY: Final = "correct the statistics, or compute them from the inputs"
 
 
 class Normalisation(NamedTuple):
@@ -61,19 +63,23 @@ def _vector(
 
 def _constant(channels: Channels, dataset: xr.Dataset, kind: str, name: str) -> NDArray[np.float32]:
     if name not in dataset:
-        raise StatisticsError(f"the {kind} statistics lack {name}; add it, or compute statistics from the inputs")
+        raise StatisticsError(f"the {kind} statistics lack {name}; {_REMEDY}")
     found = dataset[name]
     if name in channels.on_levels:
         if "level" not in found.dims:
-            raise StatisticsError(f"the {kind} of {name} must be given by level, but is one number")
+            raise StatisticsError(f"the {kind} of {name} must be given by level, but is one number; {_REMEDY}")
         lacking = sorted(set(channels.levels) - {int(level) for level in found["level"].values})
         if lacking:
-            raise StatisticsError(f"the {kind} of {name} lacks the levels {lacking} hPa")
+            raise StatisticsError(
+                f"the {kind} of {name} lacks the levels {lacking} hPa of {list(channels.levels)}; {_REMEDY}"
+            )
         found = found.sel(level=list(channels.levels))
     values = np.atleast_1d(found.values).astype(np.float32)
     if values.ndim != 1 or values.size != channels.width([name]):
-        raise StatisticsError(f"the {kind} of {name} must be one number at each level, but has shape {found.shape}")
+        raise StatisticsError(
+            f"the {kind} of {name} must be one number at each level, but has shape {found.shape}; {_REMEDY}"
+        )
     if not np.isfinite(values).all() or (kind != "mean" and (values <= 0).any()):
         what = "finite" if kind == "mean" else "positive"
-        raise StatisticsError(f"the {kind} of {name} must be {what}, but is {values.tolist()}")
+        raise StatisticsError(f"the {kind} of {name} must be {what}, but is {values.tolist()}; {_REMEDY}")
     return values

@@ -78,6 +78,10 @@ class Claim:
                 publish(path, claim.owner.model_dump_json().encode())
             except FileExistsError:
                 return None
+            except OSError:
+                with suppress(StoreError):  # it may be there all the same, and would last for the lease
+                    claim.release()
+                raise
         return claim
 
     def held(self) -> bool:
@@ -95,9 +99,14 @@ class Claim:
         return held
 
     def release(self) -> None:
-        """Gives the lease back, if it is still this owner's."""
+        """Gives the lease back, if it is still this owner's.
+
+        Raises:
+            StoreError: the file cannot be removed.
+        """
         if self.held():
-            self.path.unlink(missing_ok=True)
+            with explained(f"the claim {self.path}"):
+                self.path.unlink(missing_ok=True)
 
 
 def owner_in(path: Path) -> Owner | None:

@@ -17,10 +17,12 @@ from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from graphcast_batch.errors import StoreError
+from graphcast_batch.errors import StoreError, StoreUnwritableError
 
 LEFT_OVER_SECONDS: Final = 86400.0
 _NO_LINKS: Final = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_NO_SPACE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_PERMISSION: Final = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class Entry(BaseModel):
@@ -62,7 +64,7 @@ def publish(path: Path, content: bytes) -> None:
         if not (isinstance(error, FileExistsError) and os.path.samefile(temporary, path)):
             if error.errno not in _NO_LINKS:
                 raise
-            _write(path, content)
+            _write_or_remove(path, content)
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
@@ -157,20 +159,41 @@ def explained(what: str) -> Iterator[None]:
     """Turns what the operating system says into an error that names what was done and what to do.
 
     Raises:
-        StoreError: an OSError came from inside.
+        StoreUnwritableError: an OSError came from inside that any other file would have met too.
+        StoreError: another OSError came from inside.
     """
     try:
         yield
     except StoreError:
         raise
     except OSError as error:
-        raise StoreError(
-            f"{what} failed: {error}; mend the space, quota or permissions and run again: what is whole stays whole"
-        ) from error
+        kind = StoreUnwritableError if error.errno in _NO_SPACE | _NO_PERMISSION else StoreError
+        raise kind(f"{what} failed: {error}; {_remedy(error)} and run again: what is whole stays whole") from error
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno in _NO_SPACE:
+        return "mend the space, quota or limits of files"
+    if error.errno in _NO_PERMISSION:
+        return "mend the mount or the permissions"
+    if isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno == errno.ESTALE:
+        return "put back what was removed or moved there"
+    return "mend the disk or its connection"
 
 
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{uuid.uuid4().hex}.tmp")
+
+
+def _write_or_remove(path: Path, content: bytes) -> None:
+    """Writes a file that must not exist yet; half of one would pass for a whole one."""
+    try:
+        _write(path, content)
+    except FileExistsError:
+        raise
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _write(path: Path, content: bytes) -> None:

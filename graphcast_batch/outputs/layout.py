@@ -2,6 +2,7 @@
 
 import glob
 import json
+import os
 import shutil
 import time
 import uuid
@@ -80,17 +81,29 @@ def read_root(path: Path) -> dict[str, Any]:
 
     Raises:
         StoreError: there is no store, or something else.
+        OSError: it cannot be read.
     """
     try:
         root = json.loads((path / _ROOT).read_bytes())
         ours = root["attributes"][_FORMAT] == 1
     except FileNotFoundError as error:
         raise StoreError(f"there is no store at {path}; give the path of one, or make it first") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (NotADirectoryError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path} must be a store that this program made, but is not readable as one") from error
     if not ours:
         raise StoreError(f"{path} must be a store of format 1, but is of another; use the version that made it")
     return dict(root)
+
+
+def read_coordinates(path: Path) -> dict[str, NDArray[Any]]:
+    """Values of each dimension of a store, in its order.
+
+    Raises:
+        StoreError: some are missing or damaged.
+        OSError: they cannot be read.
+    """
+    group = zarr.open_group(path, mode="r", use_consolidated=True)
+    return {name: _whole(path / name, array) for name, array in group.arrays() if array.ndim == 1}
 
 
 def identity_of(root: dict[str, Any]) -> dict[str, JsonValue]:
@@ -113,13 +126,13 @@ def lay_out_again(folder: Path, root: dict[str, Any], variables: Iterable[str]) 
 def keep_config(path: Path, text: str) -> None:
     """Keeps the text as the store's ``run.yaml``."""
     config = path / _CONFIG
-    if not config.exists() or config.read_text(encoding="utf-8") != text:
+    if not config.exists() or config.read_bytes() != text.encode():
         replace(config, text.encode())
 
 
 def half_grown(path: Path, root: dict[str, Any]) -> bool:
-    """Whether a driver died in `grow`, so that an array says of itself something else than the root."""
-    return any(json.loads((path / name / _ROOT).read_bytes()) != array for name, array in arrays_of(root).items())
+    """Whether an array says of itself something else than the root, as when a driver died in `grow`."""
+    return any(_metadata(path / name) != array for name, array in arrays_of(root).items())
 
 
 @contextmanager
@@ -155,7 +168,7 @@ def grow(path: Path, root: dict[str, Any], init_times: NDArray[np.datetime64], s
     for name, array in grown.items():
         replace(path / name / _ROOT, _json(array))
     for name, hours in axes.items():
-        zarr.open_array(path / name, mode="r+")[...] = hours
+        zarr.open_array(path / name, mode="r+").with_config({"write_empty_chunks": True})[...] = hours
         sync_tree(path / name)
     if not lock.held():
         raise StoreError(f"{path}: another driver took over its extension; run again")
@@ -163,14 +176,37 @@ def grow(path: Path, root: dict[str, Any], init_times: NDArray[np.datetime64], s
     replace(path / _ROOT, _json(root | {"consolidated_metadata": consolidated}))
 
 
+def _whole(folder: Path, array: zarr.Array[Any]) -> NDArray[Any]:
+    """Values of an array, of which zarr would take what is gone for its fill value."""
+    try:
+        if array.nchunks_initialized < array.nchunks:
+            raise FileNotFoundError("a file is missing")
+        return np.asarray(array[...])
+    except (FileNotFoundError, RuntimeError, ValueError) as error:  # of the system, of the codec and of zarr
+        raise StoreError(
+            f"{folder} must hold the {folder.name} of all forecasts, but cannot be read ({error}); put its files back "
+            "from a copy: nothing is written until then"
+        ) from error
+
+
+def _metadata(folder: Path) -> object:
+    """What an array says of itself; None if that is lost, which is no harm: the root says it too."""
+    try:
+        return json.loads((folder / _ROOT).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
 def _move_into_place(draft: Path, path: Path) -> None:
     try:
         draft.rename(path)
     except OSError as error:
+        if not os.path.lexists(path):
+            raise
         if not is_laid_out(path):
             raise StoreError(
                 f"{path} must be a store that this program made, or not exist yet, but is something else ({error}); "
-                "choose another `store` path"
+                f"choose another `store` path, or put its {_ROOT} back if it was a store"
             ) from error
     sync_folder(path.parent)
 
@@ -182,7 +218,9 @@ def _create_arrays(folder: Path, plan: Plan, root_attributes: dict[str, Any]) ->
     coordinates = _coordinates(layout, hours)
     for name, (values, of_axis) in coordinates.items():
         length = 4096 if name in _GROWING else values.size
-        _create(group, name, (name,), values.shape, values.dtype, (length,), None, of_axis)[...] = values
+        array = _create(group, name, (name,), values.shape, values.dtype, (length,), None, of_axis)
+        # Without write_empty_chunks the one initial time 1970-01-01T00 would be left out, as if it had been lost.
+        array.with_config({"write_empty_chunks": True})[...] = values
     for name, levelled in layout.on_levels:
         dims = tuple(dim for dim in coordinates if levelled or dim != "level")
         shape = tuple(coordinates[dim][0].size for dim in dims)

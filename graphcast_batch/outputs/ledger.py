@@ -15,9 +15,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, Self
+from typing import Annotated, Final, Self
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from graphcast_batch.errors import StoreError
 from graphcast_batch.outputs.claims import Claim, drop_expired, expired
@@ -34,7 +34,9 @@ from graphcast_batch.outputs.durable import (
 )
 from graphcast_batch.plan import Case
 
-_KEY: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}")
+_KEY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}")
+_FILE: Final = r"^[^./][^/]*/c(\.[0-9]+)+$"
+"""A shard of a variable: whoever follows a record stays in its store."""
 _CLAIM, _FAILED, _RECORD, _STEPS = ".claim", ".failed.json", ".json", "steps-"
 
 
@@ -69,7 +71,7 @@ class Record(Entry):
     init_time: str
     steps: int
     bytes: int
-    files: dict[str, tuple[int, str]]
+    files: dict[Annotated[str, Field(pattern=_FILE)], tuple[int, str]]
     seconds: dict[str, float]
     host: str
     device: str
@@ -121,9 +123,7 @@ class Ledger:
         with explained(f"the ledger {self.folder}"):
             # Claims are looked at before records, since a Case is recorded before its claim is released.
             names = os.listdir(self.folder)
-            claims = [name for name in names if name.endswith(_CLAIM)]
-            clock = folder_clock(self.folder) if claims else 0.0
-            running = {name.removesuffix(_CLAIM) for name in claims if not expired(self.folder / name, math.inf, clock)}
+            running = self._running(names)
             failed = {name.removesuffix(_FAILED) for name in names if name.endswith(_FAILED)}
             whole = self._whole_steps(names)
         return {case.key: _state(case, whole, running, failed) for case in cases}
@@ -132,6 +132,25 @@ class Ledger:
         """Those Cases that are whole."""
         states = self.states(cases)
         return [case for case in cases if states[case.key] is State.WHOLE]
+
+    def whole_steps(self) -> dict[str, int]:
+        """How many steps of each Case are whole, by its key, from names alone.
+
+        Raises:
+            StoreError: the folder cannot be read.
+        """
+        with explained(f"the ledger {self.folder}"):
+            steps_of = self._whole_steps(os.listdir(self.folder))
+        return {key: steps for key, steps in steps_of.items() if _KEY.fullmatch(key)}
+
+    def running(self) -> set[str]:
+        """Keys of the Cases that a live owner has claimed.
+
+        Raises:
+            StoreError: the folder cannot be read.
+        """
+        with explained(f"the ledger {self.folder}"):
+            return self._running(os.listdir(self.folder))
 
     def claim(self, case: Case, lease_seconds: float) -> Claim | None:
         """Claims a Case for this process; None if it is whole or a live owner has claimed it.
@@ -148,6 +167,14 @@ class Ledger:
             claim.release()
             return None
         return claim
+
+    def hold(self, key: str, lease_seconds: float) -> Claim | None:
+        """Claims a Case, whole or not, for this process; None if a live owner has claimed it.
+
+        Raises:
+            StoreError: the ledger cannot be written.
+        """
+        return Claim.take(self._path(key, _CLAIM), lease_seconds)
 
     def enter(self, record: Record) -> Record:
         """Declares a Case whole; all that its record speaks of must be on disk.
@@ -171,6 +198,19 @@ class Ledger:
             self._path(record.key, _FAILED).unlink(missing_ok=True)
         return self.record(record.key, record.steps) or record
 
+    def forget(self, key: str) -> None:
+        """Declares a Case missing, however long it was whole; its claim must be held.
+
+        Raises:
+            StoreError: the ledger cannot be written.
+        """
+        with explained(f"{key}: forgetting it in {self.folder}"):
+            # Shortest first: broken off, it leaves the Case as long as it was.
+            for steps in self._steps_of(key):
+                path = self._record_path(key, steps)
+                path.unlink()
+                sync_folder(path.parent)
+
     def fail(self, failure: Failure) -> None:
         """Sets a Case aside.
 
@@ -188,7 +228,7 @@ class Ledger:
         """
         with explained(f"freeing the failed Cases in {self.folder}"):
             names = os.listdir(self.folder)
-            failed = {name.removesuffix(_FAILED) for name in names if name.endswith(_FAILED)}
+            failed = {key for name in names if _KEY.fullmatch(key := name.removesuffix(_FAILED)) and key != name}
             freed = sorted(failed if keys is None else failed.intersection(keys))
             for key in freed:
                 self._path(key, _FAILED).unlink(missing_ok=True)
@@ -202,11 +242,29 @@ class Ledger:
         """
         with explained(f"{key}: its record in {self.folder}"):
             lengths = [length for length in _lengths(os.listdir(self.folder)) if length >= steps]
-        for length in sorted(lengths, reverse=True):
-            found = Record.read(self._record_path(key, length))
-            if found:
-                return found
+            for length in sorted(lengths, reverse=True):
+                found = self.record_of(key, length)
+                if found:
+                    return found
         return None
+
+    def record_of(self, key: str, steps: int) -> Record | None:
+        """The record of a Case that is whole to exactly so many steps; None if there is none.
+
+        Raises:
+            StoreError: the record is damaged.
+        """
+        with explained(f"{key}: its record in {self.folder}"):
+            return Record.read(self._record_path(key, steps))
+
+    def steps_of(self, key: str) -> int:
+        """How many steps of a Case are whole; 0 if it has no record.
+
+        Raises:
+            StoreError: the folder cannot be read.
+        """
+        with explained(f"{key}: its record in {self.folder}"):
+            return max(self._steps_of(key), default=0)
 
     def failure(self, key: str) -> Failure | None:
         """Why a Case was set aside; None if it was not.
@@ -214,7 +272,8 @@ class Ledger:
         Raises:
             StoreError: the file is damaged.
         """
-        return Failure.read(self._path(key, _FAILED))
+        with explained(f"{key}: its failure in {self.folder}"):
+            return Failure.read(self._path(key, _FAILED))
 
     def sweep(self) -> list[Path]:
         """Removes void claims, and what writers that died half-way left behind a day ago; returns what it removed."""
@@ -231,6 +290,16 @@ class Ledger:
         path = self._path(key, _RECORD)
         return path.parent / f"{_STEPS}{steps}" / path.name
 
+    def _steps_of(self, key: str) -> list[int]:
+        """Lengths of all records of a Case, ascending."""
+        lengths = sorted(_lengths(os.listdir(self.folder)))
+        return [steps for steps in lengths if self._record_path(key, steps).exists()]
+
+    def _running(self, names: Iterable[str]) -> set[str]:
+        claims = [name for name in names if name.endswith(_CLAIM)]
+        clock = folder_clock(self.folder) if claims else 0.0
+        return {name.removesuffix(_CLAIM) for name in claims if not expired(self.folder / name, math.inf, clock)}
+
     def _whole_steps(self, names: Iterable[str]) -> dict[str, int]:
         """Steps by key, the most where there are several records."""
         whole: dict[str, int] = {}
@@ -241,7 +310,7 @@ class Ledger:
 
 
 def _lengths(names: Iterable[str]) -> list[int]:
-    return [int(name.removeprefix(_STEPS)) for name in names if re.fullmatch(rf"{_STEPS}\d+", name)]
+    return [int(name.removeprefix(_STEPS)) for name in names if re.fullmatch(rf"{_STEPS}[1-9][0-9]*", name)]
 
 
 def _state(case: Case, whole: dict[str, int], running: set[str], failed: set[str]) -> State:

@@ -41,6 +41,7 @@ from graphcast_batch.outputs.layout import (
     keep_config,
     lay_out,
     lay_out_again,
+    read_coordinates,
     read_root,
 )
 from graphcast_batch.outputs.ledger import Ledger, Record
@@ -111,8 +112,13 @@ class Store:
 
     @staticmethod
     def exists(path: Path) -> bool:
-        """Whether something was laid out at a path."""
-        return is_laid_out(path)
+        """Whether something was laid out at a path.
+
+        Raises:
+            StoreError: it cannot be told.
+        """
+        with explained(f"looking for a store at {path}"):
+            return is_laid_out(path)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -122,9 +128,9 @@ class Store:
             StoreError: there is none, or something else.
         """
         path = Path(os.path.realpath(path))
-        root = read_root(path)
-        group = zarr.open_group(path, mode="r", use_consolidated=True)
-        coordinates = {name: np.asarray(array[...]) for name, array in group.arrays() if array.ndim == 1}
+        with explained(f"opening {path}"):
+            root = read_root(path)
+            coordinates = read_coordinates(path)
         return cls(
             path=path,
             root=root,
@@ -204,7 +210,7 @@ class Store:
             what was removed.
         """
         with explained(f"sweeping {self.path}"):
-            folders = list((self.path / STAGING).iterdir())
+            folders = list((self.path / STAGING).glob("*"))
             left = [folder for folder in folders if drop_abandoned(folder, folder / _OWNER)]
             return left + self.ledger.sweep()
 
@@ -276,6 +282,8 @@ class Attempt:
     def __enter__(self) -> Self:
         try:
             with self._explained():
+                # An empty folder is easily lost when a store is copied.
+                self._folder.parent.mkdir(exist_ok=True)
                 self._folder.mkdir()
                 (self._folder / _OWNER).write_bytes(Owner.here(LEFT_OVER_SECONDS).model_dump_json().encode())
                 lay_out_again(self._folder, self._store.root, self._store.variables)
@@ -366,8 +374,8 @@ class Attempt:
     def _check_claim(self, claim: Claim | None) -> None:
         if claim and not claim.held():
             raise StoreError(
-                f"{self._case.key}: the claim must be held until the Case is recorded, but was lost to another "
-                "process; this attempt is dropped"
+                f"{self._case.key}: the claim must be held until the Case is recorded in {self._store.path}, but was "
+                "lost to another process or removed; this attempt is dropped: run again"
             )
 
     def _check_frames(self, first_step: int, frames: Mapping[str, NDArray[np.float32]]) -> int:
@@ -391,15 +399,26 @@ class Attempt:
 
     def _files_of(self, first_step: int, last_step: int) -> list[str]:
         """The files that hold some steps, by their path in the store."""
-        blocks = range(first_step // self._store.block_steps, -(-last_step // self._store.block_steps))
-        return [
-            f"{name}/c.{self._index}.{block}{'.0' * (2 + levelled)}"
-            for name, levelled in self._store.on_levels
-            for block in blocks
-        ]
+        return files_of(self._index, first_step, last_step, self._store.on_levels, self._store.block_steps)
 
     def _explained(self) -> AbstractContextManager[None]:
         return explained(f"{self._case.key}: writing it to {self._store.path}")
+
+
+def files_of(
+    index: int, first_step: int, last_step: int, on_levels: tuple[tuple[str, bool], ...], block_steps: int
+) -> list[str]:
+    """The files that hold some steps of a Case, by their path in the store.
+
+    Args:
+        index: of the Case on the time axis.
+        first_step: counted from 0.
+        last_step: the first that they need not hold.
+        on_levels: for each variable whether it is on levels.
+        block_steps: how many lead times are one file.
+    """
+    blocks = range(first_step // block_steps, -(-last_step // block_steps))
+    return [f"{name}/c.{index}.{block}{'.0' * (2 + levelled)}" for name, levelled in on_levels for block in blocks]
 
 
 def _described(grid: Grid, levels: tuple[int, ...], on_levels: tuple[tuple[str, bool], ...]) -> dict[str, Any]:

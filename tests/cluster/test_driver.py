@@ -3,21 +3,23 @@
 import os
 import re
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import ray
 import xarray as xr
 
-from graphcast_batch.assembly import assemble
-from graphcast_batch.cluster import driver
+from graphcast_batch.assembly import assemble, lay_out
+from graphcast_batch.cluster import driver, worker
 from graphcast_batch.cluster.drain import Drain
 from graphcast_batch.cluster.worker import Worker
 from graphcast_batch.config import RunConfig, parse_config
-from graphcast_batch.errors import ClusterError, InputError
+from graphcast_batch.errors import ClusterError, ConfigError, InputError
 from graphcast_batch.inputs.archive import SyntheticArchive
-from graphcast_batch.outputs.ledger import State
+from graphcast_batch.inputs.statistics import in_this_process
 from tests.conftest import SMALL
 
 KEYS = [f"2020-01-01T{hour:02d}" for hour in (0, 6, 12, 18)]
@@ -72,6 +74,9 @@ class Watch:
 
     def failed(self, failure):
         self.told.append(("failed", failure.key, failure.attempts))
+
+    def note(self, event, text):
+        self.told.append((event, text))
 
     def of(self, kind):
         return [rest for first, *rest in self.told if first == kind]
@@ -138,19 +143,34 @@ def test_a_case_that_kills_every_worker_is_set_aside_and_the_others_become_whole
     assert "the worker died while it made" in outcome.failed[0].message
 
 
-def test_cases_that_a_living_driver_has_claimed_are_left_to_it(cluster, tmp_path):
+def test_cases_that_a_living_driver_has_claimed_are_waited_for_and_made_when_it_lets_go(cluster, tmp_path):
     config = parse_config(SMALL | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
     assembled = assemble(config)
-    from graphcast_batch.assembly import lay_out
-
-    store = lay_out(assembled, "float32")
+    store = lay_out(assembled, "float32", in_this_process)
     claim = store.ledger.claim(assembled.plan.cases[0], 60)
+    let_go = threading.Timer(15, claim.release)
+    let_go.start()
 
     outcome = driver.run(assembled, Watch(), Drain())
 
-    assert (len(outcome.whole), outcome.left) == (3, 1)
-    assert store.ledger.states(assembled.plan.cases)[KEYS[0]] is State.RUNNING
-    assert claim.held()
+    assert not let_go.is_alive()
+    assert (len(outcome.whole), outcome.left) == (4, 0)
+
+
+def test_two_drivers_share_a_run_and_make_no_case_twice(cluster, tmp_path):
+    config = parse_config(
+        SMALL | {"store": str(tmp_path / "run"), "times": SMALL["times"] | {"last": "2020-01-03T18"}},
+        RunConfig,
+        origin="here",
+    )
+    assembled = assemble(config)
+    lay_out(assembled, "float32", in_this_process)
+    with ThreadPoolExecutor() as pool:
+        outcomes = list(pool.map(lambda _: driver.run(assembled, Watch(), Drain()), range(2)))
+
+    assert [len(outcome.whole) for outcome in outcomes] == [12, 12]
+    made = [record.key for outcome in outcomes for record in outcome.made]
+    assert sorted(made) == [case.key for case in assembled.plan.cases]
 
 
 def test_calls_over_the_cluster_give_results_in_order_and_errors_in_their_place(cluster):
@@ -191,7 +211,16 @@ def test_a_gpu_that_jax_does_not_see_is_told_before_any_case(tmp_path):
     config = parse_config(SMALL | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
 
     with pytest.raises(ClusterError, match=r"Ray gave a worker on .* a GPU, but JAX sees only the CPU there"):
-        Worker().prepare((config, assemble(config).source, "bfloat16", "gpu"))
+        Worker().prepare((config, assemble(config).source, "bfloat16", "gpu", 0))
+
+
+def test_a_gpu_that_is_too_small_for_a_case_is_told_before_any(monkeypatch, tmp_path):
+    config = parse_config(SMALL | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
+    monkeypatch.setattr(worker, "backend", lambda: "gpu")
+    monkeypatch.setattr(worker, "device_bytes", lambda: 8 * 10**9)
+
+    with pytest.raises(ConfigError, match=r"needs at least 9 GB in bfloat16, but the GPU .* has 8 GB; take a coarser"):
+        Worker().prepare((config, assemble(config).source, "bfloat16", "gpu", 9 * 10**9))
 
 
 def test_a_run_that_is_asked_to_stop_before_it_began_hands_nothing_out(cluster, tmp_path):

@@ -1,7 +1,5 @@
 """Statistics in one pass against plain numpy over the whole array, and the published ones."""
 
-import functools
-import itertools
 import math
 
 import numpy as np
@@ -9,7 +7,6 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from ray import cloudpickle
 
 from graphcast_batch.config import TASKS
@@ -18,7 +15,6 @@ from graphcast_batch.inputs import statistics
 from graphcast_batch.inputs.archive import Archive, SyntheticArchive
 from graphcast_batch.inputs.datasets import DatasetFiles
 from graphcast_batch.inputs.statistics import (
-    Moments,
     compute_statistics,
     held_task,
     read_statistics,
@@ -53,45 +49,6 @@ def plain(values, levels=False):
     exact = np.asarray(values, np.float64)
     axes = tuple(axis for axis in range(exact.ndim) if not (levels and axis == 1))
     return exact.mean(axes), exact.std(axes), np.diff(exact, axis=0).std(axes)
-
-
-@given(
-    values=arrays(np.float32, (12, 3, 2), elements=st.floats(-1e6, 1e6, width=32)),
-    cuts=st.sets(st.integers(1, 11)),
-    backwards=st.booleans(),
-)
-def test_moments_do_not_depend_on_how_the_numbers_are_split(values, cuts, backwards):
-    bounds = [0, *sorted(cuts), 12]
-    parts = [Moments.of(values[a:b]) for a, b in itertools.pairwise(bounds)]
-    whole = functools.reduce(Moments.merge, parts[::-1] if backwards else parts)
-    exact = values.astype(np.float64)
-    scale = np.abs(exact).max() + 1e-30
-    assert whole.count == 24
-    np.testing.assert_allclose(whole.mean, exact.mean((0, 2)), rtol=1e-12, atol=1e-12 * scale)
-    np.testing.assert_allclose(whole.stddev, exact.std((0, 2)), rtol=1e-9, atol=1e-9 * scale)
-
-
-@pytest.mark.parametrize("points", [1, 100, 2**13, 2**13 + 1, 50_000])
-def test_moments_are_those_of_numpy_however_many_tiles_there_are(points):
-    values = np.random.default_rng(points).gamma(0.1, 1e-3, (3, 10, points)).astype(np.float32)
-    exact = values.astype(np.float64)
-    values_found, changes_found = Moments.of(values), Moments.of(values[1:], values[:-1])
-    for found, expected in ((values_found, exact), (changes_found, np.diff(exact, axis=0))):
-        assert found.count == expected.shape[0] * points
-        np.testing.assert_allclose(found.mean, expected.mean((0, 2)), rtol=1e-12, atol=1e-19)
-        np.testing.assert_allclose(found.stddev, expected.std((0, 2)), rtol=1e-12)
-
-
-def test_a_large_mean_does_not_drown_a_small_deviation():
-    ramp = np.linspace(-0.1, 0.1, 500)[:, np.newaxis]
-    values = (1e5 + ramp + np.random.default_rng(0).normal(0, 0.02, (500, 400))).astype(np.float32)
-    merged = functools.reduce(Moments.merge, (Moments.of(part) for part in np.array_split(values, 50)))
-    # Every float32 near 1e5 is a whole number of 1/128, so that Python's integers hold the sums without rounding.
-    numbers = [int(number) for number in ((values.astype(np.float64) - 1e5) * 128).ravel()]
-    count, total, squares = len(numbers), sum(numbers), sum(number * number for number in numbers)
-    deviation = math.sqrt((count * squares - total * total) / count**2) / 128
-    assert float(merged.stddev) == pytest.approx(deviation, rel=1e-12)
-    assert float(merged.mean) == pytest.approx(1e5 + total / count / 128, rel=1e-15)
 
 
 @given(frames=st.integers(2, 9), piece=st.integers(1, 9), steps=st.integers(1, 9))

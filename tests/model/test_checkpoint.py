@@ -77,7 +77,7 @@ def test_a_flipped_byte_is_refused(tmp_path):
     content[60_000] ^= 0xFF
     (tmp_path / "flipped.npz").write_bytes(content)
 
-    with pytest.raises(CheckpointError, match=r"flipped\.npz is truncated or damaged"):
+    with pytest.raises(CheckpointError, match=r"flipped\.npz is truncated, damaged or no \.npz file"):
         load_checkpoint(tmp_path / "flipped.npz")
 
 
@@ -89,9 +89,10 @@ def test_nothing_is_ever_unpickled(tmp_path):
     np.savez(tmp_path / "objects.npz", **{"params:a:w": np.array([Bomb()], dtype=object)})
     (tmp_path / "plain.npz").write_bytes(pickle.dumps(Bomb()))
 
-    for name in ("objects.npz", "plain.npz"):
-        with pytest.raises(CheckpointError, match=f"{name} cannot be read as arrays"):
-            load_checkpoint(tmp_path / name)
+    with pytest.raises(CheckpointError, match=r"objects\.npz.*holds Python objects, which are never loaded"):
+        load_checkpoint(tmp_path / "objects.npz")
+    with pytest.raises(CheckpointError, match=r"plain\.npz is truncated, damaged or no \.npz file"):
+        load_checkpoint(tmp_path / "plain.npz")
 
 
 def test_a_foreign_file_is_told_from_its_entries(tmp_path):
@@ -100,7 +101,7 @@ def test_a_foreign_file_is_told_from_its_entries(tmp_path):
         load_checkpoint(tmp_path / "foreign.npz")
 
     np.save(tmp_path / "single.npy", np.zeros(3))
-    with pytest.raises(CheckpointError, match=r"single\.npy is a single array"):
+    with pytest.raises(CheckpointError, match=r"single\.npy is .*no \.npz file"):
         load_checkpoint(tmp_path / "single.npy")
 
 

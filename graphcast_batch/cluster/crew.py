@@ -1,0 +1,133 @@
+"""A run's worker processes: started on nodes that are alive, as many as there is room for."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from graphcast_batch.assembly import Precision, Run, needed_bytes
+from graphcast_batch.cluster.dispatch import IN_FLIGHT
+from graphcast_batch.cluster.worker import Worker
+from graphcast_batch.config import Workers
+from graphcast_batch.errors import ClusterError
+from graphcast_batch.outputs.claims import Claim
+from graphcast_batch.outputs.store import Store
+from graphcast_batch.plan import Case
+
+
+@dataclass
+class Member:
+    """A worker, and what it has under way.
+
+    Attributes:
+        actor: Ray's handle.
+        name: what `Dispatch` knows it by.
+        node: Ray's id of the node that it runs on; empty until it is known.
+        under_way: its Cases with their claims, by the reference of the call.
+        verdict: the Case that it is killed for, and why; None as long as it may live.
+        asked: when it was last asked how it is, by time.monotonic.
+    """
+
+    actor: Any
+    name: str
+    node: str
+    under_way: dict[Any, tuple[Case, Claim]] = field(default_factory=dict)
+    verdict: tuple[str, BaseException] | None = None
+    asked: float = 0.0
+
+
+class Actor(Worker):
+    """A worker that tells where it is."""
+
+    def begin(self, arguments: Any) -> str:  # noqa: ANN401 - as `prepare` has them
+        """Gets ready, and tells Ray's id of its node."""
+        self.prepare(arguments)
+        return str(ray.get_runtime_context().get_node_id())
+
+
+class Crew:
+    """Starts workers, all alike, on nodes that are alive."""
+
+    def __init__(self, run: Run, store: Store, device: Literal["cpu", "gpu"], precision: Precision) -> None:
+        config = run.config.model_copy(update={"store": store.path})
+        # Sent once, not with every worker: a source may know a hundred thousand times.
+        self._arguments = ray.put((config, run.source, precision, device, needed_bytes(run, precision)))
+        self._workers, self._device = run.config.workers, device
+        self._count = 0
+
+    @property
+    def places(self) -> int:
+        """How many workers there is room for now."""
+        return _places(self._workers, self._device)
+
+    def start(self, others: Sequence[Member]) -> tuple[Member, Any]:
+        """A new worker, and the reference that resolves when it is ready."""
+        options = _actor_options(self._workers, self._device)
+        node = "" if self._device == "gpu" else _emptiest_node(others)
+        if node:
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
+        self._count += 1
+        member = Member(ray.remote(Actor).options(**options).remote(), f"worker {self._count}", node)
+        return member, member.actor.begin.remote(self._arguments)
+
+
+def device_of(workers: Workers) -> Literal["cpu", "gpu"]:
+    """What the workers of a run compute on.
+
+    Raises:
+        ClusterError: GPUs are asked for that the cluster has not.
+    """
+    gpus = int(resources().get("GPU", 0))
+    if workers.device == "gpu" and not gpus:
+        raise ClusterError(
+            "workers.device is gpu, but Ray sees no GPU; run where there is one, or set workers.device: cpu"
+        )
+    device: Literal["cpu", "gpu"] = "gpu" if gpus and workers.device != "cpu" else "cpu"
+    if device == "gpu" and workers.count and workers.count > gpus:
+        raise ClusterError(f"workers.count must be at most the number of GPUs, {gpus}, but is {workers.count}")
+    return device
+
+
+def resources() -> dict[str, float]:
+    """What the nodes that are there now have together, by Ray's names."""
+    return dict(ray.cluster_resources())  # type: ignore[no-untyped-call] # Ray leaves it without types
+
+
+def is_gone(node: str) -> bool:
+    """Whether a node is known to be dead, by Ray's id; empty for one that is not known yet."""
+    return bool(node) and node not in {known["NodeID"] for known in _alive_nodes()}
+
+
+def _alive_nodes() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call] # Ray leaves it without types
+
+
+def _places(workers: Workers, device: str) -> int:
+    """How many workers there is room for on the nodes that are there now."""
+    if device == "cpu":
+        return workers.count or max(1, int(resources().get("CPU", 1)) // workers.threads)
+    gpus = int(resources().get("GPU", 0))
+    return min(workers.count or gpus, gpus)
+
+
+def _emptiest_node(members: Sequence[Member]) -> str:
+    """The node with the fewest workers for its cores; empty if Ray knows of none."""
+    load = Counter(member.node for member in members)
+    cores = {node["NodeID"]: node["Resources"].get("CPU", 0) for node in _alive_nodes()}
+    able = [node for node, count in cores.items() if count]
+    return min(able, key=lambda node: (load[node] + 1) / cores[node], default="")
+
+
+def _actor_options(workers: Workers, device: str) -> dict[str, Any]:
+    options: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": IN_FLIGHT + 1}
+    # Frames come and go by the megabyte: glibc keeps what is freed of them unless it is told a fixed threshold.
+    environment = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
+    if device == "gpu":
+        return options | {"num_gpus": 1, "runtime_env": {"env_vars": environment}}
+    threads = str(workers.threads)
+    # XLA sizes its thread pool by NPROC. The count of workers is the config's own: Ray is not to hold it back.
+    environment |= {"JAX_PLATFORMS": "cpu", "NPROC": threads, "OMP_NUM_THREADS": threads}
+    return options | {"num_cpus": 0, "scheduling_strategy": "SPREAD", "runtime_env": {"env_vars": environment}}

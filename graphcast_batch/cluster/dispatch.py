@@ -1,0 +1,235 @@
+"""Cases and workers become decisions: who takes which Case next, and who is to blame when one fails.
+
+No processes, clocks or files in here: the driver says what happened and when, and does what is decided.
+"""
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from graphcast_batch.errors import ForecastError, InputError, TaskError
+from graphcast_batch.outputs.ledger import State
+from graphcast_batch.plan import Case
+
+IN_FLIGHT: Final = 2
+"""Cases that a worker has at once: one reads or writes while the other has the device."""
+_OWN: Final = (InputError, TaskError)
+"""Errors that another try, on whatever worker, would meet again."""
+_FIRST_PAUSE_SECONDS: Final = 1.0
+_LONGEST_PAUSE_SECONDS: Final = 60.0
+_MOST_FRUITLESS: Final = 3
+"""Workers that may die or be retired before any Case is whole again; beyond that the fault is the machine's."""
+_MOST_BLAMED: Final = 2
+"""Cases that may fail on a worker and then become whole on another."""
+_MOST_BROKEN: Final = 3
+"""Cases one after another that a worker may fail with errors that could be its machine's."""
+_LOOKED_AT: Final = 32
+"""Waiting Cases that are looked at when the first must wait for a certain worker."""
+
+
+@dataclass
+class _Post:
+    """A worker as it stands.
+
+    Attributes:
+        at_hand: its Cases, by key.
+        failed: Cases that failed here since its last success; whether the machine could be the cause.
+        blamed: Cases that failed here and became whole elsewhere.
+    """
+
+    at_hand: dict[str, Case] = field(default_factory=dict)
+    failed: dict[str, bool] = field(default_factory=dict)
+    blamed: set[str] = field(default_factory=set)
+
+
+class Dispatch:
+    """The Cases that are not yet whole or set aside, and the workers there are for them."""
+
+    def __init__(self, cases: Iterable[Case], retries: int) -> None:
+        self._retries = retries
+        self._waiting: deque[Case] = deque(cases)
+        self._resting: list[tuple[float, Case]] = []
+        self._elsewhere: dict[str, Case] = {}
+        self._posts: dict[str, _Post] = {}
+        self._attempts: Counter[str] = Counter()
+        self._failed_on: dict[str, set[str]] = {}
+        self._aside: dict[str, Case] = {}
+        self._suspects: set[str] = set()
+        self._fruitless: dict[str, str] = {}
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a Case may still become whole, here or with another driver."""
+        return bool(self.ours or self._elsewhere)
+
+    @property
+    def ours(self) -> int:
+        """How many Cases are this driver's to make: waiting, resting or under way."""
+        return len(self._waiting) + len(self._resting) + sum(len(post.at_hand) for post in self._posts.values())
+
+    @property
+    def elsewhere(self) -> tuple[Case, ...]:
+        """Cases that other drivers have claimed."""
+        return tuple(self._elsewhere.values())
+
+    @property
+    def fruitless(self) -> tuple[str, ...]:
+        """Why workers were lost since the last Case became whole, if so many that the machine must be broken."""
+        return tuple(self._fruitless.values()) if len(self._fruitless) > _MOST_FRUITLESS else ()
+
+    def join(self, worker: str) -> None:
+        """A worker is ready."""
+        self._posts[worker] = _Post()
+
+    def choose(self, now: float) -> tuple[str, Case] | None:
+        """The Case to hand out next and the worker to take it; None while none can.
+
+        Args:
+            now: seconds, of a clock that only rises.
+        """
+        while self._resting and self._resting[0][0] <= now:
+            self._waiting.append(heapq.heappop(self._resting)[1])
+        if any(len(post.at_hand) < IN_FLIGHT for post in self._posts.values()):
+            for place in range(min(len(self._waiting), _LOOKED_AT)):
+                worker = self._worker_for(self._waiting[place])
+                if worker is not None:
+                    case = self._waiting[place]
+                    del self._waiting[place]
+                    return worker, case
+        return None
+
+    def hand(self, worker: str, case: Case) -> int:
+        """The chosen worker has got the chosen Case; returns which attempt this is."""
+        self._posts[worker].at_hand[case.key] = case
+        self._attempts[case.key] += 1
+        return self._attempts[case.key]
+
+    def leave(self, case: Case) -> None:
+        """The chosen Case is another driver's, or whole or set aside by now."""
+        self._elsewhere[case.key] = case
+
+    def forgo(self, worker: str, case: Case) -> None:
+        """Another driver has taken over a Case from a worker: what became of it here counts for nothing."""
+        del self._posts[worker].at_hand[case.key]
+        self._attempts[case.key] -= 1
+        self.leave(case)
+
+    def look_again(self, states: Mapping[str, State]) -> None:
+        """Takes up those Cases that other drivers have let go."""
+        for key, state in states.items():
+            if state is State.MISSING:
+                self._waiting.append(self._elsewhere[key])
+            if state is not State.RUNNING:
+                del self._elsewhere[key]
+
+    def whole(self, worker: str, case: Case) -> None:
+        """A worker has made a Case."""
+        post = self._posts[worker]
+        del post.at_hand[case.key]
+        post.failed.clear()
+        self._suspects.discard(case.key)
+        self._fruitless.clear()
+        for other in self._failed_on.pop(case.key, set()) & self._posts.keys() - {worker}:
+            self._posts[other].blamed.add(case.key)
+
+    def fail(self, worker: str, case: Case, error: BaseException, now: float) -> int:
+        """A worker could not make a Case.
+
+        Returns:
+            after how many attempts it is set aside; 0 if it will be tried again.
+        """
+        post = self._posts[worker]
+        del post.at_hand[case.key]
+        if isinstance(error, _OWN):
+            return self._set_aside(case, final=True)
+        post.failed[case.key] = not isinstance(error, ForecastError)
+        self._failed_on.setdefault(case.key, set()).add(worker)
+        return self._try_again(case, now)
+
+    def die(self, worker: str, now: float, culprit: str = "") -> tuple[Case, int] | None:
+        """A worker is dead, and Cases it had at hand may be the cause.
+
+        Of several it cannot be told: none is charged, and each is worked on alone from then on.
+
+        Args:
+            worker: that died.
+            now: seconds, of a clock that only rises.
+            culprit: key of the Case that is known to be the cause.
+
+        Returns:
+            the Case that is charged, and after how many attempts it is set aside, 0 if it will be tried again.
+        """
+        at_hand = self._posts.pop(worker).at_hand
+        charged = at_hand.pop(culprit) if culprit else None
+        if charged is None and len(at_hand) == 1:
+            charged = at_hand.popitem()[1]
+        if not culprit:
+            self._suspects |= at_hand.keys()
+        self._give_back(at_hand)
+        if charged is None:
+            if not at_hand:
+                self._fruitless[worker] = "a worker died while it made nothing"
+            return None
+        self._fruitless[charged.key] = f"a worker died while it made {charged.key}"
+        self._failed_on.setdefault(charged.key, set()).add(worker)
+        return charged, self._try_again(charged, now)
+
+    def lose(self, worker: str) -> None:
+        """A worker is gone with its node, through no Case's fault."""
+        self._give_back(self._posts.pop(worker).at_hand)
+
+    def broken(self) -> str | None:
+        """A worker on which several different Cases failed, and others did not; None if there is none."""
+        for worker, post in self._posts.items():
+            if len(post.blamed) >= _MOST_BLAMED or sum(post.failed.values()) >= _MOST_BROKEN:
+                return worker
+        return None
+
+    def retire(self, worker: str) -> list[str]:
+        """Sends a broken worker away: what failed on it is not charged to the Cases.
+
+        Returns:
+            keys of Cases that had been set aside because of it, and are to be tried again.
+        """
+        post = self._posts.pop(worker)
+        self._give_back(post.at_hand)
+        freed = [key for key in post.failed if key in self._aside]
+        for key in post.failed:
+            self._attempts[key] -= 1
+        self._waiting.extend(self._aside.pop(key) for key in freed)
+        self._fruitless[worker] = f"a worker failed {', '.join(post.failed)} one after another"
+        return freed
+
+    def _worker_for(self, case: Case) -> str | None:
+        """The least busy worker that may take a Case: one that it has not failed on, if there is any such."""
+        tried = self._failed_on.get(case.key, set())
+        others = self._posts.keys() - tried
+        able = [name for name in self._posts if (not others or name in others) and self._may_take(name, case)]
+        return min(able, key=lambda name: len(self._posts[name].at_hand), default=None)
+
+    def _may_take(self, worker: str, case: Case) -> bool:
+        """Whether it has room; a Case that is suspected of killing workers is worked on alone."""
+        at_hand = self._posts[worker].at_hand
+        alone = case.key in self._suspects or not self._suspects.isdisjoint(at_hand)
+        return len(at_hand) < (1 if alone else IN_FLIGHT)
+
+    def _try_again(self, case: Case, now: float) -> int:
+        attempts = self._attempts[case.key]
+        if attempts > self._retries:
+            return self._set_aside(case, final=False)
+        pause = min(_FIRST_PAUSE_SECONDS * 4 ** (attempts - 1), _LONGEST_PAUSE_SECONDS)
+        heapq.heappush(self._resting, (now + pause, case))
+        return 0
+
+    def _set_aside(self, case: Case, *, final: bool) -> int:
+        if not final:
+            self._aside[case.key] = case
+        return self._attempts[case.key]
+
+    def _give_back(self, cases: Mapping[str, Case]) -> None:
+        """Back in line, as if they had not been handed out."""
+        for key, case in cases.items():
+            self._attempts[key] -= 1
+            self._waiting.append(case)

@@ -1,0 +1,539 @@
+"""A store becomes a list of what in it is not as its ledger says, and a repaired one forgets the Cases that are not.
+
+Others may be at work in the store. What looks wrong is looked at again, after the claims: whoever moves files holds
+the Case's claim, and releases it only when the record speaks of them.
+"""
+
+import errno
+import json
+import math
+import os
+import re
+import stat
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import pairwise, starmap
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import xarray as xr
+
+from graphcast_batch.config import STEP_HOURS
+from graphcast_batch.errors import GraphcastBatchError, StoreError
+from graphcast_batch.outputs.claims import Claim, expired
+from graphcast_batch.outputs.durable import explained, folder_clock, sync_folder
+from graphcast_batch.outputs.layout import LEDGER, arrays_of, growing, read_coordinates, read_root
+from graphcast_batch.outputs.ledger import Ledger, Record
+from graphcast_batch.outputs.store import Store, files_of
+
+_METADATA: Final = "zarr.json"
+_CHUNK: Final = re.compile(r"c\.(0|[1-9]\d*)\.(0|[1-9]\d*)((?:\.0)+)")
+_STATISTICS: Final = tuple(f"statistics/{kind}_by_level.nc" for kind in ("mean", "stddev", "diffs_stddev"))
+_READ_BYTES: Final = 2**20
+_LEASE_SECONDS: Final = 600.0
+"""Longer than it takes to read a Case again; whoever loses the claim all the same removes nothing more."""
+
+
+class Kind(StrEnum):
+    """What is wrong."""
+
+    MISSING = "missing"
+    SIZE = "size"
+    CHECKSUM = "checksum"
+    RECORD = "record"
+    UNRECORDED = "unrecorded"
+    FOREIGN = "foreign"
+    METADATA = "metadata"
+    COORDINATES = "coordinates"
+    STATISTICS = "statistics"
+
+
+_OF_CASES: Final = (Kind.MISSING, Kind.SIZE, Kind.CHECKSUM, Kind.RECORD)
+_REPAIR: Final = "repair the store, so that the next run makes the Case again"
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """One thing in a store that is not as it should be.
+
+    Attributes:
+        kind: what is wrong.
+        key: of the Case it belongs to; empty where it belongs to none.
+        path: of the file, in the store.
+        expected: what must hold, after "must".
+        found: what holds instead, after "but".
+        remedy: what to do.
+    """
+
+    kind: Kind
+    key: str
+    path: str
+    expected: str
+    found: str
+    remedy: str
+
+    @property
+    def harmless(self) -> bool:
+        """Whether nobody is misled by it: the rest of an attempt that the next one replaces."""
+        return self.kind is Kind.UNRECORDED
+
+    def __str__(self) -> str:
+        of = f" of {self.key}" if self.key else ""
+        return f"{self.path}{of} must {self.expected}, but {self.found}; {self.remedy}"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was looked at, and what was found.
+
+    Attributes:
+        cases: whole Cases that were looked at.
+        left: whole Cases that were not, since the spread stopped early.
+        bytes: size of the files of the former, as recorded.
+        seconds: that it took.
+        flaws: in the order of the ledger's keys, then what belongs to no whole Case.
+    """
+
+    cases: int
+    left: int
+    bytes: int
+    seconds: float
+    flaws: tuple[Flaw, ...]
+
+    @property
+    def damaged(self) -> bool:
+        """Whether any flaw is more than a harmless rest."""
+        return not all(flaw.harmless for flaw in self.flaws)
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What was done to a store.
+
+    Attributes:
+        forgotten: keys of Cases that the next run makes again.
+        removed: files, by their path in the store.
+        busy: keys of Cases left alone, since someone works on them.
+    """
+
+    forgotten: tuple[str, ...]
+    removed: tuple[str, ...]
+    busy: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class WholeCase:
+    """A Case that the ledger lists as whole, with what tells which files it has; small, to be sent to where it is read.
+
+    Attributes:
+        path: of the store.
+        key: of the Case.
+        steps: that the name of its record tells.
+        index: on the time axis; None if it is not there.
+        on_levels: of the store.
+        block_steps: of the store.
+    """
+
+    path: Path
+    key: str
+    steps: int
+    index: int | None
+    on_levels: tuple[tuple[str, bool], ...]
+    block_steps: int
+
+    @property
+    def ledger(self) -> Ledger:
+        """Of the store."""
+        return Ledger(self.path / LEDGER)
+
+    @property
+    def record_path(self) -> str:
+        """In the store."""
+        return f"{LEDGER}/steps-{self.steps}/{self.key}.json"
+
+    def files(self, index: int) -> set[str]:
+        """Those that it has if it stands there on the time axis."""
+        return set(files_of(index, 0, self.steps, self.on_levels, self.block_steps))
+
+    def flaw(self, kind: Kind, path: str, expected: str, found: str, remedy: str = _REPAIR) -> Flaw:
+        """One of this Case."""
+        return Flaw(kind, self.key, path, expected, found, remedy)
+
+
+Looked = tuple[int, tuple[Flaw, ...]]
+"""Bytes that were looked at, as recorded, and what is wrong with them."""
+Spread = Callable[[Callable[[WholeCase], Looked], Sequence[tuple[WholeCase]]], Iterable[Looked | BaseException]]
+"""Calls a function with each tuple of arguments; results in their order, and for a call that failed its exception."""
+
+
+def verify(path: Path, *, deep: bool, spread: Spread = starmap) -> Verification:
+    """Compares a store with its ledger; writes nothing into it but the moment's file that tells its clock.
+
+    Args:
+        path: of the store.
+        deep: read every file and compare its checksum; else names and sizes only.
+        spread: where files are read.
+
+    Raises:
+        StoreError: there is no store, it cannot be opened, or its folders cannot be read.
+        GridError: its latitudes or longitudes are damaged.
+    """
+    start = time.perf_counter()
+    try:
+        first = Store.open(path)
+        listing = {name: _sizes(first.path / name) for name in first.variables}
+        running = first.ledger.running()
+        store, whole = _opened(path)
+    except GraphcastBatchError:
+        raise
+    except Exception as error:  # whatever zarr makes of metadata that are no longer a store's
+        raise StoreError(
+            f"{path} must be a whole store, but cannot be opened: {error!r}; restore its {_METADATA} from a copy"
+        ) from error
+    results = list(_look_at_all(whole, spread) if deep else _filtered(whole, listing))
+    flaws = [flaw for _, found in results for flaw in found]
+    flaws += _rest(store, whole, running, listing)
+    flaws += _layout_flaws(store) + (_statistics_flaws(store.path) if whole else [])
+    size = sum(size for size, _ in results)
+    return Verification(len(results), len(whole) - len(results), size, time.perf_counter() - start, tuple(flaws))
+
+
+def repair(path: Path, flaws: Sequence[Flaw]) -> Repair:
+    """Forgets damaged Cases, with the files that are damaged, and removes foreign files; nothing else is touched.
+
+    Each Case is claimed and looked at once more before, so that it may be done while others are at work, and again
+    after it broke off.
+
+    Args:
+        path: of the store.
+        flaws: from `verify`.
+
+    Raises:
+        StoreError: the coordinates are damaged, so that no Case is known to be where it belongs, or something cannot
+            be removed.
+    """
+    for flaw in flaws:
+        if flaw.kind is Kind.COORDINATES:
+            raise StoreError(f"nothing was repaired in {path}: {flaw}")
+    damaged = {flaw.key for flaw in flaws if flaw.kind in _OF_CASES}
+    to_read = {flaw.key for flaw in flaws if flaw.kind is Kind.CHECKSUM}
+    store, whole = _opened(path)
+    forgotten, removed, busy = list[str](), list[str](), list[str]()
+    for case in (case for case in whole if case.key in damaged):
+        claim = store.ledger.hold(case.key, _LEASE_SECONDS)
+        if not claim:
+            busy.append(case.key)
+            continue
+        try:
+            files = _forget(case, claim, deep=case.key in to_read)
+        finally:
+            claim.release()
+        if files is not None:
+            forgotten.append(case.key)
+            removed += files
+    removed += _remove_foreign(store.path, [flaw.path for flaw in flaws if flaw.kind is Kind.FOREIGN])
+    return Repair(tuple(forgotten), tuple(removed), tuple(busy))
+
+
+def look(case: WholeCase, *, deep: bool) -> Looked:
+    """Looks at all files of a Case, and at its record before.
+
+    Args:
+        case: to look at.
+        deep: read them, and compare their checksums.
+
+    Raises:
+        StoreError: a folder cannot be read.
+    """
+    with explained(f"{case.key}: verifying it in {case.path}"):
+        size, flaws = _look(case, deep=deep)
+        # A longer forecast may be taking its place, or has just done so.
+        if flaws and (case.key in case.ledger.running() or case.ledger.steps_of(case.key) != case.steps):
+            return size, ()
+        return size, flaws
+
+
+def look_deep(case: WholeCase) -> Looked:
+    """The same, reading all; a function of a module can be sent to other processes."""
+    return look(case, deep=True)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Size of everything in a folder but its metadata, by name; none if it is not there."""
+    with explained(f"listing {folder}"):
+        if not folder.exists():
+            return {}
+        sizes = {}
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                try:
+                    sizes[entry.name] = entry.stat(follow_symlinks=False).st_size
+                except FileNotFoundError:  # removed since it was listed
+                    continue
+        sizes.pop(_METADATA, None)
+        return sizes
+
+
+def _opened(path: Path) -> tuple[Store, list[WholeCase]]:
+    """The store, and what its ledger says is whole, by key."""
+    steps_of = Ledger(path / LEDGER).whole_steps()
+    # Only now, so that an axis that is growing has every Case that was listed.
+    store = Store.open(path)
+    indices = {str(init_time): index for index, init_time in enumerate(store.init_times)}
+    return store, [
+        WholeCase(store.path, key, steps, indices.get(key), store.on_levels, store.block_steps)
+        for key, steps in sorted(steps_of.items())
+    ]
+
+
+def _look_at_all(whole: Sequence[WholeCase], spread: Spread) -> Iterator[Looked]:
+    for result in spread(look_deep, [(case,) for case in whole]):
+        if isinstance(result, BaseException):
+            raise result
+        yield result
+
+
+def _filtered(whole: Iterable[WholeCase], listing: dict[str, dict[str, int]]) -> Iterator[Looked]:
+    """Looks closely at those Cases only that are not as listed: a listing is faster than each file by itself."""
+    for case in whole:
+        size = _size_as_listed(case, listing)
+        yield look(case, deep=False) if size is None else (size, ())
+
+
+def _size_as_listed(case: WholeCase, listing: dict[str, dict[str, int]]) -> int | None:
+    """Bytes of a Case, if all is well with it."""
+    try:
+        record = case.ledger.record_of(case.key, case.steps)
+    except StoreError:
+        return None
+    if record is None or _record_flaw(case, record):
+        return None
+    places = ((file.partition("/"), size) for file, (size, _) in record.files.items())
+    if any(listing[folder].get(name) != size for (folder, _, name), size in places):
+        return None
+    return _size(record)
+
+
+def _look(case: WholeCase, *, deep: bool) -> Looked:
+    try:
+        record = case.ledger.record_of(case.key, case.steps)
+    except StoreError as error:
+        if isinstance(error.__cause__, OSError):
+            raise
+        return 0, (case.flaw(Kind.RECORD, case.record_path, "be readable as a record", f"is not: {error.__cause__}"),)
+    if record is None:
+        return 0, ()
+    wrong = _record_flaw(case, record)
+    if wrong:
+        return 0, (wrong,)
+    found = (_file_flaw(case, file, *record.files[file], deep=deep) for file in sorted(record.files))
+    return _size(record), tuple(flaw for flaw in found if flaw)
+
+
+def _size(record: Record) -> int:
+    return sum(size for size, _ in record.files.values())
+
+
+def _record_flaw(case: WholeCase, record: Record) -> Flaw | None:
+    """What is wrong with a record that can be read."""
+    if (record.key, record.steps) != (case.key, case.steps):
+        found = f"is of {record.key} with {record.steps} steps"
+        return case.flaw(Kind.RECORD, case.record_path, f"be of {case.key} with {case.steps} steps", found)
+    files = set(record.files)
+    if case.index is not None and files == case.files(case.index):
+        return None
+    place = _place_of(case, files)
+    if place is not None:
+        expected = f"be {case.key} at index {place}, where its files are"
+        remedy = "restore the time axis from a copy of the store, and verify again"
+        found = "the axis does not have it" if case.index is None else f"it is at index {case.index}"
+        return case.flaw(Kind.COORDINATES, "time", expected, found, remedy)
+    own = set() if case.index is None else case.files(case.index)
+    found = f"it lists {len(files - own)} others and lacks {len(own - files)}"
+    return case.flaw(Kind.RECORD, case.record_path, "list the files that the layout gives the Case", found)
+
+
+def _place_of(case: WholeCase, files: set[str]) -> int | None:
+    """Where on the time axis a Case stands if just these are its files: then the axis is wrong, and not the record."""
+    match = _CHUNK.fullmatch(min(files, default="").partition("/")[2])
+    return int(match[1]) if match and files == case.files(int(match[1])) else None
+
+
+def _file_flaw(case: WholeCase, file: str, size: int, checksum: str, *, deep: bool) -> Flaw | None:
+    path = case.path / file
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return case.flaw(Kind.MISSING, file, f"be there with {size} bytes", "is not there")
+    if found.st_size != size or not stat.S_ISREG(found.st_mode):
+        return case.flaw(Kind.SIZE, file, f"have {size} bytes", f"has {found.st_size}")
+    if not deep:
+        return None
+    try:
+        read = _checksum(path)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        # What the disk cannot read is lost.
+        return case.flaw(Kind.CHECKSUM, file, "be readable", f"is not: {error}")
+    if read != checksum:
+        return case.flaw(Kind.CHECKSUM, file, f"have the CRC-32 {checksum}", f"has {read}")
+    return None
+
+
+def _checksum(path: Path) -> str:
+    """CRC-32 of a file, hexadecimal."""
+    checksum, buffer = 0, memoryview(bytearray(_READ_BYTES))
+    with path.open("rb", buffering=0) as content:
+        while count := content.readinto(buffer):
+            checksum = zlib.crc32(buffer[:count], checksum)
+    return f"{checksum:08x}"
+
+
+def _rest(
+    store: Store, whole: Iterable[WholeCase], running: set[str], listing: dict[str, dict[str, int]]
+) -> list[Flaw]:
+    """Files that no record names: of attempts that died, or that nothing here has made.
+
+    Args:
+        store: opened after they were listed.
+        whole: looked at after that.
+        running: keys of the Cases that someone was at work on between the two.
+        listing: names in the folder of each variable.
+    """
+    blocks = {case.index: math.ceil(case.steps / store.block_steps) for case in whole}
+    foreign, rest = list[Flaw](), list[Flaw]()
+    for variable, levelled in store.on_levels:
+        for name in sorted(listing[variable]):
+            file, place = f"{variable}/{name}", _place_in(store, name, levelled)
+            if place is None:
+                foreign.append(_foreign_flaw(file))
+            elif place[1] >= blocks.get(place[0], 0) and (key := str(store.init_times[place[0]])) not in running:
+                expected, remedy = "be spoken of by a record", "leave it: it is replaced when the Case is made"
+                rest.append(Flaw(Kind.UNRECORDED, key, file, expected, "an attempt that died has left it", remedy))
+    if foreign and _growing(store.path):  # whose files come and go beside the metadata
+        foreign = []
+    return rest + [flaw for flaw in foreign if os.path.lexists(store.path / flaw.path)]
+
+
+def _place_in(store: Store, name: str, levelled: bool) -> tuple[int, int] | None:
+    """Index on the time axis and block of a file of a variable; None if the store has none of that name."""
+    match = _CHUNK.fullmatch(name)
+    if not match or len(match[3]) != len(".0") * (2 + levelled):
+        return None
+    index, block = int(match[1]), int(match[2])
+    fits = index < store.init_times.size and block < math.ceil(store.steps / store.block_steps)
+    return (index, block) if fits else None
+
+
+def _foreign_flaw(file: str) -> Flaw:
+    expected, found = "be a file of a Case that the store was laid out for", "no Case has a file of this name"
+    return Flaw(Kind.FOREIGN, "", file, expected, found, "repair the store, which removes it; a folder remove yourself")
+
+
+def _layout_flaws(store: Store) -> list[Flaw]:
+    """What is wrong with metadata and coordinates, unless they are being replaced, or were since they were read."""
+    found = _metadata_flaws(store) + _coordinate_flaws(store)
+    return [] if found and (_growing(store.path) or read_root(store.path) != store.root) else found
+
+
+def _metadata_flaws(store: Store) -> list[Flaw]:
+    """Arrays that say of themselves something else than the root, which alone is believed."""
+    found = {}
+    for name, array in arrays_of(store.root).items():
+        try:
+            if json.loads((store.path / name / _METADATA).read_bytes()) != array:
+                found[name] = "does not"
+        except (FileNotFoundError, ValueError) as error:
+            found[name] = f"cannot be read: {error}"
+    expected, remedy = "agree with the metadata of the root", "run again: a run writes it anew as the root has it"
+    return [Flaw(Kind.METADATA, "", f"{name}/{_METADATA}", expected, what, remedy) for name, what in found.items()]
+
+
+def _growing(path: Path) -> bool:
+    """Whether a driver is making the store longer now."""
+    lock = path / LEDGER / ".extending"
+    return lock.exists() and not expired(lock, math.inf, folder_clock(lock.parent))
+
+
+def _coordinate_flaws(store: Store) -> list[Flaw]:
+    """What can be told of coordinates by themselves; the grid was checked when the store was opened."""
+    coordinates, levels = read_coordinates(store.path), (0, *store.levels)
+    leads = STEP_HOURS * np.arange(1, store.steps + 1)
+    checks = [
+        ("time", "hold each initial time once", np.unique(store.init_times).size == store.init_times.size),
+        ("prediction_timedelta", f"count {STEP_HOURS} h", np.array_equal(coordinates["prediction_timedelta"], leads)),
+        ("level", "ascend from above 0 hPa", all(low < high for low, high in pairwise(levels))),
+    ]
+    for name in store.variables:
+        array = arrays_of(store.root)[name]
+        shape = [coordinates[dim].size for dim in array["dimension_names"]]
+        checks.append((name, f"have the shape {shape}, as the coordinates have", array["shape"] == shape))
+    remedy = "restore it from a copy of the store, and verify again"
+    return [Flaw(Kind.COORDINATES, "", name, what, "does not", remedy) for name, what, holds in checks if not holds]
+
+
+def _statistics_flaws(path: Path) -> list[Flaw]:
+    """Workers read them from the store."""
+    found = {}
+    for file in _STATISTICS:
+        try:
+            with xr.open_dataset(path / file, engine="netcdf4") as statistics:
+                statistics.load()
+        except (OSError, RuntimeError, ValueError) as error:
+            found[file] = "is not there" if isinstance(error, FileNotFoundError) else f"is not: {error}"
+    remedy = "remove the folder statistics, so that the next run makes it again"
+    return [Flaw(Kind.STATISTICS, "", file, "be readable as netCDF", what, remedy) for file, what in found.items()]
+
+
+def _forget(case: WholeCase, claim: Claim, *, deep: bool) -> list[str] | None:
+    """Removes the damaged files of a Case, then its record; None if it is damaged no more.
+
+    Files first: broken off, it leaves a record of files that are missing, which the next repair finds.
+    """
+    with explained(f"{case.key}: repairing it in {case.path}"):
+        _, flaws = _look(case, deep=deep)
+        if not flaws or case.ledger.steps_of(case.key) != case.steps:
+            return None
+        _check_held(case, claim)
+        removed = _remove(case.path, [flaw.path for flaw in flaws if flaw.kind in (Kind.SIZE, Kind.CHECKSUM)])
+        _check_held(case, claim)
+        case.ledger.forget(case.key)
+        return removed
+
+
+def _check_held(case: WholeCase, claim: Claim) -> None:
+    if not claim.held():
+        raise StoreError(
+            f"{case.key}: the claim must be held until the Case is forgotten, but was lost to another process; "
+            "verify again"
+        )
+
+
+def _remove_foreign(path: Path, files: Sequence[str]) -> list[str]:
+    """Removes files that no Case has a place for, while no Case can be given a new one."""
+    if not files:
+        return []
+    with explained(f"removing foreign files from {path}"), growing(path):
+        store = Store.open(path)
+        on_levels = dict(store.on_levels)
+        foreign = [
+            file
+            for folder, name, file in ((*file.split("/"), file) for file in files)
+            if _place_in(store, name, on_levels[folder]) is None and not (store.path / file).is_dir()
+        ]
+        return _remove(store.path, foreign)
+
+
+def _remove(path: Path, files: Sequence[str]) -> list[str]:
+    """Removes files durably; those that were there."""
+    removed = [file for file in files if os.path.lexists(path / file)]
+    for file in removed:
+        (path / file).unlink(missing_ok=True)
+    for folder in {(path / file).parent for file in removed}:
+        sync_folder(folder)
+    return removed

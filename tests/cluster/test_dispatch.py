@@ -1,0 +1,251 @@
+"""Decisions about Cases and workers: every Case ends once, blame falls where it belongs."""
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from graphcast_batch.cluster.dispatch import IN_FLIGHT, Dispatch
+from graphcast_batch.errors import ForecastError, InputError
+from graphcast_batch.outputs.ledger import State
+from graphcast_batch.plan import Case
+
+LATER = 1e6
+
+
+def cases(count):
+    return [Case(np.datetime64("2020-01-01T00") + np.timedelta64(6 * n, "h"), 1) for n in range(count)]
+
+
+def crew(dispatch, *names):
+    for name in names:
+        dispatch.join(name)
+    return dispatch
+
+
+def take(dispatch, now=0.0):
+    """Hands out what is chosen; who got it, and what."""
+    choice = dispatch.choose(now)
+    if choice:
+        dispatch.hand(*choice)
+    return choice
+
+
+def test_work_goes_to_whoever_has_least_and_two_cases_are_the_most():
+    dispatch = crew(Dispatch(cases(5), 0), "a", "b")
+    assert [take(dispatch)[0] for _ in range(4)] == ["a", "b", "a", "b"]
+    assert take(dispatch) is None
+
+
+def test_an_error_of_the_input_is_never_tried_again():
+    dispatch = crew(Dispatch(cases(1), 5), "a")
+    _, case = take(dispatch)
+    assert dispatch.fail("a", case, InputError("gap"), 0.0) == 1
+    assert not dispatch.unfinished
+
+
+def test_a_failed_case_rests_and_is_tried_on_another_worker():
+    dispatch = crew(Dispatch(cases(1), 2), "a", "b")
+    worker, case = take(dispatch)
+    assert dispatch.fail(worker, case, OSError("stale"), 10.0) == 0
+    assert take(dispatch, 10.5) is None
+    other, _ = take(dispatch, 11.0)
+    assert other != worker
+    assert dispatch.fail(other, case, OSError("stale"), 11.0) == 0
+    assert take(dispatch, 14.0) is None  # each pause is four times the one before
+    assert take(dispatch, 15.0) is not None
+
+
+def test_a_lone_worker_gets_the_case_again():
+    dispatch = crew(Dispatch(cases(1), 1), "a")
+    _, case = take(dispatch)
+    dispatch.fail("a", case, OSError("stale"), 0.0)
+    assert take(dispatch, LATER) == ("a", case)
+
+
+def test_of_two_cases_neither_is_charged_with_a_death_but_each_is_worked_on_alone():
+    dispatch = crew(Dispatch(cases(3), 0), "a")
+    take(dispatch)
+    take(dispatch)
+    assert dispatch.die("a", 0.0) is None
+    crew(dispatch, "b")
+    first, _, third = cases(3)
+    assert take(dispatch) == ("b", third)
+    assert take(dispatch) is None
+    dispatch.whole("b", third)
+    assert take(dispatch) == ("b", first)
+    assert take(dispatch) is None
+    assert dispatch.die("b", 0.0) == (first, 1)
+
+
+def test_a_case_that_kills_its_worker_alone_is_charged():
+    dispatch = crew(Dispatch(cases(1), 0), "a")
+    _, case = take(dispatch)
+    assert dispatch.die("a", 0.0) == (case, 1)
+
+
+def test_a_known_culprit_is_charged_and_its_neighbour_is_not():
+    dispatch = crew(Dispatch(cases(2), 0), "a")
+    (_, first), (_, second) = take(dispatch), take(dispatch)
+    assert dispatch.die("a", 0.0, second.key) == (second, 1)
+    crew(dispatch, "b")
+    assert take(dispatch) == ("b", first)
+
+
+def test_a_lost_node_costs_no_attempt():
+    dispatch = crew(Dispatch(cases(1), 0), "a")
+    _, case = take(dispatch)
+    dispatch.lose("a")
+    crew(dispatch, "b")
+    assert dispatch.choose(0.0) == ("b", case)
+    assert dispatch.hand("b", case) == 1
+
+
+def test_a_worker_whose_failures_others_mend_is_broken():
+    dispatch = crew(Dispatch(cases(2), 3), "a", "b")
+    for case in cases(2):
+        dispatch._waiting.remove(case)
+        dispatch.hand("a", case)
+        dispatch.fail("a", case, ForecastError("NaN"), 0.0)
+    assert dispatch.broken() is None
+    for _ in range(2):
+        worker, case = take(dispatch, LATER)
+        assert worker == "b"
+        dispatch.whole("b", case)
+    assert dispatch.broken() == "a"
+    assert dispatch.retire("a") == []
+
+
+def test_errors_of_the_machine_one_after_another_retire_a_worker_and_are_not_charged():
+    dispatch = crew(Dispatch(cases(3), 0), "a")
+    for _ in range(3):
+        _, case = take(dispatch)
+        assert dispatch.fail("a", case, RuntimeError("illegal memory access"), 0.0) == 1
+    assert dispatch.broken() == "a"
+    assert sorted(dispatch.retire("a")) == [case.key for case in cases(3)]
+    crew(dispatch, "b")
+    worker, case = take(dispatch)
+    assert worker == "b"
+    dispatch.whole("b", case)
+    assert not dispatch.fruitless
+
+
+def test_forecasts_that_leave_physics_retire_nobody():
+    """Weights that give NaN do so on every device."""
+    dispatch = crew(Dispatch(cases(5), 0), "a")
+    for _ in range(5):
+        _, case = take(dispatch)
+        dispatch.fail("a", case, ForecastError("NaN"), 0.0)
+    assert dispatch.broken() is None
+
+
+def test_different_cases_that_kill_workers_with_none_whole_between_leave_no_hope():
+    dispatch = Dispatch(cases(9), 0)
+    for number in range(4):
+        assert not dispatch.fruitless
+        crew(dispatch, f"worker {number}")
+        take(dispatch)
+        dispatch.die(f"worker {number}", 0.0)
+    assert len(dispatch.fruitless) == 4
+
+
+def test_one_case_that_kills_every_worker_leaves_hope():
+    dispatch = Dispatch(cases(1), 9)
+    for number in range(9):
+        crew(dispatch, f"worker {number}")
+        take(dispatch, LATER * (number + 1))
+        dispatch.die(f"worker {number}", LATER * (number + 1))
+    assert not dispatch.fruitless
+
+
+@pytest.mark.parametrize(
+    ("state", "waits", "ours"),
+    [(State.RUNNING, True, 0), (State.WHOLE, False, 0), (State.FAILED, False, 0), (State.MISSING, True, 1)],
+)
+def test_cases_of_other_drivers_are_waited_for_and_taken_up_when_let_go(state, waits, ours):
+    dispatch = crew(Dispatch(cases(1), 0), "a")
+    _, case = dispatch.choose(0.0)
+    dispatch.leave(case)
+    assert dispatch.elsewhere == (case,)
+    dispatch.look_again({case.key: state})
+    assert (dispatch.unfinished, dispatch.ours) == (waits, ours)
+
+
+class Run(RuleBasedStateMachine):
+    """Workers come, go, die and fail in any order; no Case is lost or made twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.every = cases(8)
+        self.dispatch = Dispatch(self.every, 2)
+        self.clock, self.number = 0.0, 0
+        self.workers: dict[str, dict] = {}
+        self.ended: dict[str, str] = {}
+
+    def end(self, case, how):
+        assert case.key not in self.ended
+        self.ended[case.key] = how
+
+    @rule()
+    def join(self):
+        self.number += 1
+        self.workers[f"w{self.number}"] = {}
+        self.dispatch.join(f"w{self.number}")
+
+    @rule(seconds=st.floats(0, 100))
+    def hand_out(self, seconds):
+        self.clock += seconds
+        choice = self.dispatch.choose(self.clock)
+        if choice is None:
+            return
+        worker, case = choice
+        assert case.key not in self.ended
+        assert all(case.key not in at_hand for at_hand in self.workers.values())
+        assert self.dispatch.hand(worker, case) >= 1
+        self.workers[worker][case.key] = case
+
+    def busy(self):
+        return sorted(worker for worker, at_hand in self.workers.items() if at_hand)
+
+    @precondition(busy)
+    @rule(data=st.data(), kind=st.sampled_from(["whole", "input", "physics", "machine"]))
+    def finish(self, data, kind):
+        worker = data.draw(st.sampled_from(self.busy()))
+        case = self.workers[worker].pop(data.draw(st.sampled_from(sorted(self.workers[worker]))))
+        if kind == "whole":
+            self.dispatch.whole(worker, case)
+            self.end(case, kind)
+            return
+        error = {"input": InputError("x"), "physics": ForecastError("x"), "machine": OSError("x")}[kind]
+        if self.dispatch.fail(worker, case, error, self.clock):
+            self.end(case, kind)
+
+    @precondition(busy)
+    @rule(data=st.data(), lost=st.booleans())
+    def vanish(self, data, lost):
+        worker = data.draw(st.sampled_from(self.busy()))
+        del self.workers[worker]
+        if lost:
+            self.dispatch.lose(worker)
+            return
+        charged = self.dispatch.die(worker, self.clock)
+        if charged and charged[1]:
+            self.end(charged[0], "death")
+
+    @rule()
+    def retire(self):
+        worker = self.dispatch.broken()
+        if worker:
+            del self.workers[worker]
+            for key in self.dispatch.retire(worker):
+                assert self.ended.pop(key) in ("physics", "machine")
+
+    @invariant()
+    def every_case_is_ended_or_ours(self):
+        assert self.dispatch.ours == len(self.every) - len(self.ended)
+        assert all(len(at_hand) <= IN_FLIGHT for at_hand in self.workers.values())
+
+
+TestRun = Run.TestCase
+TestRun.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
