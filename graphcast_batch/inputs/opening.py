@@ -131,8 +131,10 @@ def load(dataset: xr.Dataset, origin: str) -> xr.Dataset:
             # zarr's own loop, because clients of some file systems are bound to the loop that opened them, and because
             # a notebook's thread has a running loop, in which asyncio.run refuses to work.
             return sync(dataset.load_async())
-        except NotImplementedError:  # neither netCDF nor GRIB can
-            return dataset.load()
+        except NotImplementedError as error:  # neither netCDF nor GRIB can
+            # zarr's loop keeps the error, and with its traceback all that was read: hundreds of MB until they are swept.
+            error.__traceback__ = None
+        return dataset.load()
 
 
 def _opened(address: str, access: Access) -> AbstractContextManager[xr.Dataset]:

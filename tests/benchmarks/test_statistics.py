@@ -6,6 +6,7 @@ Every round reads before it computes, so that whatever else the machine does mee
 
 import time
 from collections import defaultdict
+from functools import partial
 
 import netCDF4
 import numpy as np
@@ -14,6 +15,8 @@ import xarray as xr
 import zarr
 from numcodecs import Blosc
 
+from graphcast_batch.cluster import driver
+from graphcast_batch.cluster.drain import Drain
 from graphcast_batch.config import Task
 from graphcast_batch.grid import regular_grid
 from graphcast_batch.inputs.archive import Archive
@@ -76,44 +79,89 @@ def spread_of(rates):
     return {"median": round(middle, 3), "quartiles": [round(least, 3), round(most, 3)], "rounds": len(rates)}
 
 
-@pytest.mark.parametrize(
+FORMATS = pytest.mark.parametrize(
     ("ending", "write", "read"),
     [
         pytest.param("zarr", write_zarr, read_zarr, id="zarr"),
         pytest.param("nc", write_netcdf, read_netcdf, id="netcdf"),
     ],
 )
-def test_statistics_beside_reading_alone(benchmark, request, tmp_path, ending, write, read):
-    frames, rounds = (128, 9) if request.config.getoption("--benchmark-only") else (3, 1)
-    path, fields = tmp_path / f"archive.{ending}", fields_of(frames)
-    write(fields, path)
-    source, gigabytes = Archive(path), sum(fields[name].nbytes for name in NAMES) / 1e9
-    rates = defaultdict(list)
 
-    def timed(what, call):
-        start = time.perf_counter()
+
+class Rates:
+    """What was measured, by what was done: GB/s, and the seconds of all cores that 1 GB took in this process."""
+
+    def __init__(self, gigabytes):
+        self.gigabytes = gigabytes
+        self.rates, self.core_seconds = defaultdict(list), defaultdict(list)
+
+    def timed(self, what, call):
+        start, busy = time.perf_counter(), time.process_time()
         result = call()
-        rates[what].append(gigabytes / (time.perf_counter() - start))
+        self.rates[what].append(self.gigabytes / (time.perf_counter() - start))
+        self.core_seconds[what].append((time.process_time() - busy) / self.gigabytes)
         return result
 
-    def read_both():
-        timed("library", lambda: read(path, frames))
-        timed("fields", lambda: read_fields(source))
+    def summary(self, rounds):
+        shares = np.divide(self.rates["statistics"], self.rates["fields"])[-rounds:]
+        return {
+            "gigabytes": round(self.gigabytes, 3),
+            "share_of_fields": spread_of(shares),
+            "gigabytes_per_second": {what: spread_of(found[-rounds:]) for what, found in self.rates.items()},
+        }
 
-    found = benchmark.pedantic(
-        lambda: timed("statistics", lambda: compute_statistics(source, TASK, None)),
-        setup=read_both,
-        rounds=rounds,
-        warmup_rounds=rounds // 9,
-    )
-    shares = np.divide(rates["statistics"], rates["fields"])[-rounds:]
-    benchmark.extra_info["share_of_fields"] = spread_of(shares)
-    benchmark.extra_info["gigabytes"] = round(gigabytes, 3)
-    benchmark.extra_info["gigabytes_per_second"] = {
-        what: spread_of(measured[-rounds:]) for what, measured in rates.items()
-    }
+    def summary_of_cores(self, rounds):
+        return {what: spread_of(found[-rounds:]) for what, found in self.core_seconds.items()}
+
+
+def assert_exact(found, fields):
     for name in NAMES:
         exact = fields[name].values.astype(np.float64)
         axes = (0, 2, 3) if name in LEVELLED else None
         np.testing.assert_allclose(found.mean[name], exact.mean(axes), rtol=1e-12)
         np.testing.assert_allclose(found.stddev[name], exact.std(axes), rtol=1e-12)
+
+
+@FORMATS
+def test_statistics_beside_reading_alone(benchmark, request, tmp_path, ending, write, read):
+    frames, rounds = (128, 9) if request.config.getoption("--benchmark-only") else (3, 1)
+    path, fields = tmp_path / f"archive.{ending}", fields_of(frames)
+    write(fields, path)
+    source, rates = Archive(path), Rates(sum(fields[name].nbytes for name in NAMES) / 1e9)
+
+    def read_both():
+        rates.timed("library", lambda: read(path, frames))
+        rates.timed("fields", lambda: read_fields(source))
+
+    found = benchmark.pedantic(
+        lambda: rates.timed("statistics", lambda: compute_statistics(source, TASK, None)),
+        setup=read_both,
+        rounds=rounds,
+        warmup_rounds=rounds // 9,
+    )
+    benchmark.extra_info |= rates.summary(rounds) | {"core_seconds_per_gigabyte": rates.summary_of_cores(rounds)}
+    assert_exact(found, fields)
+
+
+@FORMATS
+def test_statistics_over_workers_beside_reading_alone(benchmark, request, tmp_path, ending, write, read):
+    if not request.config.getoption("--benchmark-only"):
+        pytest.skip("Ray takes seconds to start, and statistics over it are tested with the runs")
+    frames, rounds = 128, 9
+    path, fields = tmp_path / f"archive.{ending}", fields_of(frames)
+    write(fields, path)
+    source, rates = Archive(path), Rates(sum(fields[name].nbytes for name in NAMES) / 1e9)
+
+    def read_part(times):
+        source.fields(NAMES, times, LEVELS_13)
+
+    with Drain() as drain, driver.connected(None, drain):
+        each, parts = partial(driver.each, drain=drain), np.array_split(source.times, frames // FRAMES_AT_ONCE)
+        found = benchmark.pedantic(
+            lambda: rates.timed("statistics", lambda: compute_statistics(source, TASK, None, spread=each)),
+            setup=lambda: rates.timed("fields", lambda: list(each(read_part, [(times,) for times in parts]))) and None,
+            rounds=rounds,
+            warmup_rounds=1,
+        )
+    benchmark.extra_info |= rates.summary(rounds)
+    assert_exact(found, fields)
