@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import os
 import platform
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -50,6 +51,8 @@ Pieces = Callable[[Callable[..., None], Sequence[tuple[Any, ...]]], Iterable[Bas
 AnySource = Archive | DatasetFiles | SyntheticArchive
 _STATISTICS: Final = "statistics"
 _ITEM_BYTES: Final[Mapping[Precision, int]] = {"float32": 4, "bfloat16": 2}
+_COMPRESSION: Final = 1.37
+"""Of weather by the codec of the store, measured: see DECISIONS.md, 4."""
 _PIECE: Final = 4
 """Times of an archive that are made and written at once."""
 _WASTE: Final = 4.0
@@ -215,7 +218,18 @@ def doubts(run: Run) -> list[str]:
             f"reading one Case fetches {cost.factor:.0f} times the bytes it needs, most of them for {cost.worst} in "
             f"chunks of {chunks}: a copy of the inputs with one time a chunk reads faster"
         )
-    return found
+    return found + _space_doubt(run)
+
+
+def _space_doubt(run: Run) -> list[str]:
+    place = next(folder for folder in (run.config.store, *run.config.store.parents) if folder.exists())
+    needed, free = run.plan.store_bytes / _COMPRESSION, shutil.disk_usage(place).free
+    if needed <= free:
+        return []
+    return [
+        f"all forecasts need about {needed / 1e9:.3g} GB, of which some may be there already, but {free / 1e9:.3g} GB "
+        f"are free at {place}: make room, or what does not fit is left for another run"
+    ]
 
 
 def reading(run: Run) -> dict[str, str]:

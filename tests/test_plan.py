@@ -1,4 +1,7 @@
+import re
+import shutil
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -6,7 +9,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphcast_batch.assembly import assemble, check_memory, needed_bytes
+from graphcast_batch.assembly import assemble, check_memory, doubts, needed_bytes
 from graphcast_batch.config import TASKS, Architecture, Times, load_config
 from graphcast_batch.errors import ConfigError, TaskError
 from graphcast_batch.grid import Grid
@@ -157,3 +160,11 @@ def test_a_run_that_does_not_fit_the_memory_is_refused_with_the_numbers(small_co
         check_memory(run, "float32", 2, 2 * needed - 1)
     with pytest.raises(ConfigError, match="take a coarser grid, a smaller model or a larger machine"):
         check_memory(run, "float32", 1, needed - 1)
+
+
+def test_a_disk_that_is_too_small_for_all_forecasts_is_told(small_config, monkeypatch):
+    run = assemble(load_config(small_config()))
+    assert doubts(run) == []
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=run.plan.store_bytes // 2))
+    (doubt,) = doubts(run)
+    assert re.search(r"all forecasts need about .* GB, .* but .* GB are free at ", doubt)
