@@ -186,6 +186,7 @@ def verify(
     from itertools import starmap
 
     from graphcast_batch.cluster import driver
+    from graphcast_batch.outputs import repair as repairing
     from graphcast_batch.outputs import verify as verifying
     from graphcast_batch.terminal import show_repair, show_verification
 
@@ -203,7 +204,7 @@ def verify(
     if found.left:
         raise typer.Exit(WORK_LEFT)
     if repair and found.flaws:
-        done = verifying.repair(store, found.flaws)
+        done = repairing.repair(store, found.flaws)
         show_repair(_console, done)
         raise typer.Exit(Exit.SOME_FAILED if done.busy else 0)
     if found.damaged:

@@ -13,7 +13,8 @@ from rich.text import Text
 from graphcast_batch.inputs.findings import Finding
 from graphcast_batch.outputs.journal import Journal
 from graphcast_batch.outputs.ledger import Failure, Record, State
-from graphcast_batch.outputs.verify import Repair, Verification
+from graphcast_batch.outputs.repair import Repair
+from graphcast_batch.outputs.verify import Verification
 from graphcast_batch.plan import Case, Plan, mesh_counts
 
 _MOST_SHOWN = 20

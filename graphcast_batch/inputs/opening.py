@@ -132,7 +132,7 @@ def load(dataset: xr.Dataset, origin: str) -> xr.Dataset:
             # a notebook's thread has a running loop, in which asyncio.run refuses to work.
             return sync(dataset.load_async())
         except NotImplementedError as error:  # neither netCDF nor GRIB can
-            # zarr's loop keeps the error, and with its traceback all that was read: hundreds of MB until they are swept.
+            # zarr's loop keeps the error, and by its traceback all that was read: hundreds of MB for a while.
             error.__traceback__ = None
         return dataset.load()
 

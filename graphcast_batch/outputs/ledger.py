@@ -208,7 +208,7 @@ class Ledger:
             # Shortest first: broken off, it leaves the Case as long as it was.
             for steps in self._steps_of(key):
                 path = self._record_path(key, steps)
-                path.unlink()
+                path.unlink(missing_ok=True)
                 sync_folder(path.parent)
 
     def fail(self, failure: Failure) -> None:

@@ -24,18 +24,16 @@ import xarray as xr
 
 from graphcast_batch.config import STEP_HOURS
 from graphcast_batch.errors import GraphcastBatchError, StoreError
-from graphcast_batch.outputs.claims import Claim, expired
-from graphcast_batch.outputs.durable import explained, folder_clock, sync_folder
-from graphcast_batch.outputs.layout import LEDGER, arrays_of, growing, read_coordinates, read_root
+from graphcast_batch.outputs.claims import expired
+from graphcast_batch.outputs.durable import explained, folder_clock
+from graphcast_batch.outputs.layout import LEDGER, arrays_of, read_coordinates, read_root
 from graphcast_batch.outputs.ledger import Ledger, Record
 from graphcast_batch.outputs.store import Store, files_of
 
 _METADATA: Final = "zarr.json"
-_CHUNK: Final = re.compile(r"c\.(0|[1-9]\d*)\.(0|[1-9]\d*)((?:\.0)+)")
+_CHUNK: Final = re.compile(r"c\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)((?:\.0)+)")
 _STATISTICS: Final = tuple(f"statistics/{kind}_by_level.nc" for kind in ("mean", "stddev", "diffs_stddev"))
 _READ_BYTES: Final = 2**20
-_LEASE_SECONDS: Final = 600.0
-"""Longer than it takes to read a Case again; whoever loses the claim all the same removes nothing more."""
 
 
 class Kind(StrEnum):
@@ -52,8 +50,7 @@ class Kind(StrEnum):
     STATISTICS = "statistics"
 
 
-_OF_CASES: Final = (Kind.MISSING, Kind.SIZE, Kind.CHECKSUM, Kind.RECORD)
-_REPAIR: Final = "repair the store, so that the next run makes the Case again"
+_REPAIR: Final = "verify with --repair, so that the next run makes the Case again"
 
 
 @dataclass(frozen=True)
@@ -108,21 +105,6 @@ class Verification:
     def damaged(self) -> bool:
         """Whether any flaw is more than a harmless rest."""
         return not all(flaw.harmless for flaw in self.flaws)
-
-
-@dataclass(frozen=True)
-class Repair:
-    """What was done to a store.
-
-    Attributes:
-        forgotten: keys of Cases that the next run makes again.
-        removed: files, by their path in the store.
-        busy: keys of Cases left alone, since someone works on them.
-    """
-
-    forgotten: tuple[str, ...]
-    removed: tuple[str, ...]
-    busy: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -187,7 +169,7 @@ def verify(path: Path, *, deep: bool, spread: Spread = starmap) -> Verification:
         first = Store.open(path)
         listing = {name: _sizes(first.path / name) for name in first.variables}
         running = first.ledger.running()
-        store, whole = _opened(path)
+        store, whole = open_with_cases(path)
     except GraphcastBatchError:
         raise
     except Exception as error:  # whatever zarr makes of metadata that are no longer a store's
@@ -196,47 +178,12 @@ def verify(path: Path, *, deep: bool, spread: Spread = starmap) -> Verification:
         ) from error
     results = list(_look_at_all(whole, spread) if deep else _filtered(whole, listing))
     flaws = [flaw for _, found in results for flaw in found]
-    flaws += _rest(store, whole, running, listing)
-    flaws += _layout_flaws(store) + (_statistics_flaws(store.path) if whole else [])
+    with explained(f"verifying {store.path}"):
+        flaws += _rest(store, whole, running, listing) + _layout_flaws(store)
+    # A store that is being made has none yet.
+    flaws += _statistics_flaws(store.path) if whole else []
     size = sum(size for size, _ in results)
     return Verification(len(results), len(whole) - len(results), size, time.perf_counter() - start, tuple(flaws))
-
-
-def repair(path: Path, flaws: Sequence[Flaw]) -> Repair:
-    """Forgets damaged Cases, with the files that are damaged, and removes foreign files; nothing else is touched.
-
-    Each Case is claimed and looked at once more before, so that it may be done while others are at work, and again
-    after it broke off.
-
-    Args:
-        path: of the store.
-        flaws: from `verify`.
-
-    Raises:
-        StoreError: the coordinates are damaged, so that no Case is known to be where it belongs, or something cannot
-            be removed.
-    """
-    for flaw in flaws:
-        if flaw.kind is Kind.COORDINATES:
-            raise StoreError(f"nothing was repaired in {path}: {flaw}")
-    damaged = {flaw.key for flaw in flaws if flaw.kind in _OF_CASES}
-    to_read = {flaw.key for flaw in flaws if flaw.kind is Kind.CHECKSUM}
-    store, whole = _opened(path)
-    forgotten, removed, busy = list[str](), list[str](), list[str]()
-    for case in (case for case in whole if case.key in damaged):
-        claim = store.ledger.hold(case.key, _LEASE_SECONDS)
-        if not claim:
-            busy.append(case.key)
-            continue
-        try:
-            files = _forget(case, claim, deep=case.key in to_read)
-        finally:
-            claim.release()
-        if files is not None:
-            forgotten.append(case.key)
-            removed += files
-    removed += _remove_foreign(store.path, [flaw.path for flaw in flaws if flaw.kind is Kind.FOREIGN])
-    return Repair(tuple(forgotten), tuple(removed), tuple(busy))
 
 
 def look(case: WholeCase, *, deep: bool) -> Looked:
@@ -250,7 +197,7 @@ def look(case: WholeCase, *, deep: bool) -> Looked:
         StoreError: a folder cannot be read.
     """
     with explained(f"{case.key}: verifying it in {case.path}"):
-        size, flaws = _look(case, deep=deep)
+        size, flaws = look_at(case, deep=deep)
         # A longer forecast may be taking its place, or has just done so.
         if flaws and (case.key in case.ledger.running() or case.ledger.steps_of(case.key) != case.steps):
             return size, ()
@@ -278,7 +225,7 @@ def _sizes(folder: Path) -> dict[str, int]:
         return sizes
 
 
-def _opened(path: Path) -> tuple[Store, list[WholeCase]]:
+def open_with_cases(path: Path) -> tuple[Store, list[WholeCase]]:
     """The store, and what its ledger says is whole, by key."""
     steps_of = Ledger(path / LEDGER).whole_steps()
     # Only now, so that an axis that is growing has every Case that was listed.
@@ -318,7 +265,8 @@ def _size_as_listed(case: WholeCase, listing: dict[str, dict[str, int]]) -> int 
     return _size(record)
 
 
-def _look(case: WholeCase, *, deep: bool) -> Looked:
+def look_at(case: WholeCase, *, deep: bool) -> Looked:
+    """As `look`, for who holds the Case's claim."""
     try:
         record = case.ledger.record_of(case.key, case.steps)
     except StoreError as error:
@@ -409,7 +357,7 @@ def _rest(
     foreign, rest = list[Flaw](), list[Flaw]()
     for variable, levelled in store.on_levels:
         for name in sorted(listing[variable]):
-            file, place = f"{variable}/{name}", _place_in(store, name, levelled)
+            file, place = f"{variable}/{name}", place_in(store, name, levelled)
             if place is None:
                 foreign.append(_foreign_flaw(file))
             elif place[1] >= blocks.get(place[0], 0) and (key := str(store.init_times[place[0]])) not in running:
@@ -420,7 +368,7 @@ def _rest(
     return rest + [flaw for flaw in foreign if os.path.lexists(store.path / flaw.path)]
 
 
-def _place_in(store: Store, name: str, levelled: bool) -> tuple[int, int] | None:
+def place_in(store: Store, name: str, levelled: bool) -> tuple[int, int] | None:
     """Index on the time axis and block of a file of a variable; None if the store has none of that name."""
     match = _CHUNK.fullmatch(name)
     if not match or len(match[3]) != len(".0") * (2 + levelled):
@@ -432,7 +380,9 @@ def _place_in(store: Store, name: str, levelled: bool) -> tuple[int, int] | None
 
 def _foreign_flaw(file: str) -> Flaw:
     expected, found = "be a file of a Case that the store was laid out for", "no Case has a file of this name"
-    return Flaw(Kind.FOREIGN, "", file, expected, found, "repair the store, which removes it; a folder remove yourself")
+    return Flaw(
+        Kind.FOREIGN, "", file, expected, found, "verify with --repair, which removes it; a folder remove yourself"
+    )
 
 
 def _layout_flaws(store: Store) -> list[Flaw]:
@@ -488,52 +438,3 @@ def _statistics_flaws(path: Path) -> list[Flaw]:
             found[file] = "is not there" if isinstance(error, FileNotFoundError) else f"is not: {error}"
     remedy = "remove the folder statistics, so that the next run makes it again"
     return [Flaw(Kind.STATISTICS, "", file, "be readable as netCDF", what, remedy) for file, what in found.items()]
-
-
-def _forget(case: WholeCase, claim: Claim, *, deep: bool) -> list[str] | None:
-    """Removes the damaged files of a Case, then its record; None if it is damaged no more.
-
-    Files first: broken off, it leaves a record of files that are missing, which the next repair finds.
-    """
-    with explained(f"{case.key}: repairing it in {case.path}"):
-        _, flaws = _look(case, deep=deep)
-        if not flaws or case.ledger.steps_of(case.key) != case.steps:
-            return None
-        _check_held(case, claim)
-        removed = _remove(case.path, [flaw.path for flaw in flaws if flaw.kind in (Kind.SIZE, Kind.CHECKSUM)])
-        _check_held(case, claim)
-        case.ledger.forget(case.key)
-        return removed
-
-
-def _check_held(case: WholeCase, claim: Claim) -> None:
-    if not claim.held():
-        raise StoreError(
-            f"{case.key}: the claim must be held until the Case is forgotten, but was lost to another process; "
-            "verify again"
-        )
-
-
-def _remove_foreign(path: Path, files: Sequence[str]) -> list[str]:
-    """Removes files that no Case has a place for, while no Case can be given a new one."""
-    if not files:
-        return []
-    with explained(f"removing foreign files from {path}"), growing(path):
-        store = Store.open(path)
-        on_levels = dict(store.on_levels)
-        foreign = [
-            file
-            for folder, name, file in ((*file.split("/"), file) for file in files)
-            if _place_in(store, name, on_levels[folder]) is None and not (store.path / file).is_dir()
-        ]
-        return _remove(store.path, foreign)
-
-
-def _remove(path: Path, files: Sequence[str]) -> list[str]:
-    """Removes files durably; those that were there."""
-    removed = [file for file in files if os.path.lexists(path / file)]
-    for file in removed:
-        (path / file).unlink(missing_ok=True)
-    for folder in {(path / file).parent for file in removed}:
-        sync_folder(folder)
-    return removed
