@@ -114,10 +114,11 @@ def plan_times(times: Times) -> list[np.datetime64]:
     Raises:
         ConfigError: none is left.
     """
+    excluded = frozenset(times.exclude)
     wanted: list[np.datetime64] = sorted(
         np.datetime64(time, "h")
         for time in (_regular(times) if times.list is None else times.list)
-        if time not in times.exclude and (not times.hours or time.hour in times.hours)
+        if time not in excluded and (not times.hours or time.hour in times.hours)
     )
     if not wanted:
         raise ConfigError("times must leave at least one initial time, but hours and exclude leave none; widen them")

@@ -175,7 +175,7 @@ def translation(
         if old in dataset.data_vars and old not in given and not levels & set(dataset[old].dims):
             new = _WITHOUT_LEVEL.get(new, new)
         if new == ACCUMULATED:
-            periods = [int(hours) for hours in np.atleast_1d(dataset[old].attrs.get(_PERIODS, []))]
+            periods = _periods(dataset[old], origin)
             new = SUMMED if periods == [SUM_HOURS] else ACCUMULATED
         if new != old:
             found[old] = new
@@ -186,6 +186,16 @@ def translation(
     converted = {name: how for name, how in every.items() if how != SAME}
     since: Accumulation | None = None if not periods else "hourly" if periods == [1] else "since_start"
     return Translation(spoken.name, found, converted, {name: said[name] for name in converted}, since)
+
+
+def _periods(array: xr.DataArray, origin: str) -> list[int]:
+    said = array.attrs.get(_PERIODS, [])
+    try:
+        return [int(hours) for hours in np.atleast_1d(said)]
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"the attribute {_PERIODS} of {array.name} in {origin} must hold whole hours, but is {said!r}; correct it"
+        ) from error
 
 
 def _recognised(dataset: xr.Dataset, origin: str, names: Mapping[str, str]) -> Dialect:

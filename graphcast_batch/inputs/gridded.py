@@ -21,6 +21,8 @@ from graphcast_batch.variables import DIMS, VARIABLES
 
 _HIGHEST_HPA: Final = 1100
 """No place on Earth has more pressure than this, so larger levels are in another unit."""
+_HIGHEST: Final = 1e6
+"""Nor does a level in any unit reach this; what does is damaged."""
 _SAME_PLACE: Final = 1e-3  # degrees; rolled float32 longitudes differ in the last bit
 _LEAD_UNITS: Final = {"hours": 3600e9, "days": 86400e9, "minutes": 60e9, "seconds": 1e9, "nanoseconds": 1.0}
 """ns; as xarray and CF write units of time."""
@@ -249,10 +251,10 @@ def _lead_times(dataset: xr.Dataset, origin: str) -> NDArray[np.timedelta64]:
     if np.issubdtype(values.dtype, np.timedelta64):
         return np.asarray(values, "timedelta64[ns]")
     unit = str(dataset[LEAD].attrs.get("units", "hours"))
-    if not np.issubdtype(values.dtype, np.number) or unit not in _LEAD_UNITS:
+    if not np.issubdtype(values.dtype, np.number) or unit not in _LEAD_UNITS or not np.isfinite(values).all():
         raise InputError(
             f"the coordinate {LEAD} of {origin} must hold lead times in {', '.join(_LEAD_UNITS)}, but holds "
-            f"{values.dtype} in {unit!r}; correct its units"
+            f"{values.dtype} in {unit!r}, or gaps; correct its units and values"
         )
     return np.asarray(np.round(values * np.float64(_LEAD_UNITS[unit])), "int64").astype("timedelta64[ns]")
 
@@ -311,7 +313,7 @@ def _levels(dataset: xr.Dataset, origin: str, to_hpa: Conversion) -> tuple[tuple
         return (), np.zeros(0, np.intp)
     stored = _coordinate(dataset, LEVEL, origin) * to_hpa.factor
     order = np.argsort(stored)
-    order = order[np.isclose(stored[order], np.round(stored[order]), rtol=0, atol=1e-4)]
+    order = order[np.isclose(stored[order], np.round(stored[order]), rtol=0, atol=1e-4) & (stored[order] < _HIGHEST)]
     levels = tuple(int(level) for level in np.round(stored[order]))
     if len(set(levels)) < len(levels):
         raise InputError(

@@ -97,7 +97,13 @@ class Volume:
         """The days that hold data: ARCO-ERA5 lays its time axis out for decades to come, and says how far it is."""
         first = self.attributes.get("valid_time_start", "0001-01-01")
         last = self.attributes.get("valid_time_stop", "9999-12-31")
-        return np.datetime64(first, "D"), np.datetime64(self.attributes.get("valid_time_stop_era5t", last), "D")
+        try:
+            return np.datetime64(first, "D"), np.datetime64(self.attributes.get("valid_time_stop_era5t", last), "D")
+        except ValueError as error:
+            raise InputError(
+                f"the attributes valid_time_* of {self.origin} must be dates such as 2020-01-31, but are not: {error}; "
+                "correct them"
+            ) from error
 
     @contextmanager
     def _opened(self) -> Iterator[xr.Dataset]:

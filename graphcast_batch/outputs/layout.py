@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -32,6 +33,9 @@ _FORMAT, _IDENTITY = "graphcast_batch_format", "graphcast_batch_identity"
 _GROWING: Final = ("time", "prediction_timedelta")
 _CODEC: Final = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
 _LOCK_SECONDS: Final = 60.0
+_NAME: Final = re.compile(r"[^\s./\\][^\0-\x1f/\\]{0,99}")
+_LONGEST: Final = 2**23
+"""Values along any axis: every hour of the years 1678 to 2261, which are all that fit, makes 5.1 million."""
 
 
 def lay_out(
@@ -86,10 +90,15 @@ def read_root(path: Path) -> dict[str, Any]:
     try:
         root = json.loads((path / _ROOT).read_bytes())
         ours = root["attributes"][_FORMAT] == 1
+        if ours:
+            _check_root(root)
     except FileNotFoundError as error:
         raise StoreError(f"there is no store at {path}; give the path of one, or make it first") from error
-    except (NotADirectoryError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path} must be a store that this program made, but is not readable as one") from error
+    except (NotADirectoryError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise StoreError(
+            f"{path} must be a store that this program made, but is not readable as one ({error}); put its {_ROOT} "
+            "back from a copy"
+        ) from error
     if not ours:
         raise StoreError(f"{path} must be a store of format 1, but is of another; use the version that made it")
     return dict(root)
@@ -174,6 +183,20 @@ def grow(path: Path, root: dict[str, Any], init_times: NDArray[np.datetime64], s
         raise StoreError(f"{path}: another driver took over its extension; run again")
     consolidated = root["consolidated_metadata"] | {"metadata": grown}
     replace(path / _ROOT, _json(root | {"consolidated_metadata": consolidated}))
+
+
+def _check_root(root: dict[str, Any]) -> None:
+    """Raises what comes unless its arrays have plain names and possible sizes: it may be damaged, or someone else's."""
+    identity_of(root)
+    arrays = arrays_of(root)
+    for name, array in arrays.items():
+        shape, chunks = array["shape"], array["chunk_grid"]["configuration"]["chunk_shape"]
+        if not _NAME.fullmatch(name) or not len(array["dimension_names"]) == len(shape) == len(chunks) > 0:
+            raise ValueError(f"the array {name!r} is none of its")
+        if not all(0 < size <= _LONGEST for size in (*shape, *chunks)) or (len(shape) > 1 and chunks[0] != 1):
+            raise ValueError(f"the array {name!r} cannot be of shape {shape} in shards of {chunks}")
+    if not {*_GROWING, "latitude", "longitude"} < arrays.keys() or all(len(a["shape"]) == 1 for a in arrays.values()):
+        raise ValueError(f"it holds only {', '.join(arrays)}")
 
 
 def _whole(folder: Path, array: zarr.Array[Any]) -> NDArray[Any]:

@@ -183,3 +183,21 @@ def test_final_and_preliminary_data_are_one(tmp_path):
     assert archive.dims == {"2m_temperature": SURFACE}
     found = read(archive, ["2m_temperature"], "2020-01-01T05", "2020-01-01T06")
     np.testing.assert_array_equal(found["2m_temperature"], fields["2m_temperature"][5:7])
+
+
+def test_an_end_of_the_data_that_is_no_date_is_refused(tmp_path):
+    fields = made("2020-01-01T00", 6).assign_attrs(valid_time_stop="soon")
+    with pytest.raises(InputError, match=r"the attributes valid_time_\* of .* must be dates such as 2020-01-31"):
+        Archive(written(fields, tmp_path / "a.nc"))
+
+
+@pytest.mark.parametrize("lead", [np.inf, np.nan])
+def test_lead_times_that_are_no_numbers_are_refused(tmp_path, lead):
+    fields = made("2020-01-01T00", 6).expand_dims(prediction_timedelta=[lead])
+    with pytest.raises(InputError, match=r"the coordinate prediction_timedelta of .* must hold lead times in hours"):
+        Archive(written(fields, tmp_path / "a.nc"))
+
+
+def test_a_level_beyond_all_pressures_is_not_held(tmp_path):
+    fields = made("2020-01-01T00", 6).expand_dims(level=[500.0, 1e300])
+    assert Archive(written(fields, tmp_path / "a.nc")).levels == (500,)
