@@ -25,7 +25,8 @@ def files(store):
     return {
         str(path.relative_to(store)): path.read_bytes()
         for path in Path(store).rglob("*")
-        if path.is_file() and path.relative_to(store).parts[0] not in ("ledger", ".staging", "run.yaml", "zarr.json")
+        if path.is_file()
+        and path.relative_to(store).parts[0] not in ("ledger", "log", ".staging", "run.yaml", "zarr.json")
     }
 
 
@@ -124,9 +125,17 @@ def _await_end_of_workers(store):
     while time.monotonic() < deadline:
         records = [json.loads(path.read_text()) for path in store.glob("ledger/**/2020*.json")]
         pids = {record["worker"].split(":")[1] for record in records}
-        if not any(Path("/proc", pid).exists() for pid in pids):
+        if not any(_lives(pid) for pid in pids):
             return
         time.sleep(0.2)
+
+
+def _lives(pid):
+    """A zombie, which only waits for a parent to ask after it, does not."""
+    try:
+        return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def _terminated(config, appeared):

@@ -28,7 +28,6 @@ class Member:
         node: Ray's id of the node that it runs on; empty until it is known.
         under_way: its Cases with their claims, by the reference of the call.
         verdict: the Case that it is killed for, and why; None as long as it may live.
-        asked: when it was last asked how it is, by time.monotonic.
     """
 
     actor: Any
@@ -36,7 +35,6 @@ class Member:
     node: str
     under_way: dict[Any, tuple[Case, Claim]] = field(default_factory=dict)
     verdict: tuple[str, BaseException] | None = None
-    asked: float = 0.0
 
 
 class Actor(Worker):
@@ -68,7 +66,8 @@ class Crew:
         options = _actor_options(self._workers, self._device)
         node = "" if self._device == "gpu" else _emptiest_node(others)
         if node:
-            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
+            # A soft affinity of an actor without CPUs is ignored (ray 2.60): it lands on any node.
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
         self._count += 1
         member = Member(ray.remote(Actor).options(**options).remote(), f"worker {self._count}", node)
         return member, member.actor.begin.remote(self._arguments)

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, ActorUnschedulableError, RayActorError, RayError, RayTaskError
 
 from graphcast_batch.assembly import Run, check_memory, lay_out, machine_bytes, resolved_precision
 from graphcast_batch.cluster.crew import Crew, Member, device_of, is_gone, resources
@@ -239,7 +239,7 @@ class _Shift:
             member.node = ray.get(reference)
         except RayTaskError as error:
             raise _unwrapped(error) from error
-        except RayActorError as error:
+        except (RayActorError, ActorUnschedulableError) as error:
             ray.kill(member.actor)
             self._stillborn += 0 if is_gone(member.node) else 1
             if self._stillborn > _MOST_STILLBORN:

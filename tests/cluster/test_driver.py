@@ -43,6 +43,10 @@ class Troubled(SyntheticArchive):
                 raise OSError("stale file handle")
             if self._kind == "once" and count == 1:
                 raise OSError("stale file handle")
+            if self._kind == "slow":
+                time.sleep(6)
+            if self._kind == "hanging once" and count == 1:
+                time.sleep(3600)
             if self._kind == "deadly" or (self._kind == "deadly once" and count == 1):
                 os._exit(9)
         return super().read(case, task)
@@ -82,13 +86,17 @@ class Watch:
         return [rest for first, *rest in self.told if first == kind]
 
 
-def run_with(tmp_path, key, kind, retries=1):
-    config = parse_config(SMALL | {"store": str(tmp_path / "run"), "retries": retries}, RunConfig, origin="here")
+def troubled(tmp_path, key, kind, **changes):
+    config = parse_config(SMALL | {"store": str(tmp_path / "run")} | changes, RunConfig, origin="here")
     assembled = assemble(config)
     assembled.source.__class__ = Troubled
     assembled.source.trouble(tmp_path, key, kind)
+    return assembled
+
+
+def run_with(tmp_path, key, kind, retries=1, **changes):
     watch = Watch()
-    return driver.run(assembled, watch, Drain()), watch
+    return driver.run(troubled(tmp_path, key, kind, retries=retries, **changes), watch, Drain()), watch
 
 
 def tries(tmp_path):
@@ -171,6 +179,30 @@ def test_two_drivers_share_a_run_and_make_no_case_twice(cluster, tmp_path):
     assert [len(outcome.whole) for outcome in outcomes] == [12, 12]
     made = [record.key for outcome in outcomes for record in outcome.made]
     assert sorted(made) == [case.key for case in assembled.plan.cases]
+
+
+def test_a_case_that_takes_longer_than_its_lease_stays_its_drivers(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(driver, "_LEASE_SECONDS", 3.0)
+    monkeypatch.setattr(driver, "_BEAT_SECONDS", 0.5)
+    assembled = troubled(tmp_path, KEYS[1], "slow")
+    lay_out(assembled, "float32", in_this_process)
+    with ThreadPoolExecutor() as pool:
+        outcomes = list(pool.map(lambda _: driver.run(assembled, Watch(), Drain()), range(2)))
+
+    assert [len(outcome.whole) for outcome in outcomes] == [4, 4]
+    assert len(tries(tmp_path)) == 1
+
+
+def test_a_read_that_hangs_costs_a_worker_and_an_attempt_of_this_case_alone(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(driver, "_BEAT_SECONDS", 0.5)
+
+    outcome, watch = run_with(tmp_path, KEYS[1], "hanging once", time_limits={"read": 4.0})
+
+    assert (len(outcome.whole), outcome.failed) == (4, ())
+    (told,) = watch.of("retried")
+    assert told[0] == KEYS[1]
+    assert re.search(r"must not be in the stage read for longer than time_limits\.read", told[1])
+    assert sorted(watch.of("finished")) == [[key, 1 + (key == KEYS[1])] for key in KEYS]
 
 
 def test_calls_over_the_cluster_give_results_in_order_and_errors_in_their_place(cluster):
