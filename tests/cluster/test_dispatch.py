@@ -102,6 +102,16 @@ def test_a_lost_node_costs_no_attempt():
     assert dispatch.hand("b", case) == 1
 
 
+def test_a_case_that_another_driver_took_over_counts_for_nothing_here():
+    dispatch = crew(Dispatch(cases(1), 0), "a")
+    worker, case = take(dispatch)
+    dispatch.forgo(worker, case)
+    assert dispatch.elsewhere == (case,)
+    dispatch.look_again({case.key: State.MISSING})
+    assert dispatch.choose(0.0) == ("a", case)
+    assert dispatch.hand("a", case) == 1
+
+
 def test_a_worker_whose_failures_others_mend_is_broken():
     dispatch = crew(Dispatch(cases(2), 3), "a", "b")
     for case in cases(2):

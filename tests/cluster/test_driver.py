@@ -20,6 +20,7 @@ from graphcast_batch.config import RunConfig, parse_config
 from graphcast_batch.errors import ClusterError, ConfigError, InputError
 from graphcast_batch.inputs.archive import SyntheticArchive
 from graphcast_batch.inputs.statistics import in_this_process
+from graphcast_batch.outputs.claims import Claim
 from tests.conftest import SMALL
 
 KEYS = [f"2020-01-01T{hour:02d}" for hour in (0, 6, 12, 18)]
@@ -43,6 +44,10 @@ class Troubled(SyntheticArchive):
                 raise OSError("stale file handle")
             if self._kind == "once" and count == 1:
                 raise OSError("stale file handle")
+            if self._kind == "robbed once" and count == 1:
+                claim = self._folder / "run" / "ledger" / f"{case.key}.claim"
+                claim.unlink()
+                Claim.take(claim, 5)
             if self._kind == "slow":
                 time.sleep(6)
             if self._kind == "hanging once" and count == 1:
@@ -191,6 +196,15 @@ def test_a_case_that_takes_longer_than_its_lease_stays_its_drivers(cluster, tmp_
 
     assert [len(outcome.whole) for outcome in outcomes] == [4, 4]
     assert len(tries(tmp_path)) == 1
+
+
+def test_a_case_that_another_has_taken_over_is_left_to_it_and_costs_no_attempt(cluster, tmp_path):
+    outcome, watch = run_with(tmp_path, KEYS[1], "robbed once", retries=0)
+
+    assert (len(outcome.whole), outcome.failed) == (4, ())
+    assert watch.of("retried") == []
+    assert sorted(watch.of("finished")) == [[key, 1] for key in KEYS]
+    assert len(tries(tmp_path)) == 2
 
 
 def test_a_read_that_hangs_costs_a_worker_and_an_attempt_of_this_case_alone(cluster, tmp_path, monkeypatch):

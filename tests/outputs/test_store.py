@@ -159,6 +159,20 @@ def test_whoever_lost_the_claim_cannot_commit(tmp_path):
         assert commit(attempt, taker) == store.ledger.record(case.key)
 
 
+def test_a_claim_lost_after_the_last_file_leaves_the_case_without_a_record(tmp_path, monkeypatch):
+    store, case = make(tmp_path / "run.zarr", plan_of([0], 3)), case_at(0, 3)
+    claim = store.ledger.claim(case, 60)
+    with store.attempt(case) as attempt:
+        write_all(attempt, store, case)
+        # The folders are synced between the last file and the record: that is when another takes the claim.
+        monkeypatch.setattr(
+            "graphcast_batch.outputs.store.sync_folder", lambda folder: claim.path.unlink(missing_ok=True)
+        )
+        with pytest.raises(StoreError, match=r"2020-01-01T00: the claim must be held"):
+            commit(attempt, claim)
+    assert store.ledger.record(case.key) is None
+
+
 def test_a_commit_that_breaks_off_between_two_files_leaves_the_case_missing(tmp_path):
     store, case = make(tmp_path / "run.zarr", plan_of([0], 10)), case_at(0, 10)
     obstacle = store.path / "temperature" / "c.0.1.0.0.0"
