@@ -176,6 +176,13 @@ def contents(store):
     return {str(path.relative_to(store)): path.read_bytes().replace(bytes(store), b"store") for path in paths}
 
 
+def wait(seconds, until):
+    """Waits until something holds, or so long."""
+    deadline = time.monotonic() + seconds
+    while not until() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
 @dataclass
 class Round:
     """What was done to a run, and what it cost.
@@ -351,7 +358,7 @@ class Storm:
             self.round.losses += [f"{key}: not repaired" for key in kept]
         for pid in self._frozen:
             _send(pid, signal.SIGCONT)
-        _wait(60, lambda: not workers(self._cluster))
+        wait(60, lambda: not workers(self._cluster))
         self._drivers.append(begin(self._cluster, self._config, self._trouble_file, self._output))
         self._drain()  # of a run with nothing to do but to sweep
 
@@ -395,7 +402,7 @@ class Storm:
         paused.send_signal(signal.SIGSTOP)
         self._driver_added(there)
         other, before = self._drivers[-1], self._whole()
-        _wait(60, lambda: other.poll() is not None or len(self._whole()) > len(before) + WORKERS * IN_FLIGHT)
+        wait(60, lambda: other.poll() is not None or len(self._whole()) > len(before) + WORKERS * IN_FLIGHT)
         paused.send_signal(signal.SIGCONT)
         return len(there)
 
@@ -422,7 +429,7 @@ class Storm:
             with suppress(OSError), filler.open("wb", buffering=0) as file:
                 while file.write(bytes(2**12)):
                     pass
-            _wait(20, lambda: self._drivers[0].poll() is not None)
+            wait(20, lambda: self._drivers[0].poll() is not None)
             filler.unlink()
         else:
             for pid in there:
@@ -460,9 +467,3 @@ def _key(index):
 def _send(pid, number):
     with suppress(ProcessLookupError):
         os.kill(pid, number)
-
-
-def _wait(seconds, until):
-    deadline = time.monotonic() + seconds
-    while not until() and time.monotonic() < deadline:
-        time.sleep(0.05)

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from graphcast_batch.outputs.store import Store
-from tests.chaos.storm import add_node, begin, nodes, workers, write_run
+from tests.chaos.storm import add_node, begin, nodes, wait, workers, write_run
 
 pytestmark = pytest.mark.slow
 
@@ -93,15 +93,13 @@ def test_several_workers_killed_at_once_cost_no_attempt_of_cases_that_were_not_a
 
 def test_a_node_that_is_lost_costs_no_attempt_and_the_one_in_its_place_is_used(cluster, running):
     run = running(read_seconds=1.0, count=None)
-    run.until(3)
-    node = next(node for node in cluster.worker_nodes if workers(cluster, node))
-    cluster.remove_node(node, allow_graceful=False)
+    run.until(4)
+    assert [len(workers(cluster, node)) for node in cluster.worker_nodes] == [2, 2]  # none where there are no cores
+    cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
     new = add_node(cluster)
-    deadline = time.monotonic() + 60
-    while not (pids := workers(cluster, new)) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait(60, lambda: workers(cluster, new))
+    pids = workers(cluster, new)
 
-    assert pids, run.told
     assert set(run.ends()) == {1}, run.told
     assert "node lost" in run.told
     assert "failed and will be tried again" not in run.told
@@ -128,6 +126,7 @@ def test_a_worker_that_is_stopped_for_good_is_given_up_and_its_cases_are_made(cl
 
     run.ends()
     assert re.search(r"worker \d has not answered for longer than any stage may take", run.told)
+    wait(30, lambda: stopped not in workers(cluster))  # Ray gives it 5 s to end by itself
     assert stopped not in workers(cluster)
 
 
