@@ -232,7 +232,6 @@ class Storm:
         self._faults = schedule(seed, count)
         self.round = Round(seed)
         in_reads = [fault for fault in self._faults if fault.kind in OF_READS]
-        # Late enough that they are not read yet when others strike.
         keys = self._draw.sample([_key(index) for index in range(CASES)], len(in_reads))
         wrong = {key: OF_READS[fault.kind] for key, fault in zip(keys, in_reads, strict=True)}
         name = f"round-{seed}"
@@ -269,14 +268,13 @@ class Storm:
         """Compares what is there with what must be."""
         found, losses = self.round, self.round.losses
         store = Store.open(self._store)
-        claims_and_folders = [*self._store.glob("ledger/*.claim"), *(self._store / ".staging").iterdir()]
+        left = [*self._store.glob("ledger/*.claim"), *(self._store / ".staging").iterdir()]
         stale = [path for path in self._store.rglob(".*") if path.suffix in (".tmp", ".aside", ".partial")]
         found.stale = len(stale)
         for path in stale:
             os.utime(path, (0, 0))
         store.sweep()
-        left = [path for path in [*claims_and_folders, *stale] if path.exists()]
-        losses += [f"left behind: {path}" for path in left]
+        losses += [f"left behind: {path}" for path in [*left, *(path for path in stale if path.exists())]]
         records = Counter(path.stem for path in self._store.glob("ledger/steps-*/*.json"))
         losses += [f"{key}: {records[key]} records" for key in map(_key, range(CASES)) if records[key] != 1]
         ours, theirs = contents(self._store), contents(undisturbed)

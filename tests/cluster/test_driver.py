@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -267,6 +268,22 @@ def test_a_gpu_that_is_too_small_for_a_case_is_told_before_any(monkeypatch, tmp_
 
     with pytest.raises(ConfigError, match=r"needs at least 9 GB in bfloat16, but the GPU .* has 8 GB; take a coarser"):
         Worker().prepare((config, assemble(config).source, "bfloat16", "gpu", 9 * 10**9))
+
+
+def test_a_new_worker_removes_what_the_dead_of_its_host_left_half_written(tmp_path):
+    config = parse_config(SMALL | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
+    assembled = assemble(config)
+    store = lay_out(assembled, "float32", in_this_process)
+    dying = (
+        "import os, sys, numpy; from graphcast_batch.outputs.store import Store; from graphcast_batch.plan import Case;"
+        "Store.open(sys.argv[1]).attempt(Case(numpy.datetime64('2020-01-01T00', 'h'), 3)).__enter__(); os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", dying, store.path], check=True)
+    assert len(list((store.path / ".staging").iterdir())) == 1
+
+    Worker().prepare((config, assembled.source, "float32", "cpu", 0))
+
+    assert list((store.path / ".staging").iterdir()) == []
 
 
 def test_a_run_that_is_asked_to_stop_before_it_began_hands_nothing_out(cluster, tmp_path):
