@@ -8,7 +8,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
@@ -21,7 +21,7 @@ from graphcast_batch.cluster.crew import Crew, Member, device_of, is_gone, resou
 from graphcast_batch.cluster.dispatch import Dispatch
 from graphcast_batch.cluster.drain import WORK_LEFT, Drain
 from graphcast_batch.config import RunConfig
-from graphcast_batch.errors import ClusterError, StageTimeoutError, StoreUnwritableError
+from graphcast_batch.errors import ClusterError, StageTimeoutError, StoreError, StoreUnwritableError
 from graphcast_batch.outputs.claims import Claim
 from graphcast_batch.outputs.ledger import Failure, Record, State
 from graphcast_batch.outputs.store import Store
@@ -179,7 +179,6 @@ class _Shift:
     ) -> None:
         self._crew = crew
         self._store = store
-        self._cases = {case.key: case for case in cases}
         self._dispatch = Dispatch(cases, config.retries)
         self._limits = config.time_limits
         self._progress = progress
@@ -201,11 +200,12 @@ class _Shift:
                 self._count_heads()
                 self._hand_out()
         finally:
-            for member in self._ready:
-                for _, claim in member.under_way.values():
-                    claim.release()
             for member in [*self._ready, *self._preparing.values()]:
                 ray.kill(member.actor)
+            for member in self._ready:
+                for _, claim in member.under_way.values():
+                    with suppress(StoreError):  # on a disk that refuses all, it must not hide what ended the run
+                        claim.release()
         return self._made
 
     def _goes_on(self) -> bool:
@@ -276,8 +276,10 @@ class _Shift:
             return
         except RayTaskError as error:
             case, claim = member.under_way.pop(reference)
-            self._fail(member, case, claim, _unwrapped(error))
-            claim.release()
+            try:
+                self._fail(member, case, claim, _unwrapped(error))
+            finally:
+                claim.release()
             return
         case, claim = member.under_way.pop(reference)
         claim.release()

@@ -229,7 +229,8 @@ class Archive:
         if name == SUMMED and self._makes_sums:
             return
         holders = [volume for volume in self.volumes if volume.times_of(name).size]
-        if len(holders) == 1:
+        every = np.concatenate([np.zeros(0, "datetime64[ns]"), *(volume.times_of(name) for volume in holders)])
+        if np.unique(every).size == every.size:
             return
         for volume in holders:
             for time in volume.times_of(name):
