@@ -17,8 +17,18 @@ import xarray as xr
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from graphcast_batch.config import STEP_HOURS, DatasetInputs, RunConfig, Task, Times, dump_config
+from graphcast_batch.config import (
+    STEP_HOURS,
+    Architecture,
+    DatasetInputs,
+    Implementation,
+    RunConfig,
+    Task,
+    Times,
+    dump_config,
+)
 from graphcast_batch.errors import ConfigError, GridError, InputError
+from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.archive import Archive, SyntheticArchive
 from graphcast_batch.inputs.checks import check_inputs, faults_of_values, find_faults
 from graphcast_batch.inputs.datasets import DatasetFiles
@@ -36,20 +46,25 @@ from graphcast_batch.inputs.statistics import (
 )
 from graphcast_batch.inputs.synthetic import SyntheticPlanet
 from graphcast_batch.limits import Limits, forecast_limits, limits
+from graphcast_batch.memory import Call, MemoryMode, steps_in_call
+from graphcast_batch.model.cache import Cache, users_folder
 from graphcast_batch.model.channels import Channels
 from graphcast_batch.model.checkpoint import Checkpoint
 from graphcast_batch.model.forcings import forcing
+from graphcast_batch.model.graphs import cached_graphs
 from graphcast_batch.model.normalisation import normalisation
 from graphcast_batch.model.weights import Weights
 from graphcast_batch.outputs import archive
 from graphcast_batch.outputs.store import Store
-from graphcast_batch.pipeline import Bench, LimitsOf
-from graphcast_batch.plan import Case, Plan, plan_cases, plan_layout, plan_times, worker_bytes
+from graphcast_batch.pipeline import Bench, Forecasts, LimitsOf
+from graphcast_batch.plan import Case, Plan, plan_cases, plan_layout, plan_times
 
 Precision = Literal["float32", "bfloat16"]
 Pieces = Callable[[Callable[..., None], Sequence[tuple[Any, ...]]], Iterable[BaseException | None]]
 AnySource = Archive | DatasetFiles | SyntheticArchive
 _STATISTICS: Final = "statistics"
+_ROOM: Final = 0.7
+"""Share of a device's memory that may be planned with; the rest is for what is not counted."""
 _ITEM_BYTES: Final[Mapping[Precision, int]] = {"float32": 4, "bfloat16": 2}
 _COMPRESSION: Final = 1.37
 """Of weather by the codec of the store, measured: see DECISIONS.md, 4."""
@@ -95,7 +110,7 @@ def assemble(config: RunConfig, *, able: bool = True) -> Run:
     source = _open_source(config, weights)
     channels = weights.channels(source.dims)
     _check_limited(config, weights.task)
-    layout = plan_layout(weights.task, source.grid, config.steps, source.dims)
+    layout = plan_layout(weights.task, source.grid, config.steps, source.dims, config.outputs)
     cases, aside = _cases(config, source, weights.task, able=able)
     statistics = _given_statistics(config)
     if statistics:
@@ -139,7 +154,8 @@ def kept_store(run: Run) -> Store | None:
         return None
     store = Store.open(run.config.store)
     known = _identity(run, run.statistics, run.config.model.precision)
-    store.refuse_other(run.plan.layout, {**store.identity, **known})
+    unknown = {key: value for key, value in store.identity.items() if key in ("precision", "statistics")}
+    store.refuse_other(run.plan.layout, {**unknown, **known})
     return store
 
 
@@ -218,7 +234,7 @@ def doubts(run: Run) -> list[str]:
             f"reading one Case fetches {cost.factor:.0f} times the bytes it needs, most of them for {cost.worst} in "
             f"chunks of {chunks}: a copy of the inputs with one time a chunk reads faster"
         )
-    return found + _space_doubt(run)
+    return found + _space_doubt(run) + _cache_doubt(run.config)
 
 
 def _space_doubt(run: Run) -> list[str]:
@@ -232,6 +248,22 @@ def _space_doubt(run: Run) -> list[str]:
     ]
 
 
+def _cache_doubt(config: RunConfig) -> list[str]:
+    cache = _cache(config)
+    if config.cache == "off" or (cache and cache.writable):
+        return []
+    where = f"the cache {cache.folder} cannot be written" if cache else "there is no home folder to keep a cache in"
+    return [
+        f"{where}, so that each worker builds graphs and compiles programs for itself; give another folder (cache: "
+        "FOLDER), or do without one (cache: off)"
+    ]
+
+
+def _cache(config: RunConfig) -> Cache | None:
+    folder = users_folder() if config.cache is None else config.cache
+    return Cache(folder) if isinstance(folder, Path) else None
+
+
 def reading(run: Run) -> dict[str, str]:
     """How the inputs are understood, by what a person calls each part."""
     cost = run.source.cost(run.plan.cases[0], run.checkpoint.task)
@@ -241,10 +273,51 @@ def reading(run: Run) -> dict[str, str]:
     return rows
 
 
-def needed_bytes(run: Run, precision: Precision) -> int:
-    """What one worker's device needs at least for one Case, estimated; see `worker_bytes`."""
-    shape = run.checkpoint.architecture
-    return worker_bytes(shape, run.plan.layout, run.channels.inputs, _ITEM_BYTES[precision])
+def needed_bytes(run: Run, precision: Precision, mode: MemoryMode | None = None, *, accelerated: bool = False) -> int:
+    """What a worker's device holds while it computes; see `Call`.
+
+    Args:
+        run: what to make.
+        precision: of the network.
+        mode: of the network; without it that which the config asks for, or the leaner one.
+        accelerated: whether the device is an accelerator.
+    """
+    memory = run.config.model.memory
+    call = _call(run.config, run.checkpoint.architecture, run.source.grid, run.channels, precision, accelerated)
+    return call.bytes(mode or ("lean" if memory == "auto" else memory))
+
+
+def device_needs(run: Run) -> dict[str, int]:
+    """What a worker's device holds while it computes, by what the run may turn out to compute on."""
+    model, wanted = run.config.model, run.config.workers.device
+    modes: tuple[MemoryMode, ...] = ("fast", "lean") if model.memory == "auto" else (model.memory,)
+    found = {}
+    for device, accelerated in (("cpu", False), ("gpu", True)):
+        precision = resolved_precision(model.precision, accelerated=accelerated)
+        for mode in modes if wanted in (device, "auto") else ():
+            needed = needed_bytes(run, precision, mode, accelerated=accelerated)
+            found[f"{precision} on {device.upper()}, {mode}"] = needed
+    return found
+
+
+def _call(
+    config: RunConfig,
+    architecture: Architecture,
+    grid: Grid,
+    channels: Channels,
+    precision: Precision,
+    accelerated: bool,
+) -> Call:
+    return Call(
+        architecture,
+        grid,
+        channels.inputs,
+        channels.outputs,
+        item_bytes=_ITEM_BYTES[precision],
+        accelerated=accelerated,
+        steps=steps_in_call(config.steps, config.model.steps_per_call),
+        cases=config.model.cases_per_call,
+    )
 
 
 def check_memory(run: Run, precision: Precision, workers: int, available: int) -> None:
@@ -316,22 +389,46 @@ def worker_bench(config: RunConfig, source: AnySource, precision: Precision, nam
     Raises:
         GraphcastBatchError: a part is missing or does not fit.
     """
-    # Only here is a device touched; planning must not wait for one.
-    from graphcast_batch.model.forecaster import Forecaster
-
     weights = Weights(config.model.weights)
-    channels = weights.channels(source.dims)
     store = Store.open(config.store)
-    forecaster = Forecaster(
-        weights.checkpoint(channels),
-        read_statistics(store.path / _STATISTICS).by_kind,
-        source.grid,
-        channels,
-        precision,
-        config.model.steps_per_call,
-    )
+    forecasts = _forecasts(config, weights, source, precision)
     check = partial(check_inputs, task=weights.task, grid=source.grid, resolution=weights.architecture.resolution)
-    return Bench(source, check, forecaster, weights.task, store, partial(_limits, config), name)
+    together = config.model.cases_per_call
+    return Bench(source, check, forecasts, weights.task, store, partial(_limits, config), name, together)
+
+
+def _forecasts(config: RunConfig, weights: Weights, source: AnySource, precision: Precision) -> Forecasts:
+    """The implementation that the config chooses; only here is a device touched, as planning must not wait for one."""
+    model, grid, channels = config.model, source.grid, weights.channels(source.dims)
+    statistics = read_statistics(config.store / _STATISTICS).by_kind
+    parts = (weights.checkpoint(channels), statistics, grid, channels, precision, model.steps_per_call)
+    if model.implementation == "deepmind":
+        from graphcast_batch.model.deepmind import DeepmindForecaster
+
+        return DeepmindForecaster(*parts)
+    from graphcast_batch.model.forecaster import Forecaster
+    from graphcast_batch.model.programs import CompiledOnce, compiled_once
+
+    cache, memory = _cache(config), _memory_mode(config, weights.architecture, grid, channels, precision)
+    program = (weights.architecture, weights.task, grid.shape, precision, model.steps_per_call, memory)
+    with compiled_once(cache, "setup", *program):
+        forecaster = Forecaster(*parts, cached_graphs(weights.architecture, grid, cache), memory)
+    return CompiledOnce(forecaster, cache, *program)
+
+
+def _memory_mode(
+    config: RunConfig, architecture: Architecture, grid: Grid, channels: Channels, precision: Precision
+) -> MemoryMode:
+    """What ``auto`` stands for on the device of this process."""
+    from graphcast_batch.model.forecaster import backend, device_bytes
+
+    if config.model.memory != "auto":
+        return config.model.memory
+    accelerated = backend() != "cpu"
+    workers = config.workers.count or max(1, len(os.sched_getaffinity(0)) // config.workers.threads)
+    available = device_bytes() if accelerated else machine_bytes() // workers
+    needed = _call(config, architecture, grid, channels, precision, accelerated).bytes("fast")
+    return "fast" if needed <= _ROOM * available or not available else "lean"
 
 
 def _unreadable(error: InputError | GridError) -> Finding:
@@ -422,6 +519,8 @@ def _identity(
         # More dataset files may join a store, under whatever pattern; another archive may not.
         "inputs": inputs.kind if isinstance(inputs, DatasetInputs) else inputs.model_dump(mode="json"),
     }
+    if run.config.model.implementation != "native":  # which a store that says nothing was made by
+        known["implementation"] = run.config.model.implementation
     if precision != "auto":
         known["precision"] = precision
     if statistics:
@@ -440,6 +539,17 @@ def _provenance(run: Run, precision: str) -> Mapping[str, JsonValue]:
         "architecture": checkpoint.architecture.model_dump(mode="json", exclude_none=True),
         "task": checkpoint.task.model_dump(mode="json"),
         "precision": precision,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}},
+        "implementation": run.config.model.implementation,
+        "versions": {"python": platform.python_version(), **_versions(run.config.model.implementation)},
         "config": run.config.model_dump(mode="json", exclude_none=True),
     }
+
+
+def _versions(implementation: Implementation) -> dict[str, str]:
+    found = {name: version(name) for name in _VERSIONS}
+    if implementation == "deepmind":
+        from graphcast_batch.model.deepmind import installed_package
+
+        package = installed_package()
+        found[package.name] = package.version
+    return found

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TaskID, track
 from rich.text import Text
 
+from graphcast_batch.bench.command import bench
 from graphcast_batch.cluster.drain import WORK_LEFT, Drain, allocation_end
 from graphcast_batch.errors import (
     ConfigError,
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 archive = typer.Typer(help="Archives to run from.", no_args_is_help=True)
 app.add_typer(archive, name="archive")
+app.add_typer(bench, name="bench")
 _console = Console(width=None if sys.stdout.isatty() else 140)  # a log has room for tables
 _errors = Console(stderr=True)
 
@@ -75,6 +77,9 @@ def run(
     config: ConfigPath,
     address: Address = None,
     drain_file: Annotated[Path | None, typer.Option(help="Stops handing out work once this file is there.")] = None,
+    trace: Annotated[
+        Path | None, typer.Option(help="Writes which Case was in which stage when, for Perfetto.", metavar="FILE")
+    ] = None,
 ) -> None:
     """Makes the forecasts and figures of CONFIG that are not there yet.
 
@@ -98,9 +103,11 @@ def run(
         show_notices(_console, doubts(assembled))
         with driver.connected(address, drain):
             with Watcher(_console, Journal(assembled.config.store, _warn)) as watcher:
-                outcome = driver.run(assembled, watcher, drain)
+                outcome = driver.run(assembled, watcher, drain, traced=trace is not None)
             undrawable = _draw(assembled, undrawn(outcome.store, outcome.whole, names), drain)
     _summarise(outcome)
+    if trace:
+        _write_trace(trace, outcome)
     if outcome.left or (drain.asked and undrawn(outcome.store, outcome.whole, names)):
         raise typer.Exit(WORK_LEFT)
     if outcome.failed or plan.set_aside or undrawable:
@@ -113,10 +120,10 @@ def plan(config: ConfigPath) -> None:
     from graphcast_batch.assembly import (
         assemble,
         check_memory,
+        device_needs,
         doubts,
         kept_store,
         machine_bytes,
-        needed_bytes,
         reading,
         resolved_precision,
     )
@@ -130,10 +137,8 @@ def plan(config: ConfigPath) -> None:
     store = kept_store(assembled)
     states = store.ledger.states(assembled.plan.cases) if store else {}
     model, workers = assembled.config.model, assembled.config.workers
-    precisions: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
-    sizes = {name: needed_bytes(assembled, name) for name in precisions if model.precision in (name, "auto")}
     mesh_size = assembled.checkpoint.architecture.mesh_size
-    show_plan(_console, assembled.plan, reading(assembled), states, mesh_size, sizes)
+    show_plan(_console, assembled.plan, reading(assembled), states, mesh_size, device_needs(assembled))
     if workers.device == "cpu":
         precision = resolved_precision(model.precision, accelerated=False)
         check_memory(assembled, precision, workers.count or 1, machine_bytes())
@@ -365,6 +370,9 @@ def infer(
     steps: Annotated[int | None, typer.Option(min=1, help="6 h steps; without it as many as there is truth.")] = None,
     stats: Annotated[Path | None, typer.Option(help="Folder of the normalisation statistics.")] = None,
     precision: Annotated[Precision, typer.Option(help="auto: bfloat16 on an accelerator.")] = "auto",
+    implementation: Annotated[
+        Literal["native", "deepmind"], typer.Option(help="Of the network: ours, or DeepMind's own package.")
+    ] = "native",
     save: Annotated[Path | None, typer.Option(help="netCDF file for all predictions.")] = None,
     loss: Annotated[bool, typer.Option("--loss", help="Also print the loss and its gradient's norms.")] = False,
 ) -> None:
@@ -385,6 +393,7 @@ def infer(
         variable=var,
         level=level,
         save=save,
+        implementation=implementation,
     )
     field, truth, shown = inference.one_field(result, var, level)
     picture = Path(f"{figure_stem(var, shown)}.png")
@@ -439,7 +448,7 @@ def _draw(assembled: "Run", cases: "Sequence[Case]", drain: "Drain") -> int:
 
 
 def _summarise(outcome: "Outcome") -> None:
-    from graphcast_batch.terminal import show_failures
+    from graphcast_batch.terminal import show_balance, show_failures
 
     show_failures(_console, outcome.failed)
     _console.print(
@@ -450,6 +459,20 @@ def _summarise(outcome: "Outcome") -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if outcome.balance:
+        show_balance(_console, outcome.balance)
+
+
+def _write_trace(path: Path, outcome: "Outcome") -> None:
+    """Writes it, if it can be: the forecasts are whole without it."""
+    from graphcast_batch.outputs.trace import write_trace
+
+    try:
+        write_trace(path, [(made.record, made.spans) for made in outcome.trace])
+    except StoreError as error:
+        _tell(error)
+        return
+    _console.print(f"trace: {path}", highlight=False, soft_wrap=True)
 
 
 def _warn(text: str) -> None:

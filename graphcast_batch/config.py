@@ -121,6 +121,14 @@ def _read_limits(value: object) -> object:
     return value
 
 
+def _read_cache(value: object) -> object:
+    if value is False:  # what YAML takes the word off for
+        return "off"
+    if not isinstance(value, str | Path) or "://" in str(value):
+        raise ValueError(f"give a folder or off, not {value!r}")
+    return value
+
+
 def _is_range(pair: object) -> bool:
     if not isinstance(pair, list | tuple) or len(pair) != 2 or {type(side) for side in pair} - {int, float}:
         return False
@@ -134,6 +142,8 @@ File = Annotated[Path, Strict(False), AfterValidator(_absolute_file)]
 """Absolute; in a config relative to the working directory, where ~ stands for the home folder."""
 Pattern = Annotated[str, AfterValidator(_absolute)]
 """The same of a path that may be a glob, or an address."""
+Implementation = Literal["native", "deepmind"]
+"""Of the network: ours, or DeepMind's own package."""
 DialectName = Literal["graphcast", "weatherbench2", "weatherbench2-hres", "arco-era5", "cds", "cds-legacy", "grib"]
 Accumulation = Literal["hourly", "since_start"]
 """Precipitation of the hour before, or since the start of a forecast."""
@@ -142,6 +152,9 @@ FrameLimits = Annotated[
 ]
 Names = Annotated[tuple[Annotated[str, AfterValidator(_check_name)], ...], Strict(False)]
 Levels = Annotated[tuple[Annotated[int, Field(gt=0, lt=2**31)], ...], Strict(False)]
+Latitude = Annotated[float, Field(ge=-90, le=90)]
+Longitude = Annotated[float, Field(ge=-180, le=360)]
+KeepBits = Annotated[int, Field(ge=1, le=22)]
 
 
 class _Frozen(BaseModel):
@@ -253,13 +266,26 @@ class CheckpointWeights(_Frozen):
 class Model(_Frozen):
     """Which network, in which precision, with which normalisation."""
 
+    implementation: Implementation = "native"
+    """``deepmind`` runs DeepMind's own package, if it is installed, for comparison with ours."""
     weights: Annotated[RandomWeights | CheckpointWeights, Field(discriminator="kind")]
     statistics: File | None = None
     """Folder of the three normalisation files; without it they are computed from the inputs."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """``auto``: bfloat16 on an accelerator, float32 on CPU."""
+    memory: Literal["auto", "fast", "lean"] = "auto"
+    """Whether what never changes is kept on the device or, where it is large, computed again in every step; ``auto``:
+    kept if there is room."""
     steps_per_call: Annotated[int, Field(gt=0)] = 4
     """At most so many steps in one call of the compiled program."""
+    cases_per_call: Annotated[int, Field(gt=0)] = 1
+    """So many Cases of a worker are computed together; a small network keeps a large device busier so."""
+
+    @model_validator(mode="after")
+    def _only_ours_computes_together(self) -> Self:
+        if self.implementation == "deepmind" and self.cases_per_call > 1:
+            raise ValueError(f"cases_per_call must be 1 with implementation: deepmind, but is {self.cases_per_call}")
+        return self
 
 
 class SyntheticInputs(_Frozen):
@@ -365,6 +391,53 @@ class Figures(_Frozen):
     """Lead times to draw; without it all of them."""
 
 
+class Region(_Frozen):
+    """A part of the globe; its edges belong to it."""
+
+    latitude: Annotated[tuple[Latitude, Latitude], Strict(False)]
+    """South and north, degrees."""
+    longitude: Annotated[tuple[Longitude, Longitude], Strict(False)]
+    """West and east, degrees; with west behind east across 0° or 180°."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        south, north = self.latitude
+        if south > north:
+            raise ValueError(f"latitude must be [south, north], but is {list(self.latitude)}")
+        if self.longitude[0] == self.longitude[1]:
+            raise ValueError(f"longitude must be [west, east], two meridians, but is {list(self.longitude)}")
+        return self
+
+
+class Outputs(_Frozen):
+    """What a store keeps of each forecast, and how; without a key all of it, and every bit."""
+
+    variables: Annotated[Names, Field(min_length=1)] | None = None
+    levels: Annotated[Levels, Field(min_length=1)] | None = None
+    lead_hours: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Strict(False), Field(min_length=1)] | None = None
+    """Lead times to keep; the last of them is the last of the forecast."""
+    every_hours: Annotated[int, Field(gt=0, multiple_of=STEP_HOURS)] | None = None
+    """Or every so many hours."""
+    region: Region | None = None
+    keep_bits: KeepBits | dict[str, KeepBits] | None = None
+    """Bits of the mantissa to keep, of 23, of all variables or by variable: what is kept of a value is within
+    2**-(keep_bits + 1) of it."""
+    compression: Literal["lz4", "zstd", "none"] = "lz4"
+    """Always without loss: lz4 for speed, zstd for size."""
+    max_files: Annotated[int, Field(gt=0)] | None = None
+    """At most so many files a Case; without it one for each 8 lead times of a variable."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.lead_hours is not None and self.every_hours is not None:
+            raise ValueError("give either lead_hours or every_hours, not both")
+        return self
+
+    def bits_of(self, name: str) -> int | None:
+        """How many bits of a variable's mantissa are kept; None for all."""
+        return self.keep_bits.get(name) if isinstance(self.keep_bits, dict) else self.keep_bits
+
+
 class TimeLimits(_Frozen):
     """Seconds that a Case may stay in one stage without getting on; after that its worker is given up."""
 
@@ -390,6 +463,10 @@ class RunConfig(_Frozen):
     """What a frame may hold; one beyond ends its Case. ``auto``: what could be weather, with a wide margin; ``off``:
     all that is finite; a mapping of variables to lowest and highest value: these so, the others as with auto."""
     time_limits: TimeLimits = TimeLimits()
+    cache: Annotated[Literal["off"] | File, BeforeValidator(_read_cache)] | None = None
+    """Where graphs and compiled programs are kept for later workers; ``off``: nowhere; without it the user's own cache
+    folder, ``$XDG_CACHE_HOME/graphcast-batch`` or ``~/.cache/graphcast-batch``."""
+    outputs: Outputs = Outputs()
     figures: Figures | None = None
 
     @model_validator(mode="after")

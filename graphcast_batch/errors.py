@@ -28,6 +28,10 @@ class StatisticsError(GraphcastBatchError, ValueError):
     """A normalisation constant is missing or unusable."""
 
 
+class PackageError(GraphcastBatchError, ImportError):
+    """A package that a run asks for is absent, another one, or cannot work with what else is installed."""
+
+
 class OutsideTransformError(GraphcastBatchError, RuntimeError):
     """A Haiku module was used outside ``hk.transform``."""
 
@@ -62,6 +66,10 @@ class ClusterError(GraphcastBatchError, RuntimeError):
 
 class StageTimeoutError(GraphcastBatchError, TimeoutError):
     """A Case was in one stage for too long, so that its worker was ended."""
+
+
+class BenchError(GraphcastBatchError, RuntimeError):
+    """A benchmark cannot be measured."""
 
 
 class FigureError(GraphcastBatchError, ValueError):

@@ -3,14 +3,22 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 import xarray as xr
 
 from graphcast_batch.assembly import computed_statistics, resolved_precision
-from graphcast_batch.config import TASKS, Architecture, CheckpointWeights, RandomWeights, parse_config, read_mapping
-from graphcast_batch.errors import FigureError, InputError, InputNotFoundError, StatisticsError, StoreError
+from graphcast_batch.config import (
+    TASKS,
+    Architecture,
+    CheckpointWeights,
+    Implementation,
+    RandomWeights,
+    parse_config,
+    read_mapping,
+)
+from graphcast_batch.errors import ConfigError, FigureError, InputError, InputNotFoundError, StatisticsError, StoreError
 from graphcast_batch.inputs.checks import check_inputs
 from graphcast_batch.inputs.datasets import DatasetFiles
 from graphcast_batch.inputs.statistics import Statistics, read_statistics
@@ -19,6 +27,9 @@ from graphcast_batch.model.forecaster import Forecaster, backend
 from graphcast_batch.model.weights import Weights
 from graphcast_batch.plan import Case
 from graphcast_batch.variables import attributes
+
+if TYPE_CHECKING:
+    from graphcast_batch.model.deepmind import DeepmindForecaster
 
 Mode = Literal["Random", "Checkpoint"]
 
@@ -55,6 +66,7 @@ def infer(
     variable: str,
     level: int,
     save: Path | None,
+    implementation: Implementation = "native",
 ) -> Inference:
     """Makes the forecast that a dataset file starts, once all that is wanted of it is known to be possible.
 
@@ -69,6 +81,7 @@ def infer(
         variable: that will be taken from the forecast.
         level: at which it will be taken, hPa, if it is on levels.
         save: file that the predictions will be written to.
+        implementation: of the network; only the native one gives the loss.
 
     Raises:
         FigureError: the variable or level is not predicted.
@@ -76,6 +89,10 @@ def infer(
         GraphcastBatchError: something is missing, or does not fit.
     """
     _check_place(save)
+    if with_loss and implementation != "native":
+        raise ConfigError(
+            f"the loss is computed by the native implementation only, not {implementation}; leave one out"
+        )
     source = _opened(dataset)
     weights = Weights(_weights(mode, pretrained, source))
     task, channels = weights.task, weights.channels(source.dims)
@@ -88,14 +105,17 @@ def infer(
     known = _complete(truth, task.target_variables) if with_loss else None
     constants, statistics_from = _statistics(mode, statistics, pretrained, dataset, source, weights)
     computed_in = resolved_precision(precision, accelerated=backend() != "cpu")
-    forecaster = Forecaster(
+    forecaster = _forecaster(implementation)(
         weights.checkpoint(channels), constants.by_kind, source.grid, channels, computed_in, steps_per_call=1
     )
     calls = [
         {name: np.asarray(values) for name, values in frames.items()}
         for frames in forecaster.forecast(inputs.frames, inputs.forcings, case.steps)
     ]
-    loss = forecaster.loss(inputs.frames, inputs.forcings, known) if known is not None else None
+    loss = None
+    if known is not None:
+        assert isinstance(forecaster, Forecaster)
+        loss = forecaster.loss(inputs.frames, inputs.forcings, known)
     return Inference(_named(calls, case, inputs.frames), truth, statistics_from, loss)
 
 
@@ -164,6 +184,14 @@ def _statistics(
         f"no normalisation statistics were found in {', '.join(map(str, dict.fromkeys(places)))}; give their folder "
         "with --stats"
     )
+
+
+def _forecaster(implementation: Implementation) -> "type[Forecaster] | type[DeepmindForecaster]":
+    if implementation == "native":
+        return Forecaster
+    from graphcast_batch.model.deepmind import DeepmindForecaster
+
+    return DeepmindForecaster
 
 
 def _complete(truth: xr.Dataset | None, names: tuple[str, ...]) -> xr.Dataset:

@@ -1,7 +1,8 @@
 """A Case becomes a whole forecast in the store: read, compute and write, each at its own pace.
 
-The only home of threads and queues. A worker works on a few Cases at once, each in a thread of its caller's: one Case
-reads while another has the device and a third writes.
+The only home of threads and queues. A worker works on a few Cases at once, each in a thread of its caller's: there it
+is read, its frames are checked and gathered, and it is committed. Of all Cases one thread has the device, and a few
+write blocks. So one Case reads while another has the device and a third writes, and the slowest of them sets the pace.
 """
 
 import math
@@ -9,11 +10,13 @@ import queue
 import resource
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, cast
 
 import numpy as np
 import xarray as xr
@@ -25,15 +28,19 @@ from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.chunks import ReadCost
 from graphcast_batch.inputs.states import CaseInputs
 from graphcast_batch.limits import Limits
+from graphcast_batch.outputs.blocks import Block, Blocks
 from graphcast_batch.outputs.claims import Claim
 from graphcast_batch.outputs.ledger import Record
 from graphcast_batch.outputs.store import Attempt, Store
 from graphcast_batch.plan import Case
-from graphcast_batch.timing import Stopwatch
+from graphcast_batch.timing import Span, Stopwatch, clock
 from graphcast_batch.variables import attributes
 
 _WAITING_CALLS: Final = 1
-"""Results that may wait while others are written: two calls are under computation by then, which is enough ahead."""
+"""Results of a Case that may wait while others are checked: another is on its way to the host by then."""
+_WRITERS: Final = 4
+"""Variables of a Case that are encoded and written at once. On two busy cores 1, 2 and 4 were equally fast, as other
+Cases write too; a worker with a GPU has more cores."""
 _FINITE: Final = (float(np.finfo(np.float32).min), float(np.finfo(np.float32).max))
 """Beyond it a frame is infinite."""
 
@@ -74,6 +81,28 @@ class Forecasts(Protocol):
         """Every target as (step, [level], latitude, longitude), a few steps at a time; maybe not yet computed."""
 
 
+class GroupForecasts(Forecasts, Protocol):
+    """What also turns several states into frames together."""
+
+    def forecast_many(
+        self, starts: Sequence[tuple[xr.Dataset, xr.Dataset]], steps: int
+    ) -> Iterator[Sequence[Mapping[str, Any]]]:
+        """As `forecast`, for inputs with their forcings: of each call, the targets of every start."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A Case that became whole.
+
+    Attributes:
+        record: of it in the ledger.
+        spans: when it was in which stage, the commit included; too much to be kept for good.
+    """
+
+    record: Record
+    spans: tuple[Span, ...]
+
+
 @dataclass(frozen=True)
 class Stage:
     """Where a Case is that is under way.
@@ -101,6 +130,8 @@ class Bench:
         store: where frames go.
         limits: what the frames of a forecast may hold, by what it starts from.
         name: of the worker.
+        cases_per_call: so many Cases are computed together, where there are so many; more than one needs
+            `GroupForecasts`.
     """
 
     source: Source
@@ -110,13 +141,17 @@ class Bench:
     store: Store
     limits: Callable[[xr.Dataset], LimitsOf]
     name: str
-    # By the key of a Case: its stage, and when by the monotonic clock it came there or got on.
-    _stages: dict[str, tuple[StageName, float]] = field(default_factory=dict, init=False)
-    _device: threading.Lock = field(default_factory=threading.Lock, init=False)
+    cases_per_call: int = 1
+    # By the key of a Case: in a list of one, its stage, and when by the monotonic clock it came there or got on.
+    _stages: dict[str, list[tuple[StageName, float]]] = field(default_factory=dict, init=False)
     # HDF5 must not be read by two threads at once.
     _reading: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _device: "_Device" = field(init=False)
 
-    def run_case(self, case: Case, claim: Claim | None, attempts: int) -> Record:
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_device", _Device(self.forecasts, self.cases_per_call))
+
+    def run_case(self, case: Case, claim: Claim | None, attempts: int) -> Made:
         """Makes one forecast and commits it to the store.
 
         Args:
@@ -125,7 +160,7 @@ class Bench:
             attempts: how many this makes.
 
         Returns:
-            Its record in the ledger.
+            Its record in the ledger, and what took how long.
 
         Raises:
             InputError: the inputs do not hold what the Case needs, or hold what it cannot start from.
@@ -134,44 +169,74 @@ class Bench:
         """
         watch = Stopwatch()
         with self._followed(case) as reached:
-            with self._reading, watch.stage("read"):
-                reached("read")
-                inputs = self.source.read(case, self.task)
-                self.check(inputs)
-                cost = self.source.cost(case, self.task)
             reached("write")
             with self.store.attempt(case) as attempt:
                 reached("wait")
-                check = _FrameCheck(case, self.store, self.limits(inputs.frames))
-                blocks = _Blocks(attempt, case, self.store, watch, reached)
-
-                def take(frames: Mapping[str, Any]) -> None:
-                    computed = {name: np.asarray(values) for name, values in frames.items()}
-                    reached("compute")
-                    check(computed)
-                    blocks.add(computed)
-
-                with _beside(take, f"write {case.key}") as put, self._device, watch.stage("compute"):
-                    reached("compute")
-                    for frames in self.forecasts.forecast(inputs.frames, inputs.forcings, case.steps):
-                        put(frames)
+                frames = _Frames(case, watch, reached)
+                with self._device.expecting():
+                    limits, cost = self._read(case, frames)
+                with self._device.giving(frames):
+                    self._write(case, attempt, _FrameCheck(case, self.source.grid, self.task, limits), frames)
                 reached("write")
-                return attempt.commit(
-                    claim=claim,
-                    seconds=watch.seconds,
-                    device=self.forecasts.device,
-                    worker=self.name,
-                    attempts=attempts,
-                    details={
-                        "peak_memory_bytes": peak_memory_bytes(),
-                        "read_bytes": cost.touched_bytes if cost else 0,
-                    },
-                )
+                with watch.stage("commit"):
+                    record = attempt.commit(
+                        claim=claim,
+                        seconds=watch.seconds,
+                        device=self.forecasts.device,
+                        worker=self.name,
+                        attempts=attempts,
+                        details={
+                            "peak_memory_bytes": peak_memory_bytes(),
+                            "read_bytes": cost.touched_bytes if cost else 0,
+                        },
+                    )
+        return Made(record, watch.spans)
+
+    def _read(self, case: Case, frames: "_Frames") -> tuple[LimitsOf, ReadCost | None]:
+        """Reads what a Case starts from, one at a time and not far ahead of the device, and queues it there."""
+        with self._reading:
+            self._device.wait_for_room()
+            frames.reached("read")
+            with frames.watch.stage("read"):
+                inputs = self.source.read(case, self.task)
+                self.check(inputs)
+                cost = self.source.cost(case, self.task)
+                limits = self.limits(inputs.frames)
+            frames.reached("wait")
+            self._device.queue(frames, inputs)
+        return limits, cost
+
+    def _write(self, case: Case, attempt: Attempt, check: "_FrameCheck", frames: "_Frames") -> None:
+        """Checks frames as they come, and has those of one call written while the next are checked."""
+        blocks = Blocks(case, self.store, self.source.grid, self.task.pressure_levels)
+        writing: list[Future[None]] = []
+
+        def write(name: str, block: Block) -> None:
+            with frames.watch.stage("write"):
+                attempt.write_variable(name, block.first, block.values[name])
+
+        def await_writing() -> None:
+            frames.reached("write")
+            for variable in writing:
+                variable.result()
+
+        # Leaving the pool waits: nothing is written any more once the attempt is over.
+        with ThreadPoolExecutor(_WRITERS, f"write {case.key}") as pool:
+            for computed in frames:
+                frames.reached("compute")
+                with frames.watch.stage("check"):
+                    check(computed)
+                    full = blocks.add(computed)
+                for block in full:
+                    await_writing()
+                    writing = [pool.submit(write, name, block) for name in _largest_first(block.values)]
+                    frames.reached("compute")
+            await_writing()
 
     def under_way(self) -> list[Stage]:
         """Where each Case is that is under way; may be asked from any thread."""
-        clock = monotonic()
-        return [Stage(key, name, max(0.0, clock - since)) for key, (name, since) in self._stages.copy().items()]
+        now = monotonic()
+        return [Stage(key, name, max(0.0, now - since)) for key, [(name, since)] in self._stages.copy().items()]
 
     def late(self, limits: TimeLimits) -> Stage | None:
         """A Case that has been in a stage for longer than it may without getting on; None if there is none.
@@ -185,11 +250,12 @@ class Bench:
     @contextmanager
     def _followed(self, case: Case) -> Iterator[Callable[[StageName], None]]:
         """Gives what notes the stages that a Case reaches, or gets on in."""
+        place: list[tuple[StageName, float]] = [("wait", monotonic())]
+        self._stages[case.key] = place
 
         def reached(name: StageName) -> None:
-            self._stages[case.key] = (name, monotonic())
+            place[0] = (name, monotonic())  # which nobody sees once the Case is no longer under way
 
-        reached("wait")
         try:
             yield reached
         finally:
@@ -202,98 +268,231 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-@contextmanager
-def _beside(take: Callable[[Mapping[str, Any]], None], name: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """A thread that takes what is put; leaving waits for it, and raises what it raised."""
-    waiting: queue.Queue[Mapping[str, Any] | None] = queue.Queue(_WAITING_CALLS)
-    failures: list[BaseException] = []
+class _Frames:
+    """The frames of one Case on their way from the device to the thread of the Case."""
 
-    def put(frames: Mapping[str, Any]) -> None:
-        waiting.put(frames)
-        if failures:  # looked at after the wait, so that not one call more is made than must be
-            raise failures[0]
+    def __init__(self, case: Case, watch: Stopwatch, reached: Callable[[StageName], None]) -> None:
+        self.steps = case.steps
+        self.watch = watch
+        self.reached = reached
+        self.given = 0
+        self.refused = False
+        self._waiting: queue.Queue[Mapping[str, NDArray[np.float32]] | BaseException] = queue.Queue(_WAITING_CALLS)
 
-    def work() -> None:
-        while (frames := waiting.get()) is not None:
-            if failures:
-                continue  # the rollout is told at its next put; until then nothing may block it
-            try:
-                take(frames)
-            except BaseException as error:
-                failures.append(error)
+    def give(self, frames: Mapping[str, NDArray[np.float32]]) -> None:
+        """Hands on what a call has made; waits while the Case is behind."""
+        self.given += _steps_of(frames)
+        self._put(frames)
 
-    thread = threading.Thread(target=work, name=name, daemon=True)
-    thread.start()
-    try:
-        yield put
-    finally:
-        waiting.put(None)
-        thread.join()
-    if failures:
-        raise failures[0]
+    def fail(self, error: BaseException) -> None:
+        """Nothing more will come."""
+        self._put(error)
 
+    def refuse(self) -> None:
+        """Nothing more is wanted; from then on nothing waits for this Case."""
+        self.refused = True
+        with suppress(queue.Empty):
+            self._waiting.get_nowait()
 
-class _Blocks:
-    """Gathers the frames of calls into the blocks that the store takes, in buffers that serve the whole Case."""
-
-    def __init__(
-        self,
-        attempt: Attempt,
-        case: Case,
-        store: Store,
-        watch: Stopwatch,
-        reached: Callable[[StageName], None],
-    ) -> None:
-        self._attempt = attempt
-        self._case = case
-        self._store = store
-        self._watch = watch
-        self._reached = reached
-        self._written = 0
-        self._held = 0
-        size = min(store.block_steps, case.steps)
-        levels = {name: (len(store.levels),) if levelled else () for name, levelled in store.on_levels}
-        self._block = {name: np.empty((size, *more, *store.grid.shape), np.float32) for name, more in levels.items()}
-
-    def add(self, frames: Mapping[str, NDArray[np.float32]]) -> None:
-        steps = next(iter(frames.values())).shape[0]
+    def __iter__(self) -> Iterator[Mapping[str, NDArray[np.float32]]]:
         taken = 0
-        while taken < steps:
-            room = min(self._store.block_steps, self._case.steps - self._written) - self._held
-            count = min(room, steps - taken)
-            for name, block in self._block.items():
-                block[self._held : self._held + count] = frames[name][taken : taken + count]
-            self._held += count
-            taken += count
-            if count == room:
-                self._write_block()
+        while taken < self.steps:
+            frames = self._waiting.get()
+            if isinstance(frames, BaseException):
+                raise frames
+            taken += _steps_of(frames)
+            yield frames
 
-    def _write_block(self) -> None:
-        self._reached("write")
-        with self._watch.stage("write"):
-            self._attempt.write(self._written, {name: block[: self._held] for name, block in self._block.items()})
-        self._reached("compute")
-        self._written += self._held
-        self._held = 0
+    def _put(self, item: Mapping[str, NDArray[np.float32]] | BaseException) -> None:
+        if not self.refused:  # if it is from here on, there is room for this one
+            self._waiting.put(item)
+
+
+_Starts = list[tuple[_Frames, CaseInputs]]
+
+
+class _Device:
+    """Computes the Cases that are read, a group after another, in a thread that lasts for as long as there are any.
+
+    The results of a call are taken to the host only when the next call is under way, be it of the same Cases or of
+    others, so that the device is never without work. At most two groups are between their first call and their last
+    block, which bounds the memory for frames.
+    """
+
+    def __init__(self, forecasts: Forecasts, size: int) -> None:
+        self._forecasts = forecasts
+        self._size = size
+        self._changed = threading.Condition()
+        self._expected = 0
+        self._waiting: deque[tuple[_Frames, CaseInputs]] = deque()
+        self._open: set[_Frames] = set()
+        self._is_at_work = False
+        self._under_way: tuple[list[_Frames], Sequence[Mapping[str, Any]]] | None = None
+
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """Within, a Case is about to be queued: those that it could share its calls with wait for it."""
+        with self._changed:
+            self._expected += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._expected -= 1
+                self._changed.notify_all()
+
+    def wait_for_room(self) -> None:
+        """Returns when less than a whole group is waiting for the device."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._waiting) < self._size)
+
+    def queue(self, frames: _Frames, inputs: CaseInputs) -> None:
+        """Has a Case computed when its turn comes."""
+        with self._changed:
+            self._waiting.append((frames, inputs))
+            self._changed.notify_all()
+            if not self._is_at_work:
+                self._is_at_work = True
+                threading.Thread(target=self._work, name="compute", daemon=True).start()
+
+    @contextmanager
+    def giving(self, frames: _Frames) -> Iterator[None]:
+        """Within, the frames of a Case are taken and written; after that it is no concern of the device's."""
+        try:
+            yield
+        finally:
+            frames.refuse()
+            with self._changed:
+                self._open.discard(frames)
+                self._waiting = deque(start for start in self._waiting if start[0] is not frames)
+                self._changed.notify_all()
+
+    def _work(self) -> None:
+        while self._has_work():
+            group = self._next_group()
+            if group:
+                self._compute(group)
+            else:
+                self._hand_on()
+
+    def _has_work(self) -> bool:
+        """Waits for it, if what will come is known."""
+        with self._changed:
+            if not self._under_way:
+                self._changed.wait_for(lambda: self._may_start() or not self._waiting)
+            self._is_at_work = bool(self._under_way or self._waiting)
+            return self._is_at_work
+
+    def _may_start(self) -> bool:
+        gathered = len(self._waiting) >= self._size or not self._expected
+        return bool(self._waiting) and gathered and len(self._open) <= self._size
+
+    def _next_group(self) -> _Starts:
+        """Cases of equal steps that are computed together; none if there is no room for them yet."""
+        with self._changed:
+            if not self._may_start():
+                return []
+            alike = [start for start in self._waiting if start[0].steps == self._waiting[0][0].steps]
+            group = alike[: self._size]
+            for start in group:
+                self._waiting.remove(start)
+                self._open.add(start[0])
+            self._changed.notify_all()
+            return group
+
+    def _compute(self, group: _Starts) -> None:
+        members = [frames for frames, _ in group]
+        for frames in members:
+            frames.reached("compute")
+        try:
+            self._roll_out(group, members)
+        except BaseException as error:
+            self._hand_on()
+            if len(group) == 1:
+                members[0].fail(error)
+                return
+            # Whichever of them was the cause, the others must not suffer.
+            for start in group:
+                self._compute([start])
+
+    def _roll_out(self, group: _Starts, members: list[_Frames]) -> None:
+        made = 0
+        with closing(self._calls(group)) as calls:
+            while made < members[0].steps and not all(frames.refused for frames in members):
+                with _timed(members):
+                    computed = next(calls)
+                made += _steps_of(computed[0])
+                self._hand_on()
+                if made > members[0].given:  # else it was given before the group broke up
+                    self._under_way = members, computed
+
+    def _calls(self, group: _Starts) -> Generator[Sequence[Mapping[str, Any]], None, None]:
+        """The results of each call. The program has one size: a group that is smaller is filled up."""
+        starts, steps = [(inputs.frames, inputs.forcings) for _, inputs in group], group[0][0].steps
+        if self._size == 1:
+            yield from ([frames] for frames in self._forecasts.forecast(*starts[0], steps))
+        else:
+            full = starts + starts[-1:] * (self._size - len(starts))
+            yield from cast(GroupForecasts, self._forecasts).forecast_many(full, steps)
+
+    def _hand_on(self) -> None:
+        """Brings what is under way to the host, and gives it to its Cases."""
+        if self._under_way is None:
+            return
+        (members, computed), self._under_way = self._under_way, None
+        try:
+            with _timed(members):
+                found = [
+                    {name: np.asarray(values) for name, values in frames.items()} for frames in computed[: len(members)]
+                ]
+        except BaseException as error:
+            for frames in members:
+                frames.fail(error)
+            return
+        for frames, values in zip(members, found, strict=True):
+            frames.give(values)
+
+
+@contextmanager
+def _timed(members: Sequence[_Frames]) -> Iterator[None]:
+    """Adds the time spent inside to the stage compute of each."""
+    start = clock()
+    try:
+        yield
+    finally:
+        end = clock()
+        for frames in members:
+            frames.watch.add("compute", start, end)
+
+
+def _largest_first(frames: Mapping[str, NDArray[np.float32]]) -> list[str]:
+    """Names of variables; what takes longest begins first, so that all end together."""
+    return sorted(frames, key=lambda name: -frames[name].nbytes)
+
+
+def _steps_of(frames: Mapping[str, Any]) -> int:
+    return int(next(iter(frames.values())).shape[0])
 
 
 class _FrameCheck:
     """Refuses the first frame of a Case that is not finite, or that no atmosphere could be in."""
 
-    def __init__(self, case: Case, store: Store, limits: LimitsOf) -> None:
+    def __init__(self, case: Case, grid: Grid, task: Task, limits: LimitsOf) -> None:
         self._case = case
-        self._store = store
+        self._grid = grid
+        self._levels = task.pressure_levels
+        self._limits = limits
         self._steps = 0
-        self._fields = [
-            (name, index, level, limits(name, level) or _FINITE)
-            for name, levelled in store.on_levels
-            for index, level in enumerate(store.levels if levelled else (None,))
-        ]
 
     def __call__(self, frames: Mapping[str, NDArray[np.float32]]) -> None:
+        fields = [
+            (name, index, level, self._limits(name, level) or _FINITE)
+            for name, values in sorted(frames.items())
+            for index, level in enumerate(self._levels if values.ndim > 3 else (None,))
+        ]
         for step in range(next(iter(frames.values())).shape[0]):
             self._steps += 1
-            for name, index, level, (low, high) in self._fields:
+            for name, index, level, (low, high) in fields:
                 field = frames[name][step] if level is None else frames[name][step, index]
                 # A NaN makes both extremes NaN, and no comparison with it holds.
                 if not (low <= float(field.min()) and float(field.max()) <= high):
@@ -304,7 +503,7 @@ class _FrameCheck:
         values = field.astype(np.float64)
         count = values.size - np.count_nonzero((low <= values) & (values <= high))
         row, column = np.unravel_index(np.argmax(np.maximum(low - values, values - high)), values.shape)
-        worst, grid = values[row, column], self._store.grid
+        worst, grid = values[row, column], self._grid
         if np.isfinite(worst):
             units = attributes(name).get("units", "")
             expected = f"within {low:g} and {high:g} {units}".rstrip()

@@ -1,20 +1,23 @@
 """A RunConfig and what the inputs offer become a Plan: the Cases of a run and the layout of what they write."""
 
+import difflib
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import numpy as np
+from numpy.typing import NDArray
 
-from graphcast_batch.config import STEP_HOURS, Architecture, Task, Times
-from graphcast_batch.errors import ConfigError, TaskError
+from graphcast_batch.config import STEP_HOURS, Outputs, Region, Task, Times
+from graphcast_batch.errors import ConfigError, GridError, TaskError
 from graphcast_batch.grid import Grid
 from graphcast_batch.variables import DIMS, VARIABLES
 
-_BLOCK_BYTES = 2**28
-"""A worker holds a few blocks of frames at a time; a quarter GiB each keeps a 0.25° forecast off the memory limit."""
 _BLOCK_STEPS = 8
+_TOLERANCE = 1e-3  # degrees; as that of grids
+_ALL = Outputs()
 
 
 @dataclass(frozen=True, order=True)
@@ -42,27 +45,31 @@ class Case:
         return np.arange(1, self.steps + 1) * np.timedelta64(STEP_HOURS, "h")
 
 
-@dataclass(frozen=True)
-class Layout:
-    """What a store holds apart from its initial times.
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """What a store keeps of a forecast, along each axis but the initial time.
 
     Attributes:
-        grid: the points.
-        levels: pressure levels in hPa, ascending; empty without any variable on levels.
-        dims: for each target variable, in ASCII order, whether it is on levels.
-        steps: number of lead times.
-        block_steps: how many lead times are written at once, which is one shard.
+        on_levels: for each variable, in ASCII order, whether it is on levels.
+        levels: hPa, ascending; empty without any variable on levels.
+        lead_hours: ascending.
+        latitude: (lat,) float32 degrees, uniformly spaced, ascending.
+        longitude: (lon,) float32 degrees, uniformly spaced, ascending from west to east, once around the globe at
+            most; those west of 0° may be negative.
+
+    Raises:
+        GridError: latitudes or longitudes are not that.
     """
 
-    grid: Grid
-    levels: tuple[int, ...]
     on_levels: tuple[tuple[str, bool], ...]
-    steps: int
-    block_steps: int = field(init=False)
+    levels: tuple[int, ...]
+    lead_hours: tuple[int, ...]
+    latitude: NDArray[np.float32]
+    longitude: NDArray[np.float32]
 
     def __post_init__(self) -> None:
-        most = max(1, _BLOCK_BYTES // self.frame_bytes)
-        object.__setattr__(self, "block_steps", min(self.steps, _BLOCK_STEPS, most))
+        _check_axis("latitude", self.latitude, -90, 90)
+        _check_axis("longitude", self.longitude, -360, 720)
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -70,24 +77,73 @@ class Layout:
         return tuple(name for name, _ in self.on_levels)
 
     @property
-    def channels(self) -> int:
-        """Values at a grid point in one frame."""
+    def fields(self) -> int:
+        """Values at a point at one lead time."""
         return sum(len(self.levels) if levelled else 1 for _, levelled in self.on_levels)
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes of one float32 frame."""
+        """Bytes at one lead time in float32."""
+        return 4 * self.fields * self.latitude.size * self.longitude.size
+
+    def frame_shape(self, levelled: bool) -> tuple[int, ...]:
+        """Shape of a variable at one lead time: ([level], latitude, longitude)."""
+        return (*((len(self.levels),) if levelled else ()), self.latitude.size, self.longitude.size)
+
+    def leads(self, steps: int) -> int:
+        """How many of the lead times a forecast of so many steps reaches."""
+        return bisect_right(self.lead_hours, STEP_HOURS * steps)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What forecasts hold, and what of it a store keeps.
+
+    Attributes:
+        grid: the points of a forecast.
+        levels: of a forecast, pressure in hPa, ascending; empty without any variable on levels.
+        on_levels: for each target variable, in ASCII order, whether it is on levels.
+        steps: of a forecast, of 6 h.
+        outputs: what is to be kept of it.
+        kept: that, along each axis.
+        block_steps: how many lead times of a variable are one shard, which is one file.
+
+    Raises:
+        ConfigError: it cannot be kept so.
+    """
+
+    grid: Grid
+    levels: tuple[int, ...]
+    on_levels: tuple[tuple[str, bool], ...]
+    steps: int
+    outputs: Outputs = _ALL
+    kept: Kept = field(init=False, compare=False)
+    block_steps: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        kept = _kept(self)
+        object.__setattr__(self, "kept", kept)
+        object.__setattr__(self, "block_steps", _block_steps(kept, self.outputs.max_files))
+
+    @property
+    def channels(self) -> int:
+        """Values at a point of one frame of a forecast, kept or not."""
+        return sum(len(self.levels) if levelled else 1 for _, levelled in self.on_levels)
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one frame of a forecast in float32, kept or not."""
         return 4 * self.channels * self.grid.size
 
     @property
     def case_bytes(self) -> int:
-        """Bytes of one Case before compression."""
-        return self.frame_bytes * self.steps
+        """Bytes that one Case writes, before compression."""
+        return self.kept.frame_bytes * len(self.kept.lead_hours)
 
     @property
     def case_files(self) -> int:
         """Files that one Case writes into the store."""
-        return len(self.on_levels) * math.ceil(self.steps / self.block_steps)
+        return len(self.kept.on_levels) * math.ceil(len(self.kept.lead_hours) / self.block_steps)
 
 
 @dataclass(frozen=True)
@@ -156,21 +212,25 @@ def plan_cases(
     return tuple(cases), tuple(aside)
 
 
-def plan_layout(task: Task, grid: Grid, steps: int, dims: Mapping[str, Collection[str]]) -> Layout:
+def plan_layout(
+    task: Task, grid: Grid, steps: int, dims: Mapping[str, Collection[str]], outputs: Outputs = _ALL
+) -> Layout:
     """The layout of a store for a task on a grid.
 
     Args:
         task: names the target variables and levels.
         grid: the points.
-        steps: number of lead times.
+        steps: of 6 h.
         dims: dimensions of the variables that the inputs hold.
+        outputs: what is to be kept of a forecast.
 
     Raises:
+        ConfigError: that cannot be kept so.
         TaskError: the dimensions of a target are unknown or not ours.
     """
     on_levels = tuple((name, is_on_levels(name, dims)) for name in sorted(task.target_variables))
     levels = task.pressure_levels if any(levelled for _, levelled in on_levels) else ()
-    return Layout(grid=grid, levels=levels, on_levels=on_levels, steps=steps)
+    return Layout(grid, levels, on_levels, steps, outputs)
 
 
 def is_on_levels(name: str, dims: Mapping[str, Collection[str]]) -> bool:
@@ -190,6 +250,110 @@ def is_on_levels(name: str, dims: Mapping[str, Collection[str]]) -> bool:
     )
 
 
+def _kept(layout: Layout) -> Kept:
+    outputs = layout.outputs
+    on_levels = _kept_variables(layout)
+    levels = _kept_levels(layout, any(levelled for _, levelled in on_levels))
+    latitude, longitude = layout.grid.latitude, layout.grid.longitude
+    if outputs.region is not None:
+        latitude, longitude = _kept_points(outputs.region, layout.grid)
+    return Kept(on_levels, levels, _kept_hours(layout), latitude, longitude)
+
+
+def _kept_variables(layout: Layout) -> tuple[tuple[str, bool], ...]:
+    known, bits = dict(layout.on_levels), layout.outputs.keep_bits
+    wanted = set(known if layout.outputs.variables is None else layout.outputs.variables)
+    for name in sorted(wanted):
+        _check_among(f"outputs.variables: {name}", name, known, "predicted")
+    for name in sorted(bits) if isinstance(bits, dict) else ():
+        _check_among(f"outputs.keep_bits: {name}", name, wanted, "kept")
+    return tuple((name, levelled) for name, levelled in layout.on_levels if name in wanted)
+
+
+def _check_among(where: str, name: str, known: Iterable[str], what: str) -> None:
+    names = sorted(known)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"take some of {', '.join(names)}"
+        raise ConfigError(f"{where} must be among the variables that are {what}, but is not; {hint}")
+
+
+def _kept_levels(layout: Layout, needed: bool) -> tuple[int, ...]:
+    if not needed and layout.outputs.levels:
+        raise ConfigError("outputs.levels: leave them out, since no variable that is kept is on levels")
+    if not needed:
+        return ()
+    wanted = sorted(set(layout.levels if layout.outputs.levels is None else layout.outputs.levels))
+    for level in wanted:
+        if level not in layout.levels:
+            near = min(layout.levels, key=lambda known: abs(known - level))
+            raise ConfigError(
+                f"outputs.levels: {level} hPa must be among the levels of the forecast, which are "
+                f"{', '.join(map(str, layout.levels))}, but is not; the nearest is {near}"
+            )
+    return tuple(wanted)
+
+
+def _kept_hours(layout: Layout) -> tuple[int, ...]:
+    last = STEP_HOURS * layout.steps
+    every, hours = layout.outputs.every_hours or STEP_HOURS, layout.outputs.lead_hours
+    kept = sorted(set(range(every, last + 1, every) if hours is None else hours))
+    for lead in kept:
+        if lead % STEP_HOURS or lead > last:
+            near = min(max(STEP_HOURS, STEP_HOURS * round(lead / STEP_HOURS)), last)
+            raise ConfigError(
+                f"outputs.lead_hours: {lead} h must be a lead time of the forecast, which has one every "
+                f"{STEP_HOURS} h up to {last} h, but is not; the nearest is {near} h"
+            )
+    # So that a record of so many steps tells which lead times are in the store, even once there are more.
+    if not kept or kept[-1] != last:
+        steps = (kept[-1] if kept else every) // STEP_HOURS
+        raise ConfigError(
+            f"the last of {layout.steps} steps, {last} h, must be among the lead times that outputs keeps, but is not; "
+            f"set steps to {steps}, or keep {last} h too"
+        )
+    return tuple(kept)
+
+
+def _kept_points(region: Region, grid: Grid) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Latitudes and longitudes of a region, the latter ascending from its western edge."""
+    south, north = region.latitude
+    latitude = grid.latitude[(south - _TOLERANCE <= grid.latitude) & (grid.latitude <= north + _TOLERANCE)]
+    west, east = region.longitude
+    if west > east:
+        west, east = (west, east + 360) if east <= 0 else (west - 360, east)
+    beyond = (grid.longitude.astype(np.float64) - west + _TOLERANCE) % 360 - _TOLERANCE
+    longitude = np.sort(west + beyond[beyond <= east - west + _TOLERANCE]).astype(np.float32)
+    if not latitude.size or not longitude.size:
+        raise ConfigError(
+            f"outputs.region must hold points of the grid, but between latitudes {south:g} and {north:g} and "
+            f"longitudes {west:g} and {east:g} there are none of {grid}; widen it"
+        )
+    return latitude, longitude
+
+
+def _block_steps(kept: Kept, max_files: int | None) -> int:
+    leads, variables = len(kept.lead_hours), len(kept.on_levels)
+    if max_files is None:
+        return min(leads, _BLOCK_STEPS)
+    if max_files < variables:
+        raise ConfigError(
+            f"outputs.max_files must be {variables} at least, one for each variable, but is {max_files}; "
+            "raise it or keep fewer variables"
+        )
+    return max(min(leads, _BLOCK_STEPS), math.ceil(leads / (max_files // variables)))
+
+
+def _check_axis(name: str, values: NDArray[np.float32], low: float, high: float) -> None:
+    steps = np.diff(values.astype(np.float64))
+    even = not steps.size or (steps.min() > 0 and np.ptp(steps) <= _TOLERANCE)
+    if values.ndim != 1 or not values.size or not np.all((low - _TOLERANCE <= values) & (values <= high)) or not even:
+        raise GridError(
+            f"the {name} of what is kept must ascend evenly within {low} and {high} degrees, but is {values}; "
+            "restore it from a copy of the store"
+        )
+
+
 def _regular(times: Times) -> Iterator[datetime]:
     assert times.first is not None
     assert times.last is not None
@@ -206,43 +370,3 @@ def _check_dims(name: str, found: Collection[str]) -> None:
     expected = "the dimension level" if lacks_level else f"dimensions among {', '.join(DIMS)}"
     remedy = "rename it" if lacks_level else f"select one place along {', '.join(foreign)}, or rename it"
     raise TaskError(f"{name} must have {expected}, but has {', '.join(found)}; {remedy}")
-
-
-def mesh_counts(size: int) -> tuple[int, int]:
-    """Nodes and directed edges of the multi-mesh after so many refinements of the icosahedron."""
-    return 10 * 4**size + 2, sum(60 * 4**level for level in range(size + 1))
-
-
-def grid2mesh_edges(architecture: Architecture, grid: Grid) -> float:
-    """About how many edges lead from grid points to mesh nodes, without building them.
-
-    A grid point sees the mesh nodes in a cap of chord r, a share r²/4 of the sphere. The longest edge of the finest
-    mesh is 1.08 to 1.10 times the edge of as many equal flat triangles, measured for mesh sizes 2 to 6.
-    """
-    nodes, _ = mesh_counts(architecture.mesh_size)
-    edge = 1.1 * math.sqrt(4 * math.pi / (20 * 4**architecture.mesh_size) * 4 / math.sqrt(3))
-    radius = architecture.radius_query_fraction_edge_length * edge
-    return grid.size * nodes * min(1.0, radius**2 / 4)
-
-
-def worker_bytes(architecture: Architecture, layout: Layout, inputs: int, precision_bytes: int) -> int:
-    """What one worker's device needs at least, estimated: weights, graph, latents of the largest stage, frames.
-
-    Args:
-        architecture: sizes of the network.
-        layout: of the frames.
-        inputs: values at a grid point that go in.
-        precision_bytes: 2 for bfloat16, 4 for float32.
-    """
-    _, mesh_edges = mesh_counts(architecture.mesh_size)
-    mesh2grid_edges = 3 * layout.grid.size
-    latent = architecture.latent_size * precision_bytes
-    stages = (
-        3 * grid2mesh_edges(architecture, layout.grid) + 3 * layout.grid.size,
-        4 * mesh_edges + layout.grid.size,
-        3 * mesh2grid_edges + 3 * layout.grid.size,
-    )
-    hidden = architecture.latent_size**2 * (architecture.hidden_layers + 3)
-    weights = 4 * hidden * (2 * architecture.gnn_msg_steps + 12)
-    frames = layout.grid.size * 4 * (2 * inputs + 3 * layout.channels)
-    return int(max(stages) * latent + weights + frames)

@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -11,11 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from graphcast_batch.inputs.findings import Finding
+from graphcast_batch.memory import mesh_counts
 from graphcast_batch.outputs.journal import Journal
 from graphcast_batch.outputs.ledger import Failure, Record, State
 from graphcast_batch.outputs.repair import Repair
 from graphcast_batch.outputs.verify import Verification
-from graphcast_batch.plan import Case, Plan, mesh_counts
+from graphcast_batch.plan import Case, Plan
+from graphcast_batch.timing import Balance
 
 _MOST_SHOWN = 20
 
@@ -97,10 +98,10 @@ def show_plan(
     reading: Mapping[str, str],
     states: Mapping[str, State],
     mesh_size: int,
-    device_bytes: Mapping[Literal["float32", "bfloat16"], int],
+    device_bytes: Mapping[str, int],
 ) -> None:
     """Prints what a run will do."""
-    layout, cases = plan.layout, plan.cases
+    layout, kept, cases = plan.layout, plan.layout.kept, plan.cases
     nodes, edges = mesh_counts(mesh_size)
     table = Table(show_header=False, box=None, pad_edge=False)
     rows = {
@@ -109,12 +110,13 @@ def show_plan(
         **reading,
         "grid": str(layout.grid),
         "mesh": f"{nodes} nodes, {edges} edges (size {mesh_size})",
-        "variables": f"{len(layout.variables)}, {len(layout.levels)} levels, {layout.channels} fields",
+        "kept": f"{len(kept.variables)} variables, {len(kept.levels)} levels, {kept.fields} of {layout.channels} "
+        f"fields, {len(kept.lead_hours)} of {layout.steps} lead times, {kept.latitude.size} x {kept.longitude.size} "
+        "points",
         "chunks": f"one lead time of one variable; {layout.block_steps} lead times in a shard (one file)",
         "bytes": f"{_size(layout.case_bytes)} a Case, {_size(plan.store_bytes)} in all, before compression",
         "files": f"{layout.case_files} a Case, {layout.case_files * len(cases)} in all",
-        "memory": ", ".join(f"{_size(size)} in {name}" for name, size in device_bytes.items())
-        + f" a worker's device (estimate); {_size(4 * layout.block_steps * layout.frame_bytes)} for frames on the host",
+        "memory": "; ".join(f"{_size(size)} ({name})" for name, size in device_bytes.items()) + ": a worker's device",
     }
     for name, value in rows.items():
         table.add_row(Text(name, "bold"), Text(value))
@@ -200,6 +202,17 @@ def show_states(console: Console, states: Mapping[str, State], failures: list[Fa
             rest = f" and {len(keys) - _MOST_SHOWN} more" if len(keys) > _MOST_SHOWN else ""
             console.print(f"{state.value}: {' '.join(keys[:_MOST_SHOWN])}{rest}", highlight=False, soft_wrap=True)
     show_failures(console, failures)
+
+
+def show_balance(console: Console, balance: Balance) -> None:
+    """Prints how long workers were busy in each stage, and how nearly the slowest of them set the pace."""
+    busy = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in balance.busy.items())
+    console.print(
+        f"busy: {busy}; {balance.wall:.1f} s without the start of workers, {balance.ratio:.2f} times the slowest "
+        f"stage, {balance.slowest}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def show_failures(console: Console, failures: Sequence[Failure]) -> None:

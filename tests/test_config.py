@@ -93,6 +93,30 @@ def test_every_finding_is_told_at_once():
         ({"limits": {500: [1, 2]}}, r"limits: a variable has its \[low, high\], .* but 500 has \[1, 2\]"),
         ({"time_limits": {"read": 0}}, r"time_limits\.read: Input should be greater than 0, but is 0"),
         ({"time_limits": {"rite": 5}}, r"time_limits\.rite: unknown key; did you mean write\?"),
+        ({"outputs": {"variable": ["x"]}}, r"outputs\.variable: unknown key; did you mean variables\?"),
+        ({"outputs": {"variables": []}}, r"outputs\.variables: .*at least 1"),
+        (
+            {"outputs": {"lead_hours": [24], "every_hours": 24}},
+            r"outputs: give either lead_hours or every_hours, not both",
+        ),
+        ({"outputs": {"every_hours": 10}}, r"outputs\.every_hours: Input should be a multiple of 6, but is 10"),
+        (
+            {"outputs": {"region": {"latitude": [60, 30], "longitude": [0, 90]}}},
+            r"outputs\.region: latitude must be \[south, north\], but is \[60\.0, 30\.0\]",
+        ),
+        (
+            {"outputs": {"region": {"latitude": [30, 60], "longitude": [10, 10]}}},
+            r"outputs\.region: longitude must be \[west, east\], two meridians",
+        ),
+        ({"outputs": {"region": {"latitude": [30, 60]}}}, r"outputs\.region\.longitude: required, but missing"),
+        ({"outputs": {"region": {"latitude": [30, 91], "longitude": [0, 9]}}}, r"outputs\.region\.latitude\.1: "),
+        ({"outputs": {"keep_bits": 23}}, r"outputs\.keep_bits.*: Input should be less than or equal to 22, but is 23"),
+        (
+            {"outputs": {"keep_bits": {"temperature": 0}}},
+            r"outputs\.keep_bits.*temperature.*greater than or equal to 1",
+        ),
+        ({"outputs": {"compression": "gzip"}}, r"outputs\.compression: Input should be 'lz4', 'zstd' or 'none'"),
+        ({"outputs": {"max_files": 0}}, r"outputs\.max_files: Input should be greater than 0"),
         ({"store": "s3://bucket/run"}, r"store: stores on object stores are not supported yet; give a folder"),
     ],
 )

@@ -1,10 +1,25 @@
-"""Frames stream through a worker: what it needs does not grow with the number of steps."""
+"""What a device needs is told beforehand; what a worker needs does not grow with the number of steps."""
 
 import json
+from dataclasses import replace
 
+import jax
+import numpy as np
 import pytest
 
+from graphcast_batch.config import TASKS, Architecture
+from graphcast_batch.grid import regular_grid
+from graphcast_batch.memory import Call, edges_at_once, grid2mesh_edges, mesh_counts
+from graphcast_batch.model.blocks import blocked
+from graphcast_batch.model.channels import Channels
+from graphcast_batch.model.graphs import build_graphs
+from graphcast_batch.model.normalisation import Normalisation
+from graphcast_batch.model.parameters import parameter_shapes
+from graphcast_batch.model.predictor import Constants, Predictor, State
+from graphcast_batch.model.rollout import several_steps
 from tests.conftest import SMALL
+
+COARSE = regular_grid(10.0)
 
 
 @pytest.fixture
@@ -36,3 +51,71 @@ def test_memory_levels_off_once_the_pipeline_is_full(measure):
     # Beside those of 4 steps there is room for a shard of 8 steps in place of one of 4, and for the calls under way.
     assert sixty[0] - four[0] < 0.5 * (sixty[1] - four[1])
     assert sixty[0] - sixteen[0] < 0.25 * (sixty[1] - sixteen[1])
+
+
+def of_xla(architecture, grid, *, steps, lean, accelerated):
+    """Bytes that XLA counts for a call on the CPU, without any array being made; and the same as predicted."""
+    channels, edges = (
+        Channels.of(TASKS["GraphCast_small"], {}),
+        edges_at_once(architecture.latent_size, accelerated=accelerated),
+    )
+    predictor = Predictor(architecture, channels, lean=lean)
+
+    def array(*shape):
+        return jax.ShapeDtypeStruct(shape, np.float32)
+
+    listed = parameter_shapes(architecture, channels.inputs, channels.outputs)
+    parameters = {module: {name: array(*shape) for name, shape in named.items()} for module, named in listed.items()}
+    network = jax.eval_shape(predictor.folded, parameters, blocked(build_graphs(architecture, grid), edges))
+    carried, forced, static = (channels.width(n) for n in (channels.carried, channels.forced, channels.static))
+    scales = Normalisation(array(2, carried), array(2, forced), array(2, static), array(carried), array(2, 0))
+    state = State(array(2, grid.size, carried), array(2, grid.size, forced))
+    call = jax.jit(lambda *args: several_steps(predictor, *args), donate_argnums=1)
+    constants = Constants(network, scales, array(grid.size, static))
+    counted = call.lower(constants, state, array(steps, grid.size, forced)).compile().memory_analysis()
+    predicted = Call(architecture, grid, channels.inputs, channels.outputs, 4, accelerated, steps)
+    return (
+        counted.argument_size_in_bytes
+        + counted.output_size_in_bytes
+        - counted.alias_size_in_bytes
+        + counted.temp_size_in_bytes,
+        predicted.bytes("lean" if lean else "fast"),
+    )
+
+
+AS_SMALL = Architecture(mesh_size=5, latent_size=512, gnn_msg_steps=16)
+LITTLE = Architecture(mesh_size=4, latent_size=128, gnn_msg_steps=4, hidden_layers=2)
+
+
+@pytest.mark.parametrize("accelerated", [False, True], ids=["small blocks", "large blocks"])
+@pytest.mark.parametrize(
+    ("architecture", "resolution", "lean", "steps"),
+    [(AS_SMALL, 1.0, False, 1), (LITTLE, 2.5, False, 4), (LITTLE, 2.5, True, 1)],
+    ids=["as GraphCast_small", "4 steps at 2.5°", "lean at 2.5°"],
+)
+def test_predicted_bytes_are_those_that_xla_counts_within_a_fifth(architecture, resolution, lean, steps, accelerated):
+    grid = regular_grid(resolution)
+
+    counted, predicted = of_xla(architecture, grid, steps=steps, lean=lean, accelerated=accelerated)
+
+    assert predicted == pytest.approx(counted, rel=0.2)
+
+
+def test_lean_needs_less_and_more_cases_and_steps_need_more():
+    one = Call(AS_SMALL, regular_grid(1.0), 183, 83, 4, accelerated=False)
+
+    assert one.bytes("lean") < one.bytes("fast")
+    assert replace(one, item_bytes=2).bytes("fast") < one.bytes("fast") < replace(one, steps=2).bytes("fast")
+    both = replace(one, cases=2).bytes("fast")
+    assert one.bytes("fast") < both < 2 * one.bytes("fast")
+
+
+@pytest.mark.parametrize(("size", "fraction"), [(1, 1.0), (2, 0.6), (3, 0.6), (3, 1.0)])
+def test_counted_edges_are_the_real_ones_and_estimated_ones_near(size, fraction):
+    architecture = Architecture(
+        mesh_size=size, latent_size=8, gnn_msg_steps=1, radius_query_fraction_edge_length=fraction
+    )
+    graphs = build_graphs(architecture, COARSE)
+
+    assert mesh_counts(size) == (len(graphs.mesh_nodes), graphs.mesh.senders.size)
+    assert grid2mesh_edges(architecture, COARSE) == pytest.approx(graphs.grid2mesh.senders.size, rel=0.2)

@@ -1,6 +1,7 @@
 import re
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +20,7 @@ from graphcast_batch.inputs.states import CaseInputs
 from graphcast_batch.inputs.statistics import in_this_process
 from graphcast_batch.limits import forecast_limits
 from graphcast_batch.outputs.ledger import State
-from graphcast_batch.outputs.store import Store
+from graphcast_batch.outputs.store import Attempt, Store
 from graphcast_batch.pipeline import Bench, Stage, peak_memory_bytes
 from graphcast_batch.plan import Case, Layout, Plan
 from tests.conftest import SMALL
@@ -98,7 +99,7 @@ def bench(store, forecasts, source=None, check=lambda inputs: None, limits=unlim
 
 
 def make(bench, case, attempts=1):
-    return bench.run_case(case, bench.store.ledger.claim(case, 60), attempts)
+    return bench.run_case(case, bench.store.ledger.claim(case, 60), attempts).record
 
 
 @pytest.mark.parametrize("block_steps", [1, 3, 4, 12])
@@ -116,7 +117,7 @@ def test_frames_of_any_calls_fill_blocks_of_any_size(tmp_path, per_call, block_s
     )
     np.testing.assert_array_equal(stored["b"].values[0, :, 1, 1], expected)
     assert (record.steps, record.device, record.worker, record.attempts) == (12, "paper", "tester", 1)
-    assert set(record.seconds) == {"read", "compute", "write"}
+    assert set(record.seconds) == {"read", "compute", "check", "write"}
     assert record.details["peak_memory_bytes"] > 1e7
     assert record.details["read_bytes"] == 3000
 
@@ -215,7 +216,8 @@ def test_a_rollout_that_went_wrong_is_not_run_on(tmp_path):
     with pytest.raises(ForecastError, match="after 606 h"):
         make(bench(store_of(tmp_path / "s", (case,), 8), forecasts), case)
 
-    assert forecasts.made <= 101 + 2  # one waits while the broken one is looked at, and one has just been asked for
+    # While the broken one is looked at, one waits, one comes to the host, and one has just been asked for.
+    assert forecasts.made <= 101 + 3
 
 
 def test_an_error_of_the_device_ends_the_attempt_and_frees_the_device_for_the_next(tmp_path):
@@ -279,17 +281,18 @@ def test_a_slow_disk_holds_the_device_back_instead_of_filling_memory(tmp_path, m
     waiting = []
 
     forecasts = FakeForecasts()
-    write = type(store.attempt(case)).write
+    write = Attempt.write_variable
 
-    def slow(attempt, first_step, frames):
+    def slow(attempt, name, first, values):
         time.sleep(0.01)
-        waiting.append(forecasts.made - first_step)
-        write(attempt, first_step, frames)
+        waiting.append(forecasts.made - first)
+        write(attempt, name, first, values)
 
-    monkeypatch.setattr(type(store.attempt(case)), "write", slow)
+    monkeypatch.setattr(Attempt, "write_variable", slow)
     make(bench(store, forecasts), case)
 
-    assert max(waiting) <= 4  # one being written, two waiting, one made
+    # One is written, one checked, one waits, one comes to the host, and one is computed.
+    assert max(waiting) <= 5
 
 
 def test_a_store_that_cannot_be_written_ends_the_rollout_early(tmp_path, monkeypatch):
@@ -297,10 +300,10 @@ def test_a_store_that_cannot_be_written_ends_the_rollout_early(tmp_path, monkeyp
     store = store_of(tmp_path / "s", (case,), 1)
     forecasts = FakeForecasts()
 
-    def full(attempt, first_step, frames):
+    def full(attempt, name, first, values):
         raise StoreError("no space left on device")
 
-    monkeypatch.setattr(type(store.attempt(case)), "write", full)
+    monkeypatch.setattr(Attempt, "write_variable", full)
     with pytest.raises(StoreError, match="no space left"):
         make(bench(store, forecasts), case)
 
@@ -367,13 +370,13 @@ def test_each_case_under_way_is_seen_where_it_is(tmp_path, monkeypatch):
             computed()
             yield from super().forecast(*arguments)
 
-    write = type(store.attempt(first)).write
+    write = Attempt.write_variable
 
-    def gated(attempt, first_step, frames):
+    def gated(attempt, name, first, values):
         written()
-        write(attempt, first_step, frames)
+        write(attempt, name, first, values)
 
-    monkeypatch.setattr(type(store.attempt(first)), "write", gated)
+    monkeypatch.setattr(Attempt, "write_variable", gated)
     shared = bench(store, GatedForecasts(), GatedSource())
     assert shared.under_way() == []
 
@@ -381,7 +384,7 @@ def test_each_case_under_way_is_seen_where_it_is(tmp_path, monkeypatch):
         assert read.reached.wait(60)
         assert stages(shared) == {first.key: "read"}
         with in_a_thread(make, shared, second):
-            while second.key not in stages(shared):
+            while stages(shared).get(second.key) != "wait":
                 time.sleep(0.001)
             assert stages(shared) == {first.key: "read", second.key: "wait"}
             read.open.set()
@@ -423,7 +426,7 @@ def test_a_read_that_hangs_is_late_after_its_limit_and_who_waits_for_it_is_not(t
     with in_a_thread(make, shared, first):
         assert gate.reached.wait(60)
         with in_a_thread(make, shared, second):
-            while second.key not in stages(shared):
+            while stages(shared).get(second.key) != "wait":
                 time.sleep(0.001)
             now[0] += 10
             assert shared.late(LIMITS) is None
@@ -433,11 +436,218 @@ def test_a_read_that_hangs_is_late_after_its_limit_and_who_waits_for_it_is_not(t
     assert shared.late(LIMITS) is None
 
 
-def test_frames_and_blocks_count_as_getting_on(tmp_path, monkeypatch):
+class Awaited:
+    """An array that a device is still computing when it is handed out; tells when it is asked for."""
+
+    def __init__(self, values, asked_for):
+        self.values, self.asked_for, self.shape = values, asked_for, values.shape
+
+    def __array__(self, dtype=None, copy=None):
+        self.asked_for()
+        return self.values
+
+
+def test_the_device_has_its_next_call_before_the_last_is_waited_for_even_that_of_another_case(tmp_path):
+    some = cases(2, 2)
+    begun, asked_for, read = [], [], threading.Event()
+
+    class Reading(FakeSource):
+        def read(self, case, task):
+            if case == some[1]:
+                read.set()
+            return super().read(case, task)
+
+    class Asynchronous(FakeForecasts):
+        def forecast(self, inputs, forcings, steps):
+            for frames in super().forecast(inputs, forcings, steps):
+                number = len(begun)
+                begun.append(number)
+                if number == 1:  # the second Case must be there when the first ends
+                    assert read.wait(60)
+                    while len(shared._device._waiting) < 1:
+                        time.sleep(0.001)
+                yield {
+                    **frames,
+                    "a": Awaited(frames["a"], lambda number=number: asked_for.append((number, len(begun)))),
+                }
+
+    shared = bench(store_of(tmp_path / "s", some), Asynchronous(), Reading())
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda case: make(shared, case), some))
+
+    # As each of the four calls is waited for, so many have begun; after the last of all there is no other.
+    assert asked_for == [(0, 2), (1, 3), (2, 4), (3, 4)]
+
+
+def test_no_more_inputs_are_read_than_the_device_will_need_next(tmp_path):
+    some = cases(4, 1)
+    computed, read = Gate(), []
+
+    class Noted(FakeSource):
+        def read(self, case, task):
+            read.append(case)
+            return super().read(case, task)
+
+    class Gated(FakeForecasts):
+        def forecast(self, *arguments):
+            computed()
+            yield from super().forecast(*arguments)
+
+    shared = bench(store_of(tmp_path / "s", some), Gated(), Noted())
+    with ThreadPoolExecutor() as pool:
+        made = [pool.submit(make, shared, case) for case in some]
+        assert computed.reached.wait(60)
+        while sorted(stages(shared).values()) != ["compute", "wait", "wait", "wait"] or len(read) < 2:
+            time.sleep(0.001)
+        assert len(read) == 2
+        computed.open.set()
+        assert {each.result().key for each in made} == {case.key for case in some}
+
+
+class GroupForecasts(FakeForecasts):
+    """Also forecasts several Cases in one call; one of them may bring broken frames, or an error at its start."""
+
+    def __init__(self, size, per_call=1, broken=None, refused=None, refused_at=0):
+        super().__init__(per_call)
+        self.size, self.broken_case, self.refused, self.refused_at = size, broken, refused, refused_at
+        self.groups = []
+
+    def forecast_many(self, starts, steps):
+        assert len(starts) == self.size
+        keys = [Case(inputs["time"].values[-1], steps).key for inputs, _ in starts]
+        self.groups.append(keys)
+        each = [FakeForecasts(self.per_call).forecast(inputs, forcings, steps) for inputs, forcings in starts]
+        for number, together in enumerate(zip(*each, strict=True)):
+            if self.refused in keys and number == self.refused_at:
+                raise InputError("a forcing is missing")
+            for key, frames in zip(keys, together, strict=True):
+                if key == self.broken_case:
+                    frames["a"][:] = np.nan
+            yield list(together)
+
+
+def make_together(tmp_path, some, forecasts, source=None):
+    """Makes Cases in as many threads, all queued before the first is computed; results and errors by key."""
+    store = store_of(tmp_path / "s", some[::-1])
+    shared = Bench(
+        source or FakeSource(),
+        lambda inputs: None,
+        forecasts,
+        TASK,
+        store,
+        lambda start: unlimited,
+        "t",
+        forecasts.size,
+    )
+    with ThreadPoolExecutor(len(some)) as pool:
+        with shared._reading:
+            futures = {case.key: pool.submit(make, shared, case) for case in some}
+            while shared._device._expected < len(some):
+                time.sleep(0.001)
+        made = {key: future.exception() or future.result() for key, future in futures.items()}
+    while shared._device._is_at_work:
+        time.sleep(0.001)
+    assert shared.under_way() == []
+    return made
+
+
+def assert_whole(path, case):
+    leads = xr.open_zarr(path)["b"].sel(time=case.init_time.astype("datetime64[ns]")).values[: case.steps, 0, 0]
+    np.testing.assert_array_equal(leads, [value(case, step) for step in range(case.steps)])
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, 3), (3, 3), (7, 3), (4, 2)])
+def test_cases_that_share_calls_become_whole_each_with_its_own_frames(tmp_path, count, size):
+    some, forecasts = cases(count, 4), GroupForecasts(size, 2)
+
+    made = make_together(tmp_path, some, forecasts)
+
+    assert [made[case.key].steps for case in some] == [4] * count
+    for case in some:
+        assert_whole(tmp_path / "s", case)
+    assert len(forecasts.groups) == -(-count // size)
+    assert sorted({key for group in forecasts.groups for key in group}) == [case.key for case in some]
+
+
+def test_cases_of_other_lengths_do_not_share_calls(tmp_path):
+    long, short = cases(4, 6)[::2], tuple(Case(case.init_time, 3) for case in cases(4, 3)[1::2])
+    forecasts = GroupForecasts(2)
+
+    make_together(tmp_path, (*short, *long), forecasts)
+
+    keys_of = [{case.key for case in alike} for alike in (long, short)]
+    assert all(any(set(group) <= keys for keys in keys_of) for group in forecasts.groups)
+    for case in (*long, *short):
+        assert_whole(tmp_path / "s", case)
+
+
+def test_frames_that_are_refused_stop_their_own_case_and_no_other_of_their_call(tmp_path):
+    first, second, third = some = cases(3, 4)
+
+    made = make_together(tmp_path, some, GroupForecasts(3, broken=second.key))
+
+    assert isinstance(made[second.key], ForecastError)
+    for case in (first, third):
+        assert_whole(tmp_path / "s", case)
+
+
+@pytest.mark.parametrize("refused_at", [0, 1, 3])
+def test_an_error_of_one_case_is_raised_for_it_alone_and_the_others_get_every_frame_once(tmp_path, refused_at):
+    first, second, third = some = cases(3, 4)
+    forecasts = GroupForecasts(3, refused=second.key, refused_at=refused_at)
+
+    made = make_together(tmp_path, some, forecasts)
+
+    assert isinstance(made[second.key], InputError)
+    for case in (first, third):
+        assert_whole(tmp_path / "s", case)
+    assert len(forecasts.groups) == 1 + 3
+
+
+def test_a_case_that_is_refused_before_an_error_of_its_neighbour_stays_refused(tmp_path):
+    first, second, third = some = cases(3, 40)
+    forecasts = GroupForecasts(3, broken=first.key, refused=second.key, refused_at=30)
+
+    made = make_together(tmp_path, some, forecasts)
+
+    assert isinstance(made[first.key], ForecastError)
+    assert isinstance(made[second.key], InputError)
+    assert_whole(tmp_path / "s", third)
+
+
+def test_a_case_that_cannot_be_read_is_not_waited_for_by_those_that_it_would_share_calls_with(tmp_path):
+    first, second, third = some = cases(3, 2)
+
+    class Lacking(FakeSource):
+        def read(self, case, task):
+            if case == second:
+                raise InputError("a gap")
+            return super().read(case, task)
+
+    made = make_together(tmp_path, some, GroupForecasts(3), Lacking())
+
+    assert isinstance(made[second.key], InputError)
+    for case in (first, third):
+        assert_whole(tmp_path / "s", case)
+
+
+class Clock:
+    """Stands still but for what takes a while in it, before which the Case must have got on by all that is done."""
+
+    def __init__(self, monkeypatch):
+        self.now, self.seen = 1000.0, []
+        monkeypatch.setattr(pipeline, "monotonic", lambda: self.now)
+
+    def take(self, seconds, bench, name):
+        while [(stage.name, stage.seconds) for stage in bench.under_way()] != [(name, 0)]:
+            time.sleep(1e-4)
+        self.now += seconds
+        self.seen.append(bench.late(LIMITS))
+
+
+def test_frames_count_as_getting_on(tmp_path, monkeypatch):
     (case,) = cases(1, 40)
-    store = store_of(tmp_path / "s", (case,), 1)
-    now, seen = [1000.0], []
-    monkeypatch.setattr(pipeline, "monotonic", lambda: now[0])
+    store, clock = store_of(tmp_path / "s", (case,), 40), Clock(monkeypatch)
 
     class Slow:
         """Frames that take a while once they are asked for, as those of a device do."""
@@ -446,8 +656,7 @@ def test_frames_and_blocks_count_as_getting_on(tmp_path, monkeypatch):
             self.values, self.wait, self.shape = values, wait, values.shape
 
         def __array__(self, dtype=None, copy=None):
-            now[0] += self.wait
-            seen.append(shared.late(LIMITS))
+            clock.take(self.wait, shared, "compute")
             return self.values
 
     class SlowForecasts(FakeForecasts):
@@ -455,19 +664,29 @@ def test_frames_and_blocks_count_as_getting_on(tmp_path, monkeypatch):
             for step, frames in enumerate(super().forecast(*arguments)):
                 yield {**frames, "a": Slow(frames["a"], 21 if step == 30 else 19)}
 
-    write = type(store.attempt(case)).write
-
-    def slow(attempt, first_step, frames):
-        now[0] += 29
-        seen.append(shared.late(LIMITS))
-        write(attempt, first_step, frames)
-
-    monkeypatch.setattr(type(store.attempt(case)), "write", slow)
     shared = bench(store, SlowForecasts())
     make(shared, case)
 
-    assert [stage for stage in seen if stage] == [Stage(case.key, "compute", 21)]
-    assert len(seen) == 80
+    assert [stage for stage in clock.seen if stage] == [Stage(case.key, "compute", 21)]
+    assert len(clock.seen) == 40
+
+
+def test_blocks_count_as_getting_on(tmp_path, monkeypatch):
+    (case,) = cases(1, 40)
+    store, clock = store_of(tmp_path / "s", (case,), 1), Clock(monkeypatch)
+    write = Attempt.write_variable
+
+    def slow(attempt, name, first, values):
+        if name == "a":
+            clock.take(31 if first == 20 else 29, shared, "write")
+        write(attempt, name, first, values)
+
+    monkeypatch.setattr(Attempt, "write_variable", slow)
+    shared = bench(store, FakeForecasts())
+    make(shared, case)
+
+    assert [stage for stage in clock.seen if stage] == [Stage(case.key, "write", 31)]
+    assert len(clock.seen) == 40
 
 
 def small_bench(tmp_path, **changes):
@@ -475,6 +694,22 @@ def small_bench(tmp_path, **changes):
     run = assemble(config)
     lay_out(run, "float32", in_this_process)
     return worker_bench(config, run.source, "float32", "tester"), run.plan.cases[0]
+
+
+def test_the_real_network_forecasts_the_same_alone_and_in_company(tmp_path):
+    stores = {}
+    for together in (1, 3):
+        shared, _ = small_bench(tmp_path / str(together), model=SMALL["model"] | {"cases_per_call": together})
+        some = [Case(np.datetime64("2020-01-01T00") + np.timedelta64(6 * number, "h"), 2) for number in range(4)]
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda case, shared=shared: make(shared, case), some))
+        stores[together] = xr.open_zarr(shared.store.path).load()
+
+    for name, alone in stores[1].items():
+        assert not alone.isnull().any()
+        # Sums in another order: a few rounding errors of float32, of the largest value at hand.
+        error = float(abs(stores[3][name] - alone).max())
+        assert error < 64 * np.finfo(np.float32).eps * float(abs(alone).max()), name
 
 
 def test_limits_of_the_config_reach_the_frames_and_are_no_part_of_the_stores_identity(tmp_path):

@@ -10,20 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphcast_batch.assembly import assemble, check_memory, doubts, needed_bytes
-from graphcast_batch.config import TASKS, Architecture, Times, load_config
-from graphcast_batch.errors import ConfigError, TaskError
+from graphcast_batch.config import TASKS, Figures, Outputs, Region, Times, load_config
+from graphcast_batch.errors import ConfigError, FigureError, TaskError
+from graphcast_batch.figures.stored import check_figures
 from graphcast_batch.grid import Grid
-from graphcast_batch.model.graphs import build_graphs
 from graphcast_batch.plan import (
     Case,
     Layout,
-    grid2mesh_edges,
     is_on_levels,
-    mesh_counts,
     plan_cases,
     plan_layout,
     plan_times,
-    worker_bytes,
 )
 
 QUARTER = Grid(np.linspace(-90, 90, 721, dtype=np.float32), np.arange(0, 360, 0.25, dtype=np.float32))
@@ -78,17 +75,116 @@ def test_a_layout_counts_what_graphcast_writes():
     assert layout.channels == 227
     assert layout.frame_bytes == 227 * 721 * 1440 * 4
     assert layout.case_bytes == 40 * layout.frame_bytes
-    assert layout.block_steps == 1  # a block of a 0.25° forecast fills its quarter GiB with one frame
-    assert layout.case_files == 11 * 40
-    assert list(layout.variables) == sorted(layout.variables)
+    assert layout.case_files == 11 * 5
+    assert list(layout.kept.variables) == sorted(layout.kept.variables)
 
 
 @given(st.integers(1, 100))
-def test_blocks_cover_the_steps_and_stay_small(steps):
+def test_shards_cover_the_steps(steps):
     layout = Layout(COARSE, (500,), (("a", True), ("b", False)), steps)
 
     assert 1 <= layout.block_steps <= min(8, steps)
     assert layout.case_files == 2 * -(-steps // layout.block_steps)
+
+
+@given(st.integers(1, 60), st.integers(2, 600))
+def test_shards_are_as_long_as_few_files_need(steps, max_files):
+    layout = Layout(COARSE, (500,), (("a", True), ("b", False)), steps, Outputs(max_files=max_files))
+
+    assert layout.case_files <= max_files
+    # Shorter ones, of which there may be no fewer than usual, would make more files than that.
+    shorter = layout.block_steps - 1
+    assert layout.block_steps <= min(8, steps) or 2 * -(-steps // shorter) > max_files
+
+
+def test_what_is_kept_is_counted_and_what_is_computed_too():
+    outputs = Outputs(
+        variables=("temperature", "2m_temperature"),
+        levels=(850, 500),
+        every_hours=24,
+        region=Region(latitude=(30, 60), longitude=(350, 20)),
+    )
+    layout = plan_layout(TASKS["GraphCast"], QUARTER, 40, {}, outputs)
+
+    assert layout.kept.on_levels == (("2m_temperature", False), ("temperature", True))
+    assert layout.kept.levels == (500, 850)
+    assert layout.kept.lead_hours == tuple(range(24, 241, 24))
+    assert (layout.kept.latitude.size, layout.kept.longitude.size) == (121, 121)
+    assert layout.kept.longitude[[0, -1]].tolist() == [-10, 20]
+    assert layout.case_bytes == 3 * 121 * 121 * 4 * 10
+    assert layout.case_files == 2 * 2
+    assert (layout.channels, layout.frame_bytes) == (227, 227 * 721 * 1440 * 4)
+
+
+@pytest.mark.parametrize(
+    ("figures", "message"),
+    [
+        (
+            {"variables": ("geopotential",), "levels": (500,)},
+            r"figures\.variables: geopotential is not in the forecast",
+        ),
+        ({"variables": ("temperature",), "levels": (850,)}, r"figures\.levels: temperature has no level 850 hPa"),
+        (
+            {"variables": ("temperature",), "levels": (500,), "lead_hours": (6,)},
+            r"figures\.lead_hours: .* of 6 h, but 24",
+        ),
+    ],
+)
+def test_figures_of_what_is_not_kept_are_refused(figures, message):
+    outputs = Outputs(variables=("temperature",), levels=(500,), every_hours=24)
+    layout = plan_layout(TASKS["GraphCast"], COARSE, 8, {}, outputs)
+
+    check_figures(Figures(variables=("temperature",), levels=(500,), lead_hours=(24,)), layout)
+    with pytest.raises(FigureError, match=message):
+        check_figures(Figures(**figures), layout)
+
+
+def test_figures_of_a_region_are_refused():
+    outputs = Outputs(region=Region(latitude=(30, 60), longitude=(350, 20)))
+    with pytest.raises(FigureError, match=r"whole globe, but outputs\.region keeps a part"):
+        check_figures(Figures(variables=("2m_temperature",)), plan_layout(TASKS["GraphCast"], COARSE, 8, {}, outputs))
+
+
+def test_without_a_variable_on_levels_there_are_none():
+    assert plan_layout(TASKS["GraphCast"], COARSE, 4, {}, Outputs(variables=("2m_temperature",))).kept.levels == ()
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        (Outputs(variables=("temprature",)), r"outputs\.variables: temprature must be .* did you mean temperature\?"),
+        (
+            Outputs(variables=("ozone",)),
+            r"outputs\.variables: ozone must be .*; take some of 10m_u_component_of_wind, ",
+        ),
+        (Outputs(keep_bits={"geopotentia": 9}), r"outputs\.keep_bits: geopotentia must .* did you mean geopotential\?"),
+        (
+            Outputs(variables=("geopotential",), keep_bits={"temperature": 9}),
+            r"outputs\.keep_bits: temperature must be among the variables that are kept",
+        ),
+        (Outputs(levels=(510,)), r"outputs\.levels: 510 hPa must be among .*, 500, .* but is not; the nearest is 500"),
+        (
+            Outputs(variables=("2m_temperature",), levels=(500,)),
+            r"outputs\.levels: leave them out, since no variable that is kept is on levels",
+        ),
+        (
+            Outputs(lead_hours=(23, 60)),
+            r"outputs\.lead_hours: 23 h must .* up to 60 h, but is not; the nearest is 24 h",
+        ),
+        (Outputs(lead_hours=(240,)), r"outputs\.lead_hours: 240 h must .*; the nearest is 60 h"),
+        (Outputs(every_hours=24), r"the last of 10 steps, 60 h, must be .*; set steps to 8, or keep 60 h too"),
+        (Outputs(every_hours=72), r"the last of 10 steps, 60 h, must be .*; set steps to 12, or keep 60 h too"),
+        (Outputs(lead_hours=(24,)), r"the last of 10 steps, 60 h, must be .*; set steps to 4, or keep 60 h too"),
+        (
+            Outputs(region=Region(latitude=(41, 49), longitude=(0, 90))),
+            r"outputs\.region must hold points of the grid, but between latitudes 41 and 49 .* \(10°\); widen it",
+        ),
+        (Outputs(max_files=10), r"outputs\.max_files must be 11 at least, one for each variable, but is 10"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_with_what_can(outputs, message):
+    with pytest.raises(ConfigError, match=message):
+        plan_layout(TASKS["GraphCast"], COARSE, 10, {}, outputs)
 
 
 def test_data_overrule_what_is_commonly_known_of_a_variable():
@@ -128,27 +224,6 @@ def test_an_archive_whose_levels_have_another_name_is_refused_before_anything_is
 
     with pytest.raises(TaskError, match="temperature must have the dimension level, but has time, layer"):
         assemble(config)
-
-
-@pytest.mark.parametrize(("size", "fraction"), [(1, 1.0), (2, 0.6), (3, 0.6), (3, 1.0)])
-def test_counted_edges_are_the_real_ones_and_estimated_ones_near(size, fraction):
-    architecture = Architecture(
-        mesh_size=size, latent_size=8, gnn_msg_steps=1, radius_query_fraction_edge_length=fraction
-    )
-    graphs = build_graphs(architecture, COARSE)
-
-    assert mesh_counts(size) == (len(graphs.mesh_nodes), graphs.mesh.senders.size)
-    assert grid2mesh_edges(architecture, COARSE) == pytest.approx(graphs.grid2mesh.senders.size, rel=0.2)
-
-
-def test_a_worker_needs_more_for_wider_latents_and_half_for_half_the_precision():
-    def needed(latent_size, precision_bytes):
-        architecture = Architecture(mesh_size=3, latent_size=latent_size, gnn_msg_steps=1)
-        return worker_bytes(architecture, plan_layout(TASKS["GraphCast_small"], COARSE, 4, {}), 183, precision_bytes)
-
-    # Latents grow with their size and weights with its square.
-    assert 2 < needed(1024, 4) / needed(512, 4) < 4
-    assert 1 < needed(512, 4) / needed(512, 2) < 2
 
 
 def test_a_run_that_does_not_fit_the_memory_is_refused_with_the_numbers(small_config):

@@ -9,10 +9,11 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from graphcast_batch.assembly import Precision, Run, needed_bytes
-from graphcast_batch.cluster.dispatch import IN_FLIGHT
+from graphcast_batch.cluster.dispatch import in_flight
 from graphcast_batch.cluster.worker import Worker
 from graphcast_batch.config import Workers
 from graphcast_batch.errors import ClusterError
+from graphcast_batch.memory import ALLOCATION
 from graphcast_batch.outputs.claims import Claim
 from graphcast_batch.outputs.store import Store
 from graphcast_batch.plan import Case
@@ -52,8 +53,10 @@ class Crew:
     def __init__(self, run: Run, store: Store, device: Literal["cpu", "gpu"], precision: Precision) -> None:
         config = run.config.model_copy(update={"store": store.path})
         # Sent once, not with every worker: a source may know a hundred thousand times.
-        self._arguments = ray.put((config, run.source, precision, device, needed_bytes(run, precision)))
+        needed = needed_bytes(run, precision, accelerated=device == "gpu")
+        self._arguments = ray.put((config, run.source, precision, device, needed))
         self._workers, self._device = run.config.workers, device
+        self._in_flight = in_flight(run.config.model.cases_per_call)
         self._count = 0
 
     @property
@@ -63,7 +66,7 @@ class Crew:
 
     def start(self, others: Sequence[Member]) -> tuple[Member, Any]:
         """A new worker, and the reference that resolves when it is ready."""
-        options = _actor_options(self._workers, self._device)
+        options = _actor_options(self._workers, self._device, self._in_flight)
         node = "" if self._device == "gpu" else _emptiest_node(others)
         if node:
             # A soft affinity of an actor without CPUs is ignored (ray 2.60): it lands on any node.
@@ -120,10 +123,9 @@ def _emptiest_node(members: Sequence[Member]) -> str:
     return min(able, key=lambda node: (load[node] + 1) / cores[node], default="")
 
 
-def _actor_options(workers: Workers, device: str) -> dict[str, Any]:
-    options: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": IN_FLIGHT + 1}
-    # Frames come and go by the megabyte: glibc keeps what is freed of them unless it is told a fixed threshold.
-    environment = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
+def _actor_options(workers: Workers, device: str, in_flight: int) -> dict[str, Any]:
+    options: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": in_flight + 1}
+    environment = dict(ALLOCATION)
     if device == "gpu":
         return options | {"num_gpus": 1, "runtime_env": {"env_vars": environment}}
     threads = str(workers.threads)

@@ -1,6 +1,7 @@
 """Cases and workers become decisions: who takes which Case next, and who is to blame when one fails.
 
-No processes, clocks or files in here: the driver says what happened and when, and does what is decided.
+No processes, clocks or files in here: the driver says what happened and when, and does what is decided. What a
+decision costs does not grow with the number of workers or Cases.
 """
 
 import heapq
@@ -13,8 +14,9 @@ from graphcast_batch.errors import ForecastError, InputError, TaskError
 from graphcast_batch.outputs.ledger import State
 from graphcast_batch.plan import Case
 
-IN_FLIGHT: Final = 2
-"""Cases that a worker has at once: one reads or writes while the other has the device."""
+IN_FLIGHT: Final = 4
+"""Cases that a worker has at once: one is read, one is computed, one is written, and one takes the place of the first
+that is done."""
 _OWN: Final = (InputError, TaskError)
 """Errors that another try, on whatever worker, would meet again."""
 _FIRST_PAUSE_SECONDS: Final = 1.0
@@ -29,17 +31,24 @@ _LOOKED_AT: Final = 32
 """Waiting Cases that are looked at when the first must wait for a certain worker."""
 
 
+def in_flight(cases_per_call: int) -> int:
+    """Cases that a worker has at once if it computes so many together: each of the three stages may hold as many."""
+    return IN_FLIGHT + 3 * (cases_per_call - 1)
+
+
 @dataclass
 class _Post:
     """A worker as it stands.
 
     Attributes:
         at_hand: its Cases, by key.
+        queue: where it stands in line for more: the workers with as many Cases; None if it may take none.
         failed: Cases that failed here since its last success; whether the machine could be the cause.
         blamed: Cases that failed here and became whole elsewhere.
     """
 
     at_hand: dict[str, Case] = field(default_factory=dict)
+    queue: dict[str, None] | None = None
     failed: dict[str, bool] = field(default_factory=dict)
     blamed: set[str] = field(default_factory=set)
 
@@ -47,12 +56,16 @@ class _Post:
 class Dispatch:
     """The Cases that are not yet whole or set aside, and the workers there are for them."""
 
-    def __init__(self, cases: Iterable[Case], retries: int) -> None:
+    def __init__(self, cases: Iterable[Case], retries: int, in_flight: int = IN_FLIGHT) -> None:
         self._retries = retries
+        self._in_flight = in_flight
         self._waiting: deque[Case] = deque(cases)
         self._resting: list[tuple[float, Case]] = []
         self._elsewhere: dict[str, Case] = {}
         self._posts: dict[str, _Post] = {}
+        self._queues: list[dict[str, None]] = [{} for _ in range(in_flight)]
+        self._broken: dict[str, None] = {}
+        self._under_way = 0
         self._attempts: Counter[str] = Counter()
         self._failed_on: dict[str, set[str]] = {}
         self._aside: dict[str, Case] = {}
@@ -67,7 +80,7 @@ class Dispatch:
     @property
     def ours(self) -> int:
         """How many Cases are this driver's to make: waiting, resting or under way."""
-        return len(self._waiting) + len(self._resting) + sum(len(post.at_hand) for post in self._posts.values())
+        return len(self._waiting) + len(self._resting) + self._under_way
 
     @property
     def elsewhere(self) -> tuple[Case, ...]:
@@ -82,6 +95,7 @@ class Dispatch:
     def join(self, worker: str) -> None:
         """A worker is ready."""
         self._posts[worker] = _Post()
+        self._line_up(worker)
 
     def choose(self, now: float) -> tuple[str, Case] | None:
         """The Case to hand out next and the worker to take it; None while none can.
@@ -91,7 +105,7 @@ class Dispatch:
         """
         while self._resting and self._resting[0][0] <= now:
             self._waiting.append(heapq.heappop(self._resting)[1])
-        if any(len(post.at_hand) < IN_FLIGHT for post in self._posts.values()):
+        if any(self._queues):
             for place in range(min(len(self._waiting), _LOOKED_AT)):
                 worker = self._worker_for(self._waiting[place])
                 if worker is not None:
@@ -102,17 +116,29 @@ class Dispatch:
 
     def hand(self, worker: str, case: Case) -> int:
         """The chosen worker has got the chosen Case; returns which attempt this is."""
-        self._posts[worker].at_hand[case.key] = case
-        self._attempts[case.key] += 1
-        return self._attempts[case.key]
+        key = case.key
+        self._posts[worker].at_hand[key] = case
+        self._under_way += 1
+        self._line_up(worker)
+        self._attempts[key] += 1
+        return self._attempts[key]
 
     def leave(self, case: Case) -> None:
         """The chosen Case is another driver's, or whole or set aside by now."""
         self._elsewhere[case.key] = case
 
+    def refuse(self, case: Case, now: float) -> int:
+        """The chosen Case could not be claimed; that counts as an attempt, and nobody is to blame.
+
+        Returns:
+            after how many attempts it is set aside; 0 if it will be tried again.
+        """
+        self._attempts[case.key] += 1
+        return self._try_again(case, now)
+
     def forgo(self, worker: str, case: Case) -> None:
         """Another driver has taken over a Case from a worker: what became of it here counts for nothing."""
-        del self._posts[worker].at_hand[case.key]
+        self._take_from(worker, case.key)
         self._attempts[case.key] -= 1
         self.leave(case)
 
@@ -126,13 +152,17 @@ class Dispatch:
 
     def whole(self, worker: str, case: Case) -> None:
         """A worker has made a Case."""
-        post = self._posts[worker]
-        del post.at_hand[case.key]
-        post.failed.clear()
-        self._suspects.discard(case.key)
+        key = case.key
+        self._suspects.discard(key)
+        self._take_from(worker, key)
+        self._posts[worker].failed.clear()
+        self._judge(worker)
         self._fruitless.clear()
-        for other in self._failed_on.pop(case.key, set()) & self._posts.keys() - {worker}:
-            self._posts[other].blamed.add(case.key)
+        del self._attempts[key]
+        for other in self._failed_on.pop(key, set()) - {worker}:
+            if other in self._posts:
+                self._posts[other].blamed.add(key)
+                self._judge(other)
 
     def fail(self, worker: str, case: Case, error: BaseException, now: float) -> int:
         """A worker could not make a Case.
@@ -140,11 +170,11 @@ class Dispatch:
         Returns:
             after how many attempts it is set aside; 0 if it will be tried again.
         """
-        post = self._posts[worker]
-        del post.at_hand[case.key]
+        self._take_from(worker, case.key)
         if isinstance(error, _OWN):
             return self._set_aside(case, final=True)
-        post.failed[case.key] = not isinstance(error, ForecastError)
+        self._posts[worker].failed[case.key] = not isinstance(error, ForecastError)
+        self._judge(worker)
         self._failed_on.setdefault(case.key, set()).add(worker)
         return self._try_again(case, now)
 
@@ -161,7 +191,7 @@ class Dispatch:
         Returns:
             the Case that is charged, and after how many attempts it is set aside, 0 if it will be tried again.
         """
-        at_hand = self._posts.pop(worker).at_hand
+        at_hand = self._dismiss(worker).at_hand
         charged = at_hand.pop(culprit) if culprit else None
         if charged is None and len(at_hand) == 1:
             charged = at_hand.popitem()[1]
@@ -178,14 +208,11 @@ class Dispatch:
 
     def lose(self, worker: str) -> None:
         """A worker is gone with its node, through no Case's fault."""
-        self._give_back(self._posts.pop(worker).at_hand)
+        self._give_back(self._dismiss(worker).at_hand)
 
     def broken(self) -> str | None:
         """A worker on which several different Cases failed, and others did not; None if there is none."""
-        for worker, post in self._posts.items():
-            if len(post.blamed) >= _MOST_BLAMED or sum(post.failed.values()) >= _MOST_BROKEN:
-                return worker
-        return None
+        return next(iter(self._broken), None)
 
     def retire(self, worker: str) -> list[str]:
         """Sends a broken worker away: what failed on it is not charged to the Cases.
@@ -193,7 +220,7 @@ class Dispatch:
         Returns:
             keys of Cases that had been set aside because of it, and are to be tried again.
         """
-        post = self._posts.pop(worker)
+        post = self._dismiss(worker)
         self._give_back(post.at_hand)
         freed = [key for key in post.failed if key in self._aside]
         for key in post.failed:
@@ -203,17 +230,48 @@ class Dispatch:
         return freed
 
     def _worker_for(self, case: Case) -> str | None:
-        """The least busy worker that may take a Case: one that it has not failed on, if there is any such."""
-        tried = self._failed_on.get(case.key, set())
-        others = self._posts.keys() - tried
-        able = [name for name in self._posts if (not others or name in others) and self._may_take(name, case)]
-        return min(able, key=lambda name: len(self._posts[name].at_hand), default=None)
+        """The least busy worker that may take a Case: one that it has not failed on, if there is any such.
 
-    def _may_take(self, worker: str, case: Case) -> bool:
-        """Whether it has room; a Case that is suspected of killing workers is worked on alone."""
-        at_hand = self._posts[worker].at_hand
-        alone = case.key in self._suspects or not self._suspects.isdisjoint(at_hand)
-        return len(at_hand) < (1 if alone else IN_FLIGHT)
+        A Case that is suspected of killing workers is worked on alone.
+        """
+        key = case.key
+        tried = self._failed_on.get(key, set()) & self._posts.keys()
+        shunned = tried if len(tried) < len(self._posts) else set()
+        queues = self._queues[:1] if key in self._suspects else self._queues
+        return next((worker for queue in queues for worker in queue if worker not in shunned), None)
+
+    def _line_up(self, worker: str) -> None:
+        """Has a worker wait for more behind those with as many Cases, if it may take more."""
+        post = self._posts[worker]
+        if post.queue is not None:
+            del post.queue[worker]
+        count = len(post.at_hand)
+        full = count >= self._in_flight or not self._suspects.isdisjoint(post.at_hand)
+        post.queue = None if full else self._queues[count]
+        if post.queue is not None:
+            post.queue[worker] = None
+
+    def _take_from(self, worker: str, key: str) -> None:
+        """A worker no longer has a Case."""
+        del self._posts[worker].at_hand[key]
+        self._under_way -= 1
+        self._line_up(worker)
+
+    def _judge(self, worker: str) -> None:
+        """Notes whether a worker is broken."""
+        post = self._posts[worker]
+        self._broken.pop(worker, None)
+        if len(post.blamed) >= _MOST_BLAMED or sum(post.failed.values()) >= _MOST_BROKEN:
+            self._broken[worker] = None
+
+    def _dismiss(self, worker: str) -> _Post:
+        """A worker is no more."""
+        post = self._posts.pop(worker)
+        self._broken.pop(worker, None)
+        self._under_way -= len(post.at_hand)
+        if post.queue is not None:
+            del post.queue[worker]
+        return post
 
     def _try_again(self, case: Case, now: float) -> int:
         attempts = self._attempts[case.key]

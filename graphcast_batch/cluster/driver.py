@@ -6,10 +6,10 @@ that Ray never restarts by itself, so that a death is charged to the Case that w
 
 import logging
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -18,15 +18,16 @@ from ray.exceptions import ActorUnavailableError, ActorUnschedulableError, RayAc
 
 from graphcast_batch.assembly import Run, check_memory, lay_out, machine_bytes, resolved_precision
 from graphcast_batch.cluster.crew import Crew, Member, device_of, is_gone, resources
-from graphcast_batch.cluster.dispatch import Dispatch
+from graphcast_batch.cluster.dispatch import Dispatch, in_flight
 from graphcast_batch.cluster.drain import WORK_LEFT, Drain
 from graphcast_batch.config import RunConfig
 from graphcast_batch.errors import ClusterError, StageTimeoutError, StoreError, StoreUnwritableError
 from graphcast_batch.outputs.claims import Claim
 from graphcast_batch.outputs.ledger import Failure, Record, State
 from graphcast_batch.outputs.store import Store
-from graphcast_batch.pipeline import Stage
+from graphcast_batch.pipeline import Made, Stage
 from graphcast_batch.plan import Case
+from graphcast_batch.timing import Balance, Overlap
 
 _LEASE_SECONDS: Final = 120.0
 _BEAT_SECONDS: Final = 10.0
@@ -34,10 +35,17 @@ _LOOK_SECONDS: Final = 1.0
 """How long a signal may wait to be seen."""
 _COUNT_SECONDS: Final = 2.0
 """How often places for workers are counted, and Cases of other drivers looked at."""
+_LOOK_SHARE: Final = 20.0
+"""How many times as long as such a look took nobody looks again: in a large ledger on a slow disk it takes a while."""
 _REST_SECONDS: Final = 5.0
 """How long nobody is hired after a worker was stillborn: a node that has just died still gets some."""
+_REFUSAL_SECONDS: Final = 1.0
+"""How long a store is left alone that has refused something."""
 _MOST_STILLBORN: Final = 3
+_PATIENCE_SECONDS: Final = 60.0
+"""How long a store may refuse all that the driver asks of it; a claim without heartbeats lasts for twice as long."""
 _OBJECT_STORE_BYTES: Final = 2**29
+_Result = Made | RayActorError | RayTaskError
 
 
 class Progress(Protocol):
@@ -67,24 +75,63 @@ class Outcome:
         store: what it wrote into.
         total: Cases planned.
         whole: those of them that are whole now.
-        made: records of those that this run made.
+        made: those that this run made.
         failed: Cases set aside, in this run or before.
         left: Cases neither whole nor failed: a drain, or another driver at work.
         seconds: from the start of the workers to the last result.
+        balance: how well reading, computing and writing overlapped; None if nothing was made.
+        trace: all of what it made, if that was asked for.
     """
 
     store: Store
     total: int
     whole: tuple[Case, ...]
-    made: tuple[Record, ...]
+    made: tuple[Case, ...]
     failed: tuple[Failure, ...]
     left: int
     seconds: float
+    balance: Balance | None
+    trace: tuple[Made, ...]
 
     @property
     def steps_per_second(self) -> float:
         """6 h steps that this run made in a second, all workers together."""
-        return sum(record.steps for record in self.made) / self.seconds if self.made else 0.0
+        return sum(case.steps for case in self.made) / self.seconds if self.made else 0.0
+
+
+@dataclass
+class Yield:
+    """What became whole in a run; of each Case no more than its end asks for, as there may be very many.
+
+    Attributes:
+        traced: whether all of what was made is kept.
+        cases: that became whole.
+        overlap: of the stages they went through.
+        trace: what was made of them.
+    """
+
+    traced: bool = False
+    cases: list[Case] = field(default_factory=list)
+    overlap: Overlap = field(default_factory=Overlap)
+    trace: list[Made] = field(default_factory=list)
+
+    def add(self, case: Case, made: Made) -> None:
+        """A Case became whole."""
+        self.cases.append(case)
+        self.overlap.add(made.record.worker, made.spans)
+        if self.traced:
+            self.trace.append(made)
+
+
+class Staff(Protocol):
+    """Who starts workers; a `Crew` in a run."""
+
+    @property
+    def places(self) -> int:
+        """How many workers there is room for now."""
+
+    def start(self, others: Sequence[Member]) -> tuple[Member, Any]:
+        """A new worker, and the reference that resolves to Ray's id of its node when it is ready."""
 
 
 @contextmanager
@@ -117,13 +164,14 @@ def connected(address: str | None, drain: Drain) -> Iterator[None]:
         ray.shutdown()
 
 
-def run(run: Run, progress: Progress, drain: Drain) -> Outcome:
+def run(run: Run, progress: Progress, drain: Drain, *, traced: bool = False) -> Outcome:
     """Makes all Cases that are neither whole nor set aside, on a connected cluster.
 
     Args:
         run: what to make.
         progress: who watches.
         drain: once asked, nothing more is handed out, and what is under way is finished.
+        traced: whether the outcome tells when each Case was in which stage, which takes some kB for each.
 
     Returns:
         How it ended; failures of single Cases are in it, and do not raise.
@@ -138,14 +186,14 @@ def run(run: Run, progress: Progress, drain: Drain) -> Outcome:
     store.sweep()
     states = store.ledger.states(run.plan.cases)
     todo = [case for case in run.plan.cases if states[case.key] in (State.MISSING, State.RUNNING)]
-    start, made = time.perf_counter(), []
+    start, made = time.perf_counter(), Yield(traced)
     if todo:
         crew = Crew(run, store, device, precision)
         count = min(len(todo), crew.places)
         if device == "cpu":
             check_memory(run, precision, run.config.workers.count or 1, machine_bytes())
         progress.started(count, device, len(run.plan.cases), len(run.plan.cases) - len(todo))
-        made = _Shift(crew, store, todo, run.config, progress, drain).work_through()
+        Shift(crew, store, todo, run.config, progress, drain, made).work_through()
     return _outcome(run, store, made, time.perf_counter() - start)
 
 
@@ -171,68 +219,84 @@ def each(function: Callable[..., Any], argument_lists: Sequence[tuple[Any, ...]]
             yield ClusterError(f"a call of {function.__name__} was lost: {error}")
 
 
-class _Shift:
+class Shift:
     """One pass through the Cases that are to be made."""
 
     def __init__(
-        self, crew: Crew, store: Store, cases: Sequence[Case], config: RunConfig, progress: Progress, drain: Drain
+        self,
+        crew: Staff,
+        store: Store,
+        cases: Sequence[Case],
+        config: RunConfig,
+        progress: Progress,
+        drain: Drain,
+        made: Yield,
     ) -> None:
         self._crew = crew
         self._store = store
-        self._dispatch = Dispatch(cases, config.retries)
+        self._dispatch = Dispatch(cases, config.retries, in_flight(config.model.cases_per_call))
         self._limits = config.time_limits
         self._progress = progress
         self._drain = drain
-        self._ready: list[Member] = []
+        self._made = made
+        self._ready: dict[str, Member] = {}
         self._preparing: dict[Any, Member] = {}
+        self._under_way: dict[Any, Member] = {}
         self._asked: dict[Any, tuple[Member, float]] = {}
-        self._made: list[Record] = []
+        # By the key of a Case, the one first that has been without a heartbeat for longest.
+        self._claims: OrderedDict[str, tuple[float, Claim]] = OrderedDict()
         self._stillborn = 0
-        self._hire_from = self._beaten = self._counted = time.monotonic()
+        self._hire_from = self._questioned = self._counted = self._look_from = self._ask_from = time.monotonic()
+        self._refused_since: float | None = None
 
-    def work_through(self) -> list[Record]:
-        """Makes the Cases; returns the records of those that became whole here."""
+    def work_through(self) -> None:
+        """Makes the Cases."""
         try:
             self._hire()
             while self._goes_on():
                 self._wait()
                 self._beat()
+                self._question()
                 self._count_heads()
                 self._hand_out()
         finally:
-            for member in [*self._ready, *self._preparing.values()]:
+            for member in [*self._ready.values(), *self._preparing.values()]:
                 ray.kill(member.actor)
-            for member in self._ready:
-                for _, claim in member.under_way.values():
-                    with suppress(StoreError):  # on a disk that refuses all, it must not hide what ended the run
-                        claim.release()
-        return self._made
+            for _, claim in self._claims.values():
+                with suppress(StoreError):  # on a disk that refuses all, it must not hide what ended the run
+                    claim.release()
 
     def _goes_on(self) -> bool:
-        return any(member.under_way for member in self._ready) or (self._dispatch.unfinished and not self._drain.asked)
+        return bool(self._under_way) or (self._dispatch.unfinished and not self._drain.asked)
 
     def _wait(self) -> None:
-        """Takes in what happens within a second, or does not."""
-        under_way = [reference for member in self._ready for reference in member.under_way]
-        references = [*under_way, *self._preparing, *self._asked]
+        """Takes in what has happened, or else what happens first within a second."""
+        references = [*self._under_way, *self._preparing, *self._asked]
         if not references:
             time.sleep(_LOOK_SECONDS)
             return
-        done, _ = ray.wait(references, timeout=_LOOK_SECONDS)
+        # Each call looks at all references: with many workers it must not be made for every single one that is done.
+        done, _ = ray.wait(references, num_returns=len(references), timeout=0)
+        if not done:
+            done, _ = ray.wait(references, timeout=_LOOK_SECONDS)
+        results = [(reference, _result(reference)) for reference in done if reference in self._under_way]
+        # What is whole is taken in before a death is judged, which gives back all that its worker had.
+        for reference, result in sorted(results, key=lambda each: isinstance(each[1], RayActorError)):
+            self._take_back(reference, result)
+            self._hand_out()  # at once, so that its worker need not wait until all of them are taken in
         for reference in done:
             if reference in self._preparing:
                 self._welcome(reference, self._preparing.pop(reference))
             elif reference in self._asked:
                 self._judge(reference, self._asked.pop(reference)[0])
-            else:
-                self._take_back(reference)
 
     def _hire(self) -> None:
         """Starts as many workers as there are places and work for."""
-        members = [*self._ready, *self._preparing.values()]
+        members = [*self._ready.values(), *self._preparing.values()]
         for _ in range(min(self._crew.places, self._dispatch.ours) - len(members)):
-            member, reference = self._crew.start([*self._ready, *self._preparing.values()])
+            member, reference = self._crew.start(members)
             self._preparing[reference] = member
+            members.append(member)
 
     def _welcome(self, reference: Any, member: Member) -> None:  # noqa: ANN401 - Ray's references have no public type
         try:
@@ -251,47 +315,93 @@ class _Shift:
             self._hire_from = time.monotonic() + _REST_SECONDS
             return
         self._stillborn = 0
-        self._ready.append(member)
+        self._ready[member.name] = member
         self._dispatch.join(member.name)
 
     def _hand_out(self) -> None:
-        members = {member.name: member for member in self._ready}
-        while not self._drain.asked and (choice := self._dispatch.choose(time.monotonic())):
-            member, case = members[choice[0]], choice[1]
-            claim = self._store.ledger.claim(case, _LEASE_SECONDS)
-            if claim is None:
-                self._dispatch.leave(case)
-                continue
-            attempt = self._dispatch.hand(member.name, case)
-            member.under_way[member.actor.run_case.remote(case, claim, attempt)] = case, claim
+        while not self._drain.asked and time.monotonic() >= self._ask_from:
+            choice = self._dispatch.choose(time.monotonic())
+            if not choice:
+                return
+            member, case = self._ready[choice[0]], choice[1]
+            claim = self._claim(case)
+            if claim:
+                self._claims[case.key] = time.monotonic(), claim
+                attempt = self._dispatch.hand(member.name, case)
+                reference = member.actor.run_case.remote(case, claim, attempt)
+                member.under_way[reference] = case, claim
+                self._under_way[reference] = member
 
-    def _take_back(self, reference: Any) -> None:  # noqa: ANN401 - Ray's references have no public type
-        member = next((member for member in self._ready if reference in member.under_way), None)
+    def _claim(self, case: Case) -> Claim | None:
+        """Claims the chosen Case; None if it is not to be handed out now."""
+        try:
+            claim = self._store.ledger.claim(case, _LEASE_SECONDS)
+        except StoreError as error:
+            self._bear(error)
+            self._tell(case, error, self._dispatch.refuse(case, time.monotonic()))
+            return None
+        self._refused_since = None
+        if claim is None:
+            self._dispatch.leave(case)
+        return claim
+
+    def _release(self, claim: Claim) -> None:
+        """Gives a claim back; one that cannot be lapses, since it is no longer kept."""
+        with self._bearing():
+            claim.release()
+
+    @contextmanager
+    def _bearing(self) -> Iterator[None]:
+        """Lets the run go on if the store refuses what is done within; see `_bear`."""
+        try:
+            yield
+        except StoreError as error:
+            self._bear(error)
+        else:
+            self._refused_since = None
+
+    def _bear(self, error: StoreError) -> None:
+        """Leaves the store alone for a while that has refused something; ends the run if it refuses all for long."""
+        now = time.monotonic()
+        self._refused_since = now if self._refused_since is None else self._refused_since
+        if isinstance(error, StoreUnwritableError) or now - self._refused_since > _PATIENCE_SECONDS:
+            raise error
+        self._ask_from = now + _REFUSAL_SECONDS
+        self._progress.note("store refused", str(error))
+
+    def _take_back(self, reference: Any, result: _Result) -> None:  # noqa: ANN401 - as above
+        member = self._under_way.get(reference)
         if member is None:
             return  # of a worker that has been buried since
-        try:
-            record: Record = ray.get(reference)
-        except RayActorError as error:
-            self._bury(member, error)
+        if isinstance(result, RayActorError):
+            self._bury(member, result)
             return
-        except RayTaskError as error:
-            case, claim = member.under_way.pop(reference)
+        case, claim = self._taken_from(member, reference)
+        if isinstance(result, RayTaskError):
             try:
-                self._fail(member, case, claim, _unwrapped(error))
+                self._fail(member, case, claim, _unwrapped(result))
             finally:
-                claim.release()
+                self._release(claim)
             return
-        case, claim = member.under_way.pop(reference)
-        claim.release()
+        self._release(claim)
         self._dispatch.whole(member.name, case)
-        self._made.append(record)
-        self._progress.finished(record)
+        self._made.add(case, result)
+        self._progress.finished(result.record)
         self._retire_broken()  # this Case may have failed on another worker before
+
+    def _taken_from(self, member: Member, reference: Any) -> tuple[Case, Claim]:  # noqa: ANN401 - as above
+        """What a worker no longer has under way."""
+        case, claim = member.under_way.pop(reference)
+        del self._under_way[reference], self._claims[case.key]
+        return case, claim
 
     def _fail(self, member: Member, case: Case, claim: Claim, error: BaseException) -> None:
         if isinstance(error, StoreUnwritableError):
             raise error
-        if not claim.held():  # this driver was stopped for longer than its lease
+        held = True
+        with self._bearing():
+            held = claim.held()
+        if not held:  # this driver was stopped for longer than its lease
             self._dispatch.forgo(member.name, case)
             return
         self._tell(case, error, self._dispatch.fail(member.name, case, error, time.monotonic()))
@@ -303,13 +413,13 @@ class _Shift:
             self._progress.retried(case, error)
             return
         failure = Failure.of(case, error, attempts)
-        self._store.ledger.fail(failure)
+        with self._bearing():  # one that is not kept is tried again by the next run
+            self._store.ledger.fail(failure)
         self._progress.failed(failure)
 
     def _retire_broken(self) -> None:
         while name := self._dispatch.broken():
-            member = next(member for member in self._ready if member.name == name)
-            self._dismiss(member)
+            self._dismiss(self._ready[name])
             freed = self._dispatch.retire(name)
             self._store.ledger.free_failed(freed)
             self._progress.note("worker retired", f"{name} is retired, because different Cases failed on it alone")
@@ -336,9 +446,9 @@ class _Shift:
     def _dismiss(self, member: Member) -> None:
         """Takes a worker off the list, and frees what it had claimed."""
         ray.kill(member.actor)
-        self._ready.remove(member)
-        for _, claim in member.under_way.values():
-            claim.release()
+        del self._ready[member.name]
+        for reference in list(member.under_way):
+            self._release(self._taken_from(member, reference)[1])
 
     def _check_hope(self) -> None:
         reasons = self._dispatch.fruitless
@@ -349,18 +459,28 @@ class _Shift:
             )
 
     def _beat(self) -> None:
-        """Keeps the claims, and asks each worker whether a Case has been in one stage for too long."""
-        if time.monotonic() - self._beaten < _BEAT_SECONDS:
-            return
-        self._beaten = time.monotonic()
-        asked = {member.name: since for member, since in self._asked.values()}
-        for member in self._ready:
-            for _, claim in member.under_way.values():
+        """Keeps the claims."""
+        now = time.monotonic()
+        while self._claims and now >= self._ask_from:
+            key, (since, claim) = next(iter(self._claims.items()))
+            if now - since < _BEAT_SECONDS:
+                return
+            self._claims[key] = now, claim
+            self._claims.move_to_end(key)
+            with self._bearing():
                 claim.beat()
+
+    def _question(self) -> None:
+        """Asks each worker whether a Case has been in one stage for too long."""
+        if time.monotonic() - self._questioned < _BEAT_SECONDS:
+            return
+        self._questioned = time.monotonic()
+        asked = {member.name: since for member, since in self._asked.values()}
+        for member in self._ready.values():
             since = asked.get(member.name)
             if since is None and member.under_way:
-                self._asked[member.actor.late.remote(self._limits)] = member, self._beaten
-            elif since is not None and self._beaten - since > max(self._limits.model_dump().values()):
+                self._asked[member.actor.late.remote(self._limits)] = member, self._questioned
+            elif since is not None and self._questioned - since > max(self._limits.model_dump().values()):
                 # What hangs in a library may hold Python's lock, so that the worker cannot tell which Case it is.
                 self._progress.note("worker lost", f"{member.name} has not answered for longer than any stage may take")
                 ray.kill(member.actor)
@@ -370,7 +490,7 @@ class _Shift:
             late: Stage | None = ray.get(reference)
         except RayActorError:
             return  # its Cases will tell
-        if late is None or member not in self._ready:
+        if late is None or member.name not in self._ready:
             return
         member.verdict = (
             late.key,
@@ -387,20 +507,33 @@ class _Shift:
         if now - self._counted < _COUNT_SECONDS or self._drain.asked:
             return
         self._counted = now
-        if self._dispatch.elsewhere:
-            self._dispatch.look_again(self._store.ledger.states(self._dispatch.elsewhere))
+        if self._dispatch.elsewhere and now >= max(self._look_from, self._ask_from):
+            with self._bearing():
+                self._dispatch.look_again(self._store.ledger.states(self._dispatch.elsewhere))
+            self._look_from = now + _LOOK_SHARE * (time.monotonic() - now)
         if now >= self._hire_from:
             self._hire()
 
 
-def _outcome(run: Run, store: Store, made: list[Record], seconds: float) -> Outcome:
+def _outcome(run: Run, store: Store, made: Yield, seconds: float) -> Outcome:
     cases = run.plan.cases
     states = store.ledger.states(cases)
     found = [store.ledger.failure(key) for key, state in states.items() if state is State.FAILED]
     failures = tuple(failure for failure in found if failure)
     whole = tuple(case for case in cases if states[case.key] is State.WHOLE)
     left = len(cases) - len(whole) - len(failures)
-    return Outcome(store, len(cases), whole, tuple(made), failures, left, seconds)
+    return Outcome(
+        store, len(cases), whole, tuple(made.cases), failures, left, seconds, made.overlap.balance, tuple(made.trace)
+    )
+
+
+def _result(reference: Any) -> _Result:  # noqa: ANN401 - Ray's references have no public type
+    """What came of a call, as a value also where it is an error."""
+    try:
+        made: Made = ray.get(reference)
+    except (RayActorError, RayTaskError) as error:
+        return error
+    return made
 
 
 def _unwrapped(error: RayTaskError) -> BaseException:

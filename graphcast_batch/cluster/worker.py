@@ -9,8 +9,7 @@ from graphcast_batch.config import RunConfig, TimeLimits
 from graphcast_batch.errors import ClusterError, ConfigError
 from graphcast_batch.model.forecaster import backend, device_bytes
 from graphcast_batch.outputs.claims import Claim
-from graphcast_batch.outputs.ledger import Record
-from graphcast_batch.pipeline import Bench, Stage
+from graphcast_batch.pipeline import Bench, Made, Stage
 from graphcast_batch.plan import Case
 
 
@@ -50,7 +49,7 @@ class Worker:
         """A Case that has been in one stage for longer than its limit; None if there is none."""
         return self._bench.late(limits) if self._bench else None
 
-    def run_case(self, case: Case, claim: Claim, attempts: int) -> Record:
+    def run_case(self, case: Case, claim: Claim, attempts: int) -> Made:
         """Makes one forecast; see `Bench.run_case`.
 
         Raises:

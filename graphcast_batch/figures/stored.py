@@ -6,7 +6,8 @@ from typing import Protocol
 
 import xarray as xr
 
-from graphcast_batch.config import STEP_HOURS, Figures
+from graphcast_batch.config import Figures
+from graphcast_batch.errors import FigureError
 from graphcast_batch.figures.case import draw_case, expected_figures
 from graphcast_batch.outputs.store import Store
 from graphcast_batch.plan import Case, Layout
@@ -23,10 +24,14 @@ def check_figures(wanted: Figures, layout: Layout) -> list[str]:
     """The files that each Case of a layout will give.
 
     Raises:
-        FigureError: its forecasts lack what is wanted.
+        FigureError: what is kept of its forecasts lacks what is wanted.
     """
-    hours = [STEP_HOURS * (step + 1) for step in range(layout.steps)]
-    return expected_figures(wanted, dict(layout.on_levels), layout.levels, hours)
+    if layout.outputs.region is not None:
+        raise FigureError(
+            "figures: maps are of the whole globe, but outputs.region keeps a part of it; leave out one of the two"
+        )
+    kept = layout.kept
+    return expected_figures(wanted, dict(kept.on_levels), kept.levels, kept.lead_hours)
 
 
 def undrawn(store: Store, cases: Sequence[Case], names: Sequence[str]) -> list[Case]:
@@ -51,7 +56,8 @@ def draw_stored(path: Path, case: Case, wanted: Figures, source: Truth) -> int:
         InputError: the truth cannot be read.
     """
     store = Store.open(path)
-    forecast = store.forecasts().isel(time=store.index_of(case), prediction_timedelta=slice(0, case.steps))
+    leads = slice(0, store.kept.leads(case.steps))
+    forecast = store.forecasts().isel(time=store.index_of(case), prediction_timedelta=leads)
     truth = source.truth(case, list(wanted.variables), list(wanted.levels))
     return len(draw_case(forecast, truth, wanted, _folder(store.path, case)))
 

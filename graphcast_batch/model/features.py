@@ -33,35 +33,45 @@ def node_features(latitude: NDArray[np.float32], longitude: NDArray[np.float32])
 
 
 def edge_features(
-    sender: tuple[NDArray[np.float32], NDArray[np.float32]],
-    receiver: tuple[NDArray[np.float32], NDArray[np.float32]],
+    sender_at: tuple[NDArray[np.float32], NDArray[np.float32]],
+    receiver_at: tuple[NDArray[np.float32], NDArray[np.float32]],
+    senders: NDArray[np.int32],
+    receivers: NDArray[np.int32],
     longest: float | None = None,
 ) -> NDArray[np.float32]:
     """Where each sender lies as seen from its receiver: the sphere is turned so that the receiver is at 0°N 0°E.
 
     Args:
-        sender: latitude and longitude, each (edge,) degrees.
-        receiver: latitude and longitude, each (edge,) degrees.
+        sender_at: latitude and longitude, each (sender,) degrees.
+        receiver_at: latitude and longitude, each (receiver,) degrees.
+        senders: (edge,) which sender.
+        receivers: (edge,) which receiver.
         longest: what lengths are divided by; without it the longest edge.
 
     Returns:
         (edge, 4) float32: length, x, y, z of sender minus receiver.
     """
-    offset = _turned(positions(*sender), *receiver) - _turned(positions(*receiver), *receiver)
+    turns = _turns(*receiver_at)
+    ahead = _turned(positions(*receiver_at), turns)
+    offset = _turned(positions(*sender_at)[senders], turns[:, receivers]) - ahead[receivers]
     length = np.linalg.norm(offset, axis=-1, keepdims=True)
     scale = length.max() if longest is None else longest
     return (np.concatenate([length, offset], axis=-1) / scale).astype(np.float32)
 
 
-def _turned(
-    points: NDArray[np.float32], latitude: NDArray[np.float32], longitude: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """Points after turns about z by -longitude and about y by latitude, in float64."""
+def _turns(latitude: NDArray[np.float32], longitude: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(4, node) cosine and sine of the turns about z by -longitude and about y by latitude."""
     phi, theta = (angle.astype(np.float64) for angle in _angles(latitude, longitude))
     tilt = np.pi / 2 - theta
+    return np.stack([np.cos(phi), np.sin(phi), np.cos(tilt), np.sin(tilt)])
+
+
+def _turned(points: NDArray[np.float32], turns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points after their turns, in float64."""
     x, y, z = points.astype(np.float64).T
-    ahead, aside = x * np.cos(phi) + y * np.sin(phi), y * np.cos(phi) - x * np.sin(phi)
-    return np.stack([ahead * np.cos(tilt) + z * np.sin(tilt), aside, z * np.cos(tilt) - ahead * np.sin(tilt)], axis=-1)
+    cos_phi, sin_phi, cos_tilt, sin_tilt = turns
+    ahead, aside = x * cos_phi + y * sin_phi, y * cos_phi - x * sin_phi
+    return np.stack([ahead * cos_tilt + z * sin_tilt, aside, z * cos_tilt - ahead * sin_tilt], axis=-1)
 
 
 def _angles(

@@ -1,6 +1,6 @@
 """Weights, statistics and a grid become a Forecaster: it turns an initial state into a stream of named frames."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -8,11 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax import Array
+from numpy.typing import NDArray
 
 from graphcast_batch.grid import Grid
+from graphcast_batch.memory import MemoryMode, edges_at_once, steps_in_call
+from graphcast_batch.model.blocks import BlockedGraphs, blocked
 from graphcast_batch.model.channels import Channels
 from graphcast_batch.model.checkpoint import Checkpoint
-from graphcast_batch.model.graphs import build_graphs
+from graphcast_batch.model.graphs import Graphs, build_graphs
 from graphcast_batch.model.loss import gradient_norms, rollout_loss
 from graphcast_batch.model.normalisation import normalisation
 from graphcast_batch.model.parameters import check_parameters
@@ -34,6 +37,8 @@ class Forecaster:
         channels: Channels,
         precision: Precision,
         steps_per_call: int = 1,
+        graphs: Graphs | None = None,
+        memory: MemoryMode = "fast",
     ) -> None:
         """Builds the graphs and puts everything constant on the device.
 
@@ -44,6 +49,8 @@ class Forecaster:
             channels: of the checkpoint's task.
             precision: of the network; frames are float32 always.
             steps_per_call: at most so many steps in one call of the compiled program.
+            graphs: of the architecture on the grid; without them they are built.
+            memory: ``lean`` computes again in every step what is large and never changes.
 
         Raises:
             CheckpointError: the weights do not fit the channels.
@@ -55,12 +62,18 @@ class Forecaster:
         self.grid = grid
         self._channels = channels
         self._steps_per_call = steps_per_call
-        self._predictor = Predictor(checkpoint.architecture, channels, bfloat16=precision == "bfloat16")
-        self._modules = tuple(checkpoint.parameters)
-        self._parameters = jax.tree.map(jnp.asarray, _used(checkpoint))
-        self._graphs = jax.tree.map(jnp.asarray, build_graphs(checkpoint.architecture, grid))
+        self._predictor = Predictor(
+            checkpoint.architecture, channels, bfloat16=precision == "bfloat16", lean=memory == "lean"
+        )
+        self._checkpoint = checkpoint
+        graphs = graphs or build_graphs(checkpoint.architecture, grid)
+        at_once = edges_at_once(checkpoint.architecture.latent_size, accelerated=backend() != "cpu")
+        self._graphs = blocked(graphs, at_once)
+        self._network = jax.jit(self._predictor.folded)(_used(checkpoint), self._graphs)
         self._normalisation = jax.tree.map(jnp.asarray, normalisation(channels, statistics))
         self._advance = jax.jit(self._several_frames, donate_argnums=1)
+        of_each = Constants(network=None, normalisation=None, static=0)  # type: ignore[arg-type] # what vmap maps
+        self._advance_many = jax.jit(jax.vmap(self._several_frames, in_axes=(of_each, 0, 0)), donate_argnums=1)
 
     @property
     def device(self) -> str:
@@ -80,13 +93,34 @@ class Forecaster:
             device, on their way to the host; they may still be under computation.
         """
         constants, state = self._start(inputs)
-        init_time = inputs["time"].values[-1]
-        per_call = steps_in_call(steps, self._steps_per_call)
-        blocks = forcing_blocks(self._channels, forcings, init_time, steps, per_call, self.grid)
-        for frames in rollout(self._advance, constants, state, map(jnp.asarray, blocks)):
+        blocks = map(jnp.asarray, self._blocks(inputs, forcings, steps))
+        for frames in rollout(self._advance, constants, state, blocks):
             for field in frames.values():
                 field.copy_to_host_async()
             yield frames
+
+    def forecast_many(
+        self, starts: Sequence[tuple[xr.Dataset, xr.Dataset]], steps: int
+    ) -> Iterator[list[dict[str, Array]]]:
+        """Frames of several forecasts, computed together.
+
+        Args:
+            starts: inputs and forcings of each, as for `forecast`; for another number of them another program is
+                compiled.
+            steps: number of 6 h steps of each.
+
+        Yields:
+            For each call of the program and each forecast what `forecast` yields.
+        """
+        begun = [self._start(inputs) for inputs, _ in starts]
+        constants = begun[0][0]._replace(static=jnp.stack([constants.static for constants, _ in begun]))
+        state: State = jax.tree.map(lambda *parts: jnp.stack(parts), *(state for _, state in begun))
+        each = (self._blocks(inputs, forcings, steps) for inputs, forcings in starts)
+        blocks = (jnp.stack(of_all) for of_all in zip(*each, strict=True))
+        for frames in rollout(self._advance_many, constants, state, blocks):
+            for field in frames.values():
+                field.copy_to_host_async()
+            yield [{name: field[k] for name, field in frames.items()} for k in range(len(starts))]
 
     def loss(self, inputs: xr.Dataset, forcings: xr.Dataset, truth: xr.Dataset) -> dict[str, object]:
         """The training loss over all lead times of the truth, with its parts and the norms of its gradient.
@@ -104,15 +138,18 @@ class Forecaster:
 
         @jax.jit
         def value_and_gradient(
-            parameters: object, constants: Constants, state: State, known: Array, targets: Array
+            parameters: object, graphs: BlockedGraphs, constants: Constants, state: State, known: Array, targets: Array
         ) -> Any:  # noqa: ANN401 - nested tuples of a pytree
             def of_parameters(parameters: Mapping[str, Mapping[str, Array]]) -> tuple[Array, dict[str, Array]]:
-                return loss(constants._replace(parameters=parameters), state, known, targets)
+                network = self._predictor.folded(parameters, graphs)
+                return loss(constants._replace(network=network), state, known, targets)
 
             return jax.value_and_grad(of_parameters, has_aux=True)(parameters)
 
-        (total, parts), gradient = value_and_gradient(self._parameters, constants, state, known, targets)
-        norms = dict.fromkeys(self._modules, 0.0) | gradient_norms(gradient)
+        (total, parts), gradient = value_and_gradient(
+            _used(self._checkpoint), self._graphs, constants, state, known, targets
+        )
+        norms = dict.fromkeys(self._checkpoint.parameters, 0.0) | gradient_norms(gradient)
         return {
             "loss": float(total),
             "diagnostics": {name: float(part) for name, part in sorted(parts.items())},
@@ -122,8 +159,12 @@ class Forecaster:
 
     def _start(self, inputs: xr.Dataset) -> tuple[Constants, State]:
         frames, forcings, static = map(jnp.asarray, initial_arrays(self._channels, inputs, self.grid))
-        constants = Constants(self._parameters, self._graphs, self._normalisation, static)
+        constants = Constants(self._network, self._normalisation, static)
         return constants, State(frames=frames, forcings=forcings)
+
+    def _blocks(self, inputs: xr.Dataset, forcings: xr.Dataset, steps: int) -> Iterator[NDArray[np.float32]]:
+        per_call = steps_in_call(steps, self._steps_per_call)
+        return forcing_blocks(self._channels, forcings, inputs["time"].values[-1], steps, per_call, self.grid)
 
     def _several_frames(self, constants: Constants, state: State, forcings: Array) -> tuple[State, dict[str, Array]]:
         state, frames = several_steps(self._predictor, constants, state, forcings)
@@ -140,11 +181,6 @@ def device_bytes() -> int:
     """Memory of the device; 0 where it does not tell."""
     found = jax.local_devices()[0].memory_stats() or {}
     return int(found.get("bytes_limit", 0))
-
-
-def steps_in_call(steps: int, most: int) -> int:
-    """The largest number of steps a call, up to ``most``, that divides a forecast, so that one program serves."""
-    return max(n for n in range(1, min(steps, most) + 1) if steps % n == 0)
 
 
 def _used(checkpoint: Checkpoint) -> dict[str, dict[str, np.ndarray]]:

@@ -1,6 +1,10 @@
 """A grid and a multi-mesh become the three graphs that messages run along: grid to mesh, mesh, mesh to grid."""
 
-from typing import NamedTuple
+from importlib.metadata import version
+from io import BytesIO
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import trimesh
@@ -10,11 +14,18 @@ from scipy.spatial import KDTree
 from graphcast_batch.config import Architecture
 from graphcast_batch.errors import GridError
 from graphcast_batch.grid import Grid
+from graphcast_batch.model.cache import Cache, digest_of_source, entry_name
 from graphcast_batch.model.features import edge_features, latitude_longitude, node_features, positions
 from graphcast_batch.model.mesh import MultiMesh, multi_mesh
 
-_SEARCHED_AT_ONCE = 2**16
+_SEARCHED_AT_ONCE: Final = 2**16
 """Grid points whose nearest triangle is searched at once: bounds memory and changes no result."""
+_CLEAR: Final = 1.1e-4
+"""A point that comes down so far inside a triangle is nearest to it beyond doubt.
+
+The mesh is convex: every other triangle is farther away by at least the square of this in squared distance, which is
+more than 1e-8, where trimesh begins to look at the directions of triangles (``tol.merge``).
+"""
 
 
 class Edges(NamedTuple):
@@ -78,6 +89,58 @@ def build_graphs(architecture: Architecture, grid: Grid) -> Graphs:
     )
 
 
+def cached_graphs(architecture: Architecture, grid: Grid, cache: Cache | None) -> Graphs:
+    """As `build_graphs`, from the cache if another process has built the same.
+
+    Args:
+        architecture: as for `build_graphs`.
+        grid: as for `build_graphs`.
+        cache: where graphs are kept; None to build them.
+
+    Raises:
+        GridError: no grid point is near any mesh node.
+    """
+    if cache is None:
+        return build_graphs(architecture, grid)
+    name = _entry_name(architecture, grid)
+    with cache.turn(name) as kept:
+        if kept is not None:
+            return _decoded(kept)
+        graphs = build_graphs(architecture, grid)
+        cache.put(name, _encoded(graphs))
+        return graphs
+
+
+def _entry_name(architecture: Architecture, grid: Grid) -> str:
+    here = Path(__file__)
+    return entry_name(
+        "graphs",
+        digest_of_source(here, here.with_name("mesh.py"), here.with_name("features.py")),
+        [version(package) for package in ("numpy", "scipy", "trimesh")],
+        architecture.mesh_size,
+        architecture.radius_query_fraction_edge_length,
+        architecture.mesh2grid_edge_normalization_factor,
+        *((axis.dtype.str, axis.tobytes()) for axis in (grid.latitude, grid.longitude)),
+    )
+
+
+def _encoded(graphs: Graphs) -> bytes:
+    stream = BytesIO()
+    grid_nodes, mesh_nodes, *edges = graphs
+    for array in (grid_nodes, mesh_nodes, *chain.from_iterable(edges)):
+        np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()
+
+
+def _decoded(content: bytes) -> Graphs:
+    stream = BytesIO(content)
+
+    def array() -> Any:  # noqa: ANN401 - of the dtype that it was kept with
+        return np.load(stream, allow_pickle=False)
+
+    return Graphs(array(), array(), *(Edges(array(), array(), array()) for _ in range(3)))
+
+
 def _within(
     points: NDArray[np.float32], vertices: NDArray[np.float32], radius: np.float32
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -93,11 +156,29 @@ def _within(
 
 def _corners(points: NDArray[np.float32], mesh: MultiMesh) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """The three corners of the triangle nearest to each grid point, and the point, three times."""
-    surface = trimesh.Trimesh(mesh.vertices, mesh.finest_faces)
-    parts = [points[start : start + _SEARCHED_AT_ONCE] for start in range(0, len(points), _SEARCHED_AT_ONCE)]
-    triangle = np.concatenate([trimesh.proximity.closest_point(surface, part)[2] for part in parts])
+    corners = mesh.vertices[mesh.finest_faces].astype(np.float64)
+    triangle = np.asarray(KDTree(corners.mean(axis=1)).query(points)[1])
+    doubtful = np.flatnonzero(_depth(points, corners[triangle]) < _CLEAR)
+    triangle[doubtful] = _nearest(points[doubtful], trimesh.Trimesh(mesh.vertices, mesh.finest_faces))
     receivers = np.repeat(np.arange(len(points), dtype=np.int32), 3)
     return mesh.finest_faces[triangle].ravel(), receivers
+
+
+def _depth(points: NDArray[np.float32], corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far inside its triangle, (point, corner, 3), each point comes down; less than 0 outside."""
+    sides = np.roll(corners, -1, axis=1) - corners
+    normal = np.cross(sides[:, 0], sides[:, 1])
+    inward = np.cross(normal[:, None], sides)
+    inward /= np.linalg.norm(inward, axis=-1, keepdims=True)
+    depth: NDArray[np.float64] = np.einsum("pcx,pcx->pc", points[:, None] - corners, inward).min(axis=1)
+    return depth
+
+
+def _nearest(points: NDArray[np.float32], surface: trimesh.Trimesh) -> NDArray[np.int64]:
+    """The triangle that trimesh finds nearest to each point."""
+    parts = [points[start : start + _SEARCHED_AT_ONCE] for start in range(0, len(points), _SEARCHED_AT_ONCE)]
+    nearest = [trimesh.proximity.closest_point(surface, part)[2] for part in parts]
+    return np.concatenate([np.empty(0, np.int64), *nearest])
 
 
 def _edges(
@@ -109,7 +190,4 @@ def _edges(
 ) -> Edges:
     order = np.argsort(receivers, kind="stable")
     senders, receivers = senders[order], receivers[order]
-    features = edge_features(
-        (sender_at[0][senders], sender_at[1][senders]), (receiver_at[0][receivers], receiver_at[1][receivers]), longest
-    )
-    return Edges(senders=senders, receivers=receivers, features=features)
+    return Edges(senders, receivers, edge_features(sender_at, receiver_at, senders, receivers, longest))

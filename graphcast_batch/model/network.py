@@ -1,204 +1,271 @@
 """Normalised features at grid points become the normalised change of the weather: encoder, processor, decoder.
 
-Lam et al. 2023, supplement 3.3-3.6. Two pieces of exact algebra make it cheaper than it is written there: what the
-first layer of an edge does to its sender and receiver is done once per node, before the nodes are gathered; and the
-three edges of each grid point are summed by a reshape.
+Lam et al. 2023, supplement 3.3-3.6, by exact algebra in a cheaper order. What depends on weights and graphs alone is
+computed once: embeddings of edges and mesh nodes, and what they add to first layers. What a first layer does to a
+sender or receiver is done once per node, before the nodes are gathered. The rest runs block by block.
 """
 
-from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
-import haiku as hk
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
-from numpy.typing import NDArray
 
-from graphcast_batch.config import Architecture
-from graphcast_batch.errors import OutsideTransformError
-from graphcast_batch.model.graphs import Edges, Graphs
+from graphcast_batch.model.blocks import BlockedGraphs, Rows
+from graphcast_batch.model.layers import Decoder, Encoder, Perceptron, Weights
 
-AnyArray = Array | NDArray[np.float32]
+_EPSILON = 1e-5
+"""Of the layer norms (Haiku's)."""
 
-
-class Part(NamedTuple):
-    """A part of what goes into a layer: values of nodes or edges, and which of them each output takes."""
-
-    values: AnyArray
-    gathered: Any = None
+Step = tuple[Perceptron, Perceptron]
+"""Updates of edges and of nodes."""
 
 
-class Module(hk.Module):
-    """A Haiku module that says what is wrong when it is made outside a transform."""
+class Edges(NamedTuple):
+    """Edges of one graph in blocks of rows, with what is known of them before the weather.
 
-    def __new__(cls, *_args: object, **_kwargs: object) -> "Module":
-        """Checks that a transform is under way."""
-        try:
-            hk.running_init()
-        except ValueError as error:
-            raise OutsideTransformError(
-                f"{cls.__name__} is a Haiku module and must be made inside hk.transform; wrap the call in a function "
-                "and transform it, or use graphcast_batch.model.predictor.Predictor, which does"
-            ) from error
-        return super().__new__(cls)
+    Attributes:
+        senders: (block, row, width) node numbers.
+        receivers: (block, row) node numbers, ascending.
+        present: (block, row, width) 1 for an edge, 0 for an empty place.
+        terms: (block, row, width, latent) what the first layer of their first update makes of them, with its bias;
+            None where that is computed again in every step.
+        features: (block, row, width, 4); None where ``terms`` are kept.
+    """
 
-
-class PartedLinear(Module):
-    """A linear layer on the concatenation of parts, without making the concatenation."""
-
-    def __init__(self, outputs: int, name: str, rows: NDArray[np.int32] | None = None) -> None:
-        super().__init__(name=name)
-        self._outputs = outputs
-        self._rows = rows
-
-    def __call__(self, parts: Sequence[Part], rows_in_all: int | None = None) -> Array:
-        """Applies the layer.
-
-        Args:
-            parts: each (n, features), of one precision; the weight's rows are theirs, in order.
-            rows_in_all: rows of the weight, where the parts are only the last of them.
-
-        Returns:
-            (n, outputs) float32: products of bfloat16 are summed in float32.
-        """
-        widths = [part.values.shape[-1] for part in parts]
-        total = rows_in_all or sum(widths)
-        dtype = parts[0].values.dtype
-        start = hk.initializers.TruncatedNormal(1 / np.sqrt(total))
-        weight = hk.get_parameter("w", [total, self._outputs], dtype, init=start)
-        result = hk.get_parameter("b", [self._outputs], dtype, init=jnp.zeros).astype(jnp.float32)
-        if self._rows is not None:
-            weight = weight[np.concatenate([self._rows, np.arange(self._rows.size, total)])]
-        first = total - sum(widths)
-        for part, width in zip(parts, widths, strict=True):
-            product = jnp.matmul(part.values, weight[first : first + width], preferred_element_type=jnp.float32)
-            result = result + (product if part.gathered is None else product[part.gathered])
-            first += width
-        return result
+    senders: Array
+    receivers: Array
+    present: Array
+    terms: Array | None
+    features: Array | None
 
 
-class Perceptron(Module):
-    """Linear layers with swish between them."""
+class Folded(NamedTuple):
+    """Weights and graphs in the precision of the network, with all that follows from them alone.
 
-    def __init__(
-        self, architecture: Architecture, outputs: int, name: str, rows: NDArray[np.int32] | None = None
-    ) -> None:
-        super().__init__(name=name)
-        sizes = [architecture.latent_size] * architecture.hidden_layers + [outputs]
-        self._first = PartedLinear(sizes[0], name="linear_0", rows=rows)
-        self._rest = [PartedLinear(size, name=f"linear_{k}") for k, size in enumerate(sizes[1:], start=1)]
+    Attributes:
+        encoder: weights.
+        first: updates of edges and nodes in the first step on the mesh; None where that is the last.
+        middle: those of the steps between, stacked; None without any.
+        last: those of the last step.
+        decoder: weights.
+        grid_nodes: (block, point, 3) structural features.
+        mesh_nodes: (node, latent) latents.
+        receiving: (node, latent) what the first layer of the encoder's edges makes of mesh nodes.
+        mesh_latents: (block, row, width, latent) of the mesh's edges.
+        grid2mesh: from the grid to the mesh.
+        mesh: the multi-mesh.
+        mesh2grid: from the mesh to the grid.
+    """
 
-    def __call__(self, parts: Sequence[Part], rows_in_all: int | None = None) -> Array:
-        """(n, outputs) float32 of parts that are each (n, features) once gathered."""
-        result = self._first(parts, rows_in_all)
-        for linear in self._rest:
-            result = linear([Part(jax.nn.swish(result).astype(parts[0].values.dtype))])
-        return result
-
-
-class Stage(Module):
-    """One of the three graph networks; its parts are named as in published checkpoints."""
-
-    def __init__(self, architecture: Architecture, name: str) -> None:
-        super().__init__(name=name)
-        self._architecture = architecture
-
-    def embed(
-        self, kind: str, parts: Sequence[Part], rows: NDArray[np.int32] | None = None, rows_in_all: int | None = None
-    ) -> Array:
-        """Latents of nodes (kind ``nodes_<set>``) or edges (kind ``edges_<set>``)."""
-        return self._networks_builder(f"encoder_{kind}", parts, rows, rows_in_all)
-
-    def update(self, kind: str, step: int, parts: Sequence[Part]) -> Array:
-        """What a step of message passing adds to nodes or edges."""
-        prefix, set_name = kind.split("_", 1)
-        return self._networks_builder(f"processor_{prefix}_{step}_{set_name}", parts)
-
-    def output(self, latent: Array, outputs: int) -> Array:
-        """(point, outputs) of grid point latents; this one has no layer norm."""
-        return self._networks_builder("decoder_nodes_grid_nodes", [Part(latent)], outputs=outputs)
-
-    def _networks_builder(
-        self,
-        name: str,
-        parts: Sequence[Part],
-        rows: NDArray[np.int32] | None = None,
-        rows_in_all: int | None = None,
-        outputs: int | None = None,
-    ) -> Array:
-        # This method's name is part of the parameters' names in published checkpoints.
-        size = outputs or self._architecture.latent_size
-        result = Perceptron(self._architecture, size, f"{name}_mlp", rows)(parts, rows_in_all)
-        if outputs:
-            return result
-        normed = hk.LayerNorm(axis=-1, create_scale=True, create_offset=True, name=f"{name}_layer_norm")(result)
-        return normed.astype(parts[0].values.dtype)
+    encoder: Encoder
+    first: Step | None
+    middle: Step | None
+    last: Step
+    decoder: Decoder
+    grid_nodes: Array
+    mesh_nodes: Array
+    receiving: Array
+    mesh_latents: Array
+    grid2mesh: Edges
+    mesh: Edges
+    mesh2grid: Edges
 
 
-def graphcast(
-    inputs: Array,
-    graphs: Graphs,
-    architecture: Architecture,
-    outputs: int,
-    input_rows: NDArray[np.int32] | None = None,
-) -> Array:
-    """The whole network, from features at grid points to normalised outputs there; to be called in ``hk.transform``.
+def fold(weights: Weights, graphs: BlockedGraphs, dtype: Any, *, lean: bool) -> Folded:  # noqa: ANN401 - the type of JAX's dtypes is private
+    """Computes all that does not depend on the weather.
 
     Args:
-        inputs: (point, channels) normalised, float32 or bfloat16; the network computes in their precision.
+        weights: of the network, float32.
         graphs: of the grid and the mesh.
-        architecture: sizes of the network.
-        outputs: values at a grid point that come out.
-        input_rows: for each channel its row in the published weight; without it channels are in that order.
+        dtype: precision of the network, float32 or bfloat16.
+        lean: whether the first layers of grid2mesh's and mesh2grid's edges are computed in every step, from four
+            features of each: more arithmetic, less memory.
+    """
+    weights, graphs = (
+        jax.tree.map(lambda a: a if jnp.issubdtype(a.dtype, jnp.integer) else a.astype(dtype), tree)
+        for tree in (weights, graphs)
+    )
+    encoder, processor, decoder = weights
+    steps = list(zip(processor.update_edges, processor.update_nodes, strict=True))
+    embedding = encoder.mesh_nodes
+    mesh_nodes = _onwards(
+        embedding, _product(jnp.asarray(graphs.mesh_nodes), embedding.parts[-1]) + embedding.bias
+    ).astype(dtype)
+    return Folded(
+        encoder=encoder,
+        first=steps[0] if steps[1:] else None,
+        middle=jax.tree.map(lambda *weights: jnp.stack(weights), *steps[1:-1]) if steps[2:] else None,
+        last=steps[-1],
+        decoder=decoder,
+        grid_nodes=jnp.asarray(graphs.grid_nodes),
+        mesh_nodes=mesh_nodes,
+        receiving=_product(mesh_nodes, encoder.update_edges.parts[2]),
+        mesh_latents=jax.lax.map(partial(_embedded, processor.edges), graphs.mesh.features),
+        grid2mesh=_edges(graphs.grid2mesh, encoder.edges, encoder.update_edges, lean=lean),
+        mesh=_edges(graphs.mesh, processor.edges, processor.update_edges[0], lean=False),
+        mesh2grid=_edges(graphs.mesh2grid, decoder.edges, decoder.update_edges, lean=lean),
+    )
+
+
+def graphcast(folded: Folded, inputs: Array) -> Array:
+    """The network, from features at grid points to normalised outputs there.
+
+    Args:
+        folded: weights and graphs.
+        inputs: (point, channels) normalised, in the precision of ``folded``.
 
     Returns:
-        (point, outputs), in the precision of the inputs and in the published order.
-
-    Raises:
-        OutsideTransformError: it is called outside a transform.
+        (point, outputs) float32 in the published order.
     """
-    graphs = jax.tree.map(lambda a: a.astype(inputs.dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, graphs)
-    grid, mesh = _encode(Stage(architecture, "grid2mesh_gnn"), inputs, graphs, input_rows)
-    mesh = _process(Stage(architecture, "mesh_gnn"), mesh, graphs.mesh, architecture.gnn_msg_steps)
-    return _decode(Stage(architecture, "mesh2grid_gnn"), grid, mesh, graphs.mesh2grid, outputs)
+    points = inputs.shape[0]
+    blocks, size, _ = folded.grid_nodes.shape
+    weather = jnp.pad(inputs, ((0, blocks * size - points), (0, 0))).reshape(blocks, size, -1)
+    grid, sent = jax.lax.map(partial(_encoded, folded.encoder), (weather, folded.grid_nodes))
+    mesh = _onto_mesh(folded, sent.reshape(blocks * size, -1))
+    outputs = _onto_grid(folded, grid, _along_mesh(folded, mesh))
+    return outputs.reshape(blocks * size, -1)[:points]
 
 
-def _encode(stage: Stage, inputs: Array, graphs: Graphs, input_rows: NDArray[np.int32] | None) -> tuple[Array, Array]:
-    edges, width = graphs.grid2mesh, inputs.shape[-1] + graphs.grid_nodes.shape[-1]
-    grid = stage.embed("nodes_grid_nodes", [Part(inputs), Part(graphs.grid_nodes)], input_rows)
-    # A mesh node has zeros in place of the weather, which leaves the last rows of the weight.
-    mesh = stage.embed("nodes_mesh_nodes", [Part(graphs.mesh_nodes)], rows_in_all=width)
-    latent = stage.embed("edges_grid2mesh", [Part(edges.features)])
-    messages = stage.update("edges_grid2mesh", 0, _ends(latent, grid, mesh, edges))
-    # Dozens of grid points meet in a mesh node: their sum is kept in float32, as published.
-    received = _received(messages.astype(jnp.float32), edges, mesh.shape[0]).astype(messages.dtype)
-    mesh = mesh + stage.update("nodes_mesh_nodes", 0, [Part(mesh), Part(received)])
-    grid = grid + stage.update("nodes_grid_nodes", 0, [Part(grid)])
-    return grid, mesh
+def _encoded(encoder: Encoder, block: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Latents of grid points for the decoder, and what the first layer of the encoder's edges makes of them."""
+    embedding, update = encoder.grid_nodes, encoder.update_grid
+    latent = _onwards(embedding, _first(embedding, *block)).astype(block[0].dtype)
+    sent = _product(latent, encoder.update_edges.parts[1]).astype(latent.dtype)
+    return latent + _onwards(update, _first(update, latent)).astype(latent.dtype), sent
 
 
-def _process(stage: Stage, mesh: Array, edges: Edges, steps: int) -> Array:
-    latent = stage.embed("edges_mesh", [Part(edges.features)])
-    for step in range(steps):
-        messages = stage.update("edges_mesh", step, _ends(latent, mesh, mesh, edges))
-        received = _received(messages, edges, mesh.shape[0])
-        mesh = mesh + stage.update("nodes_mesh_nodes", step, [Part(mesh), Part(received)])
-        latent = latent + messages
-    return mesh
+def _onto_mesh(folded: Folded, sent: Array) -> Array:
+    encoder, nodes = folded.encoder, folded.mesh_nodes
+
+    def block(received: Array, edges: Edges) -> tuple[Array, None]:
+        known = _known(edges, encoder.edges, encoder.update_edges)
+        messages = _messages(encoder.update_edges, edges, known, sent, folded.receiving[edges.receivers])
+        return _added(received, edges, messages), None
+
+    received, _ = jax.lax.scan(block, jnp.zeros(nodes.shape, jnp.float32), folded.grid2mesh)
+    return _updated(encoder.update_mesh, nodes, received)
 
 
-def _decode(stage: Stage, grid: Array, mesh: Array, edges: Edges, outputs: int) -> Array:
-    latent = stage.embed("edges_mesh2grid", [Part(edges.features)])
-    messages = stage.update("edges_mesh2grid", 0, _ends(latent, mesh, grid, edges))
-    received = messages.reshape(grid.shape[0], 3, -1).sum(axis=1)
-    grid = grid + stage.update("nodes_grid_nodes", 0, [Part(grid), Part(received)])
-    return stage.output(grid, outputs)
+def _along_mesh(folded: Folded, nodes: Array) -> Array:
+    edges, latents = folded.mesh, folded.mesh_latents
+    later = edges._replace(terms=None)
+    if folded.first is None:
+        return _mesh_step(folded.last, edges, nodes, latents, keep=False)[0]
+    state = _mesh_step(folded.first, edges, nodes, latents, keep=True)
+    if folded.middle:
+        state, _ = jax.lax.scan(lambda state, weights: (_mesh_step(weights, later, *state), None), state, folded.middle)
+    return _mesh_step(folded.last, later, *state, keep=False)[0]
 
 
-def _ends(latent: Array, senders: Array, receivers: Array, edges: Edges) -> list[Part]:
-    return [Part(latent), Part(senders, edges.senders), Part(receivers, edges.receivers)]
+def _mesh_step(weights: Step, edges: Edges, nodes: Array, latents: Array, *, keep: bool = True) -> tuple[Array, Array]:
+    """A step of message passing.
+
+    Args:
+        weights: of the step.
+        edges: of the mesh; their terms are those of this step.
+        nodes: (node, latent).
+        latents: (block, row, width, latent) of the edges.
+        keep: whether new latents of the edges are wanted.
+
+    Returns:
+        New nodes and latents.
+    """
+    of_edges, of_nodes = weights
+    sent, receiving = (_product(nodes, part) for part in of_edges.parts[1:])
+
+    def block(received: Array, xs: tuple[Edges, Array]) -> tuple[Array, Array | None]:
+        edges, latent = xs
+        known = _product(latent, of_edges.parts[0]) + of_edges.bias if edges.terms is None else edges.terms
+        messages = _messages(of_edges, edges, known, sent, receiving[edges.receivers])
+        return _added(received, edges, messages), latent + messages.astype(latent.dtype) if keep else None
+
+    received, new = jax.lax.scan(block, jnp.zeros(nodes.shape, jnp.float32), (edges, latents))
+    return _updated(of_nodes, nodes, received), latents if new is None else new
 
 
-def _received(messages: Array, edges: Edges, nodes: int) -> Array:
-    return jax.ops.segment_sum(messages, edges.receivers, nodes, indices_are_sorted=True)
+def _onto_grid(folded: Folded, grid: Array, mesh: Array) -> Array:
+    decoder = folded.decoder
+    update, output = decoder.update_edges, decoder.output
+    sent = _product(mesh, update.parts[1])
+
+    def block(xs: tuple[Array, Edges]) -> Array:
+        nodes, edges = xs
+        known = _known(edges, decoder.edges, update)
+        messages = _messages(update, edges, known, sent, _product(nodes, update.parts[2]))
+        nodes = _updated(decoder.update_grid, nodes, messages.sum(axis=1))
+        return _onwards(output, _first(output, nodes))
+
+    outputs: Array = jax.lax.map(block, (grid, folded.mesh2grid))
+    return outputs
+
+
+def _edges(rows: Rows, embedding: Perceptron, update: Perceptron, *, lean: bool) -> Edges:
+    senders, receivers, present, features = map(jnp.asarray, rows)
+    edges = Edges(senders, receivers, present, None, features)
+    if lean:
+        return edges
+    terms = jax.lax.map(lambda block: _known(block, embedding, update).astype(features.dtype), edges)
+    return edges._replace(terms=terms, features=None)
+
+
+def _known(edges: Edges, embedding: Perceptron, update: Perceptron) -> Array:
+    """(row, width, latent) what the first layer of an update makes of a block's edges, with its bias."""
+    if edges.terms is not None:
+        return edges.terms
+    return _product(_embedded(embedding, edges.features), update.parts[0]) + update.bias
+
+
+def _embedded(embedding: Perceptron, features: Array | None) -> Array:
+    assert features is not None, "edges have terms or features"
+    return _onwards(embedding, _first(embedding, features)).astype(features.dtype)
+
+
+def _messages(update: Perceptron, edges: Edges, known: Array, sent: Array, receiving: Array) -> Array:
+    """(row, width, latent) float32 messages along the edges of a block; 0 where there is no edge.
+
+    Args:
+        update: of the edges.
+        edges: of the block.
+        known: (row, width, latent) what the first layer makes of them, with its bias.
+        sent: (node, latent) what it makes of all senders.
+        receiving: (row, latent) what it makes of the receivers.
+    """
+    messages = _onwards(update, known + sent[edges.senders] + receiving[:, None])
+    return messages * edges.present[..., None]
+
+
+def _added(received: Array, edges: Edges, messages: Array) -> Array:
+    return received.at[edges.receivers].add(messages.sum(axis=1), indices_are_sorted=True)
+
+
+def _updated(update: Perceptron, nodes: Array, received: Array) -> Array:
+    change = _onwards(update, _first(update, nodes, received.astype(nodes.dtype)))
+    return nodes + change.astype(nodes.dtype)
+
+
+def _first(perceptron: Perceptron, *parts: Array) -> Array:
+    """(..., columns) float32 of the first layer, of parts that are each (..., width)."""
+    products = [_product(part, weight) for part, weight in zip(parts, perceptron.parts, strict=True)]
+    return sum(products[1:], products[0]) + perceptron.bias
+
+
+def _onwards(perceptron: Perceptron, first: Array) -> Array:
+    """(..., columns) float32: the other layers and the layer norm, from what the first layer gave."""
+    values, dtype = first, perceptron.bias.dtype
+    for layer in perceptron.rest:
+        values = _product(jax.nn.swish(values).astype(dtype), layer.weight) + layer.bias
+    if perceptron.norm is None:
+        return values.astype(jnp.float32)
+    scale, offset = perceptron.norm
+    values = values.astype(jnp.float32)
+    centred = values - values.mean(axis=-1, keepdims=True)
+    variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+    return centred * (jax.lax.rsqrt(variance + _EPSILON) * scale) + offset
+
+
+def _product(values: Array, weight: Array) -> Array:
+    """(..., columns) of (..., rows): products of bfloat16 are summed in float32."""
+    flat = values.reshape(-1, values.shape[-1])
+    return jnp.matmul(flat, weight, preferred_element_type=jnp.float32).reshape(*values.shape[:-1], -1)

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import haiku as hk
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from graphcast_batch.config import Architecture
+from graphcast_batch.model.blocks import BlockedGraphs
 from graphcast_batch.model.channels import Channels
-from graphcast_batch.model.graphs import Graphs
-from graphcast_batch.model.network import graphcast
+from graphcast_batch.model.layers import network_weights
+from graphcast_batch.model.network import Folded, fold, graphcast
 from graphcast_batch.model.normalisation import Normalisation
 
 
@@ -35,14 +35,12 @@ class Constants(NamedTuple):
     """What every step uses.
 
     Attributes:
-        parameters: weights by Haiku module and name.
-        graphs: of the grid and the mesh.
+        network: its weights and graphs, with what follows from them alone.
         normalisation: scales and offsets.
         static: (point, static) fields that never change, in physical units.
     """
 
-    parameters: Mapping[str, Mapping[str, Array]]
-    graphs: Graphs
+    network: Folded
     normalisation: Normalisation
     static: Array
 
@@ -55,11 +53,24 @@ class Predictor:
         architecture: sizes of the network.
         channels: places of the variables in its vectors.
         bfloat16: whether the network computes in bfloat16, as published; normalisation and frames are float32 always.
+        lean: whether it spares memory at the cost of arithmetic; see `fold`.
     """
 
     architecture: Architecture
     channels: Channels
     bfloat16: bool = False
+    lean: bool = False
+
+    def folded(self, parameters: Mapping[str, Mapping[str, Array]], graphs: BlockedGraphs) -> Folded:
+        """Weights by Haiku module and name, and graphs, made ready for the step; differentiable in the weights."""
+        channels = self.channels
+        collect: Any = hk.transform(
+            lambda: network_weights(
+                self.architecture, channels.inputs, channels.outputs, channels.input_rows, channels.output_columns
+            )
+        )
+        weights = hk.without_apply_rng(collect).apply(parameters)
+        return fold(weights, graphs, self._precision, lean=self.lean)
 
     def step(self, constants: Constants, state: State, forcing: Array) -> tuple[State, Array]:
         """One step.
@@ -77,12 +88,7 @@ class Predictor:
 
     def normalised(self, constants: Constants, state: State, forcing: Array) -> Array:
         """(point, outputs) float32: what the network itself says of the next time, in our order."""
-        precision = jnp.bfloat16 if self.bfloat16 else jnp.float32
-        parameters = jax.tree.map(lambda weight: weight.astype(precision), constants.parameters)
-        features = self._features(constants, state, forcing).astype(precision)
-        outputs: Array = self._network(parameters, features, constants.graphs).astype(jnp.float32)
-        columns = self.channels.output_columns
-        return outputs if (columns[1:] > columns[:-1]).all() else outputs[:, columns]
+        return graphcast(constants.network, self._features(constants, state, forcing).astype(self._precision))
 
     def frame(self, constants: Constants, state: State, normalised: Array) -> Array:
         """(point, outputs) in physical units: the change of what is fed back, and the rest as it is."""
@@ -123,12 +129,9 @@ class Predictor:
             axis=-1,
         )
 
-    def _network(self, parameters: Any, features: Array, graphs: Graphs) -> Array:  # noqa: ANN401 - a pytree
-        def forward(features: Array, graphs: Graphs) -> Array:
-            return graphcast(features, graphs, self.architecture, self.channels.outputs, self.channels.input_rows)
-
-        transformed: Any = hk.transform(forward)
-        return jnp.asarray(hk.without_apply_rng(transformed).apply(parameters, features, graphs))
+    @property
+    def _precision(self) -> Any:  # noqa: ANN401 - the type of JAX's dtypes is private
+        return jnp.bfloat16 if self.bfloat16 else jnp.float32
 
 
 def _scaled(values: Array, scales: Any) -> Array:  # noqa: ANN401 - an array, of NumPy or of JAX

@@ -120,7 +120,7 @@ def _computed(name: str, times: NDArray[np.datetime64], grid: Grid) -> NDArray[n
     values = forcing(name, times, grid.latitude, grid.longitude)
     # (time,), (time, longitude) or (time, latitude, longitude): missing axes stand between time and the rest.
     values = values.reshape(values.shape[0], *(1,) * (3 - values.ndim), *values.shape[1:])
-    return np.ascontiguousarray(np.broadcast_to(values, (times.size, *grid.shape))).reshape(times.size, grid.size, 1)
+    return np.array(np.broadcast_to(values, (times.size, *grid.shape))).reshape(times.size, grid.size, 1)
 
 
 def _points(fields: xr.Dataset, name: str, times: int, channels: Channels, grid: Grid) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ import socket
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -37,11 +38,13 @@ class Owner(Entry):
     @classmethod
     def here(cls, lease_seconds: float) -> Self:
         """This process, holding something new."""
+        pid = os.getpid()
+        host, scope, started = _identity(pid)
         return cls(
-            host=socket.gethostname(),
-            scope=_scope(),
-            pid=os.getpid(),
-            started=_started(os.getpid()),
+            host=host,
+            scope=scope,
+            pid=pid,
+            started=started,
             token=uuid.uuid4().hex,
             lease_seconds=lease_seconds,
             since=now(),
@@ -75,7 +78,8 @@ class Claim:
         with explained(f"the claim {path}"):
             drop_expired(path, lease_seconds)
             try:
-                publish(path, claim.owner.model_dump_json().encode())
+                # A power failure ends owners as well: a claim need not outlast one, and one that is torn lapses.
+                publish(path, claim.owner.model_dump_json().encode(), durably=False)
             except FileExistsError:
                 return None
             except OSError:
@@ -168,6 +172,12 @@ def drop_abandoned(folder: Path, owner_file: Path) -> bool:
         return False
     shutil.rmtree(folder, ignore_errors=True)
     return True
+
+
+@cache
+def _identity(pid: int) -> tuple[str, str, str]:
+    """Host, scope and start of this process, which stay as they are; asked for by number, as a fork has another."""
+    return socket.gethostname(), _scope(), _started(pid)
 
 
 def _scope() -> str:

@@ -48,8 +48,13 @@ class Entry(BaseModel):
             ) from error
 
 
-def publish(path: Path, content: bytes) -> None:
-    """Writes a file that must not exist yet: durably, and with all of its content in one step.
+def publish(path: Path, content: bytes, *, durably: bool = True) -> None:
+    """Writes a file that must not exist yet, with all of its content in one step.
+
+    Args:
+        path: of the file.
+        content: of the file.
+        durably: whether it must outlast a power failure; else it may be empty or gone after one.
 
     Raises:
         FileExistsError: it exists.
@@ -57,17 +62,18 @@ def publish(path: Path, content: bytes) -> None:
     """
     temporary = _temporary(path)
     try:
-        _write(temporary, content)
+        _write(temporary, content, durably)
         os.link(temporary, path)
     except OSError as error:
         # A network file system may have made the link and lost the answer.
-        if not (isinstance(error, FileExistsError) and os.path.samefile(temporary, path)):
+        if not (isinstance(error, FileExistsError) and _are_one(temporary, path)):
             if error.errno not in _NO_LINKS:
                 raise
-            _write_or_remove(path, content)
+            _write_or_remove(path, content, durably)
     finally:
         temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    if durably:
+        sync_folder(path.parent)
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -185,10 +191,18 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{uuid.uuid4().hex}.tmp")
 
 
-def _write_or_remove(path: Path, content: bytes) -> None:
+def _are_one(temporary: Path, path: Path) -> bool:
+    """Whether two names are of one file; not if the other, which was there, is gone by now."""
+    try:
+        return os.path.samefile(temporary, path)
+    except FileNotFoundError:
+        return False
+
+
+def _write_or_remove(path: Path, content: bytes, durably: bool) -> None:
     """Writes a file that must not exist yet; half of one would pass for a whole one."""
     try:
-        _write(path, content)
+        _write(path, content, durably)
     except FileExistsError:
         raise
     except OSError:
@@ -196,8 +210,9 @@ def _write_or_remove(path: Path, content: bytes) -> None:
         raise
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes, durably: bool = True) -> None:
     with path.open("xb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        if durably:
+            file.flush()
+            os.fsync(file.fileno())

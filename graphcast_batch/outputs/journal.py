@@ -73,9 +73,10 @@ class Journal:
     def finished(self, record: Record) -> None:
         """A Case is whole: a line for each of its stages, and one for all."""
         made = {"case": record.key, "host": record.host, "worker": record.worker, "device": record.device}
-        for stage, seconds in record.seconds.items():
-            self.note("stage", **made, stage=stage, seconds=seconds)
-        self.note("finished", **made, steps=record.steps, bytes=record.bytes, attempts=record.attempts)
+        stages = record.seconds.items()
+        lines = [self._line("stage", **made, stage=stage, seconds=seconds) for stage, seconds in stages]
+        end = self._line("finished", **made, steps=record.steps, bytes=record.bytes, attempts=record.attempts)
+        self._write(b"".join([*lines, end]))
 
     def retried(self, case: Case, error: BaseException) -> None:
         """A Case failed and will be tried again."""
@@ -93,12 +94,17 @@ class Journal:
             text: the message, if there is one.
             fields: others of `Line`, or whatever else is to be kept.
         """
+        self._write(self._line(event, text, **fields))
+
+    def _line(self, event: str, text: str | None = None, **fields: JsonValue) -> bytes:
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = Line.model_validate({"at": at, "event": event, "host": self._host, "message": text} | fields)
         # As ASCII, a line also holds the halves of characters that file names may end in.
-        content = json.dumps(line.model_dump(exclude_none=True)) + "\n"
+        return (json.dumps(line.model_dump(exclude_none=True)) + "\n").encode("ascii")
+
+    def _write(self, lines: bytes) -> None:
         try:
-            self._append(content.encode("ascii"))
+            self._append(lines)
         except OSError as error:
             if not self._was_told:
                 self._was_told = True
@@ -107,11 +113,11 @@ class Journal:
                     "goes on without it"
                 )
 
-    def _append(self, line: bytes) -> None:
-        """Opened for each line: there is nothing to be closed, and a network file system sends it off at once."""
+    def _append(self, lines: bytes) -> None:
+        """Opened each time: there is nothing to be closed, and a network file system sends it off at once."""
         self._path.parent.mkdir(exist_ok=True)
         with self._path.open("ab", buffering=0) as file:
-            whole = b"\n" * self._is_torn + line
+            whole = b"\n" * self._is_torn + lines
             self._is_torn = True
             if file.write(whole) < len(whole):
                 raise OSError("no space left for the whole of a line")

@@ -8,7 +8,7 @@ import shutil
 import time
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -20,18 +20,18 @@ from pydantic import JsonValue
 from zarr.codecs import BloscCodec
 from zarr.errors import ZarrUserWarning
 
-from graphcast_batch.config import STEP_HOURS
 from graphcast_batch.errors import StoreError
 from graphcast_batch.outputs.claims import Claim
 from graphcast_batch.outputs.durable import drop_left_over, replace, sync_folder, sync_tree
-from graphcast_batch.plan import Layout, Plan
+from graphcast_batch.outputs.shards import Encoding
+from graphcast_batch.plan import Kept, Plan
 from graphcast_batch.variables import attributes
 
 STAGING, LEDGER = ".staging", "ledger"
 _ROOT, _CONFIG = "zarr.json", "run.yaml"
 _FORMAT, _IDENTITY = "graphcast_batch_format", "graphcast_batch_identity"
 _GROWING: Final = ("time", "prediction_timedelta")
-_CODEC: Final = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
+_AXIS_CODEC: Final = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
 _LOCK_SECONDS: Final = 60.0
 _NAME: Final = re.compile(r"[^\s./\\][^\0-\x1f/\\]{0,99}")
 _LONGEST: Final = 2**23
@@ -125,13 +125,6 @@ def arrays_of(root: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return dict(root["consolidated_metadata"]["metadata"])
 
 
-def lay_out_again(folder: Path, root: dict[str, Any], variables: Iterable[str]) -> None:
-    """Makes some arrays of a store once more, empty, in another folder."""
-    for name in variables:
-        (folder / name).mkdir()
-        (folder / name / _ROOT).write_bytes(_json(arrays_of(root)[name]))
-
-
 def keep_config(path: Path, text: str) -> None:
     """Keeps the text as the store's ``run.yaml``."""
     config = path / _CONFIG
@@ -158,21 +151,23 @@ def growing(path: Path) -> Iterator[Claim]:
         lock.release()
 
 
-def grow(path: Path, root: dict[str, Any], init_times: NDArray[np.datetime64], steps: int, lock: Claim) -> None:
+def grow(
+    path: Path, root: dict[str, Any], init_times: NDArray[np.datetime64], lead_hours: tuple[int, ...], lock: Claim
+) -> None:
     """Makes the time and lead time axes longer: first the arrays, one by one, then in one step the root.
 
     Args:
         path: the store.
         root: its metadata, read since the lock was taken.
         init_times: (time,) datetime64[h], those that are there and then the new ones.
-        steps: number of lead times, no fewer than there are.
+        lead_hours: those that are there and then the new ones.
         lock: from `growing`.
 
     Raises:
         StoreError: another driver took over.
         OSError: the store cannot be written.
     """
-    axes = {"time": init_times.astype(np.int64), "prediction_timedelta": _lead_hours(steps)}
+    axes = {"time": init_times.astype(np.int64), "prediction_timedelta": np.array(lead_hours, np.int64)}
     grown = {name: _resized(array, axes) for name, array in arrays_of(root).items()}
     for name, array in grown.items():
         replace(path / name / _ROOT, _json(array))
@@ -238,17 +233,19 @@ def _create_arrays(folder: Path, plan: Plan, root_attributes: dict[str, Any]) ->
     layout = plan.layout
     group = zarr.create_group(folder, attributes=root_attributes)
     hours = np.array(sorted(case.init_time for case in plan.cases), "datetime64[h]").astype(np.int64)
-    coordinates = _coordinates(layout, hours)
+    coordinates = _coordinates(layout.kept, hours)
     for name, (values, of_axis) in coordinates.items():
         length = 4096 if name in _GROWING else values.size
-        array = _create(group, name, (name,), values.shape, values.dtype, (length,), None, of_axis)
+        array = _create(group, name, (name,), values.shape, values.dtype, (length,), None, _AXIS_CODEC, of_axis)
         # Without write_empty_chunks the one initial time 1970-01-01T00 would be left out, as if it had been lost.
         array.with_config({"write_empty_chunks": True})[...] = values
-    for name, levelled in layout.on_levels:
+    for name, levelled in layout.kept.on_levels:
         dims = tuple(dim for dim in coordinates if levelled or dim != "level")
         shape = tuple(coordinates[dim][0].size for dim in dims)
         chunks, shards = (1, 1, *shape[2:]), (1, layout.block_steps, *shape[2:])
-        _create(group, name, dims, shape, np.dtype(np.float32), chunks, shards, attributes(name))
+        encoding = Encoding.wanted(layout.outputs, name, layout.block_steps)
+        of_array = attributes(name) | encoding.attributes
+        _create(group, name, dims, shape, np.dtype(np.float32), chunks, shards, encoding.codec, of_array)
     with warnings.catch_warnings():
         # zarr warns that the specification of version 3 does not yet have what xarray and zarr both read.
         warnings.simplefilter("ignore", ZarrUserWarning)
@@ -263,7 +260,8 @@ def _create(
     dtype: np.dtype[Any],
     chunks: tuple[int, ...],
     shards: tuple[int, ...] | None,
-    of_array: Mapping[str, str],
+    codec: BloscCodec | None,
+    of_array: Mapping[str, str | int],
 ) -> zarr.Array[Any]:
     return group.create_array(
         name,
@@ -271,7 +269,7 @@ def _create(
         dtype=dtype,
         chunks=chunks,
         shards=shards,
-        compressors=_CODEC,
+        compressors=codec,
         fill_value=np.nan if dtype == np.float32 else 0,
         # All files of a variable in one folder: with "/" each would sit in three folders of its own.
         chunk_key_encoding={"name": "default", "separator": "."},
@@ -280,7 +278,7 @@ def _create(
     )
 
 
-def _coordinates(layout: Layout, hours: NDArray[np.int64]) -> dict[str, tuple[NDArray[Any], dict[str, str]]]:
+def _coordinates(kept: Kept, hours: NDArray[np.int64]) -> dict[str, tuple[NDArray[Any], dict[str, str]]]:
     """Values and CF attributes of each dimension, in the order in which the variables have them."""
     time_of = {"standard_name": "forecast_reference_time", "long_name": "initial time", "axis": "T"}
     time_of |= {"units": "hours since 1970-01-01", "calendar": "proleptic_gregorian"}
@@ -291,13 +289,13 @@ def _coordinates(layout: Layout, hours: NDArray[np.int64]) -> dict[str, tuple[ND
     level_of |= {"positive": "down", "axis": "Z"}
     latitude_of = {"standard_name": "latitude", "long_name": "latitude", "units": "degrees_north", "axis": "Y"}
     longitude_of = {"standard_name": "longitude", "long_name": "longitude", "units": "degrees_east", "axis": "X"}
-    level = {"level": (np.array(layout.levels, np.int32), level_of)} if layout.levels else {}
+    level = {"level": (np.array(kept.levels, np.int32), level_of)} if kept.levels else {}
     return {
         "time": (hours, time_of),
-        "prediction_timedelta": (_lead_hours(layout.steps), lead_of),
+        "prediction_timedelta": (np.array(kept.lead_hours, np.int64), lead_of),
         **level,
-        "latitude": (layout.grid.latitude.astype(np.float32), latitude_of),
-        "longitude": (layout.grid.longitude.astype(np.float32), longitude_of),
+        "latitude": (kept.latitude.astype(np.float32), latitude_of),
+        "longitude": (kept.longitude.astype(np.float32), longitude_of),
     }
 
 
@@ -309,10 +307,6 @@ def _root_attributes(identity: Mapping[str, JsonValue], provenance: Mapping[str,
     }
     kept = {"Conventions": "CF-1.11", _FORMAT: 1, _IDENTITY: json.dumps(dict(identity), sort_keys=True)}
     return plain | kept
-
-
-def _lead_hours(steps: int) -> NDArray[np.int64]:
-    return np.arange(1, steps + 1, dtype=np.int64) * STEP_HOURS
 
 
 def _resized(array: dict[str, Any], axes: Mapping[str, NDArray[np.int64]]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Record(Entry):
     Attributes:
         key: of the Case.
         init_time: initial time, UTC, ISO 8601.
-        steps: number of 6 h steps that are in the store.
+        steps: number of 6 h steps; all of their lead times that the store keeps are in it.
         bytes: size of the files.
         files: size in bytes and CRC-32 (hexadecimal) of each file, by its path in the store.
         seconds: time spent, by stage.
@@ -160,10 +160,11 @@ class Ledger:
         Raises:
             StoreError: the ledger cannot be written.
         """
-        if self.record(case.key, case.steps):
-            return None
+        with explained(f"{case.key}: its record in {self.folder}"):
+            if self._record_path(case.key, case.steps).exists():
+                return None
         claim = Claim.take(self._path(case.key, _CLAIM), lease_seconds)
-        if claim and self.record(case.key, case.steps):  # became whole between the look and the claim
+        if claim and self.record(case.key, case.steps):  # it is whole to more steps, or became so since
             claim.release()
             return None
         return claim
@@ -310,7 +311,8 @@ class Ledger:
 
 
 def _lengths(names: Iterable[str]) -> list[int]:
-    return [int(name.removeprefix(_STEPS)) for name in names if re.fullmatch(rf"{_STEPS}[1-9][0-9]*", name)]
+    ends = (name.removeprefix(_STEPS) for name in names if name.startswith(_STEPS))
+    return [int(end) for end in ends if re.fullmatch(r"[1-9][0-9]*", end)]
 
 
 def _state(case: Case, whole: dict[str, int], running: set[str], failed: set[str]) -> State:

@@ -100,7 +100,7 @@ def _remove_foreign(path: Path, files: Sequence[str]) -> list[str]:
         return []
     with explained(f"removing foreign files from {path}"), growing(path):
         store = Store.open(path)
-        on_levels = dict(store.on_levels)
+        on_levels = dict(store.kept.on_levels)
         foreign = [
             file
             for folder, name, file in ((*file.split("/"), file) for file in files)

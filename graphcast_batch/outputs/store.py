@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import socket
+import threading
 import uuid
 import zlib
 from collections import Counter
@@ -21,14 +22,13 @@ from typing import Any, Final, Self
 
 import numpy as np
 import xarray as xr
-import zarr
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from graphcast_batch.config import STEP_HOURS
 from graphcast_batch.errors import StoreError, StoreMismatchError
-from graphcast_batch.grid import Grid
 from graphcast_batch.outputs.claims import Claim, Owner, drop_abandoned
-from graphcast_batch.outputs.durable import LEFT_OVER_SECONDS, explained, now, seal, sync_folder
+from graphcast_batch.outputs.durable import LEFT_OVER_SECONDS, explained, now, sync_folder
 from graphcast_batch.outputs.layout import (
     LEDGER,
     STAGING,
@@ -40,12 +40,12 @@ from graphcast_batch.outputs.layout import (
     is_laid_out,
     keep_config,
     lay_out,
-    lay_out_again,
     read_coordinates,
     read_root,
 )
 from graphcast_batch.outputs.ledger import Ledger, Record
-from graphcast_batch.plan import Case, Layout, Plan
+from graphcast_batch.outputs.shards import Encoding, Shard
+from graphcast_batch.plan import Case, Kept, Layout, Plan
 
 _OWNER: Final = "owner.json"
 
@@ -58,20 +58,15 @@ class Store:
         path: the folder, without symbolic links.
         root: the group's metadata, with that of all arrays.
         init_times: (time,) datetime64[h] initial times, in the order of the store.
-        grid: the points.
-        levels: hPa, ascending; empty without any variable on levels.
-        steps: number of lead times.
-        on_levels: for each variable, in ASCII order, whether it is on levels.
-        block_steps: how many lead times are one shard, which is written at once; set when the store was first laid
-            out and never changed, so that a Layout of today may say otherwise.
+        kept: what it holds of each forecast.
+        block_steps: how many lead times are one shard; set when the store was first laid out and never changed, so
+            that a Layout of today may say otherwise.
     """
 
     path: Path
     root: dict[str, Any]
     init_times: NDArray[np.datetime64]
-    grid: Grid
-    levels: tuple[int, ...]
-    steps: int
+    kept: Kept
 
     @classmethod
     def create_or_extend(
@@ -108,7 +103,7 @@ class Store:
             lay_out(path, plan, identity, provenance, config_text)
             store = cls.open(path)
             store.refuse_other(plan.layout, identity)
-            return store._extended(plan, config_text)
+            return store._extended(plan, identity, config_text)
 
     @staticmethod
     def exists(path: Path) -> bool:
@@ -135,9 +130,13 @@ class Store:
             path=path,
             root=root,
             init_times=coordinates["time"].astype("datetime64[h]"),
-            grid=Grid(coordinates["latitude"], coordinates["longitude"]),
-            levels=tuple(int(level) for level in coordinates.get("level", ())),
-            steps=coordinates["prediction_timedelta"].size,
+            kept=Kept(
+                on_levels=_on_levels(arrays_of(root)),
+                levels=tuple(coordinates.get("level", np.empty(0, int)).tolist()),
+                lead_hours=tuple(coordinates["prediction_timedelta"].tolist()),
+                latitude=coordinates["latitude"],
+                longitude=coordinates["longitude"],
+            ),
         )
 
     def __post_init__(self) -> None:
@@ -159,18 +158,25 @@ class Store:
     @property
     def variables(self) -> tuple[str, ...]:
         """Names of the variables, in ASCII order."""
-        return tuple(name for name, _ in self.on_levels)
-
-    @cached_property
-    def on_levels(self) -> tuple[tuple[str, bool], ...]:
-        """For each variable, in ASCII order, whether it is on levels."""
-        fields = {name: array for name, array in self._arrays.items() if len(array["shape"]) > 1}
-        return tuple((name, "level" in fields[name]["dimension_names"]) for name in sorted(fields))
+        return self.kept.variables
 
     @property
     def block_steps(self) -> int:
         """How many lead times are one shard."""
         return int(self._arrays[self.variables[0]]["chunk_grid"]["configuration"]["chunk_shape"][1])
+
+    @property
+    def encodings(self) -> dict[str, Encoding]:
+        """How each variable becomes bytes.
+
+        Raises:
+            StoreError: in a way that this program does not write.
+        """
+        return {name: Encoding.of(self._arrays[name]) for name in self.variables}
+
+    def blocks_of(self, steps: int) -> int:
+        """How many shards of each variable a forecast of so many steps has."""
+        return -(-self.kept.leads(steps) // self.block_steps)
 
     def index_of(self, case: Case) -> int:
         """Where a Case stands on the time axis.
@@ -179,10 +185,11 @@ class Store:
             StoreError: the store was not laid out for it.
         """
         index = self._index.get(case.key)
-        if index is None or case.steps > self.steps:
+        if index is None or STEP_HOURS * case.steps not in self.kept.lead_hours:
             raise StoreError(
-                f"{case.key}: {self.path} must be laid out for it with {case.steps} steps, but holds {self.steps} "
-                f"steps of {len(self._index)} initial times; extend it first"
+                f"{case.key}: {self.path} must be laid out for it with {case.steps} steps, but holds "
+                f"{len(self.kept.lead_hours)} lead times up to {self.kept.lead_hours[-1]} h of {len(self._index)} "
+                "initial times; extend it first"
             )
         return index
 
@@ -232,8 +239,15 @@ class Store:
         Raises:
             StoreMismatchError: naming every difference.
         """
-        ours = self.identity | _described(self.grid, self.levels, self.on_levels)
-        theirs = json.loads(json.dumps(dict(identity))) | _described(layout.grid, layout.levels, layout.on_levels)
+        wanted = {name: Encoding.wanted(layout.outputs, name, self.block_steps) for name in layout.kept.variables}
+        ours = self.identity | _described(self.kept, self.encodings)
+        theirs = json.loads(json.dumps(dict(identity))) | _described(layout.kept, wanted)
+        both = slice(min(len(self.kept.lead_hours), len(layout.kept.lead_hours)))  # one may go on after the other
+        ours["lead hours"], theirs["lead hours"] = self.kept.lead_hours[both], layout.kept.lead_hours[both]
+        most = layout.outputs.max_files
+        files = len(self.variables) * -(-len(layout.kept.lead_hours) // self.block_steps)
+        if most is not None and files > most:
+            ours["files"], theirs["files"] = f"{files} a Case", f"at most {most}"
         absent = "(absent)"
         differences = [
             f"  {key}: the store has {ours.get(key, absent)}, this run has {theirs.get(key, absent)}"
@@ -246,30 +260,36 @@ class Store:
                 "choose another `store` path, or mend the config to agree with the store"
             )
 
-    def _extended(self, plan: Plan, config_text: str) -> Self:
+    def _extended(self, plan: Plan, identity: Mapping[str, JsonValue], config_text: str) -> Self:
         if self._holds(plan):
             keep_config(self.path, config_text)
             return self
         with growing(self.path) as lock:
-            self.open(self.path)._grow(plan, lock)
+            store = self.open(self.path)
+            # Another driver may have added other lead times since this one looked.
+            store.refuse_other(plan.layout, identity)
+            store._grow(plan, lock)
             keep_config(self.path, config_text)
         return self.open(self.path)
 
     def _holds(self, plan: Plan) -> bool:
         """Whether every Case has its place, and no extension was left half-done."""
-        placed = plan.layout.steps <= self.steps and all(case.key in self._index for case in plan.cases)
+        longer = len(plan.layout.kept.lead_hours) > len(self.kept.lead_hours)
+        placed = not longer and all(case.key in self._index for case in plan.cases)
         return placed and not half_grown(self.path, self.root)
 
     def _grow(self, plan: Plan, lock: Claim) -> None:
         new = sorted(case.init_time for case in plan.cases if case.key not in self._index)
         init_times = np.concatenate([self.init_times, np.array(new, "datetime64[h]")])
-        grow(self.path, self.root, init_times, max(self.steps, plan.layout.steps), lock)
+        lead_hours = max(self.kept.lead_hours, plan.layout.kept.lead_hours, key=len)
+        grow(self.path, self.root, init_times, lead_hours, lock)
 
 
 class Attempt:
     """One try at writing a Case, in a folder of its own until all of it is there.
 
-    As a context it leaves nothing behind unless it was committed. Threads may write at once.
+    As a context it leaves nothing behind unless it was committed. Any threads may write at once, as long as the lead
+    times of each variable come in order.
     """
 
     def __init__(self, store: Store, case: Case) -> None:
@@ -277,7 +297,10 @@ class Attempt:
         self._case = case
         self._index = store.index_of(case)
         self._folder = store.path / STAGING / f"{case.key}-{uuid.uuid4().hex}"
-        self._files: dict[str, tuple[int, str]] = {}
+        self._leads = store.kept.leads(case.steps)
+        self._encodings = store.encodings
+        self._shards: dict[str, Shard] = {}
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         try:
@@ -286,34 +309,55 @@ class Attempt:
                 self._folder.parent.mkdir(exist_ok=True)
                 self._folder.mkdir()
                 (self._folder / _OWNER).write_bytes(Owner.here(LEFT_OVER_SECONDS).model_dump_json().encode())
-                lay_out_again(self._folder, self._store.root, self._store.variables)
+                for name in self._store.variables:
+                    (self._folder / name).mkdir()
         except StoreError:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
+        for shard in self._shards.values():
+            shard.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def write(self, first_step: int, frames: Mapping[str, NDArray[np.float32]]) -> None:
-        """Writes a few steps of every variable: whole blocks, of which the last may end with the Case.
+    def write(self, first: int, frames: Mapping[str, NDArray[np.float32]]) -> None:
+        """Writes some lead times of every variable; see `write_variable`.
 
         Args:
-            first_step: counted from 0, a multiple of the store's ``block_steps``.
-            frames: by variable, float32 (k, [level], latitude, longitude) in its units.
+            first: the first of them, counted from 0 among those that the store keeps.
+            frames: by variable, float32 (k, [level], latitude, longitude) in its units, of what the store keeps.
 
         Raises:
             StoreError: the frames do not fit, or cannot be written.
         """
-        steps = self._check_frames(first_step, frames)
+        store, key = self._store, self._case.key
+        if sorted(frames) != list(store.variables):
+            raise StoreError(f"{key}: frames must hold {list(store.variables)}, but hold {sorted(frames)}")
+        for name, values in frames.items():
+            self._check(name, first, values)
+        for name, values in frames.items():
+            self.write_variable(name, first, values)
+
+    def write_variable(self, name: str, first: int, values: NDArray[np.float32]) -> None:
+        """Encodes and writes some lead times of one variable; different variables in different threads at once.
+
+        Args:
+            name: of the variable.
+            first: the first lead time, counted from 0 among those that the store keeps; within a shard they must
+                come in order.
+            values: float32 (k, [level], latitude, longitude) in its units, of what the store keeps.
+
+        Raises:
+            StoreError: the values do not fit, do not come in order, or cannot be written.
+        """
+        self._check(name, first, values)
         with self._explained():
             os.utime(self._folder / _OWNER)
-            for name, values in frames.items():
-                # Without write_empty_chunks a chunk of NaN would be left out, as if it had been lost.
-                array = zarr.open_array(self._folder / name, mode="r+").with_config({"write_empty_chunks": True})
-                array[self._index : self._index + 1, first_step : first_step + steps] = values[np.newaxis]
-            for file in self._files_of(first_step, first_step + steps):
-                self._files[file] = seal(self._folder / file)
+            last, size = first + len(values), self._store.block_steps
+            for start in range(first - first % size, last, size):
+                begin, end = max(first, start), min(last, start + size)
+                self._shard(name, start).append(begin - start, values[begin - first : end - first])
 
     def commit(
         self,
@@ -345,11 +389,13 @@ class Attempt:
         standing = ledger.record(case.key, case.steps)
         if standing:
             return standing
-        missing = [file for file in self._files_of(0, case.steps) if file not in self._files]
+        files = {file: shard.sealed for file, shard in self._shards.items() if shard.sealed}
+        blocks = self._store.blocks_of(case.steps)
+        missing = sorted(files_of(self._index, blocks, self._store.kept.on_levels) - files.keys())
         if missing:
             raise StoreError(f"{case.key}: all {case.steps} steps must be written first, but {missing[0]} was not")
         with self._explained():
-            for file in self._files:
+            for file in files:
                 self._check_claim(claim)
                 os.replace(self._folder / file, self._store.path / file)
             for name in self._store.variables:
@@ -358,8 +404,8 @@ class Attempt:
             key=case.key,
             init_time=f"{case.init_time.astype('datetime64[s]')}Z",
             steps=case.steps,
-            bytes=sum(size for size, _ in self._files.values()),
-            files=self._files,
+            bytes=sum(size for size, _ in files.values()),
+            files=files,
             seconds=dict(seconds),
             host=socket.gethostname(),
             device=device,
@@ -378,53 +424,64 @@ class Attempt:
                 "lost to another process or removed; this attempt is dropped: run again"
             )
 
-    def _check_frames(self, first_step: int, frames: Mapping[str, NDArray[np.float32]]) -> int:
-        store, key = self._store, self._case.key
-        if sorted(frames) != list(store.variables):
-            raise StoreError(f"{key}: frames must hold {list(store.variables)}, but hold {sorted(frames)}")
-        steps: int = frames[store.variables[0]].shape[0]
-        last = first_step + steps
-        whole = first_step % store.block_steps == 0 and (last % store.block_steps == 0 or last == self._case.steps)
-        if not (whole and 0 <= first_step < last <= self._case.steps):
+    def _check(self, name: str, first: int, values: NDArray[np.float32]) -> None:
+        kept, key = self._store.kept, self._case.key
+        if not 0 <= first < first + len(values) <= self._leads:
             raise StoreError(
-                f"{key}: steps must be written in whole blocks of {store.block_steps} of its {self._case.steps}, "
-                f"but are {first_step} to {last}"
+                f"{key}: {name} must have lead times 0 to {self._leads}, but was given {first} to {first + len(values)}"
             )
-        for name, levelled in store.on_levels:
-            expected = (steps, *((len(store.levels),) if levelled else ()), *store.grid.shape)
-            if frames[name].shape != expected or frames[name].dtype != np.float32:
-                found = f"{frames[name].dtype} {frames[name].shape}"
-                raise StoreError(f"{key}: {name} must be float32 {expected}, but is {found}")
-        return steps
+        expected = (len(values), *kept.frame_shape(dict(kept.on_levels)[name]))
+        if values.shape != expected or values.dtype != np.float32:
+            raise StoreError(f"{key}: {name} must be float32 {expected}, but is {values.dtype} {values.shape}")
 
-    def _files_of(self, first_step: int, last_step: int) -> list[str]:
-        """The files that hold some steps, by their path in the store."""
-        return files_of(self._index, first_step, last_step, self._store.on_levels, self._store.block_steps)
+    def _shard(self, name: str, start: int) -> Shard:
+        """The file that a lead time begins, begun if it is not yet."""
+        levelled, size = dict(self._store.kept.on_levels)[name], self._store.block_steps
+        file = file_of(name, levelled, self._index, start // size)
+        with self._lock:
+            if file not in self._shards:
+                encoding, leads = self._encodings[name], min(size, self._leads - start)
+                self._shards[file] = Shard(self._folder / file, encoding, leads)
+            return self._shards[file]
 
     def _explained(self) -> AbstractContextManager[None]:
         return explained(f"{self._case.key}: writing it to {self._store.path}")
 
 
-def files_of(
-    index: int, first_step: int, last_step: int, on_levels: tuple[tuple[str, bool], ...], block_steps: int
-) -> list[str]:
-    """The files that hold some steps of a Case, by their path in the store.
+def file_of(name: str, levelled: bool, index: int, block: int) -> str:
+    """A shard of a variable, by its path in the store.
+
+    Args:
+        name: of the variable.
+        levelled: whether it is on levels.
+        index: of the Case on the time axis.
+        block: which of its shards, counted from 0.
+    """
+    return f"{name}/c.{index}.{block}{'.0' * (2 + levelled)}"
+
+
+def files_of(index: int, blocks: int, on_levels: tuple[tuple[str, bool], ...]) -> set[str]:
+    """The first shards of every variable of a Case, by their path in the store.
 
     Args:
         index: of the Case on the time axis.
-        first_step: counted from 0.
-        last_step: the first that they need not hold.
+        blocks: how many of each variable.
         on_levels: for each variable whether it is on levels.
-        block_steps: how many lead times are one file.
     """
-    blocks = range(first_step // block_steps, -(-last_step // block_steps))
-    return [f"{name}/c.{index}.{block}{'.0' * (2 + levelled)}" for name, levelled in on_levels for block in blocks]
+    return {file_of(name, levelled, index, block) for name, levelled in on_levels for block in range(blocks)}
 
 
-def _described(grid: Grid, levels: tuple[int, ...], on_levels: tuple[tuple[str, bool], ...]) -> dict[str, Any]:
-    checksum = zlib.crc32(grid.latitude.astype("<f4").tobytes() + grid.longitude.astype("<f4").tobytes())
+def _described(kept: Kept, encodings: Mapping[str, Encoding]) -> dict[str, Any]:
+    rows, columns = kept.latitude, kept.longitude
+    checksum = zlib.crc32(rows.astype("<f4").tobytes() + columns.astype("<f4").tobytes())
     return {
-        "grid": f"{grid}, coordinates {checksum:08x}",
-        "levels": list(levels),
-        "variables": [f"{name} (on levels)" if levelled else name for name, levelled in sorted(on_levels)],
-    }
+        "grid": f"{rows.size} x {columns.size} at latitudes {rows[0]:g} to {rows[-1]:g}, longitudes {columns[0]:g} to "
+        f"{columns[-1]:g} (coordinates {checksum:08x})",
+        "levels": list(kept.levels),
+        "variables": [f"{name} (on levels)" if levelled else name for name, levelled in kept.on_levels],
+    } | {f"encoding of {name}": str(encoding) for name, encoding in encodings.items()}
+
+
+def _on_levels(arrays: Mapping[str, dict[str, Any]]) -> tuple[tuple[str, bool], ...]:
+    fields = {name: array for name, array in arrays.items() if len(array["shape"]) > 1}
+    return tuple((name, "level" in fields[name]["dimension_names"]) for name in sorted(fields))

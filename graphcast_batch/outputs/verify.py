@@ -116,16 +116,16 @@ class WholeCase:
         key: of the Case.
         steps: that the name of its record tells.
         index: on the time axis; None if it is not there.
-        on_levels: of the store.
-        block_steps: of the store.
+        blocks: how many shards it has of each variable.
+        on_levels: for each variable of the store, whether it is on levels.
     """
 
     path: Path
     key: str
     steps: int
     index: int | None
+    blocks: int
     on_levels: tuple[tuple[str, bool], ...]
-    block_steps: int
 
     @property
     def ledger(self) -> Ledger:
@@ -139,7 +139,7 @@ class WholeCase:
 
     def files(self, index: int) -> set[str]:
         """Those that it has if it stands there on the time axis."""
-        return set(files_of(index, 0, self.steps, self.on_levels, self.block_steps))
+        return files_of(index, self.blocks, self.on_levels)
 
     def flaw(self, kind: Kind, path: str, expected: str, found: str, remedy: str = _REPAIR) -> Flaw:
         """One of this Case."""
@@ -232,7 +232,7 @@ def open_with_cases(path: Path) -> tuple[Store, list[WholeCase]]:
     store = Store.open(path)
     indices = {str(init_time): index for index, init_time in enumerate(store.init_times)}
     return store, [
-        WholeCase(store.path, key, steps, indices.get(key), store.on_levels, store.block_steps)
+        WholeCase(store.path, key, steps, indices.get(key), store.blocks_of(steps), store.kept.on_levels)
         for key, steps in sorted(steps_of.items())
     ]
 
@@ -353,9 +353,9 @@ def _rest(
         running: keys of the Cases that someone was at work on between the two.
         listing: names in the folder of each variable.
     """
-    blocks = {case.index: math.ceil(case.steps / store.block_steps) for case in whole}
+    blocks = {case.index: case.blocks for case in whole}
     foreign, rest = list[Flaw](), list[Flaw]()
-    for variable, levelled in store.on_levels:
+    for variable, levelled in store.kept.on_levels:
         for name in sorted(listing[variable]):
             file, place = f"{variable}/{name}", place_in(store, name, levelled)
             if place is None:
@@ -374,7 +374,7 @@ def place_in(store: Store, name: str, levelled: bool) -> tuple[int, int] | None:
     if not match or len(match[3]) != len(".0") * (2 + levelled):
         return None
     index, block = int(match[1]), int(match[2])
-    fits = index < store.init_times.size and block < math.ceil(store.steps / store.block_steps)
+    fits = index < store.init_times.size and block < math.ceil(len(store.kept.lead_hours) / store.block_steps)
     return (index, block) if fits else None
 
 
@@ -412,12 +412,13 @@ def _growing(path: Path) -> bool:
 
 def _coordinate_flaws(store: Store) -> list[Flaw]:
     """What can be told of coordinates by themselves; the grid was checked when the store was opened."""
-    coordinates, levels = read_coordinates(store.path), (0, *store.levels)
-    leads = STEP_HOURS * np.arange(1, store.steps + 1)
+    coordinates, kept = read_coordinates(store.path), store.kept
+    whole_steps = all(lead % STEP_HOURS == 0 for lead in kept.lead_hours)
+    leads = f"ascend in multiples of {STEP_HOURS} h"
     checks = [
         ("time", "hold each initial time once", np.unique(store.init_times).size == store.init_times.size),
-        ("prediction_timedelta", f"count {STEP_HOURS} h", np.array_equal(coordinates["prediction_timedelta"], leads)),
-        ("level", "ascend from above 0 hPa", all(low < high for low, high in pairwise(levels))),
+        ("prediction_timedelta", leads, _ascend(kept.lead_hours) and whole_steps),
+        ("level", "ascend from above 0 hPa", _ascend(kept.levels)),
     ]
     for name in store.variables:
         array = arrays_of(store.root)[name]
@@ -425,6 +426,10 @@ def _coordinate_flaws(store: Store) -> list[Flaw]:
         checks.append((name, f"have the shape {shape}, as the coordinates have", array["shape"] == shape))
     remedy = "restore it from a copy of the store, and verify again"
     return [Flaw(Kind.COORDINATES, "", name, what, "does not", remedy) for name, what, holds in checks if not holds]
+
+
+def _ascend(numbers: Iterable[int]) -> bool:
+    return all(low < high for low, high in pairwise((0, *numbers)))
 
 
 def _statistics_flaws(path: Path) -> list[Flaw]:

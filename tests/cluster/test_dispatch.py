@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from graphcast_batch.cluster.dispatch import IN_FLIGHT, Dispatch
+from graphcast_batch.cluster.dispatch import IN_FLIGHT, Dispatch, in_flight
 from graphcast_batch.errors import ForecastError, InputError
 from graphcast_batch.outputs.ledger import State
 from graphcast_batch.plan import Case
@@ -32,10 +32,19 @@ def take(dispatch, now=0.0):
     return choice
 
 
-def test_work_goes_to_whoever_has_least_and_two_cases_are_the_most():
-    dispatch = crew(Dispatch(cases(5), 0), "a", "b")
-    assert [take(dispatch)[0] for _ in range(4)] == ["a", "b", "a", "b"]
+def test_work_goes_to_whoever_has_least_as_long_as_anyone_has_room():
+    dispatch = crew(Dispatch(cases(9), 0, in_flight=4), "a", "b")
+    assert [take(dispatch)[0] for _ in range(8)] == ["a", "b"] * 4
     assert take(dispatch) is None
+
+
+@pytest.mark.parametrize("together", [1, 2, 5])
+def test_a_worker_has_enough_for_each_stage_and_one_more(together):
+    dispatch = crew(Dispatch(cases(30), 0, in_flight(together)), "a")
+    count = 0
+    while take(dispatch):
+        count += 1
+    assert count == 3 * together + 1
 
 
 def test_an_error_of_the_input_is_never_tried_again():
@@ -110,6 +119,43 @@ def test_a_case_that_another_driver_took_over_counts_for_nothing_here():
     dispatch.look_again({case.key: State.MISSING})
     assert dispatch.choose(0.0) == ("a", case)
     assert dispatch.hand("a", case) == 1
+
+
+def test_a_case_that_the_store_refuses_rests_and_is_set_aside_in_the_end_with_nobody_to_blame():
+    dispatch = crew(Dispatch(cases(1), 1), "a")
+    _, case = dispatch.choose(0.0)
+    assert dispatch.refuse(case, 0.0) == 0
+    assert dispatch.choose(0.5) is None
+    assert dispatch.choose(1.0) == ("a", case)
+    assert dispatch.refuse(case, 1.0) == 2
+    assert not dispatch.unfinished
+    assert dispatch.broken() is None
+
+
+def test_a_worker_that_has_a_suspect_gets_nothing_more_until_it_is_whole():
+    dispatch = crew(Dispatch(cases(3), 0, in_flight=3), "a")
+    for _ in range(2):
+        take(dispatch)
+    dispatch.die("a", 0.0)
+    crew(dispatch, "b")
+    first, second, third = cases(3)
+    assert dispatch.choose(0.0) == ("b", third)
+    dispatch.leave(third)
+    assert take(dispatch) == ("b", first)
+    dispatch.look_again({third.key: State.MISSING})
+    assert take(dispatch) is None
+    dispatch.whole("b", first)
+    assert take(dispatch) == ("b", second)
+    assert take(dispatch) is None
+
+
+def test_workers_with_as_many_cases_take_turns():
+    dispatch = crew(Dispatch(cases(9), 0, in_flight=2), "a", "b", "c")
+    handed = [take(dispatch) for _ in range(6)]
+    assert [worker for worker, _ in handed] == ["a", "b", "c"] * 2
+    for worker, case in (handed[1], handed[3], handed[4]):
+        dispatch.whole(worker, case)
+    assert [take(dispatch)[0] for _ in range(3)] == ["b", "a", "b"]
 
 
 def test_a_worker_whose_failures_others_mend_is_broken():
@@ -214,6 +260,20 @@ class Run(RuleBasedStateMachine):
         assert all(case.key not in at_hand for at_hand in self.workers.values())
         assert self.dispatch.hand(worker, case) >= 1
         self.workers[worker][case.key] = case
+
+    @rule()
+    def refused(self):
+        choice = self.dispatch.choose(self.clock)
+        if choice and self.dispatch.refuse(choice[1], self.clock):
+            self.end(choice[1], "refused")
+
+    @invariant()
+    def the_least_busy_worker_would_get_a_case_that_nothing_is_known_of(self):
+        plain = next((case for case in self.every if case.key not in self.dispatch._failed_on), None)
+        fewest = min(map(len, self.workers.values()), default=IN_FLIGHT)
+        if plain and not self.dispatch._suspects:
+            worker = self.dispatch._worker_for(plain)
+            assert (len(self.workers[worker]) if worker else IN_FLIGHT) == fewest
 
     def busy(self):
         return sorted(worker for worker, at_hand in self.workers.items() if at_hand)

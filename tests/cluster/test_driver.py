@@ -18,10 +18,12 @@ from graphcast_batch.cluster import driver, worker
 from graphcast_batch.cluster.drain import Drain
 from graphcast_batch.cluster.worker import Worker
 from graphcast_batch.config import RunConfig, parse_config
-from graphcast_batch.errors import ClusterError, ConfigError, InputError
+from graphcast_batch.errors import ClusterError, ConfigError, InputError, StoreError
 from graphcast_batch.inputs.archive import SyntheticArchive
 from graphcast_batch.inputs.statistics import in_this_process
 from graphcast_batch.outputs.claims import Claim
+from graphcast_batch.outputs.ledger import Ledger
+from graphcast_batch.timing import balance
 from tests.conftest import SMALL
 
 KEYS = [f"2020-01-01T{hour:02d}" for hour in (0, 6, 12, 18)]
@@ -218,6 +220,71 @@ def test_a_read_that_hangs_costs_a_worker_and_an_attempt_of_this_case_alone(clus
     assert told[0] == KEYS[1]
     assert re.search(r"must not be in the stage read for longer than time_limits\.read", told[1])
     assert sorted(watch.of("finished")) == [[key, 1 + (key == KEYS[1])] for key in KEYS]
+
+
+def test_a_claim_that_cannot_be_taken_puts_its_case_off_and_the_run_goes_on(cluster, tmp_path, monkeypatch):
+    claim, claimed = Ledger.claim, []
+
+    def failing_once(ledger, case, lease_seconds):
+        claimed.append(case.key)
+        if len(claimed) == 1:
+            raise StoreError("the network is down")
+        return claim(ledger, case, lease_seconds)
+
+    monkeypatch.setattr(Ledger, "claim", failing_once)
+    config = parse_config(SMALL | {"store": str(tmp_path / "run"), "retries": 1}, RunConfig, origin="here")
+    watch = Watch()
+    outcome = driver.run(assemble(config), watch, Drain())
+
+    assert (len(outcome.whole), outcome.failed) == (4, ())
+    assert watch.of("retried") == [[KEYS[0], "the network is down"]]
+    assert watch.of("store refused") == [["the network is down"]]
+    assert sorted(watch.of("finished")) == [[key, 1 + (key == KEYS[0])] for key in KEYS]
+
+
+def test_a_heartbeat_that_fails_costs_nothing_while_the_lease_lasts(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(driver, "_BEAT_SECONDS", 0.5)
+    beat, beats = Claim.beat, []
+
+    def failing_once(claim):
+        beats.append(claim.path.stem)
+        if len(beats) == 1:
+            raise StoreError("the network is down")
+        return beat(claim)
+
+    monkeypatch.setattr(Claim, "beat", failing_once)
+    outcome, watch = run_with(tmp_path, KEYS[1], "slow")
+
+    assert (len(outcome.whole), outcome.failed) == (4, ())
+    assert watch.of("store refused") == [["the network is down"]]
+    assert beats.count(KEYS[1]) > 2
+
+
+def test_a_store_that_refuses_everything_ends_the_run(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(driver, "_PATIENCE_SECONDS", 2.0)
+
+    class Removing(Watch):
+        def started(self, *told):
+            (tmp_path / "run" / "ledger").rename(tmp_path / "ledger")
+
+    config = parse_config(SMALL | {"store": str(tmp_path / "run"), "retries": 9}, RunConfig, origin="here")
+    with pytest.raises(StoreError, match=r"the claim .* failed: .*put back what was removed"):
+        driver.run(assemble(config), Removing(), Drain())
+
+
+def test_what_was_made_is_kept_with_its_spans_only_where_it_is_asked_for(cluster, tmp_path):
+    config = parse_config(SMALL | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
+    outcome = driver.run(assemble(config), Watch(), Drain(), traced=True)
+
+    assert sorted(made.record.key for made in outcome.trace) == KEYS
+    assert all({span.stage for span in made.spans} >= {"read", "check", "write"} for made in outcome.trace)
+    assert outcome.balance == balance(
+        {
+            worker: [span for made in outcome.trace if made.record.worker == worker for span in made.spans]
+            for worker in dict.fromkeys(made.record.worker for made in outcome.trace)
+        }
+    )
+    assert driver.run(assemble(config.model_copy(update={"store": tmp_path / "other"})), Watch(), Drain()).trace == ()
 
 
 def test_calls_over_the_cluster_give_results_in_order_and_errors_in_their_place(cluster):

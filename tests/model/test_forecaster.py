@@ -6,7 +6,7 @@ import xarray as xr
 
 from graphcast_batch.config import TASKS, Architecture, Task
 from graphcast_batch.errors import CheckpointError, TaskError
-from graphcast_batch.model.forecaster import steps_in_call
+from graphcast_batch.memory import steps_in_call
 from graphcast_batch.model.parameters import random_parameters
 from tests.model.conftest import joined, made_up
 
@@ -55,6 +55,17 @@ def test_forcings_that_the_inputs_lack_are_computed(reference):
     for name in given:
         scale = reference.statistics["diffs_stddev"][name].values.min()
         np.testing.assert_allclose(given[name], computed[name], rtol=0, atol=0.05 * scale)
+
+
+def test_forcings_of_some_lead_times_suffice_and_the_rest_is_computed(reference):
+    forecaster = reference.forecaster("float32", 2)
+    whole = joined(forecaster.forecast(reference.inputs, reference.forcings, 2))
+    half = joined(forecaster.forecast(reference.inputs, reference.forcings.isel(time=[0]), 2))
+
+    for name in whole:
+        scale = reference.statistics["diffs_stddev"][name].values.min()
+        np.testing.assert_array_equal(whole[name][0], half[name][0])
+        np.testing.assert_allclose(whole[name][1], half[name][1], rtol=0, atol=0.05 * scale)
 
 
 TASKS_TRIED = {
@@ -152,3 +163,19 @@ def test_weights_of_another_task_are_refused_by_their_first_parameter():
 @pytest.mark.parametrize(("steps", "most", "expected"), [(40, 8, 8), (41, 8, 1), (6, 4, 3), (2, 8, 2), (1, 1, 1)])
 def test_calls_have_the_most_steps_that_divide_the_forecast(steps, most, expected):
     assert steps_in_call(steps, most) == expected
+
+
+def test_forecasts_computed_together_are_those_computed_alone(reference):
+    forecaster = reference.forecaster("float32", 2)
+    later = reference.inputs.assign_coords(time=reference.inputs["time"] + np.timedelta64(150, "D"))
+    warmer = later.assign({"2m_temperature": later["2m_temperature"] + 1}).drop_vars("toa_incident_solar_radiation")
+    starts = [(reference.inputs, reference.forcings), (warmer, xr.Dataset())]
+
+    alone = [joined(forecaster.forecast(*start, reference.steps)) for start in starts]
+    calls = list(forecaster.forecast_many(starts, reference.steps))
+
+    for k, frames in enumerate(alone):
+        together = joined(call[k] for call in calls)
+        for name, values in frames.items():
+            scale = reference.statistics["diffs_stddev"][name].values.min()
+            np.testing.assert_allclose(together[name], values, rtol=0, atol=2e-4 * scale)

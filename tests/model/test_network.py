@@ -7,25 +7,35 @@ import pytest
 from graphcast_batch.config import Architecture
 from graphcast_batch.errors import OutsideTransformError
 from graphcast_batch.grid import Grid
+from graphcast_batch.model.blocks import blocked
 from graphcast_batch.model.graphs import build_graphs
-from graphcast_batch.model.network import PartedLinear, Perceptron, Stage, graphcast
+from graphcast_batch.model.layers import LinearParameters, LinearStack, NormParameters, Stage, network_weights
+from graphcast_batch.model.network import fold, graphcast
 from graphcast_batch.model.parameters import parameter_shapes, random_parameters
 
 GRID = Grid(np.linspace(-90, 90, 7, dtype=np.float32), np.arange(0, 360, 30, dtype=np.float32))
 
 
-def network(architecture, input_rows=None):
-    return hk.without_apply_rng(
-        hk.transform(lambda inputs, graphs: graphcast(inputs, graphs, architecture, 3, input_rows))
-    )
+def weights_of(architecture, input_rows=None, output_columns=None):
+    return hk.without_apply_rng(hk.transform(lambda: network_weights(architecture, 5, 3, input_rows, output_columns)))
+
+
+def outputs_of(architecture, parameters, inputs, edges_at_once=10**6, lean=False, input_rows=None, output_columns=None):
+    graphs = blocked(build_graphs(architecture, GRID), edges_at_once)
+    weights = weights_of(architecture, input_rows, output_columns).apply(parameters)
+    return np.asarray(graphcast(fold(weights, graphs, jnp.float32, lean=lean), jnp.asarray(inputs)))
+
+
+def drawn(architecture):
+    inputs = np.random.default_rng(0).normal(size=(GRID.size, 5)).astype(np.float32)
+    return random_parameters(architecture, 5, 3, seed=1), inputs
 
 
 @pytest.mark.parametrize("hidden_layers", [0, 1, 2])
 def test_the_network_asks_for_the_listed_parameters_but_those_that_nothing_uses(hidden_layers):
     architecture = Architecture(mesh_size=1, latent_size=4, gnn_msg_steps=2, hidden_layers=hidden_layers)
-    graphs = build_graphs(architecture, GRID)
 
-    asked = jax.eval_shape(network(architecture).init, jax.random.key(0), jnp.zeros((GRID.size, 5)), graphs)
+    asked = jax.eval_shape(weights_of(architecture).init, jax.random.key(0))
 
     listed = parameter_shapes(architecture, inputs=5, outputs=3)
     unused = {name for name in listed if "mesh2grid_gnn/~_networks_builder/processor_nodes_0_mesh_nodes" in name}
@@ -35,33 +45,41 @@ def test_the_network_asks_for_the_listed_parameters_but_those_that_nothing_uses(
     assert len(unused) == hidden_layers + 2
 
 
-def test_channels_may_come_in_any_order_when_their_rows_are_told():
-    architecture = Architecture(mesh_size=1, latent_size=4, gnn_msg_steps=1)
-    graphs = build_graphs(architecture, GRID)
-    parameters = random_parameters(architecture, 5, 3, seed=1)
-    inputs = np.random.default_rng(0).normal(size=(GRID.size, 5)).astype(np.float32)
-    order = np.array([3, 0, 4, 1, 2], np.int32)
+@pytest.mark.parametrize("hidden_layers", [0, 1])
+def test_channels_may_come_and_go_in_any_order_when_their_places_are_told(hidden_layers):
+    architecture = Architecture(mesh_size=1, latent_size=4, gnn_msg_steps=1, hidden_layers=hidden_layers)
+    parameters, inputs = drawn(architecture)
+    rows, columns = np.array([3, 0, 4, 1, 2], np.int32), np.array([2, 0, 1], np.int32)
 
-    plain = network(architecture).apply(parameters, inputs, graphs)
-    shuffled = network(architecture, order).apply(parameters, inputs[:, order], graphs)
+    plain = outputs_of(architecture, parameters, inputs)
+    shuffled = outputs_of(architecture, parameters, inputs[:, rows], input_rows=rows, output_columns=columns)
 
-    np.testing.assert_allclose(plain, shuffled, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(plain[:, columns], shuffled, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("lean", [False, True])
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("edges_at_once", [1, 7, 100])
+def test_neither_the_size_of_blocks_nor_what_is_kept_changes_the_outputs(edges_at_once, steps, lean):
+    architecture = Architecture(mesh_size=1, latent_size=4, gnn_msg_steps=steps)
+    parameters, inputs = drawn(architecture)
+
+    whole = outputs_of(architecture, parameters, inputs)
+    parted = outputs_of(architecture, parameters, inputs, edges_at_once, lean)
+
+    np.testing.assert_allclose(whole, parted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: PartedLinear(3, name="linear"),
-        lambda: Perceptron(Architecture(mesh_size=0, latent_size=4, gnn_msg_steps=1), 3, name="perceptron"),
+        lambda: LinearParameters(name="linear"),
+        lambda: LinearStack([3, 4], name="stack"),
+        lambda: NormParameters(name="norm"),
         lambda: Stage(Architecture(mesh_size=0, latent_size=4, gnn_msg_steps=1), name="stage"),
-        lambda: graphcast(
-            jnp.zeros((GRID.size, 5)),
-            build_graphs(Architecture(mesh_size=0, latent_size=4, gnn_msg_steps=1), GRID),
-            Architecture(mesh_size=0, latent_size=4, gnn_msg_steps=1),
-            3,
-        ),
+        lambda: network_weights(Architecture(mesh_size=0, latent_size=4, gnn_msg_steps=1), 5, 3),
     ],
-    ids=["PartedLinear", "Perceptron", "Stage", "graphcast"],
+    ids=["LinearParameters", "LinearStack", "NormParameters", "Stage", "network_weights"],
 )
 def test_a_module_outside_a_transform_says_so(make):
     with pytest.raises(OutsideTransformError, match=r"must be made inside hk\.transform; wrap the call"):

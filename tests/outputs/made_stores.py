@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+from graphcast_batch.config import Outputs
 from graphcast_batch.grid import Grid
 from graphcast_batch.outputs.store import Store
 from graphcast_batch.plan import Case, Layout, Plan
@@ -28,8 +29,8 @@ def case_at(index, steps):
     return Case(np.datetime64("2020-01-01T00", "h") + np.timedelta64(6 * index, "h"), steps)
 
 
-def plan_of(indices, steps, *, grid=None, levels=(500, 850), on_levels=VARIABLES):
-    layout = Layout(grid=grid or grid_of(), levels=levels, on_levels=on_levels, steps=steps)
+def plan_of(indices, steps, *, grid=None, levels=(500, 850), on_levels=VARIABLES, **outputs):
+    layout = Layout(grid or grid_of(), levels, on_levels, steps, Outputs(**outputs))
     return Plan(tuple(case_at(index, steps) for index in indices), layout)
 
 
@@ -40,8 +41,8 @@ def make(path, plan, *, identity=IDENTITY, provenance=None, config_text="steps: 
 def values_of(store, case):
     """Numbers that depend on the Case, the variable and the lead time only, so that a retry repeats them."""
     found = {}
-    for number, (name, levelled) in enumerate(store.on_levels):
-        shape = ((len(store.levels),) if levelled else ()) + store.grid.shape
+    for number, (name, levelled) in enumerate(store.kept.on_levels):
+        shape = store.kept.frame_shape(levelled)
         hours = int(case.init_time.astype(np.int64))
         frames = [
             np.random.default_rng([hours, number, step]).normal(size=shape).astype(np.float32)
@@ -52,9 +53,9 @@ def values_of(store, case):
 
 
 def write_all(attempt, store, case):
-    values = values_of(store, case)
-    for first in range(0, case.steps, store.block_steps):
-        last = min(first + store.block_steps, case.steps)
+    values, leads = values_of(store, case), store.kept.leads(case.steps)
+    for first in range(0, leads, store.block_steps):
+        last = min(first + store.block_steps, leads)
         attempt.write(first, {name: array[first:last] for name, array in values.items()})
 
 
@@ -80,7 +81,7 @@ def assert_whole_cases_are_all_there(store, cases):
     for case in cases:
         record = store.ledger.record(case.key, case.steps)
         if record:
-            assert len(record.files) == len(store.variables) * -(-case.steps // store.block_steps)
+            assert len(record.files) == len(store.variables) * store.blocks_of(case.steps)
             for file, (size, checksum) in record.files.items():
                 content = (store.path / file).read_bytes()
                 assert (len(content), f"{zlib.crc32(content):08x}") == (size, checksum)

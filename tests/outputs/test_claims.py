@@ -60,3 +60,14 @@ def test_a_process_number_used_again_is_not_its_former_owner():
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(StoreError, match="gone"):
         Claim.take(tmp_path / "gone" / "x.claim", 60)
+
+
+def test_a_claim_waits_for_no_disk(path, monkeypatch):
+    def refuse(handle):
+        raise AssertionError("a claim was synced")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    claim = Claim.take(path, 60)
+    assert Claim.take(path, 60) is None
+    claim.release()
+    assert not path.exists()

@@ -2,6 +2,7 @@ import json
 import random
 import subprocess
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ import zarr
 
 from graphcast_batch.errors import StoreError, StoreMismatchError
 from graphcast_batch.outputs.claims import Claim
+from graphcast_batch.outputs.layout import growing
 from graphcast_batch.outputs.ledger import State
 from graphcast_batch.outputs.store import Store
+from graphcast_batch.outputs.verify import Kind, verify
 from tests.outputs.made_stores import (
     IDENTITY,
     SPAWN,
@@ -90,6 +93,26 @@ def test_the_same_plan_takes_the_store_up_and_rewrites_nothing(tmp_path):
         (IDENTITY, {"levels": (500, 700)}, r"levels: the store has \[500, 850\], this run has \[500, 700\]\n"),
         (IDENTITY, {"grid": grid_of(9, 16)}, r"grid: the store has 5 x 8 .*, this run has 9 x 16 "),
         (IDENTITY, {"on_levels": VARIABLES[1:]}, r"variables: the store has \['2m_temperature', "),
+        (IDENTITY, {"variables": ("temperature",)}, r"variables: .*, this run has \['temperature \(on levels\)'\]\n"),
+        (IDENTITY, {"levels": (850,)}, r"levels: the store has \[500, 850\], this run has \[850\]\n"),
+        (IDENTITY, {"lead_hours": (18, 30)}, r"lead hours: the store has \(6, 12\), this run has \(18, 30\)\n"),
+        (
+            IDENTITY,
+            {"region": {"latitude": (0, 90), "longitude": (315, 45)}},
+            r"grid: the store has 5 x 8 at latitudes -90 to 90, longitudes 0 to 315 .*, "
+            r"this run has 3 x 3 at latitudes 0 to 90, longitudes -45 to 45 ",
+        ),
+        (
+            IDENTITY,
+            {"compression": "zstd"},
+            r"encoding of temperature: the store has blosc lz4 5 shuffle, this run has blosc zstd 1 shuffle\n",
+        ),
+        (
+            IDENTITY,
+            {"keep_bits": {"temperature": 10}},
+            r"encoding of temperature: the store has blosc lz4 5 shuffle, this run has blosc lz4 5 bitshuffle, "
+            r"10 bits of the mantissa\n",
+        ),
     ],
 )
 def test_a_store_of_something_else_is_refused_with_the_difference(tmp_path, identity, changes, found):
@@ -99,6 +122,66 @@ def test_a_store_of_something_else_is_refused_with_the_difference(tmp_path, iden
     with pytest.raises(StoreMismatchError, match=rf"(?s){found}.*choose another `store` path"):
         make(path, plan_of(range(3), 5, **changes), identity=identity)
     assert data_files(path) == before
+
+
+def test_a_store_of_more_files_than_a_run_wants_is_refused(tmp_path):
+    make(tmp_path / "run.zarr", plan_of([0], 16))
+    make(tmp_path / "run.zarr", plan_of([0], 16, max_files=6))
+    with pytest.raises(StoreMismatchError, match=r"files: the store has 9 a Case, this run has at most 6\n"):
+        make(tmp_path / "run.zarr", plan_of([0], 24, max_files=6))
+
+
+SELECTED = {
+    "variables": ("temperature",),
+    "levels": (850,),
+    "region": {"latitude": (0, 90), "longitude": (315, 45)},
+    "keep_bits": 9,
+    "compression": "zstd",
+}
+
+
+def test_what_was_selected_resumes_and_grows_in_time_and_lead_time(tmp_path):
+    path = tmp_path / "run.zarr"
+    store = make(path, plan_of([0, 1], 8, every_hours=24, **SELECTED))
+    fill(store, case_at(0, 8))
+    assert make(path, plan_of([0, 1], 8, every_hours=24, **SELECTED)).root == store.root
+    before = store.forecasts().isel(time=0).load()
+    longer = make(path, plan_of([0, 2], 16, every_hours=24, **SELECTED))
+    assert longer.kept.lead_hours == (24, 48, 72, 96)
+    assert longer.block_steps == 2
+    assert longer.ledger.states([case_at(0, 8), case_at(0, 16)]) == {case_at(0, 16).key: State.MISSING}
+    xr.testing.assert_identical(longer.forecasts().isel(time=0, prediction_timedelta=slice(0, 2)).load(), before)
+    assert np.isnan(longer.forecasts()["temperature"][0, 2:]).all()
+    fill(longer, case_at(0, 16), case_at(2, 16))
+    assert {flaw.kind for flaw in verify(path, deep=True).flaws} == {Kind.STATISTICS}
+    assert longer.ledger.states([case_at(0, 8)]) == {case_at(0, 8).key: State.WHOLE}
+    assert not np.isnan(longer.forecasts()["temperature"].isel(time=[0, 2])).any()
+
+
+def test_lead_times_between_those_that_are_kept_cannot_be_added(tmp_path):
+    make(tmp_path / "run.zarr", plan_of([0], 8, every_hours=24))
+    with pytest.raises(StoreMismatchError, match=r"lead hours: the store has \(24, 48\), this run has \(12, 24\)"):
+        make(tmp_path / "run.zarr", plan_of([0], 8, every_hours=12))
+    assert make(tmp_path / "run.zarr", plan_of([0], 20, lead_hours=(24, 48, 120))).kept.lead_hours == (24, 48, 120)
+
+
+def test_lead_times_that_another_driver_adds_meanwhile_are_not_replaced(tmp_path, monkeypatch):
+    path, two = tmp_path / "run.zarr", plan_of([0], 8, lead_hours=(24, 48))
+    store, ours = make(path, two), plan_of([0], 30, lead_hours=(24, 48, 120, 180))
+
+    @contextmanager
+    def growing_after_another(folder):
+        monkeypatch.undo()
+        make(path, plan_of([0], 12, lead_hours=(24, 48, 72)))
+        with growing(folder) as lock:
+            yield lock
+
+    monkeypatch.setattr("graphcast_batch.outputs.store.growing", growing_after_another)
+    with pytest.raises(
+        StoreMismatchError, match=r"lead hours: the store has \(24, 48, 72\), this run has \(24, 48, 120\)"
+    ):
+        make(path, ours)
+    assert Store.open(store.path).kept.lead_hours == (24, 48, 72)
 
 
 def test_all_differences_are_told_at_once(tmp_path):
@@ -146,7 +229,7 @@ def test_more_times_and_leads_keep_what_is_there_bit_by_bit(tmp_path):
     longer = make(path, plan_of([2, 0, 9], 7), config_text="steps: 7\n")
     assert {name: data_files(path)[name] for name in chunks} == chunks
     assert [longer.index_of(case_at(index, 7)) for index in (2, 4, 0, 9)] == [0, 1, 2, 3]
-    assert (longer.steps, longer.block_steps) == (7, 3)
+    assert (longer.kept.lead_hours, longer.block_steps) == ((6, 12, 18, 24, 30, 36, 42), 3)
     assert (path / "run.yaml").read_text() == "steps: 7\n"
     old = longer.forecasts().sel(time=case_at(2, 3).init_time)
     for name, values in values_of(store, case_at(2, 3)).items():
@@ -167,7 +250,9 @@ def test_a_store_opened_before_an_extension_can_still_be_written(tmp_path):
     fill(before, case_at(1, 3))
     read = xr.open_zarr(path).sel(time=case_at(1, 3).init_time)
     np.testing.assert_array_equal(read.temperature[:3], values_of(before, case_at(1, 3))["temperature"])
-    with pytest.raises(StoreError, match=r"2020-01-01T06: .* with 9 steps, but holds 3 steps of 2 .*extend it"):
+    with pytest.raises(
+        StoreError, match=r"2020-01-01T06: .* with 9 steps, but holds 3 lead times up to 18 h of 2 .*extend it"
+    ):
         before.attempt(case_at(1, 9))
     with pytest.raises(StoreError, match="2020-01-02T00: "):
         before.index_of(case_at(4, 3))

@@ -94,9 +94,10 @@ def test_frames_that_do_not_fit_are_refused(tmp_path):
     store, case = make(tmp_path / "run.zarr", plan_of([0], 10)), case_at(0, 10)
     values = values_of(store, case)
     with store.attempt(case) as attempt:
-        for first, last in ((0, 7), (1, 9), (8, 9), (2, 10), (0, 0)):
-            with pytest.raises(StoreError, match=rf"whole blocks of 8 of its 10, but are {first} to {last}"):
-                attempt.write(first, {name: array[first:last] for name, array in values.items()})
+        for first, last in ((-1, 3), (8, 11), (0, 0)):
+            block = {name: np.resize(array, (last - first, *array.shape[1:])) for name, array in values.items()}
+            with pytest.raises(StoreError, match=rf"must have lead times 0 to 10, but was given {first} to {last}"):
+                attempt.write(first, block)
         block = {name: array[:8] for name, array in values.items()}
         with pytest.raises(StoreError, match=r"frames must hold .*'temperature'.*, but hold \['2m_temperature'\]"):
             attempt.write(0, {"2m_temperature": block["2m_temperature"]})
@@ -108,6 +109,21 @@ def test_frames_that_do_not_fit_are_refused(tmp_path):
         with pytest.raises(StoreError, match=r"2020-01-01T00: all 10 steps must be written first, but .*c\.0\.1"):
             commit(attempt)
     assert store.ledger.record(case.key) is None
+
+
+def test_lead_times_of_a_file_are_refused_out_of_their_order_or_twice(tmp_path):
+    store, case = make(tmp_path / "run.zarr", plan_of([0], 10)), case_at(0, 10)
+    values = values_of(store, case)["temperature"]
+    with store.attempt(case) as attempt:
+        attempt.write_variable("temperature", 0, values[:3])
+        for first in (0, 2, 4):
+            with pytest.raises(
+                StoreError, match=rf"temperature/c\.0\.0\.0\.0\.0 .* after 3 of them number {first} came"
+            ):
+                attempt.write_variable("temperature", first, values[first : first + 1])
+        attempt.write_variable("temperature", 3, values[3:])
+        with pytest.raises(StoreError, match=r"after 8 of them number 7 came"):
+            attempt.write_variable("temperature", 7, values[7:8])
 
 
 def test_threads_may_write_the_blocks_of_a_case_in_any_order_through_a_store_sent_to_them(tmp_path):

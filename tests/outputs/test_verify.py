@@ -514,7 +514,7 @@ def fill_and_grow(path, ready, stop):
     for longest in count(1):
         store = make(path, plan_of(range(longest), min(longest, 20)))
         for index in random.Random(longest).sample(range(longest), min(longest, 3)):
-            fill_claimed(store, case_at(index, store.steps))
+            fill_claimed(store, case_at(index, len(store.kept.lead_hours)))
         ready.set()
         if stop.is_set():
             return

@@ -1,0 +1,185 @@
+"""Bytes that took long to compute become an entry of a folder, which later processes read instead.
+
+An entry appears whole, by rename, and opens with a digest of its content: one that was torn by a crash or a full disk,
+or that rotted, is removed and computed anew. Any number of processes on any number of hosts may share a folder; where
+it cannot be read or written, all is computed as if it were empty.
+"""
+
+import fcntl
+import hashlib
+import logging
+import os
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+_LOG: Final = logging.getLogger(__name__)
+_DIGEST_BYTES: Final = 16
+_MOST_BYTES: Final = 8 * 10**9
+_PATIENCE_SECONDS: Final = 600.0
+"""How long another process may take to compute an entry, before this one does so too."""
+_LOOK_SECONDS: Final = 0.1
+_OURS: Final = re.compile(r"[a-z]+-[0-9a-f]{32}(-[0-9a-f]{32})?\.(entry|lock|tmp)")
+"""What may be removed from a folder that may hold other things."""
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A folder of entries, of which those go that were not used for longest when there is too much.
+
+    Attributes:
+        folder: of the entries; made when it is needed. Whoever may write there may run code here: compiled programs
+            are among the entries.
+        most_bytes: of all entries together.
+        patience: seconds to wait for another process that computes an entry.
+    """
+
+    folder: Path
+    most_bytes: int = _MOST_BYTES
+    patience: float = _PATIENCE_SECONDS
+
+    @property
+    def writable(self) -> bool:
+        """Whether entries can be made, as far as permissions tell."""
+        there = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
+        return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+    @contextmanager
+    def turn(self, name: str) -> Iterator[bytes | None]:
+        """Gives what is kept under a name; None to the one process that is to compute it, while all others wait.
+
+        A process that dies, or leaves without `put`, hands the task on; one that takes too long is not waited for, so
+        that the same may be computed twice.
+
+        Args:
+            name: by `entry_name`.
+        """
+        kept = self.get(name)
+        if kept is not None:
+            yield kept
+            return
+        with self._lock_file(name) as lock:
+            yield self._wait(name, lock) if lock else None
+
+    def get(self, name: str) -> bytes | None:
+        """What is kept under a name; None if nothing is, or nothing that can be read."""
+        path = self._entry(name)
+        try:
+            with path.open("rb") as file:
+                digest, content = file.read(_DIGEST_BYTES), file.read()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            _LOG.warning("%s cannot be read and is computed anew: %s", path, error)
+            return None
+        if digest != _digest(content):
+            _LOG.warning("%s is damaged, so it is removed and computed anew", path)
+            with suppress(OSError):
+                path.unlink()
+            return None
+        with suppress(OSError):
+            os.utime(path)  # file systems are often mounted such that reading leaves no trace
+        return content
+
+    def put(self, name: str, content: bytes) -> None:
+        """Keeps what was computed, if the folder takes it."""
+        temporary = self.folder / f"{name}-{uuid.uuid4().hex}.tmp"
+        try:
+            self._make_folder()
+            self._make_room(len(content))
+            with temporary.open("xb") as file:
+                file.write(_digest(content))
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._entry(name))
+        except OSError as error:
+            _LOG.warning("%s takes no entry, so each process computes its own: %s", self.folder, error)
+            with suppress(OSError):
+                temporary.unlink()
+
+    def _entry(self, name: str) -> Path:
+        return self.folder / f"{name}.entry"
+
+    def _make_folder(self) -> None:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @contextmanager
+    def _lock_file(self, name: str) -> Iterator[BinaryIO | None]:
+        try:
+            self._make_folder()
+            lock = (self.folder / f"{name}.lock").open("ab")
+        except OSError:
+            yield None  # nobody could publish there either
+            return
+        with lock:
+            yield lock
+
+    def _wait(self, name: str, lock: BinaryIO) -> bytes | None:
+        give_up = time.monotonic() + self.patience
+        while not _locked(lock) and time.monotonic() < give_up:
+            time.sleep(_LOOK_SECONDS)
+            kept = self.get(name)
+            if kept is not None:
+                return kept
+        return self.get(name)  # it may have come just before the lock was free
+
+    def _make_room(self, size: int) -> None:
+        # Entries are read whole, so that nobody needs the file of one that is in use.
+        files = [(stat.st_mtime, stat.st_size, path) for path, stat in self._files()]
+        excess = size + sum(size for _, size, _ in files) - self.most_bytes
+        for _, freed, path in sorted(files):
+            if excess <= 0:
+                return
+            path.unlink(missing_ok=True)
+            excess -= freed
+
+    def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
+        with os.scandir(self.folder) as found:
+            for file in found:
+                if _OURS.fullmatch(file.name):
+                    with suppress(FileNotFoundError):  # someone else makes room
+                        yield Path(file.path), file.stat()
+
+
+def entry_name(kind: str, *key: object) -> str:
+    """Names what is computed from a key.
+
+    Args:
+        kind: what it is, in small letters.
+        key: all that it depends on; parts that differ must differ in their repr.
+    """
+    return f"{kind}-{hashlib.blake2b(repr(key).encode(), digest_size=16).hexdigest()}"
+
+
+def digest_of_source(*files: Path) -> str:
+    """Stands for the code in some files, so that no entry outlives a change of what computed it."""
+    return hashlib.blake2b(b"\0".join(file.read_bytes() for file in files), digest_size=16).hexdigest()
+
+
+def users_folder() -> Path | None:
+    """Where a user's programs keep such things (XDG Base Directory Specification 0.8); None if that is nowhere."""
+    caches = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(caches):
+        caches = os.path.expanduser("~/.cache")
+    return Path(caches) / "graphcast-batch" if os.path.isabs(caches) else None
+
+
+def _locked(file: BinaryIO) -> bool:
+    """Whether a file is this process's alone, or cannot be anybody's: not every network file system has locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()

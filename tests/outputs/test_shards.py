@@ -1,0 +1,96 @@
+import tempfile
+import zlib
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphcast_batch.config import Outputs
+from graphcast_batch.errors import StoreError
+from graphcast_batch.outputs.layout import arrays_of
+from graphcast_batch.outputs.shards import Encoding, Shard
+from tests.outputs.made_stores import case_at, fill, make, plan_of, values_of
+
+COMPRESSIONS = ("lz4", "zstd", "none")
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    compression=st.sampled_from(COMPRESSIONS),
+    length=st.integers(1, 9),
+    leads=st.integers(1, 9),
+    cuts=st.sets(st.integers(1, 8)),
+    seed=st.integers(0, 100),
+)
+def test_a_shard_is_to_the_byte_what_zarr_writes(compression, length, leads, cuts, seed):
+    leads = min(leads, length)
+    values = np.random.default_rng(seed).normal(size=(leads, 2, 5, 8)).astype(np.float32)
+    encoding = Encoding.wanted(Outputs(compression=compression), "a", length)
+    with tempfile.TemporaryDirectory() as folder:
+        array = zarr.create_array(
+            Path(folder, "zarr"),
+            shape=(1, length, 2, 5, 8),
+            dtype="float32",
+            chunks=(1, 1, 2, 5, 8),
+            shards=(1, length, 2, 5, 8),
+            compressors=encoding.codec,
+            fill_value=np.nan,
+        )
+        array[0, :leads] = values
+        shard = Shard(Path(folder, "ours"), encoding, leads)
+        borders = [0, *sorted(cut for cut in cuts if cut < leads), leads]
+        for first, last in pairwise(borders):
+            assert shard.sealed is None
+            shard.append(first, values[first:last])
+
+        content = Path(folder, "ours").read_bytes()
+        assert content == Path(folder, "zarr", "c", "0", "0", "0", "0", "0").read_bytes()
+        assert shard.sealed == (len(content), f"{zlib.crc32(content):08x}")
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_what_is_kept_of_a_value_is_told_and_holds_in_the_store(tmp_path, compression):
+    bits = {"temperature": 7}
+    store = make(tmp_path / "run.zarr", plan_of([0], 3, compression=compression, keep_bits=bits))
+    fill(store, case_at(0, 3))
+    read, exact = store.forecasts().isel(time=0), values_of(store, case_at(0, 3))
+
+    assert read["temperature"].attrs["keep_bits"] == 7
+    assert "keep_bits" not in read["2m_temperature"].attrs
+    np.testing.assert_array_equal(read["2m_temperature"], exact["2m_temperature"])
+    error = np.abs(read["temperature"].values.astype(np.float64) - exact["temperature"])
+    assert np.all(error <= 2.0**-8 * np.abs(exact["temperature"]))
+    assert error.max() > 0
+
+
+def test_an_encoding_is_found_again_in_the_metadata_of_its_array(tmp_path):
+    for compression in COMPRESSIONS:
+        for bits in (None, 5):
+            outputs = Outputs(compression=compression, keep_bits=bits)
+            store = make(tmp_path / f"{compression}-{bits}", plan_of([0], 12, compression=compression, keep_bits=bits))
+            assert store.encodings["temperature"] == Encoding.wanted(outputs, "temperature", 8)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda array: array.update(data_type="float64"),
+        lambda array: array.update(codecs=[]),
+        lambda array: array["codecs"][0]["configuration"].update(index_location="start"),
+        lambda array: array["codecs"][0]["configuration"].update(chunk_shape=[1, 2, 2, 5, 8]),
+        lambda array: array["codecs"][0]["configuration"]["codecs"].append({"name": "crc32c"}),
+        lambda array: array["codecs"][0]["configuration"]["codecs"][1]["configuration"].update(shuffle="sideways"),
+        lambda array: array["codecs"][0]["configuration"]["codecs"][1]["configuration"].update(cname="lz77"),
+        lambda array: array["attributes"].update(keep_bits="many"),
+        lambda array: array["attributes"].update(keep_bits=-2),
+    ],
+)
+def test_an_encoding_of_someone_else_is_refused(tmp_path, change):
+    array = arrays_of(make(tmp_path / "run.zarr", plan_of([0], 12)).root)["temperature"]
+    change(array)
+    with pytest.raises(StoreError, match="must have an encoding that this program writes"):
+        Encoding.of(array)
