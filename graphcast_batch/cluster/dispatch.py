@@ -5,6 +5,7 @@ decision costs does not grow with the number of workers or Cases.
 """
 
 import heapq
+import math
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -97,17 +98,21 @@ class Dispatch:
         self._posts[worker] = _Post()
         self._line_up(worker)
 
-    def choose(self, now: float) -> tuple[str, Case] | None:
+    def choose(self, now: float, expected: int = 0) -> tuple[str, Case] | None:
         """The Case to hand out next and the worker to take it; None while none can.
+
+        Nobody takes more than an even share of what is left, so that all end together.
 
         Args:
             now: seconds, of a clock that only rises.
+            expected: workers that are not ready yet.
         """
+        share = math.ceil(self.ours / max(1, len(self._posts) + expected))
         while self._resting and self._resting[0][0] <= now:
             self._waiting.append(heapq.heappop(self._resting)[1])
         if any(self._queues):
             for place in range(min(len(self._waiting), _LOOKED_AT)):
-                worker = self._worker_for(self._waiting[place])
+                worker = self._worker_for(self._waiting[place], share)
                 if worker is not None:
                     case = self._waiting[place]
                     del self._waiting[place]
@@ -229,7 +234,7 @@ class Dispatch:
         self._fruitless[worker] = f"a worker failed {', '.join(post.failed)} one after another"
         return freed
 
-    def _worker_for(self, case: Case) -> str | None:
+    def _worker_for(self, case: Case, share: int) -> str | None:
         """The least busy worker that may take a Case: one that it has not failed on, if there is any such.
 
         A Case that is suspected of killing workers is worked on alone.
@@ -237,7 +242,7 @@ class Dispatch:
         key = case.key
         tried = self._failed_on.get(key, set()) & self._posts.keys()
         shunned = tried if len(tried) < len(self._posts) else set()
-        queues = self._queues[:1] if key in self._suspects else self._queues
+        queues = self._queues[: 1 if key in self._suspects else share]
         return next((worker for queue in queues for worker in queue if worker not in shunned), None)
 
     def _line_up(self, worker: str) -> None:

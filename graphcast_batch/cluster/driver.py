@@ -320,7 +320,7 @@ class Shift:
 
     def _hand_out(self) -> None:
         while not self._drain.asked and time.monotonic() >= self._ask_from:
-            choice = self._dispatch.choose(time.monotonic())
+            choice = self._dispatch.choose(time.monotonic(), expected=len(self._preparing))
             if not choice:
                 return
             member, case = self._ready[choice[0]], choice[1]

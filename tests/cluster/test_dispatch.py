@@ -47,6 +47,21 @@ def test_a_worker_has_enough_for_each_stage_and_one_more(together):
     assert count == 3 * together + 1
 
 
+def test_nobody_takes_more_than_an_even_share_of_what_is_left():
+    dispatch = crew(Dispatch(cases(5), 0, in_flight=4), "a")
+
+    def taken(expected):
+        while choice := dispatch.choose(0.0, expected):
+            dispatch.hand(*choice)
+        return dispatch.ours - len(dispatch._waiting)
+
+    assert taken(expected=4) == 1
+    assert taken(expected=2) == 2
+    assert taken(expected=1) == 3
+    crew(dispatch, "b")
+    assert taken(expected=0) == 5
+
+
 def test_an_error_of_the_input_is_never_tried_again():
     dispatch = crew(Dispatch(cases(1), 5), "a")
     _, case = take(dispatch)
@@ -272,7 +287,7 @@ class Run(RuleBasedStateMachine):
         plain = next((case for case in self.every if case.key not in self.dispatch._failed_on), None)
         fewest = min(map(len, self.workers.values()), default=IN_FLIGHT)
         if plain and not self.dispatch._suspects:
-            worker = self.dispatch._worker_for(plain)
+            worker = self.dispatch._worker_for(plain, IN_FLIGHT)
             assert (len(self.workers[worker]) if worker else IN_FLIGHT) == fewest
 
     def busy(self):
