@@ -89,10 +89,9 @@ def fold(weights: Weights, graphs: BlockedGraphs, dtype: Any, *, lean: bool) -> 
     )
     encoder, processor, decoder = weights
     steps = list(zip(processor.update_edges, processor.update_nodes, strict=True))
-    embedding = encoder.mesh_nodes
-    mesh_nodes = _onwards(
-        embedding, _product(jnp.asarray(graphs.mesh_nodes), embedding.parts[-1]) + embedding.bias
-    ).astype(dtype)
+    # A mesh node has zeros in place of the weather.
+    first = _product(jnp.asarray(graphs.mesh_nodes), encoder.mesh_nodes.parts[-1]) + encoder.mesh_nodes.bias
+    mesh_nodes = _onwards(encoder.mesh_nodes, first).astype(dtype)
     return Folded(
         encoder=encoder,
         first=steps[0] if steps[1:] else None,
@@ -117,7 +116,7 @@ def graphcast(folded: Folded, inputs: Array) -> Array:
         inputs: (point, channels) normalised, in the precision of ``folded``.
 
     Returns:
-        (point, outputs) float32 in the published order.
+        (point, outputs) float32, in the order of the weights' columns.
     """
     points = inputs.shape[0]
     blocks, size, _ = folded.grid_nodes.shape
