@@ -105,8 +105,9 @@ def infer(
     known = _complete(truth, task.target_variables) if with_loss else None
     constants, statistics_from = _statistics(mode, statistics, pretrained, dataset, source, weights)
     computed_in = resolved_precision(precision, accelerated=backend() != "cpu")
+    checkpoint = weights.checkpoint(channels)
     forecaster = _forecaster(implementation)(
-        weights.checkpoint(channels), constants.by_kind, source.grid, channels, computed_in, steps_per_call=1
+        checkpoint, constants.by_kind, source.grid, channels, computed_in, steps_per_call=1
     )
     calls = [
         {name: np.asarray(values) for name, values in frames.items()}
@@ -115,7 +116,7 @@ def infer(
     loss = None
     if known is not None:
         assert isinstance(forecaster, Forecaster)
-        loss = forecaster.loss(inputs.frames, inputs.forcings, known)
+        loss = forecaster.loss(checkpoint.parameters, inputs.frames, inputs.forcings, known)
     return Inference(_named(calls, case, inputs.frames), truth, statistics_from, loss)
 
 

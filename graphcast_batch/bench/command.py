@@ -71,14 +71,14 @@ def table(
     results: Annotated[Path, typer.Option(help="Folder of results.")] = _RESULTS,
     into: Annotated[Path | None, typer.Option(help="Markdown file whose table of benchmarks is made anew.")] = None,
 ) -> None:
-    """Prints all kept results as Markdown, or puts them into a file between its marks."""
+    """Prints all kept results as Markdown, or puts those with a goal into a file between its marks."""
     from graphcast_batch.bench import results as kept
 
-    text = kept.table([kept.read_result(path) for path in sorted(results.glob("bench-*.json"))])
+    found = [kept.read_result(path) for path in sorted(results.glob("bench-*.json"))]
     if into is None:
-        typer.echo(text)
+        typer.echo(kept.table(found))
     else:
-        into.write_text(kept.replaced(into.read_text(), text))
+        into.write_text(kept.replaced(into.read_text(), kept.table(found, whole=False)))
 
 
 def _keep(result: "Result", out: Path) -> None:

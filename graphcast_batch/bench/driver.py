@@ -87,7 +87,7 @@ def measure(
     return Result(
         bench="driver",
         what=f"Cases that a driver hands out, whose workers only sleep for {1e3 * _SLEEP_SECONDS:.0f} ms",
-        command=f"graphcast-batch bench driver {folder}",
+        command="graphcast-batch bench driver --folder FOLDER",
         figures=figures,
         settings={"in_flight": IN_FLIGHT, "processes": _PROCESSES, "files": _FILES, "spans": _SPANS},
     )

@@ -81,7 +81,7 @@ def measure(
     return Result(
         bench="io",
         what=f"{steps} frames of {_TASK} on {grid}, {megabytes:.0f} MB, stored by us, by xarray's to_zarr and by zarr",
-        command=f"graphcast-batch bench io {folder} --rounds {rounds}",
+        command=f"graphcast-batch bench io --folder FOLDER --rounds {rounds}",
         figures=[
             Figure("as fast as xarray", "times", _quotients(seconds["xarray"], seconds["lz4"]), goal=">= 3"),
             Figure("as fast as xarray made durable", "times", _quotients(seconds["xarray, durable"], seconds["lz4"])),

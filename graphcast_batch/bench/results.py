@@ -116,9 +116,14 @@ def read_result(path: Path) -> Result:
         raise ConfigError(f"{path} must hold the result of a benchmark, but: {error}; remove it") from error
 
 
-def table(results: Sequence[Result]) -> str:
-    """Markdown of results, one part for each."""
-    return "\n".join(_part(result) for result in results)
+def table(results: Sequence[Result], *, whole: bool = True) -> str:
+    """Markdown of results, one part for each.
+
+    Args:
+        results: to be shown.
+        whole: whether figures without a goal are shown too.
+    """
+    return "\n".join(_part(result, whole) for result in results)
 
 
 def replaced(page: str, text: str) -> str:
@@ -134,9 +139,9 @@ def replaced(page: str, text: str) -> str:
     return f"{before}{begin}\n{text}\n{end}{after}"
 
 
-def _part(result: Result) -> str:
+def _part(result: Result, whole: bool) -> str:
     where = f"{result.machine['device']}, {result.machine['cores']} cores, load {result.machine['load']}, {result.date}"
-    rows = [f"| {f.name} | {f.spoken} | {_limit(f)} | {f.goal} |" for f in result.figures]
+    rows = [f"| {f.name} | {f.spoken} | {_limit(f)} | {f.goal} |" for f in result.figures if f.goal or whole]
     head = [
         f"**{result.what}** ({where}; `{result.command}`)",
         "",

@@ -155,7 +155,7 @@ def measure(folder: Path, cases: int = 32, network_cases: int = 16, rounds: int 
     return Result(
         bench="run",
         what="how nearly the slowest stage of a run sets its pace, and what a second worker gains",
-        command=f"graphcast-batch bench run --rounds {rounds}",
+        command=f"graphcast-batch bench run --folder FOLDER --rounds {rounds}",
         figures=[
             *(
                 Figure(f"wall / slowest stage, {name}", "1", found, goal="at most 1.05")

@@ -18,7 +18,7 @@ from graphcast_batch.model.checkpoint import Checkpoint
 from graphcast_batch.model.graphs import Graphs, build_graphs
 from graphcast_batch.model.loss import gradient_norms, rollout_loss
 from graphcast_batch.model.normalisation import normalisation
-from graphcast_batch.model.parameters import check_parameters
+from graphcast_batch.model.parameters import Parameters, check_parameters
 from graphcast_batch.model.predictor import Constants, Predictor, State
 from graphcast_batch.model.rollout import rollout, several_steps
 from graphcast_batch.model.states import forcing_blocks, initial_arrays, named_fields, target_points
@@ -65,11 +65,10 @@ class Forecaster:
         self._predictor = Predictor(
             checkpoint.architecture, channels, bfloat16=precision == "bfloat16", lean=memory == "lean"
         )
-        self._checkpoint = checkpoint
         graphs = graphs or build_graphs(checkpoint.architecture, grid)
         at_once = edges_at_once(checkpoint.architecture.latent_size, accelerated=backend() != "cpu")
         self._graphs = blocked(graphs, at_once)
-        self._network = jax.jit(self._predictor.folded)(_used(checkpoint), self._graphs)
+        self._network = jax.jit(self._predictor.folded)(_used(checkpoint.parameters), self._graphs)
         self._normalisation = jax.tree.map(jnp.asarray, normalisation(channels, statistics))
         self._advance = jax.jit(self._several_frames, donate_argnums=1)
         of_each = Constants(network=None, normalisation=None, static=0)  # type: ignore[arg-type] # what vmap maps
@@ -122,10 +121,13 @@ class Forecaster:
                 field.copy_to_host_async()
             yield [{name: field[k] for name, field in frames.items()} for k in range(len(starts))]
 
-    def loss(self, inputs: xr.Dataset, forcings: xr.Dataset, truth: xr.Dataset) -> dict[str, object]:
+    def loss(
+        self, parameters: Parameters, inputs: xr.Dataset, forcings: xr.Dataset, truth: xr.Dataset
+    ) -> dict[str, object]:
         """The training loss over all lead times of the truth, with its parts and the norms of its gradient.
 
         Args:
+            parameters: weights by Haiku module and name, of the checkpoint's architecture and task.
             inputs: as for `forecast`.
             forcings: as for `forecast`.
             truth: (prediction_timedelta, [level], latitude, longitude) targets, every 6 h from the first step.
@@ -146,10 +148,8 @@ class Forecaster:
 
             return jax.value_and_grad(of_parameters, has_aux=True)(parameters)
 
-        (total, parts), gradient = value_and_gradient(
-            _used(self._checkpoint), self._graphs, constants, state, known, targets
-        )
-        norms = dict.fromkeys(self._checkpoint.parameters, 0.0) | gradient_norms(gradient)
+        (total, parts), gradient = value_and_gradient(_used(parameters), self._graphs, constants, state, known, targets)
+        norms = dict.fromkeys(parameters, 0.0) | gradient_norms(gradient)
         return {
             "loss": float(total),
             "diagnostics": {name: float(part) for name, part in sorted(parts.items())},
@@ -183,7 +183,7 @@ def device_bytes() -> int:
     return int(found.get("bytes_limit", 0))
 
 
-def _used(checkpoint: Checkpoint) -> dict[str, dict[str, np.ndarray]]:
+def _used(parameters: Parameters) -> dict[str, dict[str, np.ndarray]]:
     """The weights as plain dicts, without those whose output nothing uses."""
     unused = "mesh2grid_gnn/~_networks_builder/processor_nodes_0_mesh_nodes"
-    return {module: dict(named) for module, named in checkpoint.parameters.items() if not module.startswith(unused)}
+    return {module: dict(named) for module, named in parameters.items() if not module.startswith(unused)}

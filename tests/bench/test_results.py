@@ -33,6 +33,11 @@ def test_a_table_shows_median_spread_limit_and_goal():
     assert rows == ["| ours | 2 frames/s (1 to 3, 3 rounds) | 4 frames/s | >= 1.8 |", "| peak | 512 MB (once) |  |  |"]
 
 
+def test_a_short_table_shows_only_what_has_a_goal():
+    assert "| ours" in table([made()], whole=False)
+    assert "| peak" not in table([made()], whole=False)
+
+
 def test_a_page_gets_its_table_between_its_marks_again_and_again():
     marks = "<!-- benchmarks: made by graphcast-batch bench table -->", "<!-- benchmarks end -->"
     page = f"before\n{marks[0]}\nold\n{marks[1]}\nafter"
@@ -67,4 +72,4 @@ def test_the_readmes_table_is_that_of_the_kept_results():
     kept = [read_result(path) for path in sorted((root / "benchmarks-results").glob("bench-*.json"))]
 
     assert kept
-    assert replaced(page, table(kept)) == page
+    assert replaced(page, table(kept, whole=False)) == page

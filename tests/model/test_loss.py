@@ -5,7 +5,9 @@ from graphcast_batch.model.loss import latitude_weights, level_weights
 
 
 def test_loss_diagnostics_and_gradient_norms_are_those_of_deepminds_package(reference):
-    found = reference.forecaster("float32").loss(reference.inputs, reference.forcings, reference.truth)
+    found = reference.forecaster("float32").loss(
+        reference.checkpoint.parameters, reference.inputs, reference.forcings, reference.truth
+    )
 
     expected = reference.loss["float32"]
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
@@ -15,7 +17,9 @@ def test_loss_diagnostics_and_gradient_norms_are_those_of_deepminds_package(refe
 
 
 def test_the_bfloat16_loss_is_near_that_of_deepminds_package(reference):
-    found = reference.forecaster("bfloat16").loss(reference.inputs, reference.forcings, reference.truth)
+    found = reference.forecaster("bfloat16").loss(
+        reference.checkpoint.parameters, reference.inputs, reference.forcings, reference.truth
+    )
 
     # Theirs is rounded to bfloat16, whose numbers lie 2 or 4 apart here.
     assert found["loss"] == pytest.approx(reference.loss["bfloat16"]["loss"], rel=5e-3)
