@@ -14,9 +14,13 @@ from graphcast_batch.grid import Grid
 MemoryMode = Literal["fast", "lean"]
 """Whether what the edges between grid and mesh add to the network is kept, or computed again in every step."""
 
-ALLOCATION: Final = {"MALLOC_MMAP_THRESHOLD_": str(2**20), "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""Environment of a process that computes. Frames come and go by the megabyte: glibc keeps what is freed of them unless
-it is told a fixed threshold, and what it maps anew is touched faster in pages of 2 MB than of 4 kB."""
+ALLOCATION: Final = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "MALLOC_TRIM_THRESHOLD_": str(2**28),
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
+"""Environment of a process that computes. Frames come and go by the megabyte: glibc is to give the large ones back, and
+to keep what a call needs again at once; and what is mapped anew is touched faster in pages of 2 MB than of 4 kB."""
 
 _FLOAT32: Final = 4
 _INDEX: Final = 4
