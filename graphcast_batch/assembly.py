@@ -239,7 +239,8 @@ def doubts(run: Run) -> list[str]:
 
 def _space_doubt(run: Run) -> list[str]:
     place = next(folder for folder in (run.config.store, *run.config.store.parents) if folder.exists())
-    needed, free = run.plan.store_bytes / _COMPRESSION, shutil.disk_usage(place).free
+    compression = 1.0 if run.config.outputs.compression == "none" else _COMPRESSION
+    needed, free = run.plan.store_bytes / compression, shutil.disk_usage(place).free
     if needed <= free:
         return []
     return [
@@ -425,7 +426,8 @@ def _memory_mode(
     if config.model.memory != "auto":
         return config.model.memory
     accelerated = backend() != "cpu"
-    workers = config.workers.count or max(1, len(os.sched_getaffinity(0)) // config.workers.threads)
+    room = max(1, len(os.sched_getaffinity(0)) // config.workers.threads)
+    workers = min(config.workers.count or room, room)  # on this machine: the others of the count may be elsewhere
     available = device_bytes() if accelerated else machine_bytes() // workers
     needed = _call(config, architecture, grid, channels, precision, accelerated).bytes("fast")
     return "fast" if needed <= _ROOM * available or not available else "lean"

@@ -7,7 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from graphcast_batch.config import TASKS, Architecture
+from graphcast_batch import assembly
+from graphcast_batch.assembly import assemble, needed_bytes
+from graphcast_batch.config import TASKS, Architecture, load_config
 from graphcast_batch.grid import regular_grid
 from graphcast_batch.memory import Call, edges_at_once, grid2mesh_edges, mesh_counts
 from graphcast_batch.model.blocks import blocked
@@ -119,3 +121,30 @@ def test_counted_edges_are_the_real_ones_and_estimated_ones_near(size, fraction)
 
     assert mesh_counts(size) == (len(graphs.mesh_nodes), graphs.mesh.senders.size)
     assert grid2mesh_edges(architecture, COARSE) == pytest.approx(graphs.grid2mesh.senders.size, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("memory", "count", "share", "expected"),
+    [
+        ("auto", 1, 1.5, "fast"),
+        ("auto", 1, 1.4, "lean"),
+        ("auto", 2, 2.9, "fast"),
+        ("auto", 2, 2.8, "lean"),
+        ("auto", 100, 2.9, "fast"),
+        ("fast", 1, 0.1, "fast"),
+        ("lean", 1, 99, "lean"),
+    ],
+)
+def test_what_fits_into_seven_tenths_of_a_workers_part_of_this_machine_is_kept(
+    memory, count, share, expected, small_config, monkeypatch
+):
+    workers = {"device": "cpu", "threads": 1, "count": count}
+    config = load_config(small_config(model=SMALL["model"] | {"memory": memory}, workers=workers))
+    run = assemble(config)
+    kept = needed_bytes(run, "float32", "fast")
+    monkeypatch.setattr(assembly, "machine_bytes", lambda: int(share * kept))
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+
+    chosen = assembly._memory_mode(config, run.checkpoint.architecture, run.source.grid, run.channels, "float32")
+
+    assert chosen == expected

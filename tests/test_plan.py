@@ -243,3 +243,8 @@ def test_a_disk_that_is_too_small_for_all_forecasts_is_told(small_config, monkey
     monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=run.plan.store_bytes // 2))
     (doubt,) = doubts(run)
     assert re.search(r"all forecasts need about .* GB, .* but .* GB are free at ", doubt)
+
+    # Compression to 1 / 1.37 would fit into this; the bytes as they are do not.
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=0.9 * run.plan.store_bytes))
+    assert doubts(run) == []
+    assert len(doubts(assemble(load_config(small_config(outputs={"compression": "none"}))))) == 1
