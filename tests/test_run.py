@@ -35,10 +35,14 @@ def test_a_run_makes_forecasts_and_figures_and_running_again_has_nothing_left_to
         figures={"variables": ["2m_temperature", "geopotential"], "levels": [500], "lead_hours": [12]}
     )
 
-    done = command("run", config)
+    done = command("run", config, "--trace", tmp_path / "trace.json")
 
     assert done.returncode == 0, done.stderr
     assert "4 of 4 Cases whole, 4 of them now, 0 failed, 0 left" in done.stdout
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    keys = {f"2020-01-01T{hour:02}" for hour in (0, 6, 12, 18)}
+    for stage in ("read", "compute", "write", "commit"):
+        assert {event["name"] for event in events if event.get("cat") == stage} == keys, stage
     assert len(re.findall(r"^2020-01-01T\d\d whole", done.stdout, re.MULTILINE)) == 4
     stored = xr.open_zarr(tmp_path / "run")
     assert stored.sizes == {"time": 4, "prediction_timedelta": 3, "level": 13, "latitude": 13, "longitude": 24}
