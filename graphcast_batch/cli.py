@@ -1,6 +1,7 @@
 """The command ``graphcast-batch``: parses, calls one function, prints."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -13,7 +14,8 @@ from rich.progress import DownloadColumn, Progress, TaskID, track
 from rich.text import Text
 
 from graphcast_batch.bench.command import bench
-from graphcast_batch.cluster.drain import WORK_LEFT, Drain, allocation_end
+from graphcast_batch.cluster.allocation import allocation
+from graphcast_batch.cluster.drain import WORK_LEFT, Drain
 from graphcast_batch.errors import (
     ConfigError,
     FigureError,
@@ -29,6 +31,8 @@ from graphcast_batch.variables import LEVELS_13, LEVELS_37
 if TYPE_CHECKING:
     from graphcast_batch.assembly import Run
     from graphcast_batch.cluster.driver import Outcome
+    from graphcast_batch.config import ArchiveInputs, DatasetInputs, RunConfig, SyntheticInputs
+    from graphcast_batch.evaluation.stored import Evaluation
     from graphcast_batch.plan import Case
 
 app = typer.Typer(
@@ -50,6 +54,8 @@ Address = Annotated[
     typer.Option(envvar="RAY_ADDRESS", help="Ray cluster to use; without it Ray is started on this machine."),
 ]
 Precision = Literal["auto", "float32", "bfloat16"]
+MADE_BASELINES = ("persistence", "climatology")
+"""Of evaluate; any other is a store."""
 
 
 class Exit:
@@ -86,7 +92,8 @@ def run(
     Run it again after an interruption: only what is missing is made. Exit codes: 0 all whole, 1 could not run,
     2 wrong usage or config, 3 some Cases failed or were set aside, 75 stopped with work left.
     """
-    with Drain(drain_file, allocation_end()) as drain:
+    here = allocation(os.environ)
+    with Drain(drain_file, here.start, here.end) as drain:
         # The rest takes a second to import, during which a signal must not be lost.
         from graphcast_batch.assembly import assemble, doubts, kept_store
         from graphcast_batch.cluster import driver
@@ -146,13 +153,128 @@ def plan(config: ConfigPath) -> None:
 
 
 @app.command()
+def launch(
+    command: Annotated[list[str], typer.Argument(help="What to run on the cluster.", metavar="COMMAND...")],
+    folder: Annotated[Path, typer.Option(help="New folder on a shared disk, the same for all copies.")],
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for all nodes.")] = 300.0,
+    without_missing: Annotated[
+        bool, typer.Option("--without-missing", help="Go on without nodes that have not joined by then.")
+    ] = False,
+) -> None:
+    """Makes one Ray cluster of the nodes of an allocation, with one copy of this on each, and runs COMMAND on it.
+
+    Ends with the exit code of COMMAND, and 75 if a signal ended it.
+    """
+    from graphcast_batch.cluster.launch import launch
+
+    here = allocation(os.environ)
+    tell = partial(_console.print, highlight=False, soft_wrap=True)
+    raise typer.Exit(launch(command, folder, here, tell, wait_seconds=wait, without_missing=without_missing))
+
+
+@app.command()
+def submit(
+    config: ConfigPath,
+    more: Annotated[
+        list[str] | None, typer.Argument(help="Other flags of sbatch, after --.", metavar="[-- FLAGS]")
+    ] = None,
+    nodes: Annotated[int, typer.Option(min=1, help="Nodes of the Ray cluster.")] = 1,
+    gpus_per_node: Annotated[int, typer.Option(min=0, help="Workers on each node; 0 computes on CPUs.")] = 0,
+    cpus_per_node: Annotated[int, typer.Option(min=1, help="Cores on each node.")] = 8,
+    time: Annotated[str, typer.Option(help="Walltime; the job requeues itself while work is left.")] = "1:00:00",
+    partition: Annotated[str | None, typer.Option(help="Partition.")] = None,
+    account: Annotated[str | None, typer.Option(help="Account.")] = None,
+    array: Annotated[
+        str | None, typer.Option(help="Independent jobs of one node in place of a Ray cluster, such as 1-16%8.")
+    ] = None,
+    evaluate_after: Annotated[
+        bool, typer.Option("--evaluate-after", help="Score the forecasts in a job that waits for this one.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the batch script, and submit nothing.")] = False,
+) -> None:
+    """Hands CONFIG to Slurm, as jobs that run and go on by themselves until all Cases are made.
+
+    Their scripts and output are in STORE/slurm; graphcast-batch status STORE shows how far they are.
+    """
+    from graphcast_batch.assembly import assemble, kept_store
+    from graphcast_batch.cluster import slurm
+    from graphcast_batch.config import load_config
+    from graphcast_batch.figures.stored import check_figures
+
+    if array and nodes > 1:
+        raise ConfigError(
+            f"the jobs of an --array have one node each, but --nodes is {nodes}; leave one of the two out"
+        )
+    assembled = assemble(load_config(config))
+    if assembled.config.figures:
+        check_figures(assembled.config.figures, assembled.plan.layout)
+    kept_store(assembled)
+    asked = {"nodes": nodes, "gpus-per-node": gpus_per_node or None, "cpus-per-task": cpus_per_node, "time": time}
+    asked |= {"partition": partition, "account": account, "array": array, "chdir": str(Path.cwd())}
+    job = slurm.Job(
+        "array" if array else "ray",
+        config.resolve(),
+        assembled.config.store.absolute() / slurm.JOBS,
+        (sys.executable, "-m", "graphcast_batch"),
+        tuple((name, str(value)) for name, value in asked.items() if value is not None),
+        tuple(more or ()),
+    )
+    if dry_run:
+        print(slurm.script(job), end="")
+        return
+    slurm.check_shared(assembled.config.store)
+    name = slurm.submit(job)
+    _console.print(f"job {name}: {job.folder}", highlight=False, soft_wrap=True)
+    if evaluate_after:
+        after = slurm.submit(job.evaluation(name))
+        _console.print(f"job {after}: evaluates once {name} has ended", highlight=False, soft_wrap=True)
+    _console.print(f"how far it is: graphcast-batch status {assembled.config.store}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def doctor(
+    place: Annotated[
+        Path | None, typer.Argument(help="Config of a run, or its store.", metavar="CONFIG|STORE", show_default=False)
+    ] = None,
+    folder: Annotated[Path | None, typer.Option(help="Folder to look at in place of the store's.")] = None,
+    address: Address = None,
+) -> None:
+    """Looks at what a run relies on, on every node of a Ray cluster if there is one, else on this machine.
+
+    Exit codes: 0 all is well, 1 there is a problem.
+    """
+    from graphcast_batch.cluster import driver
+    from graphcast_batch.cluster.crew import resources
+    from graphcast_batch.cluster.doctor import diagnose
+    from graphcast_batch.config import load_config
+    from graphcast_batch.terminal import show_diagnosis
+
+    config = load_config(place) if place and not place.is_dir() else None
+    wanted = (folder or (config.store if config else place) or Path.cwd()).absolute()
+    there = next(parent for parent in (wanted, *wanted.parents) if parent.is_dir())
+    if address is None:
+        findings = diagnose(there, config)
+    else:
+        with Drain() as drain, driver.connected(address, drain):
+            findings = diagnose(there, config, resources(), driver.on_each_node)
+    show_diagnosis(_console, findings)
+    if any(finding.state == "problem" for finding in findings):
+        raise typer.Exit(Exit.COULD_NOT_RUN)
+
+
+@app.command()
 def status(store: StorePath) -> None:
-    """Shows which Cases of STORE are whole, running, failed or missing."""
+    """Shows which Cases of STORE are whole, running, failed or missing, and what Slurm says of its jobs."""
+    from graphcast_batch.cluster.slurm import JOBS, jobs
     from graphcast_batch.config import load_config
     from graphcast_batch.outputs.store import Store
     from graphcast_batch.plan import Case
-    from graphcast_batch.terminal import show_states
+    from graphcast_batch.terminal import show_jobs, show_states
 
+    show_jobs(_console, jobs(store))
+    if not Store.exists(store) and (store / JOBS).is_dir():
+        _console.print("the store is not laid out yet", highlight=False)
+        return
     opened = Store.open(store)
     steps = load_config(store / "run.yaml").steps
     states = opened.ledger.states(Case(time, steps) for time in opened.init_times)
@@ -244,6 +366,50 @@ def figures(
 
 
 @app.command()
+def evaluate(
+    place: Annotated[Path, typer.Argument(help="Store of a run, or its config.", metavar="CONFIG|STORE")],
+    truth: Annotated[
+        str | None, typer.Option(help="Archive, or config whose inputs are the truth; without it the run's own.")
+    ] = None,
+    climatology: Annotated[
+        Path | None, typer.Option(help="From graphcast-batch climatology, for anomaly correlations.")
+    ] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(help="persistence, climatology, or another store that was evaluated; may be repeated."),
+    ] = None,
+    region: Annotated[str, typer.Option(help="Region that is shown; all are scored.")] = "global",
+    out: Annotated[Path | None, typer.Option(help="CSV file for all scores.", metavar="FILE")] = None,
+    address: Address = None,
+) -> None:
+    """Scores every whole Case that is not scored yet against what came true, and shows the scores.
+
+    Exit codes: 0 all scored, 3 some could not be, 75 stopped with work left.
+    """
+    here = allocation(os.environ)
+    with Drain(None, here.start, here.end) as drain:
+        from graphcast_batch.cluster import driver
+        from graphcast_batch.evaluation.stored import evaluations
+        from graphcast_batch.terminal import show_evaluation
+
+        baselines = baseline or []
+        others = [one for one in baselines if one not in MADE_BASELINES]
+        to_score = evaluations(_evaluated_config(place, truth, climatology), baselines)
+        for one in to_score:
+            show_evaluation(_console, one)
+        failed, left = 0, sum(len(one.left) for one in to_score)
+        if left and not drain.asked:
+            with driver.connected(address, drain):
+                failed, left = _score(to_score, drain)
+    names = {one.name: (one.path, one.name) for one in to_score}
+    _show_scores(names | {other: (Path(other), "forecast") for other in others}, region, out)
+    if left:
+        raise typer.Exit(WORK_LEFT)
+    if failed or any(one.without_truth for one in to_score):
+        raise typer.Exit(Exit.SOME_FAILED)
+
+
+@app.command()
 def check(config: ConfigPath, address: Address = None) -> None:
     """Checks all that a run of CONFIG would read, without a device. Exit codes: 0 all fit, 3 something does not."""
     from graphcast_batch.assembly import assemble, doubts, faults
@@ -301,6 +467,58 @@ def stats(
             found = computed_statistics(Archive(place), None, times, spread)
     write_statistics(found, out)
     _console.print(f"statistics in {out}", highlight=False)
+
+
+@app.command()
+def compare(
+    first: StorePath,
+    second: Annotated[
+        str, typer.Argument(help="Another store, or a baseline scored in the first.", metavar="STORE|NAME")
+    ],
+    region: Annotated[str, typer.Option(help="Region.")] = "global",
+) -> None:
+    """Holds the scores of two stores, or of a store and a baseline, side by side, with what chance would explain."""
+    from graphcast_batch.evaluation.comparison import compare
+    from graphcast_batch.terminal import show_comparison
+
+    other = (first, second) if second in MADE_BASELINES else (Path(second), "forecast")
+    changes = compare((first, "forecast"), other, region)
+    show_comparison(_console, (str(first), second), changes, region)
+
+
+@app.command()
+def climatology(
+    place: Annotated[str, typer.Argument(help="Archive (file, store, glob or folder), or a run's config.")],
+    out: Annotated[Path, typer.Option("--to", help="Zarr store to make, such as climatology.zarr.")],
+    first: Annotated[str | None, typer.Option(help="First time to take; without it all that there is.")] = None,
+    last: Annotated[str | None, typer.Option(help="Last time to take.")] = None,
+    every_hours: Annotated[int | None, typer.Option(help="Hours between the times to take.")] = None,
+    address: Address = None,
+) -> None:
+    """Computes what is usual at each hour of the day and day of the year: mean and standard deviation."""
+    import numpy as np
+
+    from graphcast_batch.cluster import driver
+    from graphcast_batch.config import Times, parse_config
+    from graphcast_batch.evaluation.climatology import make_climatology
+    from graphcast_batch.inputs.sources import open_source
+    from graphcast_batch.plan import plan_times
+
+    source = open_source(_truth_inputs(place), LEVELS_13)
+    span = {"first": first, "last": last, "every_hours": every_hours}
+    given = any(part is not None for part in span.values())
+    if not given and source.times is None:
+        raise ConfigError(f"{source.origin} has every time; say with --first, --last and --every-hours which to take")
+    times = source.times
+    if given:
+        times = np.array(plan_times(parse_config(span, Times, origin="of --first, --last and --every-hours")))
+    with Drain() as drain, driver.connected(address, drain):
+
+        def spread(function: Callable[..., Any], pieces: Sequence[tuple[Any, ...]]) -> Iterable[Any]:
+            return _tracked(driver.each(function, pieces, drain), "averaging", len(pieces))
+
+        make_climatology(source, out.absolute(), np.asarray(times, "datetime64[ns]"), spread)
+    _console.print(f"climatology in {out}", highlight=False, soft_wrap=True)
 
 
 @archive.command("synthetic")
@@ -445,6 +663,62 @@ def _draw(assembled: "Run", cases: "Sequence[Case]", drain: "Drain") -> int:
             drawn += result
     _console.print(f"{drawn} figures in {store / 'figures'}", highlight=False, soft_wrap=True)
     return undrawable
+
+
+def _evaluated_config(place: Path, truth: str | None, climatology: Path | None) -> "RunConfig":
+    """The config of a run or store, with another truth or climatology if one is given."""
+    from graphcast_batch.config import load_config
+
+    config = load_config(place / "run.yaml" if place.is_dir() else place)
+    if place.is_dir():
+        config = config.model_copy(update={"store": place.resolve()})
+    given: dict[str, object] = {} if climatology is None else {"climatology": climatology.absolute()}
+    if truth is not None:
+        given["truth"] = _truth_inputs(truth)
+    return config.model_copy(update={"scores": config.scores.model_copy(update=given)})
+
+
+def _truth_inputs(truth: str) -> "ArchiveInputs | DatasetInputs | SyntheticInputs":
+    """The inputs of a config, or an archive."""
+    from graphcast_batch.config import ArchiveInputs, load_config, parse_config
+
+    if truth.endswith((".yaml", ".yml")):
+        return load_config(Path(truth)).inputs
+    return parse_config({"kind": "archive", "path": truth}, ArchiveInputs, origin="of --truth")
+
+
+def _score(to_score: "Sequence[Evaluation]", drain: "Drain") -> tuple[int, int]:
+    """Scores Cases over the cluster; returns how many could not be, which are told, and how many are left."""
+    from graphcast_batch.cluster import driver
+    from graphcast_batch.evaluation.stored import score_stored
+
+    work = [(one.path, one.name, one.scoring, case) for one in to_score for case in one.left]
+    failed = done = 0
+    for (_, name, _, case), result in zip(
+        work, _tracked(driver.each(score_stored, work, drain), "scoring", len(work)), strict=False
+    ):
+        if isinstance(result, BaseException):
+            failed += 1
+            _errors.print(Text(f"{name} {case.key} was not scored: {result}", "red"), soft_wrap=True)
+        elif result is not None:
+            done += 1
+    left = len(work) - failed - done
+    _console.print(f"{done} scored now, {failed} failed, {left} left", highlight=False)
+    return failed, left
+
+
+def _show_scores(names: dict[str, tuple[Path, str]], region: str, out: Path | None) -> None:
+    """Prints the headline scores of forecasts and baselines, and writes all of the former as CSV."""
+    from graphcast_batch.evaluation.results import average, read_headlines, scored, write_csv
+    from graphcast_batch.terminal import show_scores
+
+    there = {name: where for name, where in names.items() if scored(*where)}
+    if "forecast" not in there:
+        return
+    show_scores(_console, {name: average(read_headlines(*where, region)) for name, where in there.items()}, region)
+    if out:
+        count = write_csv(there["forecast"][0], out)
+        _console.print(f"{count} scores in {out}", highlight=False, soft_wrap=True)
 
 
 def _summarise(outcome: "Outcome") -> None:

@@ -438,6 +438,24 @@ class Outputs(_Frozen):
         return self.keep_bits.get(name) if isinstance(self.keep_bits, dict) else self.keep_bits
 
 
+class Scores(_Frozen):
+    """What forecasts are scored against, and where; without a key all that both sides hold."""
+
+    truth: Annotated[SyntheticInputs | DatasetInputs | ArchiveInputs, Field(discriminator="kind")] | None = None
+    """What came true; without it the run's own inputs."""
+    climatology: File | None = None
+    """Made by ``graphcast-batch climatology``, or WeatherBench 2's; without it nothing is said of anomalies."""
+    variables: Annotated[Names, Field(min_length=1)] | None = None
+    levels: Annotated[Levels, Field(min_length=1)] | None = None
+    regions: Annotated[tuple[str, ...], Strict(False)] = (
+        *("global", "tropics", "extra-tropics", "northern-hemisphere", "southern-hemisphere"),
+        *("europe", "north-america", "north-atlantic", "north-pacific", "east-asia", "ausnz", "arctic", "antarctic"),
+    )
+    """Named as in WeatherBench 2, whose headline regions these are; also ``land`` and ``sea``."""
+    boxes: dict[Annotated[str, AfterValidator(_check_name)], Region] = {}
+    """Further regions."""
+
+
 class TimeLimits(_Frozen):
     """Seconds that a Case may stay in one stage without getting on; after that its worker is given up."""
 
@@ -468,6 +486,7 @@ class RunConfig(_Frozen):
     folder, ``$XDG_CACHE_HOME/graphcast-batch`` or ``~/.cache/graphcast-batch``."""
     outputs: Outputs = Outputs()
     figures: Figures | None = None
+    scores: Scores = Scores()
 
     @model_validator(mode="after")
     def _times_fit_inputs(self) -> Self:

@@ -64,12 +64,24 @@ class ClusterError(GraphcastBatchError, RuntimeError):
     """Workers could not be started or kept."""
 
 
+class AllocationError(GraphcastBatchError, ValueError):
+    """What a scheduler says of a job cannot be read, or contradicts itself."""
+
+
+class SubmissionError(GraphcastBatchError, RuntimeError):
+    """A job cannot be submitted as it is asked for."""
+
+
 class StageTimeoutError(GraphcastBatchError, TimeoutError):
     """A Case was in one stage for too long, so that its worker was ended."""
 
 
 class BenchError(GraphcastBatchError, RuntimeError):
     """A benchmark cannot be measured."""
+
+
+class EvaluationError(GraphcastBatchError, ValueError):
+    """Forecasts cannot be scored as asked: truth, climatology or baseline do not fit them."""
 
 
 class FigureError(GraphcastBatchError, ValueError):

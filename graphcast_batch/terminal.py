@@ -9,6 +9,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from graphcast_batch.cluster.doctor import Finding as Diagnosis
+from graphcast_batch.cluster.slurm import JobState
+from graphcast_batch.evaluation.comparison import Change
+from graphcast_batch.evaluation.results import Results, headlines, shown_hours, skill_of
+from graphcast_batch.evaluation.stored import Evaluation
 from graphcast_batch.inputs.findings import Finding
 from graphcast_batch.memory import mesh_counts
 from graphcast_batch.outputs.journal import Journal
@@ -204,6 +209,21 @@ def show_states(console: Console, states: Mapping[str, State], failures: list[Fa
     show_failures(console, failures)
 
 
+def show_diagnosis(console: Console, findings: Sequence[Diagnosis]) -> None:
+    """Prints what a doctor found."""
+    colours = {"ok": "green", "note": "yellow", "problem": "red"}
+    for finding in findings:
+        line = Text(f"{finding.state:8}", colours[finding.state])
+        console.print(line + Text(f"{finding.what}: {finding.text}", "default"), soft_wrap=True)
+
+
+def show_jobs(console: Console, jobs: Sequence[JobState]) -> None:
+    """Prints what Slurm knows of a store's jobs."""
+    for job in jobs:
+        state = job.state or "not known to Slurm here"
+        console.print(f"job {job.job} ({job.kind}): {state}", highlight=False, soft_wrap=True)
+
+
 def show_balance(console: Console, balance: Balance) -> None:
     """Prints how long workers were busy in each stage, and how nearly the slowest of them set the pace."""
     busy = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in balance.busy.items())
@@ -224,6 +244,65 @@ def show_failures(console: Console, failures: Sequence[Failure]) -> None:
         console.print(f"... and {len(failures) - _MOST_SHOWN} more failed")
     if failures:
         console.print("once the cause is mended, free them with: graphcast-batch retry-failed STORE", highlight=False)
+
+
+def show_evaluation(console: Console, evaluation: Evaluation) -> None:
+    """Prints what there is to score, and what is left out."""
+    counts = f"{len(evaluation.left)} to score, {len(evaluation.done)} scored before"
+    console.print(f"{evaluation.name}: {counts}; truth: {evaluation.scoring.truth.origin}", highlight=False)
+    left_out = {
+        "left out, as they are not whole": evaluation.not_whole,
+        "left out, without any truth": evaluation.without_truth,
+        "with truth in part": evaluation.partly,
+    }
+    for what, keys in left_out.items():
+        if keys:
+            shown = " ".join(keys[:_MOST_SHOWN]) + (
+                f" and {len(keys) - _MOST_SHOWN} more" if keys[_MOST_SHOWN:] else ""
+            )
+            console.print(Text(f"{len(keys)} {what}: {shown}", "yellow"), soft_wrap=True)
+
+
+def show_scores(console: Console, results: Mapping[str, Results], region: str) -> None:
+    """Prints the root mean square errors of the headline variables by lead time; of baselines the skill as well.
+
+    Args:
+        console: to print on.
+        results: averaged over all initial times, by name; the first is what the others are held against.
+        region: of which they are.
+    """
+    name, first = next(iter(results.items()))
+    hours = shown_hours(first)
+    table = Table(title=f"RMSE of {name}, {region}", title_justify="left")
+    for title in (
+        "variable",
+        "unit",
+        *(f"{hour // 24} d" if hour % 24 == 0 else f"{hour} h" for hour in hours),
+        "Cases",
+    ):
+        table.add_column(title, justify="left" if title in ("variable", "unit") else "right")
+    for line in headlines(first, hours):
+        table.add_row(line.label, line.unit, *(f"{value:.4g}" for value in line.values), line.cases)
+        for other, against in list(results.items())[1:]:
+            skill = skill_of(line, against, hours)
+            table.add_row(Text(f"  skill over {other}", "dim"), "", *(f"{value:+.2f}" for value in skill), "")
+    console.print(table)
+
+
+def show_comparison(console: Console, names: tuple[str, str], changes: Sequence[Change], region: str) -> None:
+    """Prints how much better the second of two forecasts is than the first, and how surely."""
+    table = Table(title=f"RMSE of {names[1]} against {names[0]}, {region}", title_justify="left")
+    for title in ("variable", "lead", "first", "second", "change", "95 % by blocks", "p, paired", "Cases"):
+        table.add_column(title, justify="left" if title == "variable" else "right")
+    for change in changes:
+        span = "" if math.isnan(change.low) else f"{change.low:+.1%} to {change.high:+.1%}"
+        p = "" if math.isnan(change.paired.p) else f"{change.paired.p:.2g}{' *' if change.paired.significant else ''}"
+        sizes = (f"{change.first:.4g}", f"{change.second:.4g}", f"{change.relative:+.1%}")
+        table.add_row(change.label, f"{change.hours} h", *sizes, span, p, str(change.paired.cases))
+    console.print(table)
+    if any(math.isnan(change.paired.p) for change in changes):
+        console.print("too few initial times for a test; a confidence interval needs more than 10 days of them")
+    console.print(Text("* significant at 95 %, with the autocorrelation of initial times", "dim"))
 
 
 def _size(count: int) -> str:

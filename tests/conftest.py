@@ -1,7 +1,11 @@
 """A small run on the synthetic planet, and the command that makes it, as a user would call it."""
 
+import os
+import secrets
+import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,6 +26,20 @@ SMALL = {
     },
     "workers": {"device": "cpu", "threads": 1, "count": 2},
 }
+FIGURES = {"variables": ["2m_temperature", "geopotential"], "levels": [500], "lead_hours": [12]}
+"""Two for each Case of the small run."""
+
+RAY = """
+import sys
+from ray.cluster_utils import Cluster
+
+cluster = Cluster(
+    initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False, "object_store_memory": 2**28}
+)
+print(cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -45,15 +63,64 @@ def small_config(tmp_path):
     return write
 
 
+@pytest.fixture(scope="session")
+def on_ray(own_cache, tmp_path_factory):
+    """The environment of commands that share one Ray, whose start takes longer than most of what they do.
+
+    It has a process of its own: Ray forks when it starts, which a process must not that has used JAX in another test.
+    """
+    token = tmp_path_factory.mktemp("ray") / "token"
+    token.touch(0o600)
+    token.write_text(secrets.token_hex(32))
+    environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, "-c", RAY], env=environment, text=True, **pipes) as head:
+        address = head.stdout.readline().strip()
+        assert address, "no Ray could be started for the tests"
+        yield environment | {"RAY_ADDRESS": address}
+
+
+def run_command(*arguments, **options):
+    words = [sys.executable, "-m", "graphcast_batch", *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=300, check=False, **options)
+
+
 @pytest.fixture
-def command(tmp_path):
-    """Runs ``graphcast-batch`` in a process of its own, in an empty folder."""
+def command(tmp_path, on_ray):
+    """Runs ``graphcast-batch`` in a process of its own, in an empty folder, on the Ray that the tests share.
+
+    With ``env=os.environ`` it starts its own Ray, as it does for a user.
+    """
     (tmp_path / "cwd").mkdir()
 
     def call(*arguments, **options):
-        words = [sys.executable, "-m", "graphcast_batch", *map(str, arguments)]
-        return subprocess.run(
-            words, capture_output=True, text=True, cwd=tmp_path / "cwd", timeout=300, check=False, **options
-        )
+        return run_command(*arguments, cwd=tmp_path / "cwd", **{"env": on_ray} | options)
 
     return call
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A small run with figures, whole; not to be changed, but to be copied.
+
+    Attributes:
+        told: how the command ended.
+        store: of the run.
+        trace: of the run.
+    """
+
+    told: subprocess.CompletedProcess[str]
+    store: Path
+    trace: Path
+
+    def copy(self, store):
+        shutil.copytree(self.store, store)
+
+
+@pytest.fixture(scope="session")
+def finished(own_cache, tmp_path_factory):
+    """Made once, by the command with a Ray of its own."""
+    folder = tmp_path_factory.mktemp("finished")
+    store, config, trace = folder / "run", folder / "run.yaml", folder / "trace.json"
+    config.write_text(yaml.safe_dump(SMALL | {"store": str(store), "figures": FIGURES}))
+    return Finished(run_command("run", config, "--trace", trace, cwd=folder), store, trace)

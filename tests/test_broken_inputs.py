@@ -97,7 +97,7 @@ def columns(table):
     return ["".join(cells).replace(" ", "") for cells in zip(*rows, strict=True)]
 
 
-@pytest.mark.parametrize("name", ["a level is missing", "a NaN", "hPa"])
+@pytest.mark.parametrize("name", ["a level is missing", "a NaN"])
 def test_the_command_shows_a_table_of_faults_with_their_remedies(name, hourly, command, tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text(dump_config(config_of(BROKEN[name].write(hourly, tmp_path), tmp_path / "store")))

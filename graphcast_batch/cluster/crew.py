@@ -1,5 +1,6 @@
 """A run's worker processes: started on nodes that are alive, as many as there is room for."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -93,6 +94,12 @@ def device_of(workers: Workers) -> Literal["cpu", "gpu"]:
     return device
 
 
+def most_on_a_node(workers: Workers) -> int:
+    """Workers that the fullest of the nodes will have which are there now, if they are of one size."""
+    nodes = len([node for node in alive_nodes() if node["Resources"].get("CPU", 0)])
+    return math.ceil((workers.count or 1) / max(1, nodes))
+
+
 def resources() -> dict[str, float]:
     """What the nodes that are there now have together, by Ray's names."""
     return dict(ray.cluster_resources())  # type: ignore[no-untyped-call] # Ray leaves it without types
@@ -100,10 +107,11 @@ def resources() -> dict[str, float]:
 
 def is_gone(node: str) -> bool:
     """Whether a node is known to be dead, by Ray's id; empty for one that is not known yet."""
-    return bool(node) and node not in {known["NodeID"] for known in _alive_nodes()}
+    return bool(node) and node not in {known["NodeID"] for known in alive_nodes()}
 
 
-def _alive_nodes() -> list[dict[str, Any]]:
+def alive_nodes() -> list[dict[str, Any]]:
+    """The nodes that are there now, as Ray describes them."""
     return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call] # Ray leaves it without types
 
 
@@ -118,7 +126,7 @@ def _places(workers: Workers, device: str) -> int:
 def _emptiest_node(members: Sequence[Member]) -> str:
     """The node with the fewest workers for its cores; empty if Ray knows of none."""
     load = Counter(member.node for member in members)
-    cores = {node["NodeID"]: node["Resources"].get("CPU", 0) for node in _alive_nodes()}
+    cores = {node["NodeID"]: node["Resources"].get("CPU", 0) for node in alive_nodes()}
     able = [node for node, count in cores.items() if count]
     return min(able, key=lambda node: (load[node] + 1) / cores[node], default="")
 

@@ -128,6 +128,10 @@ class Dispatch:
         self._attempts[key] += 1
         return self._attempts[key]
 
+    def put_back(self, case: Case) -> None:
+        """The chosen Case is not handed out after all."""
+        self._waiting.appendleft(case)
+
     def leave(self, case: Case) -> None:
         """The chosen Case is another driver's, or whole or set aside by now."""
         self._elsewhere[case.key] = case

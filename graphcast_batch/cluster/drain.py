@@ -1,4 +1,4 @@
-"""Signals, a file or the end of an allocation become an orderly end: a run is asked to stop handing out work.
+"""Signals, a file or the end of a job become an orderly end: a run is asked to stop handing out work.
 
 The second signal interrupts it.
 """
@@ -13,9 +13,11 @@ from typing import Any, Final
 
 WORK_LEFT: Final = 75
 """Exit code of a run that was asked to stop, by which a batch script knows to requeue itself."""
+DRAIN_VARIABLE: Final = "GRAPHCAST_BATCH_DRAIN"
+"""Names the file whose appearance asks to stop, where no other is given."""
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-_MARGIN_SECONDS: Final = 300.0
-"""How long before the end of an allocation nothing more is handed out."""
+RESERVE_SECONDS: Final = 60.0
+"""How long before the end of a job all work is to be done: the rest is for records, figures and Ray's end."""
 _LOOK_SECONDS: Final = 1.0
 
 
@@ -23,15 +25,19 @@ class Drain:
     """As a context it listens to SIGTERM, SIGINT and SIGUSR1; outside the main thread only the file and the end count.
 
     Args:
-        file: whose appearance asks too; what a batch script can touch without signals to Ray's own processes.
-        end: of the allocation, seconds since 1970, UTC; None where it is not known.
+        file: whose appearance asks too; what a batch script can touch without signals to Ray's own processes. Without
+            it the one that the environment names.
+        start: of the job, seconds since 1970, UTC; None where it is not known.
+        end: of the job, as its start.
     """
 
-    def __init__(self, file: Path | None = None, end: float | None = None) -> None:
-        self._file = file
-        self._end = end
+    def __init__(self, file: Path | None = None, start: float | None = None, end: float | None = None) -> None:
+        named = os.environ.get(DRAIN_VARIABLE)
+        self._file = file or (Path(named) if named else None)
+        self.start, self.end = start, end
         self._looked = 0.0
         self._asked = threading.Event()
+        self._signalled = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Drain":
@@ -47,10 +53,14 @@ class Drain:
         """Whether to stop."""
         if not self._asked.is_set() and time.monotonic() - self._looked > _LOOK_SECONDS:
             self._looked = time.monotonic()
-            ends = self._end is not None and time.time() > self._end - _MARGIN_SECONDS
+            ends = self.end is not None and time.time() > self.end - RESERVE_SECONDS
             if ends or (self._file is not None and self._file.exists()):
                 self._asked.set()
         return self._asked.is_set()
+
+    def ask(self) -> None:
+        """Asks to stop."""
+        self._asked.set()
 
     def listen(self) -> None:
         """Takes the signals, once more where a library has taken them since."""
@@ -61,15 +71,7 @@ class Drain:
             self._before.setdefault(number, handler)
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
-        if self._asked.is_set():
+        if self._signalled:
             raise KeyboardInterrupt
-        self._asked.set()
-
-
-def allocation_end() -> float | None:
-    """When the scheduler ends this process, seconds since 1970, UTC; None where it does not say.
-
-    Slurm says so in SLURM_JOB_END_TIME (sbatch, "OUTPUT ENVIRONMENT VARIABLES").
-    """
-    end = os.environ.get("SLURM_JOB_END_TIME", "")
-    return float(end) if end.isdecimal() else None
+        self._signalled = True
+        self.ask()

@@ -5,6 +5,7 @@ that Ray never restarts by itself, so that a death is charged to the Case that w
 """
 
 import logging
+import os
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -15,11 +16,14 @@ from typing import Any, Final, Protocol
 
 import ray
 from ray.exceptions import ActorUnavailableError, ActorUnschedulableError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from graphcast_batch.assembly import Run, check_memory, lay_out, machine_bytes, resolved_precision
-from graphcast_batch.cluster.crew import Crew, Member, device_of, is_gone, resources
+from graphcast_batch.cluster.allocation import allocation
+from graphcast_batch.cluster.crew import Crew, Member, alive_nodes, device_of, is_gone, most_on_a_node, resources
 from graphcast_batch.cluster.dispatch import Dispatch, in_flight
 from graphcast_batch.cluster.drain import WORK_LEFT, Drain
+from graphcast_batch.cluster.walltime import Walltime
 from graphcast_batch.config import RunConfig
 from graphcast_batch.errors import ClusterError, StageTimeoutError, StoreError, StoreUnwritableError
 from graphcast_batch.outputs.claims import Claim
@@ -45,6 +49,8 @@ _MOST_STILLBORN: Final = 3
 _PATIENCE_SECONDS: Final = 60.0
 """How long a store may refuse all that the driver asks of it; a claim without heartbeats lasts for twice as long."""
 _OBJECT_STORE_BYTES: Final = 2**29
+_ANSWER_SECONDS: Final = 240.0
+"""How long nodes may take for a single call: a hung disk must not hang whoever looks at it."""
 _Result = Made | RayActorError | RayTaskError
 
 
@@ -138,6 +144,8 @@ class Staff(Protocol):
 def connected(address: str | None, drain: Drain) -> Iterator[None]:
     """A Ray cluster: the one at an address, else one embedded on this machine for as long as the context lasts.
 
+    An embedded one has the cores that a scheduler has given, if it has given any, and else all of the machine.
+
     Args:
         address: of the cluster.
         drain: gets the signals back that Ray takes.
@@ -147,7 +155,8 @@ def connected(address: str | None, drain: Drain) -> Iterator[None]:
     """
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+        cores = allocation(os.environ).cpus
+        options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES, "num_cpus": cores}
     try:
         # Without the explicit "local", Ray joins or trips over whatever another run left behind.
         ray.init(address=address or "local", **options)
@@ -170,14 +179,14 @@ def run(run: Run, progress: Progress, drain: Drain, *, traced: bool = False) -> 
     Args:
         run: what to make.
         progress: who watches.
-        drain: once asked, nothing more is handed out, and what is under way is finished.
+        drain: once asked, nothing more is handed out, and what is under way is finished, if the job lasts so long.
         traced: whether the outcome tells when each Case was in which stage, which takes some kB for each.
 
     Returns:
         How it ended; failures of single Cases are in it, and do not raise.
 
     Raises:
-        ClusterError: no worker can be started or kept.
+        ClusterError: no worker can be started or kept, or the job ends before a single Case is whole.
         GraphcastBatchError: a part of the run does not fit another.
     """
     device = device_of(run.config.workers)
@@ -191,7 +200,8 @@ def run(run: Run, progress: Progress, drain: Drain, *, traced: bool = False) -> 
         crew = Crew(run, store, device, precision)
         count = min(len(todo), crew.places)
         if device == "cpu":
-            check_memory(run, precision, run.config.workers.count or 1, machine_bytes())
+            given = allocation(os.environ).memory_bytes or machine_bytes()
+            check_memory(run, precision, most_on_a_node(run.config.workers), min(given, machine_bytes()))
         progress.started(count, device, len(run.plan.cases), len(run.plan.cases) - len(todo))
         Shift(crew, store, todo, run.config, progress, drain, made).work_through()
     return _outcome(run, store, made, time.perf_counter() - start)
@@ -219,6 +229,30 @@ def each(function: Callable[..., Any], argument_lists: Sequence[tuple[Any, ...]]
             yield ClusterError(f"a call of {function.__name__} was lost: {error}")
 
 
+def on_each_node(function: Callable[..., Any], *arguments: Any) -> list[Any]:  # noqa: ANN401 - of whatever it takes
+    """Calls a function on every node of a connected cluster at the same time: with the node's number, and arguments.
+
+    Returns:
+        Results in the order of the numbers; for a call that failed, its exception.
+    """
+    remote = ray.remote(num_cpus=0, max_retries=0)(function)
+    places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in alive_nodes()]
+    under_way = [
+        remote.options(scheduling_strategy=place).remote(number, *arguments) for number, place in enumerate(places)
+    ]
+    ray.wait(under_way, num_returns=len(under_way), timeout=_ANSWER_SECONDS)
+    return [_answer(reference) for reference in under_way]
+
+
+def _answer(reference: Any) -> Any:  # noqa: ANN401 - Ray's references have no public type
+    try:
+        return ray.get(reference, timeout=0)
+    except RayTaskError as error:
+        return _unwrapped(error)
+    except RayError as error:
+        return ClusterError(f"it must answer within {_ANSWER_SECONDS:.0f} s, but has not: {_first_line(error)}")
+
+
 class Shift:
     """One pass through the Cases that are to be made."""
 
@@ -238,6 +272,7 @@ class Shift:
         self._limits = config.time_limits
         self._progress = progress
         self._drain = drain
+        self._walltime = Walltime(time.time(), drain.start, drain.end)
         self._made = made
         self._ready: dict[str, Member] = {}
         self._preparing: dict[Any, Member] = {}
@@ -259,6 +294,7 @@ class Shift:
                 self._question()
                 self._count_heads()
                 self._hand_out()
+            self._check_time()
         finally:
             for member in [*self._ready.values(), *self._preparing.values()]:
                 ray.kill(member.actor)
@@ -267,6 +303,9 @@ class Shift:
                     claim.release()
 
     def _goes_on(self) -> bool:
+        if self._under_way and self._walltime.over(time.time()):
+            self._progress.note("walltime", f"the job ends; Cases under way that are dropped: {len(self._under_way)}")
+            return False
         return bool(self._under_way) or (self._dispatch.unfinished and not self._drain.asked)
 
     def _wait(self) -> None:
@@ -324,13 +363,27 @@ class Shift:
             if not choice:
                 return
             member, case = self._ready[choice[0]], choice[1]
+            if not self._walltime.fits(case, time.time()):
+                self._dispatch.put_back(case)
+                self._stop_early(case)
+                return
             claim = self._claim(case)
             if claim:
                 self._claims[case.key] = time.monotonic(), claim
+                self._walltime.hand(case, time.time())
                 attempt = self._dispatch.hand(member.name, case)
                 reference = member.actor.run_case.remote(case, claim, attempt)
                 member.under_way[reference] = case, claim
                 self._under_way[reference] = member
+
+    def _stop_early(self, case: Case) -> None:
+        now = time.time()
+        self._progress.note(
+            "walltime",
+            f"nothing more is handed out: a Case takes up to {self._walltime.expected(case):.0f} s, and the job's end "
+            f"is in {self._walltime.left(now):.0f} s",
+        )
+        self._drain.ask()
 
     def _claim(self, case: Case) -> Claim | None:
         """Claims the chosen Case; None if it is not to be handed out now."""
@@ -376,7 +429,7 @@ class Shift:
         if isinstance(result, RayActorError):
             self._bury(member, result)
             return
-        case, claim = self._taken_from(member, reference)
+        case, claim = self._taken_from(member, reference, whole=isinstance(result, Made))
         if isinstance(result, RayTaskError):
             try:
                 self._fail(member, case, claim, _unwrapped(result))
@@ -389,10 +442,17 @@ class Shift:
         self._progress.finished(result.record)
         self._retire_broken()  # this Case may have failed on another worker before
 
-    def _taken_from(self, member: Member, reference: Any) -> tuple[Case, Claim]:  # noqa: ANN401 - as above
+    def _taken_from(
+        self,
+        member: Member,
+        reference: Any,  # noqa: ANN401 - as above
+        *,
+        whole: bool = False,
+    ) -> tuple[Case, Claim]:
         """What a worker no longer has under way."""
         case, claim = member.under_way.pop(reference)
         del self._under_way[reference], self._claims[case.key]
+        self._walltime.back(case, time.time(), whole=whole)
         return case, claim
 
     def _fail(self, member: Member, case: Case, claim: Claim, error: BaseException) -> None:
@@ -457,6 +517,10 @@ class Shift:
                 f"{'; '.join(reasons)}, and no Case became whole between: the fault must be the machine's. Look for a "
                 "lack of memory: take fewer workers or fewer steps_per_call"
             )
+
+    def _check_time(self) -> None:
+        if self._dispatch.ours and (reason := self._walltime.in_vain(time.time())):
+            raise ClusterError(reason)
 
     def _beat(self) -> None:
         """Keeps the claims."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import trimesh
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
@@ -159,7 +158,7 @@ def _corners(points: NDArray[np.float32], mesh: MultiMesh) -> tuple[NDArray[np.i
     corners = mesh.vertices[mesh.finest_faces].astype(np.float64)
     triangle = np.asarray(KDTree(corners.mean(axis=1)).query(points)[1])
     doubtful = np.flatnonzero(_depth(points, corners[triangle]) < _CLEAR)
-    triangle[doubtful] = _nearest(points[doubtful], trimesh.Trimesh(mesh.vertices, mesh.finest_faces))
+    triangle[doubtful] = _nearest(points[doubtful], mesh)
     receivers = np.repeat(np.arange(len(points), dtype=np.int32), 3)
     return mesh.finest_faces[triangle].ravel(), receivers
 
@@ -174,8 +173,11 @@ def _depth(points: NDArray[np.float32], corners: NDArray[np.float64]) -> NDArray
     return depth
 
 
-def _nearest(points: NDArray[np.float32], surface: trimesh.Trimesh) -> NDArray[np.int64]:
+def _nearest(points: NDArray[np.float32], mesh: MultiMesh) -> NDArray[np.int64]:
     """The triangle that trimesh finds nearest to each point."""
+    import trimesh  # takes half a second, which processes that find their graphs cached need not spend
+
+    surface = trimesh.Trimesh(mesh.vertices, mesh.finest_faces)
     parts = [points[start : start + _SEARCHED_AT_ONCE] for start in range(0, len(points), _SEARCHED_AT_ONCE)]
     nearest = [trimesh.proximity.closest_point(surface, part)[2] for part in parts]
     return np.concatenate([np.empty(0, np.int64), *nearest])

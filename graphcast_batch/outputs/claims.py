@@ -22,6 +22,8 @@ class Owner(Entry):
         scope: boot, process namespace and user within which process numbers mean the same.
         pid: its process number.
         started: when it started, in the kernel's ticks; a process number used again differs in it.
+        job: that it belongs to, of a batch scheduler; empty where there is none.
+        restarts: how often the job had been begun before.
         token: differs for everything held.
         lease_seconds: how long without a heartbeat it may be believed alive.
         since: UTC, ISO 8601.
@@ -34,6 +36,8 @@ class Owner(Entry):
     token: str
     lease_seconds: float
     since: str
+    job: str = ""
+    restarts: int = 0
 
     @classmethod
     def here(cls, lease_seconds: float) -> Self:
@@ -48,11 +52,15 @@ class Owner(Entry):
             token=uuid.uuid4().hex,
             lease_seconds=lease_seconds,
             since=now(),
+            job=_job(),
+            restarts=_restarts(),
         )
 
     @property
     def gone(self) -> bool:
-        """Whether it surely died: it ran beside this process, and no longer does."""
+        """Whether it surely died: it ran beside this process and no longer does, or before this job was begun anew."""
+        if self.job and self.job == _job() and self.restarts < _restarts():
+            return True
         beside = self.started != "" and (self.host, self.scope) == (socket.gethostname(), _scope())
         return beside and _started(self.pid) != self.started
 
@@ -178,6 +186,16 @@ def drop_abandoned(folder: Path, owner_file: Path) -> bool:
 def _identity(pid: int) -> tuple[str, str, str]:
     """Host, scope and start of this process, which stay as they are; asked for by number, as a fork has another."""
     return socket.gethostname(), _scope(), _started(pid)
+
+
+def _job() -> str:
+    job = os.environ.get("SLURM_JOB_ID", "")
+    return f"{os.environ.get('SLURM_CLUSTER_NAME', '')}/{job}" if job else ""
+
+
+def _restarts() -> int:
+    count = os.environ.get("SLURM_RESTART_COUNT", "")
+    return int(count) if count.isdecimal() else 0
 
 
 def _scope() -> str:

@@ -28,6 +28,8 @@ from graphcast_batch.plan import Kept, Plan
 from graphcast_batch.variables import attributes
 
 STAGING, LEDGER = ".staging", "ledger"
+SUBMITTED = "slurm"
+"""Holds the jobs that were submitted for a store, maybe before it was laid out."""
 _ROOT, _CONFIG = "zarr.json", "run.yaml"
 _FORMAT, _IDENTITY = "graphcast_batch_format", "graphcast_batch_identity"
 _GROWING: Final = ("time", "prediction_timedelta")
@@ -217,7 +219,10 @@ def _metadata(folder: Path) -> object:
 
 def _move_into_place(draft: Path, path: Path) -> None:
     try:
-        draft.rename(path)
+        if _awaits(path):
+            _fill(path, draft)
+        else:
+            draft.rename(path)
     except OSError as error:
         if not os.path.lexists(path):
             raise
@@ -227,6 +232,37 @@ def _move_into_place(draft: Path, path: Path) -> None:
                 f"choose another `store` path, or put its {_ROOT} back if it was a store"
             ) from error
     sync_folder(path.parent)
+
+
+def _awaits(path: Path) -> bool:
+    """Whether jobs were submitted for a store that is not there yet."""
+    return (path / SUBMITTED).is_dir() and not is_laid_out(path)
+
+
+def _fill(path: Path, draft: Path) -> None:
+    """Lays out a store around the files of its jobs, which are in use by now.
+
+    The root's metadata come first under another name, by which a later attempt knows that what it finds is no store
+    that has lost its root, but the half of one; they get their own name last, which makes it a store.
+    """
+    half = path / f".half{_ROOT}"
+    lock = _wait_for(path / SUBMITTED / ".lay-out")
+    try:
+        if is_laid_out(path):
+            return
+        ours = {each.name for each in draft.iterdir()} if half.exists() else set()
+        foreign = {each.name for each in path.iterdir()} - ours - {SUBMITTED, half.name}
+        if foreign:
+            raise FileExistsError(f"it holds {', '.join(sorted(foreign))}")
+        (draft / _ROOT).replace(half)
+        for each in draft.iterdir():
+            shutil.rmtree(path / each.name, ignore_errors=True)
+            each.replace(path / each.name)
+        sync_folder(path)
+        half.rename(path / _ROOT)
+        sync_folder(path)
+    finally:
+        lock.release()
 
 
 def _create_arrays(folder: Path, plan: Plan, root_attributes: dict[str, Any]) -> None:

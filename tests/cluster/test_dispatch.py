@@ -62,6 +62,15 @@ def test_nobody_takes_more_than_an_even_share_of_what_is_left():
     assert taken(expected=0) == 5
 
 
+def test_what_is_put_back_is_first_in_line_again_and_no_attempt():
+    dispatch = crew(Dispatch(cases(2), 0), "a")
+    worker, case = dispatch.choose(0.0)
+    dispatch.put_back(case)
+    assert dispatch.ours == 2
+    assert dispatch.choose(0.0) == (worker, case)
+    assert dispatch.hand(worker, case) == 1
+
+
 def test_an_error_of_the_input_is_never_tried_again():
     dispatch = crew(Dispatch(cases(1), 5), "a")
     _, case = take(dispatch)

@@ -16,6 +16,7 @@ import xarray as xr
 from graphcast_batch.assembly import assemble, lay_out
 from graphcast_batch.cluster import driver, worker
 from graphcast_batch.cluster.drain import Drain
+from graphcast_batch.cluster.walltime import Walltime
 from graphcast_batch.cluster.worker import Worker
 from graphcast_batch.config import RunConfig, parse_config
 from graphcast_batch.errors import ClusterError, ConfigError, InputError, StoreError
@@ -364,3 +365,57 @@ def test_a_run_that_is_asked_to_stop_before_it_began_hands_nothing_out(cluster, 
     assert list(driver.each(lambda text: text, [("abc",)] * 9, drain)) == []
     with pytest.raises(KeyboardInterrupt):
         drain._ask(15, None)
+
+
+def test_what_would_not_be_whole_in_time_is_left_for_the_next_job(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(Walltime, "fits", lambda _, case, now: case.key < KEYS[2])
+    outcome, watch = run_with(tmp_path, KEYS[1], "none")
+
+    assert ([case.key for case in outcome.whole], outcome.left) == (KEYS[:2], 2)
+    assert re.search("nothing more is handed out: a Case takes up to", watch.of("walltime")[0][0])
+
+
+def test_what_is_under_way_at_the_end_of_a_job_is_dropped_without_a_trace(cluster, tmp_path, monkeypatch):
+    watch = Watch()
+    monkeypatch.setattr(Walltime, "over", lambda _, now: len(watch.of("finished")) >= 2)
+    run = troubled(tmp_path, KEYS[1], "hanging once")
+    outcome = driver.run(run, watch, Drain())
+
+    # Behind the one that hangs, another may wait on the same worker.
+    assert outcome.failed == ()
+    assert 1 <= outcome.left == 4 - len(outcome.whole) <= 2
+    assert KEYS[1] not in {case.key for case in outcome.whole}
+    assert re.fullmatch("the job ends; Cases under way that are dropped: [12]", watch.of("walltime")[0][0])
+    assert not list(tmp_path.glob("run/ledger/*.claim"))
+    assert np.isnan(xr.open_zarr(tmp_path / "run")["2m_temperature"].isel(time=1).values).all()
+    monkeypatch.undo()
+    assert len(driver.run(run, Watch(), Drain()).whole) == 4
+    assert not list(tmp_path.glob("run/.staging/*"))
+
+
+def test_a_job_that_ends_before_its_first_case_is_whole_is_an_error(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr("graphcast_batch.cluster.walltime.RESERVE_SECONDS", 2.0)
+    monkeypatch.setattr("graphcast_batch.cluster.walltime._LAST_SECONDS", 1.0)
+    monkeypatch.setattr("graphcast_batch.cluster.drain.RESERVE_SECONDS", 2.0)
+    assembled = troubled(tmp_path, KEYS[0], "hanging once", times=SMALL["times"] | {"last": KEYS[0]})
+
+    with pytest.raises(
+        ClusterError, match=r"must last for at least one Case, but in \d+ s of its \d+ s none .* more time"
+    ):
+        driver.run(assembled, Watch(), Drain(end=time.time() + 10))
+
+    assert not list(tmp_path.glob("run/ledger/*.claim"))
+
+
+def test_a_run_in_a_job_of_slurm_ends_in_time_with_work_left(command, small_config, tmp_path):
+    config = small_config(times=SMALL["times"] | {"last": "2021-01-01T00"})
+    end = int(time.time()) + 78
+    job = {"SLURM_JOB_ID": "1", "SLURM_JOB_START_TIME": f"{end - 3600}", "SLURM_JOB_END_TIME": f"{end}"}
+
+    ended = command("run", config, env=os.environ | job)
+
+    assert ended.returncode == 75, ended.stderr
+    assert time.time() < end
+    assert re.search(r"\d+ of 1465 Cases whole, .* 0 failed", ended.stdout)
+    assert not list(tmp_path.glob("run/ledger/*.claim"))
+    assert command("verify", tmp_path / "run").returncode == 0

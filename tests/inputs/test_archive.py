@@ -83,7 +83,7 @@ def test_as_many_frames_go_in_as_the_task_says(written, task, frames):
     short_names=st.booleans(),
     as_zarr=st.booleans(),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=16, deadline=None)
 def test_the_order_of_axes_does_not_matter(
     tmp_path_factory, made, task, south_last, west_first, start, levels, dims, dtype, short_names, as_zarr
 ):

@@ -96,7 +96,7 @@ class Watched:
     steps=st.integers(1, 6),
     together=st.booleans(),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_every_time_and_every_pair_6_hours_apart_counts_once(
     tmp_path_factory, made, task, hours, chunk, piece, steps, together
 ):

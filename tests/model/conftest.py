@@ -1,10 +1,12 @@
 """The two cases computed with DeepMind's package, as this package's own functions take them."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import xarray as xr
@@ -33,6 +35,7 @@ class Reference:
     statistics: dict[str, xr.Dataset]
     predictions: dict[str, xr.Dataset]
     loss: dict[str, Any]
+    forecasters: dict[tuple[str, int, bool], Forecaster] = field(default_factory=dict)
 
     @property
     def grid(self):
@@ -64,7 +67,24 @@ class Reference:
         return self.later.sizes["time"]
 
     def forecaster(self, precision, steps_per_call=1):
-        return Forecaster(self.checkpoint, self.statistics, self.grid, self.channels, precision, steps_per_call)
+        """The same one whenever it is asked for: most of a test's time is that of the compiler."""
+        key = (precision, steps_per_call, jax.config.read("jax_disable_most_optimizations"))
+        if key not in self.forecasters:
+            parts = (self.checkpoint, self.statistics, self.grid, self.channels)
+            self.forecasters[key] = Forecaster(*parts, precision, steps_per_call)
+        return self.forecasters[key]
+
+
+@pytest.fixture
+def hasty_compiler():
+    """Leaves out what makes programs fast, for tests in which the compiler takes longer than the program.
+
+    Those that compare forecasts with published ones do without this fixture, and see the program that a user gets.
+    """
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session", params=["small_13", "operational_13"])
@@ -72,6 +92,7 @@ def reference(request):
     return load_reference(request.param)
 
 
+@cache
 def load_reference(case):
     folder = FOLDER / case
     (path,) = folder.glob("source-*.nc")

@@ -13,29 +13,6 @@ from tests.model.conftest import joined, made_up
 FORCINGS = ("toa_incident_solar_radiation", "year_progress_sin", "day_progress_cos")
 
 
-def test_float32_frames_are_those_of_deepminds_package_at_every_point_and_lead_time(reference):
-    frames = joined(reference.forecaster("float32").forecast(reference.inputs, reference.forcings, reference.steps))
-
-    for name, values in frames.items():
-        deviation = reference.statistics["diffs_stddev"][name].values
-        deviation = deviation[:, None, None] if deviation.ndim else deviation
-        expected = reference.predictions["float32"][name].transpose("time", ..., "lat", "lon").values
-        assert np.abs((values - expected) / deviation).max() < 2e-4, name
-
-
-def test_bfloat16_frames_stray_from_float32_no_farther_than_those_of_deepminds_package(reference):
-    frames = joined(reference.forecaster("bfloat16").forecast(reference.inputs, reference.forcings, reference.steps))
-
-    def stray(values, name):
-        exact = reference.predictions["float32"][name].transpose("time", ..., "lat", "lon").values
-        return np.sqrt(np.square(values - exact).mean(axis=tuple(range(1, values.ndim))))
-
-    for name, values in frames.items():
-        published = reference.predictions["bfloat16"][name].transpose("time", ..., "lat", "lon").values
-        assert (stray(values, name) <= 1.25 * stray(published, name)).all(), name
-        assert (stray(values, name) > 0).all(), name
-
-
 def test_several_steps_in_a_call_give_the_frames_of_one_step_in_a_call(reference):
     one, two = (
         joined(reference.forecaster("float32", n).forecast(reference.inputs, reference.forcings, reference.steps))
@@ -99,9 +76,21 @@ TASKS_TRIED = {
 }
 
 
-@pytest.mark.parametrize("task", TASKS_TRIED.values(), ids=TASKS_TRIED.keys())
-@pytest.mark.parametrize("hidden_layers", [0, 1, 3])
-def test_any_task_and_depth_runs_and_gives_finite_frames_of_the_right_shape(task, hidden_layers):
+@pytest.mark.usefixtures("hasty_compiler")
+# The depth is that of each multilayer perceptron, the task only widens the outermost: each need be seen, not each pair.
+@pytest.mark.parametrize(
+    ("name", "hidden_layers"),
+    [
+        ("one_frame_in", 0),
+        ("one_frame_in", 3),
+        ("three_frames_in", 1),
+        ("surface_only_without_forcings", 0),
+        ("nothing_fed_back", 3),
+        ("37_levels", 1),
+    ],
+)
+def test_any_task_and_depth_runs_and_gives_finite_frames_of_the_right_shape(name, hidden_layers):
+    task = TASKS_TRIED[name]
     made = made_up(Architecture(mesh_size=1, latent_size=8, gnn_msg_steps=1, hidden_layers=hidden_layers), task)
 
     frames = joined(made.forecaster("float32", 2).forecast(made.inputs, xr.Dataset(), 4))
@@ -124,10 +113,11 @@ def test_a_frame_depends_on_every_input_frame():
         assert not np.array_equal(before["temperature"], after["temperature"])
 
 
+@pytest.mark.usefixtures("hasty_compiler")
 def test_a_single_column_of_longitudes_more_or_less_changes_nothing_hard_wired():
     for rows, columns in ((5, 9), (8, 12), (13, 30)):
         task = TASKS_TRIED["one_frame_in"]
-        made = made_up(Architecture(mesh_size=2, latent_size=8, gnn_msg_steps=2), task, rows, columns)
+        made = made_up(Architecture(mesh_size=1, latent_size=8, gnn_msg_steps=1), task, rows, columns)
         frames = joined(made.forecaster("float32").forecast(made.inputs, xr.Dataset(), 1))
         assert frames["temperature"].shape == (1, 2, rows, columns)
 

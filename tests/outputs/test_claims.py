@@ -71,3 +71,29 @@ def test_a_claim_waits_for_no_disk(path, monkeypatch):
     assert Claim.take(path, 60) is None
     claim.release()
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "gone"),
+    [
+        ("7.0", "7.1", True),
+        ("7.", "7.2", True),
+        ("7.1", "7.1", False),
+        ("7.1", "7.0", False),  # a job that lives on beside its own successor, which it does not believe in
+        ("7.0", "8.1", False),
+        (".", ".", False),
+    ],
+)
+def test_a_job_that_was_begun_anew_is_dead_as_it_was_before(path, monkeypatch, before, now, gone):
+    def as_job(text):
+        job, _, restarts = text.partition(".")
+        for name, value in (("SLURM_JOB_ID", job), ("SLURM_RESTART_COUNT", restarts)):
+            monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+
+    as_job(before)
+    elsewhere = {"host": "another", "scope": "another"}
+    owner = Owner.here(60).model_copy(update=elsewhere)
+    path.write_text(owner.model_dump_json())
+    as_job(now)
+    claim = Claim.take(path, 60)
+    assert (claim is not None) == gone

@@ -75,6 +75,39 @@ def test_metadata_is_consolidated_and_agrees_with_that_of_each_array(tmp_path):
     xr.testing.assert_identical(xr.open_zarr(store.path, consolidated=False).load(), store.forecasts().load())
 
 
+def test_a_store_is_laid_out_around_the_files_of_its_jobs(tmp_path):
+    path = tmp_path / "run.zarr"
+    (path / "slurm").mkdir(parents=True)
+    (path / "slurm" / "7-ray.sbatch").write_text("#!/bin/bash")
+    store = make(path, plan_of(range(3), 5))
+    fill(store, case_at(0, 5))
+    assert (path / "slurm" / "7-ray.sbatch").read_text() == "#!/bin/bash"
+    assert store.root == make(tmp_path / "other.zarr", plan_of(range(3), 5)).root
+    names = [{each.name for each in folder.iterdir()} for folder in (path, tmp_path / "other.zarr")]
+    assert names[0] - {"slurm"} == names[1]
+
+
+def test_half_a_lay_out_around_jobs_is_begun_again(tmp_path):
+    path = tmp_path / "run.zarr"
+    (path / "slurm").mkdir(parents=True)
+    make(tmp_path / "other.zarr", plan_of([0], 5))
+    (tmp_path / "other.zarr" / "zarr.json").rename(path / ".halfzarr.json")
+    (tmp_path / "other.zarr" / "time").rename(path / "time")
+    assert len(make(path, plan_of(range(3), 5)).init_times) == 3
+    assert not (path / ".halfzarr.json").exists()
+
+
+def test_a_store_with_jobs_that_has_lost_its_root_keeps_its_forecasts(tmp_path):
+    path = tmp_path / "run.zarr"
+    (path / "slurm").mkdir(parents=True)
+    fill(make(path, plan_of(range(3), 5)), case_at(0, 5))
+    (path / "zarr.json").unlink()
+    before = data_files(path)
+    with pytest.raises(StoreError, match=r"is something else \(it holds .*put its zarr.json back"):
+        make(path, plan_of(range(3), 5))
+    assert data_files(path) == before
+
+
 def test_the_same_plan_takes_the_store_up_and_rewrites_nothing(tmp_path):
     path, plan = tmp_path / "run.zarr", plan_of(range(3), 5)
     fill(make(path, plan), case_at(0, 5))

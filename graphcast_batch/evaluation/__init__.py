@@ -1,0 +1,1 @@
+"""Stored forecasts and an archive become scores."""

@@ -1,0 +1,54 @@
+"""What costs nothing to forecast becomes forecasts, through the same door as those of a store."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from graphcast_batch.evaluation.scoring import Fields, Part, Usual
+from graphcast_batch.inputs.states import Timeline
+from graphcast_batch.plan import Case
+
+PERSISTENCE: Final = "persistence"
+CLIMATOLOGY: Final = "climatology"
+_HOUR: Final = np.timedelta64(1, "h")
+
+
+@dataclass(frozen=True, eq=False)
+class Persistence:
+    """The truth at the initial time, for all lead times.
+
+    Attributes:
+        truth: what came true.
+        part: where the forecasts' points lie on its grid.
+    """
+
+    truth: Timeline
+    part: Part
+
+    def fields(self, case: Case, names: Sequence[str], lead_hours: Sequence[int], levels: Sequence[int]) -> Fields:
+        """The initial state, again and again.
+
+        Raises:
+            InputError: the truth lacks the initial time, or cannot be read.
+        """
+        start = case.init_time.astype("datetime64[ns]")
+        state = self.truth.fields(list(names), np.array([start]), levels)
+        return {name: np.repeat(self.part.of(state[name].values), len(lead_hours), axis=0) for name in names}
+
+
+@dataclass(frozen=True, eq=False)
+class Climatological:
+    """What is usual at each valid time.
+
+    Attributes:
+        usual: the climatology.
+    """
+
+    usual: Usual
+
+    def fields(self, case: Case, names: Sequence[str], lead_hours: Sequence[int], levels: Sequence[int]) -> Fields:
+        """The climatological mean."""
+        times = case.init_time.astype("datetime64[ns]") + np.array(lead_hours) * _HOUR
+        return self.usual.fields(names, np.asarray(times), levels)

@@ -1,0 +1,104 @@
+"""The scores of two forecasts, at the initial times that both have, become how much one is better, and how surely."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import xarray as xr
+
+from graphcast_batch.errors import EvaluationError
+from graphcast_batch.evaluation.results import average, headlines, read_headlines, shown_hours
+from graphcast_batch.evaluation.significance import CONFIDENCE, Difference, block_bootstrap, paired_difference
+from graphcast_batch.outputs.scores import Scores
+
+_ALIKE: Final = ("truth", "climatology")
+_ENDS: Final = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one headline score at one lead time is in two forecasts.
+
+    Attributes:
+        label: such as ``geopotential 500``.
+        hours: lead time.
+        first: RMSE of the one.
+        second: RMSE of the other.
+        low: of second over first minus 1, the lower end of its confidence interval by block bootstrap; NaN if unknown.
+        high: the upper end.
+        paired: difference of the RMSE of each initial time, second minus first, by Student's t-test.
+    """
+
+    label: str
+    hours: int
+    first: float
+    second: float
+    low: float
+    high: float
+    paired: Difference
+
+    @property
+    def relative(self) -> float:
+        """Second over first, minus 1: below 0 where the second is better; NaN where the first has no error."""
+        return self.second / self.first - 1 if self.first else np.nan
+
+
+def compare(one: tuple[Path, str], other: tuple[Path, str], region: str) -> list[Change]:
+    """Headline scores of two forecasts side by side.
+
+    Args:
+        one: path of a store, and the name of scores in it.
+        other: the same.
+        region: where.
+
+    Raises:
+        EvaluationError: they were not scored against the same, or have no initial time in common.
+        StoreError: there are no scores.
+    """
+    _check_alike(one, other)
+    first, second = (read_headlines(*where, region) for where in (one, other))
+    common = np.intersect1d(first["time"].values, second["time"].values)
+    if not common.size:
+        raise EvaluationError(
+            f"{one[0]} and {other[0]} must have initial times in common, but have none; evaluate the same times of both"
+        )
+    first, second = xr.align(first.sel(time=common), second.sel(time=common), join="inner")
+    results = average(first)
+    hours = shown_hours(results)
+    return [
+        _change(line.label, hour, *(_squares(each, line.variable, line.level, hour) for each in (first, second)))
+        for line in headlines(results, hours)
+        if line.variable in second
+        for hour in hours
+    ]
+
+
+def _check_alike(one: tuple[Path, str], other: tuple[Path, str]) -> None:
+    ours, theirs = (Scores.at(*where).identity for where in (one, other))
+    for key in _ALIKE:
+        if ours.get(key) != theirs.get(key):
+            raise EvaluationError(
+                f"forecasts must be scored against the same {key} to be compared, but {one[0]} has {ours.get(key)} and "
+                f"{other[0]} has {theirs.get(key)}; evaluate one of them anew"
+            )
+
+
+def _squares(means: xr.Dataset, name: str, level: int | None, hours: int) -> xr.DataArray:
+    """(time,) mean squared errors of one variable, of the only region."""
+    array = means[name].sel(statistic="squared_error", prediction_timedelta=np.timedelta64(hours, "h")).isel(region=0)
+    return array if level is None else array.sel(level=level)
+
+
+def _change(label: str, hours: int, first: xr.DataArray, second: xr.DataArray) -> Change:
+    both = (first.notnull() & second.notnull()).values
+    times, squares = first["time"].values[both], np.stack([first.values[both], second.values[both]], axis=1)
+    differences = np.diff(np.sqrt(squares), axis=1)[:, 0]
+    low = high = np.nan
+    if times.size:
+        drawn = np.sqrt(block_bootstrap(squares, times))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            low, high = np.quantile(drawn[:, 1] / drawn[:, 0] - 1, _ENDS)
+    means = np.sqrt(squares.mean(axis=0)) if times.size else (np.nan, np.nan)
+    paired = paired_difference(differences, times)
+    return Change(label, hours, float(means[0]), float(means[1]), float(low), float(high), paired)

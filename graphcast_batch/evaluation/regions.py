@@ -1,0 +1,131 @@
+"""Names and boxes become the weights of a grid's cells in each region."""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphcast_batch.config import Region
+from graphcast_batch.errors import EvaluationError
+from graphcast_batch.grid import Grid, cell_area
+
+Floats = NDArray[np.float64]
+_TOLERANCE: Final = 1e-3  # degrees; as that of grids
+_WHOLE: Final = 1 - 1e-9
+_RUN: Final = 8192
+"""Points; found by trying: from 4096 to 16384 it is the same, and the whole globe at once takes twice as long."""
+_ALL_ROUND: Final = (0.0, 360.0)
+STORED: Final = "stored"
+"""All that is kept of the globe, where that is a part of it."""
+MASKED: Final = ("land", "sea")
+"""Weighted with the share of land, or of sea, in each cell."""
+BOXES: Final[Mapping[str, tuple[tuple[float, float], tuple[float, float]]]] = {
+    "global": ((-90, 90), _ALL_ROUND),
+    "tropics": ((-20, 20), _ALL_ROUND),
+    "northern-hemisphere": ((20, 90), _ALL_ROUND),
+    "southern-hemisphere": ((-90, -20), _ALL_ROUND),
+    "europe": ((35, 75), (-12.5, 42.5)),
+    "north-america": ((25, 60), (240, 285)),
+    "north-atlantic": ((25, 65), (290, 350)),
+    "north-pacific": ((25, 60), (145, 230)),
+    "east-asia": ((25, 60), (102.5, 150)),
+    "ausnz": ((-45, -12.5), (120, 175)),
+    "arctic": ((60, 90), _ALL_ROUND),
+    "antarctic": ((-90, -60), _ALL_ROUND),
+}
+"""South and north, west and east of the regions of WeatherBench 2's evaluation (Rasp et al. 2024,
+https://doi.org/10.1029/2023MS004019); their edges belong to them. The extra-tropics are its two hemispheres."""
+
+
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """What each point of a grid weighs in each region.
+
+    Attributes:
+        names: of the regions.
+        weights: (region, latitude, longitude) area of the cell, in shares of the globe, as far as it is in the region.
+    """
+
+    names: tuple[str, ...]
+    weights: Floats
+
+    @property
+    def totals(self) -> Floats:
+        """(region,) area of each, in shares of the globe."""
+        return np.asarray(self.weights.sum(axis=(1, 2)))
+
+    @cached_property
+    def blocks(self) -> list[tuple[slice, NDArray[np.intp], Floats]]:
+        """Runs of points, each with those regions that hold some of them and with the weights there, (point, region).
+
+        What is computed of so few points stays in a core's cache, and most regions lie outside most runs.
+        """
+        flat = self.weights.reshape(len(self.names), -1)
+        runs = [slice(start, start + _RUN) for start in range(0, flat.shape[1], _RUN)]
+        held = [(run, np.flatnonzero(flat[:, run].any(axis=1))) for run in runs]
+        return [(run, here, np.ascontiguousarray(flat[here, run].T)) for run, here in held if here.size]
+
+
+def weigh(
+    names: Sequence[str],
+    boxes: Mapping[str, Region],
+    grid: Grid,
+    land: Callable[[], NDArray[np.float32]],
+    part: tuple[NDArray[np.intp], NDArray[np.intp]] | None = None,
+) -> Regions:
+    """Regions of a global grid, or of a part of it.
+
+    Args:
+        names: of WeatherBench 2's regions, of ``land`` and ``sea``.
+        boxes: further regions.
+        grid: the points.
+        land: gives the share of land in each cell, (latitude, longitude) 0..1; called only if it is needed.
+        part: which latitudes and longitudes there are; None for all. Of a part there are those regions that lie in it,
+            and before them ``stored``, all of it.
+
+    Raises:
+        EvaluationError: a region is unknown, named twice, or holds no point.
+    """
+    twice = sorted({name for name in names if list(names).count(name) > 1} | set(names) & set(boxes))
+    if twice:
+        raise EvaluationError(f"scores.regions must name each region once, but {', '.join(twice)} is there twice")
+    area = np.repeat(cell_area(grid.latitude)[:, np.newaxis], grid.longitude.size, axis=1) / grid.size
+    shares = {name: _share(name, grid, land) for name in names}
+    shares |= {name: _inside(box.latitude, box.longitude, grid) for name, box in boxes.items()}
+    weights = {name: area * share for name, share in shares.items()}
+    empty = [name for name, found in weights.items() if not found.any()]
+    if empty:
+        raise EvaluationError(f"each region must hold a point of {grid}, but {', '.join(empty)} holds none; widen it")
+    if part is not None:
+        inside = {name: found[np.ix_(*part)] for name, found in weights.items()}
+        whole = {name: found for name, found in inside.items() if found.sum() >= _WHOLE * weights[name].sum()}
+        weights = {STORED: area[np.ix_(*part)]} | whole
+    return Regions(tuple(weights), np.stack(list(weights.values())))
+
+
+def _share(name: str, grid: Grid, land: Callable[[], NDArray[np.float32]]) -> Floats:
+    """(latitude, longitude) how much of each cell is in a region."""
+    if name == "extra-tropics":
+        return _share("northern-hemisphere", grid, land) + _share("southern-hemisphere", grid, land)
+    if name in MASKED:
+        share = np.clip(land().astype(np.float64), 0, 1)
+        return share if name == "land" else 1 - share
+    if name not in BOXES:
+        known = [*BOXES, "extra-tropics", *MASKED]
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else "give its edges in scores.boxes"
+        raise EvaluationError(f"scores.regions must be some of {', '.join(known)}, but {name} is not; {hint}")
+    return _inside(*BOXES[name], grid)
+
+
+def _inside(latitude: tuple[float, float], longitude: tuple[float, float], grid: Grid) -> Floats:
+    """1 at the points of a box, whose longitudes go eastwards from the first to the second, and 0 elsewhere."""
+    (south, north), (west, east) = latitude, longitude
+    rows = (grid.latitude >= south - _TOLERANCE) & (grid.latitude <= north + _TOLERANCE)
+    width = east - west if abs(east - west) >= 360 else (east - west) % 360
+    beyond = (grid.longitude.astype(np.float64) - west + _TOLERANCE) % 360 - _TOLERANCE
+    return np.outer(rows, beyond <= width + _TOLERANCE).astype(np.float64)

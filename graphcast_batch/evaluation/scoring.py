@@ -1,0 +1,343 @@
+"""One forecast, with what came true of it, becomes weighted sums: a pass over the data, some lead times at a time."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphcast_batch.config import Region
+from graphcast_batch.errors import EvaluationError
+from graphcast_batch.evaluation.metrics import PLAIN, STATISTICS, Points
+from graphcast_batch.evaluation.regions import Regions, weigh
+from graphcast_batch.evaluation.sums import Sums
+from graphcast_batch.inputs.states import Timeline
+from graphcast_batch.plan import Case
+from graphcast_batch.timing import Stopwatch
+
+_PIECE_BYTES: Final = 2**27
+"""Of a forecast that are read at once, as many of truth with them, and both while the piece before is scored."""
+_BATCH_FIELDS: Final = 32
+"""Fields at a run of points that go through the statistics together."""
+_HOUR: Final = np.timedelta64(1, "h")
+_TOLERANCE: Final = 1e-3  # degrees; as that of grids
+
+Fields = Mapping[str, NDArray[np.float32]]
+"""By variable, float32 (time, [level], latitude, longitude)."""
+
+
+class Forecasts(Protocol):
+    """What is scored: a store, or a baseline."""
+
+    def fields(self, case: Case, names: Sequence[str], lead_hours: Sequence[int], levels: Sequence[int]) -> Fields:
+        """Variables of one Case at some of its lead times, and at those levels if they are on levels.
+
+        Raises:
+            GraphcastBatchError: they are not there, or cannot be read.
+        """
+
+
+class Usual(Protocol):
+    """What is usual at a time of the year and of the day."""
+
+    def fields(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> Fields:
+        """Climatological means at valid times, on the points of the forecasts.
+
+        Raises:
+            GraphcastBatchError: they are not there, or cannot be read.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Where the points of forecasts lie on the grid of the truth.
+
+    Attributes:
+        rows: indices of their latitudes.
+        columns: indices of their longitudes, in the order of the forecasts.
+        latitude: degrees of the forecasts' points, for messages.
+        longitude: the same.
+        whole: whether they are all of it, in its order.
+    """
+
+    rows: NDArray[np.intp]
+    columns: NDArray[np.intp]
+    latitude: NDArray[np.float32]
+    longitude: NDArray[np.float32]
+    whole: bool
+
+    def of(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What of fields on the truth's grid lies on the forecasts' points, (..., latitude, longitude)."""
+        return values if self.whole else values[..., self.rows[:, np.newaxis], self.columns]
+
+
+@dataclass(frozen=True, eq=False)
+class Scoring:
+    """What is scored against what; small, to be sent to where it is done.
+
+    Attributes:
+        forecasts: what is scored.
+        truth: what came true.
+        usual: climatology; None to score without anomalies.
+        on_levels: for each variable that is scored, whether it is on levels.
+        levels: hPa, ascending, of those that are.
+        lead_hours: of a whole forecast; a shorter Case has the first of them.
+        part: where the forecasts' points lie on the truth's grid.
+        regions: names of regions.
+        boxes: further regions.
+        block: how many lead times are read at once, at most.
+    """
+
+    forecasts: Forecasts
+    truth: Timeline
+    usual: Usual | None
+    on_levels: tuple[tuple[str, bool], ...]
+    levels: tuple[int, ...]
+    lead_hours: tuple[int, ...]
+    part: Part
+    regions: tuple[str, ...]
+    boxes: Mapping[str, Region]
+    block: int
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """Names of the statistics that are summed up."""
+        return tuple(PLAIN if self.usual is None else STATISTICS)
+
+    def weighed(self) -> Regions:
+        """The regions, with what each point weighs in them.
+
+        Raises:
+            EvaluationError: one is unknown or empty, or the truth has no land-sea mask for it.
+        """
+        part = None if self.part.whole else (self.part.rows, self.part.columns)
+        return weigh(self.regions, self.boxes, self.truth.grid, lambda: _land(self.truth), part)
+
+    def leads_of(self, case: Case) -> NDArray[np.int64]:
+        """(lead,) hours of the lead times that a Case has, of those that are scored."""
+        hours = np.array(self.lead_hours, np.int64)
+        return hours[hours <= int(case.lead_times[-1] // _HOUR)]
+
+    def times(self) -> dict[str, NDArray[np.datetime64] | None]:
+        """By variable, the times at which its truth is held; None for every time."""
+        return {name: self.truth.times_of([name]) for name, _ in self.on_levels}
+
+    def held(self, case: Case, times: Mapping[str, NDArray[np.datetime64] | None]) -> dict[str, NDArray[np.bool_]]:
+        """For each variable, at which lead times of a Case its truth is held.
+
+        Args:
+            case: which.
+            times: from `times`, which takes longer than one Case should.
+        """
+        valid = _valid(case, self.leads_of(case))
+        return {name: np.ones(valid.size, bool) if at is None else np.isin(valid, at) for name, at in times.items()}
+
+
+def part_of(
+    origin: str,
+    held: tuple[NDArray[np.floating], NDArray[np.floating]],
+    wanted: tuple[NDArray[np.float32], NDArray[np.float32]],
+    remedy: str,
+) -> Part:
+    """Where the points of forecasts lie among those of a truth or climatology.
+
+    Args:
+        origin: what holds them, for messages.
+        held: its latitudes and longitudes, degrees, in any order.
+        wanted: those of the forecasts.
+        remedy: what to do if they are not there.
+
+    Raises:
+        EvaluationError: one is not there.
+    """
+    rows = np.abs(np.subtract.outer(wanted[0].astype(np.float64), held[0]))
+    columns = np.abs(np.subtract.outer(wanted[1].astype(np.float64) % 360, np.asarray(held[1], np.float64) % 360))
+    columns = np.minimum(columns, 360 - columns)
+    at = rows.argmin(axis=1), columns.argmin(axis=1)
+    there = max(rows.min(axis=1).max(), columns.min(axis=1).max()) <= _TOLERANCE
+    if not (there and _adjoin(at[0], held[0].size) and _adjoin(at[1], held[1].size)):
+        raise EvaluationError(
+            f"the {origin} must be on the grid of the forecasts, {_points(wanted)}, but has {_points(held)}; {remedy}"
+        )
+    whole = all(np.array_equal(found, np.arange(axis.size)) for found, axis in zip(at, held, strict=True))
+    return Part(*at, *wanted, whole)
+
+
+def _adjoin(places: NDArray[np.intp], size: int) -> bool:
+    """Whether places follow each other, in either direction and across the end: those of a finer grid do not."""
+    steps = np.diff(places) % size
+    return bool(np.all(steps == 1) or np.all(steps == size - 1))
+
+
+def _points(axes: tuple[NDArray[np.floating], NDArray[np.floating]]) -> str:
+    (rows, columns) = axes
+    return f"{rows.size} x {columns.size} from {rows[0]:g}, {columns[0]:g} to {rows[-1]:g}, {columns[-1]:g} degrees"
+
+
+def score_case(scoring: Scoring, case: Case, watch: Stopwatch) -> dict[str, Sums]:
+    """Sums of one Case.
+
+    Args:
+        scoring: what is scored against what.
+        case: whose forecast.
+        watch: takes the seconds spent reading and computing; the former overlap the latter.
+
+    Returns:
+        By variable, sums over (statistic, lead time, [level], region), with weight 0 where no truth is held.
+
+    Raises:
+        EvaluationError: forecast, truth or climatology is not finite somewhere.
+        GraphcastBatchError: they cannot be read.
+    """
+    regions = scoring.weighed()
+    leads = len(scoring.leads_of(case))
+    sums = {name: Sums.none(_shape(scoring, levelled, leads, regions)) for name, levelled in scoring.on_levels}
+    pieces = list(_pieces(scoring, case))
+    with ThreadPoolExecutor(1) as ahead:
+        reading = [ahead.submit(_read, scoring, case, piece, watch) for piece in pieces[:1]]
+        for n, piece in enumerate(pieces):
+            fields = reading.pop().result()
+            reading += [ahead.submit(_read, scoring, case, later, watch) for later in pieces[n + 1 : n + 2]]
+            with watch.stage("compute"):
+                for name in piece.names:
+                    _add(sums[name], scoring, regions, case, piece, name, fields[name])
+    return sums
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """Some variables at some lead times, for all of which truth is held.
+
+    Attributes:
+        names: of the variables.
+        leads: which lead times, counted from 0.
+        hours: the same.
+    """
+
+    names: tuple[str, ...]
+    leads: NDArray[np.intp]
+    hours: NDArray[np.int64]
+
+
+def _pieces(scoring: Scoring, case: Case) -> Iterator[_Piece]:
+    """All that can be scored of a Case, in pieces that fit into memory."""
+    hours, held = scoring.leads_of(case), scoring.held(case, scoring.times())
+    points = 4 * scoring.part.rows.size * scoring.part.columns.size
+    size = {name: points * (len(scoring.levels) if levelled else 1) for name, levelled in scoring.on_levels}
+    block = max(1, min(scoring.block, _PIECE_BYTES // sum(size.values())))
+    for start in range(0, hours.size, block):
+        alike: dict[bytes, list[str]] = {}
+        for name, there in held.items():
+            alike.setdefault(there[start : start + block].tobytes(), []).append(name)
+        for pattern, names in alike.items():
+            leads = start + np.flatnonzero(np.frombuffer(pattern, bool))
+            for group in _groups(names, size) if leads.size else ():
+                yield _Piece(group, leads, hours[leads])
+
+
+def _groups(names: Sequence[str], size: Mapping[str, int]) -> Iterator[tuple[str, ...]]:
+    """Names in runs whose fields at one lead time fit into a piece, or that are of one name."""
+    group: list[str] = []
+    for name in names:
+        if group and sum(size[one] for one in [*group, name]) > _PIECE_BYTES:
+            yield tuple(group)
+            group = []
+        group.append(name)
+    yield tuple(group)
+
+
+def _read(scoring: Scoring, case: Case, piece: _Piece, watch: Stopwatch) -> dict[str, Points]:
+    """Forecast, truth and climatology, of each variable (field, point)."""
+    with watch.stage("read"):
+        times, levels = _valid(case, piece.hours), scoring.levels
+        forecast = scoring.forecasts.fields(case, piece.names, piece.hours.tolist(), levels)
+        truth = scoring.truth.fields(piece.names, times, levels)
+        usual = scoring.usual.fields(piece.names, times, levels) if scoring.usual else {}
+        points = scoring.part.rows.size * scoring.part.columns.size
+        return {
+            name: Points(
+                forecast[name].reshape(-1, points),
+                scoring.part.of(truth[name].values).reshape(-1, points),
+                usual[name].reshape(-1, points) if name in usual else None,
+            )
+            for name in piece.names
+        }
+
+
+def _add(sums: Sums, scoring: Scoring, regions: Regions, case: Case, piece: _Piece, name: str, at: Points) -> None:
+    """Adds the sums of one variable of a piece."""
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is looked for at once
+        found = sums_of(at, scoring.statistics, regions)
+    if not np.isfinite(found).all():
+        raise EvaluationError(_gap(scoring, case, piece, name, at))
+    found = found.reshape(found.shape[0], piece.leads.size, *sums.totals.shape[2:])
+    sums.totals[:, piece.leads] += found
+    sums.weights[:, piece.leads] += regions.totals
+
+
+def sums_of(at: Points, statistics: Sequence[str], regions: Regions) -> NDArray[np.float64]:
+    """Weighted sums of statistics of fields.
+
+    Args:
+        at: forecast, truth and climatology, (field, point).
+        statistics: their names.
+        regions: with the weights of the points.
+
+    Returns:
+        float64 (statistic, field, region).
+    """
+    fields = at.forecast.shape[0]
+    sums = np.zeros((len(statistics), fields, len(regions.names)))
+    for first in range(0, fields, _BATCH_FIELDS):
+        batch = slice(first, first + _BATCH_FIELDS)
+        for run, here, weights in regions.blocks:
+            few = at.part(batch, run)
+            for n, name in enumerate(statistics):
+                sums[n][batch][:, here] += STATISTICS[name](few) @ weights
+    return sums
+
+
+def _gap(scoring: Scoring, case: Case, piece: _Piece, name: str, at: Points) -> str:
+    """What is not finite, where."""
+    kinds = {"forecast": at.forecast, "truth": at.truth, "climatology": at.usual}
+    for kind, values in kinds.items():
+        bad = np.argwhere(~np.isfinite(values)) if values is not None else np.empty((0, 2), int)
+        if bad.size:
+            field, point = bad[0]
+            levels = len(scoring.levels) if dict(scoring.on_levels)[name] else 1
+            level = f" at {scoring.levels[field % levels]} hPa" if dict(scoring.on_levels)[name] else ""
+            row, column = divmod(int(point), scoring.part.columns.size)
+            remedy = {
+                "forecast": "verify the store with --deep and --repair, and make the Case again",
+                "truth": f"mend {scoring.truth.origin}, or leave the variable out of scores.variables",
+                "climatology": "make the climatology again, or leave it out",
+            }[kind]
+            assert values is not None
+            return (
+                f"{case.key}: the {kind} must be finite everywhere, but {name}{level} is {values[field, point]} after "
+                f"{piece.hours[field // levels]} h at latitude {scoring.part.latitude[row]:g}, longitude "
+                f"{scoring.part.longitude[column]:g} ({len(bad)} values in all); {remedy}"
+            )
+    return f"{case.key}: the scores of {name} must be finite, but are too large for float64; look at its values"
+
+
+def _shape(scoring: Scoring, levelled: bool, leads: int, regions: Regions) -> tuple[int, ...]:
+    return len(scoring.statistics), leads, *((len(scoring.levels),) if levelled else ()), len(regions.names)
+
+
+def _valid(case: Case, hours: NDArray[np.int64]) -> NDArray[np.datetime64]:
+    return np.asarray(case.init_time.astype("datetime64[ns]") + hours * _HOUR)
+
+
+def _land(truth: Timeline) -> NDArray[np.float32]:
+    name = "land_sea_mask"
+    if name not in truth.dims:
+        raise EvaluationError(
+            f"the regions land and sea need {name} of the truth, but {truth.origin} has {', '.join(sorted(truth.dims))}"
+            "; leave them out of scores.regions, or name a file with it in statics of scores.truth"
+        )
+    times = np.zeros(0, "datetime64[ns]") if truth.times is None else truth.times[:1]
+    values = truth.fields([name], times, ())[name].values
+    return np.asarray(values.reshape(-1, *values.shape[-2:])[0], np.float32)

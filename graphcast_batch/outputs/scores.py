@@ -1,0 +1,339 @@
+"""Means of statistics of one Case after another become a zarr group beside the forecasts, ``scores/NAME``.
+
+``xarray.open_zarr(store / "scores" / "forecast")`` gives each variable in float64 over statistic, initial time, lead
+time, level and region; NaN where nothing was scored. A Case is one chunk of each variable, and counts as scored only
+once its record is there, which is written last: scores are taken up where they stopped and extended by new Cases, by
+any number of drivers.
+"""
+
+import json
+import os
+import shutil
+import socket
+import uuid
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+from pydantic import JsonValue
+from zarr.codecs import BloscCodec
+from zarr.errors import ZarrUserWarning
+
+from graphcast_batch.errors import StoreError, StoreMismatchError
+from graphcast_batch.outputs.claims import Claim
+from graphcast_batch.outputs.durable import Entry, drop_left_over, explained, now, replace, seal, sync_folder, sync_tree
+from graphcast_batch.outputs.layout import growing
+from graphcast_batch.outputs.store import Store
+from graphcast_batch.plan import Case
+from graphcast_batch.variables import VARIABLES
+
+SCORES: Final = "scores"
+_RECORDS, _ROOT, _IDENTITY = "records", "zarr.json", "graphcast_batch_scores"
+_LEADS_A_CHUNK: Final = 40
+"""Fixed, so that a store may get longer forecasts without another layout; what is beyond the last takes no space."""
+_CODEC: Final = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")
+_LEASE_SECONDS: Final = 3600.0
+"""Of a claim on scoring a Case on another host; on this one the dead are known at once."""
+
+
+class ScoreRecord(Entry):
+    """A scored Case: written last.
+
+    Attributes:
+        key: of the Case.
+        fields: how many pairs of variable and lead time have scores; more may get them once more truth is there.
+        forecast: what tells this forecast from another of the same Case; empty where none is stored.
+        files: size in bytes and CRC-32 (hexadecimal) of each file, by its path in the group.
+        seconds: time spent, by stage.
+        host: where it was scored.
+        finished_at: UTC, ISO 8601.
+    """
+
+    key: str
+    fields: int
+    forecast: str
+    files: dict[str, tuple[int, str]]
+    seconds: dict[str, float]
+    host: str
+    finished_at: str
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What scores are by, beside the initial and lead times of the store.
+
+    Attributes:
+        statistics: their names.
+        on_levels: for each variable, whether it is on levels.
+        levels: hPa, ascending.
+        regions: their names.
+        areas: (region,) area of each, in shares of the globe.
+        identity: what makes scores comparable: truth, climatology and the like.
+    """
+
+    statistics: tuple[str, ...]
+    on_levels: tuple[tuple[str, bool], ...]
+    levels: tuple[int, ...]
+    regions: tuple[str, ...]
+    areas: NDArray[np.float64]
+    identity: Mapping[str, JsonValue]
+
+    @property
+    def known(self) -> dict[str, JsonValue]:
+        """All that must be the same for scores to stand side by side."""
+        known = {
+            "statistics": self.statistics,
+            "variables": [f"{name} (on levels)" if levelled else name for name, levelled in self.on_levels],
+            "levels": self.levels,
+            "regions": dict(zip(self.regions, np.round(self.areas, 12).tolist(), strict=True)),
+            **self.identity,
+        }
+        return dict(json.loads(json.dumps(known)))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of one store's forecasts, or of a baseline for them."""
+
+    folder: Path
+
+    @classmethod
+    def at(cls, store: Path, name: str) -> Self:
+        """Those of a name, whether they are there or not."""
+        return cls(store / SCORES / name)
+
+    @classmethod
+    def lay_out(cls, store: Path, name: str, scored: Scored) -> Self:
+        """Makes room for the scores of all initial and lead times of a store; takes up what is there.
+
+        Args:
+            store: its path.
+            name: of the scores.
+            scored: what they are by.
+
+        Raises:
+            StoreMismatchError: there are scores of that name that cannot be compared with these.
+            StoreError: they cannot be written.
+        """
+        scores = cls.at(store, name)
+        with explained(f"laying out {scores.folder}"), growing(store) as _:
+            opened = Store.open(store)  # since the lock was taken, as another driver may have made it longer
+            if scores.exists:
+                scores._refuse_other(scored)
+                if scores._lengths == (opened.init_times.size, len(opened.kept.lead_hours)):
+                    return scores
+            for left in scores.folder.parent.glob(f".{name}.*.partial"):
+                drop_left_over(left)
+            draft = scores.folder.with_name(f".{name}.{uuid.uuid4().hex}.partial")
+            try:
+                _create(draft, opened, scored)
+                sync_tree(draft)
+                scores._take_over(draft)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+        return scores
+
+    @property
+    def exists(self) -> bool:
+        """Whether there are any, or room for them."""
+        return (self.folder / _ROOT).exists()
+
+    @property
+    def identity(self) -> dict[str, JsonValue]:
+        """What makes scores comparable; see `Scored.known`.
+
+        Raises:
+            StoreError: there are none.
+        """
+        return dict(json.loads(self._attributes[_IDENTITY]))
+
+    def records(self) -> dict[str, ScoreRecord]:
+        """What was scored, by the key of the Case.
+
+        Raises:
+            StoreError: a record is damaged, or cannot be read.
+        """
+        with explained(f"the records of {self.folder}"):
+            paths = sorted((self.folder / _RECORDS).glob("*.json"))
+            found = (ScoreRecord.read(path) for path in paths)
+            return {record.key: record for record in found if record}
+
+    def claim(self, case: Case) -> Claim | None:
+        """Claims the scoring of a Case for this process; None if a live one has it.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        return Claim.take(self.folder / _RECORDS / f"{case.key}.claim", _LEASE_SECONDS)
+
+    def write(
+        self,
+        index: int,
+        case: Case,
+        means: Mapping[str, NDArray[np.float64]],
+        fields: int,
+        forecast: str,
+        seconds: Mapping[str, float],
+    ) -> ScoreRecord:
+        """Writes the scores of a Case, and declares it scored.
+
+        Args:
+            index: of the Case on the time axis.
+            case: which.
+            means: by variable, (statistic, lead time, [level], region); of the first lead times, if not of all.
+            fields: how many pairs of variable and lead time have scores.
+            forecast: what tells this forecast from another of the same Case.
+            seconds: time spent, by stage.
+
+        Raises:
+            StoreError: they do not fit, or cannot be written.
+        """
+        with explained(f"{case.key}: writing its scores to {self.folder}"):
+            files = {}
+            for name, values in means.items():
+                array = zarr.open_array(self.folder / name, mode="r+").with_config({"write_empty_chunks": True})
+                expected = (array.shape[0], *array.shape[2:])
+                if (values.shape[0], *values.shape[2:]) != (expected[0], *expected[2:]) or len(values[0]) > expected[1]:
+                    raise StoreError(f"{case.key}: scores of {name} must be {expected}, but are {values.shape}")
+                array[:, index, : values.shape[1]] = values
+                for chunk in (self.folder / name).glob(f"c.0.{index}.*"):
+                    files[f"{name}/{chunk.name}"] = seal(chunk)
+                sync_folder(self.folder / name)
+            record = ScoreRecord(
+                key=case.key,
+                fields=fields,
+                forecast=forecast,
+                files=files,
+                seconds=dict(seconds),
+                host=socket.gethostname(),
+                finished_at=now(),
+            )
+            replace(self.folder / _RECORDS / f"{case.key}.json", record.model_dump_json(indent=1).encode())
+        return record
+
+    def dataset(self) -> xr.Dataset:
+        """All scores, read when their values are asked for: float64 (statistic, time, lead time, [level], region).
+
+        Raises:
+            StoreError: there are none.
+        """
+        with explained(f"opening {self.folder}"):
+            self._attributes  # noqa: B018 - refuses what is none of ours
+            opened: xr.Dataset = xr.open_zarr(self.folder, chunks=None, consolidated=True)
+            return opened
+
+    @property
+    def _attributes(self) -> dict[str, Any]:
+        try:
+            found = dict(json.loads((self.folder / _ROOT).read_bytes())["attributes"])
+            found[_IDENTITY]
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise StoreError(f"there are no scores at {self.folder}; run graphcast-batch evaluate first") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"{self.folder} must hold scores that this program wrote, but cannot be read as such ({error!r}); "
+                "remove the folder and evaluate again"
+            ) from error
+        return found
+
+    @property
+    def _lengths(self) -> tuple[int, int]:
+        arrays = json.loads((self.folder / _ROOT).read_bytes())["consolidated_metadata"]["metadata"]
+        return arrays["time"]["shape"][0], arrays["prediction_timedelta"]["shape"][0]
+
+    def _refuse_other(self, scored: Scored) -> None:
+        ours, theirs = self.identity, scored.known
+        differences = [
+            f"  {key}: there {ours.get(key, '(absent)')}, now {theirs.get(key, '(absent)')}"
+            for key in sorted(ours.keys() | theirs.keys())
+            if ours.get(key) != theirs.get(key)
+        ]
+        if differences:
+            raise StoreMismatchError(
+                f"{self.folder} holds scores of another kind:\n" + "\n".join(differences) + "\n"
+                "remove that folder to score anew, or mend the section scores to agree with it"
+            )
+
+    def _take_over(self, draft: Path) -> None:
+        """Puts a draft into its place: whole, or file by file into the shorter one that is there, its root last."""
+        if not self.exists:
+            draft.rename(self.folder)
+        else:
+            moved = sorted(path.relative_to(draft) for path in draft.rglob("*") if path.is_file())
+            for path in sorted(moved, key=lambda path: path == Path(_ROOT)):
+                os.replace(draft / path, self.folder / path)
+                sync_folder((self.folder / path).parent)
+        sync_folder(self.folder.parent)
+
+
+def _create(folder: Path, store: Store, scored: Scored) -> None:
+    """Metadata and coordinates, without scores."""
+    identity = json.dumps(scored.known, sort_keys=True)
+    group = zarr.create_group(folder, attributes={"Conventions": "CF-1.11", _IDENTITY: identity})
+    (folder / _RECORDS).mkdir()
+    coordinates = _coordinates(store, scored)
+    for dim, (values, of_axis) in coordinates.items():
+        length = 4096 if dim in ("time", "prediction_timedelta") else values.size
+        array = _array(group, dim, (dim,), values.shape, (length,), str if values.dtype.kind == "U" else values.dtype)
+        array.update_attributes(dict(of_axis))
+        array.with_config({"write_empty_chunks": True})[...] = values
+    area = _array(group, "area", ("region",), scored.areas.shape, scored.areas.shape, np.dtype(np.float64))
+    area.update_attributes({"long_name": "area of the region, in shares of the globe", "units": "1"})
+    area[...] = scored.areas
+    for name, levelled in scored.on_levels:
+        dims = tuple(dim for dim in coordinates if levelled or dim != "level")
+        shape = tuple(coordinates[dim][0].size for dim in dims)
+        array = _array(group, name, dims, shape, (shape[0], 1, _LEADS_A_CHUNK, *shape[3:]), np.dtype(np.float64))
+        array.update_attributes({"long_name": f"means of statistics of {name.replace('_', ' ')}", **_unit(name)})
+    with warnings.catch_warnings():
+        # zarr warns that the specification of version 3 does not yet have what xarray and zarr both read.
+        warnings.simplefilter("ignore", ZarrUserWarning)
+        zarr.consolidate_metadata(folder)
+
+
+def _array(
+    group: zarr.Group,
+    name: str,
+    dims: Sequence[str],
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    dtype: Any,  # noqa: ANN401 - zarr takes the type str itself for text
+) -> zarr.Array[Any]:
+    text = dtype is str
+    return group.create_array(
+        name,
+        shape=shape,
+        chunks=chunks,
+        dtype=dtype,
+        compressors=None if text else _CODEC,
+        fill_value=None if text else np.nan if dtype == np.float64 else 0,
+        chunk_key_encoding={"name": "default", "separator": "."},
+        dimension_names=tuple(dims),
+    )
+
+
+def _coordinates(store: Store, scored: Scored) -> dict[str, tuple[NDArray[Any], dict[str, str]]]:
+    time_of = {"standard_name": "forecast_reference_time", "units": "hours since 1970-01-01"}
+    time_of |= {"calendar": "proleptic_gregorian"}
+    lead_of = {"standard_name": "forecast_period", "units": "hours", "dtype": "timedelta64[ns]"}
+    level_of = {"standard_name": "air_pressure", "units": "hPa", "positive": "down"}
+    statistic_of = {"long_name": "statistic of single points, of which these are means"}
+    level = {"level": (np.array(scored.levels, np.int32), level_of)} if scored.levels else {}
+    return {
+        "statistic": (np.array(scored.statistics), statistic_of),
+        "time": (store.init_times.astype(np.int64), time_of),
+        "prediction_timedelta": (np.array(store.kept.lead_hours, np.int64), lead_of),
+        **level,
+        "region": (np.array(scored.regions), {"long_name": "region"}),
+    }
+
+
+def _unit(name: str) -> dict[str, str]:
+    """The variable's, of which squares and products of it have the square."""
+    return {"variable_units": VARIABLES[name].units} if name in VARIABLES else {}

@@ -1,0 +1,42 @@
+"""A run is asked to stop by signals, a file or the end of its job."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from graphcast_batch.cluster.drain import DRAIN_VARIABLE, Drain
+
+
+def test_nothing_asks_by_itself(monkeypatch):
+    monkeypatch.delenv(DRAIN_VARIABLE, raising=False)
+    assert not Drain().asked
+
+
+def test_a_file_asks_also_one_that_the_environment_names(tmp_path, monkeypatch):
+    monkeypatch.setenv(DRAIN_VARIABLE, str(tmp_path / "named"))
+    given, named = Drain(tmp_path / "given"), Drain()
+    (tmp_path / "named").touch()
+    assert (given.asked, named.asked) == (False, True)
+
+
+def test_an_empty_name_is_no_file(monkeypatch):
+    monkeypatch.setenv(DRAIN_VARIABLE, "")
+    assert not Drain().asked
+
+
+@pytest.mark.parametrize(("seconds", "asked"), [(50, True), (70, False), (-10, True)])
+def test_the_last_minute_of_a_job_asks(seconds, asked):
+    assert Drain(end=time.time() + seconds).asked is asked
+
+
+def test_the_second_signal_interrupts_but_not_the_first_after_a_file(tmp_path):
+    (tmp_path / "drain").touch()
+    before = signal.getsignal(signal.SIGTERM)
+    with Drain(tmp_path / "drain") as drain:
+        assert drain.asked
+        os.kill(os.getpid(), signal.SIGUSR1)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -1,0 +1,127 @@
+import csv
+
+import numpy as np
+import pytest
+
+from graphcast_batch.errors import EvaluationError, StoreError
+from graphcast_batch.evaluation.results import (
+    average,
+    headlines,
+    read,
+    read_headlines,
+    scored,
+    shown_hours,
+    skill_of,
+    write_csv,
+)
+from tests.evaluation.made import cases, stored
+from tests.evaluation.test_stored import score
+
+ERRORS = (1.0, 3.0, 5.0, 2.0, 4.0)
+"""Of one Case after another, 12 h apart from 2020-01-01T00 on."""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    path = tmp_path_factory.mktemp("results") / "s"
+    errors = iter(ERRORS)
+    current = {}
+
+    def change(name, hours, values):
+        if (name, hours) == ("10m_u_component_of_wind", 6):
+            current["error"] = next(errors)
+        return values + current["error"]
+
+    found = stored(path, cases(5), change)
+    score(found)
+    return path
+
+
+def t500(dataset, metric):
+    return dataset["temperature"].sel(metric=metric, level=500, region="global").isel(prediction_timedelta=0)
+
+
+def test_the_root_is_taken_after_the_mean_over_initial_times(store):
+    found = average(read(store))
+
+    assert t500(found.values, "rmse") == pytest.approx(np.sqrt(np.mean(np.square(ERRORS))), rel=1e-6)
+    assert t500(found.values, "mae") == pytest.approx(np.mean(ERRORS), rel=1e-6)
+    assert t500(found.counts, "rmse") == 5
+
+
+def test_each_initial_time_has_its_own_scores(store):
+    found = average(read(store), "each")
+
+    np.testing.assert_allclose(t500(found.values, "rmse"), ERRORS, rtol=1e-6)
+
+
+def test_initial_hours_are_averaged_apart(store):
+    found = average(read(store), "hour")
+
+    at_0, at_12 = ERRORS[::2], ERRORS[1::2]
+    expected = [np.sqrt(np.mean(np.square(at_0))), np.sqrt(np.mean(np.square(at_12)))]
+    np.testing.assert_allclose(t500(found.values, "rmse"), expected, rtol=1e-6)
+    assert t500(found.counts, "rmse").values.tolist() == [3, 2]
+    assert found.values["hour"].values.tolist() == [0, 12]
+
+
+def test_months_and_seasons_are_averaged_apart(store):
+    assert average(read(store), "month").values["month"].values.tolist() == [1]
+    assert average(read(store), "season").values["season"].values.tolist() == ["DJF"]
+
+
+def test_what_is_read_can_be_narrowed(store):
+    found = read(store, variables=["10m_wind_vector"], regions=["tropics", "europe"])
+
+    assert list(found.data_vars) == ["10m_wind_vector"]
+    assert found["region"].values.tolist() == ["tropics", "europe"]
+    squares = 2 * np.square(ERRORS)
+    np.testing.assert_allclose(found["10m_wind_vector"].sel(statistic="squared_error")[:, 0, 0], squares, rtol=1e-6)
+
+
+def test_the_table_shows_headline_variables_with_the_skill_over_a_baseline(store):
+    found = average(read(store, regions=["global"]))
+
+    hours = shown_hours(found)
+    temperature, wind = headlines(found, hours)
+
+    assert hours == [24]
+    assert (temperature.label, temperature.unit, temperature.cases) == ("temperature 850", "K", "5")
+    assert wind.label == "10m_wind_vector"
+    assert wind.values == pytest.approx([np.sqrt(2) * temperature.values[0]], rel=1e-6)
+    assert skill_of(temperature, found, hours) == [0]
+    assert skill_of(wind, found, hours) == [0]
+
+
+def test_a_csv_has_a_row_for_each_score(store, tmp_path):
+    count = write_csv(store, tmp_path / "scores.csv")
+
+    with (tmp_path / "scores.csv").open() as file:
+        table = list(csv.DictReader(file))
+    # 4 lead times in 13 regions: of temperature 4 metrics on 2 levels, of two winds 4, of their vector rmse and mse.
+    assert count == len(table) == 4 * 13 * (4 * 2 + 2 * 4 + 2)
+    keys = ("variable", "metric", "level", "region", "lead_hours")
+    row = next(row for row in table if [row[key] for key in keys] == ["temperature", "bias", "500", "global", "6"])
+    assert float(row["value"]) == pytest.approx(np.mean(ERRORS), rel=1e-6)
+    assert row["cases"] == "5"
+    write_csv(store, tmp_path / "each.csv", over="each")
+    assert (tmp_path / "each.csv").read_text().splitlines()[1].split(",")[4] == "2020-01-01T00"
+
+
+def test_what_the_table_shows_is_read_alone(store):
+    found = read_headlines(store, "forecast", "tropics")
+
+    assert sorted(map(str, found.data_vars)) == ["10m_wind_vector", "temperature"]
+    assert (found["level"].values.tolist(), found["region"].values.tolist()) == ([500, 850], ["tropics"])
+
+
+def test_scores_that_are_not_there_are_asked_for_in_vain(store, tmp_path):
+    with pytest.raises(EvaluationError, match="must have the region nowhere, but has global, tropics"):
+        read(store, regions=["nowhere"])
+    with pytest.raises(EvaluationError, match="must hold geopotential, but hold 10m_u_component_of_wind"):
+        read(store, variables=["geopotential"])
+    with pytest.raises(StoreError, match=r"no scores at .*; run graphcast-batch evaluate first"):
+        read(tmp_path)
+    assert not scored(tmp_path)
+    with pytest.raises(EvaluationError, match="must be writable"):
+        write_csv(store, tmp_path / "absent" / "scores.csv")

@@ -1,0 +1,174 @@
+"""Runs on a real Slurm of two nodes, by the real commands: disturbed in each way that a cluster does, and whole."""
+
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slurm
+CASES = 32
+
+
+def test_one_ray_cluster_over_two_nodes(begin, is_as_undisturbed):
+    run = begin(CASES, "--nodes", "2")
+    run.until_done()
+    assert min(run.hosts()) > 0, run.told
+    is_as_undisturbed(run)
+
+
+def test_an_array_of_four_shares_one_store(begin, is_as_undisturbed):
+    run = begin(CASES, submit=False)
+    run.submit("--cpus-per-node", "1", "--time", "10", "--array", "1-4", "--", "--mem=1500")
+    run.until_done()
+    workers = {line.split("; ")[-1] for line in run.told.splitlines() if " whole (" in line}
+    assert len(workers) == 4, run.told
+    is_as_undisturbed(run)
+
+
+def test_requeued_in_the_middle(begin, is_as_undisturbed):
+    run = begin(CASES, "--nodes", "2")
+    run.until_made(4)
+    run.bed.call("scontrol", "requeue", run.job)
+    run.bed.until_state(run.job, "PENDING")
+    run.in_flight = len(run.claims())
+    run.until_done()
+    assert run.bed.job(run.job)["Restarts"] == "1"
+    is_as_undisturbed(run)
+
+
+def test_preempted_by_a_job_of_higher_priority(begin, is_as_undisturbed):
+    run = begin(CASES, "--nodes", "2")
+    run.until_made(4)
+    urgent = ["--partition=high", "--nodes=2", "--exclusive", "--wrap=sleep 3", f"--output={run.folder}/urgent"]
+    other = run.bed.call("sbatch", "--parsable", *urgent).strip()
+    run.bed.until_state(other, "COMPLETED")
+    run.in_flight = len(run.claims())
+    run.until_done()
+    assert run.bed.job(run.job)["Restarts"] == "1"
+    is_as_undisturbed(run)
+
+
+def test_cancelled_and_submitted_again(begin, is_as_undisturbed):
+    run = begin(CASES, "--nodes", "2")
+    run.until_made(4)
+    run.bed.call("scancel", run.job)
+    run.bed.until_state(run.job, "CANCELLED")
+    run.bed.until_idle()
+    run.in_flight = len(run.claims())
+    run.submit("--nodes", "2", "--cpus-per-node", "2", "--time", "10")
+    run.until_done()
+    is_as_undisturbed(run)
+
+
+def test_the_walltime_is_reached(begin, is_as_undisturbed):
+    run = begin(80, submit=False)
+    run.submit("--nodes", "2", "--cpus-per-node", "2", "--time", "2", "--", "--mem=3000")
+    run.until_done(seconds=500)
+    assert int(run.bed.job(run.job)["Restarts"]) >= 1
+    assert "nothing more is handed out" in run.told
+    is_as_undisturbed(run)
+
+
+def test_a_node_goes_down_and_comes_back(begin, is_as_undisturbed):
+    run = begin(CASES, "--nodes", "2")
+    run.until_made(4)
+    before = set(run.claims())
+    run.bed.kill_node("n2")
+    run.in_flight = len(before)
+    run.until_done()
+    run.bed.revive("n2")
+    run.bed.until_idle()
+    assert run.bed.call("srun", "--nodelist=n2", "hostname").strip() == "n2"
+    is_as_undisturbed(run)
+
+
+def test_slurms_daemon_on_a_node_dies_and_comes_back(begin, is_as_undisturbed):
+    run = begin(CASES, "--nodes", "2")
+    run.until_made(4)
+    run.bed.kill_slurmd("n2")
+    run.until_done()
+    run.bed.kill_node("n2")
+    run.bed.revive("n2")
+    run.bed.until_idle()
+    is_as_undisturbed(run)
+
+
+def test_two_jobs_on_one_node_at_once(begin, is_as_undisturbed):
+    runs = [begin(CASES // 2, submit=False)]
+    runs.append(begin(CASES // 2, submit=False, beside=True))
+    for run in runs:
+        run.submit("--cpus-per-node", "1", "--time", "10", "--", "--mem=3000", "--nodelist=n1")
+    addresses = [run.store / "slurm" / f"{run.job}.0" / "address" for run in runs]
+    runs[0].bed.until(lambda: all(path.exists() for path in addresses))  # two Rays are there at this moment
+    for run in runs:
+        run.until_done()
+        is_as_undisturbed(run)
+
+
+def test_the_launcher_gives_ray_what_slurm_gave(bed, shared):
+    ask = "import ray; ray.init(logging_level='ERROR'); print(sorted(ray.cluster_resources().items()))"
+    told = bed.call(
+        *("srun", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=2", "--gpus-per-node=2", "--mem=2000"),
+        *("graphcast-batch", "launch", "--folder", str(shared / "resources"), "--", "python", "-c", ask),
+    )
+    assert "('CPU', 4.0)" in told
+    assert "('GPU', 4.0)" in told
+    assert bed.call("srun", "--nodes=2", "bash", "-c", "ls $TMPDIR").split() == []  # Ray's folders are gone
+    assert "raylet" not in bed.call("srun", "--nodes=2", "bash", "-c", "ps -e")
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_node_that_does_not_join_is_named(bed, shared, goes_on):
+    copy = f"graphcast-batch launch --folder {shared}/missing{goes_on} --wait 2 {'--without-missing' * goes_on}"
+    told = bed.call(
+        *("bash", "-c", f"srun -N2 --mem=2000 bash -c 'test $SLURM_NODEID = 1 || {copy} -- echo the run' || echo $?")
+    )
+    assert "1 of 2 nodes have not joined Ray within 2 s: n2" in told
+    assert ("the run" in told) == goes_on
+    assert told.split()[-1] == ("run" if goes_on else "1")
+
+
+def test_the_code_of_a_command_is_kept(bed, shared):
+    copy = f"graphcast-batch launch --folder {shared}/code -- bash -c 'exit 3'"
+    assert bed.call("bash", "-c", f"srun -N2 --mem=2000 {copy} || echo ended with $?").endswith("ended with 3\n")
+
+
+def test_forecasts_are_evaluated_once_they_are_made(begin, is_as_undisturbed):
+    run = begin(8, submit=False)
+    run.submit("--nodes", "2", "--cpus-per-node", "2", "--evaluate-after", "--", "--mem=3000")
+    first, evaluation = run.jobs
+    assert run.bed.job(evaluation)["Dependency"].startswith(f"afterany:{first}")
+    run.until_done()
+    assert "RMSE of forecast, global" in run.told
+    run.jobs.remove(evaluation)
+    is_as_undisturbed(run)
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--partition", "lwo"], "--partition must be one of this cluster's, high, low, but is lwo"),
+        (["--gpus-per-node", "3"], "--gpus-per-node must be at most 2, what a node of partition low has, but is 3"),
+        (["--nodes", "3"], "--nodes must be at most 2, what partition low has, but is 3"),
+        (["--cpus-per-node", "64"], "--cpus-per-node must be at most 2, what a node of partition low has, but is 64"),
+        (["--time", "1h"], "--time must be like 90 (minutes)"),
+    ],
+)
+def test_what_the_cluster_has_not_is_told_at_once(begin, flags, told):
+    run = begin(4, submit=False)
+    with pytest.raises(RuntimeError) as error:
+        run.submit("--cpus-per-node", "2", *flags)
+    assert told in " ".join(str(error.value).split())
+    assert not run.bed.call("squeue", "-h")
+
+
+def test_a_config_that_a_node_does_not_see_is_told_of_by_the_node(begin):
+    run = begin(4, submit=False)
+    unseen = Path("/dev/shm/graphcast-unseen.yaml")  # each node has memory of its own
+    unseen.write_text(run.config.read_text())
+    try:
+        run.submit("--nodes", "2", "--cpus-per-node", "2", config=unseen)
+        run.until_done("FAILED")
+    finally:
+        unseen.unlink()
+    for node in run.bed.nodes:
+        assert f"{node}: the config {unseen} must be readable, but is not" in run.told
