@@ -46,6 +46,7 @@ def measure(small_config, command, tmp_path):
     return peak
 
 
+@pytest.mark.slow
 def test_memory_levels_off_once_the_pipeline_is_full(measure):
     four, sixteen, sixty = (measure(steps) for steps in (4, 16, 60))
 

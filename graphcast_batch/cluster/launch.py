@@ -242,6 +242,8 @@ def _lead(
     head = ["--head", "--port=0", f"--ray-client-server-port={_free_port()}", "--dashboard-agent-listen-port=0"]
     with RayNode([*head, "--include-dashboard=false"], here, meeting) as node:
         address = node.address(asked)
+        if asked.stop:
+            return WORK_LEFT
         meeting.put("address", address)
         tell(f"{time.perf_counter() - start:.1f} s: Ray's head is up on {socket.gethostname()} at {address}")
         missing = _missing(address, node, here, asked, wait_seconds)
@@ -267,17 +269,19 @@ def _missing(address: str, node: RayNode, here: Allocation, asked: Asked, wait_s
     with _as_environment(node.environment):
         import ray  # which reads the environment when it is imported
 
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+        with suppress(SystemExit):  # how Ray itself answers a SIGTERM while it starts
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    asked.stop = asked.stop or not ray.is_initialized()
     asked.listen()  # Ray has taken SIGTERM, and gives it to nobody at its end
     try:
         until = time.monotonic() + wait_seconds
-        while True:
+        missing = list(range(here.size))
+        while missing and not asked.stop and time.monotonic() <= until:
+            time.sleep(_POLL_SECONDS)
             alive: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call] # Ray leaves it without types
             there = {name for known in alive if known["Alive"] for name in known["Resources"]}
-            missing = [rank for rank in range(here.size) if f"{_RANK}{rank}" not in there]
-            if not missing or asked.stop or time.monotonic() > until:
-                return missing
-            time.sleep(_POLL_SECONDS)
+            missing = [rank for rank in missing if f"{_RANK}{rank}" not in there]
+        return missing
     finally:
         ray.shutdown()
         asked.listen()
@@ -328,7 +332,9 @@ def _resources(here: Allocation) -> list[str]:
         "--min-worker-port=0",
         "--max-worker-port=0",
     ]
-    return options if here.gpus is None else [*options, f"--num-gpus={here.gpus}"]
+    if here.scheduler == "slurm" or here.gpus is not None:
+        options.append(f"--num-gpus={here.gpus or 0}")
+    return options
 
 
 def _environment(meeting: Meeting) -> dict[str, str]:

@@ -38,7 +38,8 @@ _ADVICE: Final = """\
 # To change at a site: how graphcast-batch is found, under "site". In a container: GRAPHCAST_BATCH="apptainer exec
 # --nv image.sif graphcast-batch". CONFIG, its store and this folder must be on a disk that all nodes share, caches of
 # compiled programs had better be (cache: in CONFIG); Ray keeps its sockets in TMPDIR, which must be local and short.
-# Check some nodes before:   srun --nodes=2 --ntasks-per-node=1 graphcast-batch doctor CONFIG
+# A node that does not join Ray within five minutes ends the job; GRAPHCAST_BATCH_LAUNCH="--without-missing --wait 60"
+# goes on without it after one. Look at some nodes before:   srun --nodes=2 graphcast-batch doctor CONFIG
 """
 _SITE: Final = """\
 # --- site
@@ -67,7 +68,7 @@ if [[ -z ${SLURM_JOB_END_TIME:-} ]]; then  # which Slurm 22.05 does not tell
 fi
 
 "${nodes[@]}" --no-kill --kill-on-bad-exit=0 "${program[@]}" launch --folder "$folder" \\
-  -- "${program[@]}" COMMAND "$config" &
+  ${GRAPHCAST_BATCH_LAUNCH:-} -- "${program[@]}" COMMAND "$config" &
 step=$!
 while :; do
   wait "$step"
@@ -76,6 +77,7 @@ while :; do
 done
 # Of a step that has lost a node, srun tells something else than the command's exit code.
 [[ -r $folder/done ]] && code=$(<"$folder/done")
+((code == 143)) && code=75  # asked to stop before it could listen
 case $code in 0 | 3 | 75) rm -rf "$folder" ;; esac  # of all else it holds what Ray said
 
 if ((code == 75)); then
@@ -196,7 +198,13 @@ def jobs(store: Path) -> list[JobState]:
     scripts = [re.fullmatch(r"(\d+)-(\w+)\.sbatch", path.name) for path in (store / JOBS).glob("*.sbatch")]
     found = sorted((int(match[1]), match[2]) for match in scripts if match)
     states = _states([str(job) for job, _ in found]) if found else {}
-    return [JobState(str(job), kind, states.get(str(job), "")) for job, kind in found]
+    return [JobState(str(job), kind, _explained(store / JOBS, states.get(str(job), ""), job)) for job, kind in found]
+
+
+def _explained(folder: Path, state: str, job: int) -> str:
+    silent = "FAILED" in state and not any(folder.glob(f"{job}[._]*out"))
+    # Slurm ends a job whose output it cannot open, and tells nobody.
+    return f"{state} without a word: are the nodes able to write into {folder}?" if silent else state
 
 
 def check_shared(path: Path) -> None:

@@ -407,6 +407,7 @@ def test_a_job_that_ends_before_its_first_case_is_whole_is_an_error(cluster, tmp
     assert not list(tmp_path.glob("run/ledger/*.claim"))
 
 
+@pytest.mark.slow  # also tests/slurm shows it
 def test_a_run_in_a_job_of_slurm_ends_in_time_with_work_left(command, small_config, tmp_path):
     config = small_config(times=SMALL["times"] | {"last": "2021-01-01T00"})
     end = int(time.time()) + 78

@@ -198,6 +198,7 @@ def test_states_come_from_squeue_and_of_old_jobs_from_sacct(at_slurm):
     for name in ("12-ray", "5-array", "30-evaluate"):
         (at_slurm / "slurm").mkdir(exist_ok=True)
         (at_slurm / "slurm" / f"{name}.sbatch").write_text("")
+    (at_slurm / "slurm" / "5_2.out").write_text("")
     fake(
         at_slurm / "bin",
         squeue='[[ $* == *jobs=12* ]] && echo "N/A|RUNNING|n[1-4]" && exit; exit 1',

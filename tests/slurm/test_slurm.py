@@ -1,8 +1,12 @@
 """Runs on a real Slurm of two nodes, by the real commands: disturbed in each way that a cluster does, and whole."""
 
+import re
 from pathlib import Path
 
 import pytest
+
+from graphcast_batch.cluster.allocation import hosts
+from tests.slurm.conftest import ROOT
 
 pytestmark = pytest.mark.slurm
 CASES = 32
@@ -82,9 +86,11 @@ def test_a_node_goes_down_and_comes_back(begin, is_as_undisturbed):
 
 
 def test_slurms_daemon_on_a_node_dies_and_comes_back(begin, is_as_undisturbed):
-    run = begin(CASES, "--nodes", "2")
+    run = begin(2 * CASES, "--nodes", "2")
     run.until_made(4)
     run.bed.kill_slurmd("n2")
+    run.bed.until(lambda: "down" in run.bed.call("sinfo", "-h", "-n", "n2", "-o", "%t"))
+    assert run.bed.job(run.job)["JobState"] == "RUNNING"
     run.until_done()
     run.bed.kill_node("n2")
     run.bed.revive("n2")
@@ -92,12 +98,14 @@ def test_slurms_daemon_on_a_node_dies_and_comes_back(begin, is_as_undisturbed):
     is_as_undisturbed(run)
 
 
-def test_two_jobs_on_one_node_at_once(begin, is_as_undisturbed):
+def test_two_jobs_on_one_node_at_once_one_of_them_by_hand(begin, is_as_undisturbed):
     runs = [begin(CASES // 2, submit=False)]
     runs.append(begin(CASES // 2, submit=False, beside=True))
-    for run in runs:
-        run.submit("--cpus-per-node", "1", "--time", "10", "--", "--mem=3000", "--nodelist=n1")
-    addresses = [run.store / "slurm" / f"{run.job}.0" / "address" for run in runs]
+    runs[0].submit("--cpus-per-node", "1", "--time", "10", "--", "--mem=3000", "--nodelist=n1")
+    by_hand = ["--cpus-per-task=1", "--mem=3000", "--nodelist=n1", ROOT / "slurm/ray.sbatch", runs[1].config]
+    runs[1].jobs.append(runs[1].bed.call("sbatch", "--parsable", *map(str, by_hand), cwd=runs[1].folder).strip())
+    meetings = [runs[0].store / f"slurm/{runs[0].job}.0", runs[1].folder / f"graphcast-{runs[1].job}.0"]
+    addresses = [meeting / "address" for meeting in meetings]
     runs[0].bed.until(lambda: all(path.exists() for path in addresses))  # two Rays are there at this moment
     for run in runs:
         run.until_done()
@@ -159,6 +167,35 @@ def test_what_the_cluster_has_not_is_told_at_once(begin, flags, told):
         run.submit("--cpus-per-node", "2", *flags)
     assert told in " ".join(str(error.value).split())
     assert not run.bed.call("squeue", "-h")
+
+
+def test_a_store_that_the_nodes_do_not_see_is_told_of(begin):
+    run = begin(4, submit=False)
+    unseen = run.bed.root / "local" / "store"  # a disk of each node's own
+    run.config.write_text(run.config.read_text().replace(str(run.store), str(unseen)))
+    run.submit("--cpus-per-node", "2")
+    run.until_done("FAILED")
+    status = " ".join(run.bed.call("graphcast-batch", "status", str(unseen)).split())
+    assert "FAILED" in status
+    assert f"are the nodes able to write into {unseen}/slurm?" in status
+
+
+def test_the_doctor_looks_at_all_nodes_of_a_job(bed, begin):
+    run = begin(4, submit=False)
+    doctor = f"graphcast-batch doctor {run.config} --folder"
+    looks = f"{doctor} {run.folder} && echo all is well; {doctor} $TMPDIR || echo ended with $?"
+    copy = f"graphcast-batch launch --folder {run.folder}/meet -- bash -c '{looks}'"
+    told = bed.call("srun", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=2", "--mem=3000", "bash", "-c", copy)
+    well, _, ill = told.partition("all is well")
+    assert "problem" not in well, told
+    assert re.search(r"a file is seen on all nodes \(2\)", well), told
+    assert re.search(r"problem +shared", ill), told
+    assert ill.rstrip().endswith("ended with 1")
+
+
+@pytest.mark.parametrize("nodes", ["n[1-3,05-07],gpu01", "rack[1-2]n[0-3]", "a1b[01-03]", "x[8-11],x[098-101]", "one"])
+def test_lists_of_nodes_are_read_as_slurm_does(bed, nodes):
+    assert list(hosts(nodes)) == bed.call("scontrol", "show", "hostnames", nodes).split()
 
 
 def test_a_config_that_a_node_does_not_see_is_told_of_by_the_node(begin):
