@@ -67,6 +67,14 @@ def forcings(rounds: Rounds = 5, out: Out = _RESULTS) -> None:
 
 
 @bench.command()
+def evaluation(folder: Folder = Path(), rounds: Rounds = 5, out: Out = _RESULTS) -> None:
+    """Times the scoring of forecasts beside reading them, and beside a library."""
+    from graphcast_batch.bench.evaluation import measure
+
+    _keep(measure(folder, rounds), out)
+
+
+@bench.command()
 def table(
     results: Annotated[Path, typer.Option(help="Folder of results.")] = _RESULTS,
     into: Annotated[Path | None, typer.Option(help="Markdown file whose table of benchmarks is made anew.")] = None,

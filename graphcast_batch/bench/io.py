@@ -69,7 +69,7 @@ def measure(
         For each contestant seconds, bytes and files; how many times as fast as xarray we are by default, and what share
         of the disk's rate we reach without compression, each round by round. By default is lz4.
     """
-    grid, frames = _weather(resolution, steps)
+    grid, frames = weather(resolution, steps)
     contestants: dict[str, _Contestant] = {"disk": _fill_disk, "disk, streams": _streams_to_disk(threads)}
     contestants |= {"xarray": _by_xarray, "xarray, durable": _by_xarray_durably, "zarr, durable": _by_zarr}
     contestants |= {
@@ -109,7 +109,7 @@ def measure(
     )
 
 
-def _weather(resolution: float, steps: int) -> tuple[Grid, Frames]:
+def weather(resolution: float, steps: int) -> tuple[Grid, Frames]:
     """A grid, and frames on it, by variable float32 (step, [level], latitude, longitude)."""
     task, grid, random = TASKS[_TASK], regular_grid(resolution), np.random.default_rng(0)
     times = _CASE_TIME + np.arange(min(steps, _DISTINCT)) * np.timedelta64(STEP_HOURS, "h")

@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -228,16 +229,19 @@ def _states(ids: Sequence[str]) -> dict[str, str]:
     for job in ids:
         for line in _printed("squeue", "--noheader", "--array", "--states=all", f"--jobs={job}", "--format=%K|%T|%R"):
             task, state, reason = (part.strip() for part in line.split("|", 2))
-            where = f"task {task} " if task.isdecimal() else ""
-            found.setdefault(job, []).append(f"{where}{state} {reason}".strip())
+            found.setdefault(job, []).append(state if task.isdecimal() else f"{state} {reason}".strip())
     forgotten = [job for job in ids if job not in found]
     if forgotten:
         known = ("--noheader", "--parsable2", "--allocations", f"--jobs={','.join(forgotten)}", "--format=JobID,State")
         for line in _printed("sacct", *known):
             name, _, state = line.partition("|")
-            job, _, task = name.partition("_")
-            found.setdefault(job, []).append(f"task {task} {state}" if task else state)
-    return {job: ", ".join(states) for job, states in found.items()}
+            found.setdefault(name.partition("_")[0], []).append(state)
+    return {job: _counted(states) for job, states in found.items()}
+
+
+def _counted(states: Sequence[str]) -> str:
+    """The state of a job, or how many of an array's tasks are in which."""
+    return states[0] if len(states) == 1 else ", ".join(f"{count} {state}" for state, count in Counter(states).items())
 
 
 def _check(flags: Mapping[str, str]) -> None:

@@ -202,10 +202,10 @@ def test_states_come_from_squeue_and_of_old_jobs_from_sacct(at_slurm):
     fake(
         at_slurm / "bin",
         squeue='[[ $* == *jobs=12* ]] && echo "N/A|RUNNING|n[1-4]" && exit; exit 1',
-        sacct='[[ $* == *jobs=5,30* ]] && echo "5_1|COMPLETED" && echo "5_2|FAILED"',
+        sacct='[[ $* == *jobs=5,30* ]] && echo "5_1|COMPLETED" && echo "5_2|FAILED" && echo "5_3|COMPLETED"',
     )
     found = [(job.job, job.kind, job.state) for job in jobs(at_slurm)]
-    states = ["task 1 COMPLETED, task 2 FAILED", "RUNNING n[1-4]", ""]
+    states = ["2 COMPLETED, 1 FAILED", "RUNNING n[1-4]", ""]
     assert found == list(zip(("5", "12", "30"), ("array", "ray", "evaluate"), states, strict=True))
 
 
