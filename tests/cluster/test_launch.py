@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from graphcast_batch.cluster.allocation import Allocation
-from graphcast_batch.cluster.launch import Meeting, launch
+from graphcast_batch.cluster.launch import launch
+from graphcast_batch.cluster.meeting import Meeting
 from graphcast_batch.errors import ClusterError
 
 ASK = """
@@ -119,13 +120,13 @@ def test_a_folder_that_was_used_before_is_refused(tmp_path):
 
 
 def test_a_copy_that_sees_no_address_asks_for_a_shared_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr("graphcast_batch.cluster.launch._HEAD_SECONDS", 0.1)
+    monkeypatch.setattr("graphcast_batch.cluster.launch.HEAD_SECONDS", 0.1)
     with pytest.raises(ClusterError, match="is the folder on a disk that all nodes share"):
         launch(["true"], tmp_path, Allocation(size=2, rank=1), quiet, wait_seconds=0.1, without_missing=False)
 
 
 def test_a_node_without_a_short_local_folder_is_told_of(tmp_path, monkeypatch):
-    monkeypatch.setattr("graphcast_batch.cluster.launch._LONGEST_FOLDER", 5)
+    monkeypatch.setattr("graphcast_batch.cluster.ray_node._LONGEST_FOLDER", 5)
     with pytest.raises(ClusterError, match=r"a path of at most 5 characters, .*set TMPDIR to a short path"):
         launch(["true"], tmp_path / "meet", Allocation(), quiet, wait_seconds=1, without_missing=False)
     assert (tmp_path / "meet" / "done").read_text() == "1"
