@@ -160,6 +160,7 @@ def begin(bed, shared, request):
         return run
 
     yield begin
+    bed.heal()
     bed.call("scancel", "--user=root")
     bed.until(lambda: not bed.call("squeue", "-h"))
     bed.until_idle()

@@ -10,6 +10,7 @@ from tests.slurm.conftest import ROOT
 
 pytestmark = pytest.mark.slurm
 CASES = 32
+MANY = 100
 
 
 def test_one_ray_cluster_over_two_nodes(begin, is_as_undisturbed):
@@ -64,8 +65,8 @@ def test_cancelled_and_submitted_again(begin, is_as_undisturbed):
 
 
 def test_the_walltime_is_reached(begin, is_as_undisturbed):
-    run = begin(80, submit=False)
-    run.submit("--nodes", "2", "--cpus-per-node", "2", "--time", "2", "--", "--mem=3000")
+    run = begin(MANY, submit=False)
+    run.submit("--cpus-per-node", "1", "--time", "2", "--", "--mem=3000")
     run.until_done(seconds=500)
     assert int(run.bed.job(run.job)["Restarts"]) >= 1
     assert "nothing more is handed out" in run.told
@@ -86,14 +87,13 @@ def test_a_node_goes_down_and_comes_back(begin, is_as_undisturbed):
 
 
 def test_slurms_daemon_on_a_node_dies_and_comes_back(begin, is_as_undisturbed):
-    run = begin(2 * CASES, "--nodes", "2")
+    run = begin(MANY, "--nodes", "2")
     run.until_made(4)
     run.bed.kill_slurmd("n2")
     run.bed.until(lambda: "down" in run.bed.call("sinfo", "-h", "-n", "n2", "-o", "%t"))
     assert run.bed.job(run.job)["JobState"] == "RUNNING"
     run.until_done()
-    run.bed.kill_node("n2")
-    run.bed.revive("n2")
+    run.bed.heal()
     run.bed.until_idle()
     is_as_undisturbed(run)
 

@@ -50,7 +50,7 @@ AccountingStorageType=accounting_storage/none
 MpiDefault=none
 MailProg=/bin/true
 ReturnToService=2
-SlurmdTimeout=10
+SlurmdTimeout=6
 KillWait=5
 MinJobAge=3600
 SchedulerParameters=bf_interval=1,sched_interval=1,batch_sched_delay=0
@@ -131,8 +131,16 @@ class Testbed:
 
     def kill_slurmd(self, name: str) -> None:
         """Only Slurm's daemon on a node dies; what it had started goes on."""
-        for pid in _pids(rf"slurmd -N {name}$"):
+        for pid in _pids(rf"^slurmd -N {name}$"):
             os.kill(pid, signal.SIGKILL)
+
+    def heal(self) -> None:
+        """Starts those nodes again that are down, wholly or with Slurm's daemon alone."""
+        for name in self.nodes:
+            if not _pids(rf"^slurmd -N {name}$"):
+                if name in self._shells:
+                    self.kill_node(name)
+                self.revive(name)
 
     def until_idle(self) -> None:
         """Waits until every node can take jobs."""
