@@ -38,6 +38,7 @@ class Submitted:
     bed: Testbed
     folder: Path
     cases: int
+    heavy: bool
     name: str
     jobs: list[str] = field(default_factory=list)
     in_flight: int = 0
@@ -103,7 +104,7 @@ def digest(store):
     }
 
 
-def write_config(folder, cases):
+def write_config(folder, cases, heavy):
     config = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
     del config["figures"]
     last = f"2020-01-{1 + (cases - 1) * _HOURS // 24:02}T{(cases - 1) * _HOURS % 24:02}"
@@ -116,6 +117,8 @@ def write_config(folder, cases):
         "cache": str(folder.parent / "cache"),
     }
     config["model"]["statistics"] = str(ROOT / "stats" / "synthetic")
+    if heavy:
+        config["model"]["weights"]["architecture"] |= {"latent_size": 128, "gnn_msg_steps": 16}
     folder.mkdir(exist_ok=True)
     (folder / "run.yaml").write_text(yaml.safe_dump(config))
     return folder / "run.yaml"
@@ -137,12 +140,12 @@ def undisturbed(bed, shared):
     """Digests of stores of so many Cases, made without Slurm."""
     made = {}
 
-    def of(cases):
-        if cases not in made:
-            folder = shared / f"undisturbed{cases}"
-            bed.call("graphcast-batch", "run", str(write_config(folder, cases)))
-            made[cases] = digest(folder / "store")
-        return made[cases]
+    def of(cases, heavy):
+        if (cases, heavy) not in made:
+            folder = shared / f"undisturbed{cases}{heavy}"
+            bed.call("graphcast-batch", "run", str(write_config(folder, cases, heavy)))
+            made[cases, heavy] = digest(folder / "store")
+        return made[cases, heavy]
 
     return of
 
@@ -151,10 +154,10 @@ def undisturbed(bed, shared):
 def begin(bed, shared, request):
     """Begins a run on Slurm; once the test has ended, no job is left."""
 
-    def begin(cases, *flags, submit=True, beside=False):
+    def begin(cases, *flags, submit=True, beside=False, heavy=False):
         folder = shared / (re.sub(r"\W+", "-", request.node.name) + "-beside" * beside)
-        write_config(folder, cases)
-        run = Submitted(bed, folder, cases, request.node.name.removeprefix("test_").replace("_", " "))
+        write_config(folder, cases, heavy)
+        run = Submitted(bed, folder, cases, heavy, request.node.name.removeprefix("test_").replace("_", " "))
         if submit:
             run.submit("--cpus-per-node", "2", "--time", "10", *flags, "--", "--mem=3000")
         return run
@@ -174,7 +177,7 @@ def is_as_undisturbed(undisturbed, request):
         assert len(run.whole()) == run.cases
         finished = run.finished()
         assert sorted(finished) == run.whole(), "a Case was made twice"
-        assert digest(run.store) == undisturbed(run.cases)
+        assert digest(run.store) == undisturbed(run.cases, run.heavy)
         assert not run.claims()
         status = run.bed.call("graphcast-batch", "status", str(run.store))
         assert f"{run.cases} whole, 0 running, 0 failed, 0 missing" in status

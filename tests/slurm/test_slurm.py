@@ -10,7 +10,6 @@ from tests.slurm.conftest import ROOT
 
 pytestmark = pytest.mark.slurm
 CASES = 32
-MANY = 100
 
 
 def test_one_ray_cluster_over_two_nodes(begin, is_as_undisturbed):
@@ -65,7 +64,7 @@ def test_cancelled_and_submitted_again(begin, is_as_undisturbed):
 
 
 def test_the_walltime_is_reached(begin, is_as_undisturbed):
-    run = begin(MANY, submit=False)
+    run = begin(24, submit=False, heavy=True)
     run.submit("--cpus-per-node", "1", "--time", "2", "--", "--mem=3000")
     run.until_done(seconds=500)
     assert int(run.bed.job(run.job)["Restarts"]) >= 1
@@ -87,7 +86,7 @@ def test_a_node_goes_down_and_comes_back(begin, is_as_undisturbed):
 
 
 def test_slurms_daemon_on_a_node_dies_and_comes_back(begin, is_as_undisturbed):
-    run = begin(MANY, "--nodes", "2")
+    run = begin(100, "--nodes", "2")
     run.until_made(4)
     run.bed.kill_slurmd("n2")
     run.bed.until(lambda: "down" in run.bed.call("sinfo", "-h", "-n", "n2", "-o", "%t"))
