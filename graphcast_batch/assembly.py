@@ -55,8 +55,8 @@ from graphcast_batch.model.graphs import cached_graphs
 from graphcast_batch.model.normalisation import normalisation
 from graphcast_batch.model.weights import Weights
 from graphcast_batch.outputs import archive
-from graphcast_batch.outputs.store import Store
-from graphcast_batch.pipeline import Bench, Forecasts, LimitsOf
+from graphcast_batch.outputs.store import NONE, OUTPUTS, Store
+from graphcast_batch.pipeline import Bench, Forecasts, LimitsOf, Scorer
 from graphcast_batch.plan import Case, Plan, plan_cases, plan_layout, plan_times
 
 Precision = Literal["float32", "bfloat16"]
@@ -378,7 +378,9 @@ def _fill_piece(draft: Path, source: SyntheticArchive, first: int, times: NDArra
     archive.fill(draft, first, source.fields(tuple(source.dims), times, source.levels))
 
 
-def worker_bench(config: RunConfig, source: AnySource, precision: Precision, name: str) -> Bench:
+def worker_bench(
+    config: RunConfig, source: AnySource, precision: Precision, name: str, scorer: Scorer | None = None
+) -> Bench:
     """What a worker needs for any Case of a run whose store is laid out.
 
     Args:
@@ -386,6 +388,7 @@ def worker_bench(config: RunConfig, source: AnySource, precision: Precision, nam
         source: of states.
         precision: of the network.
         name: of the worker.
+        scorer: of the forecasts, if the run scores them.
 
     Raises:
         GraphcastBatchError: a part is missing or does not fit.
@@ -395,7 +398,7 @@ def worker_bench(config: RunConfig, source: AnySource, precision: Precision, nam
     forecasts = _forecasts(config, weights, source, precision)
     check = partial(check_inputs, task=weights.task, grid=source.grid, resolution=weights.architecture.resolution)
     together = config.model.cases_per_call
-    return Bench(source, check, forecasts, weights.task, store, partial(_limits, config), name, together)
+    return Bench(source, check, forecasts, weights.task, store, partial(_limits, config), name, together, scorer)
 
 
 def _forecasts(config: RunConfig, weights: Weights, source: AnySource, precision: Precision) -> Forecasts:
@@ -523,6 +526,8 @@ def _identity(
     }
     if run.config.model.implementation != "native":  # which a store that says nothing was made by
         known["implementation"] = run.config.model.implementation
+    if not run.config.outputs.forecasts:
+        known[OUTPUTS] = NONE
     if precision != "auto":
         known["precision"] = precision
     if statistics:

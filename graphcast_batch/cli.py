@@ -31,6 +31,7 @@ from graphcast_batch.variables import LEVELS_13, LEVELS_37
 if TYPE_CHECKING:
     from graphcast_batch.assembly import Run
     from graphcast_batch.cluster.driver import Outcome
+    from graphcast_batch.cluster.worker import OpenScorer
     from graphcast_batch.config import ArchiveInputs, DatasetInputs, RunConfig, SyntheticInputs
     from graphcast_batch.evaluation.stored import Evaluation
     from graphcast_batch.plan import Case
@@ -110,7 +111,9 @@ def run(
         show_notices(_console, doubts(assembled))
         with driver.connected(address, drain):
             with Watcher(_console, Journal(assembled.config.store, _warn)) as watcher:
-                outcome = driver.run(assembled, watcher, drain, traced=trace is not None)
+                outcome = driver.run(
+                    assembled, watcher, drain, traced=trace is not None, open_scorer=_open_scorer(assembled.config)
+                )
             undrawable = _draw(assembled, undrawn(outcome.store, outcome.whole, names), drain)
     _summarise(outcome)
     if trace:
@@ -206,6 +209,12 @@ def submit(
             f"the jobs of an --array have one node each, but --nodes is {nodes}; leave one of the two out"
         )
     assembled = assemble(load_config(config))
+    wanted = assembled.config.workers.device
+    if wanted != "auto" and (wanted == "gpu") != bool(gpus_per_node):
+        raise ConfigError(
+            f"workers.device in {config} and --gpus-per-node must go together, but are {wanted} and {gpus_per_node}; "
+            "set workers.device: auto, or change one of the two"
+        )
     if assembled.config.figures:
         check_figures(assembled.config.figures, assembled.plan.layout)
     kept_store(assembled)
@@ -278,6 +287,8 @@ def status(store: StorePath) -> None:
     opened = Store.open(store)
     steps = load_config(store / "run.yaml").steps
     states = opened.ledger.states(Case(time, steps) for time in opened.init_times)
+    if opened.only_scores:
+        _console.print("of each forecast only the scores are kept (outputs: none)", highlight=False)
     failures = [opened.ledger.failure(key) for key, state in states.items() if state == "failed"]
     show_states(_console, states, [failure for failure in failures if failure])
 
@@ -352,6 +363,8 @@ def figures(
 
     in_store = place.is_dir()
     config = load_config(place / "run.yaml" if in_store else place)
+    if not config.outputs.forecasts:
+        raise FigureError(f"{place} keeps only scores (outputs: none), so that there are no forecasts to draw")
     assembled = assemble(config.model_copy(update={"store": place.resolve()}) if in_store else config)
     if assembled.config.figures is None:
         raise FigureError(f"{place} says nothing of figures; add a section figures to the config")
@@ -493,23 +506,34 @@ def climatology(
     first: Annotated[str | None, typer.Option(help="First time to take; without it all that there is.")] = None,
     last: Annotated[str | None, typer.Option(help="Last time to take.")] = None,
     every_hours: Annotated[int | None, typer.Option(help="Hours between the times to take.")] = None,
+    derived: Annotated[
+        list[str] | None, typer.Option(help="As in scores.derived, such as wind_speed; may be repeated.")
+    ] = None,
     address: Address = None,
 ) -> None:
-    """Computes what is usual at each hour of the day and day of the year: mean and standard deviation."""
+    """Computes what is usual at each hour of the day and day of the year: mean and standard deviation.
+
+    Of precipitation also what SEEPS needs. If it was stopped, run it again to go on.
+    """
     import numpy as np
 
     from graphcast_batch.cluster import driver
     from graphcast_batch.config import Times, parse_config
     from graphcast_batch.evaluation.climatology import make_climatology
+    from graphcast_batch.evaluation.derived import derivable, with_derived
     from graphcast_batch.inputs.sources import open_source
     from graphcast_batch.plan import plan_times
 
-    source = open_source(_truth_inputs(place), LEVELS_13)
+    opened = open_source(_truth_inputs(place), LEVELS_13)
+    on_levels = {name: "level" in dims for name, dims in opened.dims.items()}
+    made = tuple(derivable(derived or (), on_levels, opened.origin))
+    source = with_derived(opened, made)
     span = {"first": first, "last": last, "every_hours": every_hours}
     given = any(part is not None for part in span.values())
     if not given and source.times is None:
         raise ConfigError(f"{source.origin} has every time; say with --first, --last and --every-hours which to take")
-    times = source.times
+    # A sum over several steps is not there at the first times.
+    times = source.times_of(made) if made else source.times
     if given:
         times = np.array(plan_times(parse_config(span, Times, origin="of --first, --last and --every-hours")))
     with Drain() as drain, driver.connected(address, drain):
@@ -663,6 +687,13 @@ def _draw(assembled: "Run", cases: "Sequence[Case]", drain: "Drain") -> int:
             drawn += result
     _console.print(f"{drawn} figures in {store / 'figures'}", highlight=False, soft_wrap=True)
     return undrawable
+
+
+def _open_scorer(config: "RunConfig") -> "OpenScorer | None":
+    """What workers open to score forecasts as they are made, if that is wanted."""
+    from graphcast_batch.evaluation.during import run_scorer
+
+    return run_scorer if config.scores.during else None
 
 
 def _evaluated_config(place: Path, truth: str | None, climatology: Path | None) -> "RunConfig":

@@ -412,6 +412,9 @@ class Region(_Frozen):
 class Outputs(_Frozen):
     """What a store keeps of each forecast, and how; without a key all of it, and every bit."""
 
+    forecasts: bool = True
+    """Whether it keeps them at all; ``outputs: none`` is short for ``forecasts: false``, and leaves nothing but the
+    scores of what it would have kept."""
     variables: Annotated[Names, Field(min_length=1)] | None = None
     levels: Annotated[Levels, Field(min_length=1)] | None = None
     lead_hours: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Strict(False), Field(min_length=1)] | None = None
@@ -427,6 +430,11 @@ class Outputs(_Frozen):
     max_files: Annotated[int, Field(gt=0)] | None = None
     """At most so many files a Case; without it one for each 8 lead times of a variable."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_word(cls, content: object) -> object:
+        return {"forecasts": False} if content == "none" else content
+
     @model_validator(mode="after")
     def _one_way(self) -> Self:
         if self.lead_hours is not None and self.every_hours is not None:
@@ -441,12 +449,17 @@ class Outputs(_Frozen):
 class Scores(_Frozen):
     """What forecasts are scored against, and where; without a key all that both sides hold."""
 
+    during: bool = False
+    """Whether a run scores its forecasts as it makes them; otherwise ``graphcast-batch evaluate`` does it later."""
     truth: Annotated[SyntheticInputs | DatasetInputs | ArchiveInputs, Field(discriminator="kind")] | None = None
     """What came true; without it the run's own inputs."""
     climatology: File | None = None
     """Made by ``graphcast-batch climatology``, or WeatherBench 2's; without it nothing is said of anomalies."""
     variables: Annotated[Names, Field(min_length=1)] | None = None
     levels: Annotated[Levels, Field(min_length=1)] | None = None
+    derived: Names = ()
+    """Variables to make of others before they are scored: ``wind_speed``, ``10m_wind_speed``, ``geopotential_height``,
+    ``relative_humidity``, ``total_precipitation_24hr``; by ``graphcast-batch evaluate`` only."""
     regions: Annotated[tuple[str, ...], Strict(False)] = (
         *("global", "tropics", "extra-tropics", "northern-hemisphere", "southern-hemisphere"),
         *("europe", "north-america", "north-atlantic", "north-pacific", "east-asia", "ausnz", "arctic", "antarctic"),
@@ -454,6 +467,12 @@ class Scores(_Frozen):
     """Named as in WeatherBench 2, whose headline regions these are; also ``land`` and ``sea``."""
     boxes: dict[Annotated[str, AfterValidator(_check_name)], Region] = {}
     """Further regions."""
+
+    @model_validator(mode="after")
+    def _derived_later(self) -> Self:
+        if self.during and self.derived:
+            raise ValueError("derived must be left out with during: true; evaluate the store to score what is derived")
+        return self
 
 
 class TimeLimits(_Frozen):
@@ -494,6 +513,14 @@ class RunConfig(_Frozen):
             raise ValueError("times must be left out with inputs.kind: datasets, whose files fix them")
         if self.inputs.kind != "datasets" and self.times is None:
             raise ValueError(f"times is required with inputs.kind: {self.inputs.kind}")
+        return self
+
+    @model_validator(mode="after")
+    def _something_remains(self) -> Self:
+        if not self.outputs.forecasts and not self.scores.during:
+            raise ValueError("outputs: none needs scores.during: true, or nothing would remain of a forecast")
+        if not self.outputs.forecasts and self.figures:
+            raise ValueError("figures must be left out with outputs: none, which keeps no forecasts to draw")
         return self
 
 

@@ -1,8 +1,9 @@
 """A Case becomes a whole forecast in the store: read, compute and write, each at its own pace.
 
-The only home of threads and queues. A worker works on a few Cases at once, each in a thread of its caller's: there it
-is read, its frames are checked and gathered, and it is committed. Of all Cases one thread has the device, and a few
-write blocks. So one Case reads while another has the device and a third writes, and the slowest of them sets the pace.
+The home of a worker's threads and queues. A worker works on a few Cases at once, each in a thread of its caller's:
+there it is read, its frames are checked, gathered and maybe scored, and it is committed. Of all Cases one thread has
+the device, and a few write blocks. So one Case reads while another has the device and a third writes, and the slowest
+of them sets the pace.
 """
 
 import math
@@ -13,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final, Literal, Protocol, cast
@@ -23,7 +24,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from graphcast_batch.config import STEP_HOURS, Task, TimeLimits
-from graphcast_batch.errors import ForecastError
+from graphcast_batch.errors import ForecastError, GraphcastBatchError, StoreError
 from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.chunks import ReadCost
 from graphcast_batch.inputs.states import CaseInputs
@@ -31,7 +32,7 @@ from graphcast_batch.limits import Limits
 from graphcast_batch.outputs.blocks import Block, Blocks
 from graphcast_batch.outputs.claims import Claim
 from graphcast_batch.outputs.ledger import Record
-from graphcast_batch.outputs.store import Attempt, Store
+from graphcast_batch.outputs.store import NONE, OUTPUTS, Attempt, Store
 from graphcast_batch.plan import Case
 from graphcast_batch.timing import Span, Stopwatch, clock
 from graphcast_batch.variables import attributes
@@ -90,6 +91,43 @@ class GroupForecasts(Forecasts, Protocol):
         """As `forecast`, for inputs with their forcings: of each call, the targets of every start."""
 
 
+class CaseScorer(Protocol):
+    """What holds the forecast of one Case against what came true; for one thread at a time."""
+
+    def add(self, first: int, values: Mapping[str, NDArray[np.float32]]) -> None:
+        """Takes the next lead times that the store keeps, as `Attempt.write` does, which must stay as they are.
+
+        Raises:
+            GraphcastBatchError: they cannot be scored.
+        """
+
+    def write(self, forecast: str) -> None:
+        """Writes the scores of all of them, with what tells this forecast from another.
+
+        Raises:
+            GraphcastBatchError: they cannot be written.
+        """
+
+    def close(self) -> None:
+        """Ends what is still read ahead."""
+
+
+class Scorer(Protocol):
+    """Who holds forecasts against what came true, as they are made."""
+
+    def begin(self, case: Case, watch: Stopwatch, reading: AbstractContextManager[object]) -> CaseScorer:
+        """Begins with a Case, and reads ahead what its first frames are to be held against.
+
+        Args:
+            case: to be scored.
+            watch: takes the seconds spent.
+            reading: within which inputs may be read.
+
+        Raises:
+            GraphcastBatchError: there is nothing to hold it against.
+        """
+
+
 @dataclass(frozen=True)
 class Made:
     """A Case that became whole.
@@ -97,10 +135,12 @@ class Made:
     Attributes:
         record: of it in the ledger.
         spans: when it was in which stage, the commit included; too much to be kept for good.
+        unscored: why it has no scores, if it should have; else empty.
     """
 
     record: Record
     spans: tuple[Span, ...]
+    unscored: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,6 +172,7 @@ class Bench:
         name: of the worker.
         cases_per_call: so many Cases are computed together, where there are so many; more than one needs
             `GroupForecasts`.
+        scorer: of the forecasts; None to leave them unscored.
     """
 
     source: Source
@@ -142,13 +183,21 @@ class Bench:
     limits: Callable[[xr.Dataset], LimitsOf]
     name: str
     cases_per_call: int = 1
+    scorer: Scorer | None = None
     # By the key of a Case: in a list of one, its stage, and when by the monotonic clock it came there or got on.
     _stages: dict[str, list[tuple[StageName, float]]] = field(default_factory=dict, init=False)
+    # Cases that wait for room at the device do so one after another, and let others read meanwhile.
+    _turn: threading.Lock = field(default_factory=threading.Lock, init=False)
     # HDF5 must not be read by two threads at once.
     _reading: threading.Lock = field(default_factory=threading.Lock, init=False)
     _device: "_Device" = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.store.only_scores and self.scorer is None:
+            raise StoreError(
+                f"{self.store.path} keeps scores only, so that its forecasts must be scored as they are made, but "
+                "nothing scores them; set scores.during: true, or keep forecasts in another store"
+            )
         object.__setattr__(self, "_device", _Device(self.forecasts, self.cases_per_call))
 
     def run_case(self, case: Case, claim: Claim | None, attempts: int) -> Made:
@@ -168,16 +217,18 @@ class Bench:
             StoreError: the store cannot be written, or the claim was lost.
         """
         watch = Stopwatch()
-        with self._followed(case) as reached:
+        with self._followed(case) as reached, closing(_Scores(needed=self.store.only_scores)) as scores:
             reached("write")
             with self.store.attempt(case) as attempt:
                 reached("wait")
                 frames = _Frames(case, watch, reached)
                 with self._device.expecting():
-                    limits, cost = self._read(case, frames)
+                    limits, cost = self._read(case, frames, scores)
                 with self._device.giving(frames):
-                    self._write(case, attempt, _FrameCheck(case, self.source.grid, self.task, limits), frames)
+                    self._write(case, attempt, _FrameCheck(case, self.source.grid, self.task, limits), frames, scores)
                 reached("write")
+                if self.store.only_scores:
+                    scores.write("")  # before the record, since nothing could be scored afterwards
                 with watch.stage("commit"):
                     record = attempt.commit(
                         claim=claim,
@@ -188,26 +239,32 @@ class Bench:
                         details={
                             "peak_memory_bytes": peak_memory_bytes(),
                             "read_bytes": cost.touched_bytes if cost else 0,
+                            **({OUTPUTS: NONE} if self.store.only_scores else {}),
                         },
                     )
-        return Made(record, watch.spans)
+            if not self.store.only_scores:
+                scores.write(record.finished_at)
+        return Made(record, watch.spans, scores.fault)
 
-    def _read(self, case: Case, frames: "_Frames") -> tuple[LimitsOf, ReadCost | None]:
+    def _read(self, case: Case, frames: "_Frames", scores: "_Scores") -> tuple[LimitsOf, ReadCost | None]:
         """Reads what a Case starts from, one at a time and not far ahead of the device, and queues it there."""
-        with self._reading:
+        with self._turn:
             self._device.wait_for_room()
-            frames.reached("read")
-            with frames.watch.stage("read"):
-                inputs = self.source.read(case, self.task)
-                self.check(inputs)
-                cost = self.source.cost(case, self.task)
-                limits = self.limits(inputs.frames)
+            with self._reading:
+                frames.reached("read")
+                with frames.watch.stage("read"):
+                    inputs = self.source.read(case, self.task)
+                    self.check(inputs)
+                    cost = self.source.cost(case, self.task)
+                    limits = self.limits(inputs.frames)
+            if self.scorer:
+                scores.begin(self.scorer, case, frames.watch, self._reading)
             frames.reached("wait")
             self._device.queue(frames, inputs)
         return limits, cost
 
-    def _write(self, case: Case, attempt: Attempt, check: "_FrameCheck", frames: "_Frames") -> None:
-        """Checks frames as they come, and has those of one call written while the next are checked."""
+    def _write(self, case: Case, attempt: Attempt, check: "_FrameCheck", frames: "_Frames", scores: "_Scores") -> None:
+        """Checks frames as they come, and has those of one call written and scored while the next are computed."""
         blocks = Blocks(case, self.store, self.source.grid, self.task.pressure_levels)
         writing: list[Future[None]] = []
 
@@ -229,7 +286,10 @@ class Bench:
                     full = blocks.add(computed)
                 for block in full:
                     await_writing()
-                    writing = [pool.submit(write, name, block) for name in _largest_first(block.values)]
+                    names = [] if self.store.only_scores else _largest_first(block.values)
+                    writing = [pool.submit(write, name, block) for name in names]
+                    frames.reached("read")
+                    scores.add(block)
                     frames.reached("compute")
             await_writing()
 
@@ -266,6 +326,51 @@ def peak_memory_bytes() -> int:
     """The most memory that this process has had at once."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+class _Scores:
+    """The scores of one Case, if there are to be any.
+
+    What goes wrong with them leaves the forecast as it is, unless they are needed, as all that is kept of it.
+    """
+
+    def __init__(self, *, needed: bool) -> None:
+        self.fault = ""
+        self._needed = needed
+        self._scorer: CaseScorer | None = None
+
+    def begin(self, scorer: Scorer, case: Case, watch: Stopwatch, reading: AbstractContextManager[object]) -> None:
+        """From now on there are."""
+        with self._borne():
+            self._scorer = scorer.begin(case, watch, reading)
+
+    def add(self, block: Block) -> None:
+        """Scores what the store keeps of some frames; waits for the truth that they are held against."""
+        with self._borne():
+            if self._scorer:
+                self._scorer.add(block.first, block.values)
+
+    def write(self, forecast: str) -> None:
+        """Writes the scores beside a forecast; see `CaseScorer`."""
+        with self._borne():
+            if self._scorer:
+                self._scorer.write(forecast)
+
+    def close(self) -> None:
+        """Nothing more is to be scored."""
+        if self._scorer:
+            self._scorer.close()
+            self._scorer = None
+
+    @contextmanager
+    def _borne(self) -> Iterator[None]:
+        try:
+            yield
+        except GraphcastBatchError as error:
+            if self._needed:
+                raise
+            self.fault = str(error)
+            self.close()
 
 
 class _Frames:

@@ -137,13 +137,14 @@ class Layout:
 
     @property
     def case_bytes(self) -> int:
-        """Bytes that one Case writes, before compression."""
-        return self.kept.frame_bytes * len(self.kept.lead_hours)
+        """Bytes of the forecast that one Case writes, before compression."""
+        return self.kept.frame_bytes * len(self.kept.lead_hours) if self.outputs.forecasts else 0
 
     @property
     def case_files(self) -> int:
-        """Files that one Case writes into the store."""
-        return len(self.kept.on_levels) * math.ceil(len(self.kept.lead_hours) / self.block_steps)
+        """Files of the forecast that one Case writes into the store."""
+        blocks = math.ceil(len(self.kept.lead_hours) / self.block_steps) if self.outputs.forecasts else 0
+        return blocks * len(self.kept.on_levels)
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,7 @@ def show_plan(
     """Prints what a run will do."""
     layout, kept, cases = plan.layout, plan.layout.kept, plan.cases
     nodes, edges = mesh_counts(mesh_size)
+    remains = "kept" if layout.outputs.forecasts else "scored"
     table = Table(show_header=False, box=None, pad_edge=False)
     rows = {
         "Cases": f"{len(cases)}: {cases[0].key} to {cases[-1].key}, {layout.steps} steps ({6 * layout.steps} h) each",
@@ -115,7 +116,7 @@ def show_plan(
         **reading,
         "grid": str(layout.grid),
         "mesh": f"{nodes} nodes, {edges} edges (size {mesh_size})",
-        "kept": f"{len(kept.variables)} variables, {len(kept.levels)} levels, {kept.fields} of {layout.channels} "
+        remains: f"{len(kept.variables)} variables, {len(kept.levels)} levels, {kept.fields} of {layout.channels} "
         f"fields, {len(kept.lead_hours)} of {layout.steps} lead times, {kept.latitude.size} x {kept.longitude.size} "
         "points",
         "chunks": f"one lead time of one variable; {layout.block_steps} lead times in a shard (one file)",
@@ -191,6 +192,8 @@ def show_repair(console: Console, done: Repair) -> None:
     """Prints what was done to a store."""
     console.print(
         f"{len(done.forgotten)} Cases will be made again by the next run: {' '.join(done.forgotten[:_MOST_SHOWN])}\n"
+        f"{len(done.unscored)} Cases will be scored again by the next evaluation: "
+        f"{' '.join(done.unscored[:_MOST_SHOWN])}\n"
         f"{len(done.removed)} files removed; {len(done.busy)} Cases left alone, since someone works on them",
         highlight=False,
         soft_wrap=True,
@@ -250,6 +253,8 @@ def show_evaluation(console: Console, evaluation: Evaluation) -> None:
     """Prints what there is to score, and what is left out."""
     counts = f"{len(evaluation.left)} to score, {len(evaluation.done)} scored before"
     console.print(f"{evaluation.name}: {counts}; truth: {evaluation.scoring.truth.origin}", highlight=False)
+    if evaluation.only_scores:
+        console.print("nothing is kept of these forecasts but the scores that their run gave them", highlight=False)
     left_out = {
         "left out, as they are not whole": evaluation.not_whole,
         "left out, without any truth": evaluation.without_truth,

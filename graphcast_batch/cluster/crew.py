@@ -11,7 +11,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from graphcast_batch.assembly import Precision, Run, needed_bytes
 from graphcast_batch.cluster.dispatch import in_flight
-from graphcast_batch.cluster.worker import Worker
+from graphcast_batch.cluster.worker import OpenScorer, Worker
 from graphcast_batch.config import Workers
 from graphcast_batch.errors import ClusterError
 from graphcast_batch.memory import ALLOCATION
@@ -51,11 +51,18 @@ class Actor(Worker):
 class Crew:
     """Starts workers, all alike, on nodes that are alive."""
 
-    def __init__(self, run: Run, store: Store, device: Literal["cpu", "gpu"], precision: Precision) -> None:
+    def __init__(
+        self,
+        run: Run,
+        store: Store,
+        device: Literal["cpu", "gpu"],
+        precision: Precision,
+        open_scorer: OpenScorer | None = None,
+    ) -> None:
         config = run.config.model_copy(update={"store": store.path})
         # Sent once, not with every worker: a source may know a hundred thousand times.
         needed = needed_bytes(run, precision, accelerated=device == "gpu")
-        self._arguments = ray.put((config, run.source, precision, device, needed))
+        self._arguments = ray.put((config, run.source, precision, device, needed, open_scorer))
         self._workers, self._device = run.config.workers, device
         self._in_flight = in_flight(run.config.model.cases_per_call)
         self._count = 0

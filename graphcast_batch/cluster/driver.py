@@ -24,6 +24,7 @@ from graphcast_batch.cluster.crew import Crew, Member, alive_nodes, device_of, i
 from graphcast_batch.cluster.dispatch import Dispatch, in_flight
 from graphcast_batch.cluster.drain import WORK_LEFT, Drain
 from graphcast_batch.cluster.walltime import Walltime
+from graphcast_batch.cluster.worker import OpenScorer
 from graphcast_batch.config import RunConfig
 from graphcast_batch.errors import ClusterError, StageTimeoutError, StoreError, StoreUnwritableError
 from graphcast_batch.outputs.claims import Claim
@@ -173,7 +174,9 @@ def connected(address: str | None, drain: Drain) -> Iterator[None]:
         ray.shutdown()
 
 
-def run(run: Run, progress: Progress, drain: Drain, *, traced: bool = False) -> Outcome:
+def run(
+    run: Run, progress: Progress, drain: Drain, *, traced: bool = False, open_scorer: OpenScorer | None = None
+) -> Outcome:
     """Makes all Cases that are neither whole nor set aside, on a connected cluster.
 
     Args:
@@ -181,6 +184,7 @@ def run(run: Run, progress: Progress, drain: Drain, *, traced: bool = False) -> 
         progress: who watches.
         drain: once asked, nothing more is handed out, and what is under way is finished, if the job lasts so long.
         traced: whether the outcome tells when each Case was in which stage, which takes some kB for each.
+        open_scorer: called by each worker, if the forecasts are to be scored as they are made.
 
     Returns:
         How it ended; failures of single Cases are in it, and do not raise.
@@ -197,7 +201,7 @@ def run(run: Run, progress: Progress, drain: Drain, *, traced: bool = False) -> 
     todo = [case for case in run.plan.cases if states[case.key] in (State.MISSING, State.RUNNING)]
     start, made = time.perf_counter(), Yield(traced)
     if todo:
-        crew = Crew(run, store, device, precision)
+        crew = Crew(run, store, device, precision, open_scorer)
         count = min(len(todo), crew.places)
         if device == "cpu":
             given = allocation(os.environ).memory_bytes or machine_bytes()
@@ -440,6 +444,8 @@ class Shift:
         self._dispatch.whole(member.name, case)
         self._made.add(case, result)
         self._progress.finished(result.record)
+        if result.unscored:
+            self._progress.note("not scored", f"{result.unscored}; the forecast is whole: evaluate the store later")
         self._retire_broken()  # this Case may have failed on another worker before
 
     def _taken_from(

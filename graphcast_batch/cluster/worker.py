@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Callable
 from typing import Literal
 
 from graphcast_batch.assembly import AnySource, Precision, worker_bench
@@ -9,8 +10,12 @@ from graphcast_batch.config import RunConfig, TimeLimits
 from graphcast_batch.errors import ClusterError, ConfigError
 from graphcast_batch.model.forecaster import backend, device_bytes
 from graphcast_batch.outputs.claims import Claim
-from graphcast_batch.pipeline import Bench, Made, Stage
+from graphcast_batch.pipeline import Bench, Made, Scorer, Stage
 from graphcast_batch.plan import Case
+
+OpenScorer = Callable[[RunConfig], Scorer]
+"""Opens what the forecasts of a run are held against as they are made; its store is laid out."""
+Arguments = tuple[RunConfig, AnySource, Precision, Literal["cpu", "gpu"], int, OpenScorer | None]
 
 
 class Worker:
@@ -19,17 +24,18 @@ class Worker:
     def __init__(self) -> None:
         self._bench: Bench | None = None
 
-    def prepare(self, arguments: tuple[RunConfig, AnySource, Precision, Literal["cpu", "gpu"], int]) -> None:
+    def prepare(self, arguments: Arguments) -> None:
         """Loads weights and graphs onto the device.
 
         Args:
             arguments: the run's configuration, the source of states, the precision of the network, the device that the
-                worker was given, and the bytes that a Case needs there at least.
+                worker was given, the bytes that a Case needs there at least, and what opens the scorer, if there is
+                one.
 
         Raises:
             GraphcastBatchError: a part of the run is missing or does not fit.
         """
-        config, source, precision, device, needed = arguments
+        config, source, precision, device, needed, open_scorer = arguments
         if device == "gpu" and backend() == "cpu":
             raise ClusterError(
                 f"Ray gave a worker on {socket.gethostname()} a GPU, but JAX sees only the CPU there; install "
@@ -41,7 +47,8 @@ class Worker:
                 f"worker on {socket.gethostname()} was given has {device_bytes() / 1e9:.3g} GB; take a coarser grid, a "
                 "smaller model or a larger GPU"
             )
-        self._bench = worker_bench(config, source, precision, f"{socket.gethostname()}:{os.getpid()}")
+        scorer = open_scorer(config) if open_scorer else None
+        self._bench = worker_bench(config, source, precision, f"{socket.gethostname()}:{os.getpid()}", scorer)
         # Only on its own host can the death of another worker be seen, whose half of a forecast takes up the disk.
         self._bench.store.sweep()
 

@@ -2,11 +2,13 @@
 
 As WeatherBench 2 has it (Rasp et al. 2024, https://doi.org/10.1029/2023MS004019): over all years and the 30 days
 before and after, weighted with a triangle; in a year without a 29 February its last day stands for day 366 too.
+The archive is read once: what each day of the year has over all years is kept on disk, a variable at a time, and the
+window goes over that. Of precipitation all values are kept, as quantiles cannot be had from sums.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,43 +17,77 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from graphcast_batch.errors import EvaluationError
+from graphcast_batch.evaluation.derived import RECIPES
+from graphcast_batch.evaluation.metrics import DRY_BELOW
 from graphcast_batch.evaluation.scoring import Fields, Part, part_of
 from graphcast_batch.inputs.states import Timeline
 from graphcast_batch.outputs import climatology as written
+from graphcast_batch.outputs.climatology import Draft
 from graphcast_batch.plan import Kept
 from graphcast_batch.variables import VARIABLES
 
 Floats = NDArray[np.float64]
 REACH: Final = 30
 """Days; a window of 61."""
-_BIN_BYTES: Final = 3 * 2**29
-"""Of the sums of a piece: 13 levels at 1° fit. What does not is read level by level, which chunks may make slow."""
-_TIMES_AT_ONCE: Final = 8
+RAIN: Final = "total_precipitation"
+"""How the names of variables begin that get what SEEPS needs."""
+_HEAVY_ABOVE: Final = 2 / 3
+"""Of what is wet: light precipitation is twice as frequent as heavy (Rodwell et al. 2010, doi 10.1002/qj.656)."""
+_DAYS_BYTES: Final = 2**29
+"""Of what is gathered of some days at once, unless a single one has more."""
+_READ_BYTES: Final = 2**27
+_POINTS: Final = 2**15
+"""That a window goes over at once: 50 MB of float64."""
+_SORTED: Final = 2**23
+"""Values that are sorted at once."""
+_VALUES: Final = "-values"
+_NOTHING: Final = np.zeros(0, np.float32)
 Spread = Callable[[Callable[..., None], Sequence[tuple[Any, ...]]], Iterable[BaseException | None]]
 """Calls a function with each tuple of arguments; results in their order, and for a call that failed its exception."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Piece:
-    """What is worked out at once.
+    """Some days of the year of one variable at some hours of the day, whose times are read at once.
 
     Attributes:
         name: of the variable.
-        levels: which of the source's levels.
-        hour: of the day.
-        place: which of the hours.
-        days: which days of the year, counted from 0.
+        hours: of the day, by which of all hours they are.
+        days: of the year, counted from 0.
+        times: (time,) of all years.
     """
 
     name: str
-    levels: slice
+    hours: dict[int, int]
+    days: range
+    times: NDArray[np.datetime64]
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """Some days of the year of one variable at an hour and level, with those near them.
+
+    Attributes:
+        name: of the variable.
+        hour: which of the hours, counted from 0.
+        level: which of the levels; 0 for a variable that has none.
+        days: of the year, counted from 0; a whole block.
+        count: (day of the year,) how many times there are.
+    """
+
+    name: str
     hour: int
-    place: int
+    level: int
     days: slice
+    count: Floats
 
 
 def make_climatology(source: Timeline, path: Path, times: NDArray[np.datetime64], spread: Spread) -> None:
     """Writes the climatology of all variables of a source that change and that this program knows.
+
+    A worker holds 1 GB, or twice a field on all levels in float64 if that is more. Beside the path there is as much
+    again on disk as the largest variable of it takes uncompressed, or as all values of a precipitation. What was made
+    before it was stopped is taken up.
 
     Args:
         source: of the fields.
@@ -68,53 +104,109 @@ def make_climatology(source: Timeline, path: Path, times: NDArray[np.datetime64]
     on_levels = {
         name: "level" in dims
         for name, dims in sorted(source.dims.items())
-        if "time" in dims and name in VARIABLES and VARIABLES[name].kind in ("surface", "level")
+        if "time" in dims and (name in RECIPES or (name in VARIABLES and VARIABLES[name].kind in ("surface", "level")))
     }
     hours = sorted(set(_hours(times).tolist()))
-    _check_covered(source, times, hours)
+    counts = [_counts(times[_hours(times) == hour]) for hour in hours]
+    _check_covered(source, counts, hours)
     span = f"{times.min().astype('datetime64[h]')} to {times.max().astype('datetime64[h]')}"
     described = {"source": source.origin, "period": span, "window_days": str(2 * REACH + 1)}
-    draft = written.lay_out(path, on_levels, hours, source.levels, source.grid, described)
-    pieces = [(draft, source, times, piece) for piece in _pieces(source, on_levels, hours)]
-    done = 0
-    for result in spread(fill_piece, pieces):
-        if isinstance(result, BaseException):
-            raise result
-        done += 1
-    if done < len(pieces):
-        raise EvaluationError(
-            f"a climatology needs all its {len(pieces)} pieces, but was stopped after {done}; run it again"
-        )
-    written.publish(draft, path)
+    rainy = [name for name in on_levels if name.startswith(RAIN)]
+    draft = Draft.lay_out(path, on_levels, rainy, hours, source.levels, source.grid, times, described)
+    for name, levelled in on_levels.items():
+        if not draft.finished(name):
+            levels = len(source.levels) if levelled else 1
+            pieces = _pieces(source, name, levels, hours, times)
+            _all_of(spread, gather_days, [(draft, source, piece) for piece in pieces if not _kept(draft, piece)])
+            windows = (
+                Window(name, n, level, slice(first, min(first + written.BLOCK, written.DAYS)), counts[n])
+                for n in range(len(hours))
+                for first in range(0, written.DAYS, written.BLOCK)
+                for level in range(levels)
+            )
+            _all_of(spread, fill_window, [(draft, source.grid.shape, window) for window in windows])
+            draft.finish(name)
+    draft.publish()
 
 
-def fill_piece(draft: Path, source: Timeline, times: NDArray[np.datetime64], piece: Piece) -> None:
-    """Works out one piece and writes it.
+def gather_days(draft: Draft, source: Timeline, piece: Piece) -> None:
+    """Keeps the mean and the variance over years of some days; of precipitation all values too.
 
     Args:
-        draft: to write into.
+        draft: to keep them in.
         source: of the fields.
-        times: those to take.
-        piece: which.
+        piece: which days.
 
     Raises:
         EvaluationError: a value is not finite.
         StoreError: the draft cannot be written.
         InputError: the source cannot be read.
     """
-    weights = window(piece.days)
-    near = np.flatnonzero(weights.any(axis=0))
-    count, totals, squares = _sums(source, times, piece, near)
-    total = weights[:, near] @ count
-    mean, square = (np.tensordot(weights[:, near], part, 1) / total[_across(part)] for part in (totals, squares))
-    deviation = np.sqrt(np.maximum(square - mean**2, 0))
-    written.fill(draft, piece.name, piece.place, piece.days, piece.levels, mean, deviation)
+    sums: dict[tuple[int, int], Floats] = {}
+    every: dict[tuple[int, int], list[NDArray[np.float32]]] = {}
+    for time, field in _fields(source, piece):
+        values = field.astype(np.float64)
+        for at in _bins(piece, time):
+            found = sums.setdefault(at, np.zeros((2, *field.shape)))
+            found[0] += values
+            found[1] += values * values
+            every.setdefault(at, []).append(field if _is_rain(piece.name) else _NOTHING)
+    for at in _bins(piece, *piece.times):
+        mean, square = sums.pop(at) / len(every[at])
+        if _is_rain(piece.name):
+            draft.keep(piece.name, *at, np.stack(every[at]), _VALUES)
+        draft.keep(piece.name, *at, np.stack([mean, np.maximum(square - mean**2, 0)]).astype(np.float32))
 
 
-def window(days: slice) -> Floats:
+def fill_window(draft: Draft, shape: tuple[int, int], window: Window) -> None:
+    """Lays the window over what days have, and writes what comes out.
+
+    Args:
+        draft: to read from and to write into.
+        shape: of the grid.
+        window: of which variable, hour and level.
+
+    Raises:
+        StoreError: the draft cannot be read or written.
+    """
+    weights = triangle(window.days)
+    near = np.flatnonzero(weights.any(axis=0) & (window.count > 0))
+    kept = [draft.kept(window.name, window.hour, int(day)) for day in near]
+    mean, spread = _smoothed(weights[:, near] * window.count[near], kept, window.level)
+    found = {"": mean, written.SPREAD: spread}
+    if _is_rain(window.name):
+        values = [draft.kept(window.name, window.hour, int(day), _VALUES) for day in near]
+        found[written.DRY], found[written.HEAVY] = _of_rain(weights[:, near], values)
+    for kind, fields in found.items():
+        draft.fill(window.name + kind, window.hour, window.days, window.level, fields.reshape(-1, *shape))
+
+
+def triangle(days: slice) -> Floats:
     """(day, day of the year) weight of each day of the year, from 0 on, for some of them: a triangle, all round."""
     apart = np.abs(np.subtract.outer(np.arange(written.DAYS)[days], np.arange(written.DAYS)))
     return np.asarray(np.maximum(0.0, 1 - np.minimum(apart, written.DAYS - apart) / REACH))
+
+
+def weighted_quantile(values: NDArray[np.floating], weights: Floats, share: float) -> Floats:
+    """Quantiles of weighted values: with equal weights NumPy's own, between two values on a line.
+
+    With Kish's effective sample size for the number of values (Akinshin 2023, "Weighted quantile estimators",
+    https://arxiv.org/abs/2304.07265, type 7), as xarray has it.
+
+    Args:
+        values: (point, value), those of a point ascending.
+        weights: the same shape, 0 or more.
+        share: 0..1 of the weights that are below.
+
+    Returns:
+        (point,); NaN where all weights are 0.
+    """
+    total = weights.sum(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        size = total**2 / np.vecdot(weights, weights)[:, np.newaxis]
+        first = (size - 1) * share / size
+        below = np.clip(np.cumsum(weights, axis=-1) / total, first, first + 1 / size)
+        return np.asarray(np.vecdot(values, np.diff(below, axis=-1, prepend=first)) * size[:, 0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +232,23 @@ class Climatology:
         places = list(zip(self._places(_hours(times)), _days(times), strict=True))
         return {name: np.stack([_field(opened[name], *at, levels, part) for at in places]) for name in names}
 
+    def rainy(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Those of some variables of which it holds what SEEPS needs.
+
+        Raises:
+            EvaluationError: it cannot be read.
+        """
+        opened, _ = self._opened
+        return tuple(name for name in names if name + written.DRY in opened and name + written.HEAVY in opened)
+
+    def heavy(self, name: str, times: NDArray[np.datetime64]) -> NDArray[np.float32]:
+        """(time, latitude, longitude) m, the least precipitation that is heavy; NaN where it never rains."""
+        return self.fields([name + written.HEAVY], times, ())[name + written.HEAVY]
+
+    def dry(self, name: str) -> NDArray[np.float32]:
+        """(latitude, longitude) share of dry times, over all days and hours."""
+        return self._opened[1].of(_mean_of(self.path, name + written.DRY))
+
     def check(self, names: Sequence[str], levels: Sequence[int]) -> None:
         """Looks whether all is there.
 
@@ -153,7 +262,7 @@ class Climatology:
             what = ", ".join(absent) if absent else f"the levels {lacking} hPa"
             raise EvaluationError(
                 f"the climatology {self.path} must hold {what}, but has {', '.join(map(str, opened.data_vars))}; make "
-                "it from an archive that holds them, or narrow scores.variables and scores.levels"
+                "it from an archive that holds them, with --derived if they are, or narrow the section scores"
             )
         if opened.sizes["dayofyear"] != written.DAYS:
             raise EvaluationError(
@@ -186,6 +295,14 @@ class Climatology:
         return opened, part_of(origin, axes, (self.kept.latitude, self.kept.longitude), "make one on that grid")
 
 
+@cache
+def _mean_of(path: Path, name: str) -> NDArray[np.float32]:
+    """Over hours and days, once in a process: it takes seconds."""
+    array = xr.open_zarr(path, chunks=None)[name].transpose("hour", "dayofyear", "latitude", "longitude")
+    hours = [array.isel(hour=hour).values.mean(axis=0, dtype=np.float64) for hour in range(array.sizes["hour"])]
+    return np.asarray(np.mean(hours, axis=0), np.float32)
+
+
 def _field(array: xr.DataArray, hour: int, day: int, levels: Sequence[int], part: Part) -> NDArray[np.float32]:
     at = array.isel(hour=hour, dayofyear=day)
     if "level" in at.dims:
@@ -195,52 +312,126 @@ def _field(array: xr.DataArray, hour: int, day: int, levels: Sequence[int], part
     return part.of(np.asarray(at.values, np.float32))
 
 
-def _pieces(source: Timeline, on_levels: Mapping[str, bool], hours: Sequence[int]) -> Iterator[Piece]:
-    """As many levels at once as there is memory for, and as many days as a shard has."""
-    bins = (written.BLOCK + 2 * REACH) * source.grid.size * 16
-    some = max(1, _BIN_BYTES // bins)
-    for name, levelled in on_levels.items():
-        for first in range(0, len(source.levels) if levelled else 1, some):
-            for place, hour in enumerate(hours):
-                for day in range(0, written.DAYS, written.BLOCK):
-                    days = slice(day, min(day + written.BLOCK, written.DAYS))
-                    yield Piece(name, slice(first, first + some), hour, place, days)
-
-
-def _sums(
-    source: Timeline, times: NDArray[np.datetime64], piece: Piece, near: NDArray[np.intp]
-) -> tuple[Floats, Floats, Floats]:
-    """For some days of the year how many times there are, and the sums of their values and of the squares of these."""
-    of_day = np.full(written.DAYS, -1)
-    of_day[near] = np.arange(near.size)
-    mine = times[(_hours(times) == piece.hour) & np.any([np.isin(days, near) for days in _both_days(times)], axis=0)]
-    count, sums = np.zeros(near.size), np.zeros(0)
-    for first in range(0, mine.size, _TIMES_AT_ONCE):
-        some = mine[first : first + _TIMES_AT_ONCE]
-        values = source.fields([piece.name], some, source.levels[piece.levels])[piece.name].values.astype(np.float64)
-        _refuse_gaps(source, piece.name, some, values)
-        sums = sums if sums.size else np.zeros((2, near.size, *values.shape[1:]))
-        for days in _both_days(some):
-            for n in np.flatnonzero(np.isin(days, near)):
-                bin_ = of_day[days[n]]
-                count[bin_] += 1
-                sums[0, bin_] += values[n]
-                sums[1, bin_] += values[n] ** 2
-    return count, sums[0], sums[1]
-
-
-def _refuse_gaps(source: Timeline, name: str, times: NDArray[np.datetime64], values: Floats) -> None:
-    whole = np.isfinite(values.reshape(times.size, -1)).all(axis=1)
-    if not whole.all():
+def _all_of(spread: Spread, function: Callable[..., None], pieces: Sequence[tuple[Any, ...]]) -> None:
+    done = 0
+    for result in spread(function, pieces):
+        if isinstance(result, BaseException):
+            raise result
+        done += 1
+    if done < len(pieces):
         raise EvaluationError(
-            f"{source.origin} must be finite everywhere for a climatology, but {name} is not at "
-            f"{times[~whole][0].astype('datetime64[h]')}; mend it, or take other times"
+            f"a climatology needs all its pieces, but was stopped after {done} of {len(pieces)}; run it again to go on"
         )
 
 
-def _across(fields: Floats) -> tuple[slice | None, ...]:
-    """Index that lays one number for each field over its points."""
-    return (slice(None), *(None,) * (fields.ndim - 1))
+def _pieces(
+    source: Timeline, name: str, levels: int, hours: Sequence[int], times: NDArray[np.datetime64]
+) -> Iterator[Piece]:
+    """As many days at once as there is memory for, of all hours if there is for one day of them."""
+    years = np.unique(times.astype("datetime64[Y]")).size
+    size = levels * source.grid.size * (16 + (4 * years if _is_rain(name) else 0))
+    together = min(len(hours), max(1, _DAYS_BYTES // size))
+    step = min(written.BLOCK, max(1, _DAYS_BYTES // (size * together)))
+    for start in range(0, len(hours), together):
+        some = {hour: start + n for n, hour in enumerate(hours[start : start + together])}
+        here = times[np.isin(_hours(times), list(some))]
+        for first in range(0, written.DAYS, step):
+            days = range(first, min(first + step, written.DAYS))
+            mine = here[np.any([np.isin(of_year, days) for of_year in _both_days(here)], axis=0)]
+            if mine.size:
+                yield Piece(name, some, days, mine)
+
+
+def _bins(piece: Piece, *times: np.datetime64) -> list[tuple[int, int]]:
+    """Hour and day of a piece that times belong to, each once."""
+    stamps = np.array(times)
+    places = [piece.hours[hour] for hour in _hours(stamps).tolist()]
+    pairs = {pair for days in _both_days(stamps) for pair in zip(places, days.tolist(), strict=True)}
+    return sorted((place, day) for place, day in pairs if day in piece.days)
+
+
+def _kept(draft: Draft, piece: Piece) -> bool:
+    return all(draft.keeps(piece.name, *at) for at in _bins(piece, *piece.times))
+
+
+def _fields(source: Timeline, piece: Piece) -> Iterator[tuple[np.datetime64, NDArray[np.float32]]]:
+    """The field of one time after another."""
+    levels = source.levels if "level" in source.dims[piece.name] else ()
+    some = max(1, _READ_BYTES // (4 * source.grid.size * max(1, len(levels))))
+    for first in range(0, piece.times.size, some):
+        times = piece.times[first : first + some]
+        fields = source.fields([piece.name], times, levels)[piece.name].values
+        for time, field in zip(times, fields, strict=True):
+            if not np.isfinite(field).all():
+                raise EvaluationError(
+                    f"{source.origin} must be finite everywhere for a climatology, but {piece.name} is not at "
+                    f"{time.astype('datetime64[h]')}; mend it, or take other times"
+                )
+            yield time, field
+
+
+def _smoothed(
+    weights: Floats, kept: Sequence[NDArray[np.float32]], level: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and standard deviation of days together.
+
+    Args:
+        weights: (window, day).
+        kept: of each day mean and variance, ([2, level,] latitude, longitude).
+        level: which.
+
+    Returns:
+        (window, point) both.
+    """
+    points = kept[0].shape[-2] * kept[0].shape[-1]
+    flat = [each.reshape(2, -1, points)[:, level] for each in kept]
+    shares = weights / weights.sum(axis=1, keepdims=True)
+    mean, spread = np.empty((2, len(weights), points), np.float32)
+    for run in (slice(first, first + _POINTS) for first in range(0, points, _POINTS)):
+        means, variances = np.stack([each[:, run] for each in flat], axis=1).astype(np.float64)
+        # Beside a value near them, so that their squares lose no digits.
+        origin = means[len(means) // 2].copy()
+        means -= origin
+        middle = shares @ means
+        mean[:, run] = origin + middle
+        spread[:, run] = np.sqrt(np.maximum(shares @ (variances + means**2) - middle**2, 0))
+    return mean, spread
+
+
+def _of_rain(weights: Floats, kept: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Share of dry values, and the least heavy value.
+
+    Args:
+        weights: (window, day).
+        kept: of each day all values, (value, latitude, longitude) m.
+
+    Returns:
+        (window, point) 0..1, and m; the latter NaN where nothing is wet.
+    """
+    flat = [each.reshape(len(each), -1) for each in kept]
+    of_value = np.repeat(weights, [len(each) for each in flat], axis=1)
+    points, some = flat[0].shape[1], max(1, _SORTED // of_value.shape[1])
+    dry, heavy = np.empty((2, len(weights), points), np.float32)
+    for run in (slice(first, first + some) for first in range(0, points, some)):
+        values = np.concatenate([each[:, run] for each in flat]).T
+        order = np.argsort(values, axis=-1)
+        values = np.take_along_axis(values, order, axis=-1)
+        wet = values >= DRY_BELOW
+        for n, of_window in enumerate(of_value):
+            each = of_window[order]
+            dry[n, run] = np.where(wet, 0.0, each).sum(axis=-1) / of_window.sum()
+            heavy[n, run] = weighted_quantile(values, np.where(wet, each, 0.0), _HEAVY_ABOVE)
+    return dry, heavy
+
+
+def _is_rain(name: str) -> bool:
+    return name.startswith(RAIN)
+
+
+def _counts(times: NDArray[np.datetime64]) -> Floats:
+    """(day of the year,) how many times there are."""
+    days = np.concatenate(_both_days(times))
+    return np.bincount(days[days >= 0], minlength=written.DAYS).astype(np.float64)
 
 
 def _both_days(times: NDArray[np.datetime64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -251,12 +442,9 @@ def _both_days(times: NDArray[np.datetime64]) -> tuple[NDArray[np.int64], NDArra
     return days, np.where(common & (days == written.DAYS - 2), written.DAYS - 1, -1)
 
 
-def _check_covered(source: Timeline, times: NDArray[np.datetime64], hours: Sequence[int]) -> None:
-    near = window(slice(None))
-    for hour in hours:
-        count = np.zeros(written.DAYS)
-        for days in _both_days(times[_hours(times) == hour]):
-            np.add.at(count, days[days >= 0], 1)
+def _check_covered(source: Timeline, counts: Sequence[Floats], hours: Sequence[int]) -> None:
+    near = triangle(slice(None))
+    for hour, count in zip(hours, counts, strict=True):
         bare = np.flatnonzero(near @ count <= 0)
         if bare.size:
             raise EvaluationError(

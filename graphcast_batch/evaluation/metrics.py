@@ -14,8 +14,30 @@ import xarray as xr
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+SEEPS: Final = "seeps"
+DRY_BELOW: Final = 0.25e-3
+"""m; less counts as no precipitation (WeatherBench 2; 0.2 mm in Rodwell et al. 2010, where gauges report tenths)."""
+_DRIEST: Final = (0.1, 0.85)
 ENOUGH: Final = 1e-12
 """Share of the mean square of a field below which its variance is rounding: such a field counts as constant."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rain:
+    """What is usual of precipitation at points.
+
+    Attributes:
+        heavy: float32 (field, point) m, the least that is heavy; NaN where nothing is.
+        dry: (point,) share of the times that are dry, 0..1.
+    """
+
+    heavy: NDArray[np.float32]
+    dry: NDArray[np.float32]
+
+    @cached_property
+    def counted(self) -> NDArray[np.bool_]:
+        """(point,) whether it is neither so dry nor so wet that a score would say little (Rodwell et al. 2010)."""
+        return np.asarray((self.dry >= _DRIEST[0]) & (self.dry <= _DRIEST[1]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,16 +48,19 @@ class Points:
         forecast: float32 (field, point), in the unit of the variable.
         truth: the same.
         usual: climatological mean, the same; None where there is no climatology.
+        rain: what SEEPS needs; None for what is no precipitation.
     """
 
     forecast: NDArray[np.float32]
     truth: NDArray[np.float32]
     usual: NDArray[np.float32] | None = None
+    rain: "Rain | None" = None
 
     def part(self, fields: slice, points: slice) -> "Points":
         """Some of the fields at some of the points."""
         usual = None if self.usual is None else self.usual[fields, points]
-        return Points(self.forecast[fields, points], self.truth[fields, points], usual)
+        rain = None if self.rain is None else Rain(self.rain.heavy[fields, points], self.rain.dry[points])
+        return Points(self.forecast[fields, points], self.truth[fields, points], usual, rain)
 
     @cached_property
     def error(self) -> Floats:
@@ -71,6 +96,42 @@ OF_ANOMALIES: Final[Mapping[str, Callable[[Points], Floats]]] = {
 }
 """Statistics that need a climatology."""
 STATISTICS: Final = {**PLAIN, **OF_ANOMALIES}
+
+
+def seeps(at: Points) -> Floats:
+    """Stable equitable error in probability space: 0 for the right one of dry, light and heavy, 1 for a usual error.
+
+    Rodwell et al. 2010, https://doi.org/10.1002/qj.656; the share of dry times is that over the whole year, as
+    WeatherBench 2 has it, and what is heavy that of the day and hour.
+
+    Args:
+        at: with rain.
+
+    Returns:
+        (field, point) 0 or more; 0 at points that do not count.
+    """
+    assert at.rain is not None
+    forecast, truth = (_category(values, at.rain.heavy) for values in (at.forecast, at.truth))
+    errors = seeps_errors(np.where(at.rain.counted, at.rain.dry, 0.5).astype(np.float64))
+    return np.asarray(errors[forecast, truth, np.arange(at.rain.dry.size)] * at.rain.counted)
+
+
+def seeps_errors(dry: Floats) -> Floats:
+    """(forecast, truth, point) the error for each pair of categories, given (point,) shares of dry times."""
+    none = np.zeros_like(dry)
+    return 0.5 * np.array(
+        [
+            [none, 1 / (1 - dry), 4 / (1 - dry)],
+            [1 / dry, none, 3 / (1 - dry)],
+            [1 / dry + 3 / (2 + dry), 3 / (2 + dry), none],
+        ]
+    )
+
+
+def _category(values: NDArray[np.float32], heavy: NDArray[np.float32]) -> NDArray[np.int8]:
+    """0 dry, 1 light, 2 heavy."""
+    wet = values >= DRY_BELOW
+    return np.asarray(wet.astype(np.int8) + (wet & (values >= heavy)))
 
 
 @dataclass(frozen=True)
@@ -119,7 +180,8 @@ METRICS: Final = {
         Metric("bias", ("error",), _same),
         # One correlation for each initial time, of which the mean is taken: so too there.
         Metric("acc", ("anomaly_product", "squared_forecast_anomaly", "squared_truth_anomaly"), _correlation, "values"),
-        # Standard deviation of the anomalies in space; WeatherBench 2 has no such metric.
+        Metric(SEEPS, (SEEPS,), _same),
+        # Standard deviation of the anomalies in space.
         Metric("forecast_activity", ("squared_forecast_anomaly", "forecast_anomaly"), _deviation),
         Metric("truth_activity", ("squared_truth_anomaly", "truth_anomaly"), _deviation),
     )

@@ -10,7 +10,8 @@ import numpy as np
 import xarray as xr
 
 from graphcast_batch.errors import EvaluationError
-from graphcast_batch.evaluation.metrics import METRICS, VECTORS, metric_of, with_vectors
+from graphcast_batch.evaluation.derived import RECIPES
+from graphcast_batch.evaluation.metrics import METRICS, SEEPS, VECTORS, metric_of, with_vectors
 from graphcast_batch.outputs.scores import Scores
 from graphcast_batch.variables import VARIABLES
 
@@ -146,7 +147,8 @@ def rows(results: Results) -> Iterator[dict[str, object]]:
     for variable, values in results.values.data_vars.items():
         name = str(variable)
         counts = results.counts[name]
-        there = (scored[name] > 0).broadcast_like(values) & (name not in VECTORS or values.notnull())
+        there = (scored[name] > 0).broadcast_like(values)
+        there = there & (values.notnull() | (name not in VECTORS and values["metric"] != SEEPS))
         for at in np.argwhere(there.transpose(*values.dims).values):
             place = dict(zip(map(str, values.dims), at.tolist(), strict=True))
             labels = {dim: values[dim].values[n] for dim, n in place.items() if dim in values.coords}
@@ -264,7 +266,7 @@ def _first_level(array: xr.DataArray) -> int | None:
 
 
 def _unit(name: str) -> str:
-    known = VARIABLES.get(VECTORS.get(name, (name,))[0])
+    known = VARIABLES.get(VECTORS.get(name, (name,))[0]) or RECIPES.get(name)
     return known.units if known else ""
 
 

@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graphcast_batch.config import Region
+from graphcast_batch.config import STEP_HOURS, Region
 from graphcast_batch.errors import EvaluationError
-from graphcast_batch.evaluation.metrics import PLAIN, STATISTICS, Points
+from graphcast_batch.evaluation.metrics import PLAIN, SEEPS, STATISTICS, Points, Rain, seeps
 from graphcast_batch.evaluation.regions import Regions, weigh
 from graphcast_batch.evaluation.sums import Sums
 from graphcast_batch.inputs.states import Timeline
@@ -23,6 +23,9 @@ _BATCH_FIELDS: Final = 32
 """Fields at a run of points that go through the statistics together."""
 _HOUR: Final = np.timedelta64(1, "h")
 _TOLERANCE: Final = 1e-3  # degrees; as that of grids
+_HEAVY: Final = " heavy"
+_DRY: Final = " dry"
+"""Behind the name of a variable, beside whose climatological mean they are."""
 
 Fields = Mapping[str, NDArray[np.float32]]
 """By variable, float32 (time, [level], latitude, longitude)."""
@@ -48,6 +51,12 @@ class Usual(Protocol):
         Raises:
             GraphcastBatchError: they are not there, or cannot be read.
         """
+
+    def heavy(self, name: str, times: NDArray[np.datetime64]) -> NDArray[np.float32]:
+        """(time, latitude, longitude) the least precipitation that is heavy at valid times; NaN where none is."""
+
+    def dry(self, name: str) -> NDArray[np.float32]:
+        """(latitude, longitude) share of times without precipitation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +97,8 @@ class Scoring:
         regions: names of regions.
         boxes: further regions.
         block: how many lead times are read at once, at most.
+        steps: of variables that are sums over several steps of 6 h, of how many.
+        rainy: variables of which the climatology says what SEEPS needs.
     """
 
     forecasts: Forecasts
@@ -100,11 +111,13 @@ class Scoring:
     regions: tuple[str, ...]
     boxes: Mapping[str, Region]
     block: int
+    steps: Mapping[str, int] = field(default_factory=dict)
+    rainy: tuple[str, ...] = ()
 
     @property
     def statistics(self) -> tuple[str, ...]:
         """Names of the statistics that are summed up."""
-        return tuple(PLAIN if self.usual is None else STATISTICS)
+        return (*(PLAIN if self.usual is None else STATISTICS), *((SEEPS,) if self.rainy else ()))
 
     def weighed(self) -> Regions:
         """The regions, with what each point weighs in them.
@@ -131,8 +144,15 @@ class Scoring:
             case: which.
             times: from `times`, which takes longer than one Case should.
         """
-        valid = _valid(case, self.leads_of(case))
-        return {name: np.ones(valid.size, bool) if at is None else np.isin(valid, at) for name, at in times.items()}
+        valid, there = _valid(case, self.leads_of(case)), self.forecast(case)
+        return {name: there[name] if at is None else there[name] & np.isin(valid, at) for name, at in times.items()}
+
+    def forecast(self, case: Case) -> dict[str, NDArray[np.bool_]]:
+        """For each variable, at which lead times of a Case there are forecasts: sums need those before too."""
+        hours = self.leads_of(case)
+        before = {name: STEP_HOURS * np.arange(self.steps.get(name, 1)) for name, _ in self.on_levels}
+        earlier = {name: np.subtract.outer(hours, each) for name, each in before.items()}
+        return {name: np.asarray(np.isin(each, hours).all(axis=1)) for name, each in earlier.items()}
 
 
 def part_of(
@@ -192,38 +212,54 @@ def score_case(scoring: Scoring, case: Case, watch: Stopwatch) -> dict[str, Sums
         GraphcastBatchError: they cannot be read.
     """
     regions = scoring.weighed()
-    leads = len(scoring.leads_of(case))
-    sums = {name: Sums.none(_shape(scoring, levelled, leads, regions)) for name, levelled in scoring.on_levels}
-    pieces = list(_pieces(scoring, case))
+    sums = no_sums(scoring, case, regions)
+    pieces = pieces_of(scoring, case, scoring.times())
     with ThreadPoolExecutor(1) as ahead:
         reading = [ahead.submit(_read, scoring, case, piece, watch) for piece in pieces[:1]]
         for n, piece in enumerate(pieces):
             fields = reading.pop().result()
             reading += [ahead.submit(_read, scoring, case, later, watch) for later in pieces[n + 1 : n + 2]]
             with watch.stage("compute"):
-                for name in piece.names:
-                    _add(sums[name], scoring, regions, case, piece, name, fields[name])
+                add_piece(sums, scoring, regions, case, piece, fields)
     return sums
 
 
 @dataclass(frozen=True, eq=False)
-class _Piece:
+class Piece:
     """Some variables at some lead times, for all of which truth is held.
 
     Attributes:
         names: of the variables.
         leads: which lead times, counted from 0.
         hours: the same.
+        block: the lead times that they are of; pieces of one block follow each other.
     """
 
     names: tuple[str, ...]
     leads: NDArray[np.intp]
     hours: NDArray[np.int64]
+    block: range
 
 
-def _pieces(scoring: Scoring, case: Case) -> Iterator[_Piece]:
-    """All that can be scored of a Case, in pieces that fit into memory."""
-    hours, held = scoring.leads_of(case), scoring.held(case, scoring.times())
+def no_sums(scoring: Scoring, case: Case, regions: Regions) -> dict[str, Sums]:
+    """Sums of a Case of which nothing was scored yet, by variable."""
+    leads = scoring.leads_of(case).size
+    return {name: Sums.none(_shape(scoring, levelled, leads, regions)) for name, levelled in scoring.on_levels}
+
+
+def pieces_of(scoring: Scoring, case: Case, times: Mapping[str, NDArray[np.datetime64] | None]) -> list[Piece]:
+    """All that can be scored of a Case, in pieces that fit into memory.
+
+    Args:
+        scoring: what is scored against what.
+        case: which.
+        times: from `Scoring.times`.
+    """
+    return list(_pieces(scoring, case, times))
+
+
+def _pieces(scoring: Scoring, case: Case, times: Mapping[str, NDArray[np.datetime64] | None]) -> Iterator[Piece]:
+    hours, held = scoring.leads_of(case), scoring.held(case, times)
     points = 4 * scoring.part.rows.size * scoring.part.columns.size
     size = {name: points * (len(scoring.levels) if levelled else 1) for name, levelled in scoring.on_levels}
     block = max(1, min(scoring.block, _PIECE_BYTES // sum(size.values())))
@@ -234,7 +270,7 @@ def _pieces(scoring: Scoring, case: Case) -> Iterator[_Piece]:
         for pattern, names in alike.items():
             leads = start + np.flatnonzero(np.frombuffer(pattern, bool))
             for group in _groups(names, size) if leads.size else ():
-                yield _Piece(group, leads, hours[leads])
+                yield Piece(group, leads, hours[leads], range(start, min(start + block, hours.size)))
 
 
 def _groups(names: Sequence[str], size: Mapping[str, int]) -> Iterator[tuple[str, ...]]:
@@ -248,25 +284,63 @@ def _groups(names: Sequence[str], size: Mapping[str, int]) -> Iterator[tuple[str
     yield tuple(group)
 
 
-def _read(scoring: Scoring, case: Case, piece: _Piece, watch: Stopwatch) -> dict[str, Points]:
+def _read(scoring: Scoring, case: Case, piece: Piece, watch: Stopwatch) -> dict[str, Points]:
     """Forecast, truth and climatology, of each variable (field, point)."""
     with watch.stage("read"):
-        times, levels = _valid(case, piece.hours), scoring.levels
-        forecast = scoring.forecasts.fields(case, piece.names, piece.hours.tolist(), levels)
-        truth = scoring.truth.fields(piece.names, times, levels)
-        usual = scoring.usual.fields(piece.names, times, levels) if scoring.usual else {}
-        points = scoring.part.rows.size * scoring.part.columns.size
-        return {
-            name: Points(
-                forecast[name].reshape(-1, points),
-                scoring.part.of(truth[name].values).reshape(-1, points),
-                usual[name].reshape(-1, points) if name in usual else None,
-            )
-            for name in piece.names
-        }
+        forecast = scoring.forecasts.fields(case, piece.names, piece.hours.tolist(), scoring.levels)
+        return beside(scoring, forecast, expectation(scoring, case, piece))
 
 
-def _add(sums: Sums, scoring: Scoring, regions: Regions, case: Case, piece: _Piece, name: str, at: Points) -> None:
+def expectation(scoring: Scoring, case: Case, piece: Piece) -> tuple[Fields, Fields]:
+    """Truth, and climatology if there is one, for a piece, on the forecasts' points; they need no forecast.
+
+    Raises:
+        GraphcastBatchError: they cannot be read.
+    """
+    times, levels = _valid(case, piece.hours), scoring.levels
+    truth = scoring.truth.fields(piece.names, times, levels)
+    usual = dict(scoring.usual.fields(piece.names, times, levels)) if scoring.usual else {}
+    for name in set(piece.names) & set(scoring.rainy):
+        assert scoring.usual is not None
+        usual |= {name + _HEAVY: scoring.usual.heavy(name, times), name + _DRY: scoring.usual.dry(name)}
+    return {name: scoring.part.of(truth[name].values) for name in piece.names}, usual
+
+
+def beside(scoring: Scoring, forecast: Fields, expected: tuple[Fields, Fields]) -> dict[str, Points]:
+    """Forecast, truth and climatology of a piece side by side, of each variable (field, point)."""
+    points = scoring.part.rows.size * scoring.part.columns.size
+    truth, usual = expected
+    return {
+        name: Points(
+            values.reshape(-1, points),
+            truth[name].reshape(-1, points),
+            usual[name].reshape(-1, points) if name in usual else None,
+            Rain(usual[name + _HEAVY].reshape(-1, points), usual[name + _DRY].ravel())
+            if name + _HEAVY in usual
+            else None,
+        )
+        for name, values in forecast.items()
+    }
+
+
+def add_piece(
+    sums: Mapping[str, Sums],
+    scoring: Scoring,
+    regions: Regions,
+    case: Case,
+    piece: Piece,
+    fields: Mapping[str, Points],
+) -> None:
+    """Adds what a piece of a Case gives to the sums of its variables.
+
+    Raises:
+        EvaluationError: forecast, truth or climatology is not finite somewhere.
+    """
+    for name in piece.names:
+        _add(sums[name], scoring, regions, case, piece, name, fields[name])
+
+
+def _add(sums: Sums, scoring: Scoring, regions: Regions, case: Case, piece: Piece, name: str, at: Points) -> None:
     """Adds the sums of one variable of a piece."""
     with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is looked for at once
         found = sums_of(at, scoring.statistics, regions)
@@ -274,7 +348,17 @@ def _add(sums: Sums, scoring: Scoring, regions: Regions, case: Case, piece: _Pie
         raise EvaluationError(_gap(scoring, case, piece, name, at))
     found = found.reshape(found.shape[0], piece.leads.size, *sums.totals.shape[2:])
     sums.totals[:, piece.leads] += found
-    sums.weights[:, piece.leads] += regions.totals
+    weights = _weights(scoring.statistics, regions, at)
+    sums.weights[:, piece.leads] += weights.reshape(len(weights), *(1,) * (found.ndim - 2), -1)
+
+
+def _weights(statistics: Sequence[str], regions: Regions, at: Points) -> NDArray[np.float64]:
+    """(statistic, region) area of the points that count."""
+    weights = np.tile(regions.totals, (len(statistics), 1))
+    if SEEPS in statistics:
+        flat = regions.weights.reshape(len(regions.names), -1)
+        weights[statistics.index(SEEPS)] = 0 if at.rain is None else flat @ at.rain.counted
+    return weights
 
 
 def sums_of(at: Points, statistics: Sequence[str], regions: Regions) -> NDArray[np.float64]:
@@ -295,11 +379,14 @@ def sums_of(at: Points, statistics: Sequence[str], regions: Regions) -> NDArray[
         for run, here, weights in regions.blocks:
             few = at.part(batch, run)
             for n, name in enumerate(statistics):
-                sums[n][batch][:, here] += STATISTICS[name](few) @ weights
+                if name != SEEPS:
+                    sums[n][batch][:, here] += STATISTICS[name](few) @ weights
+                elif few.rain is not None:
+                    sums[n][batch][:, here] += seeps(few) @ weights
     return sums
 
 
-def _gap(scoring: Scoring, case: Case, piece: _Piece, name: str, at: Points) -> str:
+def _gap(scoring: Scoring, case: Case, piece: Piece, name: str, at: Points) -> str:
     """What is not finite, where."""
     kinds = {"forecast": at.forecast, "truth": at.truth, "climatology": at.usual}
     for kind, values in kinds.items():

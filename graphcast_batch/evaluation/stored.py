@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import xarray as xr
@@ -16,16 +15,15 @@ from graphcast_batch.config import Scores as Wanted
 from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation.baselines import CLIMATOLOGY, PERSISTENCE, Climatological, Persistence
 from graphcast_batch.evaluation.climatology import Climatology
+from graphcast_batch.evaluation.derived import RECIPES, derivable, with_derived, with_derived_forecasts
+from graphcast_batch.evaluation.regions import Regions
 from graphcast_batch.evaluation.scoring import Fields, Forecasts, Scoring, part_of, score_case
 from graphcast_batch.inputs.sources import open_source
 from graphcast_batch.inputs.states import Timeline
-from graphcast_batch.outputs.scores import Scored, ScoreRecord, Scores
+from graphcast_batch.outputs.scores import FORECAST, Scored, ScoreRecord, Scores
 from graphcast_batch.outputs.store import Store
 from graphcast_batch.plan import Case, Kept
 from graphcast_batch.timing import Stopwatch
-
-FORECAST: Final = "forecast"
-"""What the scores of the forecasts themselves are called, beside those of baselines."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,7 @@ class Evaluation:
         not_whole: keys of Cases of the store without a whole forecast, which are left out.
         without_truth: keys of those for which no truth is held at any lead time.
         partly: keys of those for which truth is held at some lead times, or of some variables.
+        only_scores: whether the forecasts were scored as they were made, and nothing else is kept of them.
     """
 
     path: Path
@@ -76,6 +75,7 @@ class Evaluation:
     not_whole: tuple[str, ...]
     without_truth: tuple[str, ...]
     partly: tuple[str, ...]
+    only_scores: bool = False
 
 
 def evaluations(config: RunConfig, baselines: Sequence[str] = ()) -> list[Evaluation]:
@@ -95,7 +95,7 @@ def evaluations(config: RunConfig, baselines: Sequence[str] = ()) -> list[Evalua
     forecasts = scoring_of(config.scores, store, truth, usual)
     wanted = {FORECAST: forecasts}
     if PERSISTENCE in baselines:
-        wanted[PERSISTENCE] = replace(forecasts, forecasts=Persistence(truth, forecasts.part))
+        wanted[PERSISTENCE] = replace(forecasts, forecasts=Persistence(forecasts.truth, forecasts.part))
     if CLIMATOLOGY in baselines:
         if usual is None:
             raise EvaluationError(
@@ -138,11 +138,13 @@ def scoring_of(
     Raises:
         EvaluationError: forecasts or truth lack a variable or level, or have other points.
     """
-    on_levels = _variables(wanted, store.kept, truth)
+    common = {name: levelled for name, levelled in store.kept.on_levels if name in truth.dims}
+    made = derivable(wanted.derived, common, f"what forecasts and {truth.origin} have in common")
+    on_levels = (*_variables(wanted, store.kept, truth), *made.items())
     levels = _levels(wanted, store.kept, truth) if any(levelled for _, levelled in on_levels) else ()
     scoring = Scoring(
-        forecasts=forecasts or StoredForecasts(store.path),
-        truth=truth,
+        forecasts=forecasts or with_derived_forecasts(StoredForecasts(store.path), tuple(made)),
+        truth=with_derived(truth, tuple(made)),
         usual=usual,
         on_levels=on_levels,
         levels=levels,
@@ -156,6 +158,8 @@ def scoring_of(
         regions=wanted.regions,
         boxes=wanted.boxes,
         block=store.block_steps,
+        steps={name: RECIPES[name].steps for name in made},
+        rainy=() if usual is None else usual.rainy([name for name, _ in on_levels]),
     )
     scoring.weighed()
     if usual is not None:
@@ -176,8 +180,34 @@ def lay_out(store: Store, name: str, scoring: Scoring, identity: Mapping[str, Js
         StoreMismatchError: there are scores of that name which cannot be compared.
         StoreError: the store cannot be read or written.
     """
-    regions = scoring.weighed()
-    scored = Scored(
+    records = Scores.lay_out(store.path, name, scored_by(scoring, scoring.weighed(), identity)).records()
+    times = scoring.times()
+    whole = store.ledger.whole_steps()
+    only_scores = store.only_scores and name == FORECAST
+    if only_scores:
+        whole = {key: steps for key, steps in whole.items() if key in records}
+    absent = tuple(str(time) for time in np.sort(store.init_times) if str(time) not in whole)
+    left, done, without, partly = list[Case](), list[str](), list[str](), list[str]()
+    for key, steps in sorted(whole.items()):
+        case = Case(np.datetime64(key, "h"), steps)
+        held = scoring.held(case, times)
+        fields, most = (sum(int(at.sum()) for at in each.values()) for each in (held, scoring.forecast(case)))
+        record = records.get(key)
+        if not fields:
+            without.append(key)
+        elif only_scores or (record and record.fields >= fields and record.forecast == _forecast_id(store, case)):
+            done.append(key)
+        else:
+            left.append(case)
+        if 0 < fields < most:
+            partly.append(key)
+    keys = (tuple(done), absent, tuple(without), tuple(partly))
+    return Evaluation(store.path, name, scoring, tuple(left), *keys, only_scores)
+
+
+def scored_by(scoring: Scoring, regions: Regions, identity: Mapping[str, JsonValue]) -> Scored:
+    """What the scores are by that a scoring gives; see `lay_out`."""
+    return Scored(
         statistics=scoring.statistics,
         on_levels=scoring.on_levels,
         levels=scoring.levels,
@@ -185,25 +215,6 @@ def lay_out(store: Store, name: str, scoring: Scoring, identity: Mapping[str, Js
         areas=regions.totals,
         identity=identity,
     )
-    records = Scores.lay_out(store.path, name, scored).records()
-    times = scoring.times()
-    whole = store.ledger.whole_steps()
-    absent = tuple(str(time) for time in np.sort(store.init_times) if str(time) not in whole)
-    left, done, without, partly = list[Case](), list[str](), list[str](), list[str]()
-    for key, steps in sorted(whole.items()):
-        case = Case(np.datetime64(key, "h"), steps)
-        held = scoring.held(case, times)
-        fields, most = sum(int(there.sum()) for there in held.values()), sum(there.size for there in held.values())
-        record = records.get(key)
-        if not fields:
-            without.append(key)
-        elif record and record.fields >= fields and record.forecast == _forecast_id(store, case):
-            done.append(key)
-        else:
-            left.append(case)
-        if 0 < fields < most:
-            partly.append(key)
-    return Evaluation(store.path, name, scoring, tuple(left), tuple(done), absent, tuple(without), tuple(partly))
 
 
 def identity_of(config: RunConfig) -> dict[str, JsonValue]:
@@ -229,14 +240,12 @@ def score_stored(path: Path, name: str, scoring: Scoring, case: Case) -> ScoreRe
     claim = scores.claim(case)
     if claim is None:
         return None
-    try:
+    with scores.keeping(claim):
         forecast = _forecast_id(store, case)
         sums = score_case(scoring, case, watch)
         fields = sum(int(there.sum()) for there in scoring.held(case, scoring.times()).values())
         means = {name: found.means for name, found in sums.items()}
         return scores.write(store.index_of(case), case, means, fields, forecast, watch.seconds)
-    finally:
-        claim.release()
 
 
 def _forecast_id(store: Store, case: Case) -> str:

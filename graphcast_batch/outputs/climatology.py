@@ -1,15 +1,19 @@
 """What is usual at each hour of the day and day of the year becomes a zarr group in WeatherBench 2's layout.
 
 Dimensions (hour, dayofyear, [level], latitude, longitude); of a variable its mean, and as NAME_std its standard
-deviation. Laid out as a draft, filled by independent writers, a shard by one of them, and moved into its place.
+deviation; of precipitation also what SEEPS needs. Laid out as a draft, filled by independent writers, a shard by one of
+them, and moved into its place. What single days have is kept beside the draft until the windows around them are done.
 """
 
+import hashlib
+import json
 import os
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import zarr
@@ -19,110 +23,211 @@ from zarr.errors import ZarrUserWarning
 
 from graphcast_batch.errors import StoreError
 from graphcast_batch.grid import Grid
-from graphcast_batch.outputs.durable import explained, sync_folder, sync_tree
+from graphcast_batch.outputs.durable import explained, replace, sync_folder, sync_tree
 from graphcast_batch.variables import attributes
 
 DAYS: Final = 366
 BLOCK: Final = 32
 """Days in a shard, which one writer fills."""
 SPREAD: Final = "_std"
+DRY: Final = "_seeps_dry_fraction"
+HEAVY: Final = "_seeps_threshold"
+_KINDS: Final = {"": "mean", SPREAD: "standard deviation", DRY: "share of dry ones", HEAVY: "least that is heavy"}
 _CODEC: Final = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")
+_IDENTITY: Final = "identity"
 
 
-def lay_out(
-    path: Path,
-    on_levels: Mapping[str, bool],
-    hours: Sequence[int],
-    levels: Sequence[int],
-    grid: Grid,
-    described: Mapping[str, str],
-) -> Path:
-    """Makes a draft without values; replaces an older one.
+@dataclass(frozen=True)
+class Draft:
+    """A climatology that is being made.
 
-    Args:
-        path: the folder to be.
-        on_levels: for each variable, whether it is on levels.
-        hours: of the day, ascending.
-        levels: hPa, ascending.
-        grid: the points.
-        described: root attributes.
-
-    Returns:
-        where the draft is: give it to `fill` and `publish`.
-
-    Raises:
-        StoreError: something is at ``path``, or the disk fails.
+    Attributes:
+        path: where it is to be.
     """
-    draft = path.with_name(f".{path.name}.draft")
-    _refuse_existing(path)
-    coordinates: dict[str, NDArray[Any]] = {
-        "hour": np.asarray(hours, np.int64),
-        "dayofyear": np.arange(1, DAYS + 1),
-        **({"level": np.asarray(levels, np.int32)} if levels else {}),
-        "latitude": grid.latitude,
-        "longitude": grid.longitude,
-    }
-    with explained(f"laying out {draft}"):
-        shutil.rmtree(draft, ignore_errors=True)
-        group = zarr.create_group(draft, attributes={"Conventions": "CF-1.11", **described})
-        for dim, values in coordinates.items():
-            _create(group, dim, (dim,), values.shape, values.shape, None, values.dtype, {})[...] = values
-        for name, levelled in on_levels.items():
-            dims = tuple(dim for dim in coordinates if levelled or dim != "level")
-            shape = tuple(coordinates[dim].size for dim in dims)
-            ones = (1,) * (len(dims) - 3)
-            chunks, shards = (1, 1, *ones[1:], *shape[-2:]), (1, BLOCK, *ones[1:], *shape[-2:])
-            for kind, what in (("", "mean"), (SPREAD, "standard deviation")):
-                of_array = attributes(name) | {"cell_methods": f"time: {what} over years"}
-                _create(group, name + kind, dims, shape, chunks, shards, np.dtype(np.float32), of_array)
-        with warnings.catch_warnings():
-            # zarr warns that the specification of version 3 does not yet have what xarray and zarr both read.
-            warnings.simplefilter("ignore", ZarrUserWarning)
-            zarr.consolidate_metadata(draft)
-    return draft
 
+    path: Path
 
-def fill(
-    draft: Path,
-    name: str,
-    hour: int,
-    days: slice,
-    levels: slice,
-    mean: NDArray[np.floating],
-    spread: NDArray[np.floating],
-) -> None:
-    """Writes some whole shards.
+    @classmethod
+    def lay_out(
+        cls,
+        path: Path,
+        on_levels: Mapping[str, bool],
+        rainy: Sequence[str],
+        hours: Sequence[int],
+        levels: Sequence[int],
+        grid: Grid,
+        times: NDArray[np.datetime64],
+        described: Mapping[str, str],
+    ) -> Self:
+        """Makes a draft without values, in place of one of something else; takes up one of the same.
 
-    Args:
-        draft: from `lay_out`.
-        name: of the variable.
-        hour: which of the hours, counted from 0.
-        days: which days, counted from 0; a whole block.
-        levels: which levels; all for a variable that has none.
-        mean: (day, [level], latitude, longitude).
-        spread: standard deviation, the same.
+        Args:
+            path: the folder to be.
+            on_levels: for each variable, whether it is on levels.
+            rainy: those of them that get what SEEPS needs.
+            hours: of the day, ascending.
+            levels: hPa, ascending.
+            grid: the points.
+            times: those that go in.
+            described: root attributes.
 
-    Raises:
-        StoreError: the disk fails.
-    """
-    with explained(f"filling {draft}"):
-        for array, values in ((name, mean), (name + SPREAD, spread)):
-            stored = zarr.open_array(draft / array, mode="r+").with_config({"write_empty_chunks": True})
-            place = (hour, days, levels) if stored.ndim == 5 else (hour, days)
+        Raises:
+            StoreError: something is at ``path``, or the disk fails.
+        """
+        draft = cls(path)
+        _refuse_existing(path)
+        coordinates: dict[str, NDArray[Any]] = {
+            "hour": np.asarray(hours, np.int64),
+            "dayofyear": np.arange(1, DAYS + 1),
+            **({"level": np.asarray(levels, np.int32)} if levels else {}),
+            "latitude": grid.latitude,
+            "longitude": grid.longitude,
+        }
+        known = [dict(on_levels), list(rainy), dict(described)]
+        known += [hashlib.sha256(axis.tobytes()).hexdigest() for axis in (*coordinates.values(), times)]
+        identity = json.dumps(known, sort_keys=True).encode()
+        with explained(f"laying out {draft._group}"):
+            if not draft._is(identity):
+                shutil.rmtree(draft._days, ignore_errors=True)
+                shutil.rmtree(draft._group, ignore_errors=True)
+                _create_group(draft._group, coordinates, on_levels, rainy, described)
+                sync_tree(draft._group)
+                draft._days.mkdir()
+                replace(draft._days / _IDENTITY, identity)
+        return draft
+
+    def keep(self, name: str, hour: int, day: int, values: NDArray[np.float32], what: str = "") -> None:
+        """Keeps what single days have until `finish`.
+
+        Args:
+            name: of the variable.
+            hour: which of the hours, counted from 0.
+            day: of the year, counted from 0.
+            values: any shape.
+            what: tells apart what is kept of the same.
+
+        Raises:
+            StoreError: the disk fails.
+        """
+        file = self._file(name, hour, day, what)
+        with explained(f"keeping {file}"):
+            file.parent.mkdir(exist_ok=True)
+            partial = file.with_suffix(f".{os.getpid()}.npy")
+            np.save(partial, values)
+            partial.rename(file)
+
+    def keeps(self, name: str, hour: int, day: int) -> bool:
+        """Whether there is something that `kept` can give."""
+        return self._file(name, hour, day).exists()
+
+    def kept(self, name: str, hour: int, day: int, what: str = "") -> NDArray[np.float32]:
+        """What was kept, read when its values are asked for.
+
+        Raises:
+            StoreError: it is not there, or damaged.
+        """
+        file = self._file(name, hour, day, what)
+        try:
+            found: NDArray[np.float32] = np.load(file, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise StoreError(
+                f"{file} must hold an array, but cannot be read as one ({error}); remove {self._days} and make the "
+                "climatology again"
+            ) from error
+        return found
+
+    def fill(self, name: str, hour: int, days: slice, level: int, values: NDArray[np.floating]) -> None:
+        """Writes a whole shard.
+
+        Args:
+            name: of the array.
+            hour: which of the hours, counted from 0.
+            days: which days, counted from 0; a whole block.
+            level: which level; 0 for a variable that has none.
+            values: (day, latitude, longitude).
+
+        Raises:
+            StoreError: the disk fails.
+        """
+        with explained(f"filling {self._group}"):
+            stored = zarr.open_array(self._group / name, mode="r+").with_config({"write_empty_chunks": True})
+            place = (hour, days, level) if stored.ndim == 5 else (hour, days)
             stored[place] = values.astype(np.float32)
 
+    def finish(self, name: str) -> None:
+        """Declares a variable filled and drops what was kept for it.
 
-def publish(draft: Path, path: Path) -> None:
-    """Moves a draft that is filled into its place.
+        Raises:
+            StoreError: the disk fails.
+        """
+        with explained(f"finishing {name} of {self._group}"):
+            for kind in _KINDS:
+                sync_tree(self._group / (name + kind))
+            replace(self._days / f"{name}.finished", b"")
+            shutil.rmtree(self._days / name, ignore_errors=True)
 
-    Raises:
-        StoreError: something is at ``path``, or the disk fails.
-    """
-    with explained(f"publishing {path}"):
-        _refuse_existing(path)
-        sync_tree(draft)
-        os.rename(draft, path)
-        sync_folder(path.parent)
+    def finished(self, name: str) -> bool:
+        """Whether a variable is filled."""
+        return (self._days / f"{name}.finished").exists()
+
+    def publish(self) -> None:
+        """Moves the draft, which is filled, into its place.
+
+        Raises:
+            StoreError: something is at the path, or the disk fails.
+        """
+        with explained(f"publishing {self.path}"):
+            _refuse_existing(self.path)
+            os.rename(self._group, self.path)
+            sync_folder(self.path.parent)
+            shutil.rmtree(self._days, ignore_errors=True)
+
+    @property
+    def _group(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.draft")
+
+    @property
+    def _days(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.days")
+
+    def _file(self, name: str, hour: int, day: int, what: str = "") -> Path:
+        return self._days / name / f"{hour}-{day}{what}.npy"
+
+    def _is(self, identity: bytes) -> bool:
+        known = self._days / _IDENTITY
+        return self._group.exists() and known.exists() and known.read_bytes() == identity
+
+
+def _create_group(
+    folder: Path,
+    coordinates: Mapping[str, NDArray[Any]],
+    on_levels: Mapping[str, bool],
+    rainy: Sequence[str],
+    described: Mapping[str, str],
+) -> None:
+    group = zarr.create_group(folder, attributes={"Conventions": "CF-1.11", **described})
+    for dim, values in coordinates.items():
+        _create(group, dim, (dim,), values.shape, values.shape, None, values.dtype, {})[...] = values
+    for name, levelled in on_levels.items():
+        dims = tuple(dim for dim in coordinates if levelled or dim != "level")
+        shape = tuple(coordinates[dim].size for dim in dims)
+        ones = (1,) * (len(dims) - 3)
+        chunks, shards = (1, 1, *ones[1:], *shape[-2:]), (1, BLOCK, *ones[1:], *shape[-2:])
+        for kind in _KINDS:
+            if kind in ("", SPREAD) or name in rainy:
+                _create(group, name + kind, dims, shape, chunks, shards, np.dtype(np.float32), _described(name, kind))
+    with warnings.catch_warnings():
+        # zarr warns that the specification of version 3 does not yet have what xarray and zarr both read.
+        warnings.simplefilter("ignore", ZarrUserWarning)
+        zarr.consolidate_metadata(folder)
+
+
+def _described(name: str, kind: str) -> dict[str, str]:
+    """Attributes of an array; what SEEPS needs is no statistic that CF has a name for."""
+    of_variable = attributes(name)
+    if kind not in (DRY, HEAVY):
+        return of_variable | {"cell_methods": f"time: {_KINDS[kind]} over years"}
+    return {"units": "1" if kind == DRY else "m", "long_name": f"{of_variable['long_name']}: {_KINDS[kind]}"}
 
 
 def _refuse_existing(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,8 +11,17 @@ from graphcast_batch.errors import StoreError
 from graphcast_batch.outputs.claims import Claim
 from graphcast_batch.outputs.durable import explained, sync_folder
 from graphcast_batch.outputs.layout import growing
+from graphcast_batch.outputs.scores import FORECAST, Scores
 from graphcast_batch.outputs.store import Store
-from graphcast_batch.outputs.verify import Flaw, Kind, WholeCase, look_at, open_with_cases, place_in
+from graphcast_batch.outputs.verify import (
+    Flaw,
+    Kind,
+    WholeCase,
+    look_at,
+    look_at_scores,
+    open_with_cases,
+    place_in,
+)
 
 _LEASE_SECONDS: Final = 600.0
 """Longer than it takes to read a Case again; whoever loses the claim all the same removes nothing more."""
@@ -26,11 +36,13 @@ class Repair:
         forgotten: keys of Cases that the next run makes again.
         removed: files, by their path in the store.
         busy: keys of Cases left alone, since someone works on them.
+        unscored: keys of Cases that the next evaluation scores again.
     """
 
     forgotten: tuple[str, ...]
     removed: tuple[str, ...]
     busy: tuple[str, ...]
+    unscored: tuple[str, ...] = ()
 
 
 def repair(path: Path, flaws: Sequence[Flaw]) -> Repair:
@@ -67,7 +79,16 @@ def repair(path: Path, flaws: Sequence[Flaw]) -> Repair:
             forgotten.append(case.key)
             removed += files
     removed += _remove_foreign(store.path, [flaw.path for flaw in flaws if flaw.kind is Kind.FOREIGN])
-    return Repair(tuple(forgotten), tuple(removed), tuple(busy))
+    unscored = list[str]()
+    for name, key in sorted({(flaw.path.split("/")[1], flaw.key) for flaw in flaws if flaw.kind is Kind.SCORES}):
+        scores = Scores.at(store.path, name)
+        files = _forget_scores(store, scores, key)
+        removed += files or []
+        if files is None:
+            busy.append(key)
+        elif not scores.record_path(key).exists():  # else they were mended since
+            (forgotten if store.only_scores and name == FORECAST else unscored).append(key)
+    return Repair(tuple(forgotten), tuple(removed), tuple(busy), tuple(unscored))
 
 
 def _forget(case: WholeCase, claim: Claim, *, deep: bool) -> list[str] | None:
@@ -84,6 +105,30 @@ def _forget(case: WholeCase, claim: Claim, *, deep: bool) -> list[str] | None:
         _check_held(case, claim)
         case.ledger.forget(case.key)
         return removed
+
+
+def _forget_scores(store: Store, scores: Scores, key: str) -> list[str] | None:
+    """Forgets the damaged scores of a Case, and with them the Case if nothing else is kept of it; None if it is busy.
+
+    The ledger's record goes last: broken off, it is a whole Case without scores, which the next repair finds.
+    """
+    all_there_is = store.only_scores and scores.name == FORECAST
+    with ExitStack() as held:
+        claims = [scores.hold(key)] if scores.exists else []
+        if all_there_is:
+            claims.append(store.ledger.hold(key, _LEASE_SECONDS))
+        for claim in filter(None, claims):
+            held.callback(claim.release)
+        if not all(claims):
+            return None
+        flaws = look_at_scores(store, scores, key, deep=True, claimed=True)
+        paths = [store.path / flaw.path for flaw in flaws]
+        damaged = [path for path in paths if path != scores.record_path(key) and path.exists()]
+        if flaws:
+            scores.forget(key, [str(path.relative_to(scores.folder)) for path in damaged])
+        if all_there_is and not scores.record_path(key).exists():
+            store.ledger.forget(key)
+        return [str(path.relative_to(store.path)) for path in damaged]
 
 
 def _check_held(case: WholeCase, claim: Claim) -> None:

@@ -10,36 +10,53 @@ import json
 import os
 import shutil
 import socket
+import threading
 import uuid
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Annotated, Any, Final, Self
 
 import numpy as np
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 from zarr.codecs import BloscCodec
 from zarr.errors import ZarrUserWarning
 
 from graphcast_batch.errors import StoreError, StoreMismatchError
-from graphcast_batch.outputs.claims import Claim
-from graphcast_batch.outputs.durable import Entry, drop_left_over, explained, now, replace, seal, sync_folder, sync_tree
+from graphcast_batch.outputs.claims import Claim, expired
+from graphcast_batch.outputs.durable import (
+    Entry,
+    drop_left_over,
+    explained,
+    folder_clock,
+    now,
+    replace,
+    seal,
+    sync_folder,
+    sync_tree,
+)
 from graphcast_batch.outputs.layout import growing
 from graphcast_batch.outputs.store import Store
 from graphcast_batch.plan import Case
 from graphcast_batch.variables import VARIABLES
 
 SCORES: Final = "scores"
+FORECAST: Final = "forecast"
+"""What the scores of the forecasts themselves are called, beside those of baselines."""
 _RECORDS, _ROOT, _IDENTITY = "records", "zarr.json", "graphcast_batch_scores"
+_FILE: Final = r"^[^./][^/]*/c(\.[0-9]+)+$"
+"""A chunk of a variable: whoever follows a record stays in its group."""
 _LEADS_A_CHUNK: Final = 40
 """Fixed, so that a store may get longer forecasts without another layout; what is beyond the last takes no space."""
 _CODEC: Final = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")
-_LEASE_SECONDS: Final = 3600.0
+_LEASE_SECONDS: Final = 120.0
 """Of a claim on scoring a Case on another host; on this one the dead are known at once."""
+_BEAT_SECONDS: Final = 10.0
 
 
 class ScoreRecord(Entry):
@@ -58,7 +75,7 @@ class ScoreRecord(Entry):
     key: str
     fields: int
     forecast: str
-    files: dict[str, tuple[int, str]]
+    files: dict[Annotated[str, Field(pattern=_FILE)], tuple[int, str]]
     seconds: dict[str, float]
     host: str
     finished_at: str
@@ -109,6 +126,12 @@ class Scores:
         return cls(store / SCORES / name)
 
     @classmethod
+    def all_of(cls, store: Path) -> list[Self]:
+        """Those that a store has, by name."""
+        with explained(f"looking for scores in {store}"):
+            return [cls(path.parent) for path in sorted((store / SCORES).glob(f"[!.]*/{_ROOT}"))]
+
+    @classmethod
     def lay_out(cls, store: Path, name: str, scored: Scored) -> Self:
         """Makes room for the scores of all initial and lead times of a store; takes up what is there.
 
@@ -125,7 +148,7 @@ class Scores:
         with explained(f"laying out {scores.folder}"), growing(store) as _:
             opened = Store.open(store)  # since the lock was taken, as another driver may have made it longer
             if scores.exists:
-                scores._refuse_other(scored)
+                scores._refuse_other(scored, opened)
                 if scores._lengths == (opened.init_times.size, len(opened.kept.lead_hours)):
                     return scores
             for left in scores.folder.parent.glob(f".{name}.*.partial"):
@@ -138,6 +161,11 @@ class Scores:
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
         return scores
+
+    @property
+    def name(self) -> str:
+        """What they are called."""
+        return self.folder.name
 
     @property
     def exists(self) -> bool:
@@ -164,13 +192,67 @@ class Scores:
             found = (ScoreRecord.read(path) for path in paths)
             return {record.key: record for record in found if record}
 
+    def keys(self) -> list[str]:
+        """Keys of the Cases that have a record, readable or not."""
+        with explained(f"the records of {self.folder}"):
+            return sorted(path.stem for path in (self.folder / _RECORDS).glob("[!.]*.json"))
+
+    def record_path(self, key: str) -> Path:
+        """Where the record of a Case is."""
+        return self.folder / _RECORDS / f"{key}.json"
+
     def claim(self, case: Case) -> Claim | None:
         """Claims the scoring of a Case for this process; None if a live one has it.
 
         Raises:
             StoreError: it cannot be written.
         """
-        return Claim.take(self.folder / _RECORDS / f"{case.key}.claim", _LEASE_SECONDS)
+        return self.hold(case.key)
+
+    def hold(self, key: str) -> Claim | None:
+        """The same, by the key of the Case."""
+        return Claim.take(self._claim_path(key), _LEASE_SECONDS)
+
+    def is_held(self, key: str) -> bool:
+        """Whether a live process has claimed the scoring of a Case."""
+        path = self._claim_path(key)
+        return path.exists() and not expired(path, _LEASE_SECONDS, folder_clock(path.parent))
+
+    def forget(self, key: str, files: Sequence[str]) -> None:
+        """Removes damaged files of a Case, then its record, for who has claimed it.
+
+        Broken off, it leaves a record of files that are missing.
+
+        Args:
+            key: of the Case.
+            files: by their path in the group.
+
+        Raises:
+            StoreError: they cannot be removed.
+        """
+        with explained(f"{key}: forgetting its scores in {self.folder}"):
+            for path in (*(self.folder / file for file in files), self.record_path(key)):
+                path.unlink(missing_ok=True)
+                sync_folder(path.parent)
+
+    @contextmanager
+    def keeping(self, claim: Claim) -> Iterator[None]:
+        """Within, a claim is kept alive, however long a Case takes; then it is given back."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(_BEAT_SECONDS):
+                with suppress(StoreError):  # on a disk that refuses it now, it may be written later
+                    claim.beat()
+
+        beating = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        beating.start()
+        try:
+            yield
+        finally:
+            over.set()
+            beating.join()
+            claim.release()
 
     def write(
         self,
@@ -214,7 +296,7 @@ class Scores:
                 host=socket.gethostname(),
                 finished_at=now(),
             )
-            replace(self.folder / _RECORDS / f"{case.key}.json", record.model_dump_json(indent=1).encode())
+            replace(self.record_path(case.key), record.model_dump_json(indent=1).encode())
         return record
 
     def dataset(self) -> xr.Dataset:
@@ -227,6 +309,9 @@ class Scores:
             self._attributes  # noqa: B018 - refuses what is none of ours
             opened: xr.Dataset = xr.open_zarr(self.folder, chunks=None, consolidated=True)
             return opened
+
+    def _claim_path(self, key: str) -> Path:
+        return self.folder / _RECORDS / f"{key}.claim"
 
     @property
     def _attributes(self) -> dict[str, Any]:
@@ -247,7 +332,7 @@ class Scores:
         arrays = json.loads((self.folder / _ROOT).read_bytes())["consolidated_metadata"]["metadata"]
         return arrays["time"]["shape"][0], arrays["prediction_timedelta"]["shape"][0]
 
-    def _refuse_other(self, scored: Scored) -> None:
+    def _refuse_other(self, scored: Scored, store: Store) -> None:
         ours, theirs = self.identity, scored.known
         differences = [
             f"  {key}: there {ours.get(key, '(absent)')}, now {theirs.get(key, '(absent)')}"
@@ -255,9 +340,10 @@ class Scores:
             if ours.get(key) != theirs.get(key)
         ]
         if differences:
+            remedy = "run anew into another store" if store.only_scores else "remove that folder to score anew"
             raise StoreMismatchError(
                 f"{self.folder} holds scores of another kind:\n" + "\n".join(differences) + "\n"
-                "remove that folder to score anew, or mend the section scores to agree with it"
+                f"{remedy}, or mend the section scores to agree with it"
             )
 
     def _take_over(self, draft: Path) -> None:

@@ -47,6 +47,10 @@ from graphcast_batch.outputs.ledger import Ledger, Record
 from graphcast_batch.outputs.shards import Encoding, Shard
 from graphcast_batch.plan import Case, Kept, Layout, Plan
 
+OUTPUTS: Final = "outputs"
+"""The part of a store's identity that tells what it keeps of forecasts, where that is not their values."""
+NONE: Final = "none"
+"""Nothing but scores."""
 _OWNER: Final = "owner.json"
 
 
@@ -155,6 +159,11 @@ class Store:
         """What makes forecasts belong into this store."""
         return identity_of(self.root)
 
+    @cached_property
+    def only_scores(self) -> bool:
+        """Whether nothing is written of the forecasts but their scores."""
+        return self.identity.get(OUTPUTS) == NONE
+
     @property
     def variables(self) -> tuple[str, ...]:
         """Names of the variables, in ASCII order."""
@@ -176,7 +185,7 @@ class Store:
 
     def blocks_of(self, steps: int) -> int:
         """How many shards of each variable a forecast of so many steps has."""
-        return -(-self.kept.leads(steps) // self.block_steps)
+        return 0 if self.only_scores else -(-self.kept.leads(steps) // self.block_steps)
 
     def index_of(self, case: Case) -> int:
         """Where a Case stands on the time axis.

@@ -28,6 +28,7 @@ from graphcast_batch.outputs.claims import expired
 from graphcast_batch.outputs.durable import explained, folder_clock
 from graphcast_batch.outputs.layout import LEDGER, arrays_of, read_coordinates, read_root
 from graphcast_batch.outputs.ledger import Ledger, Record
+from graphcast_batch.outputs.scores import FORECAST, ScoreRecord, Scores
 from graphcast_batch.outputs.store import Store, files_of
 
 _METADATA: Final = "zarr.json"
@@ -48,9 +49,11 @@ class Kind(StrEnum):
     METADATA = "metadata"
     COORDINATES = "coordinates"
     STATISTICS = "statistics"
+    SCORES = "scores"
 
 
 _REPAIR: Final = "verify with --repair, so that the next run makes the Case again"
+_RESCORE: Final = "verify with --repair, so that the next evaluation scores the Case again"
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,7 @@ def verify(path: Path, *, deep: bool, spread: Spread = starmap) -> Verification:
         flaws += _rest(store, whole, running, listing) + _layout_flaws(store)
     # A store that is being made has none yet.
     flaws += _statistics_flaws(store.path) if whole else []
+    flaws += _scores_flaws(store, [case.key for case in whole], deep=deep)
     size = sum(size for size, _ in results)
     return Verification(len(results), len(whole) - len(results), size, time.perf_counter() - start, tuple(flaws))
 
@@ -312,13 +316,18 @@ def _place_of(case: WholeCase, files: set[str]) -> int | None:
 
 
 def _file_flaw(case: WholeCase, file: str, size: int, checksum: str, *, deep: bool) -> Flaw | None:
-    path = case.path / file
+    fault = _fault(case.path / file, size, checksum, deep=deep)
+    return case.flaw(fault[0], file, *fault[1:]) if fault else None
+
+
+def _fault(path: Path, size: int, checksum: str, *, deep: bool) -> tuple[Kind, str, str] | None:
+    """What is wrong with a file: kind, what must hold, and what holds instead."""
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        return case.flaw(Kind.MISSING, file, f"be there with {size} bytes", "is not there")
+        return Kind.MISSING, f"be there with {size} bytes", "is not there"
     if found.st_size != size or not stat.S_ISREG(found.st_mode):
-        return case.flaw(Kind.SIZE, file, f"have {size} bytes", f"has {found.st_size}")
+        return Kind.SIZE, f"have {size} bytes", f"has {found.st_size}"
     if not deep:
         return None
     try:
@@ -327,9 +336,9 @@ def _file_flaw(case: WholeCase, file: str, size: int, checksum: str, *, deep: bo
         if error.errno != errno.EIO:
             raise
         # What the disk cannot read is lost.
-        return case.flaw(Kind.CHECKSUM, file, "be readable", f"is not: {error}")
+        return Kind.CHECKSUM, "be readable", f"is not: {error}"
     if read != checksum:
-        return case.flaw(Kind.CHECKSUM, file, f"have the CRC-32 {checksum}", f"has {read}")
+        return Kind.CHECKSUM, f"have the CRC-32 {checksum}", f"has {read}"
     return None
 
 
@@ -430,6 +439,64 @@ def _coordinate_flaws(store: Store) -> list[Flaw]:
 
 def _ascend(numbers: Iterable[int]) -> bool:
     return all(low < high for low, high in pairwise((0, *numbers)))
+
+
+def _scores_flaws(store: Store, whole: Sequence[str], *, deep: bool) -> list[Flaw]:
+    """Scores that are not as their records say, unless they are being written, or were since.
+
+    Args:
+        store: that they are in.
+        whole: keys of the Cases that were whole before.
+        deep: read their files, and compare checksums.
+    """
+    found = list[Flaw]()
+    for scores in Scores.all_of(store.path):
+        for key in scores.keys():  # noqa: SIM118 - no mapping
+            found += look_at_scores(store, scores, key, deep=deep)
+    if store.only_scores:
+        forecast = Scores.at(store.path, FORECAST)
+        for key in sorted(set(whole) - set(forecast.keys())):
+            path = str(forecast.record_path(key).relative_to(store.path))
+            expected = "be there, as nothing but scores is kept of the Case"
+            found.append(Flaw(Kind.SCORES, key, path, expected, "is not there", _REPAIR))
+    return found
+
+
+def look_at_scores(store: Store, scores: Scores, key: str, *, deep: bool, claimed: bool = False) -> list[Flaw]:
+    """What is wrong with the scores of one Case, as far as they are not being written.
+
+    Args:
+        store: that they are in.
+        scores: which.
+        key: of the Case.
+        deep: read their files, and compare checksums.
+        claimed: whether the caller holds the claim, so that nobody else writes.
+
+    Raises:
+        StoreError: a folder cannot be read.
+    """
+    remedy = _REPAIR if store.only_scores and scores.name == FORECAST else _RESCORE
+    path = scores.record_path(key)
+
+    def flaw(place: Path, expected: str, found: str) -> Flaw:
+        return Flaw(Kind.SCORES, key, str(place.relative_to(store.path)), expected, found, remedy)
+
+    with explained(f"{key}: verifying its scores in {scores.folder}"):
+        try:
+            record = ScoreRecord.read(path)
+        except StoreError as error:
+            if isinstance(error.__cause__, OSError):
+                raise
+            return [flaw(path, "be readable as a record", f"is not: {error.__cause__}")]
+        if record is None:
+            return []
+        if record.key != key:
+            return [flaw(path, f"be of {key}", f"is of {record.key}")]
+        faults = {file: _fault(scores.folder / file, *record.files[file], deep=deep) for file in sorted(record.files)}
+        found = [flaw(scores.folder / file, *fault[1:]) for file, fault in faults.items() if fault]
+        # Who writes holds the claim until the record speaks of what was written.
+        written = found and not claimed and (scores.is_held(key) or ScoreRecord.read(path) != record)
+        return [] if written else found
 
 
 def _statistics_flaws(path: Path) -> list[Flaw]:

@@ -326,7 +326,7 @@ def test_a_gpu_that_jax_does_not_see_is_told_before_any_case(tmp_path):
     config = parse_config(SMALL | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
 
     with pytest.raises(ClusterError, match=r"Ray gave a worker on .* a GPU, but JAX sees only the CPU there"):
-        Worker().prepare((config, assemble(config).source, "bfloat16", "gpu", 0))
+        Worker().prepare((config, assemble(config).source, "bfloat16", "gpu", 0, None))
 
 
 def test_a_gpu_that_is_too_small_for_a_case_is_told_before_any(monkeypatch, tmp_path):
@@ -335,7 +335,7 @@ def test_a_gpu_that_is_too_small_for_a_case_is_told_before_any(monkeypatch, tmp_
     monkeypatch.setattr(worker, "device_bytes", lambda: 8 * 10**9)
 
     with pytest.raises(ConfigError, match=r"needs at least 9 GB in bfloat16, but the GPU .* has 8 GB; take a coarser"):
-        Worker().prepare((config, assemble(config).source, "bfloat16", "gpu", 9 * 10**9))
+        Worker().prepare((config, assemble(config).source, "bfloat16", "gpu", 9 * 10**9, None))
 
 
 def test_a_new_worker_removes_what_the_dead_of_its_host_left_half_written(tmp_path):
@@ -349,7 +349,7 @@ def test_a_new_worker_removes_what_the_dead_of_its_host_left_half_written(tmp_pa
     subprocess.run([sys.executable, "-c", dying, store.path], check=True)
     assert len(list((store.path / ".staging").iterdir())) == 1
 
-    Worker().prepare((config, assembled.source, "float32", "cpu", 0))
+    Worker().prepare((config, assembled.source, "float32", "cpu", 0, None))
 
     assert list((store.path / ".staging").iterdir()) == []
 

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from graphcast_batch.cli import app
 from graphcast_batch.cluster.slurm import Job, check_shared, jobs, script, submit, time_seconds
-from graphcast_batch.errors import SubmissionError
+from graphcast_batch.errors import ConfigError, SubmissionError
 
 ROOT = Path(__file__).parents[2]
 KINDS = ("ray", "array", "evaluate")
@@ -228,6 +228,15 @@ def test_the_command_prints_the_script_and_submits_nothing(at_slurm):
     assert (found["nodes"], found["gpus-per-node"], found["account"], found["qos"]) == ("2", "4", "me", "high")
     assert found["chdir"] == os.getcwd()
     assert not (at_slurm / "script").exists()
+
+
+@pytest.mark.parametrize(("device", "gpus"), [("gpu", 0), ("cpu", 2)])
+def test_gpus_that_nobody_would_use_or_that_would_be_missed_are_told_of(at_slurm, tmp_path, device, gpus):
+    config = tmp_path / "run.yaml"
+    config.write_text((ROOT / "configs/demo.yaml").read_text().replace("device: auto", f"device: {device}"))
+    result = CliRunner().invoke(app, ["submit", str(config), "--gpus-per-node", str(gpus), "--dry-run"])
+    assert isinstance(result.exception, ConfigError)
+    assert f"must go together, but are {device} and {gpus}" in str(result.exception)
 
 
 def test_the_command_chains_the_evaluation(at_slurm, tmp_path):

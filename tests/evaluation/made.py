@@ -61,11 +61,15 @@ def cases(count, steps=4, every_hours=12):
     return [Case(START + np.timedelta64(every_hours * n, "h"), steps) for n in range(count)]
 
 
-def stored(path, planned, change, *, filled=None, grid=None, levels=LEVELS, variables=VARIABLES, **outputs):
+def stored(
+    path, planned, change, *, filled=None, grid=None, levels=LEVELS, variables=VARIABLES, identity=None, **outputs
+):
     """A store of which each Case holds the truth after ``change`` (name, hours, values) made forecasts of it."""
     source = truth()
     layout = Layout(grid or source.grid, levels, variables, planned[0].steps, Outputs(**outputs))
-    store = Store.create_or_extend(path, Plan(tuple(planned), layout), identity={}, provenance={}, config_text="a: 1\n")
+    store = Store.create_or_extend(
+        path, Plan(tuple(planned), layout), identity=identity or {}, provenance={}, config_text="a: 1\n"
+    )
     for case in planned if filled is None else filled:
         fill(store, case, change, source)
     return store

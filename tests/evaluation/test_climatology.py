@@ -2,12 +2,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
 
 from graphcast_batch.config import Scores as Wanted
 from graphcast_batch.errors import EvaluationError, StoreError
+from graphcast_batch.evaluation import climatology as module
 from graphcast_batch.evaluation.baselines import Climatological
-from graphcast_batch.evaluation.climatology import Climatology, make_climatology
-from graphcast_batch.evaluation.results import average, read
+from graphcast_batch.evaluation.climatology import Climatology, make_climatology, weighted_quantile
+from graphcast_batch.evaluation.results import average, read, rows
 from graphcast_batch.evaluation.stored import evaluations, lay_out, score_stored, scoring_of
 from graphcast_batch.inputs.archive import SyntheticArchive
 from graphcast_batch.inputs.statistics import in_this_process
@@ -53,18 +56,22 @@ def made(tmp_path_factory):
     return path
 
 
-def by_definition(hour, day):
-    """Mean and standard deviation of the temperature at one day of the year, with pandas, time by time."""
-    stamps = years(2000, 2001)
-    values = NoisyPlanet().fields(["temperature"], stamps, noisy().grid, LEVELS)["temperature"].values.astype(float)
-    index = pd.DatetimeIndex(stamps)
+def window(hour, day):
+    """Which times go into one day of the year, with pandas, and their weights."""
+    index = pd.DatetimeIndex(years(2000, 2001))
     pairs = [(number, n) for n, number in enumerate(index.day_of_year) if index.hour[n] == hour]
     pairs += [
         (366, n) for n in range(len(index)) if (index.year[n], index.day_of_year[n], index.hour[n]) == (2001, 365, hour)
     ]
     apart = [min(abs(number - day), 366 - abs(number - day)) for number, _ in pairs]
-    weights = np.maximum(0, 1 - np.array(apart) / 30)
-    chosen = values[[n for _, n in pairs]]
+    return [n for _, n in pairs], np.maximum(0, 1 - np.array(apart) / 30)
+
+
+def by_definition(hour, day):
+    """Mean and standard deviation of the temperature at one day of the year, time by time."""
+    values = NoisyPlanet().fields(["temperature"], years(2000, 2001), noisy().grid, LEVELS)["temperature"].values
+    which, weights = window(hour, day)
+    chosen = values.astype(float)[which]
     mean = np.average(chosen, axis=0, weights=weights)
     return mean, np.sqrt(np.average((chosen - mean) ** 2, axis=0, weights=weights))
 
@@ -101,10 +108,109 @@ def test_what_is_there_is_not_replaced(made):
         make_climatology(noisy(), made, years(2000, 2000), in_this_process)
 
 
-def test_a_climatology_that_was_stopped_is_not_published(tmp_path):
-    with pytest.raises(EvaluationError, match="was stopped after 1; run it again"):
-        make_climatology(noisy(), tmp_path / "c", years(2000, 2000), lambda function, pieces: [None])
-    assert not (tmp_path / "c").exists()
+class Counting(SyntheticArchive):
+    """Knows which times of each variable were read, once for each time that they were."""
+
+    def fields(self, names, times, levels):
+        self.asked += [(name, time) for name in names for time in np.asarray(times).tolist()]
+        return super().fields(names, times, levels)
+
+
+def counting():
+    source = Counting(NoisyPlanet(), RESOLUTION, LEVELS)
+    source.asked = []
+    source.dims = {"2m_temperature": source.dims["2m_temperature"]}
+    return source
+
+
+SURFACE = ["2m_temperature", "2m_temperature_std"]
+
+
+@pytest.mark.parametrize("size", [2**29, 300])  # all hours together, and a day at an hour
+def test_each_field_is_read_once_and_the_pieces_do_not_matter(tmp_path, made, monkeypatch, size):
+    monkeypatch.setattr(module, "_DAYS_BYTES", size)
+    # The last day of a common year stands for two, which may lie in two pieces.
+    source, expected = counting(), set(years(2000, 2001).tolist())
+
+    make_climatology(source, tmp_path / "c", years(2000, 2001), in_this_process)
+
+    assert {time for _, time in source.asked} == expected
+    assert len(source.asked) - len(expected) == (0 if size > 300 else 2)
+    xr.testing.assert_equal(
+        xr.open_zarr(tmp_path / "c", chunks=None)[SURFACE], xr.open_zarr(made, chunks=None)[SURFACE]
+    )
+
+
+def test_a_climatology_that_was_stopped_is_not_published_and_goes_on_where_it_was(tmp_path, made):
+    path, times = tmp_path / "c", years(2000, 2001)
+
+    def one(function, pieces):
+        function(*pieces[0])
+        return [None]
+
+    with pytest.raises(EvaluationError, match="was stopped after 1 of 12; run it again to go on"):
+        make_climatology(counting(), path, times, one)
+    assert not path.exists()
+
+    source = counting()
+    make_climatology(source, path, times, in_this_process)
+
+    assert 0 < len(source.asked) < times.size
+    xr.testing.assert_equal(xr.open_zarr(path, chunks=None)[SURFACE], xr.open_zarr(made, chunks=None)[SURFACE])
+    assert [left.name for left in tmp_path.iterdir()] == ["c"]
+
+
+def test_what_was_begun_of_other_times_is_not_taken_up(tmp_path):
+    path = tmp_path / "c"
+    with pytest.raises(EvaluationError, match="was stopped after"):
+        make_climatology(counting(), path, years(2000, 2000), lambda function, pieces: [])
+
+    source = counting()
+    make_climatology(source, path, years(2001, 2001), in_this_process)
+
+    assert xr.open_zarr(path, chunks=None).attrs["period"] == "2001-01-01T00 to 2001-12-31T12"
+    assert len(source.asked) == years(2001, 2001).size
+
+
+def rain(times):
+    """Dry at first in four of ten times everywhere, and less at the last point in which it never rains."""
+    values = np.stack([np.random.default_rng(day).gamma(0.5, 4e-3, (3, 4)) for day in range(times.size)])
+    values[..., -1, -1] = 1e-5
+    return values.astype(np.float32)
+
+
+class RainyPlanet:
+    def fields(self, names, times, grid, levels):
+        stamps = years(2000, 2001).tolist()
+        values = rain(years(2000, 2001))[[stamps.index(time) for time in np.asarray(times).tolist()]]
+        coords = {"time": times, "latitude": grid.latitude, "longitude": grid.longitude}
+        return xr.Dataset(dict.fromkeys(names, (("time", "latitude", "longitude"), values)), coords)
+
+
+def test_what_seeps_needs_of_precipitation_is_what_xarray_finds_in_the_window(tmp_path):
+    source, name = SyntheticArchive(RainyPlanet(), RESOLUTION, LEVELS), "total_precipitation_6hr"
+    source.dims = {name: source.dims[name]}
+    make_climatology(source, tmp_path / "c", years(2000, 2001), in_this_process)
+
+    for hour, day in ((0, 1), (12, 250)):
+        which, weights = window(hour, day)
+        values = xr.DataArray(rain(years(2000, 2001))[which].astype(float), dims=("time", "latitude", "longitude"))
+        wet, of_time = values.where(values >= np.float32(0.25e-3)), xr.DataArray(weights, dims="time")
+        found = xr.open_zarr(tmp_path / "c", chunks=None).sel(hour=hour, dayofyear=day)
+        dry, heavy = wet.isnull().weighted(of_time).mean("time"), wet.weighted(of_time).quantile(2 / 3, dim="time")
+        np.testing.assert_allclose(found[f"{name}_seeps_dry_fraction"], dry, rtol=1e-6)
+        np.testing.assert_allclose(found[f"{name}_seeps_threshold"], heavy, rtol=1e-5)
+        assert np.isnan(found[f"{name}_seeps_threshold"][-1, -1])
+
+
+@given(st.lists(st.tuples(st.floats(-1e3, 1e3), st.integers(1, 5)), min_size=1, max_size=20), st.floats(0, 1))
+def test_a_quantile_of_weighted_values_is_that_of_xarray(pairs, share):
+    values, weights = np.array(sorted(pairs)).T
+
+    found = weighted_quantile(values[np.newaxis], weights[np.newaxis], share)
+
+    expected = xr.DataArray(values, dims="x").weighted(xr.DataArray(weights, dims="x")).quantile(share).item()
+    assert found[0] == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 def usual_wave(path):
@@ -184,3 +290,31 @@ def test_the_baseline_climatology_asks_for_one(tmp_path):
 
     with pytest.raises(EvaluationError, match=r"needs scores\.climatology, but none is given"):
         evaluations(config, ["climatology"])
+
+
+def test_precipitation_has_seeps_where_the_climatology_says_what_is_heavy_and_other_variables_have_none(tmp_path):
+    """Half of the times are dry in the west, and all in the east, which does not count: no rain is forecast for it."""
+    rain, grid = "total_precipitation_6hr", truth().grid
+    west = np.broadcast_to(grid.longitude < 180, grid.shape)
+    names = (("10m_u_component_of_wind", False), (rain, False))
+    store = stored(tmp_path / "s", cases(1), lambda name, hours, values: 0 * values, variables=names)
+    opened = xr.open_zarr(usual_wave(tmp_path / "usual.zarr"), chunks=None).load()
+    like = opened["10m_u_component_of_wind"]
+    of_place = xr.DataArray(np.where(west, 0.5, 1.0).astype(np.float32), dims=("latitude", "longitude"))
+    dry = of_place.assign_coords(latitude=grid.latitude, longitude=grid.longitude) + 0 * like
+    opened = opened.assign({rain: like, f"{rain}_seeps_dry_fraction": dry, f"{rain}_seeps_threshold": like + 1})
+    opened.to_zarr(tmp_path / "rain.zarr", zarr_format=2)
+    usual = Climatology(tmp_path / "rain.zarr", store.kept)
+    found = lay_out(store, "forecast", scoring_of(Wanted(regions=("global",)), store, truth(), usual), {})
+    score_stored(found.path, found.name, found.scoring, found.left[0])
+
+    values = average(read(store.path)).values.sel(metric="seeps", region="global")
+
+    # The wave in the west: dry is right, below 1 is light, which errs by 1, and above it is heavy, which errs by 4.
+    waves = truth().fields([rain], found.left[0].init_time + 6 * np.arange(1, 5) * np.timedelta64(1, "h"), ())
+    true = waves[rain].values[:, 0, grid.longitude < 180]
+    expected = np.select([true < 0.25e-3, true < 1], [0, 1], 4).mean(axis=1)
+    np.testing.assert_allclose(values[rain], expected, rtol=1e-6)
+    assert np.isnan(values["10m_u_component_of_wind"]).all()
+    listed = {row["variable"] for row in rows(average(read(store.path))) if row["metric"] == "seeps"}
+    assert listed == {rain}

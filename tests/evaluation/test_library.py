@@ -4,15 +4,17 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from graphcast_batch.evaluation.metrics import METRICS, STATISTICS, Points, metric_of
+from graphcast_batch.evaluation.metrics import METRICS, SEEPS, STATISTICS, Points, Rain, metric_of
 from graphcast_batch.evaluation.regions import weigh
 from graphcast_batch.evaluation.scoring import sums_of
 from graphcast_batch.grid import regular_grid
 
 continuous = pytest.importorskip("scores.continuous")
+categorical = pytest.importorskip("scores.categorical")
 GRID = regular_grid(5)
 REGIONS = weigh(("global", "tropics", "europe", "land"), {}, GRID, lambda: np.tri(*GRID.shape, dtype=np.float32))
 PLACE = ["latitude", "longitude"]
+NAMES = [name for name in METRICS if name != SEEPS]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,7 @@ def ours(fields):
     at = Points(*(field.reshape(3, -1) for field in fields))
     means = sums_of(at, tuple(STATISTICS), REGIONS) / REGIONS.totals
     dataset = xr.Dataset({"x": (("statistic", "field", "region"), means)}, {"statistic": list(STATISTICS)})
-    return {name: metric_of(dataset, metric)["x"].values for name, metric in METRICS.items()}
+    return {name: metric_of(dataset, METRICS[name])["x"].values for name in NAMES}
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +53,36 @@ def theirs(fields):
     }
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", NAMES)
 def test_each_metric_of_random_fields_is_what_the_library_says(ours, theirs, metric):
     expected = theirs[metric].transpose("field", "region").values
 
     # The differences are taken in float32; a correlation and a bias are small sums of large terms.
     scale = np.sqrt(theirs["mse"]).transpose("field", "region").values if metric == "bias" else 1
     np.testing.assert_allclose(ours[metric] / scale, expected / scale, rtol=1e-6, atol=1e-7)
+
+
+def test_seeps_of_random_rain_is_what_the_library_says():
+    random = np.random.default_rng(0)
+    forecast, truth = (random.gamma(0.4, 5e-3, (3, *GRID.shape)).astype(np.float32) for _ in range(2))
+    heavy = random.uniform(1e-3, 9e-3, (3, *GRID.shape)).astype(np.float32)
+    dry = random.uniform(0, 1, GRID.shape).astype(np.float32)
+    rain = Rain(heavy.reshape(3, -1), dry.ravel())
+    at = Points(forecast.reshape(3, -1), truth.reshape(3, -1), None, rain)
+
+    sums = sums_of(at, (SEEPS,), REGIONS)[0]
+    found = sums / (REGIONS.weights.reshape(4, -1) @ rain.counted)
+
+    fields = [xr.DataArray(field.astype(float), dims=["field", *PLACE]) for field in (forecast, truth, heavy)]
+    expected = categorical.seeps(
+        *fields[:2],
+        xr.DataArray(dry.astype(float), dims=PLACE),
+        fields[2],
+        dry_light_threshold=0.25e-3,
+        mask_clim_extremes=True,
+        lower_masked_value=0.1,
+        upper_masked_value=0.85,
+        reduce_dims=PLACE,
+        weights=xr.DataArray(REGIONS.weights, dims=["region", *PLACE]),
+    )
+    np.testing.assert_allclose(found, expected.transpose("field", "region"), rtol=1e-6)

@@ -1,8 +1,20 @@
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
 
-from graphcast_batch.evaluation.metrics import METRICS, STATISTICS, Points, metric_of, with_vectors
+from graphcast_batch.evaluation.metrics import (
+    METRICS,
+    SEEPS,
+    STATISTICS,
+    Points,
+    Rain,
+    metric_of,
+    seeps,
+    seeps_errors,
+    with_vectors,
+)
 from graphcast_batch.grid import cell_area, regular_grid
 
 GRID = regular_grid(10)
@@ -20,7 +32,8 @@ def scored(forecast, truth, usual):
     at = Points(*(field.astype(np.float32).reshape(1, -1) for field in (forecast, truth, usual)))
     means = [weighted(statistic(at).reshape(SHAPE)) for statistic in STATISTICS.values()]
     dataset = xr.Dataset({"t": ("statistic", means)}, {"statistic": list(STATISTICS)})
-    return {name: float(metric_of(dataset, metric)["t"]) for name, metric in METRICS.items()}
+    known = {name: metric for name, metric in METRICS.items() if name != SEEPS}
+    return {name: float(metric_of(dataset, metric)["t"]) for name, metric in known.items()}
 
 
 @pytest.fixture
@@ -98,3 +111,43 @@ def test_the_squared_error_of_a_wind_is_the_sum_of_those_of_its_components():
 
     assert wind == 5
     assert np.isnan(metric_of(with_vectors(means), METRICS["bias"])["wind_vector"])
+
+
+def rainy(forecast, truth, dry=0.5, heavy=4e-3):
+    """SEEPS of one point."""
+    fields = [np.full((1, 1), value, np.float32) for value in (forecast, truth, heavy)]
+    return seeps(Points(*fields[:2], rain=Rain(fields[2], np.full(1, dry, np.float32)))).item()
+
+
+@given(st.floats(0.1, 0.85))
+def test_a_forecast_that_is_always_the_same_has_the_seeps_of_a_usual_error(dry):
+    """Of what is wet two thirds are light; also if that is forecast at random as often as it comes true."""
+    share = np.array([dry, 2 * (1 - dry) / 3, (1 - dry) / 3])
+
+    errors = seeps_errors(np.array([dry]))[..., 0]
+
+    np.testing.assert_allclose(errors @ share, 1, rtol=1e-12)
+    assert share @ errors @ share == pytest.approx(1, rel=1e-12)
+
+
+def test_seeps_of_each_pair_of_categories_is_that_of_the_paper():
+    """By hand, with half of the times dry: 4 / (1 - 0.5) / 2 for heavy rain that was not forecast, and so on."""
+    dry, light, heavy = 0.0, 1e-3, 9e-3
+
+    assert [rainy(same, same) for same in (dry, light, heavy)] == [0, 0, 0]
+    assert [rainy(dry, light), rainy(dry, heavy), rainy(light, heavy)] == [1, 4, 3]
+    assert [rainy(light, dry), rainy(heavy, dry), rainy(heavy, light)] == pytest.approx([1, 1.6, 0.6])
+
+
+def test_a_quarter_of_a_millimetre_is_light_and_the_threshold_heavy():
+    assert [rainy(0.2499e-3, 0), rainy(0.2501e-3, 0), rainy(3.999e-3, 9e-3), rainy(4e-3, 9e-3)] == [0, 1, 3, 0]
+
+
+def test_where_it_never_rains_nothing_is_heavy():
+    assert rainy(9e-3, 1e-3, heavy=np.nan) == 0
+
+
+def test_points_that_are_too_dry_or_too_wet_do_not_count():
+    assert [rainy(0, 9e-3, dry=dry) for dry in (0.05, 0.9, 0.0, 1.0)] == [0, 0, 0, 0]
+    rain = Rain(np.ones((1, 4), np.float32), np.float32([0.05, 0.11, 0.84, 0.9]))
+    assert rain.counted.tolist() == [False, True, True, False]

@@ -1,5 +1,10 @@
+import os
+import re
+import time
+
 import numpy as np
 import pytest
+import xarray as xr
 
 from graphcast_batch.config import ArchiveInputs
 from graphcast_batch.config import Scores as Wanted
@@ -8,9 +13,10 @@ from graphcast_batch.evaluation.results import average, read
 from graphcast_batch.evaluation.stored import evaluations, lay_out, score_stored, scoring_of, truth_of
 from graphcast_batch.inputs.archive import Archive
 from graphcast_batch.outputs import archive
+from graphcast_batch.outputs.repair import repair
 from graphcast_batch.outputs.scores import Scores
 from graphcast_batch.outputs.store import Store
-from graphcast_batch.outputs.verify import verify
+from graphcast_batch.outputs.verify import Kind, verify
 from tests.evaluation.made import START, VARIABLES, cases, config_for, fill, stored, truth
 
 
@@ -153,6 +159,82 @@ def test_scores_are_no_flaw_of_a_store(tmp_path):
     score(store)
 
     assert [str(flaw) for flaw in verify(store.path, deep=True).flaws] == before
+
+
+def damaged(store):
+    return [flaw for flaw in verify(store.path, deep=True).flaws if flaw.kind is Kind.SCORES]
+
+
+@pytest.mark.parametrize(
+    ("damage", "deep", "text"),
+    [
+        (lambda path: path.unlink(), False, "must be there with .* bytes, but is not there"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), False, "must have .* bytes, but has"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"?"), True, "must have the CRC-32 .*, but has"),
+    ],
+)
+def test_damaged_scores_are_found_freed_and_scored_again_to_the_same_numbers(tmp_path, damage, deep, text):
+    store = stored(tmp_path / "s", cases(2), shifted)
+    score(store)
+    before = Scores.at(store.path, "forecast").dataset().load()
+    damage(store.path / "scores/forecast/temperature/c.0.1.0.0.0")
+
+    found = [flaw for flaw in verify(store.path, deep=deep).flaws if flaw.kind is Kind.SCORES]
+    done = repair(store.path, found)
+
+    assert [(flaw.key, flaw.path) for flaw in found] == [("2020-01-01T12", "scores/forecast/temperature/c.0.1.0.0.0")]
+    assert re.search(f"{text}.*verify with --repair, so that the next evaluation scores the Case again", str(found[0]))
+    assert (done.unscored, done.forgotten, done.busy) == (("2020-01-01T12",), (), ())
+    assert damaged(store) == []
+    assert len(store.ledger.whole(cases(2))) == 2
+    assert [case.key for case in score(store).left] == ["2020-01-01T12"]
+    xr.testing.assert_identical(Scores.at(store.path, "forecast").dataset().load(), before)
+
+
+def test_a_damaged_record_of_scores_is_found_and_freed(tmp_path):
+    store = stored(tmp_path / "s", cases(1), shifted)
+    score(store)
+    Scores.at(store.path, "forecast").record_path("2020-01-01T00").write_text("{")
+
+    (found,) = damaged(store)
+    assert "records/2020-01-01T00.json of 2020-01-01T00 must be readable as a record" in str(found)
+    assert repair(store.path, [found]).unscored == ("2020-01-01T00",)
+    assert len(score(store).left) == 1
+
+
+def test_scores_that_are_being_written_are_no_flaw_and_not_touched(tmp_path):
+    store = stored(tmp_path / "s", cases(1), shifted)
+    score(store)
+    (store.path / "scores/forecast/temperature/c.0.0.0.0.0").unlink()
+    (found,) = damaged(store)
+
+    claim = Scores.at(store.path, "forecast").claim(cases(1)[0])
+    assert damaged(store) == []
+    assert repair(store.path, [found]).busy == ("2020-01-01T00",)
+    claim.release()
+    assert damaged(store) == [found]
+
+
+def test_a_case_is_free_again_two_minutes_after_its_evaluator_fell_silent_and_not_while_it_works(tmp_path, monkeypatch):
+    store = stored(tmp_path / "s", cases(1), shifted)
+    score(store)
+    scores = Scores.at(store.path, "forecast")
+    monkeypatch.setattr("graphcast_batch.outputs.scores._BEAT_SECONDS", 0.01)
+
+    def silent_for(seconds):
+        past = time.time() - seconds
+        os.utime(claim.path, (past, past))
+
+    claim = scores.claim(cases(1)[0])
+    silent_for(110)
+    assert scores.is_held("2020-01-01T00")
+    silent_for(130)
+    assert not scores.is_held("2020-01-01T00")
+    with scores.keeping(claim):
+        while claim.path.stat().st_mtime < time.time() - 60:
+            time.sleep(0.01)
+        assert scores.claim(cases(1)[0]) is None
+    assert not claim.path.exists()
 
 
 def test_a_finer_truth_is_regridded_as_configured(tmp_path):

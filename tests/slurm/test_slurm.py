@@ -188,7 +188,7 @@ def test_the_doctor_looks_at_all_nodes_of_a_job(bed, begin):
     well, _, ill = told.partition("all is well")
     assert "problem" not in well, told
     assert re.search(r"a file is seen on all nodes \(2\)", well), told
-    assert re.search(r"problem +shared", ill), told
+    assert re.search(r"problem +folder: n2: does not see a file that was written into .* on another node", ill), told
     assert ill.rstrip().endswith("ended with 1")
 
 

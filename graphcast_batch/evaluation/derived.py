@@ -1,0 +1,227 @@
+"""Stored variables become others that follow from them, named as in WeatherBench 2, for scores and climatologies."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from graphcast_batch.config import STEP_HOURS
+from graphcast_batch.errors import EvaluationError
+from graphcast_batch.evaluation.scoring import Fields, Forecasts
+from graphcast_batch.grid import Grid
+from graphcast_batch.inputs.states import STEP, Timeline
+from graphcast_batch.plan import Case
+
+GRAVITY: Final = 9.80665
+"""m s**-2, standard acceleration of free fall (CGPM 1901): that by which geopotential height is defined."""
+_DRY_OVER_VAPOUR: Final = 287.0597 / 461.5250
+"""Ratio of the gas constants of dry air and water vapour (ECMWF, IFS Documentation CY47R3, Part IV, constants)."""
+_MELTING: Final = 273.16
+_ICE: Final = 250.16
+"""K; above the former saturation is over water, below the latter over ice (the same, on saturation)."""
+Values = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a variable follows from others.
+
+    Attributes:
+        parts: what it is made of.
+        levelled: whether it is on levels.
+        units: of it.
+        made: from its parts, (time, [level], latitude, longitude) each, and the levels, hPa.
+        steps: how many times, 6 h apart, go into one; their sum does.
+    """
+
+    parts: tuple[str, ...]
+    levelled: bool
+    units: str
+    made: Callable[..., NDArray[np.floating]]
+    steps: int = 1
+
+
+def _speed(u: Values, v: Values, levels: NDArray[np.float64]) -> NDArray[np.floating]:
+    return np.hypot(u, v)
+
+
+def saturation_pressure(temperature: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Of water vapour over water, ice, or what is between them: as ERA5's relative humidity has it.
+
+    Tetens' formula with the constants of Buck 1981 over water and of Alduchov and Eskridge 1996 over ice (ECMWF, IFS
+    Documentation CY47R3, Part IV, on large-scale cloud and precipitation).
+
+    Args:
+        temperature: K.
+
+    Returns:
+        Pa.
+    """
+    kelvin = np.asarray(temperature, np.float64)
+    over_water = 611.21 * np.exp(17.502 * (kelvin - _MELTING) / (kelvin - 32.19))
+    over_ice = 611.21 * np.exp(22.587 * (kelvin - _MELTING) / (kelvin + 0.7))
+    water = np.clip((kelvin - _ICE) / (_MELTING - _ICE), 0, 1) ** 2
+    return np.asarray(water * over_water + (1 - water) * over_ice)
+
+
+def _relative_humidity(temperature: Values, humidity: Values, levels: NDArray[np.float64]) -> NDArray[np.floating]:
+    pressure = 100.0 * levels[:, np.newaxis, np.newaxis]
+    vapour = pressure * humidity / (_DRY_OVER_VAPOUR + (1 - _DRY_OVER_VAPOUR) * humidity)
+    return np.asarray(vapour / saturation_pressure(temperature))
+
+
+def _itself(values: Values, levels: NDArray[np.float64]) -> NDArray[np.floating]:
+    return values
+
+
+def _height(geopotential: Values, levels: NDArray[np.float64]) -> NDArray[np.floating]:
+    return geopotential.astype(np.float64) / GRAVITY
+
+
+RECIPES: Final = {
+    "wind_speed": Recipe(("u_component_of_wind", "v_component_of_wind"), True, "m s**-1", _speed),
+    "10m_wind_speed": Recipe(("10m_u_component_of_wind", "10m_v_component_of_wind"), False, "m s**-1", _speed),
+    "geopotential_height": Recipe(("geopotential",), True, "m", _height),
+    "relative_humidity": Recipe(("temperature", "specific_humidity"), True, "1", _relative_humidity),
+    "total_precipitation_24hr": Recipe(("total_precipitation_6hr",), False, "m", _itself, steps=4),
+}
+"""Relative humidity is a share, not percent."""
+
+
+@dataclass(frozen=True, eq=False)
+class DerivedTimeline:
+    """A timeline with further variables that follow from its own.
+
+    Attributes:
+        held: what there is.
+        derived: names of the further ones, whose parts it has and which it has not itself.
+    """
+
+    held: Timeline
+    derived: tuple[str, ...]
+
+    @property
+    def origin(self) -> str:
+        """Where the fields come from."""
+        return self.held.origin
+
+    @property
+    def grid(self) -> Grid:
+        """The points."""
+        return self.held.grid
+
+    @property
+    def times(self) -> NDArray[np.datetime64] | None:
+        """(time,) times held."""
+        return self.held.times
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """hPa, ascending."""
+        return self.held.levels
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        """Dimensions of every variable, as the first of its parts has them."""
+        return {**self.held.dims, **{name: self.held.dims[RECIPES[name].parts[0]] for name in self.derived}}
+
+    def times_of(self, names: Sequence[str]) -> NDArray[np.datetime64] | None:
+        """(time,) times at which each variable is held, or can be made."""
+        own = [name for name in names if name not in self.derived]
+        found = self.held.times_of(own) if own else None
+        for name in set(names) & set(self.derived):
+            times = self.held.times_of(RECIPES[name].parts)
+            if times is not None:
+                before = (times - n * STEP for n in range(RECIPES[name].steps))
+                times = times[np.all([np.isin(each, times) for each in before], axis=0)]
+                found = times if found is None else np.intersect1d(found, times)
+        return found
+
+    def fields(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> xr.Dataset:
+        """Variables, times and levels that are held or can be made, float32."""
+        found = self.held.fields(_parts(names, self.derived), times, levels)
+
+        def read(parts: Sequence[str], steps: int) -> Fields:
+            before = np.asarray(times - steps * STEP, "datetime64[ns]")
+            fields = self.held.fields(parts, before, levels) if steps else found
+            return {part: fields[part].values for part in parts}
+
+        made = {name: (self.dims[name], _made(name, read, levels)) for name in names if name in self.derived}
+        return found[[name for name in names if name not in made]].assign(made)
+
+
+@dataclass(frozen=True, eq=False)
+class DerivedForecasts:
+    """Forecasts with further variables that follow from their own.
+
+    Attributes:
+        held: what there is.
+        derived: names of the further ones.
+    """
+
+    held: Forecasts
+    derived: tuple[str, ...]
+
+    def fields(self, case: Case, names: Sequence[str], lead_hours: Sequence[int], levels: Sequence[int]) -> Fields:
+        """Variables of one Case at some of its lead times."""
+        found = self.held.fields(case, _parts(names, self.derived), lead_hours, levels)
+
+        def read(parts: Sequence[str], steps: int) -> Fields:
+            before = [hours - steps * STEP_HOURS for hours in lead_hours]
+            return self.held.fields(case, parts, before, levels) if steps else found
+
+        return {name: _made(name, read, levels) if name in self.derived else found[name] for name in names}
+
+
+def derivable(wanted: Sequence[str], held: Mapping[str, bool], where: str) -> dict[str, bool]:
+    """Which of some variables are to be made, and whether they are on levels; those that are held need not be.
+
+    Args:
+        wanted: names.
+        held: for each variable that there is, whether it is on levels.
+        where: they are, for messages.
+
+    Raises:
+        EvaluationError: one is unknown, or lacks a part.
+    """
+    unknown = [name for name in wanted if name not in RECIPES]
+    if unknown:
+        raise EvaluationError(
+            f"derived variables must be some of {', '.join(RECIPES)}, but {unknown[0]} is not; correct its name"
+        )
+    chosen = {name: RECIPES[name] for name in wanted if name not in held}
+    for name, recipe in chosen.items():
+        absent = [part for part in recipe.parts if held.get(part) != recipe.levelled]
+        if absent:
+            raise EvaluationError(
+                f"{name} is made of {' and '.join(recipe.parts)}, but {where} lacks {absent[0]}; leave {name} out of "
+                "the derived variables"
+            )
+    return {name: recipe.levelled for name, recipe in chosen.items()}
+
+
+def with_derived(held: Timeline, names: tuple[str, ...]) -> Timeline:
+    """A timeline that also has some derived variables; itself if these are none."""
+    return DerivedTimeline(held, names) if names else held
+
+
+def with_derived_forecasts(held: Forecasts, names: tuple[str, ...]) -> Forecasts:
+    """Forecasts that also have some derived variables; themselves if these are none."""
+    return DerivedForecasts(held, names) if names else held
+
+
+def _parts(names: Sequence[str], derived: Sequence[str]) -> list[str]:
+    """What must be read for some variables, each once."""
+    parts = (RECIPES[name].parts if name in derived else (name,) for name in names)
+    return list(dict.fromkeys(part for each in parts for part in each))
+
+
+def _made(name: str, read: Callable[[Sequence[str], int], Fields], levels: Sequence[int]) -> Values:
+    """A derived variable, given how parts are read some steps before."""
+    recipe, heights = RECIPES[name], np.asarray(levels, np.float64)
+    steps = (read(recipe.parts, n) for n in range(recipe.steps))
+    terms = [recipe.made(*(fields[part] for part in recipe.parts), heights) for fields in steps]
+    return np.asarray(np.sum(terms, axis=0), np.float32)

@@ -1,0 +1,173 @@
+"""Forecasts become scores while they are made: frames on their way to the store meet what came true."""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphcast_batch.config import RunConfig
+from graphcast_batch.errors import EvaluationError, StoreError
+from graphcast_batch.evaluation.climatology import Climatology
+from graphcast_batch.evaluation.regions import Regions
+from graphcast_batch.evaluation.scoring import (
+    Fields,
+    Piece,
+    Scoring,
+    add_piece,
+    beside,
+    expectation,
+    no_sums,
+    pieces_of,
+)
+from graphcast_batch.evaluation.stored import identity_of, scored_by, scoring_of, truth_of
+from graphcast_batch.outputs.rounding import keep_bits
+from graphcast_batch.outputs.scores import FORECAST, Scores
+from graphcast_batch.outputs.store import Store
+from graphcast_batch.plan import Case
+from graphcast_batch.timing import Stopwatch
+
+
+@dataclass(frozen=True, eq=False)
+class RunScorer:
+    """What the forecasts of one run are held against.
+
+    Attributes:
+        store: that they go to.
+        scores: where their scores go.
+        scoring: what is scored against what.
+        regions: with what each point weighs.
+    """
+
+    store: Store
+    scores: Scores
+    scoring: Scoring
+    regions: Regions
+
+    def begin(self, case: Case, watch: Stopwatch, reading: AbstractContextManager[object]) -> "CaseScores":
+        """Begins with a Case; see `graphcast_batch.pipeline.Scorer`.
+
+        Raises:
+            EvaluationError: no truth is held at any of its lead times.
+        """
+        return CaseScores(self, case, watch, reading)
+
+    @cached_property
+    def times(self) -> dict[str, NDArray[np.datetime64] | None]:
+        """By variable, the times at which its truth is held."""
+        return self.scoring.times()
+
+    @cached_property
+    def keep_bits(self) -> dict[str, int | None]:
+        """By variable, how many bits of the mantissa the store keeps; None for all."""
+        return {name: encoding.keep_bits for name, encoding in self.store.encodings.items()}
+
+
+def run_scorer(config: RunConfig) -> RunScorer:
+    """Opens what the forecasts of a run are held against, and makes room for their scores.
+
+    Args:
+        config: of the run, whose store is laid out.
+
+    Raises:
+        StoreMismatchError: there are scores in the store which cannot be compared with these.
+        GraphcastBatchError: truth or climatology cannot be read, or do not fit the forecasts.
+    """
+    store = Store.open(config.store)
+    folder = config.scores.climatology
+    usual = Climatology(folder, store.kept) if folder else None
+    scoring = scoring_of(config.scores, store, truth_of(config, store.kept), usual)
+    regions = scoring.weighed()
+    scores = Scores.lay_out(store.path, FORECAST, scored_by(scoring, regions, identity_of(config)))
+    return RunScorer(store, scores, scoring, regions)
+
+
+class CaseScores:
+    """Scores of one Case: the same pieces, in the same order, as those of a stored forecast, and so the same numbers.
+
+    What the next piece is held against is read ahead in a thread of its own; of the frames no more is kept than pieces
+    still need.
+    """
+
+    def __init__(self, run: RunScorer, case: Case, watch: Stopwatch, reading: AbstractContextManager[object]) -> None:
+        self._run = run
+        self._case = case
+        self._watch = watch
+        self._reading = reading
+        self._pieces = deque(pieces_of(run.scoring, case, run.times))
+        if not self._pieces:
+            raise EvaluationError(
+                f"{case.key}: truth must be held at one lead time at least, but {run.scoring.truth.origin} holds none; "
+                "give a truth that reaches further in scores.truth"
+            )
+        self._fields = sum(piece.leads.size * len(piece.names) for piece in self._pieces)
+        self._sums = no_sums(run.scoring, case, run.regions)
+        self._frames: dict[int, Fields] = {}
+        self._ahead = ThreadPoolExecutor(1, f"truth {case.key}")
+        self._expected = self._ahead.submit(self._expect, self._pieces[0])
+
+    def add(self, first: int, values: Mapping[str, NDArray[np.float32]]) -> None:
+        """Takes the next lead times that the store keeps, and scores every piece that is complete with them."""
+        last = first + len(next(iter(values.values())))
+        needed = range(max(first, self._needed_from), last)
+        self._frames |= {lead: {name: fields[lead - first] for name, fields in values.items()} for lead in needed}
+        while self._pieces and self._pieces[0].block.stop <= last:
+            self._score(self._pieces.popleft())
+        self._frames = {lead: fields for lead, fields in self._frames.items() if lead >= self._needed_from}
+
+    def write(self, forecast: str) -> None:
+        """Writes the scores, unless an evaluation is just doing that."""
+        scores, index = self._run.scores, self._run.store.index_of(self._case)
+        claim = scores.claim(self._case)
+        if claim is None and self._run.store.only_scores:
+            raise StoreError(f"{self._case.key}: its scores must be this run's to write, but another one writes them")
+        if claim is None:
+            return
+        with scores.keeping(claim):
+            means = {name: found.means for name, found in self._sums.items()}
+            scores.write(index, self._case, means, self._fields, forecast, self._watch.seconds)
+
+    def close(self) -> None:
+        """Ends what is still read ahead."""
+        self._ahead.shutdown(cancel_futures=True)
+
+    @property
+    def _needed_from(self) -> int:
+        """The first lead time that a piece still needs."""
+        return self._pieces[0].block.start if self._pieces else len(self._run.scoring.lead_hours)
+
+    def _score(self, piece: Piece) -> None:
+        expected = self._expected.result()
+        if self._pieces:
+            self._expected = self._ahead.submit(self._expect, self._pieces[0])
+        with self._watch.stage("score"):
+            fields = beside(self._run.scoring, self._as_stored(piece), expected)
+            add_piece(self._sums, self._run.scoring, self._run.regions, self._case, piece, fields)
+
+    def _expect(self, piece: Piece) -> tuple[Fields, Fields]:
+        with self._reading, self._watch.stage("truth"):
+            return expectation(self._run.scoring, self._case, piece)
+
+    def _as_stored(self, piece: Piece) -> Fields:
+        """A piece of the forecast, with no more bits than the store keeps."""
+        levels = self._run.store.kept.levels
+        places = [levels.index(level) for level in self._run.scoring.levels]
+        on_levels = dict(self._run.scoring.on_levels)
+        found = {}
+        for name in piece.names:
+            # As they are read from a store, in whatever order the parts of frames lie in memory.
+            values = np.ascontiguousarray(np.stack([self._frames[lead][name] for lead in piece.leads]))
+            chosen = _at(values, places) if on_levels[name] else values
+            bits = self._run.keep_bits[name]
+            found[name] = chosen if bits is None else keep_bits(chosen, bits)
+        return found
+
+
+def _at(values: NDArray[np.float32], places: Sequence[int]) -> NDArray[np.float32]:
+    """Some levels of fields over (lead time, level, latitude, longitude); all of them without a copy."""
+    everything = list(places) == list(range(values.shape[1]))
+    return values if everything else np.ascontiguousarray(values[:, places])
