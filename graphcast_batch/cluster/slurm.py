@@ -137,7 +137,8 @@ def script(job: Job) -> str:
         "open-mode": "append",
         "output": str(job.folder / output) if job.folder else f"graphcast-{output}",
     }
-    flags = [f"--{name}={value}" if value else f"--{name}" for name, value in (own | dict(job.flags)).items()]
+    asked = (own | dict(job.flags)).items()
+    flags = [f"--{name}={shlex.quote(value)}" if value else f"--{name}" for name, value in asked]
     site = f"program=({shlex.join(job.program)})\n" if job.program else _SITE
     usage = f"name the config: sbatch slurm/{job.kind}.sbatch CONFIG"
     folder = f"{shlex.quote(str(job.folder))}/" if job.folder else '"$SLURM_SUBMIT_DIR"/graphcast-'
@@ -186,7 +187,8 @@ class JobState:
     Attributes:
         job: its id.
         kind: what it does.
-        state: Slurm's word for it, of each task of an array; empty if Slurm has forgotten it, or is not here.
+        state: Slurm's word for it, for an array how many tasks are in which; empty if Slurm has forgotten it, or is not
+            here.
     """
 
     job: str

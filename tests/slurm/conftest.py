@@ -155,7 +155,8 @@ def begin(bed, shared, request):
     """Begins a run on Slurm; once the test has ended, no job is left."""
 
     def begin(cases, *flags, submit=True, beside=False, heavy=False):
-        folder = shared / (re.sub(r"\W+", "-", request.node.name) + "-beside" * beside)
+        # A path with blanks, as some people like.
+        folder = shared / (re.sub(r"[\W_]+", " ", request.node.name).strip() + " beside" * beside)
         write_config(folder, cases, heavy)
         run = Submitted(bed, folder, cases, heavy, request.node.name.removeprefix("test_").replace("_", " "))
         if submit:

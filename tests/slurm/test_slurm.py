@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from graphcast_batch.cluster.allocation import hosts
-from tests.slurm.conftest import ROOT
+from tests.slurm.conftest import ROOT, write_config
 
 pytestmark = pytest.mark.slurm
 CASES = 32
@@ -179,11 +179,10 @@ def test_a_store_that_the_nodes_do_not_see_is_told_of(begin):
     assert f"are the nodes able to write into {unseen}/slurm?" in status
 
 
-def test_the_doctor_looks_at_all_nodes_of_a_job(bed, begin):
-    run = begin(4, submit=False)
-    doctor = f"graphcast-batch doctor {run.config} --folder"
-    looks = f"{doctor} {run.folder} && echo all is well; {doctor} $TMPDIR || echo ended with $?"
-    copy = f"graphcast-batch launch --folder {run.folder}/meet -- bash -c '{looks}'"
+def test_the_doctor_looks_at_all_nodes_of_a_job(bed, shared):
+    doctor = f"graphcast-batch doctor {write_config(shared / 'doctor', 4, heavy=False)} --folder"
+    looks = f"{doctor} {shared}/doctor && echo all is well; {doctor} $TMPDIR || echo ended with $?"
+    copy = f"graphcast-batch launch --folder {shared}/doctor/meet -- bash -c '{looks}'"
     told = bed.call("srun", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=2", "--mem=3000", "bash", "-c", copy)
     well, _, ill = told.partition("all is well")
     assert "problem" not in well, told
