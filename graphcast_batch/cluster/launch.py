@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,7 +76,7 @@ def _lead(
     without_missing: bool,
 ) -> int:
     start = time.perf_counter()
-    with RayNode([*HEAD_OPTIONS, f"--ray-client-server-port={_free_port()}"], here, meeting) as node:
+    with RayNode([*HEAD_OPTIONS, *_client_options()], here, meeting) as node:
         address = node.address(asked)
         if asked.stop:
             return WORK_LEFT
@@ -168,7 +169,10 @@ def _as_environment(environment: Mapping[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _free_port() -> int:
+def _client_options() -> list[str]:
+    """A free port for Ray's client server, which takes always the same one, but only where ray[client] is installed."""
+    if not find_spec("grpc"):
+        return []
     with socket.socket() as listener:
         listener.bind(("", 0))
-        return int(listener.getsockname()[1])
+        return [f"--ray-client-server-port={listener.getsockname()[1]}"]

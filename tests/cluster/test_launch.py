@@ -99,6 +99,7 @@ def test_a_signal_to_all_processes_drains_the_command_and_spares_ray(copies):
     """As Slurm sends it when it preempts a job; Ray still works afterwards."""
     both = copies("wait")
     while not (both.folder / "waits").exists():
+        assert both.processes[0].poll() is None, both.end()
         time.sleep(0.2)
     command = [each for each in both.below() if ASK in each.cmdline()]
     for process in [*both.below(), *(psutil.Process(process.pid) for process in both.processes)]:
