@@ -7,6 +7,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -75,3 +77,28 @@ class Drain:
             raise KeyboardInterrupt
         self._signalled = True
         self.ask()
+
+
+@contextmanager
+def overheard(tell: Callable[[], None]) -> Iterator[None]:
+    """Tells at its end of a signal that came meanwhile, whoever took it; only in the main thread.
+
+    Ray answers SIGTERM with an exception while it starts, and one that is raised in a hook of fork, or where an object
+    is finalised, is printed and lost.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard, hear = os.pipe()
+    os.set_blocking(hear, False)
+    os.set_blocking(heard, False)
+    before = signal.set_wakeup_fd(hear)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        with suppress(BlockingIOError):
+            if set(os.read(heard, 1024)) & set(_SIGNALS):
+                tell()
+        os.close(heard)
+        os.close(hear)

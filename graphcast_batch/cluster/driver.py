@@ -22,7 +22,7 @@ from graphcast_batch.assembly import Run, check_memory, lay_out, machine_bytes, 
 from graphcast_batch.cluster.allocation import allocation
 from graphcast_batch.cluster.crew import Crew, Member, alive_nodes, device_of, is_gone, most_on_a_node, resources
 from graphcast_batch.cluster.dispatch import Dispatch, in_flight
-from graphcast_batch.cluster.drain import WORK_LEFT, Drain
+from graphcast_batch.cluster.drain import WORK_LEFT, Drain, overheard
 from graphcast_batch.cluster.walltime import Walltime
 from graphcast_batch.cluster.worker import OpenScorer
 from graphcast_batch.config import RunConfig
@@ -159,15 +159,16 @@ def connected(address: str | None, drain: Drain) -> Iterator[None]:
         cores = allocation(os.environ).cpus
         options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES, "num_cpus": cores}
     try:
-        # Without the explicit "local", Ray joins or trips over whatever another run left behind.
-        ray.init(address=address or "local", **options)
+        with overheard(drain.ask):
+            # Without the explicit "local", Ray joins or trips over whatever another run left behind.
+            ray.init(address=address or "local", **options)
+            drain.listen()
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         where = f"a Ray cluster at {address}" if address else "Ray on this machine"
         raise ClusterError(f"{where} was to be used, but: {error}") from error
     except SystemExit as stop:  # how Ray itself answers a SIGTERM while it starts
         ray.shutdown()
         raise SystemExit(WORK_LEFT) from stop
-    drain.listen()
     try:
         yield
     finally:

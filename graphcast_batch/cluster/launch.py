@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from graphcast_batch.cluster.allocation import Allocation
-from graphcast_batch.cluster.drain import WORK_LEFT
+from graphcast_batch.cluster.drain import WORK_LEFT, overheard
 from graphcast_batch.cluster.meeting import Asked, Meeting
 from graphcast_batch.cluster.ray_node import HEAD_OPTIONS, HEAD_SECONDS, POLL_SECONDS, RayNode, label
 from graphcast_batch.errors import ClusterError
@@ -105,10 +105,13 @@ def _missing(address: str, node: RayNode, here: Allocation, asked: Asked, wait_s
     with _as_environment(node.environment):
         import ray  # which reads the environment when it is imported
 
-        with suppress(SystemExit):  # how Ray itself answers a SIGTERM while it starts
+        # How Ray itself answers a SIGTERM while it starts; it keeps the signal also at its end.
+        with suppress(SystemExit), overheard(asked.ask):
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-    asked.stop = asked.stop or not ray.is_initialized()
-    asked.listen()  # Ray has taken SIGTERM, and gives it to nobody at its end
+            asked.listen()
+    asked.listen()
+    if not ray.is_initialized():
+        return []
     try:
         until = time.monotonic() + wait_seconds
         missing = list(range(here.size))

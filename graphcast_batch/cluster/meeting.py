@@ -91,7 +91,11 @@ class Asked:
         """Takes signals, from whoever has taken them since; returns what was there before."""
         return {number: signal.signal(number, self._ask) for number in SIGNALS}
 
-    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+    def ask(self) -> None:
+        """Asks to stop."""
         self.stop = True
         with suppress(OSError):
             self.meeting.drain.touch()
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        self.ask()

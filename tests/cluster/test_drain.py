@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from graphcast_batch.cluster.drain import DRAIN_VARIABLE, Drain
+from graphcast_batch.cluster.drain import DRAIN_VARIABLE, Drain, overheard
 
 
 def test_nothing_asks_by_itself(monkeypatch):
@@ -40,3 +40,26 @@ def test_the_second_signal_interrupts_but_not_the_first_after_a_file(tmp_path):
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_is_heard_though_a_library_took_it_and_its_exception_was_lost():
+    class Finalised:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def leave(number, _):
+        raise SystemExit(number)
+
+    with Drain() as drain:
+        with overheard(drain.ask):
+            signal.signal(signal.SIGTERM, leave)
+            Finalised()
+            assert not drain.asked
+        assert drain.asked
+
+
+def test_nothing_is_heard_where_no_signal_came():
+    with Drain() as drain, overheard(drain.ask):
+        pass
+    assert not drain.asked
