@@ -391,8 +391,20 @@ def evaluate(
         list[str] | None,
         typer.Option(help="persistence, climatology, or another store that was evaluated; may be repeated."),
     ] = None,
+    member: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Store of other forecasts from the same times, for the scores of an ensemble of all; may be repeated."
+        ),
+    ] = None,
     region: Annotated[str, typer.Option(help="Region that is shown; all are scored.")] = "global",
-    out: Annotated[Path | None, typer.Option(help="CSV file for all scores.", metavar="FILE")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File for all scores, .csv or .parquet; with members for those of all.", metavar="FILE"),
+    ] = None,
+    spectra_out: Annotated[
+        Path | None, typer.Option(help="CSV file for the power of scores.spectra by wavenumber.", metavar="FILE")
+    ] = None,
     address: Address = None,
 ) -> None:
     """Scores every whole Case that is not scored yet against what came true, and shows the scores.
@@ -402,12 +414,18 @@ def evaluate(
     here = allocation(os.environ)
     with Drain(None, here.start, here.end) as drain:
         from graphcast_batch.cluster import driver
+        from graphcast_batch.evaluation.results import check_table
         from graphcast_batch.evaluation.stored import evaluations
         from graphcast_batch.terminal import show_evaluation
 
+        if out:
+            check_table(out)
         baselines = baseline or []
         others = [one for one in baselines if one not in MADE_BASELINES]
-        to_score = evaluations(_evaluated_config(place, truth, climatology), baselines)
+        config = _evaluated_config(place, truth, climatology, member or [])
+        if spectra_out:
+            _check_spectra_out(spectra_out, config)
+        to_score = evaluations(config, baselines)
         for one in to_score:
             show_evaluation(_console, one)
         failed, left = 0, sum(len(one.left) for one in to_score)
@@ -416,6 +434,8 @@ def evaluate(
                 failed, left = _score(to_score, drain)
     names = {one.name: (one.path, one.name) for one in to_score}
     _show_scores(names | {other: (Path(other), "forecast") for other in others}, region, out)
+    if to_score[0].scoring.spectra:
+        _show_spectra(to_score[0], region, spectra_out)
     if left:
         raise typer.Exit(WORK_LEFT)
     if failed or any(one.without_truth for one in to_score):
@@ -492,9 +512,10 @@ def compare(
 ) -> None:
     """Holds the scores of two stores, or of a store and a baseline, side by side, with what chance would explain."""
     from graphcast_batch.evaluation.comparison import compare
+    from graphcast_batch.evaluation.ensemble import ENSEMBLE
     from graphcast_batch.terminal import show_comparison
 
-    other = (first, second) if second in MADE_BASELINES else (Path(second), "forecast")
+    other = (first, second) if second in (*MADE_BASELINES, ENSEMBLE) else (Path(second), "forecast")
     changes = compare((first, "forecast"), other, region)
     show_comparison(_console, (str(first), second), changes, region)
 
@@ -696,8 +717,8 @@ def _open_scorer(config: "RunConfig") -> "OpenScorer | None":
     return run_scorer if config.scores.during else None
 
 
-def _evaluated_config(place: Path, truth: str | None, climatology: Path | None) -> "RunConfig":
-    """The config of a run or store, with another truth or climatology if one is given."""
+def _evaluated_config(place: Path, truth: str | None, climatology: Path | None, members: Sequence[Path]) -> "RunConfig":
+    """The config of a run or store, with another truth or climatology, or other members of an ensemble, if given."""
     from graphcast_batch.config import load_config
 
     config = load_config(place / "run.yaml" if place.is_dir() else place)
@@ -706,7 +727,22 @@ def _evaluated_config(place: Path, truth: str | None, climatology: Path | None) 
     given: dict[str, object] = {} if climatology is None else {"climatology": climatology.absolute()}
     if truth is not None:
         given["truth"] = _truth_inputs(truth)
+    if members:
+        given["members"] = tuple(member.absolute() for member in members)
     return config.model_copy(update={"scores": config.scores.model_copy(update=given)})
+
+
+def _check_spectra_out(path: Path, config: "RunConfig") -> None:
+    """Looks whether there will be spectra and where to write them, before hours are spent on them."""
+    if not config.scores.spectra:
+        raise ConfigError(
+            "--spectra-out needs spectra, but scores.spectra of the config names no variables; add some, or leave the "
+            "option out"
+        )
+    if path.suffix != ".csv" or not path.absolute().parent.is_dir():
+        raise ConfigError(
+            f"--spectra-out must be a .csv file in a folder that is there, but is {path}; give another path"
+        )
 
 
 def _truth_inputs(truth: str) -> "ArchiveInputs | DatasetInputs | SyntheticInputs":
@@ -739,17 +775,38 @@ def _score(to_score: "Sequence[Evaluation]", drain: "Drain") -> tuple[int, int]:
 
 
 def _show_scores(names: dict[str, tuple[Path, str]], region: str, out: Path | None) -> None:
-    """Prints the headline scores of forecasts and baselines, and writes all of the former as CSV."""
-    from graphcast_batch.evaluation.results import average, read_headlines, scored, write_csv
-    from graphcast_batch.terminal import show_scores
+    """Prints the headline scores of forecasts, baselines and ensemble, and writes all of the last, or of forecasts."""
+    from graphcast_batch.evaluation.results import average, read_headlines, scored, write_table
+    from graphcast_batch.terminal import show_ensemble, show_scores
 
     there = {name: where for name, where in names.items() if scored(*where)}
     if "forecast" not in there:
         return
-    show_scores(_console, {name: average(read_headlines(*where, region)) for name, where in there.items()}, region)
-    if out:
-        count = write_csv(there["forecast"][0], out)
+    results = {name: average(read_headlines(*where, region)) for name, where in there.items()}
+    ensemble = results.pop("ensemble", None)
+    show_scores(_console, results, region)
+    if ensemble:
+        show_ensemble(_console, ensemble, region)
+    written = "ensemble" if "ensemble" in names else "forecast"
+    if out and written in there:
+        count = write_table(there[written][0], out, written)
         _console.print(f"{count} scores in {out}", highlight=False, soft_wrap=True)
+
+
+def _show_spectra(evaluation: "Evaluation", region: str, out: Path | None) -> None:
+    """Prints from where on forecasts have lost half their power, and writes their spectra as CSV."""
+    from graphcast_batch.evaluation.results import scored
+    from graphcast_batch.evaluation.spectra import losses, write_spectra
+    from graphcast_batch.terminal import show_losses
+
+    where = evaluation.path, evaluation.name
+    if not scored(*where):
+        return
+    if region in evaluation.scoring.bands:
+        show_losses(_console, losses(*where, region), region)
+    if out:
+        count = write_spectra(evaluation.path, out, evaluation.name)
+        _console.print(f"{count} wavenumbers of spectra in {out}", highlight=False, soft_wrap=True)
 
 
 def _summarise(outcome: "Outcome") -> None:

@@ -459,7 +459,7 @@ class Scores(_Frozen):
     levels: Annotated[Levels, Field(min_length=1)] | None = None
     derived: Names = ()
     """Variables to make of others before they are scored: ``wind_speed``, ``10m_wind_speed``, ``geopotential_height``,
-    ``relative_humidity``, ``total_precipitation_24hr``; by ``graphcast-batch evaluate`` only."""
+    ``relative_humidity``, ``total_precipitation_24hr``."""
     regions: Annotated[tuple[str, ...], Strict(False)] = (
         *("global", "tropics", "extra-tropics", "northern-hemisphere", "southern-hemisphere"),
         *("europe", "north-america", "north-atlantic", "north-pacific", "east-asia", "ausnz", "arctic", "antarctic"),
@@ -467,11 +467,20 @@ class Scores(_Frozen):
     """Named as in WeatherBench 2, whose headline regions these are; also ``land`` and ``sea``."""
     boxes: dict[Annotated[str, AfterValidator(_check_name)], Region] = {}
     """Further regions."""
+    quantiles: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Strict(False)] = ()
+    """Of what is usual at the place, day and hour, such as 0.01 and 0.99: how well values beyond them are forecast,
+    above those from a half on, below the others; not of precipitation, and only with a climatology."""
+    members: Annotated[tuple[Annotated[File, BeforeValidator(_refuse_address)], ...], Strict(False)] = ()
+    """Stores of other forecasts from the same initial times, which are an ensemble together with that of the run; by
+    ``graphcast-batch evaluate`` only."""
+    spectra: Names = ()
+    """Variables, of those that are scored, whose power by zonal wavenumber is kept too: how much a forecast is blurred;
+    in each region of whole latitude circles."""
 
     @model_validator(mode="after")
-    def _derived_later(self) -> Self:
-        if self.during and self.derived:
-            raise ValueError("derived must be left out with during: true; evaluate the store to score what is derived")
+    def _quantiles_differ(self) -> Self:
+        if len(set(self.quantiles)) < len(self.quantiles):
+            raise ValueError(f"quantiles must name each once, but are {', '.join(map(str, self.quantiles))}")
         return self
 
 

@@ -64,6 +64,10 @@ class ClusterError(GraphcastBatchError, RuntimeError):
     """Workers could not be started or kept."""
 
 
+class WorkersLostError(ClusterError):
+    """A worker died that others cannot do without."""
+
+
 class AllocationError(GraphcastBatchError, ValueError):
     """What a scheduler says of a job cannot be read, or contradicts itself."""
 
@@ -86,3 +90,7 @@ class EvaluationError(GraphcastBatchError, ValueError):
 
 class FigureError(GraphcastBatchError, ValueError):
     """A figure was asked for that the data cannot give."""
+
+
+class TrainingError(GraphcastBatchError, ValueError):
+    """A training cannot be begun, taken up or gone on with as asked."""

@@ -12,7 +12,8 @@ from rich.text import Text
 from graphcast_batch.cluster.doctor import Finding as Diagnosis
 from graphcast_batch.cluster.slurm import JobState
 from graphcast_batch.evaluation.comparison import Change
-from graphcast_batch.evaluation.results import Results, headlines, shown_hours, skill_of
+from graphcast_batch.evaluation.results import Results, headlines, shown_hours, skill_of, values_of
+from graphcast_batch.evaluation.spectra import Loss
 from graphcast_batch.evaluation.stored import Evaluation
 from graphcast_batch.inputs.findings import Finding
 from graphcast_batch.memory import mesh_counts
@@ -255,8 +256,9 @@ def show_evaluation(console: Console, evaluation: Evaluation) -> None:
     console.print(f"{evaluation.name}: {counts}; truth: {evaluation.scoring.truth.origin}", highlight=False)
     if evaluation.only_scores:
         console.print("nothing is kept of these forecasts but the scores that their run gave them", highlight=False)
+    everywhere = " in all stores" if evaluation.scoring.members else ""
     left_out = {
-        "left out, as they are not whole": evaluation.not_whole,
+        f"left out, as they are not whole{everywhere}": evaluation.not_whole,
         "left out, without any truth": evaluation.without_truth,
         "with truth in part": evaluation.partly,
     }
@@ -278,20 +280,49 @@ def show_scores(console: Console, results: Mapping[str, Results], region: str) -
     """
     name, first = next(iter(results.items()))
     hours = shown_hours(first)
-    table = Table(title=f"RMSE of {name}, {region}", title_justify="left")
-    for title in (
-        "variable",
-        "unit",
-        *(f"{hour // 24} d" if hour % 24 == 0 else f"{hour} h" for hour in hours),
-        "Cases",
-    ):
-        table.add_column(title, justify="left" if title in ("variable", "unit") else "right")
+    table = _by_lead_time(f"RMSE of {name}, {region}", hours)
     for line in headlines(first, hours):
         table.add_row(line.label, line.unit, *(f"{value:.4g}" for value in line.values), line.cases)
         for other, against in list(results.items())[1:]:
             skill = skill_of(line, against, hours)
             table.add_row(Text(f"  skill over {other}", "dim"), "", *(f"{value:+.2f}" for value in skill), "")
     console.print(table)
+
+
+def show_ensemble(console: Console, results: Results, region: str) -> None:
+    """Prints the continuous ranked probability scores of an ensemble by lead time, and how its spread fits its errors.
+
+    Args:
+        console: to print on.
+        results: averaged over all initial times.
+        region: of which they are.
+    """
+    hours = shown_hours(results)
+    table = _by_lead_time(f"CRPS of the ensemble, {region}", hours)
+    for line in headlines(results, hours, "crps"):
+        if not all(map(math.isnan, line.values)):  # winds as vectors have none
+            table.add_row(line.label, line.unit, *(f"{value:.4g}" for value in line.values), line.cases)
+            ratios = values_of(line, results, "spread_skill_ratio", hours)
+            table.add_row(Text("  spread / skill", "dim"), "", *(f"{ratio:.2f}" for ratio in ratios), "")
+    console.print(table)
+
+
+def _by_lead_time(title: str, hours: Sequence[int]) -> Table:
+    """A table of headline scores, without rows yet."""
+    table = Table(title=title, title_justify="left")
+    leads = (f"{hour // 24} d" if hour % 24 == 0 else f"{hour} h" for hour in hours)
+    for column in ("variable", "unit", *leads, "Cases"):
+        table.add_column(column, justify="left" if column in ("variable", "unit") else "right")
+    return table
+
+
+def show_losses(console: Console, losses: Sequence[Loss], band: str) -> None:
+    """Prints from which wavenumber on a forecast has less than half the power of what came true."""
+    for loss in losses:
+        lost = f"half the power is lost from wavenumber {loss.wavenumber:.0f} on"
+        found = "half the power or more is there in the shortest waves" if math.isnan(loss.wavenumber) else lost
+        text = f"{loss.label}, {band}: {found}, at {loss.hours} h ({loss.cases} Cases)"
+        console.print(text, highlight=False, soft_wrap=True)
 
 
 def show_comparison(console: Console, names: tuple[str, str], changes: Sequence[Change], region: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import ray
+from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from graphcast_batch.assembly import Precision, Run, needed_bytes
@@ -70,11 +71,11 @@ class Crew:
     @property
     def places(self) -> int:
         """How many workers there is room for now."""
-        return _places(self._workers, self._device)
+        return places(self._workers, self._device)
 
     def start(self, others: Sequence[Member]) -> tuple[Member, Any]:
         """A new worker, and the reference that resolves when it is ready."""
-        options = _actor_options(self._workers, self._device, self._in_flight)
+        options = actor_options(self._workers, self._device) | {"max_concurrency": self._in_flight + 1}
         node = "" if self._device == "gpu" else _emptiest_node(others)
         if node:
             # A soft affinity of an actor without CPUs is ignored (ray 2.60): it lands on any node.
@@ -122,12 +123,21 @@ def alive_nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call] # Ray leaves it without types
 
 
-def _places(workers: Workers, device: str) -> int:
+def places(workers: Workers, device: str) -> int:
     """How many workers there is room for on the nodes that are there now."""
     if device == "cpu":
         return workers.count or max(1, int(resources().get("CPU", 1)) // workers.threads)
     gpus = int(resources().get("GPU", 0))
     return min(workers.count or gpus, gpus)
+
+
+def unwrapped(error: RayTaskError) -> BaseException:
+    """The error that a worker raised, as it raised it."""
+    cause = error.cause
+    if not isinstance(cause, BaseException):
+        return ClusterError(str(error))
+    cause.add_note(f"on the worker:\n{error}")
+    return cause
 
 
 def _emptiest_node(members: Sequence[Member]) -> str:
@@ -138,8 +148,9 @@ def _emptiest_node(members: Sequence[Member]) -> str:
     return min(able, key=lambda node: (load[node] + 1) / cores[node], default="")
 
 
-def _actor_options(workers: Workers, device: str, in_flight: int) -> dict[str, Any]:
-    options: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": in_flight + 1}
+def actor_options(workers: Workers, device: str) -> dict[str, Any]:
+    """What Ray is told of a worker: its device, its cores, and that nobody but us starts it anew."""
+    options: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0}
     environment = dict(ALLOCATION)
     if device == "gpu":
         return options | {"num_gpus": 1, "runtime_env": {"env_vars": environment}}

@@ -20,7 +20,16 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from graphcast_batch.assembly import Run, check_memory, lay_out, machine_bytes, resolved_precision
 from graphcast_batch.cluster.allocation import allocation
-from graphcast_batch.cluster.crew import Crew, Member, alive_nodes, device_of, is_gone, most_on_a_node, resources
+from graphcast_batch.cluster.crew import (
+    Crew,
+    Member,
+    alive_nodes,
+    device_of,
+    is_gone,
+    most_on_a_node,
+    resources,
+    unwrapped,
+)
 from graphcast_batch.cluster.dispatch import Dispatch, in_flight
 from graphcast_batch.cluster.drain import WORK_LEFT, Drain, overheard
 from graphcast_batch.cluster.walltime import Walltime
@@ -229,7 +238,7 @@ def each(function: Callable[..., Any], argument_lists: Sequence[tuple[Any, ...]]
         try:
             yield ray.get(under_way.popleft())
         except RayTaskError as error:
-            yield _unwrapped(error)
+            yield unwrapped(error)
         except RayError as error:
             yield ClusterError(f"a call of {function.__name__} was lost: {error}")
 
@@ -253,7 +262,7 @@ def _answer(reference: Any) -> Any:  # noqa: ANN401 - Ray's references have no p
     try:
         return ray.get(reference, timeout=0)
     except RayTaskError as error:
-        return _unwrapped(error)
+        return unwrapped(error)
     except RayError as error:
         return ClusterError(f"it must answer within {_ANSWER_SECONDS:.0f} s, but has not: {_first_line(error)}")
 
@@ -346,7 +355,7 @@ class Shift:
         try:
             member.node = ray.get(reference)
         except RayTaskError as error:
-            raise _unwrapped(error) from error
+            raise unwrapped(error) from error
         except (RayActorError, ActorUnschedulableError) as error:
             ray.kill(member.actor)
             self._stillborn += 0 if is_gone(member.node) else 1
@@ -437,7 +446,7 @@ class Shift:
         case, claim = self._taken_from(member, reference, whole=isinstance(result, Made))
         if isinstance(result, RayTaskError):
             try:
-                self._fail(member, case, claim, _unwrapped(result))
+                self._fail(member, case, claim, unwrapped(result))
             finally:
                 self._release(claim)
             return
@@ -605,15 +614,6 @@ def _result(reference: Any) -> _Result:  # noqa: ANN401 - Ray's references have 
     except (RayActorError, RayTaskError) as error:
         return error
     return made
-
-
-def _unwrapped(error: RayTaskError) -> BaseException:
-    """The error that a worker raised, as it raised it."""
-    cause = error.cause
-    if not isinstance(cause, BaseException):
-        return ClusterError(str(error))
-    cause.add_note(f"on the worker:\n{error}")
-    return cause
 
 
 def _first_line(error: BaseException) -> str:

@@ -29,8 +29,6 @@ from graphcast_batch.variables import VARIABLES
 Floats = NDArray[np.float64]
 REACH: Final = 30
 """Days; a window of 61."""
-RAIN: Final = "total_precipitation"
-"""How the names of variables begin that get what SEEPS needs."""
 _HEAVY_ABOVE: Final = 2 / 3
 """Of what is wet: light precipitation is twice as frequent as heavy (Rodwell et al. 2010, doi 10.1002/qj.656)."""
 _DAYS_BYTES: Final = 2**29
@@ -111,8 +109,9 @@ def make_climatology(source: Timeline, path: Path, times: NDArray[np.datetime64]
     _check_covered(source, counts, hours)
     span = f"{times.min().astype('datetime64[h]')} to {times.max().astype('datetime64[h]')}"
     described = {"source": source.origin, "period": span, "window_days": str(2 * REACH + 1)}
-    rainy = [name for name in on_levels if name.startswith(RAIN)]
-    draft = Draft.lay_out(path, on_levels, rainy, hours, source.levels, source.grid, times, described)
+    rainy = [name for name in on_levels if _is_rain(name)]
+    units = {name: RECIPES[name].units for name in on_levels if name in RECIPES}
+    draft = Draft.lay_out(path, on_levels, units, rainy, hours, source.levels, source.grid, times, described)
     for name, levelled in on_levels.items():
         if not draft.finished(name):
             levels = len(source.levels) if levelled else 1
@@ -176,7 +175,7 @@ def fill_window(draft: Draft, shape: tuple[int, int], window: Window) -> None:
     found = {"": mean, written.SPREAD: spread}
     if _is_rain(window.name):
         values = [draft.kept(window.name, window.hour, int(day), _VALUES) for day in near]
-        found[written.DRY], found[written.HEAVY] = _of_rain(weights[:, near], values)
+        found[written.DRY], found[written.HEAVY] = _of_rain(weights[:, near], values, DRY_BELOW[window.name])
     for kind, fields in found.items():
         draft.fill(window.name + kind, window.hour, window.days, window.level, fields.reshape(-1, *shape))
 
@@ -232,6 +231,25 @@ class Climatology:
         places = list(zip(self._places(_hours(times)), _days(times), strict=True))
         return {name: np.stack([_field(opened[name], *at, levels, part) for at in places]) for name in names}
 
+    def deviations(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> Fields:
+        """Standard deviations at valid times.
+
+        Raises:
+            EvaluationError: it lacks a variable, level, hour or point.
+        """
+        found = self.fields([name + written.SPREAD for name in names], times, levels)
+        return {name: found[name + written.SPREAD] for name in names}
+
+    def gaussian(self, names: Sequence[str], levels: Sequence[int]) -> tuple[str, ...]:
+        """Those of some variables whose quantiles follow from mean and standard deviation: all but precipitation.
+
+        Raises:
+            EvaluationError: it lacks the standard deviation of one.
+        """
+        chosen = tuple(name for name in names if not _is_rain(name))
+        self.check([name + written.SPREAD for name in chosen], levels)
+        return chosen
+
     def rainy(self, names: Sequence[str]) -> tuple[str, ...]:
         """Those of some variables of which it holds what SEEPS needs.
 
@@ -239,7 +257,8 @@ class Climatology:
             EvaluationError: it cannot be read.
         """
         opened, _ = self._opened
-        return tuple(name for name in names if name + written.DRY in opened and name + written.HEAVY in opened)
+        rainy = (name for name in names if _is_rain(name))
+        return tuple(name for name in rainy if name + written.DRY in opened and name + written.HEAVY in opened)
 
     def heavy(self, name: str, times: NDArray[np.datetime64]) -> NDArray[np.float32]:
         """(time, latitude, longitude) m, the least precipitation that is heavy; NaN where it never rains."""
@@ -398,12 +417,18 @@ def _smoothed(
     return mean, spread
 
 
-def _of_rain(weights: Floats, kept: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _of_rain(
+    weights: Floats, kept: Sequence[NDArray[np.float32]], dry_below: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Share of dry values, and the least heavy value.
+
+    In the former too nearer days count more. In WeatherBench 2 they do not; over a whole year, which is all that SEEPS
+    takes of it, the share is the same.
 
     Args:
         weights: (window, day).
         kept: of each day all values, (value, latitude, longitude) m.
+        dry_below: m, less is dry.
 
     Returns:
         (window, point) 0..1, and m; the latter NaN where nothing is wet.
@@ -416,7 +441,7 @@ def _of_rain(weights: Floats, kept: Sequence[NDArray[np.float32]]) -> tuple[NDAr
         values = np.concatenate([each[:, run] for each in flat]).T
         order = np.argsort(values, axis=-1)
         values = np.take_along_axis(values, order, axis=-1)
-        wet = values >= DRY_BELOW
+        wet = values >= dry_below
         for n, of_window in enumerate(of_value):
             each = of_window[order]
             dry[n, run] = np.where(wet, 0.0, each).sum(axis=-1) / of_window.sum()
@@ -425,7 +450,7 @@ def _of_rain(weights: Floats, kept: Sequence[NDArray[np.float32]]) -> tuple[NDAr
 
 
 def _is_rain(name: str) -> bool:
-    return name.startswith(RAIN)
+    return name in DRY_BELOW
 
 
 def _counts(times: NDArray[np.datetime64]) -> Floats:

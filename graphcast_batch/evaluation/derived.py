@@ -17,11 +17,8 @@ from graphcast_batch.plan import Case
 
 GRAVITY: Final = 9.80665
 """m s**-2, standard acceleration of free fall (CGPM 1901): that by which geopotential height is defined."""
-_DRY_OVER_VAPOUR: Final = 287.0597 / 461.5250
-"""Ratio of the gas constants of dry air and water vapour (ECMWF, IFS Documentation CY47R3, Part IV, constants)."""
-_MELTING: Final = 273.16
-_ICE: Final = 250.16
-"""K; above the former saturation is over water, below the latter over ice (the same, on saturation)."""
+_VAPOUR_OVER_DRY: Final = 0.622
+"""Ratio of the gas constants of dry air and water vapour, in the digits that WeatherBench 2 has."""
 Values = NDArray[np.float32]
 
 
@@ -49,10 +46,9 @@ def _speed(u: Values, v: Values, levels: NDArray[np.float64]) -> NDArray[np.floa
 
 
 def saturation_pressure(temperature: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Of water vapour over water, ice, or what is between them: as ERA5's relative humidity has it.
+    """Of water vapour over water, below freezing too.
 
-    Tetens' formula with the constants of Buck 1981 over water and of Alduchov and Eskridge 1996 over ice (ECMWF, IFS
-    Documentation CY47R3, Part IV, on large-scale cloud and precipitation).
+    Bolton 1980, https://doi.org/10.1175/1520-0493(1980)108<1046:TCOEPT>2.0.CO;2, equation 10.
 
     Args:
         temperature: K.
@@ -60,17 +56,19 @@ def saturation_pressure(temperature: NDArray[np.floating]) -> NDArray[np.float64
     Returns:
         Pa.
     """
-    kelvin = np.asarray(temperature, np.float64)
-    over_water = 611.21 * np.exp(17.502 * (kelvin - _MELTING) / (kelvin - 32.19))
-    over_ice = 611.21 * np.exp(22.587 * (kelvin - _MELTING) / (kelvin + 0.7))
-    water = np.clip((kelvin - _ICE) / (_MELTING - _ICE), 0, 1) ** 2
-    return np.asarray(water * over_water + (1 - water) * over_ice)
+    celsius = np.asarray(temperature, np.float64) - 273.15
+    return np.asarray(611.2 * np.exp(17.67 * celsius / (celsius + 243.5)))
 
 
 def _relative_humidity(temperature: Values, humidity: Values, levels: NDArray[np.float64]) -> NDArray[np.floating]:
-    pressure = 100.0 * levels[:, np.newaxis, np.newaxis]
-    vapour = pressure * humidity / (_DRY_OVER_VAPOUR + (1 - _DRY_OVER_VAPOUR) * humidity)
-    return np.asarray(vapour / saturation_pressure(temperature))
+    """Mixing ratio over that of saturated air, as WeatherBench 2 has it, whose climatology it is held against.
+
+    ERA5's own is over ice where it is cold, and there larger. It means nothing where saturated air would be all vapour,
+    at 3 hPa and higher up.
+    """
+    pressure, held = 100.0 * levels[:, np.newaxis, np.newaxis], humidity.astype(np.float64)
+    saturated = saturation_pressure(temperature)
+    return np.asarray(held / (1 - held) * (pressure - saturated) / (_VAPOUR_OVER_DRY * saturated))
 
 
 def _itself(values: Values, levels: NDArray[np.float64]) -> NDArray[np.floating]:
@@ -88,7 +86,7 @@ RECIPES: Final = {
     "relative_humidity": Recipe(("temperature", "specific_humidity"), True, "1", _relative_humidity),
     "total_precipitation_24hr": Recipe(("total_precipitation_6hr",), False, "m", _itself, steps=4),
 }
-"""Relative humidity is a share, not percent."""
+"""WeatherBench 2's but for geopotential height, with its definitions; relative humidity is a share, not percent."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,6 +199,14 @@ def derivable(wanted: Sequence[str], held: Mapping[str, bool], where: str) -> di
                 "the derived variables"
             )
     return {name: recipe.levelled for name, recipe in chosen.items()}
+
+
+def steps_of_parts(derived: Sequence[str]) -> dict[str, int]:
+    """Of how many times, 6 h apart, what some derived variables are made of is needed, the last being their own."""
+    steps: dict[str, int] = {}
+    for recipe in (RECIPES[name] for name in derived):
+        steps |= {part: max(steps.get(part, 1), recipe.steps) for part in recipe.parts}
+    return steps
 
 
 def with_derived(held: Timeline, names: tuple[str, ...]) -> Timeline:

@@ -10,9 +10,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from graphcast_batch.config import RunConfig
+from graphcast_batch.config import STEP_HOURS, RunConfig
 from graphcast_batch.errors import EvaluationError, StoreError
 from graphcast_batch.evaluation.climatology import Climatology
+from graphcast_batch.evaluation.derived import steps_of_parts, with_derived_forecasts
 from graphcast_batch.evaluation.regions import Regions
 from graphcast_batch.evaluation.scoring import (
     Fields,
@@ -61,10 +62,10 @@ class RunScorer:
         """By variable, the times at which its truth is held."""
         return self.scoring.times()
 
-    @cached_property
-    def keep_bits(self) -> dict[str, int | None]:
-        """By variable, how many bits of the mantissa the store keeps; None for all."""
-        return {name: encoding.keep_bits for name, encoding in self.store.encodings.items()}
+    @property
+    def derived(self) -> tuple[str, ...]:
+        """What is made of the variables of a forecast before it is scored."""
+        return tuple(self.scoring.steps)
 
 
 def run_scorer(config: RunConfig) -> RunScorer:
@@ -89,8 +90,7 @@ def run_scorer(config: RunConfig) -> RunScorer:
 class CaseScores:
     """Scores of one Case: the same pieces, in the same order, as those of a stored forecast, and so the same numbers.
 
-    What the next piece is held against is read ahead in a thread of its own; of the frames no more is kept than pieces
-    still need.
+    What the next piece is held against is read ahead in a thread of its own.
     """
 
     def __init__(self, run: RunScorer, case: Case, watch: Stopwatch, reading: AbstractContextManager[object]) -> None:
@@ -106,18 +106,18 @@ class CaseScores:
             )
         self._fields = sum(piece.leads.size * len(piece.names) for piece in self._pieces)
         self._sums = no_sums(run.scoring, case, run.regions)
-        self._frames: dict[int, Fields] = {}
+        self._frames = Frames(run.store, steps_of_parts(run.derived))
+        self._forecasts = with_derived_forecasts(self._frames, run.derived)
         self._ahead = ThreadPoolExecutor(1, f"truth {case.key}")
         self._expected = self._ahead.submit(self._expect, self._pieces[0])
 
     def add(self, first: int, values: Mapping[str, NDArray[np.float32]]) -> None:
         """Takes the next lead times that the store keeps, and scores every piece that is complete with them."""
+        self._frames.take(first, values)
         last = first + len(next(iter(values.values())))
-        needed = range(max(first, self._needed_from), last)
-        self._frames |= {lead: {name: fields[lead - first] for name, fields in values.items()} for lead in needed}
         while self._pieces and self._pieces[0].block.stop <= last:
             self._score(self._pieces.popleft())
-        self._frames = {lead: fields for lead, fields in self._frames.items() if lead >= self._needed_from}
+        self._frames.drop_before(self._pieces[0].block.start if self._pieces else None)
 
     def write(self, forecast: str) -> None:
         """Writes the scores, unless an evaluation is just doing that."""
@@ -135,34 +135,64 @@ class CaseScores:
         """Ends what is still read ahead."""
         self._ahead.shutdown(cancel_futures=True)
 
-    @property
-    def _needed_from(self) -> int:
-        """The first lead time that a piece still needs."""
-        return self._pieces[0].block.start if self._pieces else len(self._run.scoring.lead_hours)
-
     def _score(self, piece: Piece) -> None:
         expected = self._expected.result()
         if self._pieces:
             self._expected = self._ahead.submit(self._expect, self._pieces[0])
         with self._watch.stage("score"):
-            fields = beside(self._run.scoring, self._as_stored(piece), expected)
-            add_piece(self._sums, self._run.scoring, self._run.regions, self._case, piece, fields)
+            scoring = self._run.scoring
+            forecast = self._forecasts.fields(self._case, piece.names, piece.hours.tolist(), scoring.levels)
+            fields = beside(scoring, forecast, expected)
+            add_piece(self._sums, scoring, self._run.regions, self._case, piece, fields)
 
     def _expect(self, piece: Piece) -> tuple[Fields, Fields]:
         with self._reading, self._watch.stage("truth"):
             return expectation(self._run.scoring, self._case, piece)
 
-    def _as_stored(self, piece: Piece) -> Fields:
-        """A piece of the forecast, with no more bits than the store keeps."""
-        levels = self._run.store.kept.levels
-        places = [levels.index(level) for level in self._run.scoring.levels]
-        on_levels = dict(self._run.scoring.on_levels)
+
+class Frames:
+    """Those lead times of a forecast in the making that are still needed, as the store gives them once it has them."""
+
+    def __init__(self, store: Store, steps: Mapping[str, int]) -> None:
+        """Begins with none.
+
+        Args:
+            store: that the forecast goes to, laid out for it.
+            steps: of variables that sums over several steps of 6 h are made of, of how many.
+        """
+        self._kept = store.kept
+        self._steps = steps
+        self._keep_bits = {name: encoding.keep_bits for name, encoding in store.encodings.items()}
+        self._fields: dict[str, dict[int, NDArray[np.float32]]] = {name: {} for name in store.kept.variables}
+
+    def take(self, first: int, values: Mapping[str, NDArray[np.float32]]) -> None:
+        """Takes the next lead times, counted from 0 among those that the store keeps."""
+        for name, fields in values.items():
+            hours = self._kept.lead_hours[first : first + len(fields)]
+            # What outlives its block must not be a view, which would keep all of its frame in memory.
+            own = fields.copy() if self._steps.get(name, 1) > 1 else fields
+            self._fields[name] |= dict(zip(hours, own, strict=True))
+
+    def drop_before(self, lead: int | None) -> None:
+        """Drops what is not needed for a lead time and those behind it; None for all."""
+        for name, fields in self._fields.items():
+            reach = STEP_HOURS * self._steps.get(name, 1)
+            over = np.inf if lead is None else self._kept.lead_hours[lead] - reach
+            self._fields[name] = {hours: field for hours, field in fields.items() if hours > over}
+
+    def fields(self, case: Case, names: Sequence[str], lead_hours: Sequence[int], levels: Sequence[int]) -> Fields:
+        """Variables at lead times that were taken and not dropped; see `graphcast_batch.evaluation.scoring.Forecasts`.
+
+        They have no more bits than the store keeps.
+        """
+        on_levels = dict(self._kept.on_levels)
+        places = [self._kept.levels.index(level) for level in levels]
         found = {}
-        for name in piece.names:
+        for name in names:
             # As they are read from a store, in whatever order the parts of frames lie in memory.
-            values = np.ascontiguousarray(np.stack([self._frames[lead][name] for lead in piece.leads]))
+            values = np.ascontiguousarray(np.stack([self._fields[name][hours] for hours in lead_hours]))
             chosen = _at(values, places) if on_levels[name] else values
-            bits = self._run.keep_bits[name]
+            bits = self._keep_bits[name]
             found[name] = chosen if bits is None else keep_bits(chosen, bits)
         return found
 

@@ -1,9 +1,13 @@
 """Stored means of statistics become metrics: of each initial time, or averaged over them, and tables of these."""
 
 import csv
-from collections.abc import Iterator, Sequence
+import importlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import chain, islice
 from pathlib import Path
+from types import ModuleType
 from typing import Final, Literal
 
 import numpy as np
@@ -11,13 +15,17 @@ import xarray as xr
 
 from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation.derived import RECIPES
-from graphcast_batch.evaluation.metrics import METRICS, SEEPS, VECTORS, metric_of, with_vectors
+from graphcast_batch.evaluation.metrics import VECTORS, metric_of, metrics_of, with_vectors
 from graphcast_batch.outputs.scores import Scores
 from graphcast_batch.variables import VARIABLES
 
 Over = Literal["all", "each", "hour", "month", "season"]
 """Initial times that are averaged over: all, none, those of an hour of the day, of a month, of a season."""
 _CASES_AT_ONCE: Final = 64
+_ROWS_AT_ONCE: Final = 2**16
+"""In memory; a row group of a Parquet file."""
+_STATISTICS: Final = ""
+"""Beside the names of metrics, what these are made of."""
 _SHOWN_HOURS: Final = tuple(24 * days for days in (1, 3, 5, 7, 10, 14))
 _HEADLINES: Final = (
     ("geopotential", 500),
@@ -40,12 +48,15 @@ class Results:
     Attributes:
         values: variables over (metric, [time, hour, month or season], prediction_timedelta, [level], region); NaN
             where nothing was scored, or a metric is undefined.
-        counts: the same, how many initial times went in.
+        counts: the same, how many initial times went in: those where the metric of each is averaged and undefined do
+            not.
+        held: the same, at how many initial times the variable has what the metric follows from.
         over: what was averaged over.
     """
 
     values: xr.Dataset
     counts: xr.Dataset
+    held: xr.Dataset
     over: Over
 
 
@@ -79,6 +90,18 @@ def read(
         StoreError: there are no scores, or they cannot be read.
         EvaluationError: they lack a variable, level or region, or hold no Case.
     """
+    parts = list(pieces(store, name, variables, levels, regions))
+    return xr.concat(parts, "time", data_vars="minimal") if len(parts) > 1 else parts[0]
+
+
+def pieces(
+    store: Path,
+    name: str = "forecast",
+    variables: Sequence[str] | None = None,
+    levels: Sequence[int] | None = None,
+    regions: Sequence[str] | None = None,
+) -> Iterator[xr.Dataset]:
+    """The same as `read`, some initial times after others: of very many not all need be in memory."""
     scores = Scores.at(store, name)
     opened = scores.dataset()
     done = [key for key in scores.records() if np.datetime64(key, "ns") in opened["time"].values]
@@ -94,11 +117,9 @@ def read(
     if regions is not None:
         chosen = chosen.isel(region=_places(opened, "region", regions, scores.folder))
     chosen = chosen.sel(time=np.sort(np.array(done, "datetime64[ns]")))
-    starts = range(0, len(done), _CASES_AT_ONCE)
-    # Piece by piece, since a chunk has all levels and regions of a Case, whatever is wanted of them.
-    parts = [chosen.isel(time=slice(start, start + _CASES_AT_ONCE)).load() for start in starts]
-    means = with_vectors(xr.concat(parts, "time", data_vars="minimal") if len(parts) > 1 else parts[0])
-    return means if variables is None else means[list(variables)]
+    for start in range(0, len(done), _CASES_AT_ONCE):
+        means = with_vectors(chosen.isel(time=slice(start, start + _CASES_AT_ONCE)).load())
+        yield means if variables is None else means[list(variables)]
 
 
 def read_headlines(store: Path, name: str, region: str) -> xr.Dataset:
@@ -115,7 +136,7 @@ def read_headlines(store: Path, name: str, region: str) -> xr.Dataset:
     """
     opened = Scores.at(store, name).dataset()
     known = [vector for vector, parts in VECTORS.items() if all(part in opened for part in parts)]
-    known += [str(variable) for variable in opened.data_vars if variable != "area"]
+    known += _variables(opened)
     held = opened["level"].values.tolist() if "level" in opened else []
     variables = [variable for variable in dict(_HEADLINES) if variable in known]
     levels = {level for _, level in _HEADLINES if level is not None and level in held}
@@ -129,47 +150,57 @@ def average(means: xr.Dataset, over: Over = "all") -> Results:
         means: from `read`.
         over: initial times to average over.
     """
-    values, counts = dict[str, xr.Dataset](), dict[str, xr.Dataset]()
-    held = set(means["statistic"].values.tolist())
-    for name, metric in METRICS.items():
-        if held.issuperset(metric.statistics):
-            of_each = metric_of(means, metric)
-            first = metric_of(_mean(means, over), metric) if metric.averaged == "means" else _mean(of_each, over)
-            values[name], counts[name] = first, _count(of_each, over)
-    names = xr.DataArray(list(values), dims="metric", name="metric")
-    return Results(xr.concat(values.values(), names), xr.concat(counts.values(), names), over)
+    return average_pieces([means], over)
+
+
+def average_pieces(parts: Iterable[xr.Dataset], over: Over = "all") -> Results:
+    """The same as `average`, of some initial times after others.
+
+    Args:
+        parts: from `pieces`, one at least.
+        over: initial times to average over.
+    """
+    tally = reduce(_both, (_tally(means, over) for means in parts))
+    mean, found = _mean(tally, _STATISTICS), list[tuple[xr.Dataset, xr.Dataset, xr.Dataset]]()
+    metrics = metrics_of(mean["statistic"].values.tolist())
+    for metric in metrics:
+        held = tally["held", metric.name]
+        if metric.averaged == "means":
+            found.append((metric_of(mean, metric), held, held))
+        else:
+            found.append((_mean(tally, metric.name), tally["count", metric.name], held))
+    names = xr.DataArray([metric.name for metric in metrics], dims="metric", name="metric")
+    values, counts, held = (xr.concat(each, names) for each in zip(*found, strict=True))
+    return Results(values, counts, held, over)
 
 
 def rows(results: Results) -> Iterator[dict[str, object]]:
     """Results in long form: a row for each value that is there, or that is undefined although Cases were scored."""
     group = {"all": None, "each": "time"}.get(results.over, results.over)
-    scored = results.counts.sel(metric="mse", drop=True)
     for variable, values in results.values.data_vars.items():
-        name = str(variable)
-        counts = results.counts[name]
-        there = (scored[name] > 0).broadcast_like(values)
-        there = there & (values.notnull() | (name not in VECTORS and values["metric"] != SEEPS))
-        for at in np.argwhere(there.transpose(*values.dims).values):
-            place = dict(zip(map(str, values.dims), at.tolist(), strict=True))
-            labels = {dim: values[dim].values[n] for dim, n in place.items() if dim in values.coords}
+        name, dims = str(variable), tuple(map(str, values.dims))
+        axes = {dim: list(values[dim].values) for dim in dims}
+        counts, held = (each[name].transpose(*dims).values for each in (results.counts, results.held))
+        for at in np.argwhere(held > 0):
+            labels = {dim: axes[dim][n] for dim, n in zip(dims, at, strict=True)}
             yield {
                 "variable": name,
-                "level": labels.get("level", ""),
+                "level": labels.get("level"),
                 "region": labels["region"],
                 "lead_hours": int(labels["prediction_timedelta"] // _HOUR),
                 **({} if group is None else {group: str(labels[group])[:13]}),
                 "metric": labels["metric"],
                 "value": float(values.values[tuple(at)]),
-                "cases": int(counts.transpose(*values.dims).values[tuple(at)]),
+                "cases": int(counts[tuple(at)]),
             }
 
 
-def write_csv(store: Path, path: Path, name: str = "forecast", over: Over = "all") -> int:
+def write_table(store: Path, path: Path, name: str = "forecast", over: Over = "all") -> int:
     """Writes all metrics in long form, one variable after another; returns how many rows.
 
     Args:
         store: its path.
-        path: of the file; one that is there is replaced.
+        path: of the file; one that is there is replaced. Parquet if it ends in .parquet, otherwise CSV.
         name: of the scores.
         over: initial times to average over.
 
@@ -177,23 +208,24 @@ def write_csv(store: Path, path: Path, name: str = "forecast", over: Over = "all
         EvaluationError: the file cannot be written, or no Case was scored.
         StoreError: there are no scores, or they cannot be read.
     """
-    opened = Scores.at(store, name).dataset()
-    variables = [str(variable) for variable in opened.data_vars if variable != "area"]
-    variables += [vector for vector, parts in VECTORS.items() if all(part in variables for part in parts)]
-    count = 0
+    listed = chain.from_iterable(rows(results) for results in _by_variable(store, name, over))
+    batches = iter(lambda: list(islice(listed, _ROWS_AT_ONCE)), [])
     try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer: csv.DictWriter[str] | None = None
-            for variable in variables:
-                for row in rows(average(read(store, name, [variable]), over)):
-                    if writer is None:
-                        writer = csv.DictWriter(file, list(row))
-                        writer.writeheader()
-                    writer.writerow(row)
-                    count += 1
+        return _write_parquet(path, batches, over) if _is_parquet(path) else _write_csv(path, batches)
     except OSError as error:
         raise EvaluationError(f"the table {path} must be writable, but is not: {error}; give another path") from error
-    return count
+
+
+def check_table(path: Path) -> None:
+    """Looks whether `write_table` could write there, before hours are spent on what it would write.
+
+    Raises:
+        EvaluationError: there is no such folder, or what writes Parquet is not installed.
+    """
+    if not path.absolute().parent.is_dir():
+        raise EvaluationError(f"the table {path} must be in a folder that is there, but is not; give another path")
+    if _is_parquet(path):
+        _arrow(path)
 
 
 @dataclass(frozen=True)
@@ -205,7 +237,7 @@ class Headline:
         unit: of the values.
         variable: which.
         level: hPa; None at the surface.
-        values: RMSE by lead time.
+        values: of a metric by lead time.
         cases: how many initial times are behind them, fewest and most.
     """
 
@@ -223,19 +255,20 @@ def shown_hours(results: Results) -> list[int]:
     return [hour for hour in hours if hour in _SHOWN_HOURS or hour == hours[-1]]
 
 
-def headlines(results: Results, hours: Sequence[int]) -> list[Headline]:
-    """The RMSE of WeatherBench 2's headline variables that were scored; of all variables, if none of these was.
+def headlines(results: Results, hours: Sequence[int], metric: str = "rmse") -> list[Headline]:
+    """One metric of WeatherBench 2's headline variables that were scored; of all variables, if none of these was.
 
     Args:
         results: averaged over all initial times, of one region.
         hours: lead times.
+        metric: which.
     """
-    held = [(name, level) for name, level in _HEADLINES if _at(results.values, name, level, "rmse", hours) is not None]
+    held = [(name, level) for name, level in _HEADLINES if _at(results.values, name, level, metric, hours) is not None]
     if not held:
         held = [(str(name), _first_level(array)) for name, array in results.values.data_vars.items()]
     lines = []
     for name, level in held:
-        values, counts = (_at(each, name, level, "rmse", hours) for each in (results.values, results.counts))
+        values, counts = (_at(each, name, level, metric, hours) for each in (results.values, results.counts))
         assert values is not None
         assert counts is not None
         cases = sorted({int(count) for count in counts})
@@ -245,10 +278,14 @@ def headlines(results: Results, hours: Sequence[int]) -> list[Headline]:
     return lines
 
 
+def values_of(line: Headline, results: Results, metric: str, hours: Sequence[int]) -> list[float]:
+    """Another metric of a line of the table, by lead time; NaN where there is none."""
+    return _at(results.values, line.variable, line.level, metric, hours) or [np.nan] * len(hours)
+
+
 def skill_of(line: Headline, baseline: Results, hours: Sequence[int]) -> list[float]:
     """1 - RMSE / RMSE of a baseline, by lead time: 1 is perfect, 0 as good as the baseline; NaN where that has none."""
-    theirs = _at(baseline.values, line.variable, line.level, "rmse", hours)
-    pairs = zip(line.values, theirs or [np.nan] * len(hours), strict=True)
+    pairs = zip(line.values, values_of(line, baseline, "rmse", hours), strict=True)
     return [1 - mine / other if other > 0 else np.nan for mine, other in pairs]
 
 
@@ -270,28 +307,104 @@ def _unit(name: str) -> str:
     return known.units if known else ""
 
 
-def _mean(means: xr.Dataset, over: Over) -> xr.Dataset:
-    match over:
-        case "each":
-            return means
-        case "all":
-            return means.mean("time", skipna=True)
-    return means.groupby(f"time.{over}").mean("time", skipna=True)
+_Tally = dict[tuple[str, str], xr.Dataset]
+"""What adds up over initial times: of the statistics, and of each metric that is averaged itself, the ``sum`` of those
+values that are there and their ``count``; of each metric, how many have what it follows from, ``held``."""
 
 
-def _count(values: xr.Dataset, over: Over) -> xr.Dataset:
-    there = values.notnull()
+def _tally(means: xr.Dataset, over: Over) -> _Tally:
+    metrics = metrics_of(means["statistic"].values.tolist())
+    summed = {_STATISTICS: means}
+    summed |= {metric.name: metric_of(means, metric) for metric in metrics if metric.averaged == "values"}
+    held = {metric.name: means.sel(statistic=list(metric.statistics)).notnull().all("statistic") for metric in metrics}
+    return {
+        **{("sum", name): _sum(values.fillna(0.0), over) for name, values in summed.items()},
+        **{("count", name): _sum(values.notnull().astype(np.int64), over) for name, values in summed.items()},
+        **{("held", name): _sum(there.astype(np.int64), over) for name, there in held.items()},
+    }
+
+
+def _both(first: _Tally, second: _Tally) -> _Tally:
+    """Of the initial times of both, whose groups need not be the same."""
+    pairs = {key: xr.align(first[key], second[key], join="outer", fill_value=0) for key in first}
+    return {key: ours + theirs for key, (ours, theirs) in pairs.items()}
+
+
+def _mean(tally: _Tally, name: str) -> xr.Dataset:
+    """NaN where nothing was counted."""
+    count = tally["count", name]
+    return tally["sum", name] / count.where(count > 0)
+
+
+def _sum(values: xr.Dataset, over: Over) -> xr.Dataset:
     match over:
         case "each":
-            return there.astype(np.int64)
+            return values
         case "all":
-            return there.sum("time")
-    return there.groupby(f"time.{over}").sum("time")
+            return values.sum("time")
+    return values.groupby(f"time.{over}").sum("time")
+
+
+def _by_variable(store: Path, name: str, over: Over) -> Iterator[Results]:
+    """All metrics of one variable after another; those of each initial time some initial times after others."""
+    variables = _variables(Scores.at(store, name).dataset())
+    variables += [vector for vector, parts in VECTORS.items() if all(part in variables for part in parts)]
+    for variable in variables:
+        means = pieces(store, name, [variable])
+        if over == "each":
+            yield from (average(some, over) for some in means)
+        else:
+            yield average_pieces(means, over)
+
+
+def _write_csv(path: Path, batches: Iterable[list[dict[str, object]]]) -> int:
+    count = 0
+    with path.open("w", newline="", encoding="utf-8") as file:
+        for batch in batches:
+            writer = csv.DictWriter(file, list(batch[0]))
+            if not count:
+                writer.writeheader()
+            writer.writerows(batch)
+            count += len(batch)
+    return count
+
+
+def _write_parquet(path: Path, batches: Iterable[list[dict[str, object]]], over: Over) -> int:
+    arrow, count = _arrow(path), 0
+    group = {"all": [], "each": ["time"]}.get(over, [over])
+    kinds = {"level": arrow.int32(), "lead_hours": arrow.int32(), "value": arrow.float64(), "cases": arrow.int64()}
+    names = ("variable", "level", "region", "lead_hours", *group, "metric", "value", "cases")
+    schema = arrow.schema([(column, kinds.get(column, arrow.string())) for column in names])
+    with arrow.parquet.ParquetWriter(path, schema) as writer:
+        for batch in batches:
+            writer.write_table(arrow.Table.from_pylist(batch, schema))
+            count += len(batch)
+    return count
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.suffix == ".parquet"
+
+
+def _arrow(path: Path) -> ModuleType:
+    try:
+        importlib.import_module("pyarrow.parquet")
+        return importlib.import_module("pyarrow")
+    except ImportError as error:
+        raise EvaluationError(
+            f"the package pyarrow must be installed to write {path}, but cannot be imported: {error}; pip install "
+            "'graphcast-batch[parquet]', or give a name that ends in .csv"
+        ) from error
+
+
+def _variables(opened: xr.Dataset) -> list[str]:
+    """Those that statistics are held of; beside them are the areas of regions, and spectra."""
+    return [str(name) for name, array in opened.data_vars.items() if "statistic" in array.dims]
 
 
 def _needed(opened: xr.Dataset, variables: Sequence[str] | None) -> list[str]:
     """What must be read for some variables, of which vectors are made of others."""
-    known = [str(name) for name in opened.data_vars if name != "area"]
+    known = _variables(opened)
     wanted = known if variables is None else list(variables)
     needed = list(dict.fromkeys(part for name in wanted for part in VECTORS.get(name, (name,))))
     absent = [name for name in needed if name not in known]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, Protocol
 
 import numpy as np
@@ -10,21 +11,36 @@ from numpy.typing import NDArray
 
 from graphcast_batch.config import STEP_HOURS, Region
 from graphcast_batch.errors import EvaluationError
-from graphcast_batch.evaluation.metrics import PLAIN, SEEPS, STATISTICS, Points, Rain, seeps
+from graphcast_batch.evaluation.metrics import (
+    DRY_BELOW,
+    PLAIN,
+    SEEPS,
+    STATISTICS,
+    Points,
+    Rain,
+    applies,
+    at_quantiles,
+    of_ensemble,
+    statistic,
+)
 from graphcast_batch.evaluation.regions import Regions, weigh
+from graphcast_batch.evaluation.spectra import areas_of, spectra_of
 from graphcast_batch.evaluation.sums import Sums
 from graphcast_batch.inputs.states import Timeline
+from graphcast_batch.outputs.scores import PARTS, SPECTRUM
 from graphcast_batch.plan import Case
 from graphcast_batch.timing import Stopwatch
 
 _PIECE_BYTES: Final = 2**27
-"""Of a forecast that are read at once, as many of truth with them, and both while the piece before is scored."""
+"""Of a forecast, or of all members of an ensemble, that are read at once, or one variable at one lead time if that has
+more; truth and climatology with them, and all while the piece before is scored."""
 _BATCH_FIELDS: Final = 32
 """Fields at a run of points that go through the statistics together."""
 _HOUR: Final = np.timedelta64(1, "h")
 _TOLERANCE: Final = 1e-3  # degrees; as that of grids
 _HEAVY: Final = " heavy"
 _DRY: Final = " dry"
+_DEVIATION: Final = " deviation"
 """Behind the name of a variable, beside whose climatological mean they are."""
 
 Fields = Mapping[str, NDArray[np.float32]]
@@ -36,6 +52,8 @@ class Forecasts(Protocol):
 
     def fields(self, case: Case, names: Sequence[str], lead_hours: Sequence[int], levels: Sequence[int]) -> Fields:
         """Variables of one Case at some of its lead times, and at those levels if they are on levels.
+
+        Those of an ensemble have its members before all other dimensions.
 
         Raises:
             GraphcastBatchError: they are not there, or cannot be read.
@@ -51,6 +69,9 @@ class Usual(Protocol):
         Raises:
             GraphcastBatchError: they are not there, or cannot be read.
         """
+
+    def deviations(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> Fields:
+        """Climatological standard deviations, as the means."""
 
     def heavy(self, name: str, times: NDArray[np.datetime64]) -> NDArray[np.float32]:
         """(time, latitude, longitude) the least precipitation that is heavy at valid times; NaN where none is."""
@@ -99,6 +120,12 @@ class Scoring:
         block: how many lead times are read at once, at most.
         steps: of variables that are sums over several steps of 6 h, of how many.
         rainy: variables of which the climatology says what SEEPS needs.
+        quantiles: of what is usual, beyond which a value is extreme.
+        gaussian: variables that have such extremes.
+        members: stores that are an ensemble together, the first being that to which the scores go; none for a single
+            forecast.
+        spectra: variables whose power by zonal wavenumber is summed up too; whole latitude circles are there then.
+        bands: the regions in which it is.
     """
 
     forecasts: Forecasts
@@ -113,11 +140,19 @@ class Scoring:
     block: int
     steps: Mapping[str, int] = field(default_factory=dict)
     rainy: tuple[str, ...] = ()
+    quantiles: tuple[float, ...] = ()
+    gaussian: tuple[str, ...] = ()
+    members: tuple[Path, ...] = ()
+    spectra: tuple[str, ...] = ()
+    bands: tuple[str, ...] = ()
 
     @property
     def statistics(self) -> tuple[str, ...]:
         """Names of the statistics that are summed up."""
-        return (*(PLAIN if self.usual is None else STATISTICS), *((SEEPS,) if self.rainy else ()))
+        plain, quantiles = PLAIN if self.usual is None else STATISTICS, self.quantiles if self.gaussian else ()
+        if self.members:
+            return (*plain, *of_ensemble(len(self.members), quantiles))
+        return (*plain, *((SEEPS,) if self.rainy else ()), *at_quantiles(quantiles))
 
     def weighed(self) -> Regions:
         """The regions, with what each point weighs in them.
@@ -205,7 +240,8 @@ def score_case(scoring: Scoring, case: Case, watch: Stopwatch) -> dict[str, Sums
         watch: takes the seconds spent reading and computing; the former overlap the latter.
 
     Returns:
-        By variable, sums over (statistic, lead time, [level], region), with weight 0 where no truth is held.
+        By variable, sums over (statistic, lead time, [level], region), with weight 0 where no truth is held; by its
+        spectrum, over (part, lead time, [level], band, wavenumber).
 
     Raises:
         EvaluationError: forecast, truth or climatology is not finite somewhere.
@@ -242,9 +278,15 @@ class Piece:
 
 
 def no_sums(scoring: Scoring, case: Case, regions: Regions) -> dict[str, Sums]:
-    """Sums of a Case of which nothing was scored yet, by variable."""
-    leads = scoring.leads_of(case).size
-    return {name: Sums.none(_shape(scoring, levelled, leads, regions)) for name, levelled in scoring.on_levels}
+    """Sums of a Case of which nothing was scored yet, by variable and spectrum."""
+    leads, sums = scoring.leads_of(case).size, dict[str, Sums]()
+    for name, levelled in scoring.on_levels:
+        between = (leads, *((len(scoring.levels),) if levelled else ()))
+        sums[name] = Sums.none((len(scoring.statistics), *between, len(regions.names)))
+        if name in scoring.spectra:
+            wavenumbers = scoring.part.columns.size // 2 + 1
+            sums[name + SPECTRUM] = Sums.none((len(PARTS), *between, len(scoring.bands), wavenumbers))
+    return sums
 
 
 def pieces_of(scoring: Scoring, case: Case, times: Mapping[str, NDArray[np.datetime64] | None]) -> list[Piece]:
@@ -260,7 +302,7 @@ def pieces_of(scoring: Scoring, case: Case, times: Mapping[str, NDArray[np.datet
 
 def _pieces(scoring: Scoring, case: Case, times: Mapping[str, NDArray[np.datetime64] | None]) -> Iterator[Piece]:
     hours, held = scoring.leads_of(case), scoring.held(case, times)
-    points = 4 * scoring.part.rows.size * scoring.part.columns.size
+    points = 4 * scoring.part.rows.size * scoring.part.columns.size * max(1, len(scoring.members))
     size = {name: points * (len(scoring.levels) if levelled else 1) for name, levelled in scoring.on_levels}
     block = max(1, min(scoring.block, _PIECE_BYTES // sum(size.values())))
     for start in range(0, hours.size, block):
@@ -303,24 +345,28 @@ def expectation(scoring: Scoring, case: Case, piece: Piece) -> tuple[Fields, Fie
     for name in set(piece.names) & set(scoring.rainy):
         assert scoring.usual is not None
         usual |= {name + _HEAVY: scoring.usual.heavy(name, times), name + _DRY: scoring.usual.dry(name)}
+    gaussian = [name for name in piece.names if name in scoring.gaussian]
+    if gaussian:
+        assert scoring.usual is not None
+        deviations = scoring.usual.deviations(gaussian, times, levels)
+        usual |= {name + _DEVIATION: values for name, values in deviations.items()}
     return {name: scoring.part.of(truth[name].values) for name in piece.names}, usual
 
 
 def beside(scoring: Scoring, forecast: Fields, expected: tuple[Fields, Fields]) -> dict[str, Points]:
     """Forecast, truth and climatology of a piece side by side, of each variable (field, point)."""
-    points = scoring.part.rows.size * scoring.part.columns.size
     truth, usual = expected
-    return {
-        name: Points(
-            values.reshape(-1, points),
-            truth[name].reshape(-1, points),
-            usual[name].reshape(-1, points) if name in usual else None,
-            Rain(usual[name + _HEAVY].reshape(-1, points), usual[name + _DRY].ravel())
-            if name + _HEAVY in usual
-            else None,
-        )
-        for name, values in forecast.items()
-    }
+    return {name: _as_points(values, truth[name], name, usual) for name, values in forecast.items()}
+
+
+def _as_points(forecast: NDArray[np.float32], truth: NDArray[np.float32], name: str, usual: Fields) -> Points:
+    points = truth.shape[-2] * truth.shape[-1]
+    flat = truth.reshape(-1, points)
+    there = {kind: usual.get(name + kind) for kind in ("", _HEAVY, _DRY, _DEVIATION)}
+    mean, heavy, dry, deviation = (None if each is None else each.reshape(-1, points) for each in there.values())
+    rain = None if heavy is None or dry is None else Rain(heavy, dry.ravel(), DRY_BELOW[name])
+    members = forecast.shape[: forecast.ndim - truth.ndim]
+    return Points(forecast.reshape(*members, *flat.shape), flat, mean, rain, deviation)
 
 
 def add_piece(
@@ -338,6 +384,8 @@ def add_piece(
     """
     for name in piece.names:
         _add(sums[name], scoring, regions, case, piece, name, fields[name])
+        if name in scoring.spectra:
+            _add_spectra(sums[name + SPECTRUM], areas_of(regions, scoring.bands), piece, fields[name])
 
 
 def _add(sums: Sums, scoring: Scoring, regions: Regions, case: Case, piece: Piece, name: str, at: Points) -> None:
@@ -352,12 +400,21 @@ def _add(sums: Sums, scoring: Scoring, regions: Regions, case: Case, piece: Piec
     sums.weights[:, piece.leads] += weights.reshape(len(weights), *(1,) * (found.ndim - 2), -1)
 
 
+def _add_spectra(sums: Sums, areas: NDArray[np.float64], piece: Piece, at: Points) -> None:
+    """Adds the spectra of one variable of a piece, which is finite."""
+    found = spectra_of(at, areas)
+    sums.totals[:, piece.leads] += found.reshape(len(found), piece.leads.size, *sums.totals.shape[2:])
+    sums.weights[:, piece.leads] += areas.sum(axis=1)[:, np.newaxis]
+
+
 def _weights(statistics: Sequence[str], regions: Regions, at: Points) -> NDArray[np.float64]:
     """(statistic, region) area of the points that count."""
     weights = np.tile(regions.totals, (len(statistics), 1))
-    if SEEPS in statistics:
-        flat = regions.weights.reshape(len(regions.names), -1)
-        weights[statistics.index(SEEPS)] = 0 if at.rain is None else flat @ at.rain.counted
+    for n, name in enumerate(statistics):
+        if not applies(name, at):
+            weights[n] = 0
+        elif name == SEEPS and at.rain is not None:
+            weights[n] = regions.weights.reshape(len(regions.names), -1) @ at.rain.counted
     return weights
 
 
@@ -372,46 +429,42 @@ def sums_of(at: Points, statistics: Sequence[str], regions: Regions) -> NDArray[
     Returns:
         float64 (statistic, field, region).
     """
-    fields = at.forecast.shape[0]
+    fields, together = len(at.truth), max(1, _BATCH_FIELDS // at.members)
+    found = [(n, statistic(name)) for n, name in enumerate(statistics) if applies(name, at)]
     sums = np.zeros((len(statistics), fields, len(regions.names)))
-    for first in range(0, fields, _BATCH_FIELDS):
-        batch = slice(first, first + _BATCH_FIELDS)
+    for first in range(0, fields, together):
+        batch = slice(first, first + together)
         for run, here, weights in regions.blocks:
             few = at.part(batch, run)
-            for n, name in enumerate(statistics):
-                if name != SEEPS:
-                    sums[n][batch][:, here] += STATISTICS[name](few) @ weights
-                elif few.rain is not None:
-                    sums[n][batch][:, here] += seeps(few) @ weights
+            for n, value in found:
+                sums[n][batch][:, here] += value(few) @ weights
     return sums
 
 
 def _gap(scoring: Scoring, case: Case, piece: Piece, name: str, at: Points) -> str:
     """What is not finite, where."""
     kinds = {"forecast": at.forecast, "truth": at.truth, "climatology": at.usual}
+    kinds["standard deviation of the climatology"] = at.deviation
     for kind, values in kinds.items():
         bad = np.argwhere(~np.isfinite(values)) if values is not None else np.empty((0, 2), int)
         if bad.size:
-            field, point = bad[0]
+            *member, field, point = bad[0]
+            whose = f" of {scoring.members[member[0]]}" if member else ""
             levels = len(scoring.levels) if dict(scoring.on_levels)[name] else 1
             level = f" at {scoring.levels[field % levels]} hPa" if dict(scoring.on_levels)[name] else ""
             row, column = divmod(int(point), scoring.part.columns.size)
             remedy = {
                 "forecast": "verify the store with --deep and --repair, and make the Case again",
                 "truth": f"mend {scoring.truth.origin}, or leave the variable out of scores.variables",
-                "climatology": "make the climatology again, or leave it out",
-            }[kind]
+            }.get(kind, "make the climatology again, or leave it out")
             assert values is not None
             return (
-                f"{case.key}: the {kind} must be finite everywhere, but {name}{level} is {values[field, point]} after "
-                f"{piece.hours[field // levels]} h at latitude {scoring.part.latitude[row]:g}, longitude "
-                f"{scoring.part.longitude[column]:g} ({len(bad)} values in all); {remedy}"
+                f"{case.key}: the {kind}{whose} must be finite everywhere, but {name}{level} is "
+                f"{values[tuple(bad[0])]} after {piece.hours[field // levels]} h at latitude "
+                f"{scoring.part.latitude[row]:g}, longitude {scoring.part.longitude[column]:g} "
+                f"({len(bad)} values in all); {remedy}"
             )
     return f"{case.key}: the scores of {name} must be finite, but are too large for float64; look at its values"
-
-
-def _shape(scoring: Scoring, levelled: bool, leads: int, regions: Regions) -> tuple[int, ...]:
-    return len(scoring.statistics), leads, *((len(scoring.levels),) if levelled else ()), len(regions.names)
 
 
 def _valid(case: Case, hours: NDArray[np.int64]) -> NDArray[np.datetime64]:

@@ -16,8 +16,10 @@ from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation.baselines import CLIMATOLOGY, PERSISTENCE, Climatological, Persistence
 from graphcast_batch.evaluation.climatology import Climatology
 from graphcast_batch.evaluation.derived import RECIPES, derivable, with_derived, with_derived_forecasts
+from graphcast_batch.evaluation.ensemble import ENSEMBLE, Members, check_members
 from graphcast_batch.evaluation.regions import Regions
 from graphcast_batch.evaluation.scoring import Fields, Forecasts, Scoring, part_of, score_case
+from graphcast_batch.evaluation.spectra import bands_of
 from graphcast_batch.inputs.sources import open_source
 from graphcast_batch.inputs.states import Timeline
 from graphcast_batch.outputs.scores import FORECAST, Scored, ScoreRecord, Scores
@@ -79,7 +81,7 @@ class Evaluation:
 
 
 def evaluations(config: RunConfig, baselines: Sequence[str] = ()) -> list[Evaluation]:
-    """What is to be scored of the store of a run: its forecasts, and baselines at the same times.
+    """What is to be scored of the store of a run: its forecasts, baselines at the same times, and an ensemble of them.
 
     Args:
         config: of the run.
@@ -103,6 +105,8 @@ def evaluations(config: RunConfig, baselines: Sequence[str] = ()) -> list[Evalua
                 "climatology, and give it with --climatology"
             )
         wanted[CLIMATOLOGY] = replace(forecasts, forecasts=Climatological(usual))
+    if config.scores.members:
+        wanted[ENSEMBLE] = ensemble_of(forecasts, [store, *map(Store.open, config.scores.members)])
     identity = identity_of(config)
     return [lay_out(store, name, scoring, identity) for name, scoring in wanted.items()]
 
@@ -136,7 +140,8 @@ def scoring_of(
         forecasts: a baseline for those of the store; None for these themselves.
 
     Raises:
-        EvaluationError: forecasts or truth lack a variable or level, or have other points.
+        EvaluationError: forecasts or truth lack a variable or level, or have other points; or there can be no spectra,
+            or no quantiles.
     """
     common = {name: levelled for name, levelled in store.kept.on_levels if name in truth.dims}
     made = derivable(wanted.derived, common, f"what forecasts and {truth.origin} have in common")
@@ -161,10 +166,31 @@ def scoring_of(
         steps={name: RECIPES[name].steps for name in made},
         rainy=() if usual is None else usual.rainy([name for name, _ in on_levels]),
     )
-    scoring.weighed()
+    regions = scoring.weighed()
     if usual is not None:
         usual.check([name for name, _ in on_levels], levels)
-    return scoring
+    if wanted.quantiles:
+        scoring = _with_quantiles(scoring, wanted.quantiles, usual)
+    return _with_spectra(scoring, wanted.spectra, regions) if wanted.spectra else scoring
+
+
+def ensemble_of(scoring: Scoring, stores: Sequence[Store]) -> Scoring:
+    """The same of the ensemble that several stores are, of which only the first is scored.
+
+    SEEPS and spectra are of single forecasts, and left out.
+
+    Args:
+        scoring: of the first store.
+        stores: of all members.
+
+    Raises:
+        EvaluationError: they cannot be one.
+    """
+    check_members(stores)
+    derived = tuple(scoring.steps)
+    held = tuple(with_derived_forecasts(StoredForecasts(store.path), derived) for store in stores)
+    paths = tuple(store.path for store in stores)
+    return replace(scoring, forecasts=Members(held), members=paths, rainy=(), spectra=(), bands=())
 
 
 def lay_out(store: Store, name: str, scoring: Scoring, identity: Mapping[str, JsonValue]) -> Evaluation:
@@ -181,12 +207,13 @@ def lay_out(store: Store, name: str, scoring: Scoring, identity: Mapping[str, Js
         StoreError: the store cannot be read or written.
     """
     records = Scores.lay_out(store.path, name, scored_by(scoring, scoring.weighed(), identity)).records()
-    times = scoring.times()
-    whole = store.ledger.whole_steps()
+    times, stores = scoring.times(), _stores(store, scoring)
+    whole = _whole(stores)
     only_scores = store.only_scores and name == FORECAST
     if only_scores:
         whole = {key: steps for key, steps in whole.items() if key in records}
-    absent = tuple(str(time) for time in np.sort(store.init_times) if str(time) not in whole)
+    known = np.unique(np.concatenate([each.init_times for each in stores]))
+    absent = tuple(str(time) for time in known if str(time) not in whole)
     left, done, without, partly = list[Case](), list[str](), list[str](), list[str]()
     for key, steps in sorted(whole.items()):
         case = Case(np.datetime64(key, "h"), steps)
@@ -195,7 +222,7 @@ def lay_out(store: Store, name: str, scoring: Scoring, identity: Mapping[str, Js
         record = records.get(key)
         if not fields:
             without.append(key)
-        elif only_scores or (record and record.fields >= fields and record.forecast == _forecast_id(store, case)):
+        elif only_scores or (record and record.fields >= fields and record.forecast == _forecast_id(stores, case)):
             done.append(key)
         else:
             left.append(case)
@@ -207,13 +234,16 @@ def lay_out(store: Store, name: str, scoring: Scoring, identity: Mapping[str, Js
 
 def scored_by(scoring: Scoring, regions: Regions, identity: Mapping[str, JsonValue]) -> Scored:
     """What the scores are by that a scoring gives; see `lay_out`."""
+    others = sorted(str(path.resolve()) for path in scoring.members[1:])
     return Scored(
         statistics=scoring.statistics,
         on_levels=scoring.on_levels,
         levels=scoring.levels,
         regions=regions.names,
         areas=regions.totals,
-        identity=identity,
+        identity={**identity, **({"members": [*others]} if others else {})},
+        spectra=scoring.spectra,
+        bands=scoring.bands,
     )
 
 
@@ -241,17 +271,28 @@ def score_stored(path: Path, name: str, scoring: Scoring, case: Case) -> ScoreRe
     if claim is None:
         return None
     with scores.keeping(claim):
-        forecast = _forecast_id(store, case)
+        forecast = _forecast_id(_stores(store, scoring), case)
         sums = score_case(scoring, case, watch)
         fields = sum(int(there.sum()) for there in scoring.held(case, scoring.times()).values())
         means = {name: found.means for name, found in sums.items()}
         return scores.write(store.index_of(case), case, means, fields, forecast, watch.seconds)
 
 
-def _forecast_id(store: Store, case: Case) -> str:
-    """When the forecast was made, which another that takes its place has not in common with it."""
-    record = store.ledger.record_of(case.key, case.steps)
-    return record.finished_at if record else ""
+def _stores(store: Store, scoring: Scoring) -> list[Store]:
+    """Those whose forecasts are scored: one, or all members of an ensemble."""
+    return [store, *(Store.open(path) for path in scoring.members[1:])]
+
+
+def _whole(stores: Sequence[Store]) -> dict[str, int]:
+    """How many steps of each Case are whole, by its key, of those that are equally long in all stores."""
+    first, *others = (store.ledger.whole_steps() for store in stores)
+    return {key: steps for key, steps in first.items() if all(other.get(key) == steps for other in others)}
+
+
+def _forecast_id(stores: Sequence[Store], case: Case) -> str:
+    """When the forecasts were made, which others that take their place have not in common with them."""
+    records = (store.ledger.record_of(case.key, case.steps) for store in stores)
+    return " ".join(record.finished_at if record else "" for record in records)
 
 
 def _variables(wanted: Wanted, kept: Kept, truth: Timeline) -> tuple[tuple[str, bool], ...]:
@@ -279,6 +320,42 @@ def _variables(wanted: Wanted, kept: Kept, truth: Timeline) -> tuple[tuple[str, 
                 "give a truth of the same variables"
             )
     return chosen
+
+
+def _with_quantiles(scoring: Scoring, wanted: tuple[float, ...], usual: Climatology | None) -> Scoring:
+    """The same with what is extreme."""
+    if usual is None:
+        raise EvaluationError(
+            "scores.quantiles needs scores.climatology, but none is given; make one with graphcast-batch climatology, "
+            "and give it with --climatology"
+        )
+    names = [name for name, _ in scoring.on_levels]
+    return replace(scoring, quantiles=wanted, gaussian=usual.gaussian(names, scoring.levels))
+
+
+def _with_spectra(scoring: Scoring, wanted: Sequence[str], regions: Regions) -> Scoring:
+    """The same with spectra of some variables."""
+    names = [name for name, _ in scoring.on_levels]
+    absent = [name for name in wanted if name not in names]
+    if absent:
+        near = difflib.get_close_matches(absent[0], names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"take some of {', '.join(names)}"
+        raise EvaluationError(
+            f"scores.spectra must be of variables that are scored, but {absent[0]} is not one of them; {hint}"
+        )
+    held, circle = scoring.part.columns.size, scoring.truth.grid.longitude.size
+    if held < circle:
+        raise EvaluationError(
+            f"scores.spectra needs whole latitude circles of {circle} longitudes, but the store keeps {held} of them; "
+            "leave scores.spectra out, or outputs.region"
+        )
+    bands = bands_of(regions)
+    if not bands:
+        raise EvaluationError(
+            "scores.spectra needs a region of whole latitude circles, such as global or tropics, but there are "
+            f"{', '.join(regions.names)}; add one to scores.regions"
+        )
+    return replace(scoring, spectra=tuple(name for name in names if name in wanted), bands=bands)
 
 
 def _levels(wanted: Wanted, kept: Kept, truth: Timeline) -> tuple[int, ...]:

@@ -52,6 +52,7 @@ class Draft:
         cls,
         path: Path,
         on_levels: Mapping[str, bool],
+        units: Mapping[str, str],
         rainy: Sequence[str],
         hours: Sequence[int],
         levels: Sequence[int],
@@ -64,6 +65,7 @@ class Draft:
         Args:
             path: the folder to be.
             on_levels: for each variable, whether it is on levels.
+            units: of those of them that follow from others.
             rainy: those of them that get what SEEPS needs.
             hours: of the day, ascending.
             levels: hPa, ascending.
@@ -90,7 +92,7 @@ class Draft:
             if not draft._is(identity):
                 shutil.rmtree(draft._days, ignore_errors=True)
                 shutil.rmtree(draft._group, ignore_errors=True)
-                _create_group(draft._group, coordinates, on_levels, rainy, described)
+                _create_group(draft._group, coordinates, on_levels, units, rainy, described)
                 sync_tree(draft._group)
                 draft._days.mkdir()
                 replace(draft._days / _IDENTITY, identity)
@@ -202,6 +204,7 @@ def _create_group(
     folder: Path,
     coordinates: Mapping[str, NDArray[Any]],
     on_levels: Mapping[str, bool],
+    units: Mapping[str, str],
     rainy: Sequence[str],
     described: Mapping[str, str],
 ) -> None:
@@ -215,16 +218,17 @@ def _create_group(
         chunks, shards = (1, 1, *ones[1:], *shape[-2:]), (1, BLOCK, *ones[1:], *shape[-2:])
         for kind in _KINDS:
             if kind in ("", SPREAD) or name in rainy:
-                _create(group, name + kind, dims, shape, chunks, shards, np.dtype(np.float32), _described(name, kind))
+                of_array = _described(name, kind, units)
+                _create(group, name + kind, dims, shape, chunks, shards, np.dtype(np.float32), of_array)
     with warnings.catch_warnings():
         # zarr warns that the specification of version 3 does not yet have what xarray and zarr both read.
         warnings.simplefilter("ignore", ZarrUserWarning)
         zarr.consolidate_metadata(folder)
 
 
-def _described(name: str, kind: str) -> dict[str, str]:
+def _described(name: str, kind: str, units: Mapping[str, str]) -> dict[str, str]:
     """Attributes of an array; what SEEPS needs is no statistic that CF has a name for."""
-    of_variable = attributes(name)
+    of_variable = attributes(name) | ({"units": units[name]} if name in units else {})
     if kind not in (DRY, HEAVY):
         return of_variable | {"cell_methods": f"time: {_KINDS[kind]} over years"}
     return {"units": "1" if kind == DRY else "m", "long_name": f"{of_variable['long_name']}: {_KINDS[kind]}"}

@@ -1,9 +1,9 @@
 """Means of statistics of one Case after another become a zarr group beside the forecasts, ``scores/NAME``.
 
 ``xarray.open_zarr(store / "scores" / "forecast")`` gives each variable in float64 over statistic, initial time, lead
-time, level and region; NaN where nothing was scored. A Case is one chunk of each variable, and counts as scored only
-once its record is there, which is written last: scores are taken up where they stopped and extended by new Cases, by
-any number of drivers.
+time, level and region, and beside it, where that is wanted, its power by zonal wavenumber; NaN where nothing was
+scored. A Case is one file of each, and counts as scored only once its record is there, which is written last: scores
+are taken up where they stopped and extended by new Cases, by any number of drivers.
 """
 
 import json
@@ -48,6 +48,10 @@ from graphcast_batch.variables import VARIABLES
 SCORES: Final = "scores"
 FORECAST: Final = "forecast"
 """What the scores of the forecasts themselves are called, beside those of baselines."""
+SPECTRUM: Final = "_spectrum"
+"""Behind the name of a variable, whose power by zonal wavenumber it is."""
+PARTS: Final = ("forecast", "truth", "error")
+"""Of a spectrum."""
 _RECORDS, _ROOT, _IDENTITY = "records", "zarr.json", "graphcast_batch_scores"
 _FILE: Final = r"^[^./][^/]*/c(\.[0-9]+)+$"
 """A chunk of a variable: whoever follows a record stays in its group."""
@@ -92,6 +96,8 @@ class Scored:
         regions: their names.
         areas: (region,) area of each, in shares of the globe.
         identity: what makes scores comparable: truth, climatology and the like.
+        spectra: which variables have their power by zonal wavenumber beside them.
+        bands: the regions in which they have it; none without spectra.
     """
 
     statistics: tuple[str, ...]
@@ -100,6 +106,8 @@ class Scored:
     regions: tuple[str, ...]
     areas: NDArray[np.float64]
     identity: Mapping[str, JsonValue]
+    spectra: tuple[str, ...] = ()
+    bands: tuple[str, ...] = ()
 
     @property
     def known(self) -> dict[str, JsonValue]:
@@ -111,6 +119,8 @@ class Scored:
             "regions": dict(zip(self.regions, np.round(self.areas, 12).tolist(), strict=True)),
             **self.identity,
         }
+        if self.spectra:  # else as it was before there were any
+            known["spectra"] = self.spectra
         return dict(json.loads(json.dumps(known)))
 
 
@@ -268,7 +278,8 @@ class Scores:
         Args:
             index: of the Case on the time axis.
             case: which.
-            means: by variable, (statistic, lead time, [level], region); of the first lead times, if not of all.
+            means: by variable, (statistic, lead time, [level], region), and by its spectrum, (part, lead time, [level],
+                band, wavenumber); of the first lead times, if not of all.
             fields: how many pairs of variable and lead time have scores.
             forecast: what tells this forecast from another of the same Case.
             seconds: time spent, by stage.
@@ -373,14 +384,29 @@ def _create(folder: Path, store: Store, scored: Scored) -> None:
     area.update_attributes({"long_name": "area of the region, in shares of the globe", "units": "1"})
     area[...] = scored.areas
     for name, levelled in scored.on_levels:
-        dims = tuple(dim for dim in coordinates if levelled or dim != "level")
-        shape = tuple(coordinates[dim][0].size for dim in dims)
-        array = _array(group, name, dims, shape, (shape[0], 1, _LEADS_A_CHUNK, *shape[3:]), np.dtype(np.float64))
+        between = ("time", "prediction_timedelta", *(("level",) if levelled else ()))
+        sizes = {dim: values.size for dim, (values, _) in coordinates.items()}
+        array = _values(group, name, ("statistic", *between, "region"), sizes)
         array.update_attributes({"long_name": f"means of statistics of {name.replace('_', ' ')}", **_unit(name)})
+        if name in scored.spectra:
+            # So much larger than the statistics that whoever reads one level should not have to read all.
+            dims = ("part", *between, "band", "wavenumber")
+            array = _values(group, name + SPECTRUM, dims, sizes, by_level=True)
+            array.update_attributes({"long_name": f"power by wavenumber of {name.replace('_', ' ')}", **_unit(name)})
     with warnings.catch_warnings():
         # zarr warns that the specification of version 3 does not yet have what xarray and zarr both read.
         warnings.simplefilter("ignore", ZarrUserWarning)
         zarr.consolidate_metadata(folder)
+
+
+def _values(
+    group: zarr.Group, name: str, dims: tuple[str, ...], sizes: Mapping[str, int], *, by_level: bool = False
+) -> zarr.Array[Any]:
+    """An array of which a Case is one file; its third dimension is the lead time."""
+    shape = tuple(sizes[dim] for dim in dims)
+    case = (shape[0], 1, _LEADS_A_CHUNK, *shape[3:])
+    chunk = tuple(1 if by_level and dim == "level" else size for dim, size in zip(dims, case, strict=True))
+    return _array(group, name, dims, shape, chunk, np.dtype(np.float64), case if by_level else None)
 
 
 def _array(
@@ -390,12 +416,14 @@ def _array(
     shape: tuple[int, ...],
     chunks: tuple[int, ...],
     dtype: Any,  # noqa: ANN401 - zarr takes the type str itself for text
+    shards: tuple[int, ...] | None = None,
 ) -> zarr.Array[Any]:
     text = dtype is str
     return group.create_array(
         name,
         shape=shape,
         chunks=chunks,
+        shards=shards,
         dtype=dtype,
         compressors=None if text else _CODEC,
         fill_value=None if text else np.nan if dtype == np.float64 else 0,
@@ -411,12 +439,21 @@ def _coordinates(store: Store, scored: Scored) -> dict[str, tuple[NDArray[Any], 
     level_of = {"standard_name": "air_pressure", "units": "hPa", "positive": "down"}
     statistic_of = {"long_name": "statistic of single points, of which these are means"}
     level = {"level": (np.array(scored.levels, np.int32), level_of)} if scored.levels else {}
+    spectral: dict[str, tuple[NDArray[Any], dict[str, str]]] = {}
+    if scored.spectra:
+        wavenumbers = np.arange(store.kept.longitude.size // 2 + 1)
+        spectral = {
+            "part": (np.array(PARTS), {"long_name": "whose power it is; error is forecast minus truth"}),
+            "band": (np.array(scored.bands), {"long_name": "region of whole latitude circles"}),
+            "wavenumber": (wavenumbers, {"long_name": "zonal wavenumber, waves in a latitude circle", "units": "1"}),
+        }
     return {
         "statistic": (np.array(scored.statistics), statistic_of),
         "time": (store.init_times.astype(np.int64), time_of),
         "prediction_timedelta": (np.array(store.kept.lead_hours, np.int64), lead_of),
         **level,
         "region": (np.array(scored.regions), {"long_name": "region"}),
+        **spectral,
     }
 
 

@@ -195,7 +195,7 @@ def test_what_seeps_needs_of_precipitation_is_what_xarray_finds_in_the_window(tm
     for hour, day in ((0, 1), (12, 250)):
         which, weights = window(hour, day)
         values = xr.DataArray(rain(years(2000, 2001))[which].astype(float), dims=("time", "latitude", "longitude"))
-        wet, of_time = values.where(values >= np.float32(0.25e-3)), xr.DataArray(weights, dims="time")
+        wet, of_time = values.where(values >= np.float32(0.1e-3)), xr.DataArray(weights, dims="time")
         found = xr.open_zarr(tmp_path / "c", chunks=None).sel(hour=hour, dayofyear=day)
         dry, heavy = wet.isnull().weighted(of_time).mean("time"), wet.weighted(of_time).quantile(2 / 3, dim="time")
         np.testing.assert_allclose(found[f"{name}_seeps_dry_fraction"], dry, rtol=1e-6)
@@ -313,7 +313,7 @@ def test_precipitation_has_seeps_where_the_climatology_says_what_is_heavy_and_ot
     # The wave in the west: dry is right, below 1 is light, which errs by 1, and above it is heavy, which errs by 4.
     waves = truth().fields([rain], found.left[0].init_time + 6 * np.arange(1, 5) * np.timedelta64(1, "h"), ())
     true = waves[rain].values[:, 0, grid.longitude < 180]
-    expected = np.select([true < 0.25e-3, true < 1], [0, 1], 4).mean(axis=1)
+    expected = np.select([true < 0.1e-3, true < 1], [0, 1], 4).mean(axis=1)
     np.testing.assert_allclose(values[rain], expected, rtol=1e-6)
     assert np.isnan(values["10m_u_component_of_wind"]).all()
     listed = {row["variable"] for row in rows(average(read(store.path))) if row["metric"] == "seeps"}

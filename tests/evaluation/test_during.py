@@ -3,6 +3,7 @@
 import shutil
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -16,7 +17,7 @@ from graphcast_batch.cli import main
 from graphcast_batch.config import Region, RunConfig, Task, dump_config, parse_config
 from graphcast_batch.config import Scores as Wanted
 from graphcast_batch.errors import ConfigError, EvaluationError, InputError, StoreError
-from graphcast_batch.evaluation.during import RunScorer
+from graphcast_batch.evaluation.during import Frames, RunScorer
 from graphcast_batch.evaluation.stored import lay_out, score_stored, scored_by, scoring_of
 from graphcast_batch.inputs.chunks import ReadCost
 from graphcast_batch.inputs.states import CaseInputs
@@ -32,12 +33,12 @@ from tests.evaluation.made import LEVELS, VARIABLES, cases, stored, truth
 from tests.evaluation.test_stored import times, written
 
 EUROPE = Region(latitude=(30, 70), longitude=(-20, 40))
-TASK = Task(
-    input_variables=tuple(name for name, _ in VARIABLES),
-    target_variables=tuple(name for name, _ in VARIABLES),
-    forcing_variables=(),
-    pressure_levels=LEVELS,
-)
+RAINY = (*VARIABLES, ("total_precipitation_6hr", False))
+DERIVED = ("10m_wind_speed", "total_precipitation_24hr")
+
+
+def task_of(names):
+    return Task(input_variables=names, target_variables=names, forcing_variables=(), pressure_levels=LEVELS)
 
 
 class Source:
@@ -61,15 +62,15 @@ class Noisy:
 
     device = "paper"
 
-    def __init__(self, per_call):
-        self.per_call = per_call
+    def __init__(self, per_call, names):
+        self.per_call, self.names = per_call, names
 
     def forecast(self, inputs, forcings, steps):
         start = inputs["time"].values[-1]
         for first in range(0, steps, self.per_call):
             leads = np.arange(first, min(first + self.per_call, steps))
             hours = start + (leads + 1) * np.timedelta64(6, "h")
-            fields = truth().fields([name for name, _ in VARIABLES], hours, LEVELS)
+            fields = truth().fields(self.names, hours, LEVELS)
             yield {name: fields[name].values + noise(start, leads, fields[name].shape[1:]) for name in fields.data_vars}
 
 
@@ -87,8 +88,8 @@ def scorer_of(store, source, wanted=None):
 
 def bench_of(store, scorer=None, per_call=1, source=None):
     limits = lambda start: lambda name, level: None  # noqa: E731
-    made = Noisy(per_call)
-    return Bench(source or Source(), lambda inputs: None, made, TASK, store, limits, "tester", scorer=scorer)
+    made, task = Noisy(per_call, store.kept.variables), task_of(store.kept.variables)
+    return Bench(source or Source(), lambda inputs: None, made, task, store, limits, "tester", scorer=scorer)
 
 
 def run(store, planned, scorer=None, per_call=1):
@@ -140,6 +141,57 @@ def test_scores_during_a_run_are_those_of_the_stored_forecasts_to_the_last_bit(t
     assert {"truth", "score"} <= {span.stage for span in made[0].spans}
     assert_same_scores(during, after)
     assert evaluated(during, truth(), wanted).left == ()
+
+
+@pytest.mark.parametrize(
+    ("per_call", "outputs", "wanted", "days"),
+    [
+        (1, {"keep_bits": 9}, {}, 9),
+        (12, {"keep_bits": 9}, {}, 9),
+        (5, {"forecasts": False, "region": EUROPE}, {"regions": ("global",)}, 9),
+        (5, {}, {"variables": ("temperature",), "levels": (850,)}, 9),
+        (5, {"lead_hours": (6, 12, 18, 24, 30, 48, 54, 60, 66, 72)}, {}, 4),
+        (5, {"every_hours": 12}, {}, 0),
+    ],
+)
+def test_derived_variables_have_the_same_scores_during_a_run_and_afterwards(tmp_path, per_call, outputs, wanted, days):
+    planned, wanted = cases(2, steps=12), Wanted(**wanted, derived=DERIVED)
+    stays = {key: value for key, value in outputs.items() if key != "forecasts"}
+    during, after = (
+        stored(tmp_path / name, planned, None, filled=[], variables=RAINY, **kept)
+        for name, kept in (("during", outputs), ("after", stays))
+    )
+
+    made = run(during, planned, scorer_of(during, truth(), wanted), per_call)
+    run(after, planned)
+    evaluated(after, truth(), wanted)
+
+    assert [each.unscored for each in made] == ["", ""]
+    assert_same_scores(during, after)
+    found = Scores.at(during.path, FORECAST).dataset()
+    assert np.isfinite(found["10m_wind_speed"]).all()
+    of_days = np.isfinite(found["total_precipitation_24hr"]).all(("statistic", "region"))
+    assert of_days.sum("prediction_timedelta").values.tolist() == [days] * 2
+
+
+def test_of_frames_that_were_scored_nothing_is_held_but_what_sums_need(tmp_path):
+    store = stored(tmp_path / "s", cases(1, steps=12), None, filled=[], variables=RAINY)
+    frames = Frames(store, {"total_precipitation_6hr": 4})
+    whole = np.zeros((8, 4, *truth().grid.shape), np.float32)
+    alive = weakref.ref(whole)
+    rain = {"total_precipitation_6hr": whole[:, 0] + np.arange(8, dtype=np.float32)[:, None, None]}
+    frames.take(0, {"temperature": whole[:, :2], "10m_u_component_of_wind": whole[:, 2]} | rain)
+    del whole
+
+    assert frames.fields(cases(1)[0], ["temperature"], [48], [850])["temperature"].shape[:2] == (1, 1)
+    frames.drop_before(8)
+
+    assert alive() is None
+    held = frames.fields(cases(1)[0], ["total_precipitation_6hr"], [36, 42, 48], ())["total_precipitation_6hr"]
+    assert held[:, 0, 0].tolist() == [5, 6, 7]
+    for gone in (["total_precipitation_6hr"], [30]), (["temperature"], [48]):
+        with pytest.raises(KeyError):
+            frames.fields(cases(1)[0], *gone, (850,))
 
 
 @pytest.mark.parametrize("per_call", [1, 12])
@@ -381,12 +433,13 @@ def told(capsys, *arguments):
 def test_a_run_that_keeps_only_scores_gives_those_of_the_stored_run_and_every_command_knows(
     tmp_path, command, small_config, finished, capsys
 ):
-    config = small_config("alone", outputs="none", scores={"during": True})
+    derived = ["wind_speed", "10m_wind_speed", "geopotential_height", "relative_humidity", "total_precipitation_24hr"]
+    config = small_config("alone", outputs="none", scores={"during": True, "derived": derived})
     alone, after = tmp_path / "alone", tmp_path / "after"
     finished.copy(after)
 
     made = command("run", config)
-    scored = command("evaluate", after)
+    scored = command("evaluate", small_config("after", scores={"derived": derived}))
 
     assert (made.returncode, scored.returncode) == (0, 0), made.stderr + scored.stderr
     assert "4 of 4 Cases whole, 4 of them now" in made.stdout
@@ -398,6 +451,8 @@ def test_a_run_that_keeps_only_scores_gives_those_of_the_stored_run_and_every_co
     assert "only the scores are kept" in told(capsys, "status", alone)
     assert "there are no forecasts to draw" in told(capsys, "figures", alone)
     assert "4 whole Cases, 0 B, looked at" in told(capsys, "verify", alone)
+    opened = Scores.at(alone, FORECAST).dataset()
+    assert np.isfinite(opened[derived[:-1]]).to_dataarray().all()  # of 18 h there is no day's precipitation
     refused = told(capsys, "run", small_config("alone", scores={"during": True}))
     assert "outputs: the store has none, this run has (absent)" in refused
 

@@ -2,15 +2,22 @@
 
 import csv
 import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import xarray as xr
 
+from graphcast_batch.outputs import archive
 from graphcast_batch.outputs.scores import Scores
 from graphcast_batch.plan import Case
-from tests.evaluation.made import START, cases, fill, stored, truth
-from tests.evaluation.test_stored import shifted, times, written
+from tests.evaluation.made import AMPLITUDE, START, cases, fill, stored, truth
+from tests.evaluation.test_stored import score, shifted, times, written
 
 CONFIG = """
 inputs: {{kind: archive, path: {path}}}
@@ -109,3 +116,77 @@ def test_a_climatology_is_made_over_ray_and_gives_anomaly_correlations_and_a_bas
     compared = command("compare", tmp_path / "s", "climatology")
     assert compared.returncode == 0, compared.stderr
     assert "too few initial times for a test" in compared.stdout
+
+
+RAINY = (("10m_u_component_of_wind", False), ("10m_v_component_of_wind", False), ("total_precipitation_6hr", False))
+DERIVED = ("10m_wind_speed", "total_precipitation_24hr")
+
+
+def rainy_archive(path, when):
+    source, names = truth(), [name for name, _ in RAINY]
+    draft = archive.lay_out(path, {name: source.dims[name] for name in names}, source.grid, source.levels, when)
+    archive.fill(draft, 0, source.fields(names, when, source.levels))
+    archive.publish(draft, path)
+
+
+def test_a_climatology_of_derived_variables_scores_those_of_the_forecasts(tmp_path, command):
+    summer = [Case(START + np.timedelta64(180, "D"), 4)]
+    store = stored(tmp_path / "s", summer, lambda name, hours, values: 2 * values, variables=RAINY)
+    # Every five days a day and a half: of its last four times there are sums, at all phases of the wave.
+    days = np.add.outer(np.arange(0, 8700, 120), np.arange(0, 42, 6)).ravel() * np.timedelta64(1, "h")
+    rainy_archive(tmp_path / "year.zarr", START + days)
+    rainy_archive(tmp_path / "truth.zarr", times(5) + np.timedelta64(180, "D"))
+    config = CONFIG.format(path=tmp_path / "truth.zarr", store=store.path)
+    usual = f"scores: {{climatology: {tmp_path / 'usual.zarr'}, derived: [{', '.join(DERIVED)}]}}\n"
+    (tmp_path / "run.yaml").write_text(config + usual)
+
+    asked = [word for name in DERIVED for word in ("--derived", name)]
+    made = command("climatology", tmp_path / "year.zarr", "--to", tmp_path / "usual.zarr", *asked)
+    done = command("evaluate", tmp_path / "run.yaml", "--out", tmp_path / "scores.parquet")
+
+    assert (made.returncode, done.returncode) == (0, 0), made.stderr + done.stderr
+    opened = xr.open_zarr(tmp_path / "usual.zarr", chunks=None)
+    assert [opened[f"{name}{kind}"].attrs["units"] for name in DERIVED for kind in ("", "_std")] == [
+        *("m s**-1", "m s**-1", "m", "m")
+    ]
+    assert opened["total_precipitation_24hr_seeps_dry_fraction"].attrs["units"] == "1"
+    scores = {
+        (row["variable"], row["metric"]): row["value"]
+        for row in pq.read_table(tmp_path / "scores.parquet").to_pylist()
+        if (row["region"], row["lead_hours"]) == ("global", 24)
+    }
+    # Two components that are one wave, doubled, err by its size; four waves an angle apart add up to one of this size.
+    assert scores["10m_wind_speed", "rmse"] == pytest.approx(AMPLITUDE, rel=1e-5)
+    day = AMPLITUDE * np.sin(np.deg2rad(45)) / np.sin(np.deg2rad(11.25)) / np.sqrt(2)
+    assert scores["total_precipitation_24hr", "rmse"] == pytest.approx(day, rel=1e-5)
+    # In a triangle that reaches six samples to either side, a quarter of a turn apart, 1/18 of a wave is left (Fejér).
+    assert scores["total_precipitation_24hr", "truth_activity"] == pytest.approx(day * 17 / 18, rel=1e-3)
+    assert ("total_precipitation_24hr", "seeps") in scores
+
+
+def test_an_evaluation_that_was_killed_goes_on_where_it_was(tmp_path, on_ray, command):
+    planned = cases(40)
+    store = stored(tmp_path / "s", planned, shifted)
+    written(tmp_path / "truth.zarr", times(90))
+    (store.path / "run.yaml").write_text(CONFIG.format(path=tmp_path / "truth.zarr", store=store.path))
+    scores = Scores.at(store.path, "forecast")
+    words = [sys.executable, "-m", "graphcast_batch", "evaluate", str(store.path)]
+    said = tmp_path / "said"
+    with said.open("wb") as file, subprocess.Popen(words, env=on_ray, stdout=file, stderr=file) as first:
+        while first.poll() is None and len(scores.keys()) < 3:
+            time.sleep(0.005)
+        first.send_signal(signal.SIGKILL)
+    before = scores.records()
+
+    done = command("evaluate", store.path)
+
+    assert first.returncode == -signal.SIGKILL, said.read_text()
+    assert done.returncode == 0, done.stderr
+    assert 3 <= len(before) < 40
+    records = scores.records()
+    assert set(records) == {case.key for case in planned}
+    assert {key: records[key] for key in before} == before
+    found = scores.dataset().load()
+    shutil.rmtree(scores.folder)
+    score(store)
+    xr.testing.assert_equal(found, scores.dataset().load())

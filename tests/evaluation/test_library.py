@@ -67,7 +67,7 @@ def test_seeps_of_random_rain_is_what_the_library_says():
     forecast, truth = (random.gamma(0.4, 5e-3, (3, *GRID.shape)).astype(np.float32) for _ in range(2))
     heavy = random.uniform(1e-3, 9e-3, (3, *GRID.shape)).astype(np.float32)
     dry = random.uniform(0, 1, GRID.shape).astype(np.float32)
-    rain = Rain(heavy.reshape(3, -1), dry.ravel())
+    rain = Rain(heavy.reshape(3, -1), dry.ravel(), 0.25e-3)
     at = Points(forecast.reshape(3, -1), truth.reshape(3, -1), None, rain)
 
     sums = sums_of(at, (SEEPS,), REGIONS)[0]

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphcast_batch.evaluation.metrics import (
+    DRY_BELOW,
     METRICS,
     SEEPS,
     STATISTICS,
@@ -113,10 +114,10 @@ def test_the_squared_error_of_a_wind_is_the_sum_of_those_of_its_components():
     assert np.isnan(metric_of(with_vectors(means), METRICS["bias"])["wind_vector"])
 
 
-def rainy(forecast, truth, dry=0.5, heavy=4e-3):
+def rainy(forecast, truth, dry=0.5, heavy=4e-3, dry_below=0.25e-3):
     """SEEPS of one point."""
     fields = [np.full((1, 1), value, np.float32) for value in (forecast, truth, heavy)]
-    return seeps(Points(*fields[:2], rain=Rain(fields[2], np.full(1, dry, np.float32)))).item()
+    return seeps(Points(*fields[:2], rain=Rain(fields[2], np.full(1, dry, np.float32), dry_below))).item()
 
 
 @given(st.floats(0.1, 0.85))
@@ -139,8 +140,11 @@ def test_seeps_of_each_pair_of_categories_is_that_of_the_paper():
     assert [rainy(light, dry), rainy(heavy, dry), rainy(heavy, light)] == pytest.approx([1, 1.6, 0.6])
 
 
-def test_a_quarter_of_a_millimetre_is_light_and_the_threshold_heavy():
-    assert [rainy(0.2499e-3, 0), rainy(0.2501e-3, 0), rainy(3.999e-3, 9e-3), rainy(4e-3, 9e-3)] == [0, 1, 3, 0]
+def test_a_quarter_of_a_millimetre_a_day_and_a_tenth_in_6_h_is_light_and_the_threshold_heavy():
+    assert DRY_BELOW == {"total_precipitation_6hr": 0.1e-3, "total_precipitation_24hr": 0.25e-3}
+    for least in DRY_BELOW.values():
+        assert [rainy(share * least, 0, dry_below=least) for share in (0.999, 1.001)] == [0, 1]
+    assert [rainy(3.999e-3, 9e-3), rainy(4e-3, 9e-3)] == [3, 0]
 
 
 def test_where_it_never_rains_nothing_is_heavy():
@@ -149,5 +153,5 @@ def test_where_it_never_rains_nothing_is_heavy():
 
 def test_points_that_are_too_dry_or_too_wet_do_not_count():
     assert [rainy(0, 9e-3, dry=dry) for dry in (0.05, 0.9, 0.0, 1.0)] == [0, 0, 0, 0]
-    rain = Rain(np.ones((1, 4), np.float32), np.float32([0.05, 0.11, 0.84, 0.9]))
+    rain = Rain(np.ones((1, 4), np.float32), np.float32([0.05, 0.11, 0.84, 0.9]), 0.25e-3)
     assert rain.counted.tolist() == [False, True, True, False]

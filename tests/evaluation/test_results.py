@@ -1,18 +1,25 @@
 import csv
+import sys
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import xarray as xr
 
 from graphcast_batch.errors import EvaluationError, StoreError
+from graphcast_batch.evaluation import results as module
 from graphcast_batch.evaluation.results import (
     average,
+    average_pieces,
+    check_table,
     headlines,
+    pieces,
     read,
     read_headlines,
     scored,
     shown_hours,
     skill_of,
-    write_csv,
+    write_table,
 )
 from tests.evaluation.made import cases, stored
 from tests.evaluation.test_stored import score
@@ -94,7 +101,7 @@ def test_the_table_shows_headline_variables_with_the_skill_over_a_baseline(store
 
 
 def test_a_csv_has_a_row_for_each_score(store, tmp_path):
-    count = write_csv(store, tmp_path / "scores.csv")
+    count = write_table(store, tmp_path / "scores.csv")
 
     with (tmp_path / "scores.csv").open() as file:
         table = list(csv.DictReader(file))
@@ -104,8 +111,53 @@ def test_a_csv_has_a_row_for_each_score(store, tmp_path):
     row = next(row for row in table if [row[key] for key in keys] == ["temperature", "bias", "500", "global", "6"])
     assert float(row["value"]) == pytest.approx(np.mean(ERRORS), rel=1e-6)
     assert row["cases"] == "5"
-    write_csv(store, tmp_path / "each.csv", over="each")
+    write_table(store, tmp_path / "each.csv", over="each")
     assert (tmp_path / "each.csv").read_text().splitlines()[1].split(",")[4] == "2020-01-01T00"
+
+
+def test_a_parquet_file_has_the_rows_of_the_csv_in_their_types(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_ROWS_AT_ONCE", 1000)
+
+    assert write_table(store, tmp_path / "scores.csv") == write_table(store, tmp_path / "scores.parquet")
+
+    table = pq.read_table(tmp_path / "scores.parquet")
+    kinds = {"level": "int32", "lead_hours": "int32", "value": "double", "cases": "int64"}
+    assert {field.name: str(field.type) for field in table.schema if field.type != "string"} == kinds
+    assert table.column_names == ["variable", "level", "region", "lead_hours", "metric", "value", "cases"]
+    listed = [{**row, "level": "" if row["level"] is None else row["level"]} for row in table.to_pylist()]
+    with (tmp_path / "scores.csv").open() as file:
+        assert list(csv.DictReader(file)) == [{key: str(value) for key, value in row.items()} for row in listed]
+    write_table(store, tmp_path / "each.parquet", over="each")
+    times = pq.read_table(tmp_path / "each.parquet")["time"].unique().to_pylist()
+    assert times == ["2020-01-01T00", "2020-01-01T12", "2020-01-02T00", "2020-01-02T12", "2020-01-03T00"]
+
+
+@pytest.mark.parametrize("over", ["all", "each", "hour", "month", "season"])
+def test_initial_times_that_are_read_in_pieces_have_the_scores_of_all_together(store, monkeypatch, over):
+    together = average(read(store), over)
+    monkeypatch.setattr(module, "_CASES_AT_ONCE", 2)
+
+    found = average_pieces(pieces(store), over)
+
+    xr.testing.assert_allclose(found.values, together.values, rtol=1e-12)
+    xr.testing.assert_equal(found.counts, together.counts)
+    xr.testing.assert_equal(found.held, together.held)
+
+
+def test_of_the_scores_of_a_variable_no_more_initial_times_are_read_at_once_than_go_into_a_piece(store, monkeypatch):
+    monkeypatch.setattr(module, "_CASES_AT_ONCE", 2)
+
+    assert [part.sizes["time"] for part in pieces(store, variables=["temperature"])] == [2, 2, 1]
+
+
+def test_a_table_that_could_not_be_written_is_refused_at_once(tmp_path, monkeypatch):
+    check_table(tmp_path / "scores.parquet")
+    with pytest.raises(EvaluationError, match="must be in a folder that is there"):
+        check_table(tmp_path / "absent" / "scores.csv")
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    check_table(tmp_path / "scores.csv")
+    with pytest.raises(EvaluationError, match=r"pyarrow must be installed .* pip install 'graphcast-batch\[parquet\]'"):
+        check_table(tmp_path / "scores.parquet")
 
 
 def test_what_the_table_shows_is_read_alone(store):
@@ -124,4 +176,4 @@ def test_scores_that_are_not_there_are_asked_for_in_vain(store, tmp_path):
         read(tmp_path)
     assert not scored(tmp_path)
     with pytest.raises(EvaluationError, match="must be writable"):
-        write_csv(store, tmp_path / "absent" / "scores.csv")
+        write_table(store, tmp_path / "absent" / "scores.csv")
