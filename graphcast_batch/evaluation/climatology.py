@@ -63,19 +63,19 @@ class Piece:
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """Some days of the year of one variable at an hour and level, with those near them.
+    """Some days of the year of one variable at an hour and some levels, with those near them.
 
     Attributes:
         name: of the variable.
         hour: which of the hours, counted from 0.
-        level: which of the levels; 0 for a variable that has none.
+        levels: which of the levels; the first for a variable that has none.
         days: of the year, counted from 0; a whole block.
         count: (day of the year,) how many times there are.
     """
 
     name: str
     hour: int
-    level: int
+    levels: slice
     days: slice
     count: Floats
 
@@ -115,13 +115,14 @@ def make_climatology(source: Timeline, path: Path, times: NDArray[np.datetime64]
     for name, levelled in on_levels.items():
         if not draft.finished(name):
             levels = len(source.levels) if levelled else 1
+            together = written.levels_together(levels, source.grid)
             pieces = _pieces(source, name, levels, hours, times)
             _all_of(spread, gather_days, [(draft, source, piece) for piece in pieces if not _kept(draft, piece)])
             windows = (
-                Window(name, n, level, slice(first, min(first + written.BLOCK, written.DAYS)), counts[n])
+                Window(name, n, slice(level, level + together), slice(first, first + written.BLOCK), counts[n])
                 for n in range(len(hours))
                 for first in range(0, written.DAYS, written.BLOCK)
-                for level in range(levels)
+                for level in range(0, levels, together)
             )
             _all_of(spread, fill_window, [(draft, source.grid.shape, window) for window in windows])
             draft.finish(name)
@@ -163,7 +164,7 @@ def fill_window(draft: Draft, shape: tuple[int, int], window: Window) -> None:
     Args:
         draft: to read from and to write into.
         shape: of the grid.
-        window: of which variable, hour and level.
+        window: of which variable, hour and levels.
 
     Raises:
         StoreError: the draft cannot be read or written.
@@ -171,13 +172,13 @@ def fill_window(draft: Draft, shape: tuple[int, int], window: Window) -> None:
     weights = triangle(window.days)
     near = np.flatnonzero(weights.any(axis=0) & (window.count > 0))
     kept = [draft.kept(window.name, window.hour, int(day)) for day in near]
-    mean, spread = _smoothed(weights[:, near] * window.count[near], kept, window.level)
+    mean, spread = _smoothed(weights[:, near] * window.count[near], kept, window.levels)
     found = {"": mean, written.SPREAD: spread}
     if _is_rain(window.name):
         values = [draft.kept(window.name, window.hour, int(day), _VALUES) for day in near]
         found[written.DRY], found[written.HEAVY] = _of_rain(weights[:, near], values, DRY_BELOW[window.name])
     for kind, fields in found.items():
-        draft.fill(window.name + kind, window.hour, window.days, window.level, fields.reshape(-1, *shape))
+        draft.fill(window.name + kind, window.hour, window.days, window.levels, fields.reshape(len(fields), -1, *shape))
 
 
 def triangle(days: slice) -> Floats:
@@ -325,7 +326,9 @@ def _mean_of(path: Path, name: str) -> NDArray[np.float32]:
 def _field(array: xr.DataArray, hour: int, day: int, levels: Sequence[int], part: Part) -> NDArray[np.float32]:
     at = array.isel(hour=hour, dayofyear=day)
     if "level" in at.dims:
-        at = at.sel(level=list(levels)).transpose("level", "latitude", "longitude")
+        # A list of levels makes zarr look for each by itself, also where it is all of them.
+        at = at if at["level"].values.tolist() == list(levels) else at.sel(level=list(levels))
+        at = at.transpose("level", "latitude", "longitude")
     else:
         at = at.transpose("latitude", "longitude")
     return part.of(np.asarray(at.values, np.float32))
@@ -390,20 +393,20 @@ def _fields(source: Timeline, piece: Piece) -> Iterator[tuple[np.datetime64, NDA
 
 
 def _smoothed(
-    weights: Floats, kept: Sequence[NDArray[np.float32]], level: int
+    weights: Floats, kept: Sequence[NDArray[np.float32]], levels: slice
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Mean and standard deviation of days together.
 
     Args:
         weights: (window, day).
         kept: of each day mean and variance, ([2, level,] latitude, longitude).
-        level: which.
+        levels: which.
 
     Returns:
-        (window, point) both.
+        (window, point) both, level after level.
     """
-    points = kept[0].shape[-2] * kept[0].shape[-1]
-    flat = [each.reshape(2, -1, points)[:, level] for each in kept]
+    flat = [each.reshape(2, -1, *each.shape[-2:])[:, levels].reshape(2, -1) for each in kept]
+    points = flat[0].shape[1]
     shares = weights / weights.sum(axis=1, keepdims=True)
     mean, spread = np.empty((2, len(weights), points), np.float32)
     for run in (slice(first, first + _POINTS) for first in range(0, points, _POINTS)):

@@ -37,6 +37,15 @@ _CODEC: Final = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")
 _IDENTITY: Final = "identity"
 
 
+_CHUNK_BYTES: Final = 2**22
+"""Of fields on several levels that are read together: fewer bytes take longer to find than to read."""
+
+
+def levels_together(levels: int, grid: Grid) -> int:
+    """How many levels of so many stand in one chunk."""
+    return max(1, min(levels, _CHUNK_BYTES // (4 * grid.size)))
+
+
 @dataclass(frozen=True)
 class Draft:
     """A climatology that is being made.
@@ -92,7 +101,7 @@ class Draft:
             if not draft._is(identity):
                 shutil.rmtree(draft._days, ignore_errors=True)
                 shutil.rmtree(draft._group, ignore_errors=True)
-                _create_group(draft._group, coordinates, on_levels, units, rainy, described)
+                _create_group(draft._group, coordinates, grid, on_levels, units, rainy, described)
                 sync_tree(draft._group)
                 draft._days.mkdir()
                 replace(draft._days / _IDENTITY, identity)
@@ -138,23 +147,25 @@ class Draft:
             ) from error
         return found
 
-    def fill(self, name: str, hour: int, days: slice, level: int, values: NDArray[np.floating]) -> None:
+    def fill(self, name: str, hour: int, days: slice, levels: slice, values: NDArray[np.floating]) -> None:
         """Writes a whole shard.
 
         Args:
             name: of the array.
             hour: which of the hours, counted from 0.
-            days: which days, counted from 0; a whole block.
-            level: which level; 0 for a variable that has none.
-            values: (day, latitude, longitude).
+            days: which days, counted from 0; a whole block, or as far as the year goes.
+            levels: which levels, those of a chunk; the first for a variable that has none.
+            values: (day, level, latitude, longitude).
 
         Raises:
             StoreError: the disk fails.
         """
         with explained(f"filling {self._group}"):
             stored = zarr.open_array(self._group / name, mode="r+").with_config({"write_empty_chunks": True})
-            place = (hour, days, level) if stored.ndim == 5 else (hour, days)
-            stored[place] = values.astype(np.float32)
+            if stored.ndim == 5:
+                stored[hour, days, levels] = values.astype(np.float32)
+            else:
+                stored[hour, days] = values[:, 0].astype(np.float32)
 
     def finish(self, name: str) -> None:
         """Declares a variable filled and drops what was kept for it.
@@ -203,6 +214,7 @@ class Draft:
 def _create_group(
     folder: Path,
     coordinates: Mapping[str, NDArray[Any]],
+    grid: Grid,
     on_levels: Mapping[str, bool],
     units: Mapping[str, str],
     rainy: Sequence[str],
@@ -214,8 +226,8 @@ def _create_group(
     for name, levelled in on_levels.items():
         dims = tuple(dim for dim in coordinates if levelled or dim != "level")
         shape = tuple(coordinates[dim].size for dim in dims)
-        ones = (1,) * (len(dims) - 3)
-        chunks, shards = (1, 1, *ones[1:], *shape[-2:]), (1, BLOCK, *ones[1:], *shape[-2:])
+        together = (levels_together(coordinates["level"].size, grid),) if levelled else ()
+        chunks, shards = (1, 1, *together, *shape[-2:]), (1, BLOCK, *together, *shape[-2:])
         for kind in _KINDS:
             if kind in ("", SPREAD) or name in rainy:
                 of_array = _described(name, kind, units)

@@ -72,6 +72,10 @@ class Submitted:
     def claims(self):
         return sorted(path.stem for path in self.store.glob("ledger/*.claim"))
 
+    def change(self, **sections):
+        """Puts other sections into the config."""
+        self.config.write_text(yaml.safe_dump(yaml.safe_load(self.config.read_text()) | sections))
+
     def until_made(self, count):
         """Waits until so many Cases are whole while others are under way."""
         self.bed.until(lambda: len(self.whole()) >= count or self._failed())

@@ -162,6 +162,7 @@ def test_forecasts_are_evaluated_once_they_are_made(begin, is_as_undisturbed):
 )
 def test_what_the_cluster_has_not_is_told_at_once(begin, flags, told):
     run = begin(4, submit=False)
+    run.change(workers={"device": "auto", "threads": 1})
     with pytest.raises(RuntimeError) as error:
         run.submit("--cpus-per-node", "2", *flags)
     assert told in " ".join(str(error.value).split())
@@ -171,7 +172,7 @@ def test_what_the_cluster_has_not_is_told_at_once(begin, flags, told):
 def test_a_store_that_the_nodes_do_not_see_is_told_of(begin):
     run = begin(4, submit=False)
     unseen = run.bed.root / "local" / "store"  # a disk of each node's own
-    run.config.write_text(run.config.read_text().replace(str(run.store), str(unseen)))
+    run.change(store=str(unseen))
     run.submit("--cpus-per-node", "2")
     run.until_done("FAILED")
     status = " ".join(run.bed.call("graphcast-batch", "status", str(unseen)).split())
