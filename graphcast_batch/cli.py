@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from graphcast_batch.config import ArchiveInputs, DatasetInputs, RunConfig, SyntheticInputs
     from graphcast_batch.evaluation.stored import Evaluation
     from graphcast_batch.plan import Case
+    from graphcast_batch.training.files import Folder
 
 app = typer.Typer(
     help="Many GraphCast forecasts from many initial times, into one zarr store.",
@@ -55,6 +56,7 @@ Address = Annotated[
     typer.Option(envvar="RAY_ADDRESS", help="Ray cluster to use; without it Ray is started on this machine."),
 ]
 Precision = Literal["auto", "float32", "bfloat16"]
+Over = Literal["all", "each", "hour", "month", "season"]
 MADE_BASELINES = ("persistence", "climatology")
 """Of evaluate; any other is a store."""
 
@@ -402,6 +404,9 @@ def evaluate(
         Path | None,
         typer.Option(help="File for all scores, .csv or .parquet; with members for those of all.", metavar="FILE"),
     ] = None,
+    over: Annotated[
+        Over | None, typer.Option(help="Initial times that each score of --out is of; without it all.")
+    ] = None,
     spectra_out: Annotated[
         Path | None, typer.Option(help="CSV file for the power of scores.spectra by wavenumber.", metavar="FILE")
     ] = None,
@@ -418,6 +423,8 @@ def evaluate(
         from graphcast_batch.evaluation.stored import evaluations
         from graphcast_batch.terminal import show_evaluation
 
+        if over and not out:
+            raise typer.BadParameter("--over says how the table of --out is made, so give --out too")
         if out:
             check_table(out)
         baselines = baseline or []
@@ -433,7 +440,7 @@ def evaluate(
             with driver.connected(address, drain):
                 failed, left = _score(to_score, drain)
     names = {one.name: (one.path, one.name) for one in to_score}
-    _show_scores(names | {other: (Path(other), "forecast") for other in others}, region, out)
+    _show_scores(names | {other: (Path(other), "forecast") for other in others}, region, out, over or "all")
     if to_score[0].scoring.spectra:
         _show_spectra(to_score[0], region, spectra_out)
     if left:
@@ -518,6 +525,49 @@ def compare(
     other = (first, second) if second in (*MADE_BASELINES, ENSEMBLE) else (Path(second), "forecast")
     changes = compare((first, "forecast"), other, region)
     show_comparison(_console, (str(first), second), changes, region)
+
+
+@app.command()
+def finetune(
+    recipe: Annotated[Path, typer.Argument(help="YAML file of a training.", metavar="RECIPE")],
+    address: Address = None,
+    drain_file: Annotated[Path | None, typer.Option(help="Stops the training once this file is there.")] = None,
+) -> None:
+    """Trains weights, from random ones or from a checkpoint, on forecasts of an archive.
+
+    Run it again after an interruption: it goes on from the last checkpoint. Exit codes: 0 at the end of the recipe, 1
+    could not run or the loss went astray, 2 wrong usage or recipe, 75 stopped with work left.
+    """
+    here = allocation(os.environ)
+    with Drain(drain_file, here.start, here.end) as drain:
+        from graphcast_batch.cluster import driver
+        from graphcast_batch.cluster.group import TrainingGroup
+        from graphcast_batch.recipe import load_recipe
+        from graphcast_batch.terminal import TrainingWatcher
+        from graphcast_batch.training.course import course
+        from graphcast_batch.training.files import Folder
+        from graphcast_batch.training.loop import train
+
+        wanted = load_recipe(recipe)
+        begun, folder = course(wanted), Folder(wanted.folder)
+        for line in begun.spoken:
+            _console.print(line, highlight=False, soft_wrap=True)
+        with driver.connected(address, drain):
+            group = TrainingGroup(begun)
+            try:
+                with TrainingWatcher(_console, wanted.steps_after, wanted.updates, group.update) as watcher:
+                    whole = train(wanted, group, watcher.tell, lambda: drain.asked)
+            finally:
+                group.stop()
+                _draw_training(folder)
+    _console.print(
+        f"{group.update} of {wanted.updates} updates; {watcher.waited:.1%} of the time waited for samples\n"
+        f"weights: {folder.weights}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if not whole:
+        raise typer.Exit(WORK_LEFT)
 
 
 @app.command()
@@ -774,7 +824,7 @@ def _score(to_score: "Sequence[Evaluation]", drain: "Drain") -> tuple[int, int]:
     return failed, left
 
 
-def _show_scores(names: dict[str, tuple[Path, str]], region: str, out: Path | None) -> None:
+def _show_scores(names: dict[str, tuple[Path, str]], region: str, out: Path | None, over: Over) -> None:
     """Prints the headline scores of forecasts, baselines and ensemble, and writes all of the last, or of forecasts."""
     from graphcast_batch.evaluation.results import average, read_headlines, scored, write_table
     from graphcast_batch.terminal import show_ensemble, show_scores
@@ -789,7 +839,7 @@ def _show_scores(names: dict[str, tuple[Path, str]], region: str, out: Path | No
         show_ensemble(_console, ensemble, region)
     written = "ensemble" if "ensemble" in names else "forecast"
     if out and written in there:
-        count = write_table(there[written][0], out, written)
+        count = write_table(there[written][0], out, written, over)
         _console.print(f"{count} scores in {out}", highlight=False, soft_wrap=True)
 
 
@@ -823,6 +873,21 @@ def _summarise(outcome: "Outcome") -> None:
     )
     if outcome.balance:
         show_balance(_console, outcome.balance)
+
+
+def _draw_training(folder: "Folder") -> None:
+    """Draws the curves, if they can be: the weights are whole without them."""
+    from graphcast_batch.figures.training import draw_training
+
+    lines, picture = list(folder.lines()), folder.path / "curves.png"
+    if not any("loss" in line for line in lines):
+        return
+    try:
+        draw_training(lines, picture)
+    except OSError as error:
+        _tell(error)
+        return
+    _console.print(f"curves: {picture}", highlight=False, soft_wrap=True)
 
 
 def _write_trace(path: Path, outcome: "Outcome") -> None:

@@ -561,7 +561,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return content
 
 
-def dump_config(config: RunConfig) -> str:
+def dump_config(config: BaseModel) -> str:
     """The configuration as YAML that `load_config` reads back to an equal one."""
     return yaml.safe_dump(config.model_dump(mode="json", exclude_none=True), sort_keys=False)
 

@@ -62,13 +62,11 @@ class Forecaster:
         self.grid = grid
         self._channels = channels
         self._steps_per_call = steps_per_call
-        self._predictor = Predictor(
-            checkpoint.architecture, channels, bfloat16=precision == "bfloat16", lean=memory == "lean"
-        )
+        self._predictor = Predictor(checkpoint.architecture, channels, precision, lean=memory == "lean")
         graphs = graphs or build_graphs(checkpoint.architecture, grid)
         at_once = edges_at_once(checkpoint.architecture.latent_size, accelerated=backend() != "cpu")
         self._graphs = blocked(graphs, at_once)
-        self._network = jax.jit(self._predictor.folded)(_used(checkpoint.parameters), self._graphs)
+        self._network = jax.jit(self._predictor.folded)(used(checkpoint.parameters), self._graphs)
         self._normalisation = jax.tree.map(jnp.asarray, normalisation(channels, statistics))
         self._advance = jax.jit(self._several_frames, donate_argnums=1)
         of_each = Constants(network=None, normalisation=None, static=0)  # type: ignore[arg-type] # what vmap maps
@@ -148,7 +146,7 @@ class Forecaster:
 
             return jax.value_and_grad(of_parameters, has_aux=True)(parameters)
 
-        (total, parts), gradient = value_and_gradient(_used(parameters), self._graphs, constants, state, known, targets)
+        (total, parts), gradient = value_and_gradient(used(parameters), self._graphs, constants, state, known, targets)
         norms = dict.fromkeys(parameters, 0.0) | gradient_norms(gradient)
         return {
             "loss": float(total),
@@ -183,7 +181,7 @@ def device_bytes() -> int:
     return int(found.get("bytes_limit", 0))
 
 
-def _used(parameters: Parameters) -> dict[str, dict[str, np.ndarray]]:
+def used(parameters: Parameters) -> dict[str, dict[str, np.ndarray]]:
     """The weights as plain dicts, without those whose output nothing uses."""
     unused = "mesh2grid_gnn/~_networks_builder/processor_nodes_0_mesh_nodes"
     return {module: dict(named) for module, named in parameters.items() if not module.startswith(unused)}

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from graphcast_batch.grid import Grid
 from graphcast_batch.model.channels import Channels
+from graphcast_batch.model.normalisation import Normalisation
 from graphcast_batch.model.predictor import Constants, Predictor, State
 
 _WEIGHTS: Final = {
@@ -50,12 +51,16 @@ def level_weights(levels: tuple[int, ...]) -> NDArray[np.float32]:
     return np.asarray(pressure / pressure.mean(), np.float32)
 
 
-def rollout_loss(predictor: Predictor, grid: Grid) -> Callable[[Constants, State, Array, Array], LossAndParts]:
+def rollout_loss(
+    predictor: Predictor, grid: Grid, *, rematerialised: bool = False
+) -> Callable[[Constants, State, Array, Array], LossAndParts]:
     """The loss of a rollout, as a function to compile or differentiate.
 
     Args:
         predictor: makes one step.
         grid: the points.
+        rematerialised: whether the steps of a long rollout are computed again for the gradient, so that only their
+            frames are kept.
 
     Returns:
         A function of constants, the initial state, (step, point, forced) forcings and (step, point, outputs) targets
@@ -68,18 +73,44 @@ def rollout_loss(predictor: Predictor, grid: Grid) -> Callable[[Constants, State
     def step(constants: Constants, state: State, known: tuple[Array, Array]) -> tuple[State, Array]:
         forcing, target = known
         normalised = predictor.normalised(constants, state, forcing)
-        squares = jnp.square(normalised - _normalised_target(constants, state, target)) * weights
+        squares = jnp.square(normalised - normalised_target(constants, state, target)) * weights
         parts = jnp.stack([squares[:, place].mean() for place in names.values()])
         frame = predictor.frame(constants, state, normalised)
         return predictor.next_state(state, frame, forcing), parts
 
     def loss(constants: Constants, state: State, forcings: Array, targets: Array) -> LossAndParts:
-        _, parts = jax.lax.scan(lambda state, known: step(constants, state, known), state, (forcings, targets))
+        def body(state: State, known: tuple[Array, Array]) -> tuple[State, Array]:
+            return step(constants, state, known)
+
+        if rematerialised and forcings.shape[0] > 1:
+            body = jax.checkpoint(body, prevent_cse=False)
+        _, parts = jax.lax.scan(body, state, (forcings, targets))
         mean = parts.mean(axis=0)
         total = mean @ jnp.array([_WEIGHTS.get(name, 1.0) for name in names])
         return total, {name: mean[k] for k, name in enumerate(names)}
 
     return loss
+
+
+def persistence_loss(
+    channels: Channels, grid: Grid, scales: Normalisation, state: NDArray[np.float32], targets: NDArray[np.float32]
+) -> float:
+    """The loss of a rollout that leaves the weather as it is; of what is not fed back it says the mean.
+
+    Args:
+        channels: places of the variables.
+        grid: the points.
+        scales: of the normalisation.
+        state: (point, carried) at the initial time, in physical units.
+        targets: (step, point, outputs) in physical units.
+    """
+    mean, deviation = scales.diagnosed
+    carried = state.shape[-1]
+    changes = (targets[..., :carried] - state) / scales.change
+    errors = np.concatenate([changes, (targets[..., carried:] - mean) / deviation], axis=-1)
+    squares = np.square(errors, dtype=np.float64) * _point_weights(channels, grid)
+    parts = {name: squares[..., place].mean() for name, place in channels.slices(channels.targets).items()}
+    return float(sum(_WEIGHTS.get(name, 1.0) * part for name, part in parts.items()))
 
 
 def gradient_norms(gradient: Mapping[str, Mapping[str, Array]]) -> dict[str, float]:
@@ -88,7 +119,8 @@ def gradient_norms(gradient: Mapping[str, Mapping[str, Array]]) -> dict[str, flo
     return {module: float(np.sqrt(square)) for module, square in squares.items()}
 
 
-def _normalised_target(constants: Constants, state: State, target: Array) -> Array:
+def normalised_target(constants: Constants, state: State, target: Array) -> Array:
+    """(point, outputs) what the network should say of the next time, given (point, outputs) the truth."""
     scales, carried = constants.normalisation, state.frames.shape[-1]
     mean, deviation = scales.diagnosed
     return jnp.concatenate(

@@ -77,9 +77,9 @@ def fold(weights: Weights, graphs: BlockedGraphs, dtype: Any, *, lean: bool) -> 
     """Computes all that does not depend on the weather.
 
     Args:
-        weights: of the network, float32.
+        weights: of the network, float32 or finer.
         graphs: of the grid and the mesh.
-        dtype: precision of the network, float32 or bfloat16.
+        dtype: precision of the network: bfloat16, float32 or float64.
         lean: whether the first layers of grid2mesh's and mesh2grid's edges are computed in every step, from four
             features of each: more arithmetic, less memory.
     """
@@ -143,7 +143,7 @@ def _onto_mesh(folded: Folded, sent: Array) -> Array:
         messages = _messages(encoder.update_edges, edges, known, sent, folded.receiving[edges.receivers])
         return _added(received, edges, messages), None
 
-    received, _ = jax.lax.scan(block, jnp.zeros(nodes.shape, jnp.float32), folded.grid2mesh)
+    received, _ = jax.lax.scan(block, jnp.zeros(nodes.shape, _summing(nodes.dtype)), folded.grid2mesh)
     return _updated(encoder.update_mesh, nodes, received)
 
 
@@ -180,7 +180,7 @@ def _mesh_step(weights: Step, edges: Edges, nodes: Array, latents: Array, *, kee
         messages = _messages(of_edges, edges, known, sent, receiving[edges.receivers])
         return _added(received, edges, messages), latent + messages.astype(latent.dtype) if keep else None
 
-    received, new = jax.lax.scan(block, jnp.zeros(nodes.shape, jnp.float32), (edges, latents))
+    received, new = jax.lax.scan(block, jnp.zeros(nodes.shape, _summing(nodes.dtype)), (edges, latents))
     return _updated(of_nodes, nodes, received), latents if new is None else new
 
 
@@ -256,9 +256,9 @@ def _onwards(perceptron: Perceptron, first: Array) -> Array:
     for layer in perceptron.rest:
         values = _product(jax.nn.swish(values).astype(dtype), layer.weight) + layer.bias
     if perceptron.norm is None:
-        return values.astype(jnp.float32)
+        return values.astype(_summing(dtype))
     scale, offset = perceptron.norm
-    values = values.astype(jnp.float32)
+    values = values.astype(_summing(dtype))
     centred = values - values.mean(axis=-1, keepdims=True)
     variance = jnp.square(centred).mean(axis=-1, keepdims=True)
     return centred * (jax.lax.rsqrt(variance + _EPSILON) * scale) + offset
@@ -267,4 +267,10 @@ def _onwards(perceptron: Perceptron, first: Array) -> Array:
 def _product(values: Array, weight: Array) -> Array:
     """(..., columns) of (..., rows): products of bfloat16 are summed in float32."""
     flat = values.reshape(-1, values.shape[-1])
-    return jnp.matmul(flat, weight, preferred_element_type=jnp.float32).reshape(*values.shape[:-1], -1)
+    summed = jnp.matmul(flat, weight, preferred_element_type=_summing(weight.dtype))
+    return summed.reshape(*values.shape[:-1], -1)
+
+
+def _summing(dtype: Any) -> Any:  # noqa: ANN401 - the type of JAX's dtypes is private
+    """What numbers of a type are summed in: float32, or a finer type of their own, which gradients are tested in."""
+    return jnp.promote_types(dtype, jnp.float32)

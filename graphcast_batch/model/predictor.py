@@ -5,7 +5,7 @@ Plain arrays only; everything large is an argument of the compiled program, noth
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import haiku as hk
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from graphcast_batch.model.normalisation import Normalisation
 
 
 class State(NamedTuple):
-    """What a step starts from, in physical units, float32.
+    """What a step starts from, in physical units, float32 or finer.
 
     Attributes:
         frames: (frame, point, carried) fed-back variables, oldest first.
@@ -52,13 +52,14 @@ class Predictor:
     Attributes:
         architecture: sizes of the network.
         channels: places of the variables in its vectors.
-        bfloat16: whether the network computes in bfloat16, as published; normalisation and frames are float32 always.
+        precision: of the network, as published bfloat16; normalisation and frames are float32 or finer always. In
+            float64 gradients can be compared with differences.
         lean: whether it spares memory at the cost of arithmetic; see `fold`.
     """
 
     architecture: Architecture
     channels: Channels
-    bfloat16: bool = False
+    precision: Literal["bfloat16", "float32", "float64"] = "float32"
     lean: bool = False
 
     def folded(self, parameters: Mapping[str, Mapping[str, Array]], graphs: BlockedGraphs) -> Folded:
@@ -70,7 +71,7 @@ class Predictor:
             )
         )
         weights = hk.without_apply_rng(collect).apply(parameters)
-        return fold(weights, graphs, self._precision, lean=self.lean)
+        return fold(weights, graphs, jnp.dtype(self.precision), lean=self.lean)
 
     def step(self, constants: Constants, state: State, forcing: Array) -> tuple[State, Array]:
         """One step.
@@ -87,8 +88,8 @@ class Predictor:
         return self.next_state(state, frame, forcing), frame
 
     def normalised(self, constants: Constants, state: State, forcing: Array) -> Array:
-        """(point, outputs) float32: what the network itself says of the next time, in our order."""
-        return graphcast(constants.network, self._features(constants, state, forcing).astype(self._precision))
+        """(point, outputs) float32 or finer: what the network itself says of the next time, in our order."""
+        return graphcast(constants.network, self._features(constants, state, forcing).astype(self.precision))
 
     def frame(self, constants: Constants, state: State, normalised: Array) -> Array:
         """(point, outputs) in physical units: the change of what is fed back, and the rest as it is."""
@@ -128,10 +129,6 @@ class Predictor:
             ],
             axis=-1,
         )
-
-    @property
-    def _precision(self) -> Any:  # noqa: ANN401 - the type of JAX's dtypes is private
-        return jnp.bfloat16 if self.bfloat16 else jnp.float32
 
 
 def _scaled(values: Array, scales: Any) -> Array:  # noqa: ANN401 - an array, of NumPy or of JAX

@@ -68,8 +68,15 @@ def forcing_blocks(
     """
     for start in range(0, steps, steps_per_block):
         times = init_time + np.arange(start + 1, start + steps_per_block + 1) * _STEP
-        block = [_forcing(channels, known, name, times, grid) for name in channels.forced]
-        yield np.concatenate([np.empty((times.size, grid.size, 0), np.float32), *block], axis=-1)
+        yield forcing_points(channels, known, times, grid)
+
+
+def forcing_points(
+    channels: Channels, known: xr.Dataset, times: NDArray[np.datetime64], grid: Grid
+) -> NDArray[np.float32]:
+    """(time, point, forced) forcings at some times, in our order; see `forcing_blocks`."""
+    values = [_forcing(channels, known, name, times, grid) for name in channels.forced]
+    return np.concatenate([np.empty((times.size, grid.size, 0), np.float32), *values], axis=-1)
 
 
 def named_fields(channels: Channels, names: Iterable[str], planes: AnyArray, grid: Grid) -> dict[str, AnyArray]:
@@ -95,8 +102,15 @@ def named_fields(channels: Channels, names: Iterable[str], planes: AnyArray, gri
 def target_points(channels: Channels, truth: xr.Dataset, grid: Grid) -> NDArray[np.float32]:
     """(step, point, outputs) of (prediction_timedelta, [level], latitude, longitude) targets, in our order."""
     fields = truth.drop_vars("time", errors="ignore").rename(prediction_timedelta="time")
-    count = fields["time"].size
-    return np.concatenate([_points(fields, name, count, channels, grid) for name in channels.targets], axis=-1)
+    return field_points(channels, fields, channels.targets, fields["time"].size, grid)
+
+
+def field_points(
+    channels: Channels, fields: xr.Dataset, names: Iterable[str], times: int, grid: Grid
+) -> NDArray[np.float32]:
+    """(time, point, values) of variables with (time, [level], latitude, longitude) or fewer, one after another."""
+    values = [_points(fields, name, times, channels, grid) for name in names]
+    return np.concatenate([np.empty((times, grid.size, 0), np.float32), *values], axis=-1)
 
 
 def _forcing(

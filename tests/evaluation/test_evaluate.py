@@ -46,10 +46,18 @@ def test_a_store_is_scored_over_ray_taken_up_again_and_held_against_a_baseline(t
     opened = xr.open_zarr(tmp_path / "s" / "scores" / "persistence", chunks=None)
     assert np.isfinite(opened["temperature"][:, :2]).all()
 
-    again = command("evaluate", tmp_path / "s")
+    again = command("evaluate", tmp_path / "s", "--out", tmp_path / "hours.csv", "--over", "hour")
     assert again.returncode == 0, again.stderr
+    hours = {line.split(",")[4] for line in (tmp_path / "hours.csv").read_text().splitlines()}
+    assert hours == {"hour", "0", "12"}
     assert "forecast: 0 to score, 2 scored before" in again.stdout
     assert "scored now" not in again.stdout
+
+
+def test_a_table_is_asked_for_with_what_it_averages_over(tmp_path, command):
+    done = command("evaluate", tmp_path, "--over", "hour")
+    assert done.returncode == 2
+    assert "give --out too" in " ".join(done.stderr.replace("│", " ").split())
 
 
 def test_a_case_with_a_gap_is_told_while_the_others_are_scored(tmp_path, command):

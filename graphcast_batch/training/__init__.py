@@ -1,0 +1,1 @@
+"""TRAIN: an archive and weights become better weights."""

@@ -1,0 +1,115 @@
+"""A timeline of fields becomes samples: what a rollout starts from, what is prescribed along its way, and the truth."""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from graphcast_batch.config import Task
+from graphcast_batch.errors import TrainingError
+from graphcast_batch.inputs.states import COMPUTABLE, STEP, Timeline
+from graphcast_batch.model.channels import Channels
+from graphcast_batch.model.states import field_points, forcing_points
+from graphcast_batch.model.training import Samples
+
+Times = NDArray[np.datetime64]
+Points = NDArray[np.float32]
+_FLOAT32: Final = 4
+
+
+class SampleReader:
+    """Reads samples, and keeps the fields of as many times as fit into some memory."""
+
+    def __init__(self, held: Timeline, channels: Channels, task: Task, keep_bytes: int) -> None:
+        """Reads nothing yet.
+
+        Args:
+            held: fields at absolute times.
+            channels: of the task.
+            task: which variables go in and out.
+            keep_bytes: of fields that may be kept for later samples.
+        """
+        self._held, self._channels, self._task = held, channels, task
+        values = channels.outputs + channels.width(channels.forced)
+        self._most = keep_bytes // (_FLOAT32 * held.grid.size * values)
+        self._kept: OrderedDict[np.datetime64, tuple[Points, Points]] = OrderedDict()
+
+    def startable(self, times: Times, rollout: int) -> Times:
+        """Those initial times for whose samples all is held."""
+        names = [*self._channels.targets, *(name for name in self._prescribed if name not in COMPUTABLE)]
+        held = self._held.times_of(names)
+        return times if held is None else times[np.isin(needed_times(times, self._task, rollout), held).all(axis=1)]
+
+    def read(self, times: Times, rollout: int) -> Samples:
+        """Samples of some initial times.
+
+        Args:
+            times: (sample,) initial times.
+            rollout: steps of each.
+
+        Raises:
+            TrainingError: a field is not finite.
+            InputError: it cannot be read.
+        """
+        needed = needed_times(times, self._task, rollout)
+        found = self._fields(np.unique(needed))
+        fields, forced = (np.stack([np.stack([found[time][n] for time in each]) for each in needed]) for n in (0, 1))
+        channels, frames = self._channels, self._task.input_frames
+        places = channels.slices(channels.forced)
+        columns = [n for name in channels.forced_inputs for n in range(places[name].start, places[name].stop)]
+        return Samples(
+            frames=fields[:, :frames, :, : channels.width(channels.carried)],
+            forcings=forced[:, :frames][..., columns],
+            known=forced[:, frames:],
+            targets=fields[:, frames:],
+        )
+
+    def _fields(self, times: Times) -> dict[np.datetime64, tuple[Points, Points]]:
+        """Targets and forcings of each time, (point, values)."""
+        found = {time: self._kept[time] for time in times if time in self._kept}
+        lacking = np.array([time for time in times if time not in found], "datetime64[ns]")
+        if lacking.size:
+            found |= dict(zip(lacking, self._read(lacking), strict=True))
+        for time in times:
+            self._kept[time] = found[time]
+            self._kept.move_to_end(time)
+        while len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+        return found
+
+    def _read(self, times: Times) -> Iterable[tuple[Points, Points]]:
+        """What is held of the forcings is taken from there, as forecasts take it, and the rest is computed."""
+        channels, grid, levels = self._channels, self._held.grid, self._task.pressure_levels
+        fields = self._held.fields(channels.targets, times, levels)
+        held = self._held.times_of(self._prescribed) if self._prescribed else None
+        known = self._held.fields(self._prescribed, times if held is None else times[np.isin(times, held)], levels)
+        targets = field_points(channels, fields, channels.targets, times.size, grid)
+        forcings = forcing_points(channels, known, times, grid)
+        for part in (fields, known):
+            self._refuse_gaps(part)
+        return zip(targets, forcings, strict=True)
+
+    def _refuse_gaps(self, fields: xr.Dataset) -> None:
+        for name, array in fields.data_vars.items():
+            bad = np.argwhere(~np.isfinite(array.values))
+            if bad.size:
+                at = dict(zip(array.dims, bad[0].tolist(), strict=True))
+                place = ", ".join(f"{dim} {array[dim].values[n]}" for dim, n in at.items())
+                raise TrainingError(
+                    f"a sample must be finite, but {name} of {self._held.origin} is not at {place} ({len(bad)} values "
+                    "in all); leave its times out with times.exclude, or mend it"
+                )
+
+    @property
+    def _prescribed(self) -> list[str]:
+        """Forcings that the timeline has, at some times at least."""
+        return [name for name in self._channels.forced if "time" in self._held.dims.get(name, ())]
+
+
+def needed_times(init_times: Times, task: Task, rollout: int) -> Times:
+    """(sample, time) of the input frames and of the steps of samples, ascending; from (sample,) initial times."""
+    offsets = STEP * np.arange(1 - task.input_frames, rollout + 1)
+    return np.asarray(init_times.astype("datetime64[ns]")[:, None] + offsets)
