@@ -5,9 +5,11 @@ of the work that is large enough to be timed: the first block of lead times of o
 """
 
 import importlib.util
+import os
 import resource
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -36,6 +38,7 @@ _FIRST: Final = np.datetime64("2020-01-01T00", "h")
 _STEP: Final = np.timedelta64(STEP_HOURS, "h")
 _EVERY: Final = 2
 """Steps between initial times."""
+_THREADS: Final = "OMP_NUM_THREADS"
 _STATISTICS: Final = ("squared_error", "absolute_error", "error")
 
 
@@ -122,13 +125,25 @@ def _shapes(store: Store, steps: int, grid: Grid) -> list[tuple[int, ...]]:
     return [(steps, len(store.kept.levels) if levelled else 1, grid.size) for _, levelled in store.kept.on_levels]
 
 
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Within, new processes compute with one thread each, as Ray has it: else they stand in each other's way."""
+    before = os.environ.get(_THREADS)
+    os.environ[_THREADS] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(_THREADS)
+        os.environ.update({} if before is None else {_THREADS: before})
+
+
 def _in_turn(
     contestants: Mapping[str, Callable[[Case], int]], cases: Sequence[Case], rounds: int, processes: int
 ) -> tuple[dict[str, list[float]], int]:
     """Seconds of each contestant in each round, and the most memory of a process, bytes."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     peak = 0
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with _one_thread_each(), ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         for turn in range(rounds + 1):
             for name, contestant in contestants.items():
                 start = perf_counter()

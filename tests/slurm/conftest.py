@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -111,7 +112,7 @@ def digest(store):
 def write_config(folder, cases, heavy):
     config = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
     del config["figures"]
-    last = f"2020-01-{1 + (cases - 1) * _HOURS // 24:02}T{(cases - 1) * _HOURS % 24:02}"
+    last = str(np.datetime64("2020-01-01T00", "h") + (cases - 1) * _HOURS)
     config |= {
         "store": str(folder / "store"),
         "times": {"first": "2020-01-01T00", "last": last, "every_hours": _HOURS},

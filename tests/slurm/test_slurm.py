@@ -64,9 +64,9 @@ def test_cancelled_and_submitted_again(begin, is_as_undisturbed):
 
 
 def test_the_walltime_is_reached(begin, is_as_undisturbed):
-    run = begin(24, submit=False, heavy=True)
+    run = begin(48, submit=False, heavy=True)
     run.submit("--cpus-per-node", "1", "--time", "2", "--", "--mem=3000")
-    run.until_done(seconds=500)
+    run.until_done(seconds=900)
     assert int(run.bed.job(run.job)["Restarts"]) >= 1
     assert "nothing more is handed out" in run.told
     is_as_undisturbed(run)
@@ -86,7 +86,7 @@ def test_a_node_goes_down_and_comes_back(begin, is_as_undisturbed):
 
 
 def test_slurms_daemon_on_a_node_dies_and_comes_back(begin, is_as_undisturbed):
-    run = begin(100, "--nodes", "2")
+    run = begin(200, "--nodes", "2")
     run.until_made(4)
     run.bed.kill_slurmd("n2")
     run.bed.until(lambda: "down" in run.bed.call("sinfo", "-h", "-n", "n2", "-o", "%t"))
