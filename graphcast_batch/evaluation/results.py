@@ -16,7 +16,7 @@ import xarray as xr
 from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation.derived import RECIPES
 from graphcast_batch.evaluation.metrics import VECTORS, metric_of, metrics_of, with_vectors
-from graphcast_batch.outputs.scores import Scores
+from graphcast_batch.outputs.scores import Scores, places
 from graphcast_batch.variables import VARIABLES
 
 Over = Literal["all", "each", "hour", "month", "season"]
@@ -113,9 +113,9 @@ def pieces(
     opened = opened.assign_coords({dim: np.array(opened[dim].values.tolist()) for dim in ("statistic", "region")})
     chosen = opened.drop_vars("area")[_needed(opened, variables)]
     if levels is not None and "level" in chosen.coords:
-        chosen = chosen.isel(level=_places(opened, "level", levels, scores.folder))
+        chosen = chosen.isel(level=places(opened, "level", levels, scores.folder))
     if regions is not None:
-        chosen = chosen.isel(region=_places(opened, "region", regions, scores.folder))
+        chosen = chosen.isel(region=places(opened, "region", regions, scores.folder))
     chosen = chosen.sel(time=np.sort(np.array(done, "datetime64[ns]")))
     for start in range(0, len(done), _CASES_AT_ONCE):
         means = with_vectors(chosen.isel(time=slice(start, start + _CASES_AT_ONCE)).load())
@@ -413,14 +413,3 @@ def _needed(opened: xr.Dataset, variables: Sequence[str] | None) -> list[str]:
             f"the scores must hold {', '.join(absent)}, but hold {', '.join(known)}; name some of those"
         )
     return needed
-
-
-def _places(opened: xr.Dataset, dim: str, wanted: Sequence[object], folder: Path) -> list[int]:
-    known = opened[dim].values.tolist()
-    absent = [str(one) for one in wanted if one not in known]
-    if absent:
-        raise EvaluationError(
-            f"{folder} must have the {dim} {', '.join(absent)}, but has {', '.join(map(str, known))}; name some of "
-            "those"
-        )
-    return [known.index(one) for one in wanted]

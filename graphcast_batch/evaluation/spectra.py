@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation.metrics import Points
 from graphcast_batch.evaluation.regions import Regions
-from graphcast_batch.outputs.scores import PARTS, SPECTRUM, Scores
+from graphcast_batch.outputs.scores import PARTS, SPECTRUM, Scores, places
 
 Floats = NDArray[np.float64]
 LOST: Final = 0.5
@@ -39,18 +39,6 @@ def areas_of(regions: Regions, bands: Sequence[str]) -> Floats:
     """(band, latitude) area of each latitude circle, in shares of the globe, as far as it is in a band."""
     places = [regions.names.index(band) for band in bands]
     return np.asarray(regions.weights[places, :, 0] * regions.weights.shape[2])
-
-
-def zonal_power(values: NDArray[np.floating]) -> Floats:
-    """Power of fields by zonal wavenumber.
-
-    Args:
-        values: (..., longitude) finite, evenly spaced all round.
-
-    Returns:
-        (..., wavenumber) 0 to half the longitudes, in the square of the unit; the sum is the mean square.
-    """
-    return _both_signs(_squares(_waves(values)), values.shape[-1])
 
 
 def spectra_of(at: Points, areas: Floats) -> Floats:
@@ -159,7 +147,7 @@ def read_spectra(
     array = array.assign_coords({dim: np.array(array[dim].values.tolist()) for dim in ("part", "band")})
     for dim, wanted in (("level", levels), ("band", bands)):
         if wanted is not None and dim in array.dims:
-            array = _chosen(array, dim, wanted, scores.folder)
+            array = array.isel({dim: places(array, dim, wanted, scores.folder)})
     times = np.intersect1d(np.array(list(scores.records()), "datetime64[ns]"), array["time"].values)
     return _averaged(array.sel(time=times))
 
@@ -225,17 +213,6 @@ def losses(store: Path, name: str, band: str) -> list[Loss]:
             wavenumber = spectra.effective_wavenumber.sel(prediction_timedelta=lead).item()
             found.append(Loss(label, int(lead // _HOUR), wavenumber, int(cases)))
     return found
-
-
-def _chosen(array: xr.DataArray, dim: str, wanted: Sequence[object], folder: Path) -> xr.DataArray:
-    known = array[dim].values.tolist()
-    absent = [str(one) for one in wanted if one not in known]
-    if absent:
-        raise EvaluationError(
-            f"the spectra of {folder} must have the {dim} {', '.join(absent)}, but have {', '.join(map(str, known))}; "
-            "name some of those"
-        )
-    return array.isel({dim: [known.index(one) for one in wanted]})
 
 
 def _averaged(array: xr.DataArray) -> Spectra:

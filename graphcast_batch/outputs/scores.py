@@ -27,7 +27,7 @@ from pydantic import Field, JsonValue
 from zarr.codecs import BloscCodec
 from zarr.errors import ZarrUserWarning
 
-from graphcast_batch.errors import StoreError, StoreMismatchError
+from graphcast_batch.errors import EvaluationError, StoreError, StoreMismatchError
 from graphcast_batch.outputs.claims import Claim, expired
 from graphcast_batch.outputs.durable import (
     Entry,
@@ -367,6 +367,28 @@ class Scores:
                 os.replace(draft / path, self.folder / path)
                 sync_folder((self.folder / path).parent)
         sync_folder(self.folder.parent)
+
+
+def places(held: xr.Dataset | xr.DataArray, dim: str, wanted: Sequence[object], folder: Path) -> list[int]:
+    """Where some labels stand along a dimension of scores.
+
+    Args:
+        held: scores.
+        dim: which dimension.
+        wanted: its labels.
+        folder: of the scores, for messages.
+
+    Raises:
+        EvaluationError: a label is not among them.
+    """
+    known = held[dim].values.tolist()
+    absent = [str(one) for one in wanted if one not in known]
+    if absent:
+        raise EvaluationError(
+            f"{folder} must have the {dim} {', '.join(absent)}, but has {', '.join(map(str, known))}; name some of "
+            "those"
+        )
+    return [known.index(one) for one in wanted]
 
 
 def _create(folder: Path, store: Store, scored: Scored) -> None:
