@@ -73,7 +73,7 @@ def rollout_loss(
     def step(constants: Constants, state: State, known: tuple[Array, Array]) -> tuple[State, Array]:
         forcing, target = known
         normalised = predictor.normalised(constants, state, forcing)
-        squares = jnp.square(normalised - normalised_target(constants, state, target)) * weights
+        squares = jnp.square(normalised - _normalised_target(constants, state, target)) * weights
         parts = jnp.stack([squares[:, place].mean() for place in names.values()])
         frame = predictor.frame(constants, state, normalised)
         return predictor.next_state(state, frame, forcing), parts
@@ -119,7 +119,7 @@ def gradient_norms(gradient: Mapping[str, Mapping[str, Array]]) -> dict[str, flo
     return {module: float(np.sqrt(square)) for module, square in squares.items()}
 
 
-def normalised_target(constants: Constants, state: State, target: Array) -> Array:
+def _normalised_target(constants: Constants, state: State, target: Array) -> Array:
     """(point, outputs) what the network should say of the next time, given (point, outputs) the truth."""
     scales, carried = constants.normalisation, state.frames.shape[-1]
     mean, deviation = scales.diagnosed
