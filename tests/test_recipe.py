@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -5,6 +7,8 @@ from graphcast_batch.config import parse_config
 from graphcast_batch.errors import ConfigError
 from graphcast_batch.recipe import Phase, Recipe, load_recipe
 from tests.training.made import content, recipe_in
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_the_published_schedule_rises_to_its_peak_and_falls_to_nothing():
@@ -64,3 +68,10 @@ def test_a_recipe_is_read_from_yaml_with_the_published_numbers_where_it_gives_no
     # Lam et al. 2023, supplement 4.4.
     assert (recipe.batch, recipe.clip, recipe.weight_decay) == (32, 32, 0.1)
     assert recipe.folder == tmp_path / "training"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "training").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_recipe_loads_and_opens_with_its_launch_line(path):
+    load_recipe(path)
+
+    assert path.read_text().startswith(f"# graphcast-batch finetune configs/training/{path.name}\n")

@@ -15,6 +15,7 @@ import numpy as np
 import optax
 import xarray as xr
 from jax import Array
+from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
@@ -251,8 +252,8 @@ class Trainer:
         none_of = [np.zeros(leaf.shape, jax.dtypes.float0) for leaf in jax.tree.leaves(folded)]
         (gradient,) = unfolded(joined(changes, none_of))
         count = samples.frames.shape[0]
-        found = jax.tree.map(lambda a: a / count, (gradient, said))
-        return jax.lax.pmean(found, "samples")  # type: ignore[no-untyped-call] # JAX leaves it without types
+        sums, parts_of = ravel_pytree((gradient, said))  # one message: hundreds of small ones took most of an update
+        return parts_of(jax.lax.pmean(sums / count, "samples"))  # type: ignore[no-untyped-call] # JAX leaves it without types
 
     def _local_losses(self, parameters: Any, constants: Any, samples: Samples) -> Any:  # noqa: ANN401 - pytrees
         still, graphs, scales, static = constants
