@@ -136,7 +136,7 @@ def _is_range(pair: object) -> bool:
     return bool(-math.inf < low < high < math.inf)
 
 
-Time = Annotated[datetime, BeforeValidator(_read_time)]
+Time = Annotated[datetime, BeforeValidator(_read_time, json_schema_input_type=str)]
 """A whole hour, UTC, naive."""
 File = Annotated[Path, Strict(False), AfterValidator(_absolute_file)]
 """Absolute; in a config relative to the working directory, where ~ stands for the home folder."""
@@ -158,17 +158,24 @@ KeepBits = Annotated[int, Field(ge=1, le=22)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class Task(_Frozen):
     """Which variables go in and out: the ``task_config`` of a checkpoint, field by field."""
 
     input_variables: Names
+    """All that goes in: of the state, forcings, and what does not change with time."""
     target_variables: Names
+    """What is forecast."""
     forcing_variables: Names
+    """What is known of the time to be forecast: solar radiation, time of the day and year."""
     pressure_levels: Levels
+    """hPa, ascending."""
     input_duration: str = "12h"
+    """Time that the frames span which go in; 12h for two."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -209,12 +216,19 @@ class Architecture(_Frozen):
     """
 
     mesh_size: Annotated[int, Field(ge=0, le=8)]
+    """How often the icosahedron is refined."""
     latent_size: Annotated[int, Field(gt=0, le=8192)]
+    """Numbers for each node and edge."""
     gnn_msg_steps: Annotated[int, Field(gt=0, le=256)]
+    """Rounds of messages on the mesh."""
     hidden_layers: Annotated[int, Field(ge=0, le=64)] = 1
+    """Of each perceptron."""
     radius_query_fraction_edge_length: Annotated[float, Field(gt=0, le=4)] = 0.6
+    """How far from a mesh node grid points send to it, in lengths of the finest mesh's longest edge."""
     resolution: Annotated[float, Field(ge=0)] = 0.0
+    """Degrees between grid points; 0 for any."""
     mesh2grid_edge_normalization_factor: Annotated[float, Field(gt=0)] | None = None
+    """Length by which those of edges to the grid are divided; without it that of the longest."""
 
 
 def _published(*, levels: tuple[int, ...], precipitation_in: bool) -> Task:
@@ -239,6 +253,9 @@ TASKS: Final[Mapping[str, Task]] = {
 """The tasks of the three published checkpoints (Lam et al. 2023)."""
 
 
+_TaskName = Literal["GraphCast", "GraphCast_operational", "GraphCast_small"]
+
+
 def _named_task(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -252,8 +269,11 @@ class RandomWeights(_Frozen):
 
     kind: Literal["random"]
     seed: Annotated[int, Field(ge=0)] = 0
+    """Of the weights."""
     architecture: Architecture
-    task: Annotated[Task, BeforeValidator(_named_task)]
+    """Sizes of the network."""
+    task: Annotated[Task, BeforeValidator(_named_task, json_schema_input_type=_TaskName | Task)]
+    """Which variables go in and out: the name of a published task, or a mapping."""
 
 
 class CheckpointWeights(_Frozen):
@@ -261,6 +281,7 @@ class CheckpointWeights(_Frozen):
 
     kind: Literal["checkpoint"]
     path: File
+    """Of an .npz file."""
 
 
 class Model(_Frozen):
@@ -269,6 +290,7 @@ class Model(_Frozen):
     implementation: Implementation = "native"
     """``deepmind`` runs DeepMind's own package, if it is installed, for comparison with ours."""
     weights: Annotated[RandomWeights | CheckpointWeights, Field(discriminator="kind")]
+    """A checkpoint, or numbers drawn at random."""
     statistics: File | None = None
     """Folder of the three normalisation files; without it they are computed from the inputs."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -293,7 +315,9 @@ class SyntheticInputs(_Frozen):
 
     kind: Literal["synthetic"]
     resolution: Annotated[float, Field(ge=0.05, le=30)]
+    """Degrees between grid points, a divisor of 180."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Of the weather; the climate is the same."""
 
 
 class DatasetInputs(_Frozen):
@@ -301,6 +325,7 @@ class DatasetInputs(_Frozen):
 
     kind: Literal["datasets"]
     path: Pattern
+    """Of the files; may be a glob."""
     per_file: Literal["first", "all"] = "first"
     """A Case from the first frames of each file, or from every time of it that has the frame before."""
 
@@ -334,13 +359,24 @@ class ArchiveInputs(_Frozen):
         return (self.path,) if isinstance(self.path, str) else self.path
 
 
+def _with_file(schema: dict[str, Any]) -> None:
+    """Adds the key that `Times` turns into its list."""
+    schema["properties"]["file"] = {"type": "string", "description": "Text file with one initial time a line."}
+
+
 class Times(_Frozen):
     """Initial times: a list, a file with one a line, or first, last and every; hours and exclude narrow them."""
 
+    model_config = ConfigDict(json_schema_extra=_with_file)
+
     list: Annotated[tuple[Time, ...] | None, Strict(False)] = None
+    """Each by itself, UTC."""
     first: Time | None = None
+    """UTC, a whole hour, such as 2020-01-01T00."""
     last: Time | None = None
+    """It is one of them, if the steps from the first lead there."""
     every_hours: Annotated[int, Field(gt=0, le=_MOST_HOURS)] | None = None
+    """From one initial time to the next."""
     hours: Annotated[tuple[Annotated[int, Field(ge=0, le=23)], ...], Strict(False)] = ()
     """Hours of the day to keep; none for all."""
     exclude: Annotated[tuple[Time, ...], Strict(False)] = ()
@@ -376,19 +412,68 @@ class Workers(_Frozen):
     """How many processes, on what."""
 
     device: Literal["auto", "cpu", "gpu"] = "auto"
+    """What they compute on; ``auto``: GPUs if there are any."""
     count: Annotated[int, Field(gt=0)] | None = None
     """Without it: one for each GPU, or on CPU one for each ``threads`` cores."""
     threads: Annotated[int, Field(gt=0)] = 2
     """Cores that a CPU worker computes with."""
 
 
+class Contours(_Frozen):
+    """A field to be drawn in lines over the colours of another."""
+
+    variable: Annotated[str, AfterValidator(_check_name)]
+    """Its name."""
+    level: Annotated[int, Field(gt=0, lt=2**31)] | None = None
+    """hPa; for a variable on levels, and only for one."""
+
+
 class Figures(_Frozen):
     """Maps to draw of every whole Case."""
 
     variables: Annotated[Names, Field(min_length=1)]
+    """To draw, each in pictures of its own."""
     levels: Levels = ()
+    """hPa; of variables that have them."""
     lead_hours: Annotated[tuple[Annotated[int, Field(gt=0)], ...] | None, Strict(False)] = None
     """Lead times to draw; without it all of them."""
+    projection: Literal["plate_carree", "robinson", "orthographic", "north_polar", "south_polar"] = "plate_carree"
+    """Of the maps."""
+    center: Annotated[tuple[Latitude, Longitude], Strict(False)] | None = None
+    """Latitude and longitude of the middle of an orthographic map, degrees; for that alone."""
+    contours: Contours | None = None
+    """Another field in lines over the colours."""
+    wind: Literal["none", "barbs", "streamlines"] = "none"
+    """How to draw the wind at the field's level over it."""
+    format: Literal["png", "svg", "pdf"] = "png"
+    """Of the files."""
+    strip: bool = False
+    """Whether all lead times share a picture, or have one each."""
+    animation: Literal["none", "gif", "mp4"] = "none"
+    """A film of all lead times beside the pictures; mp4 needs the program ffmpeg."""
+    places: Names = ()
+    """Cities, or "LATITUDE, LONGITUDE", at which each variable is drawn over time."""
+    hovmoller: Annotated[tuple[Latitude, Latitude], Strict(False)] | None = None
+    """South and north of a band, degrees, whose mean is drawn as longitude by time."""
+    sections: bool = False
+    """Whether zonal means of variables on levels are drawn as latitude by pressure."""
+    mean_error: bool = False
+    """Whether maps of bias and root mean square error over all Cases are drawn by ``graphcast-batch figures``."""
+
+    @model_validator(mode="after")
+    def _middle(self) -> Self:
+        if (self.projection == "orthographic") != (self.center is not None):
+            raise ValueError(
+                "projection: orthographic and center: [latitude, longitude] belong together, "
+                f"but projection is {self.projection} and center {list(self.center) if self.center else 'not given'}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _northward(self) -> Self:
+        if self.hovmoller is not None and self.hovmoller[0] >= self.hovmoller[1]:
+            raise ValueError(f"hovmoller must be [south, north], but is {list(self.hovmoller)}")
+        return self
 
 
 class Region(_Frozen):
@@ -409,19 +494,31 @@ class Region(_Frozen):
         return self
 
 
+def _or_word(schema: dict[str, Any]) -> None:
+    """Adds the word that `Outputs` may be."""
+    mapping = schema.copy()
+    schema.clear()
+    schema["anyOf"] = [{"const": "none"}, mapping]
+
+
 class Outputs(_Frozen):
     """What a store keeps of each forecast, and how; without a key all of it, and every bit."""
+
+    model_config = ConfigDict(json_schema_extra=_or_word)
 
     forecasts: bool = True
     """Whether it keeps them at all; ``outputs: none`` is short for ``forecasts: false``, and leaves nothing but the
     scores of what it would have kept."""
     variables: Annotated[Names, Field(min_length=1)] | None = None
+    """To keep; without it all."""
     levels: Annotated[Levels, Field(min_length=1)] | None = None
+    """To keep, hPa; without it all."""
     lead_hours: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Strict(False), Field(min_length=1)] | None = None
     """Lead times to keep; the last of them is the last of the forecast."""
     every_hours: Annotated[int, Field(gt=0, multiple_of=STEP_HOURS)] | None = None
     """Or every so many hours."""
     region: Region | None = None
+    """Part of the globe to keep; without it all."""
     keep_bits: KeepBits | dict[str, KeepBits] | None = None
     """Bits of the mantissa to keep, of 23, of all variables or by variable: what is kept of a value is within
     2**-(keep_bits + 1) of it."""
@@ -456,7 +553,9 @@ class Scores(_Frozen):
     climatology: File | None = None
     """Made by ``graphcast-batch climatology``, or WeatherBench 2's; without it nothing is said of anomalies."""
     variables: Annotated[Names, Field(min_length=1)] | None = None
+    """To score; without it all that both sides hold."""
     levels: Annotated[Levels, Field(min_length=1)] | None = None
+    """To score, hPa; without it all that both sides hold."""
     derived: Names = ()
     """Variables to make of others before they are scored: ``wind_speed``, ``10m_wind_speed``, ``geopotential_height``,
     ``relative_humidity``, ``total_precipitation_24hr``."""
@@ -488,6 +587,7 @@ class TimeLimits(_Frozen):
     """Seconds that a Case may stay in one stage without getting on; after that its worker is given up."""
 
     read: Annotated[float, Field(gt=0)] = 1800
+    """Until the state that it starts from is there."""
     compute: Annotated[float, Field(gt=0)] = 3600
     """Until the next frames are there; the first come after the program was compiled."""
     write: Annotated[float, Field(gt=0)] = 1800
@@ -497,24 +597,34 @@ class TimeLimits(_Frozen):
 class RunConfig(_Frozen):
     """All that a run is made of."""
 
-    store: Annotated[File, BeforeValidator(_refuse_address)]
+    store: Annotated[File, BeforeValidator(_refuse_address, json_schema_input_type=str)]
+    """Folder of the zarr store to make, relative to the working directory."""
     inputs: Annotated[SyntheticInputs | DatasetInputs | ArchiveInputs, Field(discriminator="kind")]
+    """Where the states come from that forecasts start from."""
     times: Times | None = None
+    """Initial times; left out for dataset files, which fix them."""
     steps: Annotated[int, Field(gt=0, le=_MOST_HOURS // STEP_HOURS)]
+    """Of 6 h, of each forecast; 40 are 10 days."""
     model: Model
+    """The network and its weights."""
     workers: Workers = Workers()
+    """Processes that compute."""
     retries: Annotated[int, Field(ge=0)] = 1
     """How often a failed Case is tried again before it is set aside."""
     limits: FrameLimits = "auto"
     """What a frame may hold; one beyond ends its Case. ``auto``: what could be weather, with a wide margin; ``off``:
     all that is finite; a mapping of variables to lowest and highest value: these so, the others as with auto."""
     time_limits: TimeLimits = TimeLimits()
+    """After how long a Case that hangs is given up."""
     cache: Annotated[Literal["off"] | File, BeforeValidator(_read_cache)] | None = None
     """Where graphs and compiled programs are kept for later workers; ``off``: nowhere; without it the user's own cache
     folder, ``$XDG_CACHE_HOME/graphcast-batch`` or ``~/.cache/graphcast-batch``."""
     outputs: Outputs = Outputs()
+    """What is kept of each forecast."""
     figures: Figures | None = None
+    """What is drawn of it."""
     scores: Scores = Scores()
+    """What it is held against."""
 
     @model_validator(mode="after")
     def _times_fit_inputs(self) -> Self:

@@ -151,11 +151,13 @@ class Stage:
         key: of the Case.
         name: what is done for it; ``wait`` while the inputs or the device are another's.
         seconds: since it came there, or got on there: with the frames of a call, or a block written.
+        steps: of its forecast whose frames have come from the device.
     """
 
     key: str
     name: StageName
     seconds: float
+    steps: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -184,8 +186,8 @@ class Bench:
     name: str
     cases_per_call: int = 1
     scorer: Scorer | None = None
-    # By the key of a Case: in a list of one, its stage, and when by the monotonic clock it came there or got on.
-    _stages: dict[str, list[tuple[StageName, float]]] = field(default_factory=dict, init=False)
+    # By the key of a Case: in a list of one, its stage, when by the monotonic clock it came there or got on, and steps.
+    _stages: dict[str, list[tuple[StageName, float, int]]] = field(default_factory=dict, init=False)
     # Cases that wait for room at the device do so one after another, and let others read meanwhile.
     _turn: threading.Lock = field(default_factory=threading.Lock, init=False)
     # HDF5 must not be read by two threads at once.
@@ -218,15 +220,15 @@ class Bench:
         """
         watch = Stopwatch()
         with self._followed(case) as reached, closing(_Scores(needed=self.store.only_scores)) as scores:
-            reached("write")
+            frames = _Frames(case, watch, reached)
+            frames.reached("write")
             with self.store.attempt(case) as attempt:
-                reached("wait")
-                frames = _Frames(case, watch, reached)
+                frames.reached("wait")
                 with self._device.expecting():
                     limits, cost = self._read(case, frames, scores)
                 with self._device.giving(frames):
                     self._write(case, attempt, _FrameCheck(case, self.source.grid, self.task, limits), frames, scores)
-                reached("write")
+                frames.reached("write")
                 if self.store.only_scores:
                     scores.write("")  # before the record, since nothing could be scored afterwards
                 with watch.stage("commit"):
@@ -296,7 +298,8 @@ class Bench:
     def under_way(self) -> list[Stage]:
         """Where each Case is that is under way; may be asked from any thread."""
         now = monotonic()
-        return [Stage(key, name, max(0.0, now - since)) for key, [(name, since)] in self._stages.copy().items()]
+        places = self._stages.copy().items()
+        return [Stage(key, name, max(0.0, now - since), steps) for key, [(name, since, steps)] in places]
 
     def late(self, limits: TimeLimits) -> Stage | None:
         """A Case that has been in a stage for longer than it may without getting on; None if there is none.
@@ -308,13 +311,13 @@ class Bench:
         return next((stage for stage in self.under_way() if stage.seconds > most[stage.name]), None)
 
     @contextmanager
-    def _followed(self, case: Case) -> Iterator[Callable[[StageName], None]]:
-        """Gives what notes the stages that a Case reaches, or gets on in."""
-        place: list[tuple[StageName, float]] = [("wait", monotonic())]
+    def _followed(self, case: Case) -> Iterator[Callable[[StageName, int], None]]:
+        """Gives what notes the stages that a Case reaches, or gets on in, and after how many steps."""
+        place: list[tuple[StageName, float, int]] = [("wait", monotonic(), 0)]
         self._stages[case.key] = place
 
-        def reached(name: StageName) -> None:
-            place[0] = (name, monotonic())  # which nobody sees once the Case is no longer under way
+        def reached(name: StageName, steps: int) -> None:
+            place[0] = (name, monotonic(), steps)  # which nobody sees once the Case is no longer under way
 
         try:
             yield reached
@@ -376,13 +379,17 @@ class _Scores:
 class _Frames:
     """The frames of one Case on their way from the device to the thread of the Case."""
 
-    def __init__(self, case: Case, watch: Stopwatch, reached: Callable[[StageName], None]) -> None:
+    def __init__(self, case: Case, watch: Stopwatch, reached: Callable[[StageName, int], None]) -> None:
         self.steps = case.steps
         self.watch = watch
-        self.reached = reached
-        self.given = 0
+        self._reached = reached
+        self.given = self._taken = 0
         self.refused = False
         self._waiting: queue.Queue[Mapping[str, NDArray[np.float32]] | BaseException] = queue.Queue(_WAITING_CALLS)
+
+    def reached(self, name: StageName) -> None:
+        """Notes the stage that the Case is in, or has got on in."""
+        self._reached(name, self._taken)
 
     def give(self, frames: Mapping[str, NDArray[np.float32]]) -> None:
         """Hands on what a call has made; waits while the Case is behind."""
@@ -400,12 +407,11 @@ class _Frames:
             self._waiting.get_nowait()
 
     def __iter__(self) -> Iterator[Mapping[str, NDArray[np.float32]]]:
-        taken = 0
-        while taken < self.steps:
+        while self._taken < self.steps:
             frames = self._waiting.get()
             if isinstance(frames, BaseException):
                 raise frames
-            taken += _steps_of(frames)
+            self._taken += _steps_of(frames)
             yield frames
 
     def _put(self, item: Mapping[str, NDArray[np.float32]] | BaseException) -> None:

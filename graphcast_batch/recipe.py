@@ -23,7 +23,9 @@ Count = Annotated[int, Field(gt=0)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class Phase(_Frozen):
@@ -36,7 +38,9 @@ class Phase(_Frozen):
     rollout: Count
     """Steps of 6 h that a sample is forecast for."""
     updates: Count
+    """How many."""
     peak: Annotated[float, Field(gt=0)]
+    """The highest learning rate."""
     last: Annotated[float | None, Field(ge=0)] = None
     """Learning rate of the last update; without it the peak."""
     warm_up: Annotated[int, Field(ge=0)] = 0
@@ -63,6 +67,7 @@ class TrainedModel(_Frozen):
     """Which network is trained, from which weights, in which precision."""
 
     weights: Annotated[RandomWeights | CheckpointWeights, Field(discriminator="kind")]
+    """To begin with."""
     statistics: File
     """Folder of the three normalisation files."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -75,7 +80,9 @@ class Validation(_Frozen):
     """What tells how good the weights are: the loss of rollouts that no update has seen, beside that of persistence."""
 
     times: Times
+    """Initial times, best none of those that are trained on."""
     rollout: Count = 1
+    """Steps of 6 h of each forecast."""
     every: Count = 1000
     """Updates."""
 
@@ -86,11 +93,15 @@ class Recipe(_Frozen):
     folder: File
     """Where checkpoints, curves and the record go."""
     inputs: Annotated[SyntheticInputs | DatasetInputs | ArchiveInputs, Field(discriminator="kind")]
+    """Where samples come from."""
     times: Times
     """Initial times of the samples."""
     validation: Validation
+    """What tells how good the weights are."""
     model: TrainedModel
+    """The network that is trained."""
     phases: Annotated[tuple[Phase, ...], Strict(False), Field(min_length=1)]
+    """One after another, as a rule with ever longer rollouts."""
     batch: Count = 32
     """Samples of an update, over all workers (the published number)."""
     together: Count = 1
@@ -107,6 +118,7 @@ class Recipe(_Frozen):
     checkpoint_every: Count = 1000
     """Updates."""
     workers: Workers = Workers()
+    """Processes that compute."""
 
     @model_validator(mode="after")
     def _batch_has_whole_parts(self) -> Self:

@@ -39,7 +39,7 @@ def test_an_unknown_key_is_named_by_its_path_with_the_nearest_valid_one():
         parsed(inputs={"kind": "synthetic", "resolutoin": 6})
     with pytest.raises(ConfigError, match=r"stpes: unknown key; did you mean steps\?"):
         parsed(stpes=3)
-    model = {**GOOD["model"], "weights": {**GOOD["model"]["weights"], "architecture": {"mesh_siez": 2}}}
+    model = {**GOOD["model"], "weights": {"kind": "random", "architecture": {"mesh_siez": 2}}}
     with pytest.raises(
         ConfigError, match=r"model\.weights\.architecture\.mesh_siez: unknown key; did you mean mesh_size"
     ):
@@ -83,6 +83,17 @@ def test_every_finding_is_told_at_once():
         ({"times": {"list": ["2262-01-01"]}}, r"must be in the years 1678 to 2261, but is 2262-01-01T00:00:00"),
         ({"times": {"list": ["0001-01-01T00:00+05:00"]}}, r"must be in the years 1678 to 2261, but is 0001-01-01"),
         ({"figures": {"variables": []}}, r"figures\.variables: .*at least 1"),
+        (
+            {"figures": {"variables": ["x"], "projection": "orthographic"}},
+            r"figures: projection: orthographic and center: .* but projection is orthographic and center not given",
+        ),
+        (
+            {"figures": {"variables": ["x"], "center": [45, 10]}},
+            r"figures: .*belong together, but projection is plate_carree and center \[45\.0, 10\.0\]",
+        ),
+        ({"figures": {"variables": ["x"], "projection": "mercator"}}, r"figures\.projection: .*'robinson'"),
+        ({"figures": {"variables": ["x"], "contours": {"level": 500}}}, r"figures\.contours\.variable: "),
+        ({"figures": {"variables": ["x"], "hovmoller": [60, 35]}}, r"hovmoller must be \[south, north\], but is \[60"),
         ({"figures": {"variables": "x"}}, r"figures\.variables: Input should be a valid list, but is 'x'"),
         ({"limits": True}, r"limits: give auto, off, or a mapping of variables to \[low, high\], not True"),
         ({"limits": "of"}, r"limits: give auto, off, or a mapping of variables to \[low, high\], not 'of'"),

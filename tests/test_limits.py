@@ -119,7 +119,7 @@ def test_a_forecast_may_leave_the_limits_by_their_width_on_either_side(name):
 
 @pytest.mark.parametrize(
     ("name", "level", "value"),
-    [  # what configs/demo.yaml reaches in its 8 steps with random weights, where that is beyond the limits of the Earth
+    [  # what random weights reach on the synthetic planet in 8 steps, where that is beyond the limits of the Earth
         ("specific_humidity", 850, -0.0193),
         ("specific_humidity", 600, -0.0029),
         ("total_precipitation_6hr", None, -0.0169),

@@ -383,6 +383,7 @@ def test_each_case_under_way_is_seen_where_it_is(tmp_path, monkeypatch):
     with in_a_thread(make, shared, first):
         assert read.reached.wait(60)
         assert stages(shared) == {first.key: "read"}
+        assert [stage.steps for stage in shared.under_way()] == [0]
         with in_a_thread(make, shared, second):
             while stages(shared).get(second.key) != "wait":
                 time.sleep(0.001)
@@ -394,6 +395,7 @@ def test_each_case_under_way_is_seen_where_it_is(tmp_path, monkeypatch):
             computed.open.set()
             assert written.reached.wait(60)
             assert "write" in stages(shared).values()
+            assert all(stage.steps >= 1 for stage in shared.under_way() if stage.name == "write")
             written.open.set()
     assert shared.under_way() == []
 

@@ -1,0 +1,1 @@
+"""MEASURE: programs, beside what limits them on a machine."""

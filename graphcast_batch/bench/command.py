@@ -75,6 +75,14 @@ def evaluation(folder: Folder = Path(), rounds: Rounds = 5, out: Out = _RESULTS)
 
 
 @bench.command()
+def training(rounds: Rounds = 3, out: Out = _RESULTS) -> None:
+    """Times updates of a training, and looks at their memory, by the length of rollouts and by workers."""
+    from graphcast_batch.bench.training import measure
+
+    _keep(measure(rounds), out)
+
+
+@bench.command()
 def table(
     results: Annotated[Path, typer.Option(help="Folder of results.")] = _RESULTS,
     into: Annotated[Path | None, typer.Option(help="Markdown file whose table of benchmarks is made anew.")] = None,

@@ -26,6 +26,7 @@ from graphcast_batch.cluster.crew import Member
 from graphcast_batch.cluster.dispatch import IN_FLIGHT
 from graphcast_batch.cluster.drain import Drain
 from graphcast_batch.cluster.driver import Shift, Yield, connected
+from graphcast_batch.cluster.worker import Report
 from graphcast_batch.config import STEP_HOURS, RunConfig, TimeLimits, parse_config
 from graphcast_batch.errors import BenchError
 from graphcast_batch.grid import regular_grid
@@ -33,7 +34,7 @@ from graphcast_batch.outputs.claims import Claim
 from graphcast_batch.outputs.journal import Journal
 from graphcast_batch.outputs.ledger import Failure, Record
 from graphcast_batch.outputs.store import Store
-from graphcast_batch.pipeline import Made, peak_memory_bytes
+from graphcast_batch.pipeline import Made, Stage, peak_memory_bytes
 from graphcast_batch.plan import Case, Layout, Plan
 from graphcast_batch.timing import Span, clock
 
@@ -153,8 +154,9 @@ class _Sleeper:
         """As `Actor.begin`."""
         return str(ray.get_runtime_context().get_node_id())
 
-    async def late(self, limits: TimeLimits) -> None:
-        """Nothing ever is."""
+    async def report(self, limits: TimeLimits) -> Report:
+        """Nothing is ever late."""
+        return Report()
 
     async def run_case(self, case: Case, claim: Claim, attempts: int) -> Made:
         """Sleeps, and records the Case by an empty file: the less a worker does, the less it is what is measured."""
@@ -191,6 +193,9 @@ class _Watch(Journal):
         super().__init__(store, self._refuse)
         self._cases, self._done = cases, 0
         self.seen = [self._seen()]
+
+    def under_way(self, worker: str, stages: Sequence[Stage]) -> None:
+        """Nobody looks."""
 
     def finished(self, record: Record) -> None:
         super().finished(record)

@@ -6,7 +6,7 @@ checked, encoded and written as in any run. A real run, with the network on the 
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from graphcast_batch.inputs.chunks import ReadCost
 from graphcast_batch.inputs.states import CaseInputs
 from graphcast_batch.outputs.ledger import Failure, Record
 from graphcast_batch.outputs.store import Store
-from graphcast_batch.pipeline import Bench
+from graphcast_batch.pipeline import Bench, Stage
 from graphcast_batch.plan import Case, Layout, Plan
 from graphcast_batch.timing import Balance, balance
 from graphcast_batch.variables import LEVELS_13
@@ -110,6 +110,9 @@ class _Quiet:
     """Watches a run in which nothing may go wrong."""
 
     def started(self, workers: int, device: str, total: int, whole: int) -> None:
+        """Nothing is shown."""
+
+    def under_way(self, worker: str, stages: Sequence[Stage]) -> None:
         """Nothing is shown."""
 
     def finished(self, record: Record) -> None:

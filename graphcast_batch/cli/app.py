@@ -1,27 +1,84 @@
-"""The command ``graphcast-batch`` itself: what all its commands share, and how errors of ours are told."""
+"""The command ``graphcast-batch`` itself: what all its commands share, and how errors are told."""
 
+import os
 import sys
-from collections.abc import Iterable, Iterator
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.text import Text
+from typer.core import TyperGroup
 
 from graphcast_batch.bench.command import bench
 from graphcast_batch.errors import ConfigError, FigureError, GraphcastBatchError, TaskError
 
+if TYPE_CHECKING:
+    from graphcast_batch.terminal import Level
+
+NAME: Final = "graphcast-batch"
+FORECASTS, SCORES, CLUSTER, SOURCES, MEASURE = PANELS = (
+    *("Forecasts", "Scores and pictures", "Cluster", "Data and weights", "Measure"),
+)
+"""Groups of commands in the help."""
+_FIRST: Final = ("init", "plan", "run")
+"""Commands that a newcomer needs, in this order."""
+_MOST_LINES: Final = 24
+"""Of an error, so that it fits on a screen."""
+
+
+@dataclass
+class Manner:
+    """How much is said, for as long as a command lasts.
+
+    Attributes:
+        level: of progress.
+        debug: whether errors come with their traceback.
+    """
+
+    level: "Level" = "normal"
+    debug: bool = False
+
+
+class _Commands(TyperGroup):
+    """Lists what is needed first before the rest."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - typer keeps the type to itself
+        return sorted(super().list_commands(ctx), key=self._place)
+
+    def _place(self, name: str) -> tuple[int, int]:
+        panel = getattr(self.commands[name], "rich_help_panel", None)
+        return (
+            PANELS.index(panel) if panel in PANELS else len(PANELS),
+            _FIRST.index(name) if name in _FIRST else len(_FIRST),
+        )
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help."""
+    return "\n\n".join(["[bold]Examples[/]", *(f"[cyan]{escape(line)}[/]" for line in lines)])
+
+
 app = typer.Typer(
-    help="Many GraphCast forecasts from many initial times, into one zarr store.",
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples(f"{NAME} init first.yaml", f"{NAME} plan first.yaml", f"{NAME} run first.yaml"),
 )
 archive = typer.Typer(help="Archives to run from.", no_args_is_help=True)
-app.add_typer(archive, name="archive")
-app.add_typer(bench, name="bench")
+app.add_typer(archive, name="archive", rich_help_panel=SOURCES, epilog=examples(f"{NAME} archive synthetic --help"))
+app.add_typer(bench, name="bench", rich_help_panel=MEASURE, epilog=examples(f"{NAME} bench io --folder /scratch"))
+manner = Manner()
 console = Console(width=None if sys.stdout.isatty() else 140)  # a log has room for tables
 errors = Console(stderr=True)
 
@@ -34,23 +91,71 @@ Address = Annotated[
 
 
 class Exit:
-    """Exit codes."""
+    """Exit codes; `MISTAKE` is EX_SOFTWARE of sysexits.h."""
 
-    COULD_NOT_RUN, USAGE, SOME_FAILED, INTERRUPTED = 1, 2, 3, 130
+    COULD_NOT_RUN, USAGE, SOME_FAILED, MISTAKE, INTERRUPTED = 1, 2, 3, 70, 130
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Runs the command; errors of ours are told in a few lines, without a traceback."""
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        print(NAME, version_of(NAME))
+        raise typer.Exit
+
+
+@app.callback()
+def general(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what goes wrong, and how it ended.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say also what each Case is at.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar="GRAPHCAST_BATCH_DEBUG", help="Show errors with their traceback.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Many GraphCast forecasts from many initial times, into one zarr store."""
+    if quiet and verbose:
+        raise typer.BadParameter("--quiet and --verbose exclude each other")
+    manner.level = "quiet" if quiet else "verbose" if verbose else "normal"
+    manner.debug = debug
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command; errors are told in a few lines, without a traceback unless it is asked for."""
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        app(arguments)
+        app(_general_first(words), prog_name=NAME)
     except (ConfigError, FigureError, TaskError) as error:
         tell(error)
         sys.exit(Exit.USAGE)
     except KeyboardInterrupt:
         sys.exit(Exit.INTERRUPTED)
-    except GraphcastBatchError as error:
+    except (GraphcastBatchError, OSError) as error:
         tell(error)
         sys.exit(Exit.COULD_NOT_RUN)
+    except Exception as error:
+        _tell_mistake(error)
+        sys.exit(Exit.MISTAKE)
+    finally:
+        _flush()
+
+
+def _flush() -> None:
+    """Writes out what was printed; if whoever read it has gone, as ``head`` does, nobody need hear of that."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain at its end
+
+
+def _general_first(words: Sequence[str]) -> list[str]:
+    """With the options of the whole command in front: they may also stand behind the subcommand.
+
+    What follows ``--`` is for another program.
+    """
+    ours = words[: words.index("--")] if "--" in words else words
+    general = [word for word in ours if word in ("--quiet", "-q", "--verbose", "-v", "--debug")]
+    return [*general, *(word for word in ours if word not in general), *words[len(ours) :]]
 
 
 def say(text: str | Text) -> None:
@@ -58,10 +163,26 @@ def say(text: str | Text) -> None:
     console.print(text, highlight=False, soft_wrap=True)
 
 
+def remark(text: str | Text) -> None:
+    """Prints a line that tells how far something is, unless nobody wants to know."""
+    if manner.level != "quiet":
+        say(text)
+
+
 def tracked(results: Iterable[Any], what: str, total: int) -> Iterator[Any]:
     """The same results, with a bar on a terminal that shows how many have come."""
-    shown = track(results, what, total=total, console=console, disable=not console.is_terminal, transient=True)
-    yield from shown
+    shown = console.is_interactive and manner.level != "quiet"
+    yield from track(results, what, total=total, console=console, disable=not shown, transient=True)
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Says on a terminal what takes a while, for as long as the block lasts."""
+    if console.is_interactive and manner.level != "quiet":
+        with console.status(what):
+            yield
+    else:
+        yield
 
 
 def warn(text: str) -> None:
@@ -70,5 +191,36 @@ def warn(text: str) -> None:
 
 
 def tell(error: BaseException) -> None:
-    """Says what went wrong."""
-    errors.print(Text(f"{type(error).__name__}: {error}", "red"), soft_wrap=True)
+    """Says what went wrong, on a screen at most."""
+    lines = f"{type(error).__name__}: {error}".splitlines()
+    if manner.debug:
+        lines = "".join(traceback.format_exception(error)).splitlines()
+    elif len(lines) > _MOST_LINES:
+        lines[_MOST_LINES:] = [f"... and {len(lines) - _MOST_LINES} more lines, with --debug"]
+    errors.print(Text("\n".join(lines), "red"), soft_wrap=True)
+
+
+def _tell_mistake(error: Exception) -> None:
+    """Says that the fault is ours, and keeps the traceback for whoever mends it."""
+    if manner.debug:
+        tell(error)
+        return
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    try:
+        rest = f"The traceback is in {_kept_traceback(error)}: please report it with what you did."
+    except (OSError, RuntimeError):
+        rest = "Run it again with --debug to see the traceback, and please report it with what you did."
+    tell(error)
+    errors.print(
+        Text(f"This is a mistake in {NAME}, at {Path(frame.filename).name}:{frame.lineno}. {rest}"), soft_wrap=True
+    )
+
+
+def _kept_traceback(error: Exception) -> Path:
+    """A new file in the user's state folder (XDG Base Directory Specification 0.8)."""
+    given = Path(os.environ.get("XDG_STATE_HOME", ""))
+    folder = (given if given.is_absolute() else Path.home() / ".local" / "state") / NAME
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.txt"
+    path.write_text(f"{NAME} {version_of(NAME)}: {' '.join(sys.argv)}\n{''.join(traceback.format_exception(error))}")
+    return path

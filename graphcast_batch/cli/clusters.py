@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
-from graphcast_batch.cli.app import Address, ConfigPath, Exit, app, console, say
+from graphcast_batch.cli.app import CLUSTER, Address, ConfigPath, Exit, app, console, examples, say
 from graphcast_batch.cluster.allocation import allocation
 from graphcast_batch.cluster.drain import Drain
 from graphcast_batch.errors import ConfigError
 
 
-@app.command()
+@app.command(
+    rich_help_panel=CLUSTER,
+    epilog=examples("srun --ntasks-per-node=1 graphcast-batch launch --folder F -- graphcast-batch run hindcast.yaml"),
+)
 def launch(
     command: Annotated[list[str], typer.Argument(help="What to run on the cluster.", metavar="COMMAND...")],
     folder: Annotated[Path, typer.Option(help="New folder on a shared disk, the same for all copies.")],
@@ -32,7 +35,13 @@ def launch(
     raise typer.Exit(launch(command, folder, here, say, wait_seconds=wait, without_missing=without_missing))
 
 
-@app.command()
+@app.command(
+    rich_help_panel=CLUSTER,
+    epilog=examples(
+        "graphcast-batch submit hindcast.yaml --nodes 4 --gpus-per-node 4 --time 12:00:00 --evaluate-after",
+        "graphcast-batch submit hindcast.yaml --array 1-16%8 -- --qos=low",
+    ),
+)
 def submit(
     config: ConfigPath,
     more: Annotated[
@@ -97,7 +106,13 @@ def submit(
     say(f"how far it is: graphcast-batch status {assembled.config.store}")
 
 
-@app.command()
+@app.command(
+    rich_help_panel=CLUSTER,
+    epilog=examples(
+        "graphcast-batch doctor hindcast.yaml",
+        "graphcast-batch doctor --address HOST:PORT",
+    ),
+)
 def doctor(
     place: Annotated[
         Path | None, typer.Argument(help="Config of a run, or its store.", metavar="CONFIG|STORE", show_default=False)

@@ -8,22 +8,26 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.text import Text
 
-from graphcast_batch.cli.app import Address, Exit, StorePath, app, console, errors, say, tracked
+from graphcast_batch.cli.app import SCORES, Address, Exit, StorePath, app, console, errors, examples, say, tracked
 from graphcast_batch.cluster.allocation import allocation
 from graphcast_batch.cluster.drain import WORK_LEFT, Drain
 from graphcast_batch.errors import ConfigError
 from graphcast_batch.variables import LEVELS_13
 
 if TYPE_CHECKING:
-    from graphcast_batch.config import ArchiveInputs, DatasetInputs, RunConfig, SyntheticInputs
+    from graphcast_batch.config import RunConfig
     from graphcast_batch.evaluation.stored import Evaluation
 
 Over = Literal["all", "each", "hour", "month", "season"]
-MADE_BASELINES = ("persistence", "climatology")
-"""Of evaluate; any other is a store."""
 
 
-@app.command()
+@app.command(
+    rich_help_panel=SCORES,
+    epilog=examples(
+        "graphcast-batch evaluate runs/hindcast --truth /data/era5_1deg.zarr --baseline persistence",
+        "graphcast-batch evaluate runs/hindcast --climatology clim.zarr --out scores.csv --over month",
+    ),
+)
 def evaluate(
     place: Annotated[Path, typer.Argument(help="Store of a run, or its config.", metavar="CONFIG|STORE")],
     truth: Annotated[
@@ -61,6 +65,7 @@ def evaluate(
     """
     here = allocation(os.environ)
     with Drain(None, here.start, here.end) as drain:
+        from graphcast_batch.api.scores import MADE_BASELINES, evaluated_config
         from graphcast_batch.cluster import driver
         from graphcast_batch.evaluation.results import check_table
         from graphcast_batch.evaluation.stored import evaluations
@@ -72,7 +77,7 @@ def evaluate(
             check_table(out)
         baselines = baseline or []
         others = [one for one in baselines if one not in MADE_BASELINES]
-        config = _evaluated_config(place, truth, climatology, member or [])
+        config = evaluated_config(place, truth, climatology, member or [])
         if spectra_out:
             _check_spectra_out(spectra_out, config)
         to_score = evaluations(config, baselines)
@@ -92,25 +97,43 @@ def evaluate(
         raise typer.Exit(Exit.SOME_FAILED)
 
 
-@app.command()
+@app.command(
+    rich_help_panel=SCORES,
+    epilog=examples(
+        "graphcast-batch compare runs/a runs/b",
+        "graphcast-batch compare runs/a persistence --region europe",
+    ),
+)
 def compare(
     first: StorePath,
     second: Annotated[
         str, typer.Argument(help="Another store, or a baseline scored in the first.", metavar="STORE|NAME")
     ],
     region: Annotated[str, typer.Option(help="Region.")] = "global",
+    scorecard: Annotated[
+        Path | None,
+        typer.Option(
+            help="Picture of every variable, level and lead time, .png, .svg or .pdf.",
+            metavar="FILE",
+        ),
+    ] = None,
 ) -> None:
     """Holds the scores of two stores, or of a store and a baseline, side by side, with what chance would explain."""
+    from graphcast_batch.cli.scored import draw_comparison
+    from graphcast_batch.evaluation.baselines import CLIMATOLOGY, PERSISTENCE
     from graphcast_batch.evaluation.comparison import compare
     from graphcast_batch.evaluation.ensemble import ENSEMBLE
     from graphcast_batch.terminal import show_comparison
 
-    other = (first, second) if second in (*MADE_BASELINES, ENSEMBLE) else (Path(second), "forecast")
+    other = (first, second) if second in (PERSISTENCE, CLIMATOLOGY, ENSEMBLE) else (Path(second), "forecast")
     changes = compare((first, "forecast"), other, region)
     show_comparison(console, (str(first), second), changes, region)
+    if scorecard:
+        draw_comparison(scorecard, other, (first, "forecast"), (Path(second).name, first.resolve().name), region)
+        say(f"scorecard: {scorecard}")
 
 
-@app.command()
+@app.command(rich_help_panel=SCORES, epilog=examples("graphcast-batch climatology /data/era5_1deg.zarr --to clim.zarr"))
 def climatology(
     place: Annotated[str, typer.Argument(help="Archive (file, store, glob or folder), or a run's config.")],
     out: Annotated[Path, typer.Option("--to", help="Zarr store to make, such as climatology.zarr.")],
@@ -128,6 +151,7 @@ def climatology(
     """
     import numpy as np
 
+    from graphcast_batch.api.scores import truth_inputs
     from graphcast_batch.cluster import driver
     from graphcast_batch.config import Times, parse_config
     from graphcast_batch.evaluation.climatology import make_climatology
@@ -135,7 +159,7 @@ def climatology(
     from graphcast_batch.inputs.sources import open_source
     from graphcast_batch.plan import plan_times
 
-    opened = open_source(_truth_inputs(place), LEVELS_13)
+    opened = open_source(truth_inputs(place), LEVELS_13)
     on_levels = {name: "level" in dims for name, dims in opened.dims.items()}
     made = tuple(derivable(derived or (), on_levels, opened.origin))
     source = with_derived(opened, made)
@@ -156,21 +180,6 @@ def climatology(
     say(f"climatology in {out}")
 
 
-def _evaluated_config(place: Path, truth: str | None, climatology: Path | None, members: Sequence[Path]) -> "RunConfig":
-    """The config of a run or store, with another truth or climatology, or other members of an ensemble, if given."""
-    from graphcast_batch.config import load_config
-
-    config = load_config(place / "run.yaml" if place.is_dir() else place)
-    if place.is_dir():
-        config = config.model_copy(update={"store": place.resolve()})
-    given: dict[str, object] = {} if climatology is None else {"climatology": climatology.absolute()}
-    if truth is not None:
-        given["truth"] = _truth_inputs(truth)
-    if members:
-        given["members"] = tuple(member.absolute() for member in members)
-    return config.model_copy(update={"scores": config.scores.model_copy(update=given)})
-
-
 def _check_spectra_out(path: Path, config: "RunConfig") -> None:
     """Looks whether there will be spectra and where to write them, before hours are spent on them."""
     if not config.scores.spectra:
@@ -184,31 +193,19 @@ def _check_spectra_out(path: Path, config: "RunConfig") -> None:
         )
 
 
-def _truth_inputs(truth: str) -> "ArchiveInputs | DatasetInputs | SyntheticInputs":
-    """The inputs of a config, or an archive."""
-    from graphcast_batch.config import ArchiveInputs, load_config, parse_config
-
-    if truth.endswith((".yaml", ".yml")):
-        return load_config(Path(truth)).inputs
-    return parse_config({"kind": "archive", "path": truth}, ArchiveInputs, origin="of --truth")
-
-
 def _score(to_score: "Sequence[Evaluation]", drain: "Drain") -> tuple[int, int]:
     """Scores Cases over the cluster; returns how many could not be, which are told, and how many are left."""
-    from graphcast_batch.cluster import driver
-    from graphcast_batch.evaluation.stored import score_stored
+    from graphcast_batch.api.scores import score
 
-    work = [(one.path, one.name, one.scoring, case) for one in to_score for case in one.left]
+    total = sum(len(one.left) for one in to_score)
     failed = done = 0
-    for (_, name, _, case), result in zip(
-        work, tracked(driver.each(score_stored, work, drain), "scoring", len(work)), strict=False
-    ):
+    for name, case, result in tracked(score(to_score, drain), "scoring", total):
         if isinstance(result, BaseException):
             failed += 1
             errors.print(Text(f"{name} {case.key} was not scored: {result}", "red"), soft_wrap=True)
         elif result is not None:
             done += 1
-    left = len(work) - failed - done
+    left = total - failed - done
     say(f"{done} scored now, {failed} failed, {left} left")
     return failed, left
 

@@ -6,12 +6,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from graphcast_batch.cli.app import app
+from graphcast_batch.cli.app import FORECASTS, app, examples
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
-@app.command()
+@app.command(
+    rich_help_panel=FORECASTS,
+    epilog=examples(
+        "graphcast-batch infer --mode Random --dataset source-era5_date-2022-01-01_res-1.0_levels-13_steps-04.nc",
+        "graphcast-batch infer --mode Checkpoint --pretrained GraphCast_small.npz --stats stats --dataset D.nc",
+    ),
+)
 def infer(
     dataset: Annotated[Path, typer.Option(help="GraphCast dataset file.")],
     mode: Annotated[Literal["Random", "Checkpoint"], typer.Option(help="Where the weights come from.")],

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.progress import DownloadColumn, Progress, TaskID
 
-from graphcast_batch.cli.app import Address, app, archive, console, say, tell, tracked
+from graphcast_batch.cli.app import (
+    SOURCES,
+    Address,
+    app,
+    archive,
+    console,
+    examples,
+    manner,
+    remark,
+    say,
+    tell,
+    tracked,
+)
 from graphcast_batch.cluster.allocation import allocation
 from graphcast_batch.cluster.drain import WORK_LEFT, Drain
 from graphcast_batch.errors import ConfigError
@@ -19,7 +31,10 @@ if TYPE_CHECKING:
     from graphcast_batch.training.files import Folder
 
 
-@archive.command("synthetic")
+@archive.command(
+    "synthetic",
+    epilog=examples("graphcast-batch archive synthetic --out planet.zarr --first 2020-01-01T00 --last 2020-01-31T18"),
+)
 def archive_synthetic(
     out: Annotated[Path, typer.Option(help="Zarr store to make, such as planet.zarr.")],
     first: Annotated[str, typer.Option(help="First time, such as 2020-01-01T00.")],
@@ -49,7 +64,13 @@ def archive_synthetic(
     say(f"{times.size} times in {out}")
 
 
-@app.command()
+@app.command(
+    rich_help_panel=SOURCES,
+    epilog=examples(
+        "graphcast-batch stats /data/era5_1deg.zarr --to stats",
+        "graphcast-batch stats hindcast.yaml --to stats",
+    ),
+)
 def stats(
     place: Annotated[str, typer.Argument(help="Archive (file, store, glob or folder), or a run's config.")],
     out: Annotated[Path, typer.Option("--to", help="Folder for the three files.")],
@@ -61,7 +82,7 @@ def stats(
     """Computes normalisation statistics: of all that an archive holds, or of what a run needs of its inputs."""
     from graphcast_batch.assembly import computed_statistics, statistics_of
     from graphcast_batch.cluster import driver
-    from graphcast_batch.config import Times, load_config, parse_config
+    from graphcast_batch.config import ArchiveInputs, Times, load_config, parse_config
     from graphcast_batch.inputs.archive import Archive
     from graphcast_batch.inputs.statistics import write_statistics
 
@@ -77,12 +98,19 @@ def stats(
         if is_config:
             found = statistics_of(load_config(Path(place)), times, spread)
         else:
-            found = computed_statistics(Archive(place), None, times, spread)
+            inputs = parse_config({"kind": "archive", "path": place}, ArchiveInputs, origin="of the archive")
+            found = computed_statistics(Archive(inputs.path), None, times, spread)
     write_statistics(found, out)
     say(f"statistics in {out}")
 
 
-@app.command()
+@app.command(
+    rich_help_panel=SOURCES,
+    epilog=examples(
+        "graphcast-batch fetch list",
+        "graphcast-batch fetch checkpoint small --to params",
+    ),
+)
 def fetch(
     kind: Annotated[Literal["checkpoint", "stats", "sample", "list"], typer.Argument(help="What to fetch, or list.")],
     name: Annotated[str, typer.Argument(help="Its name, or parts of it; see fetch list.")] = "all",
@@ -105,7 +133,7 @@ def fetch(
     say(published.licence(kind))
 
 
-@app.command()
+@app.command(rich_help_panel=SOURCES, epilog=examples("graphcast-batch finetune configs/training/planet.yaml"))
 def finetune(
     recipe: Annotated[Path, typer.Argument(help="YAML file of a training.", metavar="RECIPE")],
     address: Address = None,
@@ -129,11 +157,13 @@ def finetune(
         wanted = load_recipe(recipe)
         begun, folder = course(wanted), Folder(wanted.folder)
         for line in begun.spoken:
-            say(line)
+            remark(line)
         with driver.connected(address, drain):
             group = TrainingGroup(begun)
             try:
-                with TrainingWatcher(console, wanted.steps_after, wanted.updates, group.update) as watcher:
+                with TrainingWatcher(
+                    console, wanted.steps_after, wanted.updates, group.update, manner.level
+                ) as watcher:
                     whole = train(wanted, group, watcher.tell, lambda: drain.asked)
             finally:
                 group.stop()

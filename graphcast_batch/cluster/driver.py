@@ -32,8 +32,9 @@ from graphcast_batch.cluster.crew import (
 )
 from graphcast_batch.cluster.dispatch import Dispatch, in_flight
 from graphcast_batch.cluster.drain import WORK_LEFT, Drain, overheard
+from graphcast_batch.cluster.metrics import Metrics
 from graphcast_batch.cluster.walltime import Walltime
-from graphcast_batch.cluster.worker import OpenScorer
+from graphcast_batch.cluster.worker import OpenScorer, Report
 from graphcast_batch.config import RunConfig
 from graphcast_batch.errors import ClusterError, StageTimeoutError, StoreError, StoreUnwritableError
 from graphcast_batch.outputs.claims import Claim
@@ -45,6 +46,10 @@ from graphcast_batch.timing import Balance, Overlap
 
 _LEASE_SECONDS: Final = 120.0
 _BEAT_SECONDS: Final = 10.0
+_ASK_SECONDS: Final = 2.0
+"""How often a worker is asked what it is at, which a person may be watching."""
+_ASKED_A_SECOND: Final = 50
+"""Workers at most: hundreds are asked less often."""
 _LOOK_SECONDS: Final = 1.0
 """How long a signal may wait to be seen."""
 _COUNT_SECONDS: Final = 2.0
@@ -69,6 +74,9 @@ class Progress(Protocol):
 
     def started(self, workers: int, device: str, total: int, whole: int) -> None:
         """Workers are starting, on cpu or gpu; so many of the Cases were whole before."""
+
+    def under_way(self, worker: str, stages: Sequence[Stage]) -> None:
+        """A worker tells, every few seconds while it has any, where its Cases are."""
 
     def finished(self, record: Record) -> None:
         """A Case is whole."""
@@ -154,7 +162,8 @@ class Staff(Protocol):
 def connected(address: str | None, drain: Drain) -> Iterator[None]:
     """A Ray cluster: the one at an address, else one embedded on this machine for as long as the context lasts.
 
-    An embedded one has the cores that a scheduler has given, if it has given any, and else all of the machine.
+    A process that is connected to Ray already, as a notebook may be, stays so. An embedded one has the cores that a
+    scheduler has given, if it has given any, and else all of the machine.
 
     Args:
         address: of the cluster.
@@ -163,6 +172,9 @@ def connected(address: str | None, drain: Drain) -> Iterator[None]:
     Raises:
         ClusterError: there is none at the address, or none can be started here.
     """
+    if address is None and ray.is_initialized():
+        yield
+        return
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         cores = allocation(os.environ).cpus
@@ -285,6 +297,7 @@ class Shift:
         self._dispatch = Dispatch(cases, config.retries, in_flight(config.model.cases_per_call))
         self._limits = config.time_limits
         self._progress = progress
+        self._metrics = Metrics(store.path, partial(progress.note, "metrics"))
         self._drain = drain
         self._walltime = Walltime(time.time(), drain.start, drain.end)
         self._made = made
@@ -308,6 +321,7 @@ class Shift:
                 self._question()
                 self._count_heads()
                 self._hand_out()
+                self._metrics.stands(self._dispatch.ours, len(self._under_way), len(self._ready))
             self._check_time()
         finally:
             for member in [*self._ready.values(), *self._preparing.values()]:
@@ -315,6 +329,7 @@ class Shift:
             for _, claim in self._claims.values():
                 with suppress(StoreError):  # on a disk that refuses all, it must not hide what ended the run
                     claim.release()
+            self._metrics.stands(self._dispatch.ours, 0, 0)
 
     def _goes_on(self) -> bool:
         if self._under_way and self._walltime.over(time.time()):
@@ -454,6 +469,7 @@ class Shift:
         self._dispatch.whole(member.name, case)
         self._made.add(case, result)
         self._progress.finished(result.record)
+        self._metrics.whole(result)
         if result.unscored:
             self._progress.note("not scored", f"{result.unscored}; the forecast is whole: evaluate the store later")
         self._retire_broken()  # this Case may have failed on another worker before
@@ -487,11 +503,13 @@ class Shift:
         """A failed Case is back in line, or aside after so many attempts."""
         if not attempts:
             self._progress.retried(case, error)
+            self._metrics.retried(type(error).__name__)
             return
         failure = Failure.of(case, error, attempts)
         with self._bearing():  # one that is not kept is tried again by the next run
             self._store.ledger.fail(failure)
         self._progress.failed(failure)
+        self._metrics.failed(failure.error)
 
     def _retire_broken(self) -> None:
         while name := self._dispatch.broken():
@@ -551,15 +569,16 @@ class Shift:
                 claim.beat()
 
     def _question(self) -> None:
-        """Asks each worker whether a Case has been in one stage for too long."""
-        if time.monotonic() - self._questioned < _BEAT_SECONDS:
+        """Asks each worker where its Cases are, and whether one has been in one stage for too long."""
+        pause = min(_BEAT_SECONDS, max(_ASK_SECONDS, len(self._ready) / _ASKED_A_SECOND))
+        if time.monotonic() - self._questioned < pause:
             return
         self._questioned = time.monotonic()
         asked = {member.name: since for member, since in self._asked.values()}
         for member in self._ready.values():
             since = asked.get(member.name)
             if since is None and member.under_way:
-                self._asked[member.actor.late.remote(self._limits)] = member, self._questioned
+                self._asked[member.actor.report.remote(self._limits)] = member, self._questioned
             elif since is not None and self._questioned - since > max(self._limits.model_dump().values()):
                 # What hangs in a library may hold Python's lock, so that the worker cannot tell which Case it is.
                 self._progress.note("worker lost", f"{member.name} has not answered for longer than any stage may take")
@@ -567,9 +586,11 @@ class Shift:
 
     def _judge(self, reference: Any, member: Member) -> None:  # noqa: ANN401 - Ray's references have no public type
         try:
-            late: Stage | None = ray.get(reference)
+            report: Report = ray.get(reference)
         except RayActorError:
             return  # its Cases will tell
+        self._progress.under_way(report.worker, report.stages)
+        late = report.late
         if late is None or member.name not in self._ready:
             return
         member.verdict = (

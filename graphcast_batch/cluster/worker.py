@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 from graphcast_batch.assembly import AnySource, Precision, worker_bench
@@ -16,6 +17,21 @@ from graphcast_batch.plan import Case
 OpenScorer = Callable[[RunConfig], Scorer]
 """Opens what the forecasts of a run are held against as they are made; its store is laid out."""
 Arguments = tuple[RunConfig, AnySource, Precision, Literal["cpu", "gpu"], int, OpenScorer | None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a worker is at.
+
+    Attributes:
+        worker: its name, as in the records of its Cases; empty before it was prepared.
+        stages: of its Cases.
+        late: the one of them that has been in its stage for longer than it may; None if there is none.
+    """
+
+    worker: str = ""
+    stages: tuple[Stage, ...] = ()
+    late: Stage | None = None
 
 
 class Worker:
@@ -52,9 +68,10 @@ class Worker:
         # Only on its own host can the death of another worker be seen, whose half of a forecast takes up the disk.
         self._bench.store.sweep()
 
-    def late(self, limits: TimeLimits) -> Stage | None:
-        """A Case that has been in one stage for longer than its limit; None if there is none."""
-        return self._bench.late(limits) if self._bench else None
+    def report(self, limits: TimeLimits) -> Report:
+        """What it is at, and whether a Case has been in one stage for longer than its limit."""
+        bench = self._bench
+        return Report(bench.name, tuple(bench.under_way()), bench.late(limits)) if bench else Report()
 
     def run_case(self, case: Case, claim: Claim, attempts: int) -> Made:
         """Makes one forecast; see `Bench.run_case`.

@@ -56,7 +56,7 @@ def compare(one: tuple[Path, str], other: tuple[Path, str], region: str) -> list
         EvaluationError: they were not scored against the same, or have no initial time in common.
         StoreError: there are no scores.
     """
-    _check_alike(one, other)
+    check_alike(one, other)
     first, second = (read_headlines(*where, region) for where in (one, other))
     common = np.intersect1d(first["time"].values, second["time"].values)
     if not common.size:
@@ -74,7 +74,16 @@ def compare(one: tuple[Path, str], other: tuple[Path, str], region: str) -> list
     ]
 
 
-def _check_alike(one: tuple[Path, str], other: tuple[Path, str]) -> None:
+def check_alike(one: tuple[Path, str], other: tuple[Path, str]) -> None:
+    """Refuses scores that cannot stand side by side.
+
+    Args:
+        one: path of a store, and the name of scores in it.
+        other: the same.
+
+    Raises:
+        EvaluationError: they were not scored against the same.
+    """
     ours, theirs = (Scores.at(*where).identity for where in (one, other))
     for key in _ALIKE:
         if ours.get(key) != theirs.get(key):

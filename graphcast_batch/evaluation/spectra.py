@@ -120,6 +120,16 @@ def spectra_in(store: Path, name: str = "forecast") -> list[str]:
     return [str(each).removesuffix(SPECTRUM) for each, array in opened.data_vars.items() if "wavenumber" in array.dims]
 
 
+def bands_in(store: Path, name: str = "forecast") -> list[str]:
+    """The regions for which there are spectra among the scores of a store; none without spectra.
+
+    Raises:
+        StoreError: there are no scores.
+    """
+    opened = Scores.at(store, name).dataset()
+    return list(map(str, opened["band"].values.tolist())) if "band" in opened.coords else []
+
+
 def read_spectra(
     store: Path, name: str, variable: str, levels: Sequence[int] | None = None, bands: Sequence[str] | None = None
 ) -> Spectra:
@@ -178,6 +188,24 @@ def write_spectra(store: Path, path: Path, name: str = "forecast") -> int:
     return count
 
 
+def shown_spectra(store: Path, name: str, band: str) -> Iterator[Spectra]:
+    """The spectra of each variable in one band, those on levels at the one nearest to 500 hPa.
+
+    Yields:
+        With the power (part, prediction_timedelta, wavenumber) under the name of the variable.
+
+    Raises:
+        StoreError: there are no scores, or they cannot be read.
+        EvaluationError: they lack the band.
+    """
+    levels = Scores.at(store, name).dataset().get("level", xr.DataArray([])).values.tolist()
+    nearest = sorted(levels, key=lambda level: abs(level - _SHOWN_LEVEL))[:1]
+    for variable in spectra_in(store, name):
+        spectra = read_spectra(store, name, variable, nearest, [band])
+        power = spectra.power.isel(band=0).isel(level=0, missing_dims="ignore")
+        yield Spectra(power.rename(variable), spectra.cases)
+
+
 @dataclass(frozen=True)
 class Loss:
     """From where on a forecast has lost half the power of one variable.
@@ -202,16 +230,13 @@ def losses(store: Path, name: str, band: str) -> list[Loss]:
         StoreError: there are no scores, or they cannot be read.
         EvaluationError: they lack the band.
     """
-    levels = Scores.at(store, name).dataset().get("level", xr.DataArray([])).values.tolist()
-    nearest = sorted(levels, key=lambda level: abs(level - _SHOWN_LEVEL))[:1]
     found = []
-    for variable in spectra_in(store, name):
-        spectra = read_spectra(store, name, variable, nearest, [band])
+    for spectra in shown_spectra(store, name, band):
         last = spectra.cases[spectra.cases.values > 0][-1:]
-        label = f"{variable} {nearest[0]}" if "level" in spectra.power.dims else variable
+        level = f" {spectra.power['level'].item()}" if "level" in spectra.power.coords else ""
         for lead, cases in zip(last["prediction_timedelta"].values, last.values, strict=True):
             wavenumber = spectra.effective_wavenumber.sel(prediction_timedelta=lead).item()
-            found.append(Loss(label, int(lead // _HOUR), wavenumber, int(cases)))
+            found.append(Loss(f"{spectra.power.name}{level}", int(lead // _HOUR), wavenumber, int(cases)))
     return found
 
 

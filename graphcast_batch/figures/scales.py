@@ -4,13 +4,16 @@ import math
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_MOST_CONTOURS: Final = 16
+"""More would cover a map of the globe."""
+_MOST_SORTED: Final = 2**21
+_SUPERSCRIPTS: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def field_scale(fields: list[NDArray[np.float32]], units: str) -> Scale:
     if not values.size:
         return Scale(0.0, 1.0, units, is_empty=True)
     least, most = float(values.min()), float(values.max())
-    low, high = (float(limit) for limit in np.percentile(values, (2, 98)))
+    low, high = _percentiles(values, 2, 98)
     low, high = (low, high) if _differ(low, high) else (least, most)
     if not _differ(low, high):
         middle, half = (low + high) / 2, 0.01 * abs(low) or 1.0
@@ -102,7 +105,8 @@ def difference_scale(fields: list[NDArray[np.float32]], units: str) -> Scale:
     if not values.size:
         return Scale(-1.0, 1.0, units, is_empty=True)
     sizes = np.abs(values)
-    limit = float(np.percentile(sizes, 98)) or float(sizes.max()) or 1.0
+    (percentile,) = _percentiles(sizes, 98)
+    limit = percentile or float(sizes.max()) or 1.0
     return Scale(-limit, limit, units, beyond=(bool(values.min() < -limit), bool(values.max() > limit)))
 
 
@@ -112,9 +116,38 @@ def units_text(units: str) -> str:
     return "" if units == "1" else raised
 
 
-def _finite(fields: list[NDArray[np.float32]]) -> NDArray[np.float64]:
-    finite = [field[np.isfinite(field)].astype(np.float64) for field in fields]
-    return np.concatenate(finite) if finite else np.empty(0)
+def contour_levels(fields: list[NDArray[np.float32]], interval: float | None) -> NDArray[np.float64]:
+    """Values at which several fields have contours: multiples of an interval, `_MOST_CONTOURS` at most.
+
+    Args:
+        fields: in shown units.
+        interval: a usual one, doubled as often as it takes; without it a round one.
+
+    Returns:
+        (levels,) ascending; empty for fields that have one value or none.
+    """
+    values = _finite(fields)
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    if not _differ(low, high):
+        return np.empty(0)
+    if interval is None:
+        locator = MaxNLocator(_MOST_CONTOURS - 1, steps=[1, 2, 2.5, 5, 10])
+        levels = np.asarray(locator.tick_values(low, high), np.float64)
+        return levels[(levels >= low) & (levels <= high)]
+    while (high - low) / interval > _MOST_CONTOURS - 1:
+        interval *= 2
+    return interval * np.arange(math.ceil(low / interval), math.floor(high / interval) + 1, dtype=np.float64)
+
+
+def _finite(fields: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    finite = [field[np.isfinite(field)] for field in fields]
+    return np.concatenate(finite) if finite else np.empty(0, np.float32)
+
+
+def _percentiles(values: NDArray[np.float32], *ranks: int) -> list[float]:
+    """Percentiles, of every n-th where there are so many values that sorting them would take seconds."""
+    some = values[:: max(1, values.size // _MOST_SORTED)]
+    return [float(percentile) for percentile in np.percentile(some.astype(np.float64), ranks)]
 
 
 def _differ(low: float, high: float) -> bool:

@@ -2,36 +2,34 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from textwrap import shorten
 
 import xarray as xr
 
 from graphcast_batch.config import Figures
 from graphcast_batch.errors import FigureError
-from graphcast_batch.figures.case import draw_case, expected_figures
+from graphcast_batch.figures.animation import ffmpeg
+from graphcast_batch.figures.case import draw_case, expected_figures, names_wanted
+from graphcast_batch.figures.reduced import Truth, draw_diagrams, expected_diagrams
 from graphcast_batch.outputs.store import Store
 from graphcast_batch.plan import Case, Layout
-
-
-class Truth(Protocol):
-    """Where what came true is read."""
-
-    def truth(self, case: Case, names: Sequence[str], levels: Sequence[int] | None = None) -> xr.Dataset | None:
-        """What came true of a Case, as far as it is known."""
 
 
 def check_figures(wanted: Figures, layout: Layout) -> list[str]:
     """The files that each Case of a layout will give.
 
     Raises:
-        FigureError: what is kept of its forecasts lacks what is wanted.
+        FigureError: what is kept of its forecasts lacks what is wanted, or ffmpeg is missing for it.
     """
+    if wanted.animation == "mp4":
+        ffmpeg()
     if layout.outputs.region is not None:
         raise FigureError(
             "figures: maps are of the whole globe, but outputs.region keeps a part of it; leave out one of the two"
         )
     kept = layout.kept
-    return expected_figures(wanted, dict(kept.on_levels), kept.levels, kept.lead_hours)
+    held = dict(kept.on_levels), kept.levels, kept.lead_hours
+    return [*expected_figures(wanted, *held), *expected_diagrams(wanted, *held)]
 
 
 def undrawn(store: Store, cases: Sequence[Case], names: Sequence[str]) -> list[Case]:
@@ -45,7 +43,7 @@ def draw_stored(path: Path, case: Case, wanted: Figures, source: Truth) -> int:
     Args:
         path: of the store.
         case: to be drawn.
-        wanted: variables, levels and lead times.
+        wanted: what to draw, and how.
         source: of the truth.
 
     Returns:
@@ -58,8 +56,16 @@ def draw_stored(path: Path, case: Case, wanted: Figures, source: Truth) -> int:
     store = Store.open(path)
     leads = slice(0, store.kept.leads(case.steps))
     forecast = store.forecasts().isel(time=store.index_of(case), prediction_timedelta=leads)
-    truth = source.truth(case, list(wanted.variables), list(wanted.levels))
-    return len(draw_case(forecast, truth, wanted, _folder(store.path, case)))
+    truth = source.truth(case, *names_wanted(wanted, dict(store.kept.on_levels)))
+    folder = _folder(store.path, case)
+    drawn = draw_case(forecast, truth, wanted, folder, credit=_credit(forecast))
+    return len(drawn) + len(draw_diagrams(forecast, case, source, wanted, folder))
+
+
+def _credit(forecast: xr.Dataset) -> str:
+    """Who made a forecast, from the store's attributes, in one line."""
+    told = [shorten(str(forecast.attrs.get("source", "")), 100, placeholder=" ..."), forecast.attrs.get("precision")]
+    return ", ".join(str(part) for part in told if part)
 
 
 def _folder(path: Path, case: Case) -> Path:

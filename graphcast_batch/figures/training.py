@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, StrMethodFormatter
 
 from graphcast_batch.errors import FigureError
-from graphcast_batch.figures.png import package_style, write_png
+from graphcast_batch.figures.saving import package_style, save
 
 _POINTS: Final = 500
 """Of a curve; each is the mean of as many updates as it stands for."""
@@ -45,7 +45,7 @@ def draw_training(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
         below.set(xlabel="update", ylabel="learning rate")
         title = f"Training over {updates[-1]['update']} updates"
         figure.suptitle(title)
-        write_png(figure, path, title=title, description=_description(updates, checks))
+        save(figure, path, _description(updates, checks))
 
 
 def _draw_losses(axes: Axes, updates: Sequence[Mapping[str, Any]], checks: Sequence[Mapping[str, Any]]) -> None:
@@ -60,10 +60,13 @@ def _draw_losses(axes: Axes, updates: Sequence[Mapping[str, Any]], checks: Seque
         if line["rollout"] != before["rollout"]:
             axes.axvline(line["update"], color="#404040", linewidth=0.6)
             axes.annotate(
-                f" {line['rollout']} steps",
+                f"{line['rollout']} steps",
                 (line["update"], 1),
+                xytext=(0, 2),
                 xycoords=("data", "axes fraction"),
-                va="top",
+                textcoords="offset points",
+                ha="center",
+                va="bottom",
                 fontsize=7,
             )
 

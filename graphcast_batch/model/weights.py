@@ -58,7 +58,7 @@ class Weights:
             parameters=random_parameters(weights.architecture, channels.inputs, channels.outputs, weights.seed),
             architecture=weights.architecture,
             task=weights.task,
-            description=f"random weights, seed {weights.seed}: not a forecast",
+            description=f"random weights, seed {weights.seed}",
             license="none",
             sha256=hashlib.sha256(weights.model_dump_json().encode()).hexdigest(),
         )

@@ -1,6 +1,8 @@
 """A training's folder: weights that forecasts can be made with, the state to go on from, and a line for each update."""
 
+import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -78,8 +80,26 @@ class Folder:
                 f"remove it to train anew, or begin another folder with {self.weights}"
             ) from error
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Makes the folder; within, no other training may use it, where the disk knows locks.
+
+        Raises:
+            TrainingError: another one is using it.
+            StoreError: it cannot be made.
+        """
+        with explained(f"making {self.path}"):
+            self.path.mkdir(parents=True, exist_ok=True)
+            place = os.open(self.path, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # of a disk without locks
+                _lock(place, self.path)
+            yield
+        finally:
+            os.close(place)
+
     def begin(self, update: int, recipe: Recipe) -> None:
-        """Makes the folder with the recipe in it, and drops what the record says of updates that will be made again.
+        """Puts the recipe into the folder, and drops what the record says of updates that will be made again.
 
         Args:
             update: how many were made and saved.
@@ -89,7 +109,6 @@ class Folder:
             StoreError: it cannot be written.
         """
         with explained(f"writing to {self.path}"):
-            self.path.mkdir(parents=True, exist_ok=True)
             replace(self.path / "recipe.yaml", dump_config(recipe).encode())
             known = [line for line in self.lines() if line["update"] <= update]
             replace(self.record, "".join(map(_text, known)).encode())
@@ -164,6 +183,17 @@ def refuse_other(state: State, recipe: Recipe, begun_with: str, folder: Path) ->
             f"{folder} holds a training that began with other weights than those of model.weights, which must be the "
             "same until its end; take another folder, or put them back"
         )
+
+
+def _lock(place: int, path: Path) -> None:
+    """Locks a folder that is open until it is closed, which the end of the process does as well."""
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise TrainingError(
+            f"{path} must be used by one training at a time, but another is using it; wait for its end, stop it, or "
+            "take another folder"
+        ) from error
 
 
 def _begun(phases: Any, update: int) -> list[Any]:  # noqa: ANN401 - JSON

@@ -53,10 +53,20 @@ def train(recipe: Recipe, group: Group, tell: Callable[[Line], None], asked: Cal
 
     Raises:
         WorkersLostError: workers die again and again.
-        TrainingError: the loss is not finite any more, or has grown beyond measure; the last checkpoint stays.
+        TrainingError: the loss is not finite any more, or has grown beyond measure, and the last checkpoint stays; or
+            another training uses the folder.
         StoreError: the folder cannot be written.
     """
-    folder, lost, furthest = Folder(recipe.folder), 0, group.update
+    folder = Folder(recipe.folder)
+    with folder.alone():
+        return _train_on(recipe, group, folder, tell, asked)
+
+
+def _train_on(
+    recipe: Recipe, group: Group, folder: Folder, tell: Callable[[Line], None], asked: Callable[[], bool]
+) -> bool:
+    """Trains, and goes on after the death of workers."""
+    lost, furthest = 0, group.update
     while True:
         try:
             if lost:

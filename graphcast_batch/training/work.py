@@ -18,6 +18,7 @@ from graphcast_batch.model.loss import persistence_loss
 from graphcast_batch.model.normalisation import normalisation
 from graphcast_batch.model.programs import compiled_once
 from graphcast_batch.model.training import Samples, Trainer, arrays_of
+from graphcast_batch.pipeline import peak_memory_bytes
 from graphcast_batch.training.course import Course
 from graphcast_batch.training.files import Folder, State
 from graphcast_batch.training.order import drawn, share
@@ -106,7 +107,7 @@ class Apprentice:
             seconds = time.perf_counter() - begun - compiling
             line = {"update": self.update, "rollout": phase.rollout, "rate": rate, "loss": loss, "gradient_norm": norm}
             parts = {f"loss {name}": float(part) for name, part in update.parts.items()}
-            said.append(line | {"seconds": seconds, "waited": waited} | parts)
+            said.append(line | {"seconds": seconds, "waited": waited, "peak_bytes": peak_memory_bytes()} | parts)
         return said
 
     def validate(self) -> tuple[float, float]:
@@ -133,7 +134,7 @@ class Apprentice:
         if self._rank == 0:
             begun, recipe = self._course.checkpoint, self._course.recipe
             state = State(self.update, arrays_of(self._training), recipe.model_dump(mode="json"), begun.sha256)
-            description = f"trained by graphcast-batch for {self.update} updates; begun with: {begun.description}"
+            description = f"trained by graphcast-batch for {self.update} updates, from: {begun.description}"
             parameters = self._trainer.result(self._training)
             self._folder.save(state, replace(begun, parameters=parameters, description=description, sha256=""))
 

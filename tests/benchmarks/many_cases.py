@@ -48,6 +48,9 @@ class Samples:
                 flush=True,
             )
 
+    def under_way(self, worker, stages):
+        pass
+
     def retried(self, case, error):
         raise error
 

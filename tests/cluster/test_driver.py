@@ -82,6 +82,9 @@ class Watch:
     def finished(self, record):
         self.told.append(("finished", record.key, record.attempts))
 
+    def under_way(self, worker, stages):
+        self.told.append(("under_way", worker, stages))
+
     def retried(self, case, error):
         self.told.append(("retried", case.key, str(error)))
 
@@ -220,6 +223,7 @@ def test_a_read_that_hangs_costs_a_worker_and_an_attempt_of_this_case_alone(clus
     (told,) = watch.of("retried")
     assert told[0] == KEYS[1]
     assert re.search(r"must not be in the stage read for longer than time_limits\.read", told[1])
+    assert any((stage.key, stage.name) == (KEYS[1], "read") for _, stages in watch.of("under_way") for stage in stages)
     assert sorted(watch.of("finished")) == [[key, 1 + (key == KEYS[1])] for key in KEYS]
 
 

@@ -220,8 +220,10 @@ def test_a_job_is_told_of_where_there_is_no_slurm(tmp_path, monkeypatch):
     )
 
 
-def test_the_command_prints_the_script_and_submits_nothing(at_slurm):
-    shown = ["submit", str(ROOT / "configs/demo.yaml"), "--nodes", "2", "--gpus-per-node", "4", "--account", "me"]
+def test_the_command_prints_the_script_and_submits_nothing(at_slurm, tmp_path):
+    config = tmp_path / "run.yaml"
+    config.write_text((ROOT / "configs/demo.yaml").read_text().replace("runs/demo", str(tmp_path / "store")))
+    shown = ["submit", str(config), "--nodes", "2", "--gpus-per-node", "4", "--account", "me"]
     result = CliRunner().invoke(app, [*shown, "--dry-run", "--", "--qos=high"])
     assert result.exit_code == 0, result.output
     found = directives(result.stdout)

@@ -449,7 +449,8 @@ def test_a_run_that_keeps_only_scores_gives_those_of_the_stored_run_and_every_co
     assert "nothing is kept of these forecasts but the scores" in again
     assert "RMSE of forecast, global" in again
     assert "only the scores are kept" in told(capsys, "status", alone)
-    assert "there are no forecasts to draw" in told(capsys, "figures", alone)
+    assert "2 figures of scores" in told(capsys, "figures", alone)
+    assert "there are no forecasts to draw" in told(capsys, "figures", alone, "--variable", "2m_temperature")
     assert "4 whole Cases, 0 B, looked at" in told(capsys, "verify", alone)
     opened = Scores.at(alone, FORECAST).dataset()
     assert np.isfinite(opened[derived[:-1]]).to_dataarray().all()  # of 18 h there is no day's precipitation

@@ -7,10 +7,17 @@ import numpy as np
 import pytest
 import xarray as xr
 from matplotlib import colormaps
+from matplotlib.contour import ContourSet
+from matplotlib.figure import Figure
 from PIL import Image
 
 from graphcast_batch.errors import FigureError, GridError
 from graphcast_batch.figures.maps import MOST_ROWS, draw_maps, draw_strip
+from graphcast_batch.figures.panel import Ground, Panel
+from graphcast_batch.figures.projections import Orthographic, PlateCarree, Polar, Robinson
+from graphcast_batch.figures.scales import field_scale
+from graphcast_batch.figures.scene import Layer, Shown, Wind, scene
+from graphcast_batch.grid import regular_grid
 
 LOW, HIGH = (tuple(round(255 * part) for part in colormaps["viridis"](end)[:3]) for end in (0.0, 1.0))
 GREY = (0xD9, 0xD9, 0xD9)
@@ -20,7 +27,7 @@ def latitude_itself(latitude, longitude):
     return latitude + 0 * longitude
 
 
-def field(function=latitude_itself, *, degrees=5.0, name="2m_temperature", **coords):
+def field(function=latitude_itself, *, degrees=5.0, name="tracer", **coords):
     latitude = np.arange(-90, 90.1, degrees, dtype=np.float32)
     longitude = np.arange(0, 360, degrees, dtype=np.float32)
     values = function(*np.meshgrid(latitude, longitude, indexing="ij")).astype(np.float32)
@@ -120,7 +127,7 @@ def difference_colour(value, limit):
 def test_latitudes_in_opposite_orders_are_compared_where_they_agree(tmp_path):
     there = field()
     draw_maps(tmp_path / "map.png", there, there.isel(latitude=slice(None, None, -1)))
-    assert "Prediction − target: min 0.00, max 0.00 K" in described(tmp_path / "map.png")
+    assert "Prediction − target: min 0.00, max 0.00." in described(tmp_path / "map.png")
 
 
 def described(path):
@@ -129,23 +136,110 @@ def described(path):
 
 
 def test_the_file_says_what_it_shows(tmp_path):
-    prediction = field(name="geopotential", level=500)
-    draw_maps(tmp_path / "map.png", prediction, prediction - 1)
+    # A decametre of height is 98.0665 m² s⁻² of geopotential.
+    prediction = field(lambda lat, lon: 98.0665 * (500 + lat), name="geopotential", level=500)
+    draw_maps(tmp_path / "map.png", prediction, prediction - 2 * 98.0665)
     with Image.open(tmp_path / "map.png") as image:
         assert set(image.text) == {"Title", "Description", "Software"}
-        assert image.text["Title"] == "Geopotential at 500 hPa (m² s⁻²)"
+        assert image.text["Title"] == "Geopotential height at 500 hPa (dam)"
         assert image.text["Software"] == "graphcast-batch"
         assert image.text["Description"] == (
-            "Maps of Geopotential at 500 hPa (m² s⁻²), Initial time 2020-01-01 06:00 UTC, "
-            "Valid time 2020-01-02 06:00 UTC, Lead time +24 h. Target: min −91, max 89 m² s⁻², "
-            "Prediction: min −90, max 90 m² s⁻², Prediction − target: min 1.00, max 1.00 m² s⁻²."
+            "Maps of Geopotential height at 500 hPa (dam), Initial time 2020-01-01 06:00 UTC, "
+            "Valid time 2020-01-02 06:00 UTC, Lead time +24 h. Target: min 408, max 588 dam, "
+            "Prediction: min 410, max 590 dam, Prediction − target: min 2.00, max 2.00 dam."
         )
 
 
+@pytest.mark.parametrize(
+    ("name", "stored", "told", "difference"),
+    [
+        ("2m_temperature", 263.15, "−10.00 °C", "10.00 K"),
+        ("mean_sea_level_pressure", 101300, "1013.00 hPa", "1013.00 hPa"),
+        ("total_precipitation_6hr", 0.0125, "12.500 mm", "12.500 mm"),
+        ("specific_humidity", 0.004, "4.000 g/kg", "4.000 g/kg"),
+    ],
+)
+def test_values_are_told_in_units_for_people(name, stored, told, difference):
+    # A degree is a degree: differences of °C are told in K, whatever is added to Kelvin.
+    shown = scene(field(lambda lat, lon: stored + 0 * lat, name=name), field(lambda lat, lon: 0 * lat, name=name))
+    (row,) = shown.rows
+    value, unit = told.replace("−", "-").split()
+    assert row.prediction.field == pytest.approx(float(value), abs=1e-3)
+    assert shown.field.unit.text == unit
+    assert shown.field.unit.of_differences.text == difference.split()[1]
+    assert row.layers(3)[2].field == pytest.approx(stored * shown.field.unit.factor, rel=1e-3)
+
+
 def test_a_variable_that_is_not_in_the_table_is_called_as_its_data_say(tmp_path):
-    prediction = field(name="ozone").assign_attrs(units="kg m**-2")
+    prediction = field().assign_attrs(units="kg m**-2", long_name="total column ozone")
     draw_maps(tmp_path / "map.png", prediction.drop_vars(["time", "prediction_timedelta"]))
-    assert described(tmp_path / "map.png").startswith("Map of ozone (kg m⁻²). Prediction: ")
+    assert described(tmp_path / "map.png").startswith("Map of total column ozone (kg m⁻²). Prediction: ")
+
+
+def test_what_is_drawn_over_a_field_is_told(tmp_path):
+    prediction = Shown(field(), field(name="mean_sea_level_pressure"), Wind(field(), field(), "barbs"))
+    draw_maps(tmp_path / "map.png", prediction, projection=Polar(1))
+    assert described(tmp_path / "map.png").startswith(
+        "Map of Tracer, Contours: Mean sea level pressure (hPa), Wind barbs: half 5 kn, full 10 kn, pennant 50 kn, "
+        "in stereographic projection of the north, Initial time"
+    )
+
+
+@pytest.mark.parametrize("projection", [PlateCarree(), Robinson(), Orthographic(20, 170), Polar(1), Polar(-1)], ids=str)
+def test_every_projection_shows_the_spot_where_it_is(tmp_path, projection):
+    latitude = -60 if projection == Polar(-1) else 60
+    draw_maps(tmp_path / "map.png", field(lambda lat, lon: (lat == latitude) & (lon == 170)), projection=projection)
+    image = pixels(tmp_path / "map.png")
+    maps = image[: round(len(image) * 0.85)]  # without the colour bar
+    rows, columns = np.nonzero(is_colour(maps, HIGH))
+    low_rows, low_columns = np.nonzero(is_colour(maps, LOW))
+    left, right, _, top = projection.extent
+    pixel = (right - left) / np.ptp(low_columns)
+    across, up = left + (columns.mean() - low_columns.min()) * pixel, top - (rows.mean() - low_rows.min()) * pixel
+    x, y = projection.forward(np.array([170.0]), np.array([float(latitude)]))
+    assert (across / right, up / top) == pytest.approx((x[0] / right, y[0] / top), abs=0.02)
+
+
+def test_contours_do_not_stop_at_the_date_line():
+    grid = regular_grid(10.0)
+    axes = Figure().subplots()
+    ground = Ground(PlateCarree(), grid, 90, np.array([30.5]), None)
+    values = np.repeat(grid.latitude[:, None], grid.longitude.size, axis=1)
+    panel = Panel(axes, ground, field_scale([values], ""), "viridis", over=True)
+    panel.show(Layer(values, values), "")
+    (contours,) = (found for found in axes.collections if isinstance(found, ContourSet))
+    (line,) = contours.get_paths()
+    assert line.vertices[:, 1] == pytest.approx(30.5)
+    assert line.vertices[:, 0].min() <= -180
+    assert line.vertices[:, 0].max() >= 180
+
+
+@pytest.mark.parametrize(
+    ("projection", "x", "y", "expected"),
+    [(PlateCarree(), 20.0, 0.0, (10, 0)), (Polar(1), 0.0, 0.5, (-10, 0)), (Polar(-1), 0.5, 0.0, (0, -10))],
+)
+def test_wind_from_the_west_goes_east_on_every_map(projection, x, y, expected):
+    grid = regular_grid(10.0)
+    ground = Ground(projection, grid, 90, np.empty(0), "barbs")
+    westerly = np.full(grid.shape, 10, np.float32), np.zeros(grid.shape, np.float32)
+    along = ground.wind_at(np.array([x]), np.array([y]), westerly)
+    assert [component[0] for component in along] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("value", [0.0, 30.0, np.nan])
+@pytest.mark.parametrize("look", ["barbs", "streamlines"])
+def test_calm_constant_and_missing_fields_can_be_drawn_over_others(tmp_path, value, look):
+    # Of two lead times only the second has values for contours to go between.
+    flat = field(lambda lat, lon: value + 0 * lat, prediction_timedelta=np.timedelta64(6, "h").astype("m8[ns]"))
+    fields = xr.concat([flat, field()], dim="prediction_timedelta")
+    calm = xr.concat([flat, flat * 0], dim="prediction_timedelta").assign_coords(fields.coords)
+    draw_strip(tmp_path / "map.png", Shown(fields, fields, Wind(calm, calm, look)), projection=Orthographic(30, 20))
+    assert described(tmp_path / "map.png").count("Prediction: ") == 2
+
+
+def test_what_is_drawn_over_a_field_must_be_on_its_points(tmp_path):
+    with pytest.raises(FigureError, match=r"other, drawn over tracer, must be on the points of the prediction"):
+        draw_maps(tmp_path / "map.png", Shown(field(), field(degrees=10, name="other")))
 
 
 @pytest.mark.parametrize("value", [273.15, 0.0, np.nan])
@@ -199,7 +293,7 @@ def test_a_strip_has_a_row_for_each_lead_time_and_marks_those_without_truth(tmp_
     draw_strip(tmp_path / "strip.png", prediction, prediction.isel(prediction_timedelta=[1]))
     text = described(tmp_path / "strip.png")
     assert text.count("no data") == 4
-    assert "+12 h: Target: min −90, max 90 K" in text
+    assert "+12 h: Target: min −90, max 90, Prediction" in text
 
 
 def test_a_strip_of_many_lead_times_keeps_the_first_and_the_last(tmp_path):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from graphcast_batch.figures.scales import Scale, difference_scale, field_scale, units_text
+from graphcast_batch.figures.scales import Scale, contour_levels, difference_scale, field_scale, units_text
 
 
 def array(*values):
@@ -84,3 +84,25 @@ def test_numbers_are_written_to_a_hundredth_of_the_span():
     assert Scale(226, 304, "K").number(307.849) == "307.8"
     assert Scale(0, 0.012, "kg kg**-1").number(-0.00044) == "−0.4"
     assert Scale(-1, 1, "K").number(-0.001) == "0.00"
+
+
+@pytest.mark.parametrize(
+    ("values", "interval", "levels"),
+    [
+        ((501, 530), 6, [504, 510, 516, 522, 528]),
+        ((500, 600), 6, [504, 516, 528, 540, 552, 564, 576, 588, 600]),
+        ((-7, 7), 4, [-4, 0, 4]),
+        ((0.05, 1), None, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]),
+        ((3, 3, np.nan), 4, []),
+        ((), 4, []),
+    ],
+)
+def test_contours_are_at_multiples_of_their_interval_and_not_too_many(values, interval, levels):
+    assert contour_levels([array(*values)], interval) == pytest.approx(levels)
+
+
+def test_limits_of_very_many_values_come_from_a_part_of_them():
+    values = np.random.default_rng(0).uniform(0, 1, 5 * 10**6).astype(np.float32)
+    scale = field_scale([values], "K")
+    assert (scale.low, scale.high) == pytest.approx((0.02, 0.98), abs=1e-3)
+    assert scale.extend == "both"

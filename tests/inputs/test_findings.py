@@ -100,7 +100,7 @@ def test_years_are_found_in_other_wordings(text):
     "text",
     [
         "",
-        "random weights, seed 0: not a forecast",
+        "random weights, seed 0",
         "weights of 1979 to 2017",
         "can be evaluated on ERA5",
         "fine-tuned on GDPS, having been trained on other analyses",

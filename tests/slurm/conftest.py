@@ -118,12 +118,22 @@ def write_config(folder, cases, heavy):
         "times": {"first": "2020-01-01T00", "last": last, "every_hours": _HOURS},
         "steps": 24,
         "limits": "off",  # which random weights leave
+        "model": {
+            "weights": {
+                "kind": "random",
+                "architecture": {
+                    "mesh_size": 3,
+                    "latent_size": 128 if heavy else 32,
+                    "gnn_msg_steps": 16 if heavy else 4,
+                },
+                "task": "GraphCast_small",
+            },
+            "statistics": str(ROOT / "stats" / "synthetic"),
+            "steps_per_call": 4,
+        },
         "workers": {"device": "cpu", "threads": 1},
         "cache": str(folder.parent / "cache"),
     }
-    config["model"]["statistics"] = str(ROOT / "stats" / "synthetic")
-    if heavy:
-        config["model"]["weights"]["architecture"] |= {"latent_size": 128, "gnn_msg_steps": 16}
     folder.mkdir(exist_ok=True)
     (folder / "run.yaml").write_text(yaml.safe_dump(config))
     return folder / "run.yaml"

@@ -147,6 +147,7 @@ def test_a_folder_of_another_training_is_refused(tmp_path):
     recipe = on_archive(tmp_path)
     begun = course(recipe)
     state = State(1, {}, recipe.model_dump(mode="json"), begun.checkpoint.sha256)
+    recipe.folder.mkdir()
     Folder(recipe.folder).begin(0, recipe)
     Folder(recipe.folder).save(state, begun.checkpoint)
 

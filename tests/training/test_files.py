@@ -21,6 +21,7 @@ def recipe(tmp_path):
 @pytest.fixture
 def folder(recipe):
     made = Folder(recipe.folder)
+    made.path.mkdir()
     made.begin(0, recipe)
     return made
 

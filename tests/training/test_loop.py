@@ -103,6 +103,22 @@ def test_asked_to_stop_it_saves_and_goes_on_later(recipe):
     assert [line["update"] for line in recorded(recipe) if "loss" in line] == list(range(1, 26))
 
 
+def test_two_trainings_cannot_use_a_folder_at_once(recipe):
+    group, other = Group(recipe, seconds=2.0), Group(recipe)
+
+    def asked():
+        if group.update == 5:
+            with pytest.raises(TrainingError, match="must be used by one training at a time, but another is using it"):
+                go(recipe, other)
+        return False
+
+    assert go(recipe, group, asked)[0]
+
+    assert other.calls == []
+    other.update = 25
+    assert go(recipe, other)[0]  # now that the first has ended
+
+
 def test_a_training_that_has_ended_is_left_as_it_is(recipe):
     group = Group(recipe)
     group.update = 25

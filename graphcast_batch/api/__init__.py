@@ -1,0 +1,1 @@
+"""What the commands do, for notebooks and programs: configs and stores become values."""

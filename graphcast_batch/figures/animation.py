@@ -1,0 +1,150 @@
+"""A forecast of one field becomes a film of its maps over the lead times."""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from numpy.typing import NDArray
+from PIL import Image
+
+from graphcast_batch.errors import FigureError
+from graphcast_batch.figures.maps import Sheet, description, leads_of
+from graphcast_batch.figures.projections import PlateCarree, Projection
+from graphcast_batch.figures.saving import package_style, write_whole
+from graphcast_batch.figures.scene import Scene, Showable, scene
+
+Frame = NDArray[np.uint8]
+"""(height, width, 3)"""
+
+_PER_SECOND: Final = 4
+"""Frames: a day of 6-hourly ones."""
+_DPI: Final = 100
+_PIXELS: Final = 480
+"""Of an image from one side of a map to the other, which is what a map has of a frame of three."""
+_COLOURS: Final = 256
+"""As many as a GIF can have."""
+_GREYS: Final = 32
+
+
+def draw_animation(
+    path: Path,
+    prediction: Showable,
+    target: Showable | None = None,
+    *,
+    projection: Projection = PlateCarree(),  # noqa: B008 - frozen
+    credit: str = "",
+) -> None:
+    """Draws a forecast of one field as a film with a frame for each lead time, all in the same colours.
+
+    Args:
+        path: of the file to write: GIF or MP4.
+        prediction: (prediction_timedelta, latitude, longitude), otherwise as for `draw_maps`.
+        target: the same for the lead times that have come true, in any number; the others show "no data".
+        projection: of the maps.
+        credit: who made the forecast.
+
+    Raises:
+        FigureError: other dimensions than these, no lead time, fields on other points, another kind of file, or MP4
+            where ffmpeg is not found or fails.
+        GridError: the points are not a regular global grid.
+    """
+    if path.suffix not in (".gif", ".mp4"):
+        raise FigureError(f"a film is written as .gif or .mp4, but {path} ends otherwise; rename it")
+    shown = scene(prediction, target, leads_of(prediction))
+    with package_style():
+        sheet = Sheet(shown, projection, credit, rows=1, panel_pixels=_PIXELS)
+        alt = f"Film: {description(shown, sheet.scales, projection)}"
+        frames = _frames(sheet, shown)
+        write_whole(path, _mp4(frames, alt) if path.suffix == ".mp4" else _gif(frames, alt, _palette(sheet.colours)))
+
+
+def ffmpeg() -> str:
+    """The program that makes MP4.
+
+    Raises:
+        FigureError: it is not found.
+    """
+    found = shutil.which("ffmpeg")
+    if found is None:
+        raise FigureError(
+            "an mp4 film is made by ffmpeg, which must be on PATH, but is not; install it or choose animation: gif"
+        )
+    return found
+
+
+def _frames(sheet: Sheet, shown: Scene) -> Iterator[Frame]:
+    """The film; what stays the same (bars, edges of the page) is laid out and drawn once."""
+    figure = sheet.figure
+    figure.set_dpi(_DPI)
+    canvas: Any = FigureCanvasAgg(figure)  # matplotlib's canvases are without types
+    canvas.draw()
+    figure.set_layout_engine("none")
+    moving = [*sheet.axes.ravel().tolist(), sheet.heading]
+    for artist in moving:
+        artist.set_visible(False)
+    canvas.draw()
+    still = canvas.copy_from_bbox(figure.bbox)
+    for artist in moving:
+        artist.set_visible(True)
+    for row in shown.rows:
+        canvas.restore_region(still)
+        sheet.show([row])
+        for artist in moving:
+            figure.draw_artist(artist)
+        yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _palette(colours: tuple[str, ...]) -> Image.Image:
+    """The colours that all frames of a GIF share: those of the maps, and greys for text and lines."""
+    greys = np.linspace(0, 1, _GREYS)
+    most = (_COLOURS - _GREYS) // len(colours)
+    of_maps = [colormaps[name](np.linspace(0, 1, most))[:, :3] for name in colours]
+    table = np.concatenate([np.stack([greys] * 3, axis=-1), *of_maps])
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(np.rint(255 * table).astype(np.uint8).ravel().tolist())
+    return palette
+
+
+def _gif(frames: Iterable[Frame], alt: str, palette: Image.Image) -> bytes:
+    # Without dithering, what stays the same has the same pixels in all frames, which makes a small file.
+    images = (Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames)
+    first = next(images)
+    content = BytesIO()
+    first.save(
+        content,
+        format="GIF",
+        save_all=True,
+        append_images=images,
+        duration=1000 // _PER_SECOND,
+        loop=0,
+        optimize=False,
+        comment=alt.encode(),
+    )
+    return content.getvalue()
+
+
+def _mp4(frames: Iterable[Frame], alt: str) -> bytes:
+    """Pipes frames to ffmpeg; the colours that all players know need an even number of pixels."""
+    program, frames = ffmpeg(), iter(frames)
+    first = next(frames)
+    height, width, _ = first.shape
+    with tempfile.TemporaryDirectory() as folder:
+        film = Path(folder) / "film.mp4"
+        command = [
+            *(program, "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"),
+            *("-r", str(_PER_SECOND), "-i", "-", "-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2:color=white"),
+            *("-pix_fmt", "yuv420p", "-movflags", "+faststart", "-bitexact", "-metadata", f"comment={alt}", str(film)),
+        ]
+        content = b"".join([first.tobytes(), *(frame.tobytes() for frame in frames)])
+        done = subprocess.run(command, input=content, capture_output=True, check=False)
+        if done.returncode:
+            told = done.stderr.decode(errors="replace").strip()
+            raise FigureError(f"ffmpeg must make an mp4 film of {width} x {height} frames, but failed: {told}")
+        return film.read_bytes()

@@ -1,0 +1,177 @@
+"""What many forecasts were off by, one Case after another, becomes maps of their bias and root mean square error."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from graphcast_batch.config import Figures
+from graphcast_batch.errors import FigureError
+from graphcast_batch.figures.case import figure_stem
+from graphcast_batch.figures.conventions import DIFFERENCES
+from graphcast_batch.figures.headings import counted, lead_words
+from graphcast_batch.figures.panel import Ground, Panel
+from graphcast_batch.figures.projections import PlateCarree
+from graphcast_batch.figures.reduced import Truth, truth_at
+from graphcast_batch.figures.saving import package_style, save
+from graphcast_batch.figures.scales import difference_scale, field_scale
+from graphcast_batch.figures.scene import Layer, quantity
+from graphcast_batch.grid import Grid, cell_area
+from graphcast_batch.outputs.store import Store
+from graphcast_batch.plan import Case, Kept
+
+FOLDER: Final = "mean_error"
+"""Among the figures of a store."""
+_LEADS_AT_ONCE: Final = 8
+"""As many as a shard holds; 200 MB of sums at 0.25°."""
+_PIXELS: Final = 1440
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Maps to make of all Cases together, for whose sums there is room in memory at once.
+
+    Attributes:
+        name: of the variable.
+        level: hPa; None at the surface.
+        hours: lead times.
+    """
+
+    name: str
+    level: int | None
+    hours: tuple[int, ...]
+
+
+@dataclass
+class Sums:
+    """What adds up over Cases, each (lead, lat, lon).
+
+    Attributes:
+        errors: sum of prediction minus target.
+        squares: sum of its square.
+        counts: how many Cases went in.
+    """
+
+    errors: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+    @classmethod
+    def none(cls, shape: tuple[int, ...]) -> "Sums":
+        """Of no Case."""
+        return cls(np.zeros(shape), np.zeros(shape), np.zeros(shape, np.int64))
+
+    def add(self, errors: NDArray[np.float32]) -> None:
+        """Takes one Case; NaN where nothing is known."""
+        known = np.isfinite(errors)
+        some = np.where(known, errors, 0.0).astype(np.float64)
+        self.errors += some
+        self.squares += some**2
+        self.counts += known
+
+
+def wanted_errors(wanted: Figures, kept: Kept) -> Iterator[Errors]:
+    """What mean errors a store is to have, a few lead times at a time.
+
+    Args:
+        wanted: what to draw; its variables, levels and lead times are kept.
+        kept: what the store holds of a forecast.
+    """
+    hours = sorted(set(kept.lead_hours if wanted.lead_hours is None else wanted.lead_hours))
+    for name in dict.fromkeys(wanted.variables):
+        for level in dict.fromkeys(wanted.levels) if dict(kept.on_levels)[name] else (None,):
+            for start in range(0, len(hours), _LEADS_AT_ONCE):
+                yield Errors(name, level, tuple(hours[start : start + _LEADS_AT_ONCE]))
+
+
+def errors_of(path: Path, case: Case, which: Errors, source: Truth) -> NDArray[np.float32]:
+    """(lead, lat, lon) prediction minus target of one whole Case of a store, NaN where either is not known.
+
+    Args:
+        path: of the store.
+        case: which.
+        which: variable, level and lead times.
+        source: of the truth.
+
+    Raises:
+        InputError: the truth cannot be read.
+        StoreError: the forecast cannot be read.
+    """
+    store = Store.open(path)
+    forecast = store.forecasts()[which.name].isel(time=store.index_of(case))
+    forecast = forecast if which.level is None else forecast.sel(level=which.level)
+    found = np.full((len(which.hours), store.kept.latitude.size, store.kept.longitude.size), np.nan, np.float32)
+    for n, hours in enumerate(which.hours):
+        levels = () if which.level is None else (which.level,)
+        truth = truth_at(source, case, which.name, levels, hours)
+        if truth is not None and (which.level is None or truth["level"].size):
+            values = truth.values if which.level is None else truth.values[0]
+            found[n] = forecast.sel(prediction_timedelta=np.timedelta64(hours, "h")).values - values
+    return found
+
+
+def draw_mean_errors(path: Path, which: Errors, sums: Sums, kind: str) -> list[Path]:
+    """Draws a picture of bias and root mean square error for each lead time that has any.
+
+    Args:
+        path: of the store, beside whose other figures they are put.
+        which: variable, level and lead times.
+        sums: over all Cases.
+        kind: of file: png, svg or pdf.
+
+    Raises:
+        FigureError: no truth is known of any lead time.
+    """
+    if not sums.counts.any():
+        raise FigureError(
+            f"figures.mean_error: {which.name} needs truth at one of the lead times, but none is known of "
+            f"{', '.join(map(str, which.hours))} h; choose others in figures.lead_hours"
+        )
+    kept = Store.open(path).kept
+    drawn = []
+    for n, hours in enumerate(which.hours):
+        if sums.counts[n].any():
+            file = path / "figures" / FOLDER / f"{figure_stem(which.name, which.level)}_{hours:03d}h.{kind}"
+            _draw(file, which, hours, Sums(sums.errors[n], sums.squares[n], sums.counts[n]), kept)
+            drawn.append(file)
+    return drawn
+
+
+def _draw(path: Path, which: Errors, hours: int, sums: Sums, kept: Kept) -> None:
+    of = quantity(xr.DataArray(name=which.name, coords={} if which.level is None else {"level": which.level}))
+    unit = of.unit.of_differences
+    count = np.where(sums.counts > 0, sums.counts, np.nan)
+    bias, error = (unit.told(each).astype(np.float32) for each in (sums.errors / count, np.sqrt(sums.squares / count)))
+    scales = difference_scale([bias], unit.text), field_scale([error], unit.text)
+    grid = Grid(kept.latitude, kept.longitude)
+    columns = (("Bias", bias, scales[0], DIFFERENCES), ("RMSE", error, scales[1], "viridis"))
+    with package_style():
+        figure = Figure(figsize=(13.0, 4.6), layout="compressed")
+        ground = Ground(PlateCarree(), grid, _PIXELS, np.empty(0), None)
+        told = []
+        for axes, (name, values, scale, colours) in zip(figure.subplots(1, 2, sharey=True), columns, strict=True):
+            panel = Panel(axes, ground, scale, colours, over=False)
+            over_globe = float(np.sqrt(_mean(grid, values**2))) if name == "RMSE" else _mean(grid, values)
+            text = f"over the globe {scale.number(over_globe)}{scale.suffix}"
+            panel.show(Layer(values), text)
+            axes.set_title(name, loc="left", fontweight="bold")
+            bar = figure.colorbar(panel.image, ax=axes, location="bottom", extend=scale.extend, shrink=0.8, aspect=35)
+            positions, labels = scale.ticks()
+            bar.set_ticks(positions, labels=labels)
+            bar.set_label(scale.label)
+            least, most = (scale.number(float(each)) for each in (np.nanmin(values), np.nanmax(values)))
+            told.append(f"{name}: {text}, min {least}, max {most}")
+        heading = f"Errors of {of.name[:1].lower()}{of.name[1:]}"
+        when = f"{lead_words(hours)} ahead, {counted(int(sums.counts.max()))}"
+        figure.suptitle(f"{heading}\n{when}")
+        save(figure, path, f"{heading}, {when}. {'; '.join(told)}.")
+
+
+def _mean(grid: Grid, values: NDArray[np.float32]) -> float:
+    weights = np.broadcast_to(cell_area(grid.latitude)[:, np.newaxis], values.shape)
+    return float(np.ma.average(np.ma.masked_invalid(values.astype(np.float64)), weights=weights))

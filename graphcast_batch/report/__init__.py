@@ -1,0 +1,1 @@
+"""A store becomes one page that a browser opens from disk."""

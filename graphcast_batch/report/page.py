@@ -1,0 +1,175 @@
+"""What is known of a store becomes one HTML file, which needs nothing beside itself."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+from graphcast_batch.figures.coastlines import coastlines
+from graphcast_batch.figures.conventions import DIFFERENCES
+from graphcast_batch.figures.palette import palette
+from graphcast_batch.outputs.durable import explained, replace
+from graphcast_batch.outputs.journal import read_journal
+from graphcast_batch.outputs.ledger import State
+from graphcast_batch.report.fields import Browsable, browsable
+from graphcast_batch.report.progress import Timeline, clock, timeline
+from graphcast_batch.report.skill import skill
+from graphcast_batch.report.summary import Opened, Standing, config_text, facts, listed, open_store, standing, versions
+
+MOST_BYTES: Final = 15_000_000
+"""Of a page: what mail takes as an attachment, and a phone opens at once."""
+_MOST_MAPS: Final = 11_000_000
+_MARGIN: Final = 100_000
+"""For what comes with maps beside their pictures: colours, numbers, sentences."""
+_EVERY_SECONDS: Final = 20.0
+_SHARE: Final = 4.0
+"""A page that takes long to be written is written so much more rarely than that."""
+
+
+def write_page(
+    path: Path, out: Path, against: Path | None = None, region: str | None = None, reload_seconds: float | None = None
+) -> bool:
+    """Writes the page of a store; a file that is there is replaced in one step.
+
+    Args:
+        path: of the store.
+        out: the file.
+        against: another store, shown beside it.
+        region: of the scores; None for the globe.
+        reload_seconds: after which the page loads itself anew, if anything is left to be made; None for never.
+
+    Returns:
+        whether nothing is left to be made in the store.
+
+    Raises:
+        StoreError: a store cannot be read, or the page not written.
+        ConfigError: the configuration of a store cannot be read.
+        EvaluationError: the scores lack the region.
+    """
+    opened = open_store(path)
+    found = standing(opened) if opened else None
+    is_over = found is not None and found.is_over
+    often = None if is_over else reload_seconds
+    if opened and found:
+        text = _page(opened, found, against, region, often)
+    else:
+        text = _rendered("waiting.html.j2", {}, name=path.absolute().name, reload_seconds=often)
+    with explained(f"writing the report {out}"):
+        replace(out, text.encode())
+    return is_over
+
+
+def watch(
+    path: Path,
+    out: Path,
+    against: Path | None = None,
+    region: str | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Writes the page again and again until nothing is left to be made, or the person has seen enough.
+
+    Args:
+        path: of the store.
+        out: the file.
+        against: another store, shown beside it.
+        region: of the scores; None for the globe.
+        sleep: waits between two pages.
+    """
+    began = time.monotonic()
+    try:
+        while not write_page(path, out, against, region, _EVERY_SECONDS):
+            sleep(max(_EVERY_SECONDS, _SHARE * (time.monotonic() - began)))
+            began = time.monotonic()
+    except KeyboardInterrupt:
+        write_page(path, out, against, region)
+
+
+def _page(
+    opened: Opened, found: Standing, against: Path | None, region: str | None, reload_seconds: float | None
+) -> str:
+    """The page, whose maps get what room the rest leaves."""
+    other = _other(opened, against)
+    line, scores = timeline(read_journal(opened.store.path)), skill(opened, other, region)
+    charts = scores.charts if scores else []
+    shown: dict[str, Any] = {
+        "name": opened.name,
+        "other": other.name if other else against,
+        "facts": facts(opened),
+        "other_facts": facts(other) if other else [],
+        "versions": versions(opened),
+        "config": config_text(opened),
+        "standing": found,
+        "states": [(state.value, found.keys[state], listed(found.keys[state])) for state in State],
+        "timeline": line,
+        "clock": clock,
+        "skill": scores,
+        "reload_seconds": reload_seconds,
+    }
+    data = {"charts": charts, "speed": _speed(line) if line else None}
+    bare = _rendered("page.html.j2", data | _drawing([]), sides=[], **shown)
+    room = min(_MOST_MAPS, MOST_BYTES - _MARGIN - len(bare.encode()))
+    sides = _sides(opened, found.keys[State.WHOLE], other, room)
+    data["sides"] = [side.content for side in sides]
+    return _rendered("page.html.j2", data | _drawing(sides), sides=sides, **shown)
+
+
+def _other(opened: Opened, against: Path | None) -> Opened | None:
+    """What the store is held against, under a name of its own; None where that is not laid out yet."""
+    other = open_store(against) if against else None
+    same = other is not None and other.name == opened.name
+    return dataclasses.replace(other, name=str(other.store.path)) if other and same else other
+
+
+def _sides(opened: Opened, whole: tuple[str, ...], other: Opened | None, room: int) -> list[Browsable]:
+    """The maps of the store, and of the other one beside it at the same initial times."""
+    if other is None:
+        return [browsable(opened, whole, room)]
+    ours = browsable(opened, whole, room // 2)
+    theirs = standing(other).keys[State.WHOLE]
+    same = [key for key in theirs if key in ours.content.get("cases", theirs)]
+    return [ours, browsable(other, same, room // 2)]
+
+
+def _speed(line: Timeline) -> dict[str, Any]:
+    """How many Cases were whole after how many seconds."""
+    ends = [round(bar.end - line.start, 1) for bar in line.bars]
+    return {"seconds": [0.0, *ends], "cases": list(range(len(ends) + 1))}
+
+
+def _drawing(sides: Sequence[Browsable]) -> dict[str, Any]:
+    """What maps are drawn with: tables of red, green and blue, and coastlines in tenths of degrees."""
+    names = {DIFFERENCES, *(field["colours"] for side in sides for field in side.content.get("fields", ()))}
+    colours = {name: palette(name).ravel().tolist() for name in sorted(names)}
+    coasts = [np.round(10 * line).astype(int).ravel().tolist() for line in coastlines()]
+    return {"colours": colours, "differences": DIFFERENCES, "coasts": coasts}
+
+
+def _rendered(template: str, data: dict[str, Any], **values: Any) -> str:  # noqa: ANN401
+    written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    parts = {"css": _part("page.css"), "script": _part("page.js"), "data": _json(data)}
+    return _environment().get_template(template).render(written=written, **parts, **values)
+
+
+def _json(content: dict[str, Any]) -> str:
+    """JSON that no text in it can end: HTML looks for ``</script`` before anything is parsed."""
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c")
+
+
+@cache
+def _environment() -> Environment:
+    loader = FunctionLoader(lambda name: _part(f"templates/{name}"))
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+@cache
+def _part(name: str) -> str:
+    return (files("graphcast_batch.report") / name).read_text(encoding="utf-8")

@@ -1,0 +1,218 @@
+"""The scores of a store become tables of how much better it is than others, and curves over lead time."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphcast_batch.errors import EvaluationError, GraphcastBatchError
+from graphcast_batch.evaluation.curves import Curve, curves
+from graphcast_batch.evaluation.ensemble import ENSEMBLE
+from graphcast_batch.evaluation.results import scored
+from graphcast_batch.evaluation.scorecard import Scorecard, scorecard
+from graphcast_batch.figures.units import named, unit_of
+from graphcast_batch.outputs.scores import FORECAST, Scores
+from graphcast_batch.report.choice import HEADLINES, evenly
+from graphcast_batch.report.summary import Opened
+
+Where = tuple[Path, str]
+"""Path of a store, and the name of scores in it."""
+_MOST_COLUMNS: Final = 16
+_GLOBAL: Final = "global"
+_FULL: Final = 0.5
+"""Relative difference that has the full colour."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One relative difference of root mean square errors.
+
+    Attributes:
+        text: like ``−12 %``; empty where there is none.
+        kind: ``better``, ``worse`` or neither.
+        share: of the full colour, in percent.
+        is_significant: whether chance is no explanation.
+    """
+
+    text: str
+    kind: str
+    share: int
+    is_significant: bool
+
+
+Row = tuple[str, tuple[Cell, ...]]
+
+
+@dataclass(frozen=True)
+class Card:
+    """The scorecard against one other forecast.
+
+    Attributes:
+        name: of the other.
+        columns: lead times.
+        headlines: label and cells of what people look at first.
+        rest: the same of all other variables and levels.
+        cases: the most initial times behind a cell.
+        is_tested: whether there are enough initial times for a test of significance.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    headlines: tuple[Row, ...]
+    rest: tuple[Row, ...]
+    cases: int
+    is_tested: bool
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A line of the table of errors.
+
+    Attributes:
+        label: variable and level.
+        units: of the errors.
+        values: lead times, and what the error is.
+    """
+
+    label: str
+    units: str
+    values: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Skill:
+    """What the scores of a store say.
+
+    Attributes:
+        region: where.
+        cards: against each baseline, and against another store.
+        headlines: RMSE by lead time, of what people look at first.
+        charts: curves, for JSON.
+        notes: what could not be told, and why.
+    """
+
+    region: str
+    cards: tuple[Card, ...]
+    headlines: tuple[Headline, ...]
+    charts: list[dict[str, Any]]
+    notes: tuple[str, ...]
+
+
+def skill(opened: Opened, other: Opened | None, region: str | None) -> Skill | None:
+    """How good the forecasts of a store are; None if none was scored.
+
+    Args:
+        opened: the store.
+        other: another, to be held against.
+        region: where; None for the globe, or else the first region that was scored.
+
+    Raises:
+        StoreError: the scores cannot be read.
+        EvaluationError: they lack the region.
+    """
+    path = opened.store.path
+    if not scored(path, FORECAST):
+        return None
+    ours, where = (path, FORECAST), region or _first_region(path)
+    others, notes = _others(opened, other)
+    cards = list[Card]()
+    for name, theirs in others.items():
+        try:
+            cards.append(_card(name, scorecard(ours, theirs, where)))
+        except GraphcastBatchError as error:
+            notes.append(f"Not compared with {name}: {error}")
+    compared = {card.name: others[card.name] for card in cards}
+    try:
+        found = curves({opened.name: ours, **compared}, where)
+    except EvaluationError as error:
+        notes.append(f"Curves of this store alone: {error}")
+        found = curves({opened.name: ours}, where)
+    return Skill(where, tuple(cards), _headlines(found, opened.name), _charts(found), tuple(notes))
+
+
+def lead_text(hours: int) -> str:
+    """A lead time as a person says it."""
+    return f"{hours // 24} d" if hours % 24 == 0 else f"{hours} h"
+
+
+def cell(relative: float, significant: bool) -> Cell:
+    """A relative difference, as a table shows it."""
+    if not math.isfinite(relative):
+        return Cell("", "", 0, False)
+    text = f"{100 * relative:+.0f} %".replace("-", "−")
+    kind = "better" if relative < 0 else "worse" if relative > 0 else ""
+    return Cell(text, kind, round(100 * min(1.0, abs(relative) / _FULL)), significant)
+
+
+def _first_region(path: Path) -> str:
+    regions = [str(name) for name in Scores.at(path, FORECAST).dataset()["region"].values.tolist()]
+    return _GLOBAL if _GLOBAL in regions else regions[0]
+
+
+def _others(opened: Opened, other: Opened | None) -> tuple[dict[str, Where], list[str]]:
+    """What a store can be held against, by name."""
+    path = opened.store.path
+    names = [found.name for found in Scores.all_of(path) if found.name not in (FORECAST, ENSEMBLE)]
+    found = {name: (path, name) for name in names if scored(path, name)}
+    if other is None:
+        return found, []
+    if not scored(other.store.path, FORECAST):
+        return found, [f"Not compared with {other.name}: it was not scored."]
+    return {**found, other.name: (other.store.path, FORECAST)}, []
+
+
+def _card(name: str, found: Scorecard) -> Card:
+    columns = evenly(range(len(found.hours)), _MOST_COLUMNS)
+    rows = {
+        row: (named(*row), tuple(cell(float(found.relative[n, m]), bool(found.significant[n, m])) for m in columns))
+        for n, row in enumerate(found.rows)
+    }
+    headlines = tuple(rows[row] for row in HEADLINES if row in rows)
+    rest = tuple(cells for row, cells in rows.items() if row not in HEADLINES)
+    leads = tuple(lead_text(found.hours[m]) for m in columns)
+    return Card(name, leads, headlines, rest, found.cases, bool(found.tested.any()))
+
+
+def _headlines(found: Sequence[Curve], name: str) -> tuple[Headline, ...]:
+    lines = []
+    for curve in found:
+        if (curve.name, curve.metric) == (name, "rmse"):
+            unit = unit_of(curve.variable, curve.units).of_differences
+            pairs = evenly(
+                list(zip(curve.hours.tolist(), unit.told(curve.values).tolist(), strict=True)), _MOST_COLUMNS
+            )
+            values = tuple((lead_text(hours), f"{value:.3g}" if math.isfinite(value) else "") for hours, value in pairs)
+            lines.append(Headline(named(curve.variable, curve.level), unit.text, values))
+    return tuple(lines)
+
+
+def _charts(found: Sequence[Curve]) -> list[dict[str, Any]]:
+    """A chart for each metric, variable and level, with a line for each forecast."""
+    charts: dict[tuple[str, str, int | None], dict[str, Any]] = {}
+    for curve in found:
+        unit = unit_of(curve.variable, curve.units).of_differences
+        plain = curve.metric == "acc"
+        chart = charts.setdefault(
+            (curve.metric, curve.variable, curve.level),
+            {
+                "metric": curve.metric,
+                "label": named(curve.variable, curve.level),
+                "units": "" if plain else unit.text,
+                "hours": curve.hours.tolist(),
+                "lines": [],
+            },
+        )
+        factor = 1.0 if plain else unit.factor
+        parts: Mapping[str, NDArray[np.float64]] = {"values": curve.values, "low": curve.low, "high": curve.high}
+        line = {key: [_number(factor * value) for value in values] for key, values in parts.items()}
+        chart["lines"].append({"name": curve.name, "cases": curve.cases, **line})
+    return list(charts.values())
+
+
+def _number(value: float) -> float | None:
+    """Short, and None where JSON has no word for it."""
+    return float(f"{value:.5g}") if math.isfinite(value) else None

@@ -1,0 +1,40 @@
+"""Plans, progress and outcomes become what a person reads on a terminal, or in a log."""
+
+from graphcast_batch.terminal.progress import Level, Watcher
+from graphcast_batch.terminal.runs import (
+    show_balance,
+    show_diagnosis,
+    show_failures,
+    show_faults,
+    show_jobs,
+    show_notices,
+    show_plan,
+    show_repair,
+    show_set_aside,
+    show_states,
+    show_verification,
+)
+from graphcast_batch.terminal.scores import show_comparison, show_ensemble, show_evaluation, show_losses, show_scores
+from graphcast_batch.terminal.training import TrainingWatcher
+
+__all__ = [
+    "Level",
+    "TrainingWatcher",
+    "Watcher",
+    "show_balance",
+    "show_comparison",
+    "show_diagnosis",
+    "show_ensemble",
+    "show_evaluation",
+    "show_failures",
+    "show_faults",
+    "show_jobs",
+    "show_losses",
+    "show_notices",
+    "show_plan",
+    "show_repair",
+    "show_scores",
+    "show_set_aside",
+    "show_states",
+    "show_verification",
+]

@@ -1,0 +1,229 @@
+"""What `init` writes loads and plans, and `schema` says what may stand in a config."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import jsonschema
+import numpy as np
+import pytest
+import yaml
+
+from graphcast_batch.assembly import assemble
+from graphcast_batch.cli import main
+from graphcast_batch.config import load_config
+from graphcast_batch.grid import regular_grid
+from graphcast_batch.inputs.synthetic import SyntheticPlanet
+from graphcast_batch.variables import VARIABLES
+from tests.conftest import ROOT
+
+SMALL_13 = ROOT / "tests" / "reference" / "small_13"
+
+
+def init(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(["init", *map(str, arguments)])
+    return ended.value.code
+
+
+def archive(path, names, levels, last="2020-01-03T00"):
+    times = np.arange("2020-01-01T00", last, 6, dtype="datetime64[h]").astype("datetime64[ns]")
+    SyntheticPlanet().fields(names, times, regular_grid(15), levels).to_netcdf(path)
+    return path
+
+
+def keys(config):
+    return [case.key for case in assemble(config).plan.cases]
+
+
+def test_without_answers_a_run_of_the_synthetic_planet_is_written(tmp_path, capsys):
+    file = tmp_path / "first.yaml"
+
+    assert init(file) == 0
+
+    assert keys(load_config(file)) == ["2020-01-01T00", "2020-01-01T12", "2020-01-02T00", "2020-01-02T12"]
+    assert f"next: graphcast-batch plan {file}\n" in capsys.readouterr().out
+
+
+def test_the_times_of_an_archive_are_proposed_that_have_the_frame_before_and_all_of_their_truth(tmp_path):
+    path = archive(tmp_path / "a.nc", ["temperature", "2m_temperature", "land_sea_mask"], [500, 850])
+    file = tmp_path / "first.yaml"
+
+    init(file, "--inputs", path, "--steps", 2)  # held until 2020-01-02T18
+
+    config = load_config(file)
+    assert keys(config) == ["2020-01-01T06", "2020-01-01T18", "2020-01-02T06"]
+    assert (config.times.first.hour, f"{config.times.last:%dT%H}") == (6, "02T06")
+    assert config.model.weights.task.target_variables == ("2m_temperature", "temperature")
+    assert config.model.weights.task.pressure_levels == (500, 850)
+
+
+def test_an_archive_too_short_for_truth_still_has_its_times_proposed(tmp_path):
+    path = archive(tmp_path / "a.nc", ["temperature", "2m_temperature"], [500])
+    file = tmp_path / "first.yaml"
+
+    init(file, "--inputs", path, "--steps", 40, "--every-hours", 6)
+
+    assert keys(load_config(file))[-1] == "2020-01-02T18"
+
+
+def test_an_archive_of_all_that_a_published_model_takes_is_given_its_task(tmp_path):
+    names = [name for name, variable in VARIABLES.items() if variable.kind != "forcing"]
+    levels = [50, 100, 150, 200, 250, 300, 400, 500, 600, 700, 850, 925, 1000]  # Lam et al. 2023, GraphCast_small
+    path = archive(tmp_path / "a.nc", names, levels, "2020-01-01T18")
+
+    init(tmp_path / "first.yaml", "--inputs", path)
+
+    assert yaml.safe_load((tmp_path / "first.yaml").read_text())["model"]["weights"]["task"] == "GraphCast_small"
+
+
+def test_dataset_files_are_recognised_and_fix_the_times(tmp_path, capsys):
+    answers = ("--inputs", SMALL_13 / "source-*.nc", "--weights", SMALL_13 / "checkpoint.npz")
+    file = tmp_path / "first.yaml"
+
+    init(file, *answers, "--statistics", SMALL_13, "--steps", 3)
+
+    config = load_config(file)
+    assert (config.inputs.kind, config.times, config.model.statistics) == ("datasets", None, SMALL_13)
+    assert len(keys(config)) == 1
+    assert init(tmp_path / "other.yaml", *answers, "--statistics", SMALL_13, "--first", "2020-01-01T00") == 2
+    assert "fixes the initial times; leave out --first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", "null", "2020-01-01", "x: y", "# 1", "1e3", "~", "é", "{}", "'", '"', "off", "\\n", "a\nb"]
+)
+def test_any_name_is_written_so_that_it_is_read_back(tmp_path, name):
+    init(tmp_path / "first.yaml", "--store", f"./{name}", "--weights", "random")
+    init(tmp_path / "other.yaml", "--store", name)
+
+    for file in ("first", "other"):
+        assert load_config(tmp_path / f"{file}.yaml").store.name == name or name == "~"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--inputs", "/nowhere/*.nc"], 1, "InputNotFoundError"),
+        (["--weights", "w.npz"], 2, "needs the statistics that it was trained with"),
+        (["--first", "yesterday"], 2, "times.first"),
+        (["--first", "2021-01-01T00"], 2, "must not be before first"),
+    ],
+)
+def test_answers_that_do_not_fit_write_nothing(tmp_path, capsys, arguments, code, message):
+    assert init(tmp_path / "first.yaml", *arguments) == code
+
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_overwritten(tmp_path, capsys):
+    (tmp_path / "first.yaml").write_text("mine")
+
+    assert init(tmp_path / "first.yaml") == 2
+
+    assert "must not be there yet" in capsys.readouterr().err
+    assert (tmp_path / "first.yaml").read_text() == "mine"
+
+
+def test_on_a_terminal_it_asks_for_what_is_not_given(tmp_path):
+    ours, theirs = pty.openpty()
+    words = [sys.executable, "-m", "graphcast_batch", "init", "first.yaml", "--inputs", "synthetic"]
+    with subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path) as process:
+        os.close(theirs)
+        os.write(ours, b"\n5\nmy store\n\n2020-01-01T18\n6\n")
+        told = b""
+        try:
+            while piece := os.read(ours, 4096):
+                told += piece
+        except OSError:  # how Linux tells that the other side is closed
+            pass
+    os.close(ours)
+
+    assert process.returncode == 0, told
+    assert b"6 h steps of each forecast [8]: " in told
+    config = load_config(tmp_path / "first.yaml")
+    assert (config.steps, config.store.name) == (5, "my store")
+    assert keys(config) == ["2020-01-01T00", "2020-01-01T06", "2020-01-01T12", "2020-01-01T18"]
+
+
+def schema(capsys, *kind):
+    with pytest.raises(SystemExit):
+        main(["schema", *kind])
+    found = json.loads(capsys.readouterr().out)
+    jsonschema.Draft202012Validator.check_schema(found)
+    return found
+
+
+def as_json(path):
+    """A YAML file as an editor sees it, for which a date is text."""
+    return json.loads(json.dumps(yaml.safe_load(path.read_text()), default=str))
+
+
+def test_the_shipped_configs_and_recipes_fit_the_schemas(capsys):
+    for kind, folder in (("run", "configs"), ("recipe", "configs/training")):
+        found = schema(capsys, kind)
+        files = sorted((ROOT / folder).glob("*.yaml"))
+        assert files
+        for file in files:
+            jsonschema.validate(as_json(file), found)
+
+
+def test_what_init_writes_fits_the_schema(tmp_path, capsys):
+    init(tmp_path / "first.yaml")
+    capsys.readouterr()
+
+    jsonschema.validate(as_json(tmp_path / "first.yaml"), schema(capsys))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"times": {"file": "times.txt", "hours": [0, 12]}},
+        {"times": {"list": ["2020-01-01"]}},
+        {"outputs": "none", "scores": {"during": True}, "figures": None},
+        {"limits": {"temperature": [100, 400]}, "cache": "off"},
+        {"outputs": {"keep_bits": {"geopotential": 14}}},
+    ],
+)
+def test_what_a_config_may_also_say_fits_the_schema(capsys, change):
+    jsonschema.validate(as_json(ROOT / "configs" / "demo.yaml") | change, schema(capsys))
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"stpes": 3}, []),
+        ({"steps": "many"}, ["steps"]),
+        ({"steps": 0}, ["steps"]),
+        ({"inputs": {"kind": "archives", "path": "x"}}, ["inputs"]),
+        ({"outputs": "all"}, ["outputs"]),
+        ({"model": {}}, ["model"]),
+        ({"workers": {"device": "tpu"}}, ["workers", "device"]),
+    ],
+)
+def test_what_a_config_must_not_say_does_not_fit_the_schema(capsys, change, place):
+    wrong = as_json(ROOT / "configs" / "demo.yaml") | change
+
+    with pytest.raises(jsonschema.ValidationError) as found:
+        jsonschema.validate(wrong, schema(capsys))
+
+    assert list(found.value.absolute_path) == place
+
+
+@pytest.mark.parametrize("kind", ["run", "recipe"])
+def test_every_key_is_described(capsys, kind):
+    found = schema(capsys, kind)
+    models = [found, *found["$defs"].values()]
+    models += [part for model in models for part in model.get("anyOf", [])]
+
+    silent = {
+        f"{model.get('title')}.{key}"
+        for model in models
+        for key, value in model.get("properties", {}).items()
+        if key != "kind" and "description" not in value
+    }
+
+    assert not silent
