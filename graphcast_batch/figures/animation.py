@@ -16,7 +16,7 @@ from PIL import Image
 
 from graphcast_batch.errors import FigureError
 from graphcast_batch.figures.maps import Sheet, description, leads_of
-from graphcast_batch.figures.projections import PlateCarree, Projection
+from graphcast_batch.figures.projections import PLATE_CARREE, Projection
 from graphcast_batch.figures.saving import package_style, write_whole
 from graphcast_batch.figures.scene import Scene, Showable, scene
 
@@ -38,7 +38,7 @@ def draw_animation(
     prediction: Showable,
     target: Showable | None = None,
     *,
-    projection: Projection = PlateCarree(),  # noqa: B008 - frozen
+    projection: Projection = PLATE_CARREE,
     credit: str = "",
 ) -> None:
     """Draws a forecast of one field as a film with a frame for each lead time, all in the same colours.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from graphcast_batch.errors import FigureError
 from graphcast_batch.figures.conventions import DIFFERENCES
 from graphcast_batch.figures.panel import Ground, Panel
-from graphcast_batch.figures.projections import PlateCarree, Projection
+from graphcast_batch.figures.projections import PLATE_CARREE, PlateCarree, Projection
 from graphcast_batch.figures.saving import package_style, save
 from graphcast_batch.figures.scales import Scale, contour_levels, difference_scale, field_scale
 from graphcast_batch.figures.scene import Field, Row, Scene, Showable, Shown, lead_text, scene
@@ -34,7 +34,7 @@ def draw_maps(
     prediction: Showable,
     target: Showable | None = None,
     *,
-    projection: Projection = PlateCarree(),  # noqa: B008 - frozen
+    projection: Projection = PLATE_CARREE,
     credit: str = "",
 ) -> None:
     """Draws one forecast field: target, prediction and difference, or the prediction alone.
@@ -61,7 +61,7 @@ def draw_strip(
     prediction: Showable,
     target: Showable | None = None,
     *,
-    projection: Projection = PlateCarree(),  # noqa: B008 - frozen
+    projection: Projection = PLATE_CARREE,
     credit: str = "",
 ) -> None:
     """Draws a forecast of one field as a row of maps for each lead time, all in the same colours.

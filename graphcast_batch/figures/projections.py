@@ -108,17 +108,17 @@ class PlateCarree(Projection):
     """Longitude and latitude as they are."""
 
     @property
-    def title(self) -> str:  # noqa: D102
+    def title(self) -> str:
         return "plate carrée"
 
     @cached_property
-    def outline(self) -> Numbers:  # noqa: D102
+    def outline(self) -> Numbers:
         return np.array([(-180, -90), (180, -90), (180, 90), (-180, 90), (-180, -90)], np.float64)
 
-    def forward(self, longitude: Numbers, latitude: Numbers) -> tuple[Numbers, Numbers]:  # noqa: D102
+    def forward(self, longitude: Numbers, latitude: Numbers) -> tuple[Numbers, Numbers]:
         return longitude, latitude
 
-    def inverse(self, x: Numbers, y: Numbers) -> tuple[Numbers, Numbers]:  # noqa: D102
+    def inverse(self, x: Numbers, y: Numbers) -> tuple[Numbers, Numbers]:
         return _where((np.abs(x) <= 180) & (np.abs(y) <= 90), x, y)
 
 
@@ -127,21 +127,21 @@ class Robinson(Projection):
     """The world as an atlas shows it: neither areas nor angles are true, and none of them much wrong."""
 
     @property
-    def title(self) -> str:  # noqa: D102
+    def title(self) -> str:
         return "Robinson projection"
 
     @cached_property
-    def outline(self) -> Numbers:  # noqa: D102
+    def outline(self) -> Numbers:
         latitude = np.concatenate([np.arange(-90.0, 91), np.arange(90.0, -91, -1), [-90.0]])
         longitude = np.concatenate([np.full(181, 180.0), np.full(181, -180.0), [180.0]])
         return np.stack(self.forward(longitude, latitude), axis=-1)
 
-    def forward(self, longitude: Numbers, latitude: Numbers) -> tuple[Numbers, Numbers]:  # noqa: D102
+    def forward(self, longitude: Numbers, latitude: Numbers) -> tuple[Numbers, Numbers]:
         degrees, lengths, heights = _robinson()
         length, height = (np.interp(np.abs(latitude), degrees, table) for table in (lengths, heights))
         return length * np.radians(longitude), np.sign(latitude) * height
 
-    def inverse(self, x: Numbers, y: Numbers) -> tuple[Numbers, Numbers]:  # noqa: D102
+    def inverse(self, x: Numbers, y: Numbers) -> tuple[Numbers, Numbers]:
         degrees, lengths, heights = _robinson()
         latitude = np.interp(np.abs(y), heights, degrees)
         longitude = np.degrees(x / np.interp(latitude, degrees, lengths))
@@ -161,21 +161,21 @@ class Orthographic(Projection):
     longitude: float
 
     @property
-    def title(self) -> str:  # noqa: D102
+    def title(self) -> str:
         return "orthographic projection"
 
     @cached_property
-    def outline(self) -> Numbers:  # noqa: D102
+    def outline(self) -> Numbers:
         return _circle(1.0)
 
-    def forward(self, longitude: Numbers, latitude: Numbers) -> tuple[Numbers, Numbers]:  # noqa: D102
+    def forward(self, longitude: Numbers, latitude: Numbers) -> tuple[Numbers, Numbers]:
         east, north, middle = np.radians(longitude - self.longitude), np.radians(latitude), np.radians(self.latitude)
         x = np.cos(north) * np.sin(east)
         y = np.cos(middle) * np.sin(north) - np.sin(middle) * np.cos(north) * np.cos(east)  # Snyder's 20-4
         towards = np.sin(middle) * np.sin(north) + np.cos(middle) * np.cos(north) * np.cos(east)
         return _where(towards >= 0, x, y)
 
-    def inverse(self, x: Numbers, y: Numbers) -> tuple[Numbers, Numbers]:  # noqa: D102
+    def inverse(self, x: Numbers, y: Numbers) -> tuple[Numbers, Numbers]:
         middle = np.radians(self.latitude)
         towards = np.sqrt(np.maximum(0, 1 - x**2 - y**2))
         sine = np.clip(towards * np.sin(middle) + y * np.cos(middle), -1, 1)
@@ -194,21 +194,24 @@ class Polar(Projection):
     side: Literal[1, -1]
 
     @property
-    def title(self) -> str:  # noqa: D102
+    def title(self) -> str:
         return f"stereographic projection of the {'north' if self.side > 0 else 'south'}"
 
     @cached_property
-    def outline(self) -> Numbers:  # noqa: D102
+    def outline(self) -> Numbers:
         return _circle(2 * np.tan(np.radians(90 - _POLAR_EDGE) / 2))
 
-    def forward(self, longitude: Numbers, latitude: Numbers) -> tuple[Numbers, Numbers]:  # noqa: D102
+    def forward(self, longitude: Numbers, latitude: Numbers) -> tuple[Numbers, Numbers]:
         radius = 2 * np.tan(np.radians(90 - self.side * latitude) / 2)  # Snyder's 21-5 and 21-9
         east = np.radians(longitude)
         return _where(self.side * latitude >= 0, radius * np.sin(east), -self.side * radius * np.cos(east))
 
-    def inverse(self, x: Numbers, y: Numbers) -> tuple[Numbers, Numbers]:  # noqa: D102
+    def inverse(self, x: Numbers, y: Numbers) -> tuple[Numbers, Numbers]:
         latitude = self.side * (90 - 2 * np.degrees(np.arctan(np.hypot(x, y) / 2)))
         return _where(self.side * latitude >= _POLAR_EDGE, np.degrees(np.arctan2(x, -self.side * y)), latitude)
+
+
+PLATE_CARREE: Final = PlateCarree()
 
 
 def projection_called(name: Name, centre: tuple[float, float] | None = None) -> Projection:
@@ -223,7 +226,7 @@ def projection_called(name: Name, centre: tuple[float, float] | None = None) -> 
     """
     if name != "orthographic":
         return {
-            "plate_carree": PlateCarree(),
+            "plate_carree": PLATE_CARREE,
             "robinson": Robinson(),
             "north_polar": Polar(1),
             "south_polar": Polar(-1),
