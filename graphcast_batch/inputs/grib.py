@@ -13,6 +13,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from graphcast_batch.inputs.extras import extra_module
+from graphcast_batch.inputs.gribgrid import GribGrid, grib_grid
 
 _HEADERS: Final = (
     "paramId",
@@ -26,13 +27,9 @@ _HEADERS: Final = (
     "endStep:int",
     "gridType",
     "md5GridSection",
-    "iScansNegatively",
-    "jPointsAreConsecutive",
-    "alternativeRowScanning",
 )
 _NAMES: Final = ("cfVarName", "shortName", "name", "units")
 """Follow from paramId, but looking them up takes ecCodes most of the time that all headers of a message take."""
-_GRIDS: Final = ("regular_ll", "regular_gg")
 _PRESSURE: Final = "isobaricInhPa"
 _CONSTANT: Final = ("lsm", "z_surface")
 """Parameters 172 and 129 of ECMWF's database, of which files may repeat the same field at every time."""
@@ -62,28 +59,30 @@ def read_headers(path: Path, modified_ns: int, size: int) -> xr.Dataset:
     samples = {header["paramId"]: header["id"] for header in headers}
     names = {number: {key: stream[place].get(key, "unknown") for key in _NAMES} for number, place in samples.items()}
     headers = [header | names[header["paramId"]] for header in headers]
-    _check_grid(headers)
+    grids = _grids(stream, headers)
     members = {header["number"] for header in headers} - {"undef"}
     if len(members) > 1:
         raise ValueError(f"it must hold one member, but holds {sorted(members)}; select one with grib_copy -w number=")
     variables = {name: found for name, found in _by_variable(headers).items() if _is_clear(name, found, path)}
     if not variables:
         raise ValueError("it must hold a variable whose fields are each there once, but holds none")
-    return _grib_dataset(stream, variables)
+    return _grib_dataset(stream, variables, grids)
 
 
-def _grib_dataset(stream: _Stream, variables: Mapping[str, Sequence[_Header]]) -> xr.Dataset:
+def _grib_dataset(
+    stream: _Stream, variables: Mapping[str, Sequence[_Header]], grids: Mapping[str, GribGrid]
+) -> xr.Dataset:
     dims = {name: _header_dims(name, headers) for name, headers in variables.items()}
     coords = {
         dim: np.unique([header[key] for name, headers in variables.items() if dim in dims[name] for header in headers])
         for dim, key in sorted({pair for found in dims.values() for pair in found.items()})
     }
     first = stream[next(iter(variables.values()))[0]["id"]]
-    points = {name: np.asarray(first[f"distinct{name.title()}s"]) for name in ("latitude", "longitude")}
-    shape = tuple(values.size for values in points.values())
+    grid = next(iter(grids.values()))
+    points = {"latitude": grid.latitude, "longitude": grid.longitude}
     arrays = {}
     for name, headers in variables.items():
-        fields = _GribFields(stream, _placed(headers, dims[name], coords), shape)
+        fields = _GribFields(stream, _placed(headers, dims[name], coords), grids)
         arrays[name] = xr.Variable((*dims[name], *points), indexing.LazilyIndexedArray(fields), _attributes(headers))
     if "valid_time" in coords:
         coords["valid_time"] = coords["valid_time"].astype("datetime64[s]").astype("datetime64[ns]")
@@ -154,24 +153,25 @@ def _placed(
     return ids
 
 
-def _check_grid(headers: Sequence[_Header]) -> None:
-    grids = {header["md5GridSection"] for header in headers}
-    kind = headers[0]["gridType"]
-    odd = [
-        key for key in ("iScansNegatively", "jPointsAreConsecutive", "alternativeRowScanning") if headers[0][key] == 1
-    ]
-    if len(grids) > 1:
+def _grids(stream: _Stream, headers: Sequence[_Header]) -> dict[str, GribGrid]:
+    """The grid of each message by ``md5GridSection``: the same points, perhaps scanned another way."""
+    samples = {header["md5GridSection"]: header for header in headers}
+    grids = {key: grib_grid(stream[header["id"]], header["gridType"]) for key, header in samples.items()}
+    first = next(iter(grids.values()))
+    alike = {key: grid if grid is first else grid.like(first) for key, grid in grids.items()}
+    found = {key: grid for key, grid in alike.items() if grid}
+    if len(found) < len(grids):
         raise ValueError(f"it must have one grid, but has {len(grids)}; split it with grib_copy")
-    if kind not in _GRIDS or odd:
-        raise ValueError(f"its grid must be one of {', '.join(_GRIDS)}, row by row eastward, but is {kind} {odd or ''}")
+    return found
 
 
 class _GribFields(BackendArray):
     """Fields of a file, each read when it is wanted."""
 
-    def __init__(self, stream: _Stream, ids: NDArray[np.object_], grid: tuple[int, ...]) -> None:
-        self._stream, self._ids, self._grid = stream, ids, grid
-        self.shape = (*ids.shape, *grid)
+    def __init__(self, stream: _Stream, ids: NDArray[np.object_], grids: Mapping[str, GribGrid]) -> None:
+        self._stream, self._ids, self._grids = stream, ids, grids
+        self._shape = next(iter(grids.values())).shape
+        self.shape = (*ids.shape, *self._shape)
         self.dtype = np.dtype(np.float32)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> NDArray[np.float32]:
@@ -186,7 +186,7 @@ class _GribFields(BackendArray):
         for axis, part in reversed(list(enumerate(where))):
             ids = ids[(slice(None),) * axis + (part,)]
         ids = np.asarray(ids, np.object_)
-        fields = np.empty((*ids.shape, *self._grid), np.float32)
+        fields = np.empty((*ids.shape, *self._shape), np.float32)
         for place in np.ndindex(ids.shape):
             fields[place] = self._field(ids[place])
         return fields[..., rows, :][..., columns]
@@ -198,4 +198,4 @@ class _GribFields(BackendArray):
         values = np.asarray(message["values"], np.float64)
         if message["bitmapPresent"]:
             values[values == message["missingValue"]] = np.nan
-        return values.astype(np.float32).reshape(self._grid)
+        return self._grids[message["md5GridSection"]].field(values.astype(np.float32))
