@@ -83,9 +83,31 @@ def regular_grid(resolution: float) -> Grid:
     rows = round(180 / resolution)
     if rows < 1 or abs(rows * resolution - 180) > 1e-6 * rows:
         raise GridError(f"a resolution must divide 180°, but is {resolution:g}°; take 180 over a whole number")
-    latitude = np.linspace(-90, 90, rows + 1).astype(np.float32)
-    longitude = (np.arange(2 * rows) * 180.0 / rows).astype(np.float32)
-    return Grid(latitude, longitude)
+    return Grid(_rows(rows + 1, 90.0), _columns(2 * rows, 0.0))
+
+
+def exact_grid(latitude: NDArray[np.floating], longitude: NDArray[np.floating]) -> Grid:
+    """The grid that coordinates mean, without the rounding errors that they carry.
+
+    Sums of steps such as 0.4° miss 0° by 1e-12, and thousandths, as of GRIB's first edition, miss thirds of a degree.
+    Rows on both poles, or half a step off them, and columns at 0°, or half a step off it, are put exactly there; all
+    others go evenly from the first one.
+
+    Args:
+        latitude: (lat,) degrees, ascending.
+        longitude: (lon,) degrees in 0..360, ascending.
+
+    Raises:
+        GridError: the coordinates are no global grid.
+    """
+    given = Grid(np.asarray(latitude, np.float32), np.asarray(longitude, np.float32))
+    rows, columns = given.shape
+    last = (float(latitude[-1]) - float(latitude[0])) / 2
+    exact = (90.0, 90.0 - 90.0 / rows)
+    edge = next((place for place in exact if abs(place - last) <= _TOLERANCE), last)
+    first, half = float(longitude[0]), given.resolution / 2
+    near = round(first / half) * half
+    return Grid(_rows(rows, edge), _columns(columns, near if abs(near - first) <= _TOLERANCE else first))
 
 
 def cell_area(latitude: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -112,6 +134,16 @@ def cell_area(latitude: NDArray[np.floating]) -> NDArray[np.float64]:
     bounds = np.deg2rad(np.concatenate([poles[:1], middles, poles[1:]]))
     area = np.abs(np.diff(np.sin(bounds)))
     return np.asarray(area / area.mean(), np.float64)
+
+
+def _rows(count: int, last: float) -> NDArray[np.float32]:
+    """Latitudes from the negative of the last one on, exactly symmetric."""
+    return ((2 * np.arange(count) - (count - 1)) * last / (count - 1)).astype(np.float32)
+
+
+def _columns(count: int, first: float) -> NDArray[np.float32]:
+    """Longitudes once around."""
+    return (first + np.arange(count) * 360.0 / count).astype(np.float32)
 
 
 def _check_latitude(latitude: NDArray[np.float32]) -> None:

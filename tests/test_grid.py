@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphcast_batch.errors import GridError
-from graphcast_batch.grid import Grid, cell_area
+from graphcast_batch.grid import Grid, cell_area, exact_grid
 
 LONGITUDE = np.arange(0, 360, 30, dtype=np.float32)
 LATITUDE = np.linspace(-90, 90, 7, dtype=np.float32)
@@ -49,6 +49,31 @@ def test_rows_between_the_poles_are_a_grid_of_their_step(step):
 
     assert str(grid) == f"{rows} x {2 * rows} ({step:g}°)"
     assert grid.fits(step)
+
+
+@given(st.integers(2, 900), st.sampled_from([0.0, 0.5]), st.sampled_from([0.0, 0.5]), st.floats(-4e-4, 4e-4))
+def test_coordinates_with_rounding_errors_mean_exact_ones(rows, row_offset, column_offset, error):
+    step = 180 / rows
+    count = rows if row_offset else rows + 1
+    latitude = -90 + (np.arange(count) + row_offset) * step
+    longitude = (np.arange(2 * rows) + column_offset) * step
+
+    noise = error * np.cos(np.arange(2 * rows)) * (1 if step > 0.5 else 0.1)
+    found = exact_grid(latitude + np.resize(noise, count), longitude + np.abs(noise))
+
+    np.testing.assert_array_equal(found.longitude, longitude.astype(np.float32))
+    np.testing.assert_allclose(found.latitude, latitude, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(found.latitude, -found.latitude[::-1])
+    if not row_offset:
+        assert (found.latitude[0], found.latitude[-1]) == (-90, 90)
+    if count % 2:
+        assert found.latitude[count // 2] == 0
+
+
+def test_columns_that_begin_elsewhere_stay_there():
+    found = exact_grid(LATITUDE, LONGITUDE + 7.0)
+
+    np.testing.assert_array_equal(found.longitude, LONGITUDE + 7)
 
 
 @pytest.mark.parametrize(

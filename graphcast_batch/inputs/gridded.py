@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from graphcast_batch.errors import GridError, InputError
-from graphcast_batch.grid import Grid
+from graphcast_batch.grid import Grid, exact_grid
 from graphcast_batch.inputs.dialects import ACCUMULATED, LEAD, SUM_HOURS, SUMMED, VERSIONS
 from graphcast_batch.inputs.opening import load
 from graphcast_batch.inputs.units import LEVEL, SAME, Conversion
@@ -295,14 +295,14 @@ def _check_once(values: NDArray[np.float64], name: str, origin: str) -> None:
 
 
 def _from_zero(longitude: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Degrees in 0..360, where rounding to float32 may not reach 360."""
+    """Degrees in 0..360, where rounding errors may not put 0 just below 360."""
     turned = np.where((longitude < 0) | (longitude >= 360), longitude % 360, longitude)
-    return np.where(turned.astype(np.float32) >= 360, 0.0, turned)
+    return np.where(turned > 360 - _SAME_PLACE, 0.0, turned)
 
 
 def _grid(latitude: NDArray[np.float64], longitude: NDArray[np.float64], origin: str) -> Grid:
     try:
-        return Grid(latitude.astype(np.float32), longitude.astype(np.float32))
+        return exact_grid(latitude, longitude)
     except GridError as error:
         raise GridError(f"the grid of {origin} cannot be used: {error}") from error
 

@@ -298,6 +298,25 @@ def test_a_missing_archive_is_not_found(tmp_path):
         Archive(tmp_path / "none.zarr")
 
 
+@pytest.mark.parametrize("step", [0.4, 1 / 3, 1.2])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_coordinates_of_a_regular_source_are_exactly_regular(tmp_path, step, dtype):
+    columns = round(360 / step)
+    longitude = (np.cumsum(np.full(columns, step)) - 180).astype(dtype)  # sums that miss 0 by 1e-12 or 1e-5
+    latitude = (np.cumsum(np.full(columns // 2 + 1, step)) - step - 90).astype(dtype)
+    values = np.arange(columns, dtype=np.float32) + np.zeros((1, latitude.size, 1), np.float32)
+    xr.Dataset(
+        {"2m_temperature": (("time", "latitude", "longitude"), values)},
+        {"time": [np.datetime64("2020-01-01", "ns")], "latitude": latitude, "longitude": longitude},
+    ).to_netcdf(tmp_path / "a.nc", engine="netcdf4")
+
+    archive = Archive(tmp_path / "a.nc")
+
+    assert archive.grid == regular_grid(step)
+    found = archive.fields(["2m_temperature"], archive.times, ())["2m_temperature"]
+    assert found.sel(latitude=-90, longitude=0).item() == values[0, 0, np.abs(longitude).argmin()]
+
+
 def test_longitudes_that_round_to_360_are_0(written, made):
     places = np.asarray(made()["longitude"], np.float64)
     places[0] = -1e-9
