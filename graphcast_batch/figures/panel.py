@@ -13,7 +13,7 @@ from matplotlib.patches import Polygon
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from graphcast_batch.figures.coastlines import coastlines
+from graphcast_batch.coastlines import coastlines
 from graphcast_batch.figures.projections import Numbers, PlateCarree, Projection, cells, lines
 from graphcast_batch.figures.scales import Scale
 from graphcast_batch.figures.scene import Field, Layer, WindLook

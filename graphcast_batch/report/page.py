@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from graphcast_batch.figures.coastlines import coastlines
+from graphcast_batch.coastlines import coastlines
 from graphcast_batch.figures.conventions import DIFFERENCES
 from graphcast_batch.figures.palette import palette
 from graphcast_batch.outputs.durable import explained, replace

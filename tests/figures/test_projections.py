@@ -3,8 +3,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from graphcast_batch.coastlines import coastlines
 from graphcast_batch.errors import FigureError
-from graphcast_batch.figures.coastlines import coastlines
 from graphcast_batch.figures.projections import (
     Orthographic,
     PlateCarree,

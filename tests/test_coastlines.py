@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from graphcast_batch.figures.coastlines import coastlines
+from graphcast_batch.coastlines import coastlines, land_share
+from graphcast_batch.grid import cell_area, regular_grid
 
-SOURCE = Path(__file__).parents[3] / "shared" / "data" / "land-110m.json"
+SOURCE = Path(__file__).parents[2] / "shared" / "data" / "land-110m.json"
 
 
 def test_lines_are_float32_degrees_of_two_or_more_points():
@@ -76,3 +77,29 @@ def _leaves(node):
     if isinstance(node, dict):
         node = node["arcs"]
     return [node] if isinstance(node, int) else [leaf for child in node for leaf in _leaves(child)]
+
+
+@pytest.mark.parametrize(
+    ("latitude", "longitude", "share"),
+    [
+        (60, 100, 1),  # Siberia
+        (24, 10, 1),  # Sahara
+        (-88, 0, 1),  # Antarctica
+        (-24, 134, 1),  # Australia
+        (88, 0, 0),  # Arctic Ocean
+        (0, 200, 0),  # Pacific
+        (-40, 80, 0),  # Indian Ocean
+        (30, 320, 0),  # Atlantic
+    ],
+)
+@pytest.mark.parametrize("step", [0.5, 2])
+def test_continents_are_land_and_oceans_are_not(latitude, longitude, share, step):
+    grid = regular_grid(step)
+    row, column = np.flatnonzero(grid.latitude == latitude), np.flatnonzero(grid.longitude == longitude)
+    assert land_share(grid)[row, column] == share
+
+
+@pytest.mark.parametrize("step", [1, 2.5, 12])
+def test_three_tenths_of_the_earth_are_land(step):
+    grid = regular_grid(step)
+    assert np.mean(land_share(grid).mean(axis=1) * cell_area(grid.latitude)) == pytest.approx(0.29, abs=0.02)
