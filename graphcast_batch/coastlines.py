@@ -65,11 +65,12 @@ def _land() -> NDArray[np.float64]:
     """
     starts = np.concatenate([line[:-1] for line in coastlines()]).astype(np.float64)
     ends = np.concatenate([line[1:] for line in coastlines()]).astype(np.float64)
-    land = np.empty((180, 360))
-    for column in range(360):
-        meridian = (column + 0.5 + 180) % 360 - 180 + _BESIDE
-        crossed = (starts[:, 0] < meridian) != (ends[:, 0] < meridian)
-        (west, south), (east, north) = starts[crossed].T, ends[crossed].T
-        coasts = south + (meridian - west) / (east - west) * (north - south)
-        land[:, column] = np.count_nonzero(coasts > (_MIDDLES - 90)[:, np.newaxis], axis=1) % 2
-    return land
+    meridians = (np.arange(360) + 0.5 + 180) % 360 - 180 + _BESIDE
+    edge, column = np.nonzero((starts[:, :1] < meridians) != (ends[:, :1] < meridians))
+    (west, south), (east, north) = starts[edge].T, ends[edge].T
+    coasts = south + (meridians[column] - west) / (east - west) * (north - south)
+    # A coast lies north of all rows up to that below it.
+    below = np.searchsorted(_MIDDLES - 90, coasts) - 1
+    crossed = np.zeros((181, 360))
+    np.add.at(crossed, (below, column), 1)  # what lies below all rows, at -1, falls into the row too many
+    return np.asarray(np.cumsum(crossed[-2::-1], axis=0)[::-1] % 2)

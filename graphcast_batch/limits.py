@@ -70,7 +70,15 @@ _ANYWHERE: Final[dict[str, Limits]] = {
 _PEAKS: Final = {
     "toa_incident_solar_radiation": 1e6,  # the sun stands high over some place at any time: 3600 s of 1361 W m**-2
     "geopotential_at_surface": 9e3,  # Antarctica reaches 3 km, and no mountain 9000 m
+    "total_precipitation_6hr": 5e-4,  # below its mean, 7e-4; a thousandth of any record is less
 }
+_PEAKS_ON_LEVELS: Final = {
+    # Anywhere on the globe, however coarse its grid is: a fifth of what a sample of 62 places of an analysis reaches.
+    "specific_humidity": ((300, 5e-5), (500, 5e-4), (700, 1.5e-3), (850, 3e-3), (1000, 4e-3)),
+    "vertical_velocity": ((300, 0.1), (500, 0.15), (850, 0.15)),
+}
+"""hPa, ascending, and the peak there: between them linear in the logarithm of pressure, below the last as there, and
+above the first not known."""
 
 _DRIFT: Final = 1.0
 """Widths of the limits by which a forecast may leave them on either side.
@@ -113,9 +121,28 @@ def forecast_limits(name: str, level: float | None = None) -> Limits | None:
     return low - margin, high + margin
 
 
-def least_peak(name: str) -> float | None:
-    """What the highest value on the globe reaches at any time, in our unit; None where that is not known."""
-    return _PEAKS.get(name)
+def least_peak(name: str, level: float | None = None) -> float | None:
+    """What the largest magnitude on the globe reaches at any time, in our unit; None where that is not known.
+
+    Args:
+        name: of the variable.
+        level: hPa, for variables on levels.
+    """
+    known = _PEAKS_ON_LEVELS.get(name)
+    if known is None or level is None:
+        return _PEAKS.get(name)
+    pressures, peaks = zip(*known, strict=True)
+    if not pressures[0] <= level <= _HIGHEST_HPA:
+        return None
+    return float(np.interp(math.log(level), np.log(pressures), peaks))
+
+
+def standard_geopotential(level: float) -> float:
+    """m**2 s**-2 of a pressure in hPa in the standard atmosphere."""
+    base, pressure, temperature, lapse = max(row for row in _STANDARD if level <= row[1] or row[0] == 0)
+    depth = _DRY_AIR / _GRAVITY * math.log(pressure / level)
+    height = base + temperature * (math.expm1(lapse * depth) / lapse if lapse else depth)
+    return _GRAVITY * height
 
 
 def _temperature(level: float) -> Limits:
@@ -123,17 +150,9 @@ def _temperature(level: float) -> Limits:
 
 
 def _geopotential(level: float) -> Limits:
-    middle = _standard_geopotential(level)
+    middle = standard_geopotential(level)
     margin = _FOOT + _STRETCH * abs(middle)
     return middle - margin, middle + margin
-
-
-def _standard_geopotential(level: float) -> float:
-    """m**2 s**-2 of a pressure in hPa in the standard atmosphere."""
-    base, pressure, temperature, lapse = max(row for row in _STANDARD if level <= row[1] or row[0] == 0)
-    depth = _DRY_AIR / _GRAVITY * math.log(pressure / level)
-    height = base + temperature * (math.expm1(lapse * depth) / lapse if lapse else depth)
-    return _GRAVITY * height
 
 
 def _wind(level: float) -> Limits:

@@ -17,7 +17,7 @@ from graphcast_batch.errors import InputError, InputNotFoundError
 from graphcast_batch.grid import Grid, regular_grid
 from graphcast_batch.inputs.chunks import ReadCost, total_cost
 from graphcast_batch.inputs.dialects import ACCUMULATED, DIALECTS, SUM_HOURS, SUMMED
-from graphcast_batch.inputs.findings import DataKind, Finding
+from graphcast_batch.inputs.findings import DataKind, Finding, Stated
 from graphcast_batch.inputs.gridded import same_points
 from graphcast_batch.inputs.regridding import Method, Regridder
 from graphcast_batch.inputs.states import CaseInputs, findings, input_times, read_held, read_inputs, read_truth
@@ -126,7 +126,7 @@ class Archive:
         Raises:
             InputError: the archive lacks a variable, level or time, or cannot be read.
         """
-        return read_inputs(self, case, task)
+        return replace(read_inputs(self, case, task), stated=self.stated)
 
     def truth(self, case: Case, names: Sequence[str], levels: Sequence[int] | None = None) -> xr.Dataset | None:
         """What really came, as far as the archive holds all of it; see `read_truth`."""
@@ -175,6 +175,15 @@ class Archive:
             found["summed up"] = f"{SUMMED} of {ACCUMULATED} ({self._accumulation})"
         if self._regridder:
             found["regridded"] = f"from {self._stored_grid} by {self._regridder.method}"
+        return found
+
+    @property
+    def stated(self) -> Mapping[str, Stated]:
+        """By variable, the units that the data were converted from, and the names that inputs.units takes for them."""
+        units = {name: unit for volume in self._all for name, unit in volume.translation.units.items()}
+        found = {name: Stated(unit) for name, unit in units.items()}
+        if any(ACCUMULATED in volume.translation.names.values() for volume in self.volumes):
+            found[SUMMED] = Stated(units.get(ACCUMULATED, ""), ACCUMULATED)
         return found
 
     @property

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from graphcast_batch.errors import ConfigError, GridError, InputError, InputNotF
 from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.chunks import ReadCost, read_cost, stored
 from graphcast_batch.inputs.dialects import translation
-from graphcast_batch.inputs.findings import DataKind, Finding
+from graphcast_batch.inputs.findings import DataKind, Finding, Stated
 from graphcast_batch.inputs.gridded import Contents, describe, positions, read_fields, same_points
 from graphcast_batch.inputs.opening import open_netcdf
 from graphcast_batch.inputs.states import STEP, CaseInputs, findings, input_times, read_held, read_inputs, read_truth
@@ -148,7 +148,9 @@ class DatasetFiles:
         Raises:
             InputError: the file lacks something, contradicts its name, has another grid or cannot be read.
         """
-        return read_inputs(self._file(Path(case.source)), case, task)
+        file = self._file(Path(case.source))
+        stated = {name: Stated(unit) for name, unit in file.units.items()}
+        return replace(read_inputs(file, case, task), stated=stated)
 
     def findings(self, case: Case, task: Task) -> list[Finding]:
         """Why its file cannot start a Case, told from coordinates alone; empty when it can."""

@@ -42,6 +42,25 @@ class Finding:
         return f"{self.variable} must {self.expected}, but {self.found}; {self.remedy}"
 
 
+@dataclass(frozen=True)
+class Stated:
+    """What data or configuration say of a variable's unit, where that was another than ours.
+
+    Attributes:
+        unit: which the values were converted from; empty where they were not.
+        key: its name in inputs.units, if that is not the variable's own.
+    """
+
+    unit: str = ""
+    key: str = ""
+
+    def __str__(self) -> str:
+        return f", after their conversion from {self.unit!r}, the unit that is stated" if self.unit else ""
+
+
+SILENT: Final = Stated()
+
+
 def notices(description: str, data_kind: DataKind, init_times: NDArray[np.datetime64]) -> list[str]:
     """What a user should know of weights and inputs that fit each other, but may not go together well.
 

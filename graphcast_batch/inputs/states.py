@@ -1,7 +1,7 @@
 """A timeline of fields becomes what one Case starts from, what is prescribed along its way, and the truth for it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from graphcast_batch.config import STEP_HOURS, Task
 from graphcast_batch.errors import InputError
 from graphcast_batch.grid import Grid
-from graphcast_batch.inputs.findings import Finding
+from graphcast_batch.inputs.findings import Finding, Stated
 from graphcast_batch.inputs.gridded import level_hint
 from graphcast_batch.plan import Case
 from graphcast_batch.variables import VARIABLES
@@ -30,10 +30,12 @@ class CaseInputs:
             times, 6 h apart, the last the initial time; ``level`` is exactly the task's. Forcings only as far as held.
         forcings: the task's forcing variables that the source holds, float32, at those valid times that it holds; both
             may be none.
+        stated: by variable, units that the data were converted from, for messages.
     """
 
     frames: xr.Dataset
     forcings: xr.Dataset
+    stated: Mapping[str, Stated] = field(default_factory=dict)
 
 
 class Timeline(Protocol):

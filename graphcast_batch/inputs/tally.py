@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from graphcast_batch.errors import StatisticsError
-from graphcast_batch.inputs.checks import find_gap
+from graphcast_batch.inputs.quality.values import find_gap
 from graphcast_batch.inputs.states import STEP, Timeline
 
 Forcing = Callable[[str, NDArray[np.datetime64], NDArray[np.float32], NDArray[np.float32]], NDArray[np.floating]]

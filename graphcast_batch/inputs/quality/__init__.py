@@ -1,0 +1,1 @@
+"""Tell weather from what cannot be weather: limits, places, sunlight, statistics."""

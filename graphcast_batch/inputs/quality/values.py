@@ -1,0 +1,263 @@
+"""Find values that no field of the Earth's weather has: gaps, zeros, one value everywhere, wrong units."""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from graphcast_batch.config import STEP_HOURS
+from graphcast_batch.inputs.findings import SILENT, Finding, Stated
+from graphcast_batch.inputs.quality.locations import finding, first, level_and_time
+from graphcast_batch.inputs.units import conversion
+from graphcast_batch.limits import Limits, least_peak, limits
+from graphcast_batch.variables import VARIABLES
+
+Extremes = tuple[NDArray[np.floating], NDArray[np.floating]]
+"""Lowest and highest value of every global field: an array's dimensions but for latitude and longitude."""
+
+_LARGEST = 1e36
+"""No field comes near this; netCDF's filler for values never written is 9.97e36."""
+
+_NONZERO_FROM: Final = {  # hPa from which down a field is nowhere exactly 0 but by chance; 0 where it has no level
+    "2m_temperature": 0,
+    "mean_sea_level_pressure": 0,
+    "10m_u_component_of_wind": 0,
+    "10m_v_component_of_wind": 0,
+    "temperature": 0,
+    "geopotential": 0,
+    "u_component_of_wind": 0,
+    "v_component_of_wind": 0,
+    "vertical_velocity": 100,  # above, the steps of packed data are as large as it is
+}
+_VARIES_FROM: Final = {  # hPa from which down a field is never one value
+    **_NONZERO_FROM,
+    "vertical_velocity": 0,
+    "specific_humidity": 300,  # above, archives may hold one value
+    "land_sea_mask": 0,
+}
+_CHANGING: Final = frozenset({*_VARIES_FROM} - {"land_sea_mask"})
+_SMOOTH: Final = ("temperature", "2m_temperature", "geopotential")
+"""Contrasts between equator and poles make most of their spread, so that neighbours in a row are alike."""
+_MOST_ZEROS: Final = 0.1
+"""Share of a field that may be exactly 0, as no packed data come near; chunks of zarr that were never written are."""
+_FEW: Final = 0.01
+"""Share of values up to which those beyond the limits are broken each by itself: another unit moves more of them."""
+_CORRECT: Final = "correct the data, or use others"
+
+_MIXED_UP: Final = {  # by our unit: those that the data are likely to be in instead
+    "K": ("C",),
+    "Pa": ("hPa",),
+    "m": ("mm",),
+    "m**2 s**-2": ("m", "dam"),
+    "kg kg**-1": ("g kg-1",),
+    "J m**-2": ("W m-2",),
+    "1": ("%",),
+}
+
+
+def find_gap(array: xr.DataArray) -> Finding | None:
+    """Where a variable has values that are not finite, or were never written; None where it has none.
+
+    Args:
+        array: any dimensions; coordinates are named where there are any.
+    """
+    return _gap(array, _extremes(array))
+
+
+def find_fault(array: xr.DataArray, stated: Stated = SILENT) -> Finding | None:
+    """The first reason why the values of a variable are no weather: it explains those that would come after.
+
+    Args:
+        array: any dimensions; coordinates are named where there are any.
+        stated: the unit that the values were taken to be in.
+    """
+    extremes = _extremes(array)
+    return (
+        _gap(array, extremes)
+        or _zeros(array)
+        or _constant(array, extremes)
+        or _beyond_limits(array, extremes, stated)
+        or _low_peak(array, extremes, stated)
+    )
+
+
+def _gap(array: xr.DataArray, extremes: Extremes) -> Finding | None:
+    lowest, highest = extremes
+    # A NaN makes both extremes of its field NaN, and no comparison with it holds.
+    if np.all(lowest > -_LARGEST) and np.all(highest < _LARGEST):
+        return None
+    bad = ~(np.abs(array.values) < _LARGEST)
+    return finding(
+        array, bad, "be finite", "values are missing or infinite", "fill them from another source, or use other data"
+    )
+
+
+def _zeros(array: xr.DataArray) -> Finding | None:
+    if array.name not in _NONZERO_FROM:
+        return None
+    # Some archives have no wind at the poles, which are many of the points of a coarse grid.
+    inner = array.isel(latitude=slice(1, -1)) if array.sizes.get("latitude", 0) > 2 else array
+    share = np.asarray((inner.values == 0).mean(axis=_across(inner)))
+    return finding(
+        _one_place(array),
+        (share > _MOST_ZEROS) & _is_from(_NONZERO_FROM[str(array.name)], array),
+        f"be exactly 0 in no more than {_MOST_ZEROS:.0%} of a field",
+        f"fields are 0 in up to {share.max(initial=0):.0%}",
+        "chunks that were never written read as 0: complete the data, or use other times",
+    )
+
+
+def _constant(array: xr.DataArray, extremes: Extremes) -> Finding | None:
+    if array.name not in _VARIES_FROM:
+        return None
+    lowest, highest = extremes
+    return finding(
+        _one_place(array),
+        (lowest == highest) & _is_from(_VARIES_FROM[str(array.name)], array),
+        "vary over the globe",
+        f"fields hold one value everywhere, {float(np.ravel(lowest)[0]):g} in the first",
+        "complete the data, or use other times",
+    )
+
+
+def _beyond_limits(array: xr.DataArray, extremes: Extremes, stated: Stated) -> Finding | None:
+    (lowest, highest), (low, high) = extremes, _bounds(array)
+    if not np.any((lowest < low) | (highest > high)):
+        return None
+    low, high = (np.expand_dims(side, _across(array)) for side in (low, high))
+    bad = (array.values < low) | (array.values > high)
+    least, most = (np.broadcast_to(side, bad.shape)[first(bad)] for side in (low, high))
+    return finding(
+        array,
+        bad,
+        f"lie within {least:g} and {most:g}{_units(array)}{_at_level(array, bad)}",
+        f"values lie beyond such limits, at {lowest.min():g} to {highest.max():g} in all{stated}",
+        _unit_remedy(array, extremes, stated) if bad.mean() > _FEW else _CORRECT,
+    )
+
+
+def _low_peak(array: xr.DataArray, extremes: Extremes, stated: Stated) -> Finding | None:
+    peaks, largest = _peaks(array), np.maximum(*map(np.abs, extremes))
+    low = largest < peaks
+    if not np.any(low):
+        return None
+    least = np.broadcast_to(peaks, low.shape)[first(low)]
+    return finding(
+        _one_place(array),
+        low,
+        f"reach {least:g}{_units(array)} somewhere on the globe{_at_level(array, low)}",
+        f"fields do not, and the lowest reaches {largest[low].min():g}{stated}",
+        _unit_remedy(array, extremes, stated),
+    )
+
+
+def _units(array: xr.DataArray) -> str:
+    units = VARIABLES[str(array.name)].units
+    return "" if units == "1" else f" {units}"
+
+
+def _at_level(array: xr.DataArray, bad: NDArray[np.bool_]) -> str:
+    """On which level the first bad value lies, if it lies on one."""
+    place = first(bad)
+    level, _ = level_and_time(array if bad.ndim == array.ndim else _one_place(array), place)
+    return "" if level is None else f" at {level:g} hPa"
+
+
+def _unit_remedy(array: xr.DataArray, extremes: Extremes, stated: Stated) -> str:
+    """To state the unit, where taking the values as in another one brings all of them within the limits."""
+    name, (low, high), peaks = str(array.name), _bounds(array), _peaks(array)
+    ours = VARIABLES[name].units
+    was = conversion(name, stated.unit, "the inputs")
+    stored = tuple((side - was.offset) / was.factor for side in extremes)
+    for unit in (ours, *_MIXED_UP.get(ours, ())):
+        to_ours = conversion(name, unit, "the inputs")
+        lowest, highest = (to_ours.factor * side + to_ours.offset for side in stored)
+        if np.all((lowest >= low) & (highest <= high) & (np.maximum(-lowest, highest) >= peaks)):
+            return f"this looks like {unit}: give inputs.units {{{stated.key or name}: {unit!r}}}, or convert it"
+    return _CORRECT
+
+
+def _bounds(array: xr.DataArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Limits of an array's global fields, infinite where none are known; to be broadcast against `_extremes`."""
+    unlimited: Limits = (-np.inf, np.inf)
+    known = [limits(str(array.name), level) or unlimited for level in _levels(array)]
+    low, high = (_along_levels([pair[side] for pair in known], array) for side in (0, 1))
+    return low, high
+
+
+def _peaks(array: xr.DataArray) -> NDArray[np.float64]:
+    """What the largest magnitude of each global field reaches at least; 0 where that is not known."""
+    return _along_levels([least_peak(str(array.name), level) or 0.0 for level in _levels(array)], array)
+
+
+def _is_from(floor: float, array: xr.DataArray) -> NDArray[np.bool_]:
+    """Which of an array's global fields lie at ``floor`` (hPa) or below it in the air, or on no level."""
+    return _along_levels([level is None or level >= floor for level in _levels(array)], array) > 0
+
+
+def _levels(array: xr.DataArray) -> list[float | None]:
+    """hPa; None, once or for each level, where there is none."""
+    if "level" in array.dims and "level" in array.coords:
+        return [float(level) for level in array["level"].values]
+    return [None] * array.sizes.get("level", 1)
+
+
+def _along_levels(values: Sequence[float], array: xr.DataArray) -> NDArray[np.float64]:
+    """One value for each level, to be broadcast against an array's global fields."""
+    rest = [dim for dim in array.dims if dim not in ("latitude", "longitude")]
+    return np.asarray(values, np.float64).reshape([len(values) if dim == "level" else 1 for dim in rest])
+
+
+def _extremes(array: xr.DataArray) -> Extremes:
+    axes = _across(array)
+    return np.asarray(array.values.min(axis=axes)), np.asarray(array.values.max(axis=axes))
+
+
+def _across(array: xr.DataArray) -> tuple[int, ...]:
+    """Axes of a global field."""
+    return tuple(axis for axis, dim in enumerate(array.dims) if dim in ("latitude", "longitude"))
+
+
+def _one_place(array: xr.DataArray) -> xr.DataArray:
+    """As many values as there are global fields."""
+    return array.isel(latitude=0, longitude=0, missing_dims="ignore").drop_vars(
+        ["latitude", "longitude"], errors="ignore"
+    )
+
+
+def find_repeats(frames: xr.Dataset) -> Iterator[Finding]:
+    """Frames that are the same as the one before in every value of a variable that changes all the time."""
+    moving = {name: array for name, array in frames.data_vars.items() if "time" in array.dims and name in _CHANGING}
+    for later in range(1, frames.sizes.get("time", 0)):
+        same = [
+            name
+            for name, array in moving.items()
+            if np.array_equal(array.isel(time=later - 1).values, array.isel(time=later).values)
+        ]
+        if same:
+            yield Finding(
+                ", ".join(map(str, same)),
+                f"change within {STEP_HOURS} h",
+                f"the frames number {later} and {later + 1} are the same in every value",
+                "look whether the data repeat a frame, and use other times",
+                time=frames["time"].values[later] if "time" in frames.coords else None,
+            )
+
+
+def is_noise(frames: xr.Dataset) -> bool:
+    """Whether neighbours differ as much as any two points: random numbers, as programs are tried with, and no weather.
+
+    Medians, so that single broken values do not make noise of a field.
+    """
+    arrays = [frames[name] for name in _SMOOTH if name in frames and "longitude" in frames[name].dims]
+    return bool(arrays) and all(find_gap(array) is None and _differs_as_much(array) for array in arrays)
+
+
+def _differs_as_much(array: xr.DataArray) -> bool:
+    values, axes = array.values, _across(array)
+    steps = np.abs(values - np.roll(values, 1, axis=array.dims.index("longitude")))
+    spread = np.abs(values - np.median(values, axis=axes, keepdims=True))
+    # Of independent normal numbers the left is the square root of 2 times the right.
+    return bool(np.all(np.median(steps, axis=axes) > np.median(spread, axis=axes)))
