@@ -185,6 +185,10 @@ class _Sleepers:
         member = Member(self._processes[number % len(self._processes)], f"worker {number}", "")
         return member, member.actor.begin.remote()
 
+    def fault(self, member: Member) -> str:
+        """Nothing is known of it."""
+        return ""
+
 
 class _Watch(Journal):
     """Keeps the journal, and looks at clock and memory after a tenth of the Cases and after all."""

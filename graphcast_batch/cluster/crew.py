@@ -4,13 +4,14 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from graphcast_batch.assembly import Precision, Run, needed_bytes
+from graphcast_batch.cluster.devices import visible_devices
 from graphcast_batch.cluster.dispatch import in_flight
 from graphcast_batch.cluster.worker import OpenScorer, Worker
 from graphcast_batch.config import Workers
@@ -19,6 +20,8 @@ from graphcast_batch.memory import ALLOCATION
 from graphcast_batch.outputs.claims import Claim
 from graphcast_batch.outputs.store import Store
 from graphcast_batch.plan import Case
+
+_ASK_SECONDS: Final = 60.0
 
 
 @dataclass
@@ -84,6 +87,22 @@ class Crew:
         member = Member(ray.remote(Actor).options(**options).remote(), f"worker {self._count}", node)
         return member, member.actor.begin.remote(self._arguments)
 
+    def fault(self, member: Member) -> str:
+        """Why JAX cannot start where a worker has died, and what to do; empty if it can, or cannot be asked."""
+        options = actor_options(self._workers, self._device)
+        asked: dict[str, Any] = {
+            name: options[name] for name in ("num_cpus", "num_gpus", "runtime_env") if name in options
+        }
+        if member.node:
+            asked["scheduling_strategy"] = NodeAffinitySchedulingStrategy(member.node, soft=True)
+        try:
+            _, fault = ray.get(
+                ray.remote(visible_devices).options(max_retries=0, **asked).remote(), timeout=_ASK_SECONDS
+            )
+        except RayError:
+            return ""
+        return str(fault) and f"JAX cannot start on its node: {fault}"
+
 
 def device_of(workers: Workers) -> Literal["cpu", "gpu"]:
     """What the workers of a run compute on.
@@ -129,15 +148,6 @@ def places(workers: Workers, device: str) -> int:
         return workers.count or max(1, int(resources().get("CPU", 1)) // workers.threads)
     gpus = int(resources().get("GPU", 0))
     return min(workers.count or gpus, gpus)
-
-
-def unwrapped(error: RayTaskError) -> BaseException:
-    """The error that a worker raised, as it raised it."""
-    cause = error.cause
-    if not isinstance(cause, BaseException):
-        return ClusterError(str(error))
-    cause.add_note(f"on the worker:\n{error}")
-    return cause
 
 
 def _emptiest_node(members: Sequence[Member]) -> str:

@@ -4,45 +4,38 @@ What was found by trying, and why it is done so: an own loop over ``ray.wait`` (
 that Ray never restarts by itself, so that a death is charged to the Case that was under way; small records as results.
 """
 
-import logging
 import os
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol
 
 import ray
-from ray.exceptions import ActorUnavailableError, ActorUnschedulableError, RayActorError, RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import RayError, RayTaskError
 
 from graphcast_batch.assembly import Run, check_memory, lay_out, machine_bytes, resolved_precision
 from graphcast_batch.cluster.allocation import allocation
-from graphcast_batch.cluster.crew import (
-    Crew,
-    Member,
-    alive_nodes,
-    device_of,
-    is_gone,
-    most_on_a_node,
-    resources,
-    unwrapped,
-)
+from graphcast_batch.cluster.calls import each, on_each_node
+from graphcast_batch.cluster.connection import connected
+from graphcast_batch.cluster.crew import Crew, Member, device_of, is_gone, most_on_a_node
 from graphcast_batch.cluster.dispatch import Dispatch, in_flight
-from graphcast_batch.cluster.drain import WORK_LEFT, Drain, overheard
+from graphcast_batch.cluster.drain import Drain
 from graphcast_batch.cluster.metrics import Metrics
+from graphcast_batch.cluster.outcome import Outcome, Progress, Yield
+from graphcast_batch.cluster.ray_errors import LESS_MEMORY, explained, is_of_the_node, unwrapped
 from graphcast_batch.cluster.walltime import Walltime
 from graphcast_batch.cluster.worker import OpenScorer, Report
 from graphcast_batch.config import RunConfig
 from graphcast_batch.errors import ClusterError, StageTimeoutError, StoreError, StoreUnwritableError
 from graphcast_batch.outputs.claims import Claim
-from graphcast_batch.outputs.ledger import Failure, Record, State
+from graphcast_batch.outputs.ledger import Failure, State
 from graphcast_batch.outputs.store import Store
-from graphcast_batch.pipeline import Made, Stage
+from graphcast_batch.pipeline import Made
 from graphcast_batch.plan import Case
-from graphcast_batch.timing import Balance, Overlap
+
+__all__ = ["Outcome", "Progress", "Shift", "Staff", "Yield", "connected", "each", "on_each_node", "run"]
 
 _LEASE_SECONDS: Final = 120.0
 _BEAT_SECONDS: Final = 10.0
@@ -63,88 +56,7 @@ _REFUSAL_SECONDS: Final = 1.0
 _MOST_STILLBORN: Final = 3
 _PATIENCE_SECONDS: Final = 60.0
 """How long a store may refuse all that the driver asks of it; a claim without heartbeats lasts for twice as long."""
-_OBJECT_STORE_BYTES: Final = 2**29
-_ANSWER_SECONDS: Final = 240.0
-"""How long nodes may take for a single call: a hung disk must not hang whoever looks at it."""
-_Result = Made | RayActorError | RayTaskError
-
-
-class Progress(Protocol):
-    """Who watches a run."""
-
-    def started(self, workers: int, device: str, total: int, whole: int) -> None:
-        """Workers are starting, on cpu or gpu; so many of the Cases were whole before."""
-
-    def under_way(self, worker: str, stages: Sequence[Stage]) -> None:
-        """A worker tells, every few seconds while it has any, where its Cases are."""
-
-    def finished(self, record: Record) -> None:
-        """A Case is whole."""
-
-    def retried(self, case: Case, error: BaseException) -> None:
-        """A Case failed and will be tried again."""
-
-    def failed(self, failure: Failure) -> None:
-        """A Case is set aside."""
-
-    def note(self, event: str, text: str) -> None:
-        """Something else happened that a person should know."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended.
-
-    Attributes:
-        store: what it wrote into.
-        total: Cases planned.
-        whole: those of them that are whole now.
-        made: those that this run made.
-        failed: Cases set aside, in this run or before.
-        left: Cases neither whole nor failed: a drain, or another driver at work.
-        seconds: from the start of the workers to the last result.
-        balance: how well reading, computing and writing overlapped; None if nothing was made.
-        trace: all of what it made, if that was asked for.
-    """
-
-    store: Store
-    total: int
-    whole: tuple[Case, ...]
-    made: tuple[Case, ...]
-    failed: tuple[Failure, ...]
-    left: int
-    seconds: float
-    balance: Balance | None
-    trace: tuple[Made, ...]
-
-    @property
-    def steps_per_second(self) -> float:
-        """6 h steps that this run made in a second, all workers together."""
-        return sum(case.steps for case in self.made) / self.seconds if self.made else 0.0
-
-
-@dataclass
-class Yield:
-    """What became whole in a run; of each Case no more than its end asks for, as there may be very many.
-
-    Attributes:
-        traced: whether all of what was made is kept.
-        cases: that became whole.
-        overlap: of the stages they went through.
-        trace: what was made of them.
-    """
-
-    traced: bool = False
-    cases: list[Case] = field(default_factory=list)
-    overlap: Overlap = field(default_factory=Overlap)
-    trace: list[Made] = field(default_factory=list)
-
-    def add(self, case: Case, made: Made) -> None:
-        """A Case became whole."""
-        self.cases.append(case)
-        self.overlap.add(made.record.worker, made.spans)
-        if self.traced:
-            self.trace.append(made)
+_Result = Made | RayError
 
 
 class Staff(Protocol):
@@ -157,43 +69,8 @@ class Staff(Protocol):
     def start(self, others: Sequence[Member]) -> tuple[Member, Any]:
         """A new worker, and the reference that resolves to Ray's id of its node when it is ready."""
 
-
-@contextmanager
-def connected(address: str | None, drain: Drain) -> Iterator[None]:
-    """A Ray cluster: the one at an address, else one embedded on this machine for as long as the context lasts.
-
-    A process that is connected to Ray already, as a notebook may be, stays so. An embedded one has the cores that a
-    scheduler has given, if it has given any, and else all of the machine.
-
-    Args:
-        address: of the cluster.
-        drain: gets the signals back that Ray takes.
-
-    Raises:
-        ClusterError: there is none at the address, or none can be started here.
-    """
-    if address is None and ray.is_initialized():
-        yield
-        return
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is None:
-        cores = allocation(os.environ).cpus
-        options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES, "num_cpus": cores}
-    try:
-        with overheard(drain.ask):
-            # Without the explicit "local", Ray joins or trips over whatever another run left behind.
-            ray.init(address=address or "local", **options)
-            drain.listen()
-    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-        where = f"a Ray cluster at {address}" if address else "Ray on this machine"
-        raise ClusterError(f"{where} was to be used, but: {error}") from error
-    except SystemExit as stop:  # how Ray itself answers a SIGTERM while it starts
-        ray.shutdown()
-        raise SystemExit(WORK_LEFT) from stop
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    def fault(self, member: Member) -> str:
+        """Why no worker can start where one has died, and what to do; empty if that cannot be told."""
 
 
 def run(
@@ -231,52 +108,6 @@ def run(
         progress.started(count, device, len(run.plan.cases), len(run.plan.cases) - len(todo))
         Shift(crew, store, todo, run.config, progress, drain, made).work_through()
     return _outcome(run, store, made, time.perf_counter() - start)
-
-
-def each(function: Callable[..., Any], argument_lists: Sequence[tuple[Any, ...]], drain: Drain) -> Iterator[Any]:
-    """Calls a function over a connected cluster, a call for each list of arguments, until it is asked to stop.
-
-    Yields:
-        Results in the order of the arguments; for a call that failed, its exception.
-    """
-    remote = ray.remote(num_cpus=1, max_retries=1)(function)
-    left, under_way = deque(argument_lists), deque[Any]()
-    most = 2 * max(1, int(resources().get("CPU", 1)))
-    while left or under_way:
-        while left and len(under_way) < most and not drain.asked:
-            under_way.append(remote.remote(*left.popleft()))
-        if not under_way:
-            return
-        try:
-            yield ray.get(under_way.popleft())
-        except RayTaskError as error:
-            yield unwrapped(error)
-        except RayError as error:
-            yield ClusterError(f"a call of {function.__name__} was lost: {error}")
-
-
-def on_each_node(function: Callable[..., Any], *arguments: Any) -> list[Any]:  # noqa: ANN401 - of whatever it takes
-    """Calls a function on every node of a connected cluster at the same time: with the node's number, and arguments.
-
-    Returns:
-        Results in the order of the numbers; for a call that failed, its exception.
-    """
-    remote = ray.remote(num_cpus=0, max_retries=0)(function)
-    places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in alive_nodes()]
-    under_way = [
-        remote.options(scheduling_strategy=place).remote(number, *arguments) for number, place in enumerate(places)
-    ]
-    ray.wait(under_way, num_returns=len(under_way), timeout=_ANSWER_SECONDS)
-    return [_answer(reference) for reference in under_way]
-
-
-def _answer(reference: Any) -> Any:  # noqa: ANN401 - Ray's references have no public type
-    try:
-        return ray.get(reference, timeout=0)
-    except RayTaskError as error:
-        return unwrapped(error)
-    except RayError as error:
-        return ClusterError(f"it must answer within {_ANSWER_SECONDS:.0f} s, but has not: {_first_line(error)}")
 
 
 class Shift:
@@ -349,7 +180,7 @@ class Shift:
             done, _ = ray.wait(references, timeout=_LOOK_SECONDS)
         results = [(reference, _result(reference)) for reference in done if reference in self._under_way]
         # What is whole is taken in before a death is judged, which gives back all that its worker had.
-        for reference, result in sorted(results, key=lambda each: isinstance(each[1], RayActorError)):
+        for reference, result in sorted(results, key=lambda each: _is_lost(each[1])):
             self._take_back(reference, result)
             self._hand_out()  # at once, so that its worker need not wait until all of them are taken in
         for reference in done:
@@ -371,20 +202,28 @@ class Shift:
             member.node = ray.get(reference)
         except RayTaskError as error:
             raise unwrapped(error) from error
-        except (RayActorError, ActorUnschedulableError) as error:
-            ray.kill(member.actor)
-            self._stillborn += 0 if is_gone(member.node) else 1
-            if self._stillborn > _MOST_STILLBORN:
-                raise ClusterError(
-                    f"{self._stillborn} workers died one after another before their first Case, the last: {error}. "
-                    "Look for a lack of memory: take fewer workers, or run where there is more"
-                ) from error
-            self._progress.note("worker lost", f"a worker died before its first Case: {_first_line(error)}")
-            self._hire_from = time.monotonic() + _REST_SECONDS
+        except RayError as error:
+            self._mourn(member, error)
             return
         self._stillborn = 0
         self._ready[member.name] = member
         self._dispatch.join(member.name)
+
+    def _mourn(self, member: Member, error: RayError) -> None:
+        """Another worker is started later in place of one that did not start, if that may help."""
+        ray.kill(member.actor)
+        if not is_gone(member.node):
+            self._stillborn += 1
+            if self._stillborn == 1 and (fault := self._crew.fault(member)):
+                raise ClusterError(f"a worker died before its first Case: {fault}") from error
+        if self._stillborn > _MOST_STILLBORN:
+            raise ClusterError(
+                f"{self._stillborn} workers died one after another before their first Case, the last: "
+                f"{explained(error)}. Where nothing else is named, look for a lack of memory: {LESS_MEMORY}, or run "
+                "where there is more"
+            ) from error
+        self._progress.note("worker lost", f"a worker died before its first Case: {explained(error)}")
+        self._hire_from = time.monotonic() + _REST_SECONDS
 
     def _hand_out(self) -> None:
         while not self._drain.asked and time.monotonic() >= self._ask_from:
@@ -455,11 +294,11 @@ class Shift:
         member = self._under_way.get(reference)
         if member is None:
             return  # of a worker that has been buried since
-        if isinstance(result, RayActorError):
+        if isinstance(result, RayError) and not isinstance(result, RayTaskError):
             self._bury(member, result)
             return
         case, claim = self._taken_from(member, reference, whole=isinstance(result, Made))
-        if isinstance(result, RayTaskError):
+        if isinstance(result, RayError):
             try:
                 self._fail(member, case, claim, unwrapped(result))
             finally:
@@ -519,20 +358,20 @@ class Shift:
             self._progress.note("worker retired", f"{name} is retired, because different Cases failed on it alone")
             self._check_hope()
 
-    def _bury(self, member: Member, error: RayActorError) -> None:
+    def _bury(self, member: Member, error: RayError) -> None:
         """Puts a new worker in place of a dead one, and finds out whether a Case killed it."""
         self._dismiss(member)
         if member.verdict:
             key, reason = member.verdict
             charged = self._dispatch.die(member.name, time.monotonic(), key)
-        elif isinstance(error, ActorUnavailableError) or is_gone(member.node):
+        elif is_of_the_node(error) or is_gone(member.node):
             self._dispatch.lose(member.name)
             self._progress.note("node lost", f"{member.name} is lost with its node, and its Cases are made again")
             return
         else:
             charged = self._dispatch.die(member.name, time.monotonic())
-            reason = ClusterError(f"the worker died while it made the Case: {_first_line(error)}")
-        self._progress.note("worker lost", f"{member.name} died: {_first_line(error)}")
+            reason = ClusterError(f"the worker died while it made the Case: {explained(error)}")
+        self._progress.note("worker lost", f"{member.name} died: {explained(error)}")
         if charged:
             self._tell(charged[0], reason, charged[1])
         self._check_hope()
@@ -549,7 +388,7 @@ class Shift:
         if reasons:
             raise ClusterError(
                 f"{'; '.join(reasons)}, and no Case became whole between: the fault must be the machine's. Look for a "
-                "lack of memory: take fewer workers or fewer steps_per_call"
+                f"lack of memory: {LESS_MEMORY}"
             )
 
     def _check_time(self) -> None:
@@ -587,7 +426,7 @@ class Shift:
     def _judge(self, reference: Any, member: Member) -> None:  # noqa: ANN401 - Ray's references have no public type
         try:
             report: Report = ray.get(reference)
-        except RayActorError:
+        except RayError:
             return  # its Cases will tell
         self._progress.under_way(report.worker, report.stages)
         late = report.late
@@ -632,10 +471,11 @@ def _result(reference: Any) -> _Result:  # noqa: ANN401 - Ray's references have 
     """What came of a call, as a value also where it is an error."""
     try:
         made: Made = ray.get(reference)
-    except (RayActorError, RayTaskError) as error:
+    except RayError as error:
         return error
     return made
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
+def _is_lost(result: _Result) -> bool:
+    """Whether a call ended without its worker, for whatever reason."""
+    return isinstance(result, RayError) and not isinstance(result, RayTaskError)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from graphcast_batch.assembly import machine_bytes, resolved_precision
-from graphcast_batch.cluster.crew import actor_options, alive_nodes, device_of, places, unwrapped
+from graphcast_batch.cluster.crew import actor_options, alive_nodes, device_of, places
+from graphcast_batch.cluster.ray_errors import explained, unwrapped
 from graphcast_batch.errors import ClusterError, ConfigError, GraphcastBatchError, WorkersLostError
 from graphcast_batch.model.devices import join
 from graphcast_batch.model.forecaster import backend
@@ -154,9 +155,12 @@ class TrainingGroup:
                 if not isinstance(cause, GraphcastBatchError):
                     _look_for_dead(left)
                 raise _explained(cause) from error
-            except RayActorError as error:
+            except RayError as error:
                 raise _lost(error) from error
-        return list(ray.get(list(references)))
+        try:
+            return list(ray.get(list(references)))
+        except RayError as error:  # a result may be lost with its node after it was there
+            raise _lost(error) from error
 
 
 def _check_batch(recipe: Recipe, workers: int) -> None:
@@ -176,14 +180,14 @@ def _look_for_dead(references: Sequence[Any]) -> None:
     for reference in done:
         try:
             ray.get(reference)
-        except RayActorError as error:
-            raise _lost(error) from error
         except RayTaskError:
             continue
+        except RayError as error:
+            raise _lost(error) from error
 
 
-def _lost(error: RayActorError) -> WorkersLostError:
-    return WorkersLostError(f"a worker of the training died: {str(error).strip().partition(chr(10))[0]}")
+def _lost(error: RayError) -> WorkersLostError:
+    return WorkersLostError(f"a worker of the training died: {explained(error)}")
 
 
 def _explained(error: BaseException) -> BaseException:

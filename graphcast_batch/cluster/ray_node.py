@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +19,7 @@ import psutil
 from graphcast_batch.cluster.allocation import Allocation
 from graphcast_batch.cluster.drain import DRAIN_VARIABLE
 from graphcast_batch.cluster.meeting import SIGNALS, Asked, Meeting
+from graphcast_batch.cluster.ray_folder import RayFolder
 from graphcast_batch.errors import ClusterError
 
 HEAD_SECONDS: Final = 120.0
@@ -30,8 +30,6 @@ _OBJECT_STORE_BYTES: Final = 2**29
 """Nothing large passes through it."""
 _LEAST_STORE_BYTES: Final = 80 * 2**20
 """Ray takes no less."""
-_LONGEST_FOLDER: Final = 40
-"""Characters of Ray's folder: its sockets below add 64, and Linux's limit is 107 (unix(7))."""
 _SUBREAPER: Final = 36
 """PR_SET_CHILD_SUBREAPER of prctl(2)."""
 
@@ -53,7 +51,8 @@ class RayNode:
     def __enter__(self) -> "RayNode":
         # Ray's daemons outlive those who started them; they become children of this process, and so can be found.
         ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
-        self.folder = _local_folder()
+        self._folder = RayFolder()
+        self.folder = self._folder.__enter__().path
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--temp-dir", self.folder]
         with self._told.open("ab") as told, _signals_blocked():
             self._process = subprocess.Popen(
@@ -65,7 +64,7 @@ class RayNode:
         # They leave the session of their parent, and their parent does not always end them, but they stay below here.
         _kill(psutil.Process().children(recursive=True))
         self._process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._folder.clear()
 
     @property
     def ended(self) -> bool:
@@ -137,24 +136,6 @@ def _signals_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _local_folder() -> str:
-    """A new folder of this node's own for Ray's sockets and logs.
-
-    Raises:
-        ClusterError: none can be made, or only such with too long a path.
-    """
-    for parent in (tempfile.gettempdir(), "/tmp", "/dev/shm"):
-        with suppress(OSError):
-            folder = tempfile.mkdtemp(prefix="gb-", dir=parent)
-            if len(folder) <= _LONGEST_FOLDER:
-                return folder
-            os.rmdir(folder)
-    raise ClusterError(
-        f"Ray needs a folder on {socket.gethostname()} that can be written and has a path of at most {_LONGEST_FOLDER} "
-        "characters, but neither TMPDIR nor /tmp nor /dev/shm is one; set TMPDIR to a short path on a local disk"
-    )
 
 
 def _kill(processes: Sequence[psutil.Process]) -> None:

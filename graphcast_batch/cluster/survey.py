@@ -4,14 +4,11 @@ Called on each node at the same time, so that the folder is used by all of them 
 """
 
 import errno
-import json
 import os
 import platform
 import resource
 import shutil
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -25,6 +22,7 @@ from typing import Final
 
 from graphcast_batch.assembly import machine_bytes
 from graphcast_batch.cluster.allocation import Allocation, allocation
+from graphcast_batch.cluster.devices import visible_devices
 from graphcast_batch.cluster.mounts import file_system
 from graphcast_batch.errors import AllocationError
 from graphcast_batch.outputs.durable import folder_clock, publish
@@ -39,8 +37,6 @@ _TAKERS: Final = 4
 _PATIENCE_SECONDS: Final = 20.0
 """How long a file may stay unseen: NFS keeps what it knows of a folder for up to a minute, mostly for a few seconds."""
 _READS: Final = 100
-_PROBE_SECONDS: Final = 120.0
-_DEVICES: Final = "import jax, json; print(json.dumps([[d.platform, d.device_kind] for d in jax.local_devices()]))"
 _PACKAGES: Final = ("graphcast-batch", "jax", "jaxlib", "ray", "zarr", "numpy", "xarray")
 
 
@@ -113,7 +109,7 @@ def survey(number: int, folder: Path | None, greeting: str) -> Survey:
         folder: where all nodes meet; None if they cannot.
         greeting: what the file of this name there must say.
     """
-    devices, blind = _devices()
+    devices, blind = visible_devices()
     temporary = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
     return Survey(
         host=socket.gethostname(),
@@ -162,21 +158,6 @@ def unwritable(folder: Path) -> str:
     except OSError as error:
         return str(error)
     return ""
-
-
-def _devices() -> tuple[tuple[tuple[str, str], ...], str]:
-    """What JAX sees, asked in another process, as whoever asks takes the device; and why it sees nothing."""
-    environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    asking = [sys.executable, "-c", _DEVICES]
-    try:
-        told = subprocess.run(
-            asking, env=environment, capture_output=True, text=True, timeout=_PROBE_SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return (), str(error)
-    if told.returncode:
-        return (), (told.stderr.strip().splitlines() or [f"it ended with {told.returncode}"])[-1]
-    return tuple((name, kind) for name, kind in json.loads(told.stdout.splitlines()[-1])), ""
 
 
 def _version(package: str) -> str:

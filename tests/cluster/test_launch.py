@@ -127,7 +127,7 @@ def test_a_copy_that_sees_no_address_asks_for_a_shared_disk(tmp_path, monkeypatc
 
 
 def test_a_node_without_a_short_local_folder_is_told_of(tmp_path, monkeypatch):
-    monkeypatch.setattr("graphcast_batch.cluster.ray_node._LONGEST_FOLDER", 5)
-    with pytest.raises(ClusterError, match=r"a path of at most 5 characters, .*set TMPDIR to a short path"):
+    monkeypatch.setattr("graphcast_batch.cluster.ray_folder._LONGEST", 5)
+    with pytest.raises(ClusterError, match=r"a path of at most 5 ASCII characters, .*set TMPDIR to a short path"):
         launch(["true"], tmp_path / "meet", Allocation(), quiet, wait_seconds=1, without_missing=False)
     assert (tmp_path / "meet" / "done").read_text() == "1"

@@ -1,0 +1,79 @@
+"""Connect this process to a Ray cluster, or to a Ray of its own on this machine, for as long as a context lasts."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+from ray.exceptions import RayError
+
+from graphcast_batch.cluster.allocation import allocation
+from graphcast_batch.cluster.drain import WORK_LEFT, Drain, overheard
+from graphcast_batch.cluster.embedded import QUIET, embedded
+from graphcast_batch.cluster.ray_errors import explained
+from graphcast_batch.cluster.reach import check_head
+from graphcast_batch.errors import ClusterError
+
+
+@contextmanager
+def connected(address: str | None, drain: Drain) -> Iterator[None]:
+    """A Ray cluster: the one at an address, else one embedded on this machine for as long as the context lasts.
+
+    A process that is connected to Ray already, as a notebook may be, stays so. An embedded one has the cores that a
+    scheduler has given, if it has given any, and else all of the machine.
+
+    Args:
+        address: of the cluster.
+        drain: gets the signals back that Ray takes.
+
+    Raises:
+        ClusterError: there is none at the address, or none can be started here; or Ray fails within the context.
+    """
+    address = None if address == "local" else address
+    if address is None and ray.is_initialized():
+        yield
+        return
+    with _cluster(address, drain):
+        try:
+            yield
+        except RayError as error:
+            raise ClusterError(f"Ray failed: {explained(error)}") from error
+
+
+@contextmanager
+def _cluster(address: str | None, drain: Drain) -> Iterator[None]:
+    cluster = _joined(address) if address else embedded(allocation(os.environ).cpus)
+    try:
+        with overheard(drain.ask):
+            cluster.__enter__()
+            drain.listen()
+    except ClusterError:
+        raise
+    except Exception as error:  # Ray raises whatever it likes, Exception itself too
+        where = f"a Ray cluster at {address}" if address else "Ray on this machine"
+        raise ClusterError(f"{where} was to be used, but: {error}") from error
+    except SystemExit as stop:  # how Ray itself answers a SIGTERM while it starts
+        raise SystemExit(WORK_LEFT) from stop
+    try:
+        yield
+    finally:
+        cluster.__exit__(None, None, None)
+
+
+@contextmanager
+def _joined(address: str) -> Iterator[None]:
+    check_head(_named(address))
+    try:
+        ray.init(address=address, **QUIET)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _named(address: str) -> str:
+    """The address that Ray takes for ``auto``, of the Ray that was started on this machine."""
+    if address != "auto":
+        return address
+    from ray._private.services import canonicalize_bootstrap_address_or_die
+
+    return str(canonicalize_bootstrap_address_or_die(address))
