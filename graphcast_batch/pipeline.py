@@ -29,10 +29,11 @@ from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.chunks import ReadCost
 from graphcast_batch.inputs.states import CaseInputs
 from graphcast_batch.limits import Limits
+from graphcast_batch.outputs.attempts import Attempt
 from graphcast_batch.outputs.blocks import Block, Blocks
 from graphcast_batch.outputs.claims import Claim
 from graphcast_batch.outputs.ledger import Record
-from graphcast_batch.outputs.store import NONE, OUTPUTS, Attempt, Store
+from graphcast_batch.outputs.store import NONE, OUTPUTS, Store
 from graphcast_batch.plan import Case
 from graphcast_batch.timing import Span, Stopwatch, clock
 from graphcast_batch.variables import attributes

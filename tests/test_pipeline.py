@@ -19,8 +19,9 @@ from graphcast_batch.inputs.chunks import ReadCost
 from graphcast_batch.inputs.states import CaseInputs
 from graphcast_batch.inputs.statistics import in_this_process
 from graphcast_batch.limits import forecast_limits
+from graphcast_batch.outputs.attempts import Attempt
 from graphcast_batch.outputs.ledger import State
-from graphcast_batch.outputs.store import Attempt, Store
+from graphcast_batch.outputs.store import Store
 from graphcast_batch.pipeline import Bench, Stage, peak_memory_bytes
 from graphcast_batch.plan import Case, Layout, Plan
 from tests.conftest import SMALL

@@ -129,7 +129,7 @@ class CaseScores:
             return
         with scores.keeping(claim):
             means = {name: found.means for name, found in self._sums.items()}
-            scores.write(index, self._case, means, self._fields, forecast, self._watch.seconds)
+            scores.write(index, self._case, means, self._fields, forecast, self._watch.seconds, claim)
 
     def close(self) -> None:
         """Ends what is still read ahead."""

@@ -275,7 +275,7 @@ def score_stored(path: Path, name: str, scoring: Scoring, case: Case) -> ScoreRe
         sums = score_case(scoring, case, watch)
         fields = sum(int(there.sum()) for there in scoring.held(case, scoring.times()).values())
         means = {name: found.means for name, found in sums.items()}
-        return scores.write(store.index_of(case), case, means, fields, forecast, watch.seconds)
+        return scores.write(store.index_of(case), case, means, fields, forecast, watch.seconds, claim)
 
 
 def _stores(store: Store, scoring: Scoring) -> list[Store]:

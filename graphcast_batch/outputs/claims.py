@@ -6,11 +6,11 @@ import socket
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Self
 
 from graphcast_batch.errors import StoreError
+from graphcast_batch.outputs import processes
 from graphcast_batch.outputs.durable import Entry, explained, folder_clock, now, publish, untouched
 
 
@@ -43,7 +43,7 @@ class Owner(Entry):
     def here(cls, lease_seconds: float) -> Self:
         """This process, holding something new."""
         pid = os.getpid()
-        host, scope, started = _identity(pid)
+        host, scope, started = processes.identity(pid)
         return cls(
             host=host,
             scope=scope,
@@ -61,8 +61,8 @@ class Owner(Entry):
         """Whether it surely died: it ran beside this process and no longer does, or before this job was begun anew."""
         if self.job and self.job == _job() and self.restarts < _restarts():
             return True
-        beside = self.started != "" and (self.host, self.scope) == (socket.gethostname(), _scope())
-        return beside and _started(self.pid) != self.started
+        beside = self.started != "" and (self.host, self.scope) == (socket.gethostname(), processes.scope())
+        return beside and processes.started(self.pid) != self.started
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Claim:
         """
         if self.held():
             with explained(f"the claim {self.path}"):
-                self.path.unlink(missing_ok=True)
+                _unlink_or_rename(self.path)
 
 
 def owner_in(path: Path) -> Owner | None:
@@ -153,7 +153,7 @@ def drop_expired(path: Path, lease_seconds: float) -> bool:
         path: of the claim.
         lease_seconds: counts if the file names no owner, whose own lease counts otherwise.
     """
-    aside = path.with_name(f".{uuid.uuid4().hex}.aside")
+    aside = _aside(path)
     with suppress(FileNotFoundError):
         judged = path.read_bytes()
         if not expired(path, lease_seconds, folder_clock(path.parent)):
@@ -162,7 +162,8 @@ def drop_expired(path: Path, lease_seconds: float) -> bool:
         if aside.read_bytes() != judged:  # another taker was faster, and this is its fresh claim
             with suppress(FileExistsError):
                 publish(path, aside.read_bytes())
-        aside.unlink()
+        with suppress(OSError):  # `Ledger.sweep` takes it away
+            aside.unlink()
         return True
     return False
 
@@ -175,17 +176,23 @@ def drop_abandoned(folder: Path, owner_file: Path) -> bool:
         owner_file: tells who made it; it is touched while the work goes on.
     """
     owner = owner_in(owner_file)
-    gone = owner is not None and owner.gone
+    gone = processes.left_by_the_dead(folder.name) or (owner is not None and owner.gone)
     if not gone and not untouched(owner_file if owner else folder, folder_clock(folder.parent)):
         return False
     shutil.rmtree(folder, ignore_errors=True)
     return True
 
 
-@cache
-def _identity(pid: int) -> tuple[str, str, str]:
-    """Host, scope and start of this process, which stay as they are; asked for by number, as a fork has another."""
-    return socket.gethostname(), _scope(), _started(pid)
+def _unlink_or_rename(path: Path) -> None:
+    """Removes a file from its place, also on a disk that refuses to delete but not to rename."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        path.rename(_aside(path))
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{processes.mark()}.aside")
 
 
 def _job() -> str:
@@ -196,21 +203,3 @@ def _job() -> str:
 def _restarts() -> int:
     count = os.environ.get("SLURM_RESTART_COUNT", "")
     return int(count) if count.isdecimal() else 0
-
-
-def _scope() -> str:
-    with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        # A hidden /proc shows each user only its own processes.
-        return f"{boot} {os.readlink('/proc/self/ns/pid')} uid:{os.getuid()}"
-    return ""
-
-
-def _started(pid: int) -> str:
-    """Start of a live process in the kernel's ticks; empty if there is none, or no way to know."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    fields = stat.rpartition(")")[2].split()
-    return "" if fields[0] in "ZX" else fields[19]

@@ -4,13 +4,14 @@ A file appears in one step with its whole content, so that any number of process
 folder without talking to each other.
 """
 
+import ctypes
 import errno
 import os
 import shutil
-import uuid
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Self
@@ -18,9 +19,16 @@ from typing import Final, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from graphcast_batch.errors import StoreError, StoreUnwritableError
+from graphcast_batch.outputs.processes import left_by_the_dead, mark
 
 LEFT_OVER_SECONDS: Final = 86400.0
+_READ_BYTES: Final = 2**20
 _NO_LINKS: Final = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_NO_LINKS_ACROSS: Final = _NO_LINKS | {errno.EXDEV, errno.EMLINK}
+"""Some file systems link within a folder only."""
+_NO_FLAGS: Final = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_AT_FDCWD, _RENAME_NOREPLACE = -100, 1
+"""Of renameat2(2)."""
 _NO_SPACE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_PERMISSION: Final = {errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -62,7 +70,7 @@ def publish(path: Path, content: bytes, *, durably: bool = True) -> None:
     """
     temporary = _temporary(path)
     try:
-        _write(temporary, content, durably)
+        write_new(temporary, content, durably)
         os.link(temporary, path)
     except OSError as error:
         # A network file system may have made the link and lost the answer.
@@ -71,9 +79,27 @@ def publish(path: Path, content: bytes, *, durably: bool = True) -> None:
                 raise
             _write_or_remove(path, content, durably)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the file is published all the same, and `drop_left_over` takes the other name away
+            temporary.unlink()
     if durably:
         sync_folder(path.parent)
+
+
+def place(source: Path, target: Path) -> None:
+    """Gives a file another place, where nothing may be yet; where there are hard links, it keeps its own as well.
+
+    Raises:
+        FileExistsError: something is at the other place.
+        OSError: it cannot be moved there.
+    """
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if isinstance(error, FileExistsError) and _are_one(source, target):
+            return  # the answer was lost, as above
+        if error.errno not in _NO_LINKS_ACROSS:
+            raise
+        _rename_without_replacing(source, target)
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -84,21 +110,68 @@ def replace(path: Path, content: bytes) -> None:
     """
     temporary = _temporary(path)
     try:
-        _write(temporary, content)
+        write_new(temporary, content)
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
     sync_folder(path.parent)
 
 
-def seal(file: Path) -> tuple[int, str]:
-    """Makes a file outlast a power failure; its size in bytes and CRC-32 (hexadecimal)."""
-    checksum = 0
+def write_new(path: Path, content: bytes, durably: bool = True) -> None:
+    """Writes a file that is not there yet."""
+    with path.open("xb") as file:
+        file.write(content)
+        if durably:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """What tells a file that outlasts a power failure from all others.
+
+    Attributes:
+        size: bytes.
+        checksum: CRC-32, hexadecimal.
+        device: number of its file system.
+        inode: its number there.
+    """
+
+    size: int
+    checksum: str
+    device: int
+    inode: int
+
+    def is_at(self, path: Path) -> bool:
+        """Whether it is this file that stands at a path.
+
+        Some file systems in user space number a file by its name. There the content decides.
+
+        Raises:
+            OSError: it cannot be told.
+        """
+        found = path.stat()
+        if (found.st_dev, found.st_ino) == (self.device, self.inode):
+            return found.st_size == self.size
+        return found.st_size == self.size and checksum_of(path) == self.checksum
+
+
+def seal(file: Path) -> Sealed:
+    """Makes a file outlast a power failure."""
     with file.open("rb") as content:
         os.fsync(content.fileno())
-        while part := content.read(2**20):
-            checksum = zlib.crc32(part, checksum)
-        return content.tell(), f"{checksum:08x}"
+        found = os.fstat(content.fileno())
+    return Sealed(found.st_size, checksum_of(file), found.st_dev, found.st_ino)
+
+
+def checksum_of(path: Path) -> str:
+    """CRC-32 of a file, hexadecimal."""
+    checksum, buffer = 0, memoryview(bytearray(_READ_BYTES))
+    with path.open("rb", buffering=0) as content:
+        while count := content.readinto(buffer):
+            checksum = zlib.crc32(buffer[:count], checksum)
+    return f"{checksum:08x}"
 
 
 def sync_folder(folder: Path) -> None:
@@ -119,8 +192,12 @@ def sync_tree(folder: Path) -> None:
 
 
 def drop_left_over(path: Path) -> bool:
-    """Removes a file or folder that nobody touched for a day; returns whether it did."""
-    if not untouched(path, folder_clock(path.parent)):
+    """Removes a file or folder that nobody touched for a day, or of a process that died beside this one.
+
+    Returns:
+        whether it did.
+    """
+    if not left_by_the_dead(path.name) and not untouched(path, folder_clock(path.parent)):
         return False
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
@@ -188,7 +265,7 @@ def _remedy(error: OSError) -> str:
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{uuid.uuid4().hex}.tmp")
+    return path.with_name(f".{mark()}.tmp")
 
 
 def _are_one(temporary: Path, path: Path) -> bool:
@@ -199,20 +276,26 @@ def _are_one(temporary: Path, path: Path) -> bool:
         return False
 
 
+def _rename_without_replacing(source: Path, target: Path) -> None:
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call:
+        names = os.fsencode(source), os.fsencode(target)
+        if call(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_NOREPLACE) == 0:
+            return
+        if (code := ctypes.get_errno()) not in _NO_FLAGS:
+            raise OSError(code, os.strerror(code), str(source), None, str(target))
+    # Nothing does it in one step here: whoever may be there was looked for before, and has lost its own folder.
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+    os.rename(source, target)
+
+
 def _write_or_remove(path: Path, content: bytes, durably: bool) -> None:
     """Writes a file that must not exist yet; half of one would pass for a whole one."""
     try:
-        _write(path, content, durably)
+        write_new(path, content, durably)
     except FileExistsError:
         raise
     except OSError:
         path.unlink(missing_ok=True)
         raise
-
-
-def _write(path: Path, content: bytes, durably: bool = True) -> None:
-    with path.open("xb") as file:
-        file.write(content)
-        if durably:
-            file.flush()
-            os.fsync(file.fileno())

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import time
-import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,11 +22,13 @@ from zarr.errors import ZarrUserWarning
 from graphcast_batch.errors import StoreError
 from graphcast_batch.outputs.claims import Claim
 from graphcast_batch.outputs.durable import drop_left_over, replace, sync_folder, sync_tree
+from graphcast_batch.outputs.processes import mark
 from graphcast_batch.outputs.shards import Encoding
+from graphcast_batch.outputs.staging import STAGING, alone
 from graphcast_batch.plan import Kept, Plan
 from graphcast_batch.variables import attributes
 
-STAGING, LEDGER = ".staging", "ledger"
+LEDGER: Final = "ledger"
 SUBMITTED = "slurm"
 """Holds the jobs that were submitted for a store, maybe before it was laid out."""
 _ROOT, _CONFIG = "zarr.json", "run.yaml"
@@ -35,6 +36,8 @@ _FORMAT, _IDENTITY = "graphcast_batch_format", "graphcast_batch_identity"
 _GROWING: Final = ("time", "prediction_timedelta")
 _AXIS_CODEC: Final = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
 _LOCK_SECONDS: Final = 60.0
+_GROWTH, _LAYING_OUT = "growth", ".laying-out"
+"""Subjects of private folders."""
 _NAME: Final = re.compile(r"[^\s./\\][^\0-\x1f/\\]{0,99}")
 _LONGEST: Final = 2**23
 """Values along any axis: every hour of the years 1678 to 2261, which are all that fit, makes 5.1 million."""
@@ -65,7 +68,7 @@ def lay_out(
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         drop_left_over(left)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    draft = path.with_name(f".{path.name}.{mark()}.partial")
     try:
         _create_arrays(draft, plan, _root_attributes(identity, provenance))
         for folder in (STAGING, LEDGER):
@@ -146,11 +149,8 @@ def growing(path: Path) -> Iterator[Claim]:
     Raises:
         StoreError: another driver keeps it.
     """
-    lock = _wait_for(path / LEDGER / ".extending")
-    try:
+    with _held(path / LEDGER / ".extending") as lock:
         yield lock
-    finally:
-        lock.release()
 
 
 def grow(
@@ -171,15 +171,22 @@ def grow(
     """
     axes = {"time": init_times.astype(np.int64), "prediction_timedelta": np.array(lead_hours, np.int64)}
     grown = {name: _resized(array, axes) for name, array in arrays_of(root).items()}
-    for name, array in grown.items():
-        replace(path / name / _ROOT, _json(array))
-    for name, hours in axes.items():
-        zarr.open_array(path / name, mode="r+").with_config({"write_empty_chunks": True})[...] = hours
-        sync_tree(path / name)
-    if not lock.held():
-        raise StoreError(f"{path}: another driver took over its extension; run again")
     consolidated = root["consolidated_metadata"] | {"metadata": grown}
-    replace(path / _ROOT, _json(root | {"consolidated_metadata": consolidated}))
+    with alone(path / STAGING, _GROWTH, lock) as staging:
+        draft = staging.folder / _GROWTH
+        for name, array in grown.items():
+            staging.write(f"{_GROWTH}/{name}/{_ROOT}", _json(array))
+        for name, hours in axes.items():
+            zarr.open_array(draft / name, mode="r+").with_config({"write_empty_chunks": True})[...] = hours
+        staging.write(f"{_GROWTH}/{_ROOT}", _json(root | {"consolidated_metadata": consolidated}))
+        sync_tree(draft)
+        for name in grown:
+            # Its metadata first: what lies beyond the end of an array is not read.
+            for each in sorted((draft / name).iterdir(), key=lambda each: each.name != _ROOT):
+                staging.replace(f"{_GROWTH}/{name}/{each.name}", path / name / each.name)
+            sync_folder(path / name)
+        staging.replace(f"{_GROWTH}/{_ROOT}", path / _ROOT)
+        sync_folder(path)
 
 
 def _check_root(root: dict[str, Any]) -> None:
@@ -246,23 +253,25 @@ def _fill(path: Path, draft: Path) -> None:
     that has lost its root, but the half of one; they get their own name last, which makes it a store.
     """
     half = path / f".half{_ROOT}"
-    lock = _wait_for(path / SUBMITTED / ".lay-out")
-    try:
+    with _held(path / SUBMITTED / ".lay-out") as lock, alone(path / SUBMITTED, _LAYING_OUT, lock) as staging:
         if is_laid_out(path):
             return
         ours = {each.name for each in draft.iterdir()} if half.exists() else set()
         foreign = {each.name for each in path.iterdir()} - ours - {SUBMITTED, half.name}
         if foreign:
             raise FileExistsError(f"it holds {', '.join(sorted(foreign))}")
-        (draft / _ROOT).replace(half)
-        for each in draft.iterdir():
-            shutil.rmtree(path / each.name, ignore_errors=True)
-            each.replace(path / each.name)
+        staging.write(half.name, (draft / _ROOT).read_bytes())
+        staging.replace(half.name, half)
+        root = staging.folder / _ROOT
+        draft.rename(staging.folder / "draft")
+        (staging.folder / "draft" / _ROOT).rename(root)
+        for each in (staging.folder / "draft").iterdir():
+            staging.take_folder_away(path / each.name)
+            each.rename(path / each.name)
         sync_folder(path)
-        half.rename(path / _ROOT)
+        staging.replace(root.name, path / _ROOT)
+        staging.take_away(half)
         sync_folder(path)
-    finally:
-        lock.release()
 
 
 def _create_arrays(folder: Path, plan: Plan, root_attributes: dict[str, Any]) -> None:
@@ -348,6 +357,15 @@ def _root_attributes(identity: Mapping[str, JsonValue], provenance: Mapping[str,
 def _resized(array: dict[str, Any], axes: Mapping[str, NDArray[np.int64]]) -> dict[str, Any]:
     sizes = zip(array["dimension_names"], array["shape"], strict=True)
     return array | {"shape": [axes[dim].size if dim in axes else size for dim, size in sizes]}
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[Claim]:
+    lock = _wait_for(path)
+    try:
+        yield lock
+    finally:
+        lock.release()
 
 
 def _wait_for(lock: Path) -> Claim:

@@ -32,12 +32,15 @@ from graphcast_batch.outputs.durable import (
     replace,
     sync_folder,
 )
+from graphcast_batch.outputs.staging import Staging
 from graphcast_batch.plan import Case
 
 _KEY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}")
 _FILE: Final = r"^[^./][^/]*/c(\.[0-9]+)+$"
 """A shard of a variable: whoever follows a record stays in its store."""
 _CLAIM, _FAILED, _RECORD, _STEPS = ".claim", ".failed.json", ".json", "steps-"
+_RECORD_FILE: Final = "record.json"
+"""In a private folder."""
 
 
 class State(StrEnum):
@@ -177,30 +180,52 @@ class Ledger:
         """
         return Claim.take(self._path(key, _CLAIM), lease_seconds)
 
-    def enter(self, record: Record) -> Record:
+    def enter(self, record: Record, staging: Staging | None = None) -> Record:
         """Declares a Case whole; all that its record speaks of must be on disk.
+
+        Args:
+            record: of it.
+            staging: the private folder that the record comes out of; without one, the caller knows that nobody else
+                works on the Case.
 
         Returns:
             the record that stands: an earlier one if the Case was whole already.
 
         Raises:
-            StoreError: the ledger cannot be written.
+            StoreError: the ledger cannot be written, or another attempt that has no private folder any more has
+                recorded the Case.
         """
         with explained(f"{record.key}: recording it in {self.folder}"):
             path = self._record_path(record.key, record.steps)
             if not path.parent.exists():
                 path.parent.mkdir(exist_ok=True)
                 sync_folder(self.folder)
+            content = record.model_dump_json(indent=1).encode()
             with suppress(FileExistsError):
-                publish(path, record.model_dump_json(indent=1).encode())
-            for steps in _lengths(os.listdir(self.folder)):
-                if steps < record.steps:
-                    self._record_path(record.key, steps).unlink(missing_ok=True)
-            self._path(record.key, _FAILED).unlink(missing_ok=True)
-        return self.record(record.key, record.steps) or record
+                staging.enter(_RECORD_FILE, content, path) if staging else publish(path, content)
+            self._drop_outdated(record, staging)
+        stands = self.record(record.key, record.steps) or record
+        if staging and stands != record:
+            raise StoreError(
+                f"{record.key}: the record in {self.folder} must be of the attempt whose files are in the store, but "
+                f"is of {stands.worker} on {stands.host}; verify the store with --deep --repair and run again"
+            )
+        return stands
 
-    def forget(self, key: str) -> None:
+    def _drop_outdated(self, record: Record, staging: Staging | None) -> None:
+        """Removes what a record makes outdated, which misleads nobody where it stays."""
+        shorter = [steps for steps in _lengths(os.listdir(self.folder)) if steps < record.steps]
+        paths = [self._record_path(record.key, steps) for steps in shorter] + [self._path(record.key, _FAILED)]
+        for path in paths:
+            with suppress(OSError):
+                staging.take_away(path) if staging else path.unlink(missing_ok=True)
+
+    def forget(self, key: str, staging: Staging) -> None:
         """Declares a Case missing, however long it was whole; its claim must be held.
+
+        Args:
+            key: of the Case.
+            staging: the private folder that takes its records.
 
         Raises:
             StoreError: the ledger cannot be written.
@@ -209,7 +234,7 @@ class Ledger:
             # Shortest first: broken off, it leaves the Case as long as it was.
             for steps in self._steps_of(key):
                 path = self._record_path(key, steps)
-                path.unlink(missing_ok=True)
+                staging.take_away(path)
                 sync_folder(path.parent)
 
     def fail(self, failure: Failure) -> None:

@@ -12,6 +12,7 @@ from graphcast_batch.outputs.claims import Claim
 from graphcast_batch.outputs.durable import explained, sync_folder
 from graphcast_batch.outputs.layout import growing
 from graphcast_batch.outputs.scores import FORECAST, Scores
+from graphcast_batch.outputs.staging import STAGING, alone
 from graphcast_batch.outputs.store import Store
 from graphcast_batch.outputs.verify import (
     Flaw,
@@ -101,9 +102,11 @@ def _forget(case: WholeCase, claim: Claim, *, deep: bool) -> list[str] | None:
         if not flaws or case.ledger.steps_of(case.key) != case.steps:
             return None
         _check_held(case, claim)
-        removed = _remove(case.path, [flaw.path for flaw in flaws if flaw.kind in (Kind.SIZE, Kind.CHECKSUM)])
-        _check_held(case, claim)
-        case.ledger.forget(case.key)
+        with alone(case.path / STAGING, case.key, claim) as staging:
+            removed = [flaw.path for flaw in flaws if flaw.kind in (Kind.SIZE, Kind.CHECKSUM)]
+            removed = [file for file in removed if staging.take_away(case.path / file)]
+            _sync_folders(case.path, removed)
+            case.ledger.forget(case.key, staging)
         return removed
 
 
@@ -125,9 +128,10 @@ def _forget_scores(store: Store, scores: Scores, key: str) -> list[str] | None:
         paths = [store.path / flaw.path for flaw in flaws]
         damaged = [path for path in paths if path != scores.record_path(key) and path.exists()]
         if flaws:
-            scores.forget(key, [str(path.relative_to(scores.folder)) for path in damaged])
+            scores.forget(key, [str(path.relative_to(scores.folder)) for path in damaged], claims[0])
         if all_there_is and not scores.record_path(key).exists():
-            store.ledger.forget(key)
+            with alone(store.path / STAGING, key, claims[-1]) as staging:
+                store.ledger.forget(key, staging)
         return [str(path.relative_to(store.path)) for path in damaged]
 
 
@@ -159,6 +163,10 @@ def _remove(path: Path, files: Sequence[str]) -> list[str]:
     removed = [file for file in files if os.path.lexists(path / file)]
     for file in removed:
         (path / file).unlink(missing_ok=True)
-    for folder in {(path / file).parent for file in removed}:
-        sync_folder(folder)
+    _sync_folders(path, removed)
     return removed
+
+
+def _sync_folders(path: Path, files: Sequence[str]) -> None:
+    for folder in {(path / file).parent for file in files}:
+        sync_folder(folder)

@@ -11,10 +11,9 @@ import os
 import shutil
 import socket
 import threading
-import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
@@ -29,18 +28,9 @@ from zarr.errors import ZarrUserWarning
 
 from graphcast_batch.errors import EvaluationError, StoreError, StoreMismatchError
 from graphcast_batch.outputs.claims import Claim, expired
-from graphcast_batch.outputs.durable import (
-    Entry,
-    drop_left_over,
-    explained,
-    folder_clock,
-    now,
-    replace,
-    seal,
-    sync_folder,
-    sync_tree,
-)
+from graphcast_batch.outputs.durable import Entry, Sealed, explained, folder_clock, now, seal, sync_folder, sync_tree
 from graphcast_batch.outputs.layout import growing
+from graphcast_batch.outputs.staging import STAGING, Staging, alone
 from graphcast_batch.outputs.store import Store
 from graphcast_batch.plan import Case
 from graphcast_batch.variables import VARIABLES
@@ -53,6 +43,8 @@ SPECTRUM: Final = "_spectrum"
 PARTS: Final = ("forecast", "truth", "error")
 """Of a spectrum."""
 _RECORDS, _ROOT, _IDENTITY = "records", "zarr.json", "graphcast_batch_scores"
+_RECORD_FILE: Final = "record.json"
+"""In a private folder."""
 _FILE: Final = r"^[^./][^/]*/c(\.[0-9]+)+$"
 """A chunk of a variable: whoever follows a record stays in its group."""
 _LEADS_A_CHUNK: Final = 40
@@ -155,21 +147,18 @@ class Scores:
             StoreError: they cannot be written.
         """
         scores = cls.at(store, name)
-        with explained(f"laying out {scores.folder}"), growing(store) as _:
+        with explained(f"laying out {scores.folder}"), growing(store) as lock:
             opened = Store.open(store)  # since the lock was taken, as another driver may have made it longer
             if scores.exists:
                 scores._refuse_other(scored, opened)
                 if scores._lengths == (opened.init_times.size, len(opened.kept.lead_hours)):
                     return scores
-            for left in scores.folder.parent.glob(f".{name}.*.partial"):
-                drop_left_over(left)
-            draft = scores.folder.with_name(f".{name}.{uuid.uuid4().hex}.partial")
-            try:
+            with alone(store / STAGING, f"{SCORES}.{name}", lock) as staging:
+                draft = staging.folder / name
                 _create(draft, opened, scored)
                 sync_tree(draft)
+                scores.folder.parent.mkdir(exist_ok=True)
                 scores._take_over(draft)
-            finally:
-                shutil.rmtree(draft, ignore_errors=True)
         return scores
 
     @property
@@ -228,7 +217,7 @@ class Scores:
         path = self._claim_path(key)
         return path.exists() and not expired(path, _LEASE_SECONDS, folder_clock(path.parent))
 
-    def forget(self, key: str, files: Sequence[str]) -> None:
+    def forget(self, key: str, files: Sequence[str], claim: Claim | None = None) -> None:
         """Removes damaged files of a Case, then its record, for who has claimed it.
 
         Broken off, it leaves a record of files that are missing.
@@ -236,13 +225,14 @@ class Scores:
         Args:
             key: of the Case.
             files: by their path in the group.
+            claim: on the Case; without one, the caller knows that nobody else works on it.
 
         Raises:
             StoreError: they cannot be removed.
         """
-        with explained(f"{key}: forgetting its scores in {self.folder}"):
+        with explained(f"{key}: forgetting its scores in {self.folder}"), self._alone(key, claim) as staging:
             for path in (*(self.folder / file for file in files), self.record_path(key)):
-                path.unlink(missing_ok=True)
+                staging.take_away(path)
                 sync_folder(path.parent)
 
     @contextmanager
@@ -272,8 +262,9 @@ class Scores:
         fields: int,
         forecast: str,
         seconds: Mapping[str, float],
+        claim: Claim | None = None,
     ) -> ScoreRecord:
-        """Writes the scores of a Case, and declares it scored.
+        """Writes the scores of a Case in a private folder, moves them into their place, and declares it scored.
 
         Args:
             index: of the Case on the time axis.
@@ -283,32 +274,58 @@ class Scores:
             fields: how many pairs of variable and lead time have scores.
             forecast: what tells this forecast from another of the same Case.
             seconds: time spent, by stage.
+            claim: on the Case; without one, the caller knows that nobody else works on it.
 
         Raises:
-            StoreError: they do not fit, or cannot be written.
+            StoreError: they do not fit, the claim was lost, or they cannot be written.
         """
-        with explained(f"{case.key}: writing its scores to {self.folder}"):
-            files = {}
-            for name, values in means.items():
-                array = zarr.open_array(self.folder / name, mode="r+").with_config({"write_empty_chunks": True})
-                expected = (array.shape[0], *array.shape[2:])
-                if (values.shape[0], *values.shape[2:]) != (expected[0], *expected[2:]) or len(values[0]) > expected[1]:
-                    raise StoreError(f"{case.key}: scores of {name} must be {expected}, but are {values.shape}")
-                array[:, index, : values.shape[1]] = values
-                for chunk in (self.folder / name).glob(f"c.0.{index}.*"):
-                    files[f"{name}/{chunk.name}"] = seal(chunk)
+        what = f"{case.key}: writing its scores to {self.folder}"
+        with explained(what), self._alone(case.key, claim) as staging:
+            files = {
+                name: sealed for each in means.items() for name, sealed in self._draft(staging, index, case, *each)
+            }
+            for file in files:
+                staging.replace(file, self.folder / file)
+            for name in means:
                 sync_folder(self.folder / name)
+            for file, sealed in files.items():
+                if not sealed.is_at(self.folder / file):
+                    raise StoreError(
+                        f"{case.key}: {file} in {self.folder} must be this process's until the Case counts as scored, "
+                        "but another one has put its own there; evaluate again"
+                    )
             record = ScoreRecord(
                 key=case.key,
                 fields=fields,
                 forecast=forecast,
-                files=files,
+                files={file: (sealed.size, sealed.checksum) for file, sealed in files.items()},
                 seconds=dict(seconds),
                 host=socket.gethostname(),
                 finished_at=now(),
             )
-            replace(self.record_path(case.key), record.model_dump_json(indent=1).encode())
+            staging.write(_RECORD_FILE, record.model_dump_json(indent=1).encode())
+            staging.replace(_RECORD_FILE, self.record_path(case.key))
+            sync_folder(self.folder / _RECORDS)
         return record
+
+    def _draft(
+        self, staging: Staging, index: int, case: Case, name: str, values: NDArray[np.float64]
+    ) -> Iterator[tuple[str, Sealed]]:
+        """Writes the scores of one variable into a private folder: files by their path in the group."""
+        draft = staging.folder / name
+        draft.mkdir()
+        shutil.copyfile(self.folder / name / _ROOT, draft / _ROOT)
+        array = zarr.open_array(draft, mode="r+").with_config({"write_empty_chunks": True})
+        expected = (array.shape[0], *array.shape[2:])
+        if (values.shape[0], *values.shape[2:]) != (expected[0], *expected[2:]) or len(values[0]) > expected[1]:
+            raise StoreError(f"{case.key}: scores of {name} must be {expected}, but are {values.shape}")
+        array[:, index, : values.shape[1]] = values
+        for chunk in sorted(draft.glob(f"c.0.{index}.*")):
+            yield f"{name}/{chunk.name}", seal(chunk)
+
+    def _alone(self, key: str, claim: Claim | None) -> AbstractContextManager[Staging]:
+        """A private folder for the scores of a Case, among those of the store."""
+        return alone(self.folder.parent.parent / STAGING, f"{SCORES}.{self.name}.{key}", claim)
 
     def dataset(self) -> xr.Dataset:
         """All scores, read when their values are asked for: float64 (statistic, time, lead time, [level], region).

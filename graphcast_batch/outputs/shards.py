@@ -21,6 +21,7 @@ from zarr.codecs import BloscCodec
 
 from graphcast_batch.config import Outputs
 from graphcast_batch.errors import StoreError
+from graphcast_batch.outputs.durable import Sealed
 from graphcast_batch.outputs.rounding import keep_bits
 
 _KEEP_BITS: Final = "keep_bits"
@@ -139,8 +140,8 @@ class Shard:
         self._lock = threading.Lock()
         self._index: list[int] = []
         self._size = self._checksum = 0
-        self.sealed: tuple[int, str] | None = None
-        """Size in bytes and CRC-32 (hexadecimal), once all is written and outlasts a power failure."""
+        self.sealed: Sealed | None = None
+        """Once all is written and outlasts a power failure."""
 
     def append(self, first: int, values: NDArray[np.float32]) -> None:
         """Writes the next lead times.
@@ -176,11 +177,35 @@ class Shard:
         index = np.array(self._index + absent, "<u8").tobytes()
         self._write(memoryview(index + google_crc32c.value(index).to_bytes(4, "little")))
         os.fsync(self._file.fileno())
+        found = os.fstat(self._file.fileno())
         self._file.close()
-        self.sealed = self._size, f"{self._checksum:08x}"
+        self.sealed = Sealed(self._size, f"{self._checksum:08x}", found.st_dev, found.st_ino)
 
     def _write(self, content: memoryview) -> None:
         self._checksum = zlib.crc32(content, self._checksum)
         self._size += content.nbytes
         while content:  # the system may take less than all at once
             content = content[self._file.write(content) :]
+
+
+def file_of(name: str, levelled: bool, index: int, block: int) -> str:
+    """A shard of a variable, by its path in the store.
+
+    Args:
+        name: of the variable.
+        levelled: whether it is on levels.
+        index: of the Case on the time axis.
+        block: which of its shards, counted from 0.
+    """
+    return f"{name}/c.{index}.{block}{'.0' * (2 + levelled)}"
+
+
+def files_of(index: int, blocks: int, on_levels: tuple[tuple[str, bool], ...]) -> set[str]:
+    """The first shards of every variable of a Case, by their path in the store.
+
+    Args:
+        index: of the Case on the time axis.
+        blocks: how many of each variable.
+        on_levels: for each variable whether it is on levels.
+    """
+    return {file_of(name, levelled, index, block) for name, levelled in on_levels for block in range(blocks)}

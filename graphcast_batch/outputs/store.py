@@ -7,14 +7,9 @@ file that is believed: it is written last, so that whatever dies half-way leaves
 
 import json
 import os
-import shutil
-import socket
-import threading
-import uuid
 import zlib
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,11 +22,11 @@ from pydantic import JsonValue
 
 from graphcast_batch.config import STEP_HOURS
 from graphcast_batch.errors import StoreError, StoreMismatchError
-from graphcast_batch.outputs.claims import Claim, Owner, drop_abandoned
-from graphcast_batch.outputs.durable import LEFT_OVER_SECONDS, explained, now, sync_folder
+from graphcast_batch.outputs.attempts import Attempt
+from graphcast_batch.outputs.claims import Claim, drop_abandoned
+from graphcast_batch.outputs.durable import explained
 from graphcast_batch.outputs.layout import (
     LEDGER,
-    STAGING,
     arrays_of,
     grow,
     growing,
@@ -43,15 +38,15 @@ from graphcast_batch.outputs.layout import (
     read_coordinates,
     read_root,
 )
-from graphcast_batch.outputs.ledger import Ledger, Record
-from graphcast_batch.outputs.shards import Encoding, Shard
+from graphcast_batch.outputs.ledger import Ledger
+from graphcast_batch.outputs.shards import Encoding
+from graphcast_batch.outputs.staging import OWNER, STAGING
 from graphcast_batch.plan import Case, Kept, Layout, Plan
 
 OUTPUTS: Final = "outputs"
 """The part of a store's identity that tells what it keeps of forecasts, where that is not their values."""
 NONE: Final = "none"
 """Nothing but scores."""
-_OWNER: Final = "owner.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,6 +178,11 @@ class Store:
         """
         return {name: Encoding.of(self._arrays[name]) for name in self.variables}
 
+    @property
+    def most_steps(self) -> int:
+        """Steps of the longest forecast that there is room for."""
+        return self.kept.lead_hours[-1] // STEP_HOURS
+
     def blocks_of(self, steps: int) -> int:
         """How many shards of each variable a forecast of so many steps has."""
         return 0 if self.only_scores else -(-self.kept.leads(steps) // self.block_steps)
@@ -202,7 +202,7 @@ class Store:
             )
         return index
 
-    def attempt(self, case: Case) -> "Attempt":
+    def attempt(self, case: Case) -> Attempt:
         """One try at writing a Case, to be used as a context.
 
         Raises:
@@ -227,7 +227,7 @@ class Store:
         """
         with explained(f"sweeping {self.path}"):
             folders = list((self.path / STAGING).glob("*"))
-            left = [folder for folder in folders if drop_abandoned(folder, folder / _OWNER)]
+            left = [folder for folder in folders if drop_abandoned(folder, folder / OWNER)]
             return left + self.ledger.sweep()
 
     @property
@@ -292,192 +292,6 @@ class Store:
         init_times = np.concatenate([self.init_times, np.array(new, "datetime64[h]")])
         lead_hours = max(self.kept.lead_hours, plan.layout.kept.lead_hours, key=len)
         grow(self.path, self.root, init_times, lead_hours, lock)
-
-
-class Attempt:
-    """One try at writing a Case, in a folder of its own until all of it is there.
-
-    As a context it leaves nothing behind unless it was committed. Any threads may write at once, as long as the lead
-    times of each variable come in order.
-    """
-
-    def __init__(self, store: Store, case: Case) -> None:
-        self._store = store
-        self._case = case
-        self._index = store.index_of(case)
-        self._folder = store.path / STAGING / f"{case.key}-{uuid.uuid4().hex}"
-        self._leads = store.kept.leads(case.steps)
-        self._encodings = store.encodings
-        self._shards: dict[str, Shard] = {}
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> Self:
-        try:
-            with self._explained():
-                # An empty folder is easily lost when a store is copied.
-                self._folder.parent.mkdir(exist_ok=True)
-                self._folder.mkdir()
-                (self._folder / _OWNER).write_bytes(Owner.here(LEFT_OVER_SECONDS).model_dump_json().encode())
-                for name in self._store.variables:
-                    (self._folder / name).mkdir()
-        except StoreError:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for shard in self._shards.values():
-            shard.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def write(self, first: int, frames: Mapping[str, NDArray[np.float32]]) -> None:
-        """Writes some lead times of every variable; see `write_variable`.
-
-        Args:
-            first: the first of them, counted from 0 among those that the store keeps.
-            frames: by variable, float32 (k, [level], latitude, longitude) in its units, of what the store keeps.
-
-        Raises:
-            StoreError: the frames do not fit, or cannot be written.
-        """
-        store, key = self._store, self._case.key
-        if sorted(frames) != list(store.variables):
-            raise StoreError(f"{key}: frames must hold {list(store.variables)}, but hold {sorted(frames)}")
-        for name, values in frames.items():
-            self._check(name, first, values)
-        for name, values in frames.items():
-            self.write_variable(name, first, values)
-
-    def write_variable(self, name: str, first: int, values: NDArray[np.float32]) -> None:
-        """Encodes and writes some lead times of one variable; different variables in different threads at once.
-
-        Args:
-            name: of the variable.
-            first: the first lead time, counted from 0 among those that the store keeps; within a shard they must
-                come in order.
-            values: float32 (k, [level], latitude, longitude) in its units, of what the store keeps.
-
-        Raises:
-            StoreError: the values do not fit, do not come in order, or cannot be written.
-        """
-        self._check(name, first, values)
-        with self._explained():
-            os.utime(self._folder / _OWNER)
-            last, size = first + len(values), self._store.block_steps
-            for start in range(first - first % size, last, size):
-                begin, end = max(first, start), min(last, start + size)
-                self._shard(name, start).append(begin - start, values[begin - first : end - first])
-
-    def commit(
-        self,
-        *,
-        claim: Claim | None,
-        seconds: Mapping[str, float],
-        device: str,
-        worker: str,
-        attempts: int,
-        details: Mapping[str, JsonValue],
-    ) -> Record:
-        """Puts the files into the store and declares the Case whole; drops them if it was whole already.
-
-        Args:
-            claim: on the Case; without one, the caller knows that nobody else works on it.
-            seconds: time spent, by stage.
-            device: what it was computed on.
-            worker: which worker made it.
-            attempts: how many it took, this one included.
-            details: whatever else is to be kept.
-
-        Returns:
-            the record that stands.
-
-        Raises:
-            StoreError: steps were not written, the claim was lost, or the files cannot be moved.
-        """
-        ledger, case = self._store.ledger, self._case
-        standing = ledger.record(case.key, case.steps)
-        if standing:
-            return standing
-        files = {file: shard.sealed for file, shard in self._shards.items() if shard.sealed}
-        blocks = self._store.blocks_of(case.steps)
-        missing = sorted(files_of(self._index, blocks, self._store.kept.on_levels) - files.keys())
-        if missing:
-            raise StoreError(f"{case.key}: all {case.steps} steps must be written first, but {missing[0]} was not")
-        with self._explained():
-            for file in files:
-                self._check_claim(claim)
-                os.replace(self._folder / file, self._store.path / file)
-            for name in self._store.variables:
-                sync_folder(self._store.path / name)
-        record = Record(
-            key=case.key,
-            init_time=f"{case.init_time.astype('datetime64[s]')}Z",
-            steps=case.steps,
-            bytes=sum(size for size, _ in files.values()),
-            files=files,
-            seconds=dict(seconds),
-            host=socket.gethostname(),
-            device=device,
-            worker=worker,
-            attempts=attempts,
-            finished_at=now(),
-            details=dict(details),
-        )
-        self._check_claim(claim)
-        return ledger.enter(record)
-
-    def _check_claim(self, claim: Claim | None) -> None:
-        if claim and not claim.held():
-            raise StoreError(
-                f"{self._case.key}: the claim must be held until the Case is recorded in {self._store.path}, but was "
-                "lost to another process or removed; this attempt is dropped: run again"
-            )
-
-    def _check(self, name: str, first: int, values: NDArray[np.float32]) -> None:
-        kept, key = self._store.kept, self._case.key
-        if not 0 <= first < first + len(values) <= self._leads:
-            raise StoreError(
-                f"{key}: {name} must have lead times 0 to {self._leads}, but was given {first} to {first + len(values)}"
-            )
-        expected = (len(values), *kept.frame_shape(dict(kept.on_levels)[name]))
-        if values.shape != expected or values.dtype != np.float32:
-            raise StoreError(f"{key}: {name} must be float32 {expected}, but is {values.dtype} {values.shape}")
-
-    def _shard(self, name: str, start: int) -> Shard:
-        """The file that a lead time begins, begun if it is not yet."""
-        levelled, size = dict(self._store.kept.on_levels)[name], self._store.block_steps
-        file = file_of(name, levelled, self._index, start // size)
-        with self._lock:
-            if file not in self._shards:
-                encoding, leads = self._encodings[name], min(size, self._leads - start)
-                self._shards[file] = Shard(self._folder / file, encoding, leads)
-            return self._shards[file]
-
-    def _explained(self) -> AbstractContextManager[None]:
-        return explained(f"{self._case.key}: writing it to {self._store.path}")
-
-
-def file_of(name: str, levelled: bool, index: int, block: int) -> str:
-    """A shard of a variable, by its path in the store.
-
-    Args:
-        name: of the variable.
-        levelled: whether it is on levels.
-        index: of the Case on the time axis.
-        block: which of its shards, counted from 0.
-    """
-    return f"{name}/c.{index}.{block}{'.0' * (2 + levelled)}"
-
-
-def files_of(index: int, blocks: int, on_levels: tuple[tuple[str, bool], ...]) -> set[str]:
-    """The first shards of every variable of a Case, by their path in the store.
-
-    Args:
-        index: of the Case on the time axis.
-        blocks: how many of each variable.
-        on_levels: for each variable whether it is on levels.
-    """
-    return {file_of(name, levelled, index, block) for name, levelled in on_levels for block in range(blocks)}
 
 
 def _described(kept: Kept, encodings: Mapping[str, Encoding]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import os
 import re
 import stat
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,16 +24,16 @@ import xarray as xr
 from graphcast_batch.config import STEP_HOURS
 from graphcast_batch.errors import GraphcastBatchError, StoreError
 from graphcast_batch.outputs.claims import expired
-from graphcast_batch.outputs.durable import explained, folder_clock
+from graphcast_batch.outputs.durable import checksum_of, explained, folder_clock
 from graphcast_batch.outputs.layout import LEDGER, arrays_of, read_coordinates, read_root
 from graphcast_batch.outputs.ledger import Ledger, Record
 from graphcast_batch.outputs.scores import FORECAST, ScoreRecord, Scores
-from graphcast_batch.outputs.store import Store, files_of
+from graphcast_batch.outputs.shards import files_of
+from graphcast_batch.outputs.store import Store
 
 _METADATA: Final = "zarr.json"
 _CHUNK: Final = re.compile(r"c\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)((?:\.0)+)")
 _STATISTICS: Final = tuple(f"statistics/{kind}_by_level.nc" for kind in ("mean", "stddev", "diffs_stddev"))
-_READ_BYTES: Final = 2**20
 
 
 class Kind(StrEnum):
@@ -331,7 +330,7 @@ def _fault(path: Path, size: int, checksum: str, *, deep: bool) -> tuple[Kind, s
     if not deep:
         return None
     try:
-        read = _checksum(path)
+        read = checksum_of(path)
     except OSError as error:
         if error.errno != errno.EIO:
             raise
@@ -340,15 +339,6 @@ def _fault(path: Path, size: int, checksum: str, *, deep: bool) -> tuple[Kind, s
     if read != checksum:
         return Kind.CHECKSUM, f"have the CRC-32 {checksum}", f"has {read}"
     return None
-
-
-def _checksum(path: Path) -> str:
-    """CRC-32 of a file, hexadecimal."""
-    checksum, buffer = 0, memoryview(bytearray(_READ_BYTES))
-    with path.open("rb", buffering=0) as content:
-        while count := content.readinto(buffer):
-            checksum = zlib.crc32(buffer[:count], checksum)
-    return f"{checksum:08x}"
 
 
 def _rest(

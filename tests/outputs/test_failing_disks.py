@@ -159,7 +159,7 @@ READ_ONLY = "Read-only file system.*; mend the mount or the permissions and run 
     [
         ("new", "pages", ("laying out", "the claim", "writing it to", "recording it in")),
         ("new", "inodes", ("laying out", "the claim", "writing it to", "recording it in")),
-        ("grown", "pages", ("the claim", "laying out", "writing it to")),
+        ("grown", "pages", ("the claim", "laying out")),
         ("grown", "inodes", ("the claim", "writing it to")),
     ],
 )

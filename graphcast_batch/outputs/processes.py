@@ -1,0 +1,61 @@
+"""Tell processes apart, so that the death of one can be seen from beside it."""
+
+import hashlib
+import os
+import re
+import socket
+import uuid
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+_MARK: Final = re.compile(r"([0-9a-f]{12})\.([0-9]+)\.([0-9]+)\.[0-9a-f]{32}")
+
+
+@cache
+def identity(pid: int) -> tuple[str, str, str]:
+    """Host, scope and start of this process, which stay as they are; asked for by number, as a fork has another."""
+    return socket.gethostname(), scope(), started(pid)
+
+
+def scope() -> str:
+    """Boot, process namespace and user within which process numbers mean the same; empty where that is unknown."""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        # A hidden /proc shows each user only its own processes.
+        return f"{boot} {os.readlink('/proc/self/ns/pid')} uid:{os.getuid()}"
+    return ""
+
+
+def started(pid: int) -> str:
+    """Start of a live process in the kernel's ticks; empty if there is none, or no way to know."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    fields = stat.rpartition(")")[2].split()
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+def mark() -> str:
+    """A new word for a file name, from which `left_by_the_dead` knows this process again.
+
+    A name is there as soon as the file is; what the file says may be lost to a full disk.
+    """
+    pid = os.getpid()
+    host, where, since = identity(pid)
+    return f"{_place(host, where)}.{pid}.{since or 0}.{uuid.uuid4().hex}"
+
+
+def left_by_the_dead(name: str) -> bool:
+    """Whether a file name has the mark of a process that ran beside this one and no longer does."""
+    found = _MARK.search(name)
+    if not found or found[3] == "0":
+        return False
+    host, where, _ = identity(os.getpid())
+    return found[1] == _place(host, where) and started(int(found[2])) != found[3]
+
+
+def _place(host: str, where: str) -> str:
+    return hashlib.blake2b(f"{host} {where}".encode(), digest_size=6).hexdigest()
