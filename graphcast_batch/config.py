@@ -1,32 +1,21 @@
 """A YAML file becomes a frozen RunConfig, or an error that names the key and what it should have been."""
 
-import difflib
 import math
 import os
 import re
-import types
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Self
 
-import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    Strict,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 
-from graphcast_batch.errors import ConfigError
+from graphcast_batch.documents import as_yaml, read_lines
+from graphcast_batch.documents import read_mapping as read_mapping  # callers have it from here, as `parse_config`
+from graphcast_batch.validation import brief
+from graphcast_batch.validation import parse_config as parse_config
 from graphcast_batch.variables import LEVELS_13, LEVELS_37, VARIABLES
-
-Parsed = TypeVar("Parsed", bound=BaseModel)
 
 STEP_HOURS: Final = 6
 """GraphCast's time step (Lam et al. 2023)."""
@@ -36,10 +25,6 @@ _FIRST_YEAR, _LAST_YEAR = 1678, 2261
 """Whole years that fit into 64 bits of nanoseconds around 1970, which valid times are kept in."""
 _MOST_HOURS: Final = 2**63 // (3600 * 10**9)
 """The longest span that fits into as many."""
-_MOST_TEXT: Final = 2**24
-"""Bytes of a config or list of times, for some 600 000 times; more is a mistake that would fill the memory."""
-_NODE_TEXT: Final = 16
-"""What each key and value of YAML counts for, whatever its length."""
 _MOST_FRAMES: Final = 40
 """Published models take 2."""
 
@@ -61,24 +46,15 @@ def _read_time(value: object) -> object:
 
 
 def _lines(path: object) -> list[str]:
-    """Lines of a text file that are neither empty nor comments (#)."""
+    """Lines of the file of initial times."""
     if not isinstance(path, str):
         raise ValueError(f"file must be a path, but is {path!r}")
     try:
-        lines = _text(Path(_absolute(path))).splitlines()
+        return read_lines(Path(_absolute(path)))
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
             f"file must be a text file with one initial time a line, but cannot be read: {error}"
         ) from error
-    return [line for line in (line.split("#")[0].strip() for line in lines) if line]
-
-
-def _text(path: Path) -> str:
-    with path.open("rb") as file:
-        content = file.read(_MOST_TEXT + 1)
-    if len(content) > _MOST_TEXT:
-        raise ValueError(f"{path} must have at most {_MOST_TEXT} bytes, but has more")
-    return content.decode("utf-8")
 
 
 def _absolute(path: str) -> str:
@@ -96,7 +72,7 @@ def _check_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(
             "a variable names files too, so its name must have up to 100 characters, no slash and no dot in front, "
-            f"but is {_brief(name)}"
+            f"but is {brief(name)}"
         )
     return name
 
@@ -108,7 +84,7 @@ def _refuse_address(value: object) -> object:
 
 
 def _read_limits(value: object) -> object:
-    if value is False:  # what YAML takes the word off for
+    if value is False:  # as YAML 1.1 reads the word off, and so whoever loads a config with another library
         return "off"
     if isinstance(value, Mapping):
         for name, pair in value.items():
@@ -122,7 +98,7 @@ def _read_limits(value: object) -> object:
 
 
 def _read_cache(value: object) -> object:
-    if value is False:  # what YAML takes the word off for
+    if value is False:  # as YAML 1.1 reads the word off, and so whoever loads a config with another library
         return "off"
     if not isinstance(value, str | Path) or "://" in str(value):
         raise ValueError(f"give a folder or off, not {value!r}")
@@ -653,146 +629,6 @@ def load_config(path: Path) -> RunConfig:
     return parse_config(read_mapping(path), RunConfig, origin=str(path))
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds.
-
-    Raises:
-        ConfigError: the file is missing or holds something else.
-    """
-    try:
-        content = yaml.load(_text(path), Loader=_Loader)
-    except FileNotFoundError as error:
-        raise ConfigError(f"the config {path} does not exist; give the path of a YAML file") from error
-    # PyYAML's constructors raise what comes, such as IndexError for ``!!int ""`` and KeyError for ``!!bool 1``.
-    except (OSError, yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
-        raise ConfigError(f"the config {path} must be readable YAML, but: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"the config {path} must be a mapping of keys to values, but is {type(content).__name__}")
-    return content
-
-
 def dump_config(config: BaseModel) -> str:
     """The configuration as YAML that `load_config` reads back to an equal one."""
-    return yaml.safe_dump(config.model_dump(mode="json", exclude_none=True), sort_keys=False)
-
-
-def parse_config(content: Mapping[str, Any], kind: type[Parsed], *, origin: str) -> Parsed:
-    """Checks a mapping against a model.
-
-    Raises:
-        ConfigError: naming every key that does not fit by its dotted path.
-    """
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        findings = "\n".join(f"  {_finding(detail, kind)}" for detail in error.errors())
-        raise ConfigError(f"the config {origin} does not fit:\n{findings}") from error
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that a mapping repeats, of which YAML's own loader silently takes the last.
-
-    Also refuses aliases that, written out, would be longer than a config may be.
-    """
-
-    def __init__(self, stream: str) -> None:
-        super().__init__(stream)
-        self._written = 0.0
-        self._sizes: dict[int, float] = {}
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # noqa: ANN401 - unknown to the stubs too
-        alias, before = self.check_event(yaml.AliasEvent), self._written
-        node = super().compose_node(parent, index)
-        if alias:  # without a size yet where it stands within itself
-            self._written += self._sizes.get(id(node), math.inf)
-        else:
-            self._written += _NODE_TEXT + (len(node.value) if isinstance(node, yaml.ScalarNode) else 0)
-            self._sizes[id(node)] = self._written - before
-        if self._written > _MOST_TEXT:
-            raise yaml.YAMLError(f"it must have at most {_MOST_TEXT} characters, with its aliases written out")
-        return node
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:  # noqa: ANN401 - unknown to the stubs too
-        node = super().compose_mapping_node(anchor)
-        seen = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if (key.tag, key.value) in seen:
-                raise yaml.YAMLError(
-                    f"each key must be there once, but {key.value} is there again on line {key.start_mark.line + 1}; "
-                    "remove one of them"
-                )
-            seen.add((key.tag, key.value))
-        return node
-
-
-def _finding(detail: Any, kind: type[BaseModel]) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
-    location = _without_tags(kind, detail["loc"])
-    path = ".".join(str(part) for part in location) or "the whole"
-    if detail["type"] == "extra_forbidden":
-        valid = sorted(_valid_names(kind, detail["loc"][:-1]))
-        near = difflib.get_close_matches(str(location[-1]), valid, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"valid keys here: {', '.join(valid)}"
-        return f"{path}: unknown key; {hint}"
-    if detail["type"] == "missing":
-        return f"{path}: required, but missing"
-    if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        return f"{path}.kind: {_wrong_kind(detail, kind)}"
-    message = detail["msg"].removeprefix("Value error, ").replace("a valid tuple", "a valid list")
-    shown = "" if isinstance(detail["input"], dict) else f", but is {_brief(detail['input'])}"
-    return f"{path}: {message}" if detail["type"] == "value_error" else f"{path}: {message}{shown}"
-
-
-def _brief(value: object) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes no number of more than 4300 digits
-        return "a number of thousands of digits"
-    return text if len(text) <= 200 else f"{text[:200]}..."
-
-
-def _wrong_kind(detail: Any, kind: type[BaseModel]) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
-    valid = sorted(tag for model in _models_at(kind, detail["loc"]) for tag in _tags(model))
-    if detail["type"] == "union_tag_not_found":
-        return f"required; one of {', '.join(valid)}"
-    found = detail["ctx"]["tag"]
-    near = difflib.get_close_matches(found, valid, n=1)
-    return f"one of {', '.join(valid)}, but is {found!r}" + (f"; did you mean {near[0]}?" if near else "")
-
-
-def _without_tags(kind: type[BaseModel], location: tuple[Any, ...]) -> list[Any]:
-    """A location without the tags that pydantic adds for the chosen member of a union."""
-    kept = []
-    for depth, part in enumerate(location):
-        before = _models_at(kind, location[:depth])
-        tags = {tag for model in before for tag in _tags(model)} if len(before) > 1 else set()
-        if part not in tags:
-            kept.append(part)
-    return kept
-
-
-def _valid_names(kind: type[BaseModel], location: tuple[Any, ...]) -> set[str]:
-    return {name for model in _models_at(kind, location) for name in model.model_fields}
-
-
-def _models_at(kind: type[BaseModel], location: tuple[Any, ...]) -> list[type[BaseModel]]:
-    models = [kind]
-    for part in location:
-        if len(models) > 1 and any(part in _tags(model) for model in models):
-            models = [model for model in models if part in _tags(model)]
-            continue
-        fields = [model.model_fields[part] for model in models if part in model.model_fields]
-        models = [found for field in fields for found in _models_in(field.annotation)]
-    return models
-
-
-def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    elif get_origin(annotation) in (Union, types.UnionType, Annotated):
-        for argument in get_args(annotation):
-            yield from _models_in(argument)
-
-
-def _tags(model: type[BaseModel]) -> tuple[str, ...]:
-    field = model.model_fields.get("kind")
-    return get_args(field.annotation) if field else ()
+    return as_yaml(config.model_dump(mode="json", exclude_none=True))

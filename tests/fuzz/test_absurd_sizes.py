@@ -169,7 +169,7 @@ def test_an_alias_that_is_written_out_in_reason_is_read(tmp_path):
 
 
 def test_a_list_of_times_without_end_is_refused():
-    with pytest.raises(ConfigError, match="/dev/zero must have at most 16777216 bytes, but has more"):
+    with pytest.raises(ConfigError, match="/dev/zero must be a file, but is a device"):
         parse_config({"file": "/dev/zero"}, Times, origin="here")
 
 
