@@ -24,7 +24,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from graphcast_batch.config import STEP_HOURS, Task, TimeLimits
-from graphcast_batch.errors import ForecastError, GraphcastBatchError, StoreError
+from graphcast_batch.errors import ClusterError, ForecastError, GraphcastBatchError, StoreError
 from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.chunks import ReadCost
 from graphcast_batch.inputs.states import CaseInputs
@@ -43,6 +43,8 @@ _WAITING_CALLS: Final = 1
 _WRITERS: Final = 4
 """Variables of a Case that are encoded and written at once. On two busy cores 1, 2 and 4 were equally fast, as other
 Cases write too; a worker with a GPU has more cores."""
+_STUCK_SECONDS: Final = 300.0
+"""How long all Cases of a worker may wait, which takes milliseconds unless a thread has died or cannot start."""
 _FINITE: Final = (float(np.finfo(np.float32).min), float(np.finfo(np.float32).max))
 """Beyond it a frame is infinite."""
 
@@ -305,11 +307,17 @@ class Bench:
     def late(self, limits: TimeLimits) -> Stage | None:
         """A Case that has been in a stage for longer than it may without getting on; None if there is none.
 
+        Who waits may do so for as long as anything else moves. If all wait, nobody does what they wait for.
+
         Nothing but the end of the process ends a system call that hangs. One made under Python's global lock, as h5py
         opens files, holds up this answer too.
         """
+        stages = self.under_way()
+        if stages and all(stage.name == "wait" for stage in stages):
+            newest = min(stages, key=lambda stage: stage.seconds)  # until it came there, something moved
+            return newest if newest.seconds > min(_STUCK_SECONDS, limits.compute) else None
         most = {"read": limits.read, "compute": limits.compute, "write": limits.write, "wait": math.inf}
-        return next((stage for stage in self.under_way() if stage.seconds > most[stage.name]), None)
+        return next((stage for stage in stages if stage.seconds > most[stage.name]), None)
 
     @contextmanager
     def _followed(self, case: Case) -> Iterator[Callable[[StageName, int], None]]:
@@ -459,13 +467,24 @@ class _Device:
             self._changed.wait_for(lambda: len(self._waiting) < self._size)
 
     def queue(self, frames: _Frames, inputs: CaseInputs) -> None:
-        """Has a Case computed when its turn comes."""
+        """Has a Case computed when its turn comes.
+
+        Raises:
+            ClusterError: nothing can be computed, as the process can have no more threads.
+        """
         with self._changed:
             self._waiting.append((frames, inputs))
             self._changed.notify_all()
             if not self._is_at_work:
+                try:
+                    threading.Thread(target=self._work, name="compute", daemon=True).start()
+                except (RuntimeError, MemoryError) as error:
+                    self._waiting.pop()
+                    raise ClusterError(
+                        f"a worker must be able to start a thread for its device, but cannot: {error}; raise the "
+                        "limits of its processes (ulimit -v and -u), or take fewer workers"
+                    ) from error
                 self._is_at_work = True
-                threading.Thread(target=self._work, name="compute", daemon=True).start()
 
     @contextmanager
     def giving(self, frames: _Frames) -> Iterator[None]:
@@ -480,12 +499,26 @@ class _Device:
                 self._changed.notify_all()
 
     def _work(self) -> None:
-        while self._has_work():
-            group = self._next_group()
-            if group:
-                self._compute(group)
-            else:
-                self._hand_on()
+        try:
+            while self._has_work():
+                group = self._next_group()
+                if group:
+                    self._compute(group)
+                else:
+                    self._hand_on()
+        except BaseException as error:  # such as a lack of memory between two calls
+            self._give_up(error)
+
+    def _give_up(self, error: BaseException) -> None:
+        """Fails all who wait for the device; the next who comes starts it anew."""
+        with self._changed:
+            self._is_at_work = False
+            self._under_way = None
+            members = {*self._open, *(frames for frames, _ in self._waiting)}
+            self._waiting.clear()
+            self._changed.notify_all()
+        for frames in members:
+            frames.fail(error)
 
     def _has_work(self) -> bool:
         """Waits for it, if what will come is known."""

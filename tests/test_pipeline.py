@@ -13,7 +13,7 @@ import xarray as xr
 from graphcast_batch import pipeline
 from graphcast_batch.assembly import assemble, lay_out, worker_bench
 from graphcast_batch.config import RunConfig, Task, TimeLimits, parse_config
-from graphcast_batch.errors import ConfigError, ForecastError, InputError, StoreError
+from graphcast_batch.errors import ClusterError, ConfigError, ForecastError, InputError, StoreError
 from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.chunks import ReadCost
 from graphcast_batch.inputs.states import CaseInputs
@@ -436,6 +436,63 @@ def test_a_read_that_hangs_is_late_after_its_limit_and_who_waits_for_it_is_not(t
             now[0] += 1
             assert shared.late(LIMITS) == Stage(first.key, "read", 11)
             gate.open.set()
+    assert shared.late(LIMITS) is None
+
+
+def test_a_thread_that_cannot_start_fails_its_case_alone_and_the_next_is_made(tmp_path, monkeypatch):
+    first, second = cases(2, 2)
+    shared = bench(store_of(tmp_path / "s", (first, second)), FakeForecasts())
+    with monkeypatch.context() as patch:
+
+        def refuse(_thread):
+            raise RuntimeError("can't start new thread")
+
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(ClusterError, match=r"must be able to start a thread .*can't start new thread; raise"):
+            make(shared, first)
+
+    assert make(shared, second).key == second.key
+
+
+def test_a_lack_of_memory_between_two_calls_fails_who_waits_and_the_next_is_made(tmp_path, monkeypatch):
+    first, second = cases(2, 2)
+    shared = bench(store_of(tmp_path / "s", (first, second)), FakeForecasts())
+    with monkeypatch.context() as patch:
+
+        def lack(_device):
+            raise MemoryError
+
+        patch.setattr(pipeline._Device, "_next_group", lack)
+        with pytest.raises(MemoryError):
+            make(shared, first)
+
+    assert make(shared, second).key == second.key
+
+
+def test_a_case_that_waits_while_nothing_moves_is_late(tmp_path, monkeypatch):
+    """As after a thread that dies before it has told its starter of itself, who waits for that for good."""
+    (case,) = cases(1, 2)
+    gate, start = Gate(), threading.Thread.start
+    now = [1000.0]
+    monkeypatch.setattr(pipeline, "monotonic", lambda: now[0])
+    shared = bench(store_of(tmp_path / "s", (case,)), FakeForecasts())
+
+    def hang(thread):
+        if thread.name == "compute":
+            gate()
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", hang)
+    with in_a_thread(make, shared, case):
+        assert gate.reached.wait(60)
+        now[0] += 20
+        assert shared.late(LIMITS) is None
+        now[0] += 1
+        assert shared.late(LIMITS) == Stage(case.key, "wait", 21)
+        assert shared.late(LIMITS.model_copy(update={"compute": 1000})) is None
+        now[0] += 280
+        assert shared.late(LIMITS.model_copy(update={"compute": 1000})) == Stage(case.key, "wait", 301)
+        gate.open.set()
     assert shared.late(LIMITS) is None
 
 

@@ -13,6 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from graphcast_batch.assembly import Precision, Run, needed_bytes
 from graphcast_batch.cluster.devices import visible_devices
 from graphcast_batch.cluster.dispatch import in_flight
+from graphcast_batch.cluster.reach import ANSWER_SECONDS, within
 from graphcast_batch.cluster.worker import OpenScorer, Worker
 from graphcast_batch.config import Workers
 from graphcast_batch.errors import ClusterError
@@ -84,7 +85,8 @@ class Crew:
             # A soft affinity of an actor without CPUs is ignored (ray 2.60): it lands on any node.
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
         self._count += 1
-        member = Member(ray.remote(Actor).options(**options).remote(), f"worker {self._count}", node)
+        create = ray.remote(Actor).options(**options).remote
+        member = Member(within(ANSWER_SECONDS, "start a worker", create), f"worker {self._count}", node)
         return member, member.actor.begin.remote(self._arguments)
 
     def fault(self, member: Member) -> str:
@@ -129,7 +131,8 @@ def most_on_a_node(workers: Workers) -> int:
 
 def resources() -> dict[str, float]:
     """What the nodes that are there now have together, by Ray's names."""
-    return dict(ray.cluster_resources())  # type: ignore[no-untyped-call] # Ray leaves it without types
+    # Ray leaves it without types.
+    return dict(within(ANSWER_SECONDS, "report its resources", lambda: ray.cluster_resources()))  # type: ignore[no-untyped-call]
 
 
 def is_gone(node: str) -> bool:
@@ -139,7 +142,8 @@ def is_gone(node: str) -> bool:
 
 def alive_nodes() -> list[dict[str, Any]]:
     """The nodes that are there now, as Ray describes them."""
-    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call] # Ray leaves it without types
+    nodes = within(ANSWER_SECONDS, "report its nodes", lambda: ray.nodes())  # type: ignore[no-untyped-call] # as above
+    return [node for node in nodes if node["Alive"]]
 
 
 def places(workers: Workers, device: str) -> int:

@@ -13,6 +13,8 @@ _FATAL: Final = re.compile(r"^F\d{4} [^\]]*\] (.*)$", re.MULTILINE)
 """How XLA reports why it ends the process (absl's log format); the flags that it knows may follow, by the hundred."""
 _FLAGS: Final = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "JAX_PLATFORMS")
 """Variables that can keep JAX from starting."""
+_HARMLESS: Final = ("", "cpu")
+"""Values of them that cannot, the last of which workers without a GPU are given."""
 
 
 def visible_devices() -> tuple[tuple[tuple[str, str], ...], str]:
@@ -34,5 +36,5 @@ def _reason(text: str) -> str:
     """What a process that has failed says of it, with the variables that may be the cause."""
     fatal = _FATAL.search(text)
     reason = fatal[1] if fatal else (text.strip().splitlines() or [""])[-1]
-    named = [f"{name}={os.environ[name]}" for name in _FLAGS if os.environ.get(name)]
+    named = [f"{name}={os.environ[name]}" for name in _FLAGS if os.environ.get(name, "") not in _HARMLESS]
     return f"{reason}; mend or unset {' or '.join(named)}" if reason and named else reason

@@ -32,7 +32,7 @@ from graphcast_batch.errors import ClusterError, StageTimeoutError, StoreError, 
 from graphcast_batch.outputs.claims import Claim
 from graphcast_batch.outputs.ledger import Failure, State
 from graphcast_batch.outputs.store import Store
-from graphcast_batch.pipeline import Made
+from graphcast_batch.pipeline import Made, Stage
 from graphcast_batch.plan import Case
 
 __all__ = ["Outcome", "Progress", "Shift", "Staff", "Yield", "connected", "each", "on_each_node", "run"]
@@ -434,10 +434,7 @@ class Shift:
             return
         member.verdict = (
             late.key,
-            StageTimeoutError(
-                f"{late.key} must not be in the stage {late.name} for longer than time_limits.{late.name} without "
-                f"progress, but is for {late.seconds:.0f} s; look at what it waits for, or raise the limit"
-            ),
+            _timed_out(late),
         )
         ray.kill(member.actor)
 
@@ -474,6 +471,19 @@ def _result(reference: Any) -> _Result:  # noqa: ANN401 - Ray's references have 
     except RayError as error:
         return error
     return made
+
+
+def _timed_out(late: Stage) -> StageTimeoutError:
+    if late.name == "wait":
+        return StageTimeoutError(
+            f"{late.key} must not wait while its worker reads, computes and writes nothing, but does so for "
+            f"{late.seconds:.0f} s: a thread of the worker has died or could not start; look at the limits of its "
+            "memory and threads (ulimit -v and -u)"
+        )
+    return StageTimeoutError(
+        f"{late.key} must not be in the stage {late.name} for longer than time_limits.{late.name} without progress, "
+        f"but is for {late.seconds:.0f} s; look at what it waits for, or raise the limit"
+    )
 
 
 def _is_lost(result: _Result) -> bool:

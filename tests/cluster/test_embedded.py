@@ -1,0 +1,140 @@
+"""A Ray of a process's own: who can reach it, and what is left of it."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from graphcast_batch.cluster import ray_folder
+from graphcast_batch.cluster.ray_folder import RayFolder
+from graphcast_batch.errors import ClusterError
+
+OWNER = """
+import sys
+import ray
+from graphcast_batch.cluster.drain import Drain
+from graphcast_batch.cluster.driver import connected
+
+with connected(None, Drain()):
+    assert ray.get(ray.remote(lambda: 6 * 7).remote()) == 42
+    print(ray.get_runtime_context().gcs_address, ray._private.worker._global_node.get_temp_dir_path(), flush=True)
+    sys.stdin.read()
+"""
+STRANGER = """
+import os, pathlib, sys
+import ray
+from ray._private import services
+
+address, pids, folder, home = sys.argv[1], sys.argv[2].split(), pathlib.Path(sys.argv[3]), pathlib.Path(sys.argv[4])
+os.setgroups([]), os.setgid(65534), os.setuid(65534)
+found = []
+for file in [*(pathlib.Path(f"/proc/{pid}/environ") for pid in pids), home / ".ray" / "auth_token"]:
+    try:
+        found.append(file.read_bytes())
+    except OSError:
+        continue
+print("read", len(found))
+try:
+    print("listed", list(folder.iterdir()))
+except PermissionError:
+    print("refused")
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+try:
+    ray._raylet.Config.initialize("")
+    ray._raylet.GcsClient(address=address).internal_kv_keys(b"", None, 5)
+    print("joined")
+except Exception as error:
+    print("kept out", type(error).__name__)
+"""
+
+
+class Owner:
+    """A process that has a Ray of its own, in a home that others can read and with a long TMPDIR."""
+
+    def __init__(self, folder):
+        self.home, temporary = folder / "home", folder / ("long" * 15)
+        temporary.mkdir()
+        self.home.mkdir(mode=0o755)
+        environment = os.environ | {"HOME": str(self.home), "TMPDIR": str(temporary), "RAY_AUTH_MODE": "disabled"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", OWNER],
+            env={name: value for name, value in environment.items() if name not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN")},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.address, path = self.process.stdout.readline().split()
+        self.folder = Path(path).parent
+
+    def below(self):
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+
+@pytest.fixture
+def owner(tmp_path):
+    started = Owner(tmp_path)
+    yield started
+    started.process.kill()
+    started.process.communicate()
+
+
+def test_others_cannot_reach_a_ray_of_ones_own_and_nothing_is_left_after_it_is_killed(owner):
+    assert owner.address.startswith("127.0.0.1:")
+    assert len(str(owner.folder)) < 40
+    assert stat.S_IMODE(owner.folder.stat().st_mode) == 0o700
+    assert not (owner.home / ".ray").exists()
+    processes = [psutil.Process(owner.process.pid), *owner.below()]
+    listening = [each for one in processes for each in one.net_connections("inet") if each.status == "LISTEN"]
+    assert listening
+    assert {each.laddr.ip.removeprefix("::ffff:") for each in listening} == {"127.0.0.1"}
+    assert {"gcs_server", "raylet"} <= {one.name() for one in processes}
+
+    owner.process.send_signal(signal.SIGKILL)
+
+    owner.process.wait()
+    _, left = psutil.wait_procs(processes[1:], timeout=30)
+    until = time.monotonic() + 30
+    while owner.folder.exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    assert left == []
+    assert not owner.folder.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user's processes are started by root alone")
+def test_another_user_finds_no_token_and_is_kept_out(owner):
+    pids = " ".join(str(one.pid) for one in [psutil.Process(owner.process.pid), *owner.below()])
+    told = subprocess.run(
+        [sys.executable, "-c", STRANGER, owner.address, pids, owner.folder, owner.home],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
+    assert told.splitlines() == ["read 0", "refused", "kept out AuthenticationError"]
+
+
+def test_what_has_a_file_of_the_folder_open_ends_with_it_also_if_it_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    with RayFolder() as folder:
+        Path(folder.path).mkdir()
+        reading = f"import sys, time; open({folder.path + '/log'!r}, 'w'); kept = open({folder.path + '/log'!r}); "
+        words = [sys.executable, "-c", reading + "print(flush=True); time.sleep(1000)"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE) as one:
+            one.stdout.readline()
+            one.send_signal(signal.SIGSTOP)
+            folder.clear()
+            assert one.wait(30) == -signal.SIGKILL
+    assert not Path(folder.path).parent.exists()
+
+
+def test_a_machine_without_a_short_folder_is_refused_with_what_to_set(monkeypatch):
+    monkeypatch.setattr(ray_folder, "_LONGEST", 5)
+    with pytest.raises(ClusterError, match="set TMPDIR to a short path on a local disk"):
+        RayFolder().__enter__()
