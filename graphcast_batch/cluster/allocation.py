@@ -95,6 +95,17 @@ def allocation(environment: Mapping[str, str]) -> Allocation:
     return Allocation()
 
 
+def unused_nodes(given: Allocation, nodes: int) -> str:
+    """What to do about nodes of the job that a Ray of so many does not have; empty if it has all."""
+    if nodes >= given.size:
+        return ""
+    return (
+        f"Ray has {nodes} of the {given.size} nodes of this job, and the others stay idle; to use all of them, start "
+        "the command on each with srun --ntasks-per-node=1 graphcast-batch launch --folder FOLDER -- COMMAND, or "
+        f"submit the config with graphcast-batch submit --nodes {given.size}"
+    )
+
+
 def hosts(nodelist: str) -> tuple[str, ...]:
     """Expands a list such as ``n[1-3,05-07],gpu01`` in the order in which ``scontrol show hostnames`` does.
 

@@ -13,7 +13,7 @@ from shutil import disk_usage, rmtree
 from typing import Any, Final, Literal
 
 from graphcast_batch.assembly import assemble, doubts
-from graphcast_batch.cluster.allocation import Allocation, allocation
+from graphcast_batch.cluster.allocation import Allocation, allocation, unused_nodes
 from graphcast_batch.cluster.survey import GREETING, PRIZES, SWAPPED, Survey, answer, survey, unwritable
 from graphcast_batch.config import RunConfig
 from graphcast_batch.errors import AllocationError, GraphcastBatchError
@@ -27,10 +27,6 @@ _LOCAL: Final = frozenset(
 )
 """File systems that one node alone mounts."""
 _IN_MEMORY: Final = frozenset(("devtmpfs", "ramfs", "tmpfs"))
-_SOCKET_PATH: Final = 107
-"""Bytes of a socket's path (unix(7))."""
-_BELOW_TEMPORARY: Final = len("/ray/session_2020-01-01_00-00-00_000000_1234567/sockets/plasma_store")
-"""What Ray 2.60 adds to its temporary folder."""
 _SHARED_BYTES: Final = 2**29
 """Of the object store that a run starts Ray with."""
 _LEAST_FILES, _MANY_FILES = 1024, 4096
@@ -152,7 +148,9 @@ def _scheduler(environment: Mapping[str, str], now: float) -> tuple[Allocation |
 
 def _ray(resources: Mapping[str, float] | None, nodes: int, given: Allocation | None) -> Finding:
     if resources is None:
-        return Finding("ok", "ray", "no cluster: a run starts Ray on this machine")
+        text = "no cluster: a run starts Ray on this machine"
+        idle = unused_nodes(given, 1) if given else ""
+        return Finding("note", "ray", f"{text}; {idle}") if idle else Finding("ok", "ray", text)
     text = f"{nodes} nodes, {resources.get('CPU', 0):.0f} CPUs, {resources.get('GPU', 0):.0f} GPUs"
     if given and nodes < given.size:
         text += f", but the job has {given.size} nodes; see what Ray says on those that have not joined"
@@ -189,15 +187,11 @@ def _devices(one: Survey) -> Finding:
 
 
 def _temporary(one: Survey) -> Finding:
-    longest = _SOCKET_PATH - _BELOW_TEMPORARY
-    advice = "set TMPDIR to a short path on a local disk"
+    if not one.temporary:
+        return Finding("problem", "temporary", one.temporary_fault)
     if one.temporary_fault:
-        text = f"{one.temporary} must be writable for Ray, but is not: {one.temporary_fault}; {advice}"
-        return Finding("problem", "temporary", text)
-    length = len(os.fsencode(one.temporary))
-    if length > longest:
-        text = f"{one.temporary} must have at most {longest} bytes for Ray's sockets, but has {length}; {advice}"
-        return Finding("problem", "temporary", text)
+        text = f"Ray's sockets and logs go to {one.temporary}, as {one.temporary_fault}; set TMPDIR to a short path"
+        return Finding("note", "temporary", text)
     return Finding("ok", "temporary", one.temporary)
 
 

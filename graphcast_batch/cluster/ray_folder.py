@@ -89,19 +89,25 @@ class RayFolder:
         return "\n".join("\n".join(texts).strip().splitlines()[-lines:])
 
 
-def temporary_folders() -> list[str]:
-    """Where a folder for Ray is made, the first that will do."""
-    named = os.environ.get("RAY_TMPDIR")
-    return [*([named] if named else []), tempfile.gettempdir(), "/tmp", "/dev/shm"]
+def candidates() -> list[str]:
+    """Where a folder for Ray is made, the first of them that will do."""
+    named = [os.environ.get(name) for name in ("RAY_TMPDIR", "TMPDIR")]
+    return list(dict.fromkeys([*(folder for folder in named if folder), "/tmp", "/dev/shm"]))
+
+
+def usable() -> str:
+    """The first of the candidates in which a folder can be made with a path that is short enough.
+
+    Raises:
+        ClusterError: there is none.
+    """
+    folder = Path(_new_folder())
+    folder.rmdir()
+    return str(folder.parent)
 
 
 def _new_folder() -> str:
-    """A new folder with a path that is short enough.
-
-    Raises:
-        ClusterError: none can be made, or only such with too long a path.
-    """
-    for parent in temporary_folders():
+    for parent in candidates():
         with suppress(OSError):
             folder = tempfile.mkdtemp(prefix="gb-", dir=parent)
             if len(os.fsencode(f"{folder}/{_INSIDE}")) <= _LONGEST and folder.isascii():
@@ -109,5 +115,5 @@ def _new_folder() -> str:
             os.rmdir(folder)
     raise ClusterError(
         f"Ray needs a folder on {socket.gethostname()} that can be written and has a path of at most {_LONGEST} ASCII "
-        "characters, but neither TMPDIR nor /tmp nor /dev/shm is one; set TMPDIR to a short path on a local disk"
+        f"characters, but none can be made in {', '.join(candidates())}; set TMPDIR to a short path on a local disk"
     )

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Final
 
 from graphcast_batch.assembly import machine_bytes
+from graphcast_batch.cluster import ray_folder
 from graphcast_batch.cluster.allocation import Allocation, allocation
 from graphcast_batch.cluster.devices import visible_devices
 from graphcast_batch.cluster.mounts import file_system
-from graphcast_batch.errors import AllocationError
+from graphcast_batch.errors import AllocationError, ClusterError
 from graphcast_batch.outputs.durable import folder_clock, publish
 
 GREETING: Final = "greeting"
@@ -77,8 +78,8 @@ class Survey:
         memory_bytes: of the node.
         shared_bytes: free in /dev/shm.
         open_files: that a process may have.
-        temporary: where Ray keeps its sockets and logs by default.
-        temporary_fault: why nothing can be written there; empty if it can.
+        temporary: where a run or `launch` keeps Ray's sockets and logs; empty if nowhere.
+        temporary_fault: why that is nowhere, or not where it should be; empty if it is.
         visit: of the folder.
     """
 
@@ -110,7 +111,7 @@ def survey(number: int, folder: Path | None, greeting: str) -> Survey:
         greeting: what the file of this name there must say.
     """
     devices, blind = visible_devices()
-    temporary = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    temporary, temporary_fault = _for_ray()
     return Survey(
         host=socket.gethostname(),
         versions={"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
@@ -122,7 +123,7 @@ def survey(number: int, folder: Path | None, greeting: str) -> Survey:
         shared_bytes=_free("/dev/shm"),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         temporary=temporary,
-        temporary_fault=unwritable(Path(temporary)),
+        temporary_fault=temporary_fault,
         visit=visit(number, folder, greeting) if folder else Visit(),
     )
 
@@ -158,6 +159,16 @@ def unwritable(folder: Path) -> str:
     except OSError as error:
         return str(error)
     return ""
+
+
+def _for_ray() -> tuple[str, str]:
+    """Where Ray's folder can be made, and why not where the environment says."""
+    try:
+        found = ray_folder.usable()
+    except ClusterError as error:
+        return "", str(error)
+    wanted = ray_folder.candidates()[0]
+    return found, "" if found == wanted else f"{wanted} is too long for Ray's sockets, or cannot be written"
 
 
 def _version(package: str) -> str:

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 
 from graphcast_batch import cli
-from graphcast_batch.cluster import doctor, driver, survey
+from graphcast_batch.cluster import doctor, driver, ray_folder, survey
 from graphcast_batch.cluster.allocation import Allocation
 from graphcast_batch.cluster.crew import resources
 from graphcast_batch.cluster.doctor import diagnose, here, of_folder, of_nodes
@@ -203,17 +203,20 @@ def test_what_is_wrong_with_a_node_is_told(tmp_path, monkeypatch):
 
     found = problems(of_nodes([node], None))
     assert "the scheduler gives 2 GPUs, but JAX sees 1 x cpu (cpu)" in found["devices"]
-    assert f"{long} must have at most" in found["temporary"]
+    assert "temporary" not in found
+    note = problems(of_nodes([node], None), "note")["temporary"]
+    assert f"Ray's sockets and logs go to /tmp, as {long} is too long for Ray's sockets" in note
     assert "512 files open" in found["open files"]
 
 
-def test_a_jax_that_does_not_work_and_a_missing_temporary_folder_are_told(tmp_path, monkeypatch):
+def test_a_jax_that_does_not_work_and_a_machine_without_a_folder_for_ray_are_told(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "nonsense")
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "none"))
+    monkeypatch.setattr(ray_folder, "candidates", lambda: [str(tmp_path / "none")])
     found = problems(of_nodes([survey.survey(0, None, "")], None))
     assert "JAX sees no device: " in found["devices"]
     assert "nonsense" in found["devices"]
-    assert "No such file or directory" in found["temporary"]
+    assert "mend or unset JAX_PLATFORMS=nonsense" in found["devices"]
+    assert f"none can be made in {tmp_path / 'none'}; set TMPDIR" in found["temporary"]
 
 
 def test_gpus_that_ray_and_jax_do_not_agree_on_are_told(healthy):
@@ -231,7 +234,7 @@ def test_nodes_with_other_versions_are_a_problem_that_names_them(healthy):
 
 def test_of_many_nodes_only_those_that_differ_are_named(healthy):
     nodes = [replace(healthy, host=f"n{number}") for number in range(9)]
-    nodes[3] = replace(nodes[3], temporary_fault="Permission denied")
+    nodes[3] = replace(nodes[3], temporary="", temporary_fault="none can be made")
     told = [one.text for one in of_nodes(nodes, None) if one.what == "temporary"]
     assert told[0].startswith("n0, n1, n2, n4, n5 and 3 more: ")
     assert told[1].startswith("n3: ")
@@ -287,7 +290,17 @@ def test_the_command_tells_and_ends_with_1_if_there_is_a_problem(command, small_
         cli.main(["doctor", str(config)])
     assert end.value.code == 0
 
-    ill = command("doctor", config, env=os.environ | {"TMPDIR": str(tmp_path / "none")})
+    ill = command("doctor", config, env=os.environ | {"XLA_FLAGS": "--xla_nonsense=1", "TMPDIR": str(tmp_path / "no")})
     assert ill.returncode == 1
     assert "the run makes 0.00124 GB before compression, and 44 files" in ill.stdout
-    assert "problem temporary: " in ill.stdout
+    assert "Unknown flag in XLA_FLAGS: --xla_nonsense=1; mend or unset XLA_FLAGS=--xla_nonsense=1" in ill.stdout
+    assert f"go to /tmp, as {tmp_path / 'no'} is too long for Ray's sockets, or cannot be written" in ill.stdout
+
+
+def test_a_job_of_several_nodes_without_a_cluster_is_noted(tmp_path, monkeypatch):
+    for name, value in {"WORLD_SIZE": "3", "RANK": "0", "LOCAL_WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(survey, "visible_devices", lambda: ((("cpu", "cpu"),), ""))
+    note = problems(diagnose(tmp_path, None), "note")["ray"]
+    assert "Ray has 1 of the 3 nodes of this job, and the others stay idle" in note
+    assert "graphcast-batch launch --folder FOLDER -- COMMAND" in note
