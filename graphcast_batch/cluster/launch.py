@@ -151,7 +151,7 @@ def _follow(meeting: Meeting, here: Allocation, tell: Callable[[str], None], ask
         address = meeting.get("address")
         time.sleep(POLL_SECONDS)
     for _ in range(_MOST_JOINS):
-        with RayNode([f"--address={address}"], here, meeting) as node:
+        with RayNode([f"--address={address}"], here, meeting, address) as node:
             while not node.ended:
                 if meeting.get("done") is not None:
                     return 0

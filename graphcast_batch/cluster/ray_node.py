@@ -16,6 +16,7 @@ from typing import Final
 
 import psutil
 
+from graphcast_batch.cluster.addresses import LOOPBACK, own_address
 from graphcast_batch.cluster.allocation import Allocation
 from graphcast_batch.cluster.drain import DRAIN_VARIABLE
 from graphcast_batch.cluster.meeting import SIGNALS, Asked, Meeting
@@ -34,6 +35,10 @@ _SUBREAPER: Final = 36
 """PR_SET_CHILD_SUBREAPER of prctl(2)."""
 
 
+_ALONE: Final = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Without it Ray replaces a loopback address by that of the default route (ray 2.60, services.get_node_ip_address)."""
+
+
 class RayNode:
     """Ray's processes on this node; they end with the context, and no other Ray on the node is touched.
 
@@ -41,12 +46,17 @@ class RayNode:
         options: of ``ray start``.
         here: what of the node they may use.
         meeting: where the cluster's token is, and what they print goes.
+        head: HOST:PORT of the cluster that this node joins; empty on the node that heads it.
+
+    Raises:
+        ClusterError: this node has no address that others can reach.
     """
 
-    def __init__(self, options: Sequence[str], here: Allocation, meeting: Meeting) -> None:
-        self._options = [*options, *_resources(here)]
+    def __init__(self, options: Sequence[str], here: Allocation, meeting: Meeting, head: str = "") -> None:
+        address = own_address(here, head)
+        self._options = [*options, *_resources(here), *([f"--node-ip-address={address}"] if address else [])]
         self._told = meeting.folder / f"ray-{here.rank}.log"
-        self.environment = _environment(meeting)
+        self.environment = _environment(meeting) | (_ALONE if address == LOOPBACK else {})
 
     def __enter__(self) -> "RayNode":
         # Ray's daemons outlive those who started them; they become children of this process, and so can be found.
