@@ -1,0 +1,241 @@
+"""Nothing that an attempt still does reaches a Case that another one took over, however late it lands."""
+
+import errno
+import itertools
+import os
+import shutil
+import threading
+from contextlib import suppress
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from graphcast_batch.errors import StoreError
+from graphcast_batch.outputs import staging
+from graphcast_batch.outputs.claims import Claim
+from graphcast_batch.outputs.durable import Sealed
+from graphcast_batch.outputs.ledger import Ledger
+from graphcast_batch.outputs.staging import Staging
+from graphcast_batch.outputs.store import Store
+from graphcast_batch.outputs.verify import Kind, verify
+from tests.outputs.commit_model import DEAD, Folder, explore, fault, land, program, settled
+from tests.outputs.made_stores import VARIABLES, case_at, commit, fill, make, plan_of, values_of, write_all
+
+ONE = VARIABLES[:1]
+
+
+def two(extending, change=lambda calls: calls):
+    return tuple(change(program([rival], extending=extending)) for rival in (1, 0))
+
+
+@pytest.mark.parametrize("extending", [False, True])
+@pytest.mark.parametrize("twice", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_however_two_attempts_hang_die_and_land_late_a_recorded_case_is_of_one_of_them(extending, twice):
+    assert len(explore(two(extending), extending=extending, twice=twice)) > 4000
+
+
+@pytest.mark.parametrize("extending", [False, True])
+def test_whatever_two_attempts_left_a_third_makes_the_case_and_what_lands_after_it_changes_nothing(extending):
+    programs = (*two(extending), program([0, 1], extending=extending))
+    worlds = explore(two(extending), extending=extending, twice=False)
+    for world in {replace(world, claim=None, steps=()) for world in worlds}:
+        folders = (*world.folders, Folder())
+        last = settled(replace(world, folders=folders, steps=(DEAD, DEAD, 0)), programs)
+        assert last.record is not None
+        for order in itertools.permutations(last.late):
+            landed = last
+            for call in order:
+                landed, _ = land(landed, *call)
+                assert fault(landed, extending=extending) is None
+            assert landed.places == last.places == (last.record,) * 2
+
+
+def without(*kinds):
+    return lambda calls: tuple(call for call in calls if call[0] not in kinds)
+
+
+def with_renames(calls):
+    """As it was before there were private folders that a taker removes."""
+    kept = without("list", "erase", "closed", "away", "drop", "own")(calls)
+    return tuple(("rename", *call[1:]) if call[0] == "link" else call for call in kept)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        without("list", "erase", "closed"),
+        without("stands"),
+        with_renames,
+        lambda calls: tuple(("unlink", *call[1:]) if call[0] == "away" else call for call in calls),
+    ],
+)
+def test_the_model_finds_what_is_wrong_with_an_attempt_that_leaves_out_any_part_of_it(change):
+    with pytest.raises(AssertionError, match="a recorded Case has files of another attempt"):
+        explore(two(False, change), twice=False)
+
+
+def test_the_model_finds_that_a_call_may_be_delivered_twice():
+    with pytest.raises(AssertionError, match="a recorded Case has files of another attempt"):
+        explore(two(True, without("drop")), extending=True)
+
+
+@pytest.mark.parametrize("extending", [False, True])
+def test_the_model_makes_the_calls_that_an_attempt_makes(tmp_path, monkeypatch, extending):
+    store = make(tmp_path / "s", plan_of([0], 16, on_levels=ONE))
+    files = {f"{ONE[0][0]}/c.0.{block}.0.0": name for block, name in enumerate("ab")}
+    if extending:
+        fill(store, case_at(0, 8))
+    for file in files:
+        if not (store.path / file).exists():
+            (store.path / file).touch()  # as a dead attempt may leave it
+    case, calls = case_at(0, 16), []
+    taken = store.ledger.claim(case, 60)
+
+    def note(owner, attribute, called):
+        function = getattr(owner, attribute)
+
+        def noted(*arguments):
+            found = called(*arguments)
+            calls.extend([found] if found else [])
+            return function(*arguments)
+
+        monkeypatch.setattr(owner, attribute, noted)
+
+    def name(path):
+        return next((name for file, name in files.items() if str(path).endswith(file)), path.name)
+
+    for owner, attribute, kind in (
+        (Claim, "held", "held"),
+        (Staging, "make", "make"),
+        (Staging, "fence", "fence"),
+        (Staging, "remove", "remove"),
+        (Staging, "drop_taken", "drop"),
+        (Ledger, "record", "stands"),
+    ):
+        note(owner, attribute, lambda *_, kind=kind: (kind,))
+    note(Sealed, "is_at", lambda _, path: ("own", name(path)))
+    note(staging, "write_new", lambda path, _: ("note",) if path.name == "record.json" else None)
+    note(staging, "place", lambda source, _: ("record",) if source.name == "record.json" else ("link", name(source)))
+    note(os, "rename", lambda source, _: ("away", name(source)) if source.name.startswith("c.") else None)
+    note(os, "replace", lambda source, _: ("rename", name(source)))
+    with store.attempt(case) as attempt:
+        write_all(attempt, store, case)
+        commit(attempt, taken)
+    expected = [call for call in program([], extending=extending) if call[0] not in ("take", "release")]
+    expected.insert(2, ("fence",))  # which comes before all that the model has of rivals
+    # The record is also looked for before anything else, and at the end.
+    assert [call for call in calls if call != ("stands",)] == [call for call in expected if call != ("stands",)]
+    assert calls.index(("stands",), calls.index(("fence",))) < min(calls.index(c) for c in calls if c[0] == "away")
+
+
+class Late:
+    """Has the calls of two attempts, each in a thread of its name, wait before the one with a number."""
+
+    def __init__(self, monkeypatch, **numbers):
+        self.left = dict(numbers)
+        self.stopped = {name: threading.Event() for name in numbers}
+        self.go = {name: threading.Event() for name in numbers}
+        for owner, name in ((os, "rename"), (os, "replace"), (staging, "place")):
+            monkeypatch.setattr(owner, name, self._late(getattr(owner, name)))
+
+    def _late(self, call):
+        def delayed(source, target):
+            name = threading.current_thread().name
+            if name in self.left:
+                self.left[name] -= 1
+                if self.left[name] == -1:
+                    self.stopped[name].set()
+                    self.go[name].wait()
+            return call(source, target)
+
+        return delayed
+
+
+def start(name, store, case, claim, late):
+    def work():
+        with suppress(StoreError), store.attempt(case) as attempt:
+            write_all(attempt, store, case)
+            commit(attempt, claim)
+        late.stopped[name].set()
+
+    thread = threading.Thread(target=work, name=name)
+    thread.start()
+    return thread
+
+
+HISTORIES = {"new": None, "extended": 10}
+NEVER = 999
+
+
+@pytest.mark.parametrize("history", HISTORIES)
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("both", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_wherever_real_attempts_stop_a_case_that_is_whole_stays_whole(tmp_path, history, links, both, monkeypatch):
+    store, case = begun(tmp_path / "begun", HISTORIES[history])
+    if not links:
+        link = os.link
+        monkeypatch.setattr(os, "link", lambda *paths: link(*paths) if ".staging" not in str(paths[0]) else refuse())
+    numbers = itertools.count()
+    for first in itertools.count():
+        for second in itertools.count() if both else [NEVER]:
+            path = shutil.copytree(store.path, tmp_path / str(next(numbers)))
+            with monkeypatch.context() as patch:
+                reached = run_two(patch, Store.open(path), case, first, second)
+            assert_sound(Store.open(path), case, HISTORIES[history])
+            # The next run makes what is missing, whatever was left.
+            fill(Store.open(path), case)
+            assert Store.open(path).ledger.record(case.key, case.steps)
+            assert_sound(Store.open(path), case, HISTORIES[history])
+            shutil.rmtree(path)
+            if not reached[1]:
+                break
+        if not reached[0]:
+            break
+    assert first > 4
+
+
+def refuse():
+    raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+
+def begun(folder, shorter):
+    """A store in which an attempt has died half-way, maybe after a shorter forecast was whole."""
+    store = make(folder, plan_of([0], 20, on_levels=ONE))
+    if shorter:
+        fill(store, case_at(0, shorter))
+    (folder / ONE[0][0] / "c.0.2.0.0").write_bytes(b"half")
+    return store, case_at(0, 20)
+
+
+def run_two(patch, store, case, first, second):
+    """Stops one attempt before a call, has another take over and stop before one of its, and lets both go on.
+
+    Returns:
+        for each of them, whether it came as far as that call.
+    """
+    late = Late(patch, first=first, second=second)
+    claim = store.ledger.claim(case, 60)
+    threads = [start("first", store, case, claim, late)]
+    late.stopped["first"].wait()
+    os.utime(claim.path, (0, 0))
+    taken = store.ledger.claim(case, 60)
+    if taken:
+        threads.append(start("second", store, case, taken, late))
+        late.stopped["second"].wait()
+    reached = [left < 0 for left in late.left.values()]
+    for name, thread in zip(("first", "second"), threads, strict=False):
+        late.go[name].set()
+        thread.join()
+    return reached
+
+
+def assert_sound(store, case, shorter):
+    """What a record says is there; all of a shorter forecast can be read at any time."""
+    flaws = [flaw for flaw in verify(store.path, deep=True).flaws if flaw.kind is not Kind.STATISTICS]
+    record = store.ledger.record(case.key, case.steps)
+    assert not [flaw for flaw in flaws if record or (not shorter and not flaw.harmless)], list(map(str, flaws))
+    steps = case.steps if record else shorter
+    if steps:
+        values = values_of(store, case)[ONE[0][0]]
+        np.testing.assert_array_equal(store.forecasts()[ONE[0][0]][0, :steps], values[:steps])
