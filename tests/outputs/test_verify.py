@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphcast_batch.errors import StoreError
-from graphcast_batch.outputs import durable
+from graphcast_batch.outputs import durable, staging
 from graphcast_batch.outputs.layout import growing
 from graphcast_batch.outputs.ledger import State
 from graphcast_batch.outputs.repair import repair
@@ -216,18 +216,22 @@ def test_a_record_that_is_not_of_its_case_is_named(store, old, new, text):
 
 def break_off_commit(store, case, monkeypatch, after, claim):
     """Moves so many files into the store, and no more; while it lasts the attempt is under way."""
-    moved, replace = [], os.replace
+    moved = []
 
-    def stop(source, target):
-        if len(moved) == after:
-            raise OSError("the power fails")
-        moved.append(target)
-        replace(source, target)
+    def stopping(move):
+        def stop(source, target):
+            if len(moved) == after:
+                raise OSError("the power fails")
+            moved.append(target)
+            move(source, target)
+
+        return stop
 
     with store.attempt(case) as attempt:
         write_all(attempt, store, case)
         with monkeypatch.context() as patch:
-            patch.setattr(os, "replace", stop)
+            patch.setattr(os, "replace", stopping(os.replace))
+            patch.setattr(staging, "place", stopping(staging.place))
             with pytest.raises(StoreError, match="the power fails"):
                 commit(attempt, claim)
 
@@ -469,18 +473,26 @@ def test_a_repair_killed_at_any_removal_leaves_nothing_worse_and_the_next_one_en
     for file in harmed:
         flip(store.path / file, 77)
     (store.path / "temperature" / "stray").touch()
-    removed, unlink = [], Path.unlink
+    removed, unlink, rename = [], Path.unlink, os.rename
 
     def stop(path, missing_ok=False):
         if path.suffix not in (".tmp", ".claim") and path.name != ".extending":
-            if len(removed) == after:
-                raise KeyboardInterrupt
-            removed.append(path)
+            count(path)
         unlink(path, missing_ok)
+
+    def stop_taking(path, target):
+        count(path)
+        rename(path, target)
+
+    def count(path):
+        if len(removed) == after:
+            raise KeyboardInterrupt
+        removed.append(path)
 
     flaws = verify(store.path, deep=True).flaws
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", stop)
+        patch.setattr(os, "rename", stop_taking)
         with pytest.raises(KeyboardInterrupt):
             repair(store.path, flaws)
     states = store.ledger.states(WHOLE)
