@@ -1,6 +1,7 @@
 """Files and stores of any layout, or a synthetic planet, become one archive: the inputs and truth of any Case."""
 
 import glob
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -19,12 +20,16 @@ from graphcast_batch.inputs.chunks import ReadCost, total_cost
 from graphcast_batch.inputs.dialects import ACCUMULATED, DIALECTS, SUM_HOURS, SUMMED
 from graphcast_batch.inputs.findings import DataKind, Finding, Stated
 from graphcast_batch.inputs.gridded import same_points
+from graphcast_batch.inputs.joining import check_overlaps, join_fields
 from graphcast_batch.inputs.regridding import Method, Regridder
+from graphcast_batch.inputs.shares import Share, Shares
 from graphcast_batch.inputs.states import CaseInputs, findings, input_times, read_held, read_inputs, read_truth
+from graphcast_batch.inputs.units import LEVEL
 from graphcast_batch.inputs.volumes import Reading, Volume
 from graphcast_batch.plan import Case
 from graphcast_batch.variables import VARIABLES
 
+_LOG: Final = logging.getLogger(__name__)
 _PLACE: Final = ("latitude", "longitude")
 _DIMS_OF_KIND: Final = {
     "surface": ("time", *_PLACE),
@@ -64,6 +69,7 @@ class Archive:
         needed: Iterable[str] = (),
         regrid: tuple[Method, float] | None = None,
         statics: str | None = None,
+        levels: Sequence[int] = (),
     ) -> None:
         """Looks into all files.
 
@@ -73,6 +79,8 @@ class Archive:
             needed: variables that must be held at a time for it to count as held; none for all that are held.
             regrid: method and resolution in degrees; None to leave the points as they are.
             statics: a further file, of which only fields without time are taken.
+            levels: hPa, that must be held at a time for it to count as held, as far as any time has them; beside
+                them the archive's levels are those held at every time.
         """
         given = [str(paths)] if isinstance(paths, str | Path) else list(paths)
         self.origin = given[0] if len(given) == 1 else f"{given[0]} and {len(given) - 1} more"
@@ -80,19 +88,21 @@ class Archive:
         self.volumes = tuple(Volume(place, reading) for path in given for place in _places(path))
         self.statics = Volume(statics, reading) if statics else None
         self._needed = frozenset(needed)
+        self._shares = Shares(self.volumes)
         self._check_alike()
         self._regridder = self._regridding(regrid)
         self.grid: Grid = self._regridder.grid if self._regridder else self._stored_grid
         self.dims: Mapping[str, tuple[str, ...]] = self._dims()
-        self.levels: tuple[int, ...] = self._levels()
+        self.levels: tuple[int, ...] = self._levels(levels)
         self.time_chunk = max(part.time_chunk for volume in self.volumes for part in volume.stored.values())
-        for name, dims in self.dims.items():
-            if "time" in dims:
-                self._check_once(name)
         if not any(volume.contents.times.size for volume in self.volumes):
             raise InputError(
                 f"{self.origin} must hold at least one time, but holds none; give files of the run's times"
             )
+        self._check_alike_fields()
+        for volume in self._all:
+            for warning in volume.warnings:
+                _LOG.warning("%s", warning)
 
     @cached_property
     def times(self) -> NDArray[np.datetime64]:
@@ -134,7 +144,7 @@ class Archive:
 
     def findings(self, case: Case, task: Task) -> list[Finding]:
         """Why it cannot start a Case, told from coordinates alone; empty when it can."""
-        found = findings(self, case, task)
+        found = [self._with_levels(one) for one in findings(self, case, task)]
         if not self._makes_sums:
             return found
         return [replace(one, remedy=self._hours_remedy) if one.variable == SUMMED else one for one in found]
@@ -200,6 +210,15 @@ class Archive:
     def _all(self) -> tuple[Volume, ...]:
         return (*self.volumes, self.statics) if self.statics else self.volumes
 
+    def _with_levels(self, finding: Finding) -> Finding:
+        """With the levels that are missing at a time at which others of the variable are held."""
+        moving = [name for name in finding.variable.split(", ") if "time" in self.dims.get(name, ())]
+        if finding.time is None or not moving:
+            return finding
+        absent = {name: self._shares.missing_levels(name, finding.time, self.levels) for name in moving}
+        lacking = [f"{name} on {levels} hPa" for name, levels in absent.items() if levels]
+        return replace(finding, found=f"{finding.found}: then it lacks {', '.join(lacking)}") if lacking else finding
+
     @property
     def _makes_sums(self) -> bool:
         return not any(SUMMED in volume.contents.dims for volume in self.volumes)
@@ -220,8 +239,11 @@ class Archive:
             return None
         return Regridder(self._stored_grid, wanted[1], wanted[0])
 
-    def _levels(self) -> tuple[int, ...]:
-        held = [set(volume.contents.levels) for volume in self.volumes if volume.contents.levels]
+    def _levels(self, wanted: Sequence[int]) -> tuple[int, ...]:
+        """Levels that every variable with levels has, of which those that are needed count alone if there are any."""
+        on_levels = [name for name, dims in self.dims.items() if {"time", LEVEL} <= set(dims)]
+        known = [name for name in on_levels if name in VARIABLES] or on_levels
+        held = [self._shares.levels(name, wanted) for name in ([n for n in known if n in self._needed] or known)]
         return tuple(sorted(set.intersection(*held))) if held else ()
 
     def _check_alike(self) -> None:
@@ -233,29 +255,19 @@ class Archive:
                     f"{volume.origin} has {volume.contents.grid}; regrid one, or run them apart"
                 )
 
-    def _check_once(self, name: str) -> None:
-        seen: dict[np.datetime64, str] = {}
-        if name == SUMMED and self._makes_sums:
-            return
-        holders = [volume for volume in self.volumes if volume.times_of(name).size]
-        every = np.concatenate([np.zeros(0, "datetime64[ns]"), *(volume.times_of(name) for volume in holders)])
-        if np.unique(every).size == every.size:
-            return
-        for volume in holders:
-            for time in volume.times_of(name):
-                if time in seen:
-                    raise InputError(
-                        f"each time of {name} must be in one file, but {time.astype('datetime64[m]')} is in "
-                        f"{seen[time]} and in {volume.origin}; leave one of them out of inputs.path"
-                    )
-                seen[time] = volume.origin
+    def _check_alike_fields(self) -> None:
+        """Compares fields of what is needed that two files hold; of what else is read, `_split` does when it is."""
+        moving = [name for name, dims in self.dims.items() if "time" in dims]
+        for name in [name for name in moving if name in self._needed] or moving:
+            self._shares.times(ACCUMULATED if name == SUMMED and self._makes_sums else name, ())
+        check_overlaps(self._shares.new_overlaps())
 
     def _times_of(self, name: str) -> NDArray[np.datetime64]:
         if name == SUMMED and self._makes_sums:
             held = self._times_of(ACCUMULATED)
             needed = [held - back for back in self._reach]
             return held[np.all([np.isin(times, held) for times in needed], axis=0)]
-        return np.unique(np.concatenate([volume.times_of(name) for volume in self.volumes]))
+        return self._shares.times(name, self.levels)
 
     @cached_property
     def _accumulation(self) -> Accumulation | None:
@@ -309,51 +321,46 @@ class Archive:
     def _stored(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> xr.Dataset:
         """Fields as they are held, from as many files as it takes."""
         wanted = np.asarray(times, "datetime64[ns]")
-        arrays: dict[str, list[xr.DataArray]] = {name: [] for name in names}
-        for volume, here, at in self._shares(names, wanted):
-            part = volume.fields(here, at, levels)
-            for name in here:
-                arrays[name].append(part[name])
+        parts: dict[str, list[xr.DataArray]] = {name: [] for name in names}
+        for share in self._split(names, wanted, levels):
+            fields = share.volume.fields(share.names, share.times, share.levels)
+            for name in share.names:
+                parts[name].append(fields[name])
         coords = {"time": wanted, "latitude": self._stored_grid.latitude, "longitude": self._stored_grid.longitude}
-        joined = {name: self._joined(name, parts, wanted) for name, parts in arrays.items()}
+        joined = {name: self._joined(name, found, wanted, levels) for name, found in parts.items()}
         return xr.Dataset({name: array.drop_vars(coords, errors="ignore") for name, array in joined.items()}, coords)
 
-    def _joined(self, name: str, parts: Sequence[xr.DataArray], times: NDArray[np.datetime64]) -> xr.DataArray:
+    def _joined(
+        self, name: str, parts: Sequence[xr.DataArray], times: NDArray[np.datetime64], levels: Sequence[int]
+    ) -> xr.DataArray:
         if "time" not in self.dims[name]:
             return parts[0]
-        held = np.concatenate([times[:0], *(part["time"].values for part in parts)])
-        absent = times[~np.isin(times, held)]
+        whole, absent = join_fields(parts, times, levels)
         if absent.size:
             raise InputError(f"{self.origin} must hold {name} at all times asked for, but lacks {_minutes(absent)}")
-        return parts[0] if len(parts) == 1 else xr.concat(parts, "time").sel(time=times)
+        return whole
 
     @property
     def _stored_grid(self) -> Grid:
         return self.volumes[0].contents.grid
 
-    def _shares(
-        self, names: Sequence[str], times: NDArray[np.datetime64]
-    ) -> list[tuple[Volume, list[str], NDArray[np.datetime64]]]:
-        """Which file gives which variables at which of some times."""
+    def _split(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> list[Share]:
+        """Which file gives which variables, at which of some times and on which levels."""
         shares = []
         fixed = {name for name in names if "time" not in self.dims[name]}
         for volume in self._all:
             own = [name for name in fixed if name in volume.contents.dims and "time" not in volume.contents.dims[name]]
             if own:
-                shares.append((volume, sorted(own), times[:0]))
+                on = tuple(level for level in levels if level in volume.contents.levels)
+                shares.append(Share(volume, sorted(own), times[:0], on))
                 fixed -= set(own)
-            if volume is self.statics:
-                continue
-            by_times: dict[bytes, list[str]] = {}
-            for name in names:
-                at = times[np.isin(times, volume.times_of(name))]
-                if "time" in volume.contents.dims.get(name, ()) and (at.size or not times.size):
-                    by_times.setdefault(at.tobytes(), []).append(name)
-            shares += [(volume, here, np.frombuffer(at, "datetime64[ns]")) for at, here in by_times.items()]
+        shares += self._shares.split([name for name in names if "time" in self.dims[name]], times, levels)
+        check_overlaps(self._shares.new_overlaps())
         return shares
 
     def _costs(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> list[ReadCost]:
-        return [volume.cost(here, at, levels) for volume, here, at in self._shares(names, times)]
+        parts = self._split(names, times, levels)
+        return [part.volume.cost(part.names, part.times, part.levels) for part in parts]
 
 
 class Planet(Protocol):

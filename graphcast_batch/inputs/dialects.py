@@ -46,12 +46,13 @@ _SHORT: Final = {
     "tisr": "toa_incident_solar_radiation",
     "lsm": "land_sea_mask",
     "z_surface": "geopotential_at_surface",
+    "gh_surface": "geopotential_at_surface",
     "orog": "geopotential_at_surface",
 }
 _LONG: Final = {"geopotential_height": "geopotential", "orography": "geopotential_at_surface"}
 _MEMBERS: Final = ("number", "realization", "member", "surface", "heightAboveGround", "meanSea", "height")
 """Dimensions that say nothing where they have one place only."""
-_HEIGHTS: Final = ("gh", "geopotential_height", "orog", "orography")
+_HEIGHTS: Final = ("gh", "gh_surface", "geopotential_height", "orog", "orography")
 """Theirs that are heights, where ours are geopotentials: gpm if the data do not say."""
 _WITHOUT_LEVEL: Final = {"geopotential": "geopotential_at_surface"}
 """What a variable is that has the name of one on levels, but no level."""
@@ -172,7 +173,7 @@ def translation(
     said: dict[str, str] = {}
     for old in map(str, [*dataset.variables, *(dim for dim in dataset.dims if dim not in dataset.variables)]):
         new = ours.get(old, old)
-        if old in dataset.data_vars and old not in given and not levels & set(dataset[old].dims):
+        if old in dataset.data_vars and old not in given and not levels & {*dataset[old].dims, *dataset[old].coords}:
             new = _WITHOUT_LEVEL.get(new, new)
         if new == ACCUMULATED:
             periods = _periods(dataset[old], origin)

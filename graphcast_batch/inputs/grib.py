@@ -1,8 +1,7 @@
 """The messages of a GRIB file become a dataset whose fields are decoded when they are read."""
 
 import functools
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from graphcast_batch.errors import InputError
 from graphcast_batch.inputs.extras import extra_module
 from graphcast_batch.inputs.gribgrid import GribGrid, grib_grid
 
@@ -31,8 +31,20 @@ _HEADERS: Final = (
 _NAMES: Final = ("cfVarName", "shortName", "name", "units")
 """Follow from paramId, but looking them up takes ecCodes most of the time that all headers of a message take."""
 _PRESSURE: Final = "isobaricInhPa"
+_SELECT: Final = "select its fields with: grib_copy -w KEY=VALUE IN OUT, by keys that grib_ls -P stepRange,number shows"
+LEFT_OUT: Final = "left_out"
+"""Key of a dataset's encoding: by variable, why it is not read."""
+LEAD_HOURS: Final = "lead_hours"
+"""Key of a variable's encoding: (time, [level]) hours since the start of each field's forecast, NaN where none is."""
 _CONSTANT: Final = ("lsm", "z_surface")
 """Parameters 172 and 129 of ECMWF's database, of which files may repeat the same field at every time."""
+_ONE_PLACE: Final = ("t2m", "msl", "u10", "v10", "tp", "tisr", "lsm", "orog")
+"""Their name says where they hold, so that the level, which editions of GRIB write differently, says nothing."""
+_ON_LEVELS: Final = ("t", "z", "gh", "u", "v", "w", "q")
+"""Their name alone means pressure levels, also where a file has another kind of level only."""
+
+_MEANING: Final = ("stepType", "startStep:int", "endStep:int", "time", "md5GridSection")
+"""Headers in which fields agree of which one may stand for the other."""
 
 _Header = dict[str, Any]
 _Stream = Mapping[object, Mapping[str, Any]]
@@ -63,10 +75,20 @@ def read_headers(path: Path, modified_ns: int, size: int) -> xr.Dataset:
     members = {header["number"] for header in headers} - {"undef"}
     if len(members) > 1:
         raise ValueError(f"it must hold one member, but holds {sorted(members)}; select one with grib_copy -w number=")
-    variables = {name: found for name, found in _by_variable(headers).items() if _is_clear(name, found, path)}
+    grouped = {name: _each_once(stream, name, found) for name, found in _by_variable(headers).items()}
+    reasons = {name: reason for name, found in grouped.items() if (reason := _unclear(name, found))}
+    variables = {name: found for name, found in grouped.items() if name not in reasons}
     if not variables:
-        raise ValueError("it must hold a variable whose fields are each there once, but holds none")
-    return _grib_dataset(stream, variables, grids)
+        first, reason = next(iter(reasons.items()))
+        raise InputError(
+            f"the input {path} must hold a variable whose fields are each there once, but holds none: {first} "
+            f"{reason}; {_SELECT}"
+        )
+    dataset = _grib_dataset(stream, variables, grids)
+    dataset.encoding[LEFT_OUT] = {
+        name: f"{name} of {path} {reason} and is left out; {_SELECT}" for name, reason in reasons.items()
+    }
+    return dataset
 
 
 def _grib_dataset(
@@ -82,8 +104,10 @@ def _grib_dataset(
     points = {"latitude": grid.latitude, "longitude": grid.longitude}
     arrays = {}
     for name, headers in variables.items():
-        fields = _GribFields(stream, _placed(headers, dims[name], coords), grids)
+        fields = _GribFields(stream, _placed(headers, dims[name], coords, lambda header: header["id"]), grids)
         arrays[name] = xr.Variable((*dims[name], *points), indexing.LazilyIndexedArray(fields), _attributes(headers))
+        if dims[name].get("valid_time"):
+            arrays[name].encoding[LEAD_HOURS] = _placed(headers, dims[name], coords, _lead_hours).astype(np.float64)
     if "valid_time" in coords:
         coords["valid_time"] = coords["valid_time"].astype("datetime64[s]").astype("datetime64[ns]")
     return xr.Dataset(arrays, {**coords, **points}, {"GRIB_edition": int(first["edition"])})
@@ -98,7 +122,7 @@ def _attributes(headers: Sequence[_Header]) -> dict[str, Any]:
 def _header_dims(name: str, headers: Sequence[_Header]) -> dict[str, str]:
     """Dimensions of a variable beside its grid, and the header that tells the place along each."""
     kind = headers[0]["typeOfLevel"]
-    has_levels = kind == _PRESSURE or len({header["level:float"] for header in headers}) > 1
+    has_levels = kind == _PRESSURE or len({_place(name, header)[1] for header in headers}) > 1
     time = {} if name in _CONSTANT else {"valid_time": "valid_time"}
     return time | ({kind: "level:float"} if has_levels else {})
 
@@ -111,9 +135,36 @@ def _by_variable(headers: Sequence[_Header]) -> dict[str, list[_Header]]:
     grouped: dict[str, list[_Header]] = {}
     for header in headers:
         name, kind = _short_name(header), header["typeOfLevel"]
-        is_plain = kind == _PRESSURE or (len(kinds[name]) == 1 and name != "z")
+        is_alone = len(kinds[name]) == 1 and name not in _ON_LEVELS
+        is_plain = kind == _PRESSURE or name in _ONE_PLACE or is_alone
         grouped.setdefault(name if is_plain else f"{name}_{kind}", []).append(header)
     return grouped
+
+
+def _each_once(stream: _Stream, name: str, headers: Sequence[_Header]) -> list[_Header]:
+    """Headers without repeats: of a time and level the forecast that started last, and one of equal fields."""
+    places: dict[object, list[_Header]] = {}
+    for header in headers:
+        places.setdefault(_place(name, header), []).append(header)
+    return [header for found in places.values() for header in (_apart(stream, found) if found[1:] else found)]
+
+
+def _place(name: str, header: _Header) -> tuple[object, ...]:
+    """What tells a field from the others of its variable."""
+    return header["valid_time"], None if name in _ONE_PLACE else header["level:float"]
+
+
+def _apart(stream: _Stream, headers: Sequence[_Header]) -> list[_Header]:
+    """Of fields of one time and level those that are not the same as another."""
+    if all(header["stepType"] == "instant" for header in headers):
+        last = max(header["time"] for header in headers)
+        headers = [header for header in headers if header["time"] == last]
+    different: list[_Header] = []
+    for header in headers:
+        same = (one for one in different if all(one[key] == header[key] for key in _MEANING))
+        if not any(np.array_equal(stream[one["id"]]["values"], stream[header["id"]]["values"]) for one in same):
+            different.append(header)
+    return different
 
 
 def _short_name(header: _Header) -> str:
@@ -122,21 +173,18 @@ def _short_name(header: _Header) -> str:
     return str(header["shortName"] if name in ("undef", "unknown") else name)
 
 
-def _is_clear(name: str, headers: Sequence[_Header], path: Path) -> bool:
-    """Whether each field is there once, and means the same as the others; warns if not."""
-    places = {(header["valid_time"], header["level:float"]) for header in headers}
+def _unclear(name: str, headers: Sequence[_Header]) -> str:
+    """Why the fields do not make one variable; empty where each is there once and means the same as the others."""
+    places = {_place(name, header) for header in headers}
     starts = {(header["time"], header["startStep:int"]) for header in headers}
     lengths, kinds = _step_lengths(headers), sorted({header["stepType"] for header in headers})
     if len(places) < len(headers) and name not in _CONSTANT:
-        reason = "is there twice for the same time and level"
-    elif len(kinds) > 1:
-        reason = f"is {' and '.join(kinds)}"
-    elif kinds != ["instant"] and len(lengths) > 1 and len(starts) > 1:
-        reason = f"covers periods of different lengths, {', '.join(map(str, lengths))}"
-    else:
-        return True
-    warnings.warn(f"{name} of {path} {reason} and is left out; select its fields with grib_copy -w", stacklevel=2)
-    return False
+        return "is there twice for the same time and level"
+    if len(kinds) > 1:
+        return f"is {' and '.join(kinds)}"
+    if kinds != ["instant"] and len(lengths) > 1 and len(starts) > 1:
+        return f"covers periods of different lengths, {', '.join(map(str, lengths))}"
+    return ""
 
 
 def _step_lengths(headers: Sequence[_Header]) -> list[int]:
@@ -144,13 +192,21 @@ def _step_lengths(headers: Sequence[_Header]) -> list[int]:
 
 
 def _placed(
-    headers: Sequence[_Header], dims: Mapping[str, str], coords: Mapping[str, NDArray[Any]]
+    headers: Sequence[_Header],
+    dims: Mapping[str, str],
+    coords: Mapping[str, NDArray[Any]],
+    told: Callable[[_Header], object],
 ) -> NDArray[np.object_]:
-    """For each time and level where the field lies in the file, None where it is absent."""
-    ids = np.full([coords[dim].size for dim in dims], None, np.object_)
+    """For each time and level what is told of the field in the file, None where it is absent."""
+    found = np.full([coords[dim].size for dim in dims], None, np.object_)
     for header in headers:
-        ids[tuple(np.searchsorted(coords[dim], header[key]) for dim, key in dims.items())] = header["id"]
-    return ids
+        found[tuple(np.searchsorted(coords[dim], header[key]) for dim, key in dims.items())] = told(header)
+    return found
+
+
+def _lead_hours(header: _Header) -> float:
+    """Since the start of the forecast; -1 for sums and means, of which a longer one is another quantity."""
+    return (header["valid_time"] - header["time"]) / 3600 if header["stepType"] == "instant" else -1.0
 
 
 def _grids(stream: _Stream, headers: Sequence[_Header]) -> dict[str, GribGrid]:

@@ -20,7 +20,8 @@ def open_source(
 
     Args:
         inputs: section ``inputs`` of the configuration.
-        levels: pressure levels that a synthetic planet is made on, hPa.
+        levels: pressure levels, hPa, that a synthetic planet is made on, and that must be held at a time of an archive
+            for it to be of use, as far as any of its times has them.
         resolution: that the weights were trained for, degrees; 0 for any. Files of others are set aside, archives
             regridded if the configuration says how.
         needed: variables without which a time of an archive is of no use; none for all that it holds.
@@ -42,6 +43,7 @@ def open_source(
                 needed,
                 (inputs.regrid, resolution) if inputs.regrid and resolution else None,
                 inputs.statics,
+                levels,
             )
 
 

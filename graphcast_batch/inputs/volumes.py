@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 import xarray as xr
@@ -13,9 +14,14 @@ from graphcast_batch.config import Accumulation, DialectName
 from graphcast_batch.errors import InputError
 from graphcast_batch.inputs.chunks import ReadCost, read_cost, stored
 from graphcast_batch.inputs.dialects import ACCUMULATED, DIALECTS, Translation, translation
+from graphcast_batch.inputs.grib import LEAD_HOURS, LEFT_OUT
 from graphcast_batch.inputs.gridded import Contents, describe, positions, read_fields, times_of
 from graphcast_batch.inputs.opening import open_data
 from graphcast_batch.inputs.remote import DEFAULT, Access
+from graphcast_batch.inputs.units import LEVEL
+from graphcast_batch.variables import VARIABLES
+
+_LEVELLED: Final = frozenset(name for name, variable in VARIABLES.items() if variable.kind == "level")
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class Volume:
         translation: of its names and units.
         attributes: of the whole, as stored.
         stored: how each variable lies there, by our names.
+        warnings: which of the variables that we know is not read, and why.
 
     Raises:
         InputNotFoundError: there is none.
@@ -62,6 +69,9 @@ class Volume:
             self.attributes = {str(key): str(value) for key, value in raw.attrs.items()}
             named = self.translation.rename(raw)
             self.stored = {str(name): stored(array.variable) for name, array in named.data_vars.items()}
+            self._leads = _leads(named)
+            known = {*DIALECTS["grib"].variables, *reading.names}
+            self.warnings = [text for name, text in raw.encoding.get(LEFT_OUT, {}).items() if name in known]
         _check_times(self.contents, origin)
 
     @property
@@ -77,6 +87,27 @@ class Volume:
         times = times_of(self.contents, name)
         first, last = self._span
         return times[(times.astype("datetime64[D]") >= first) & (times.astype("datetime64[D]") <= last)]
+
+    def levels_of(self, name: str) -> tuple[int, ...]:
+        """Levels of a variable, hPa, ascending; none of one without level."""
+        return self.contents.levels if LEVEL in self.contents.dims.get(name, ()) else ()
+
+    def lead_hours(self, name: str, level: int | None) -> NDArray[np.float64] | None:
+        """(time,) hours since the start of the forecast that each field is of, NaN where it is absent.
+
+        Args:
+            name: of a variable with time.
+            level: hPa; None of a variable without level.
+
+        Returns:
+            None where the file does not say, and holds every field.
+        """
+        if name not in self._leads:
+            return None
+        leads = self._leads[name]
+        if level is None:
+            return leads.reshape(len(leads))
+        return leads[:, self.contents.order[LEVEL][self.contents.levels.index(level)]]
 
     def fields(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> xr.Dataset:
         """Reads variables, times and levels that are held, and nothing else.
@@ -115,7 +146,7 @@ class Volume:
             raise InputError(
                 f"{self.origin} must be an archive, but is a GraphCast dataset file; use inputs.kind: datasets"
             )
-        dataset = self.translation.apply(raw)
+        dataset = _at_its_level(self.translation.apply(raw))
         times = dataset.variables.get("time")
         moving = any("time" in array.dims for array in dataset.data_vars.values())
         if times is not None and not times.dims:
@@ -127,6 +158,25 @@ class Volume:
                 'give time units such as "hours since 1900-01-01" and the calendar "standard"'
             )
         return dataset
+
+
+def _at_its_level(dataset: xr.Dataset) -> xr.Dataset:
+    """With a dimension level, of one place, where a coordinate says on which level all of the file lies."""
+    level = dataset.variables.get(LEVEL)
+    on = [name for name, array in dataset.data_vars.items() if name in _LEVELLED and LEVEL not in array.dims]
+    if level is None or level.dims or not on:
+        return dataset
+    rest = dataset.drop_vars([*on, LEVEL])
+    return rest.assign(dataset[on].expand_dims(LEVEL).data_vars)
+
+
+def _leads(named: xr.Dataset) -> dict[str, NDArray[np.float64]]:
+    """(time, [level]) hours since the start of each field's forecast, in the order of the file, where it says so."""
+    return {
+        str(name): np.asarray(array.encoding[LEAD_HOURS], np.float64)
+        for name, array in named.data_vars.items()
+        if LEAD_HOURS in array.encoding
+    }
 
 
 def _check_times(contents: Contents, origin: str) -> None:

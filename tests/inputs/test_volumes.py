@@ -120,7 +120,7 @@ def test_a_time_that_two_files_hold_is_refused(tmp_path):
     ]
     with pytest.raises(
         InputError,
-        match=r"each time of 2m_temperature must be in one file, but 2020-01-01T06:00 is in .*0\.nc and in .*1\.nc",
+        match=r"2m_temperature must be in one file, or .* alike .*, but 2020-01-01T06:00 is in .*0\.nc and in .*1\.nc",
     ):
         Archive(paths)
 
