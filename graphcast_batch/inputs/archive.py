@@ -335,8 +335,8 @@ class Archive:
     ) -> xr.DataArray:
         if "time" not in self.dims[name]:
             return parts[0]
-        whole, absent = join_fields(parts, times, levels)
-        if absent.size:
+        whole, absent = join_fields(parts, times, levels) if parts else (None, times)
+        if whole is None or absent.size:
             raise InputError(f"{self.origin} must hold {name} at all times asked for, but lacks {_minutes(absent)}")
         return whole
 

@@ -122,8 +122,8 @@ class Shares:
         table = self._table(name)
         asked = [level for level in ([_NO_LEVEL] if _NO_LEVEL in table.rows else levels) if level in table.rows]
         if not times.size or not asked:
-            holder = next(number for number, volume in enumerate(self.volumes) if volume.times_of(name).size)
-            return [(holder, times[:0], ())]
+            holders = [number for number, volume in enumerate(self.volumes) if volume.times_of(name).size]
+            return [(number, times[:0], ()) for number in holders[:1]]
         alike: dict[bytes, list[int]] = {}
         for level in asked:
             alike.setdefault(self._sources(table, level, times).tobytes(), []).append(level)
@@ -146,7 +146,7 @@ class Shares:
     def _made(self, name: str) -> _Table:
         holders = [(number, volume) for number, volume in enumerate(self.volumes) if volume.times_of(name).size]
         every = [volume.times_of(name) for _, volume in holders]
-        times = every[0] if len(every) == 1 else np.unique(np.concatenate(every))
+        times = every[0] if len(every) == 1 else np.unique(np.concatenate([np.zeros(0, "datetime64[ns]"), *every]))
         rows: dict[int, int] = {}
         known: dict[tuple[tuple[int, bytes], ...], int] = {}
         sources: list[NDArray[np.int32]] = []
@@ -161,7 +161,7 @@ class Shares:
                 known[key] = len(sources)
                 sources.append(self._row(name, level, times, columns))
             rows[level] = known[key]
-        return _Table(times, rows, np.asarray(sources))
+        return _Table(times, rows, np.asarray(sources, np.int32).reshape(len(sources), times.size))
 
     def _row(
         self,
