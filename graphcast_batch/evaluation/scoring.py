@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from graphcast_batch.config import STEP_HOURS, Region
@@ -26,6 +27,8 @@ from graphcast_batch.evaluation.metrics import (
 from graphcast_batch.evaluation.regions import Regions, weigh
 from graphcast_batch.evaluation.spectra import areas_of, spectra_of
 from graphcast_batch.evaluation.sums import Sums
+from graphcast_batch.inputs.quality.places import find_misplaced
+from graphcast_batch.inputs.quality.values import find_blank
 from graphcast_batch.inputs.states import Timeline
 from graphcast_batch.outputs.scores import PARTS, SPECTRUM
 from graphcast_batch.plan import Case
@@ -337,10 +340,11 @@ def expectation(scoring: Scoring, case: Case, piece: Piece) -> tuple[Fields, Fie
     """Truth, and climatology if there is one, for a piece, on the forecasts' points; they need no forecast.
 
     Raises:
-        GraphcastBatchError: they cannot be read.
+        GraphcastBatchError: they cannot be read, or truth is 0 where it never is.
     """
     times, levels = _valid(case, piece.hours), scoring.levels
     truth = scoring.truth.fields(piece.names, times, levels)
+    _check_filled(scoring, case, truth)
     usual = dict(scoring.usual.fields(piece.names, times, levels)) if scoring.usual else {}
     for name in set(piece.names) & set(scoring.rainy):
         assert scoring.usual is not None
@@ -351,6 +355,17 @@ def expectation(scoring: Scoring, case: Case, piece: Piece) -> tuple[Fields, Fie
         deviations = scoring.usual.deviations(gaussian, times, levels)
         usual |= {name + _DEVIATION: values for name, values in deviations.items()}
     return {name: scoring.part.of(truth[name].values) for name in piece.names}, usual
+
+
+def _check_filled(scoring: Scoring, case: Case, truth: xr.Dataset) -> None:
+    """Raises where a variable is 0 all over the globe: archives hold that in place of what they have not."""
+    for array in truth.data_vars.values():
+        blank = find_blank(array)
+        if blank:
+            raise EvaluationError(
+                f"{case.key}: the truth {scoring.truth.origin} cannot be scored against: {blank}, or leave the "
+                "variable out of scores.variables"
+            )
 
 
 def beside(scoring: Scoring, forecast: Fields, expected: tuple[Fields, Fields]) -> dict[str, Points]:
@@ -479,5 +494,9 @@ def _land(truth: Timeline) -> NDArray[np.float32]:
             "; leave them out of scores.regions, or name a file with it in statics of scores.truth"
         )
     times = np.zeros(0, "datetime64[ns]") if truth.times is None else truth.times[:1]
-    values = truth.fields([name], times, ())[name].values
+    found = truth.fields([name], times, ())
+    wrong = find_misplaced(found, xr.Dataset())
+    if wrong:
+        raise EvaluationError(f"the regions land and sea need {name} of the truth, but of {truth.origin} {wrong[0]}")
+    values = found[name].values
     return np.asarray(values.reshape(-1, *values.shape[-2:])[0], np.float32)

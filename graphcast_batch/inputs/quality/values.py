@@ -8,6 +8,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from graphcast_batch.config import STEP_HOURS
+from graphcast_batch.grid import cell_area
 from graphcast_batch.inputs.findings import SILENT, Finding, Stated
 from graphcast_batch.inputs.quality.locations import finding, first, level_and_time
 from graphcast_batch.inputs.units import conversion
@@ -37,11 +38,24 @@ _VARIES_FROM: Final = {  # hPa from which down a field is never one value
     "specific_humidity": 300,  # above, archives may hold one value
     "land_sea_mask": 0,
 }
+_NEVER_BLANK_FROM: Final = {
+    **_NONZERO_FROM,
+    "specific_humidity": 300,
+    "total_precipitation_6hr": 0,
+    "toa_incident_solar_radiation": 0,
+    "geopotential_at_surface": 0,
+}
+"""hPa from which down a field is never 0 all over the globe."""
 _CHANGING: Final = frozenset({*_VARIES_FROM} - {"land_sea_mask"})
 _SMOOTH: Final = ("temperature", "2m_temperature", "geopotential")
 """Contrasts between equator and poles make most of their spread, so that neighbours in a row are alike."""
 _MOST_ZEROS: Final = 0.1
 """Share of a field that may be exactly 0, as no packed data come near; chunks of zarr that were never written are."""
+_RAIN: Final = "total_precipitation_6hr"
+_RAIN_MEANS: Final = (2.5e-4, 2e-3)
+"""m over the globe and 6 h: 7e-4 falls (2.9 mm a day: Adler et al. 2017, doi:10.1007/s10712-017-9416-4)."""
+_SAMPLE: Final = 30
+"""Columns from which on a grid is fine enough to tell that mean."""
 _FEW: Final = 0.01
 """Share of values up to which those beyond the limits are broken each by itself: another unit moves more of them."""
 _CORRECT: Final = "correct the data, or use others"
@@ -76,10 +90,30 @@ def find_fault(array: xr.DataArray, stated: Stated = SILENT) -> Finding | None:
     extremes = _extremes(array)
     return (
         _gap(array, extremes)
+        or find_blank(array)
         or _zeros(array)
         or _constant(array, extremes)
         or _beyond_limits(array, extremes, stated)
         or _low_peak(array, extremes, stated)
+        or _wrong_sum(array, stated)
+    )
+
+
+def find_blank(array: xr.DataArray) -> Finding | None:
+    """Where a variable is 0 all over the globe that never is on the Earth; None where it is not.
+
+    Args:
+        array: any dimensions; coordinates are named where there are any.
+    """
+    if array.name not in _NEVER_BLANK_FROM:
+        return None
+    lowest, highest = _extremes(array)
+    return finding(
+        _one_place(array),
+        (lowest == 0) & (highest == 0) & _is_from(_NEVER_BLANK_FROM[str(array.name)], array),
+        "be 0 nowhere but in places",
+        "fields are 0 all over the globe",
+        "the data hold no values of it there: leave it out, or use others",
     )
 
 
@@ -150,6 +184,23 @@ def _low_peak(array: xr.DataArray, extremes: Extremes, stated: Stated) -> Findin
         f"reach {least:g}{_units(array)} somewhere on the globe{_at_level(array, low)}",
         f"fields do not, and the lowest reaches {largest[low].min():g}{stated}",
         _unit_remedy(array, extremes, stated),
+    )
+
+
+def _wrong_sum(array: xr.DataArray, stated: Stated) -> Finding | None:
+    """Precipitation of another period than 6 h, told from its mean over the globe, which hardly changes."""
+    if array.name != _RAIN or not {"latitude", "longitude"} <= set(array.coords) or array.sizes["longitude"] < _SAMPLE:
+        return None
+    area = xr.DataArray(cell_area(array["latitude"].values), dims="latitude")
+    means = np.asarray((array.astype(np.float64).mean("longitude") * area).mean("latitude").values)
+    least, most = _RAIN_MEANS
+    wrong = (means < least) | (means > most)
+    return finding(
+        _one_place(array),
+        wrong,
+        f"have a mean over the globe within {least:g} and {most:g} m",
+        f"fields do not, and have {means.min():.2g} to {means.max():.2g} m{stated}",
+        "look whether they are sums over 6 h, and neither rates nor sums over another time",
     )
 
 
