@@ -27,6 +27,7 @@ from graphcast_batch.config import (
     Times,
     dump_config,
 )
+from graphcast_batch.credentials import bare
 from graphcast_batch.errors import ConfigError, GridError, InputError
 from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.archive import Archive, SyntheticArchive
@@ -522,7 +523,7 @@ def _identity(
     known: dict[str, JsonValue] = {
         "weights": run.checkpoint.sha256,
         # More dataset files may join a store, under whatever pattern; another archive may not.
-        "inputs": inputs.kind if isinstance(inputs, DatasetInputs) else inputs.model_dump(mode="json"),
+        "inputs": inputs.kind if isinstance(inputs, DatasetInputs) else bare(inputs.model_dump(mode="json")),
     }
     if run.config.model.implementation != "native":  # which a store that says nothing was made by
         known["implementation"] = run.config.model.implementation

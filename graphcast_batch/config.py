@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 
+from graphcast_batch.credentials import options_without_secrets, without_secrets
 from graphcast_batch.documents import as_yaml, read_lines
 from graphcast_batch.documents import read_mapping as read_mapping  # callers have it from here, as `parse_config`
 from graphcast_batch.validation import brief
@@ -116,8 +117,8 @@ Time = Annotated[datetime, BeforeValidator(_read_time, json_schema_input_type=st
 """A whole hour, UTC, naive."""
 File = Annotated[Path, Strict(False), AfterValidator(_absolute_file)]
 """Absolute; in a config relative to the working directory, where ~ stands for the home folder."""
-Pattern = Annotated[str, AfterValidator(_absolute)]
-"""The same of a path that may be a glob, or an address."""
+Pattern = Annotated[str, AfterValidator(_absolute), AfterValidator(without_secrets)]
+"""The same of a path that may be a glob, or an address, of which secrets are kept apart."""
 Implementation = Literal["native", "deepmind"]
 """Of the network: ours, or DeepMind's own package."""
 DialectName = Literal["graphcast", "weatherbench2", "weatherbench2-hres", "arco-era5", "cds", "cds-legacy", "grib"]
@@ -135,7 +136,12 @@ KeepBits = Annotated[int, Field(ge=1, le=22)]
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(
-        strict=True, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+        strict=True,
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,  # which may hold secrets; `parse_config` shows what may be shown
     )
 
 
@@ -327,7 +333,20 @@ class ArchiveInputs(_Frozen):
     anonymous: bool = False
     """Whether remote stores are read without credentials."""
     storage: dict[str, str] = {}
-    """Options of remote stores, such as region or endpoint."""
+    """Options of remote stores, such as region or endpoint; ``${NAME}`` stands for the environment variable."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _secrets_apart(cls, content: object) -> object:
+        """With references in place of secrets, so that nothing that is written or printed of a config holds one."""
+        options = content.get("storage") if isinstance(content, dict) else None
+        if not isinstance(content, dict) or not isinstance(options, dict):
+            return content
+        texts = {name: value for name, value in options.items() if isinstance(name, str) and isinstance(value, str)}
+        path = content.get("path")
+        paths = [path] if isinstance(path, str) else path if isinstance(path, list | tuple) else []
+        addresses = [each for each in paths if isinstance(each, str)]
+        return {**content, "storage": {**options, **options_without_secrets(texts, addresses)}}
 
     @property
     def paths(self) -> tuple[str, ...]:

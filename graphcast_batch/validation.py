@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from graphcast_batch.credentials import scrubbed
 from graphcast_batch.errors import ConfigError
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
@@ -21,7 +22,7 @@ def parse_config(content: Mapping[str, Any], kind: type[Parsed], *, origin: str)
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        findings = "\n".join(f"  {_finding(detail, kind)}" for detail in error.errors())
+        findings = "\n".join(f"  {scrubbed(_finding(detail, kind))}" for detail in error.errors())
         raise ConfigError(f"the config {origin} does not fit:\n{findings}") from error
 
 
@@ -47,7 +48,8 @@ def _finding(detail: Any, kind: type[BaseModel]) -> str:  # noqa: ANN401 - pydan
     if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
         return f"{path}.kind: {_wrong_kind(detail, kind)}"
     message = detail["msg"].removeprefix("Value error, ").replace("a valid tuple", "a valid list")
-    shown = "" if isinstance(detail["input"], dict) else f", but is {brief(detail['input'])}"
+    is_shown = not isinstance(detail["input"], dict) and "storage" not in location
+    shown = f", but is {brief(detail['input'])}" if is_shown else ""
     hint = "; write true or false" if detail["type"] == "bool_type" else ""
     return f"{path}: {message}" if detail["type"] == "value_error" else f"{path}: {message}{shown}{hint}"
 

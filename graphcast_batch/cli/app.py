@@ -19,6 +19,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from graphcast_batch.bench.command import bench
+from graphcast_batch.credentials import scrubbed
 from graphcast_batch.errors import ConfigError, FigureError, GraphcastBatchError, TaskError
 
 if TYPE_CHECKING:
@@ -192,9 +193,9 @@ def warn(text: str) -> None:
 
 def tell(error: BaseException) -> None:
     """Says what went wrong, on a screen at most."""
-    lines = f"{type(error).__name__}: {error}".splitlines()
+    lines = scrubbed(f"{type(error).__name__}: {error}").splitlines()
     if manner.debug:
-        lines = "".join(traceback.format_exception(error)).splitlines()
+        lines = scrubbed("".join(traceback.format_exception(error))).splitlines()
     elif len(lines) > _MOST_LINES:
         lines[_MOST_LINES:] = [f"... and {len(lines) - _MOST_LINES} more lines, with --debug"]
     errors.print(Text("\n".join(lines), "red"), soft_wrap=True)
@@ -222,5 +223,6 @@ def _kept_traceback(error: Exception) -> Path:
     folder = (given if given.is_absolute() else Path.home() / ".local" / "state") / NAME
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.txt"
-    path.write_text(f"{NAME} {version_of(NAME)}: {' '.join(sys.argv)}\n{''.join(traceback.format_exception(error))}")
+    text = f"{NAME} {version_of(NAME)}: {' '.join(sys.argv)}\n{''.join(traceback.format_exception(error))}"
+    path.write_text(scrubbed(text), encoding="utf-8", errors="backslashreplace")
     return path

@@ -83,7 +83,7 @@ def stats(
     from graphcast_batch.assembly import computed_statistics, statistics_of
     from graphcast_batch.cluster import driver
     from graphcast_batch.config import ArchiveInputs, Times, load_config, parse_config
-    from graphcast_batch.inputs.archive import Archive
+    from graphcast_batch.inputs.sources import open_source
     from graphcast_batch.inputs.statistics import write_statistics
 
     span = {"first": first, "last": last, "every_hours": every_hours}
@@ -99,7 +99,7 @@ def stats(
             found = statistics_of(load_config(Path(place)), times, spread)
         else:
             inputs = parse_config({"kind": "archive", "path": place}, ArchiveInputs, origin="of the archive")
-            found = computed_statistics(Archive(inputs.path), None, times, spread)
+            found = computed_statistics(open_source(inputs, ()), None, times, spread)
     write_statistics(found, out)
     say(f"statistics in {out}")
 

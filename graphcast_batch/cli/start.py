@@ -100,11 +100,12 @@ def init(
     what it would propose there. Nothing is overwritten.
     """
     from graphcast_batch.config import RunConfig, parse_config
+    from graphcast_batch.credentials import references, without_secrets
     from graphcast_batch.model.weights import Weights
 
     if file.exists():
         raise ConfigError(f"{file} must not be there yet, but is; give another name, or remove it")
-    inputs = inputs or _ask("archive to run from (or synthetic)", _SYNTHETIC)
+    inputs = without_secrets(inputs or _ask("archive to run from (or synthetic)", _SYNTHETIC))
     source = _looked_into(inputs)
     say(_described(source))
     weights = weights or _ask("checkpoint (or random, to try things out)", _RANDOM)
@@ -122,6 +123,8 @@ def init(
     summary = _summary(config)
     with file.open("x", encoding="utf-8") as text:
         text.write(_written(file, content | {"figures": figures}, summary, _described(source)))
+    for name in references(inputs):
+        say(f"{file} holds no secrets: before a run, set the environment variable {name} to what stood in the address")
     say(f"{file}: {summary}\nnext: graphcast-batch plan {file}")
 
 
@@ -157,8 +160,7 @@ def _ask(question: str, default: Answer) -> Answer:
 
 
 def _looked_into(inputs: str) -> "AnySource":
-    from graphcast_batch.config import SyntheticInputs
-    from graphcast_batch.inputs.archive import Archive
+    from graphcast_batch.config import ArchiveInputs, SyntheticInputs, parse_config
     from graphcast_batch.inputs.datasets import DatasetFiles
     from graphcast_batch.inputs.sources import open_source
     from graphcast_batch.variables import LEVELS_13
@@ -166,7 +168,7 @@ def _looked_into(inputs: str) -> "AnySource":
     if inputs == _SYNTHETIC:
         return open_source(SyntheticInputs(kind="synthetic", resolution=_RESOLUTION), LEVELS_13)
     try:
-        return Archive(inputs)
+        return open_source(parse_config({"kind": "archive", "path": inputs}, ArchiveInputs, origin="of --inputs"), ())
     except InputNotFoundError:
         raise
     except InputError:

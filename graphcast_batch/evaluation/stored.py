@@ -12,6 +12,7 @@ from pydantic import JsonValue
 
 from graphcast_batch.config import RunConfig
 from graphcast_batch.config import Scores as Wanted
+from graphcast_batch.credentials import bare
 from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation.baselines import CLIMATOLOGY, PERSISTENCE, Climatological, Persistence
 from graphcast_batch.evaluation.climatology import Climatology
@@ -251,7 +252,8 @@ def identity_of(config: RunConfig) -> dict[str, JsonValue]:
     """What makes scores comparable beside variables, levels and regions."""
     inputs = config.scores.truth or config.inputs
     climatology = config.scores.climatology
-    return {"truth": inputs.model_dump(mode="json"), "climatology": None if climatology is None else str(climatology)}
+    truth = bare(inputs.model_dump(mode="json"))
+    return {"truth": truth, "climatology": None if climatology is None else str(climatology)}
 
 
 def score_stored(path: Path, name: str, scoring: Scoring, case: Case) -> ScoreRecord | None:

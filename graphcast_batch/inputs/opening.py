@@ -19,7 +19,7 @@ from graphcast_batch.errors import GraphcastBatchError, InputError, InputNotFoun
 from graphcast_batch.inputs.classic import is_classic, needed_bytes
 from graphcast_batch.inputs.extras import extra_module
 from graphcast_batch.inputs.grib import read_headers
-from graphcast_batch.inputs.remote import DEFAULT, Access, brief, netcdf_file, remedy, zarr_store
+from graphcast_batch.inputs.remote import DEFAULT, Access, brief, netcdf_file, remedy, telling, zarr_store
 
 _NETCDF: Final = (".nc", ".nc4", ".h5")
 _GRIB: Final = (".grib", ".grb", ".grib2", ".grb2")
@@ -138,13 +138,13 @@ def load(dataset: xr.Dataset, origin: str) -> xr.Dataset:
 
 
 def _opened(address: str, access: Access) -> AbstractContextManager[xr.Dataset]:
-    path = Path(address)
-    if "://" in address and address.endswith((*_GRIB, ".zip")):
+    path, name = Path(address), address.partition("?")[0]  # whose query may sign an address
+    if "://" in address and name.endswith((*_GRIB, ".zip")):
         raise InputError(
             f"the input {address} must be zarr or netCDF to be read over the network, but is not by its name; "
             "copy it to this machine first, and give the path of the copy"
         )
-    if "://" in address and address.endswith(_NETCDF):
+    if "://" in address and name.endswith(_NETCDF):
         return _open_far_netcdf(address, access)
     if "://" in address or path.is_dir() or address.endswith((".zarr", ".zarr.zip")):
         return open_zarr(address, access)
@@ -186,7 +186,7 @@ def _open_zarr(path: str, store: Store | str) -> xr.Dataset:
             raise InputError(
                 f"the zarr store {path} must have consolidated metadata, because HTTP servers do not list files, but "
                 f"{brief(error)}; run zarr.consolidate_metadata on it, or copy it here"
-            ) from error
+            ) from telling(error)
         return opened(consolidated=False)
 
 
@@ -259,8 +259,8 @@ def _naming(origin: str, expected: str) -> Iterator[None]:
         where = "" if "://" in origin else f" (working directory: {os.getcwd()})"
         raise InputNotFoundError(
             f"the input {origin} must be {expected}, but there is none{where}; give the path of existing data"
-        ) from error
+        ) from telling(error)
     except Exception as error:  # HDF5, zarr, object stores and each of their codecs raise errors of their own
         raise InputError(
             f"the input {origin} must be {expected}, but cannot be read: {brief(error)}; {remedy(origin, error)}"
-        ) from error
+        ) from telling(error)

@@ -21,6 +21,7 @@ from urllib.request import url2pathname
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from graphcast_batch.credentials import scrubbed
 from graphcast_batch.errors import GraphcastBatchError, InputError, InputNotFoundError
 from graphcast_batch.inputs.transfer import (
     NO_NETWORK,
@@ -321,7 +322,9 @@ def _local(mirror: str) -> Path | None:
         case "file":
             return Path(url2pathname(parts.path))
         case _ if "://" in mirror:
-            raise InputError(f"a mirror must be a folder or begin with file://, http:// or https://, not {mirror!r}")
+            raise InputError(
+                f"a mirror must be a folder or begin with file://, http:// or https://, not {scrubbed(mirror)!r}"
+            )
         case _:
             return Path(mirror).expanduser()
 

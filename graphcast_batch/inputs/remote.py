@@ -1,13 +1,15 @@
 """An address on other machines becomes a zarr store or a file that is read piece by piece."""
 
 import io
-from dataclasses import dataclass
+import traceback
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, ObjectStore
 
+from graphcast_batch.credentials import revealed, scrubbed
 from graphcast_batch.inputs.extras import extra_module
 
 if TYPE_CHECKING:
@@ -36,10 +38,21 @@ class Access:
         options: names and values that obstore knows for the scheme or its HTTP client, such as
             ``("region", "eu-west-1")``, ``("endpoint", "http://host:9000")`` or ``("read_timeout", "60s")``;
             for schemes beyond s3, gs, az and http(s), storage options of fsspec.
+        secrets: names and values of what options and addresses refer to as ``${NAME}``; see `secrets_of`.
     """
 
     anonymous: bool = False
     options: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+    def revealed(self, text: str) -> str:
+        """An address or option as others must be given it."""
+        return revealed(text, dict(self.secrets))
+
+    @property
+    def revealed_options(self) -> dict[str, str]:
+        """The options as others must be given them."""
+        return {name: self.revealed(value) for name, value in self.options}
 
 
 DEFAULT: Final = Access()
@@ -51,13 +64,14 @@ def zarr_store(address: str, access: Access) -> Store:
     if address.partition("://")[0] in _OBJECT_SCHEMES:
         return ObjectStore(_object_store(address, access), read_only=True)
     extra_module("fsspec", "remote")
-    return FsspecStore.from_url(address, storage_options=dict(access.options), read_only=True)
+    return FsspecStore.from_url(access.revealed(address), storage_options=dict(access.revealed_options), read_only=True)
 
 
 def netcdf_file(address: str, access: Access) -> io.BufferedReader:
     """A file at an address, of which only what is read is transferred."""
-    folder, _, name = address.rpartition("/")
-    return io.BufferedReader(_FarFile(_object_store(folder, access), name), _HEADER_BYTES)
+    place, mark, query = address.partition("?")
+    folder, _, name = place.rpartition("/")
+    return io.BufferedReader(_FarFile(_object_store(f"{folder}{mark}{query}", access), name), _HEADER_BYTES)
 
 
 _REMEDIES: Final = {
@@ -80,20 +94,28 @@ def remedy(origin: str, error: Exception) -> str:
 
 
 def brief(error: Exception) -> str:
-    """The error without the source code that obstore appends and the page that the server sent."""
-    text = str(error).partition("\n\nDebug source")[0].partition(": <")[0].rstrip(": ")
+    """The error without the source code that obstore appends, the page that the server sent, and secrets."""
+    text = scrubbed(str(error)).partition("\n\nDebug source")[0].partition(": <")[0].rstrip(": ")
     return text if len(text) < 400 else f"{text[:400]} ..."
+
+
+def telling(error: Exception) -> Exception | None:
+    """The error as the cause of another; none if it, or what caused it, would tell secrets."""
+    text = "".join(traceback.format_exception(error))
+    return error if scrubbed(text) == text else None
 
 
 def _object_store(address: str, access: Access) -> "FarStore":
     stores = extra_module("obstore.store", "remote")
-    options = dict(access.options)
+    options = access.revealed_options
     client = _CLIENT_LIMITS | {key: value for key, value in options.items() if key in _CLIENT_OPTIONS}
     store = {key: value for key, value in options.items() if key not in _CLIENT_OPTIONS}
     client.setdefault("allow_http", "true")  # where the address or the endpoint says http, http is meant
     if access.anonymous and not address.startswith("http"):
         store["skip_signature"] = "true"
-    far: FarStore = stores.from_url(address, config=store or None, client_options=client, retry_config=_RETRIES)
+    far: FarStore = stores.from_url(
+        access.revealed(address), config=store or None, client_options=client, retry_config=_RETRIES
+    )
     return far
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from graphcast_batch.config import ArchiveInputs, DatasetInputs, SyntheticInputs
+from graphcast_batch.credentials import secrets_of
 from graphcast_batch.inputs.archive import Archive, SyntheticArchive
 from graphcast_batch.inputs.datasets import DatasetFiles
 from graphcast_batch.inputs.remote import Access
@@ -30,6 +31,7 @@ def open_source(
         InputNotFoundError: the path names nothing.
         InputError: an archive cannot be read.
         GridError: the points are not a global grid.
+        ConfigError: the environment lacks a secret that the configuration refers to.
     """
     match inputs:
         case SyntheticInputs():
@@ -48,5 +50,7 @@ def open_source(
 
 
 def _reading(inputs: ArchiveInputs) -> Reading:
-    access = Access(inputs.anonymous, tuple(inputs.storage.items()))
+    addresses = [path for path in (*inputs.paths, inputs.statics or "") if "://" in path]
+    secrets = secrets_of([*addresses, *inputs.storage.values()])
+    access = Access(inputs.anonymous, tuple(inputs.storage.items()), tuple(secrets.items()))
     return Reading(inputs.dialect, inputs.names, inputs.units, inputs.precipitation, access)

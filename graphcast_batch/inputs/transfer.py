@@ -17,6 +17,7 @@ from urllib.request import Request, urlopen
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from graphcast_batch.credentials import scrubbed
 from graphcast_batch.errors import InputError, InputNotFoundError
 
 Progress = Callable[[int, int], None]
@@ -172,8 +173,8 @@ def ask(url: str, at: int = 0, tag: str = "") -> HTTPResponse:
     if answer.headers.get_content_type() == "text/html":
         with answer:
             raise InputError(
-                f"{url} must be a file, but {answer.url} answered with a web page, as the log-in pages of networks and "
-                "proxies do; log in there, set https_proxy or use --mirror, and run again"
+                f"{address(url)} must be a file, but {address(answer.url)} answered with a web page, as the log-in "
+                "pages of networks and proxies do; log in there, set https_proxy or use --mirror, and run again"
             )
     return answer
 
@@ -181,13 +182,15 @@ def ask(url: str, at: int = 0, tag: str = "") -> HTTPResponse:
 def _refusal(url: str, error: HTTPError) -> Exception:
     match error.code:
         case 404 | 410:
-            return InputNotFoundError(f"there is no {url} (HTTP {error.code}); see what there is, or mend --mirror")
+            return InputNotFoundError(
+                f"there is no {address(url)} (HTTP {error.code}); see what there is, or mend --mirror"
+            )
         case 408 | 429 | 500 | 502 | 503 | 504:
             return CutError(f"HTTP {error.code} {error.reason}")
         case _:
             return InputError(
-                f"{url} is refused (HTTP {error.code} {error.reason}); the bucket is open to all, so that a proxy may "
-                "be in between, or --mirror wants a log-in"
+                f"{address(url)} is refused (HTTP {error.code} {error.reason}); the bucket is open to all, so that a "
+                "proxy may be in between, or --mirror wants a log-in"
             )
 
 
@@ -198,10 +201,10 @@ def _continues(answer: HTTPResponse, at: int, tag: str) -> bool:
 def _reply(url: str, answer: HTTPResponse) -> _Reply:
     start, size = _span(answer)
     if size < 0:
-        raise InputError(f"{url} must tell its size (Content-Length), but does not; take another mirror")
+        raise InputError(f"{address(url)} must tell its size (Content-Length), but does not; take another mirror")
     tag = answer.headers.get("ETag", "")
     strong = tag if tag.startswith('"') else ""  # a weak one may stay while bytes change (RFC 9110, 8.8.1)
-    version = Version(url=url, bytes=size, tag=strong, md5=_md5(answer.headers.get_all("x-goog-hash", [])))
+    version = Version(url=address(url), bytes=size, tag=strong, md5=_md5(answer.headers.get_all("x-goog-hash", [])))
     return _Reply(answer, start, version)
 
 
@@ -237,8 +240,8 @@ def _size(path: Path) -> int:
 
 
 def address(origin: str | Path) -> str:
-    """An origin as a URL."""
-    return origin if isinstance(origin, str) else origin.resolve().as_uri()
+    """An origin as a URL, without secrets."""
+    return scrubbed(origin) if isinstance(origin, str) else origin.resolve().as_uri()
 
 
 def replace(path: Path, content: bytes) -> None:

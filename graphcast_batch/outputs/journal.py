@@ -13,6 +13,7 @@ from typing import Final
 
 from pydantic import ConfigDict, JsonValue
 
+from graphcast_batch.credentials import scrubbed
 from graphcast_batch.outputs.durable import Entry, explained
 from graphcast_batch.outputs.ledger import Failure, Record
 from graphcast_batch.plan import Case
@@ -98,7 +99,8 @@ class Journal:
 
     def _line(self, event: str, text: str | None = None, **fields: JsonValue) -> bytes:
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = Line.model_validate({"at": at, "event": event, "host": self._host, "message": text} | fields)
+        message = None if text is None else scrubbed(text)
+        line = Line.model_validate({"at": at, "event": event, "host": self._host, "message": message} | fields)
         # As ASCII, a line also holds the halves of characters that file names may end in.
         return (json.dumps(line.model_dump(exclude_none=True)) + "\n").encode("ascii")
 

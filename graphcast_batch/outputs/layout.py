@@ -19,6 +19,7 @@ from pydantic import JsonValue
 from zarr.codecs import BloscCodec
 from zarr.errors import ZarrUserWarning
 
+from graphcast_batch.credentials import bare
 from graphcast_batch.errors import StoreError
 from graphcast_batch.outputs.claims import Claim
 from graphcast_batch.outputs.durable import drop_left_over, replace, sync_folder, sync_tree
@@ -121,8 +122,8 @@ def read_coordinates(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def identity_of(root: dict[str, Any]) -> dict[str, JsonValue]:
-    """What makes forecasts belong into a store."""
-    return dict(json.loads(root["attributes"][_IDENTITY]))
+    """What makes forecasts belong into a store; those of old may hold secrets, which belong to nothing."""
+    return {key: bare(part) for key, part in json.loads(root["attributes"][_IDENTITY]).items()}
 
 
 def arrays_of(root: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -19,6 +19,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import Field, JsonValue
 
+from graphcast_batch.credentials import scrubbed
 from graphcast_batch.errors import StoreError
 from graphcast_batch.outputs.claims import Claim, drop_expired, expired
 from graphcast_batch.outputs.durable import (
@@ -101,8 +102,8 @@ class Failure(Entry):
         return cls(
             key=case.key,
             error=type(error).__name__,
-            message=str(error),
-            traceback="".join(traceback.format_exception(error)),
+            message=scrubbed(str(error)),
+            traceback=scrubbed("".join(traceback.format_exception(error))),
             attempts=attempts,
             host=socket.gethostname(),
             failed_at=now(),

@@ -26,6 +26,7 @@ from pydantic import Field, JsonValue
 from zarr.codecs import BloscCodec
 from zarr.errors import ZarrUserWarning
 
+from graphcast_batch.credentials import bare
 from graphcast_batch.errors import EvaluationError, StoreError, StoreMismatchError
 from graphcast_batch.outputs.claims import Claim, expired
 from graphcast_batch.outputs.durable import Entry, Sealed, explained, folder_clock, now, seal, sync_folder, sync_tree
@@ -178,7 +179,7 @@ class Scores:
         Raises:
             StoreError: there are none.
         """
-        return dict(json.loads(self._attributes[_IDENTITY]))
+        return {key: bare(part) for key, part in json.loads(self._attributes[_IDENTITY]).items()}
 
     def records(self) -> dict[str, ScoreRecord]:
         """What was scored, by the key of the Case.

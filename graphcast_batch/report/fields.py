@@ -11,7 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from PIL import Image
 
-from graphcast_batch.errors import EvaluationError, GridError, InputError
+from graphcast_batch.errors import ConfigError, EvaluationError, GridError, InputError
 from graphcast_batch.evaluation.scoring import Part, part_of
 from graphcast_batch.evaluation.stored import truth_of
 from graphcast_batch.figures.conventions import convention
@@ -178,7 +178,7 @@ def _with_truth(reader: _Reader, most_bytes: int) -> tuple[list[Json], tuple[str
     """The chosen fields; without what came true, and why, where that cannot be read."""
     try:
         return _encoded(replace(reader, truth=_truth(reader.opened)), most_bytes), ()
-    except (InputError, GridError, EvaluationError) as error:
+    except (ConfigError, InputError, GridError, EvaluationError) as error:  # the first for a secret that is not here
         note = f"Forecasts are shown without what came true: {error}"
         return _encoded(reader, most_bytes), (note,)
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from graphcast_batch.config import dump_config
+from graphcast_batch.credentials import bare
 from graphcast_batch.errors import TrainingError
 from graphcast_batch.model.checkpoint import Checkpoint, save_checkpoint
 from graphcast_batch.outputs.durable import explained, replace, seal, sync_folder
@@ -168,8 +169,8 @@ def refuse_other(state: State, recipe: Recipe, begun_with: str, folder: Path) ->
     Raises:
         TrainingError: it is another's.
     """
-    now = recipe.model_dump(mode="json")
-    before = {**state.recipe, "phases": _begun(state.recipe["phases"], state.update)}
+    now, kept = {key: bare(part) for key, part in recipe.model_dump(mode="json").items()}, state.recipe
+    before = {**{key: bare(part) for key, part in kept.items()}, "phases": _begun(kept["phases"], state.update)}
     now["phases"] = _begun(now["phases"], state.update)
     keys = [key for key in now if key not in _MAY_CHANGE - {"phases"} and now[key] != before.get(key)]
     if keys:
