@@ -24,6 +24,7 @@ from graphcast_batch.inputs.joining import check_overlaps, join_fields
 from graphcast_batch.inputs.regridding import Method, Regridder
 from graphcast_batch.inputs.shares import Share, Shares
 from graphcast_batch.inputs.states import CaseInputs, findings, input_times, read_held, read_inputs, read_truth
+from graphcast_batch.inputs.statics import check_same, fixed_fields
 from graphcast_batch.inputs.units import LEVEL
 from graphcast_batch.inputs.volumes import Reading, Volume
 from graphcast_batch.plan import Case
@@ -46,8 +47,8 @@ _ROUNDING: Final = 1e-5
 class Archive:
     """Fields at absolute times, on one grid, from one or many files and stores.
 
-    Of a variable without time the first file that holds it is taken. What is known of the files is read once; each
-    is open only while it is read.
+    A variable without time is that of ``statics``, or else the same in every file that holds it. What is known of the
+    files is read once; each is open only while it is read.
 
     Attributes:
         origin: the paths, for messages.
@@ -78,7 +79,7 @@ class Archive:
             reading: how they are to be understood.
             needed: variables that must be held at a time for it to count as held; none for all that are held.
             regrid: method and resolution in degrees; None to leave the points as they are.
-            statics: a further file, of which only fields without time are taken.
+            statics: a further file, of which only fields without time are taken, before those of any other.
             levels: hPa, that must be held at a time for it to count as held, as far as any time has them; beside
                 them the archive's levels are those held at every time.
         """
@@ -87,9 +88,11 @@ class Archive:
         reading = reading or Reading()
         self.volumes = tuple(Volume(place, reading) for path in given for place in _places(path))
         self.statics = Volume(statics, reading) if statics else None
+        self._given: Mapping[str, tuple[str, ...]] = fixed_fields(self.statics) if self.statics else {}
         self._needed = frozenset(needed)
         self._shares = Shares(self.volumes)
         self._check_alike()
+        check_same(self.volumes, VARIABLES.keys() - self._given)
         self._regridder = self._regridding(regrid)
         self.grid: Grid = self._regridder.grid if self._regridder else self._stored_grid
         self.dims: Mapping[str, tuple[str, ...]] = self._dims()
@@ -177,8 +180,7 @@ class Archive:
     @property
     def changes(self) -> Mapping[str, str]:
         """What is done to the data on their way, for people: by what is changed."""
-        units = {name: unit for volume in self._all for name, unit in volume.translation.units.items()}
-        found = {}
+        units, found = self._units, {}
         if units:
             found["converted"] = ", ".join(f"{name} from {unit}" for name, unit in units.items())
         if self._makes_sums and self._accumulation:
@@ -190,7 +192,7 @@ class Archive:
     @property
     def stated(self) -> Mapping[str, Stated]:
         """By variable, the units that the data were converted from, and the names that inputs.units takes for them."""
-        units = {name: unit for volume in self._all for name, unit in volume.translation.units.items()}
+        units = self._units
         found = {name: Stated(unit) for name, unit in units.items()}
         if any(ACCUMULATED in volume.translation.names.values() for volume in self.volumes):
             found[SUMMED] = Stated(units.get(ACCUMULATED, ""), ACCUMULATED)
@@ -208,7 +210,17 @@ class Archive:
 
     @property
     def _all(self) -> tuple[Volume, ...]:
-        return (*self.volumes, self.statics) if self.statics else self.volumes
+        return (self.statics, *self.volumes) if self.statics else self.volumes
+
+    @property
+    def _units(self) -> dict[str, str]:
+        """By variable, what is converted from another unit than ours: of each from the files that it is taken from."""
+        return {
+            name: unit
+            for volume in self._all
+            for name, unit in volume.translation.units.items()
+            if (name in self._given) == (volume is self.statics)
+        }
 
     def _with_levels(self, finding: Finding) -> Finding:
         """With the levels that are missing at a time at which others of the variable are held."""
@@ -224,11 +236,10 @@ class Archive:
         return not any(SUMMED in volume.contents.dims for volume in self.volumes)
 
     def _dims(self) -> dict[str, tuple[str, ...]]:
-        dims: dict[str, tuple[str, ...]] = {}
-        for volume in self._all:
-            for name, found in volume.contents.dims.items():
-                if volume is not self.statics or "time" not in found:
-                    dims.setdefault(name, found)
+        held = [(name, found) for volume in self.volumes for name, found in volume.contents.dims.items()]
+        dims = dict(self._given)
+        for name, found in sorted(held, key=lambda one: "time" in one[1]):  # without time in one file is in all
+            dims.setdefault(name, found)
         wanted = SUMMED in self._needed or not self._needed
         if ACCUMULATED in dims and self._makes_sums and (wanted or self._accumulation):
             dims[SUMMED] = dims[ACCUMULATED]
@@ -248,7 +259,7 @@ class Archive:
 
     def _check_alike(self) -> None:
         first = self.volumes[0]
-        for volume in self._all[1:]:
+        for volume in self._all:
             if not same_points(volume.contents.grid, first.contents.grid):
                 raise InputError(
                     f"all files of an archive must have one grid, but {first.origin} has {first.contents.grid} and "

@@ -136,8 +136,8 @@ def _off_coasts(frames: xr.Dataset, at: _Places) -> Iterator[Finding]:
             what, remedy = _seems(name, field, found, fit)
             yield Finding(
                 name,
-                f"follow the coasts of the Earth, with a correlation of {least} with the share of land or more",
-                f"it has one of {found:.2f}{what}",
+                f"follow the coasts of the Earth, with a correlation of {least} or more with the share of land",
+                f"its correlation with the coasts is {found:.2f}{what}",
                 remedy,
             )
         elif abs(level) > _AT_SEA:
@@ -152,7 +152,7 @@ def _off_coasts(frames: xr.Dataset, at: _Places) -> Iterator[Finding]:
 def _seems(name: str, field: Floats, found: float, fit: Fit) -> tuple[str, str]:
     """What a field is that follows no coast, and what to do."""
     if name == MASK and -found >= _LEAST_FIT[MASK]:
-        return ", as a mask of the sea has", "give the share of land, 1 less the values"
+        return ", as that of a mask of the sea", "give the share of land, 1 less the values"
     best, words = _best_turn(fit, field)
     if best >= _LEAST_FIT[name]:
         return (
@@ -195,7 +195,7 @@ def _out_of_balance(frames: xr.Dataset, at: _Places) -> Iterator[Finding]:
     if found < _LEAST_BALANCE:
         yield Finding(
             f"{_NORTHWARD} and geopotential",
-            f"be near balance, with a correlation of {_LEAST_BALANCE} with the geostrophic wind or more",
+            f"be near balance, with a correlation of {_LEAST_BALANCE} or more with the geostrophic wind",
             f"at {level:g} hPa it is {found:.2f}"
             + (", as where north and south are mixed up" if found < -_LEAST_BALANCE else ""),
             "correct the latitudes of the data, or what is taken for which component of the wind",
