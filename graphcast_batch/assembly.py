@@ -35,7 +35,7 @@ from graphcast_batch.inputs.checks import check_inputs, faults_of_values, find_f
 from graphcast_batch.inputs.datasets import DatasetFiles
 from graphcast_batch.inputs.findings import Finding, notices
 from graphcast_batch.inputs.sources import open_source
-from graphcast_batch.inputs.states import COMPUTABLE
+from graphcast_batch.inputs.states import COMPUTABLE, times_of_inputs
 from graphcast_batch.inputs.statistics import (
     Spread,
     Statistics,
@@ -132,7 +132,7 @@ def lay_out(run: Run, precision: Precision, spread: Spread) -> Store:
         StoreError: it cannot be written.
         StatisticsError: they cannot be computed from the inputs.
     """
-    statistics = run.statistics or statistics_of(run.config, None, spread)
+    statistics = settled_statistics(run, spread)
     store = Store.create_or_extend(
         run.config.store,
         run.plan,
@@ -143,6 +143,22 @@ def lay_out(run: Run, precision: Precision, spread: Spread) -> Store:
     if not (store.path / _STATISTICS).exists():
         write_statistics(statistics, store.path / _STATISTICS)
     return store
+
+
+def settled_statistics(run: Run, spread: Spread = in_this_process) -> Statistics:
+    """The statistics of a run, given or computed, with a constant for everything that goes in or comes out.
+
+    Args:
+        run: what to make.
+        spread: where they are computed, if they must be.
+
+    Raises:
+        StatisticsError: they cannot be computed from the inputs, or do not suffice.
+        InputError: the inputs cannot be read.
+    """
+    statistics = run.statistics or statistics_of(run.config, None, spread)
+    normalisation(run.channels, statistics.by_kind)
+    return statistics
 
 
 def kept_store(run: Run) -> Store | None:
@@ -504,7 +520,7 @@ def _cases(
     assert config.times is not None
     if not able:
         return tuple(Case(time, config.steps) for time in plan_times(config.times)), ()
-    cases, aside = plan_cases(plan_times(config.times), config.steps, source.times, task.input_frames)
+    cases, aside = _startable(plan_times(config.times), config.steps, source, task)
     problems = {case: source.findings(case, task) for case in cases} if source.findings(cases[0], task) else {}
     startable = tuple(case for case in cases if not problems.get(case))
     if not startable:
@@ -513,6 +529,22 @@ def _cases(
         )
     unable = tuple((case.key, "; ".join(map(str, found))) for case, found in problems.items() if found)
     return startable, aside + unable
+
+
+def _startable(
+    init_times: list[np.datetime64], steps: int, source: AnySource, task: Task
+) -> tuple[tuple[Case, ...], tuple[tuple[str, str], ...]]:
+    """Those whose input times are held; where none are, the error names the variables that are not."""
+    try:
+        return plan_cases(init_times, steps, times_of_inputs(source, task), task.input_frames)
+    except ConfigError as error:
+        problems = source.findings(Case(init_times[0], steps), task)
+        if not problems:
+            raise
+        raise ConfigError(
+            f"none of the {len(init_times)} initial times can be run; the first, {Case(init_times[0], steps).key}: "
+            f"{'; '.join(map(str, problems))}"
+        ) from error
 
 
 def _identity(

@@ -25,6 +25,7 @@ from graphcast_batch.assembly import (
 from graphcast_batch.config import RunConfig, parse_config, read_mapping
 from graphcast_batch.figures.stored import check_figures
 from graphcast_batch.outputs.ledger import State
+from graphcast_batch.outputs.store import Store
 from graphcast_batch.plan import Case
 from graphcast_batch.terminal import show_notices, show_plan
 
@@ -64,9 +65,7 @@ class Plan:
         """
         self.config = checked(config, changes)
         self.assembled = assemble(self.config)
-        wanted = self.config.figures
-        self.figures = tuple(check_figures(wanted, self.assembled.plan.layout)) if wanted else ()
-        self._store = kept_store(self.assembled)
+        self.figures, self._store = fitting(self.assembled)
 
     @property
     def cases(self) -> tuple[Case, ...]:
@@ -133,6 +132,17 @@ class Plan:
     def _show_all(self, console: Console) -> None:
         self.show(console)
         show_notices(console, self.notices)
+
+
+def fitting(run: Run) -> tuple[tuple[str, ...], Store | None]:
+    """Names of the figures that each Case will give, and the store, if it is there.
+
+    Raises:
+        FigureError: the figures cannot be drawn of what is forecast.
+        StoreMismatchError: the store was made by something else.
+    """
+    wanted = run.config.figures
+    return tuple(check_figures(wanted, run.plan.layout)) if wanted else (), kept_store(run)
 
 
 def checked(config: Config, changes: Mapping[str, object]) -> RunConfig:

@@ -26,7 +26,14 @@ from graphcast_batch.cli.app import (
 from graphcast_batch.cli.figures import draw
 from graphcast_batch.cluster.allocation import allocation
 from graphcast_batch.cluster.drain import WORK_LEFT, Drain
-from graphcast_batch.errors import GridError, InputError, StatisticsError, StoreError, TaskError
+from graphcast_batch.errors import (
+    GraphcastBatchError,
+    GridError,
+    InputError,
+    StatisticsError,
+    StoreError,
+    TaskError,
+)
 
 if TYPE_CHECKING:
     from graphcast_batch.api.plans import Plan
@@ -94,8 +101,12 @@ def plan(config: ConfigPath) -> None:
 
 @app.command(rich_help_panel=FORECASTS, epilog=examples("graphcast-batch check hindcast.yaml"))
 def check(config: ConfigPath, address: Address = None) -> None:
-    """Checks all that a run of CONFIG would read, without a device. Exit codes: 0 all fit, 3 something does not."""
-    from graphcast_batch.assembly import assemble, doubts, faults
+    """Checks all that a run of CONFIG would read, without a device. Exit codes: 0 all fit, 3 something does not.
+
+    Where no statistics are given, it also computes those that the run would compute, and keeps nothing of them.
+    """
+    from graphcast_batch.api.plans import fitting
+    from graphcast_batch.assembly import assemble, doubts, faults, settled_statistics
     from graphcast_batch.cluster import driver
     from graphcast_batch.config import load_config
     from graphcast_batch.terminal import show_faults, show_notices, show_set_aside
@@ -105,17 +116,30 @@ def check(config: ConfigPath, address: Address = None) -> None:
     except (GridError, InputError, StatisticsError, TaskError) as error:
         tell(error)
         raise typer.Exit(Exit.SOME_FAILED) from error
+    fitting(assembled)
     show_notices(console, doubts(assembled))
     plan, checkpoint = assembled.plan, assembled.checkpoint
     show_set_aside(console, plan)
     arguments = [(assembled.source, case, checkpoint.task, checkpoint.architecture.resolution) for case in plan.cases]
+    unfit: GraphcastBatchError | None = None
     with Drain() as drain, driver.connected(address, drain):
+
+        def spread(function: Callable[..., Any], pieces: Sequence[tuple[Any, ...]]) -> Iterable[Any]:
+            return tracked(driver.each(function, pieces, drain), "computing statistics", len(pieces))
+
         results = tracked(driver.each(faults, arguments, drain), "checking", len(arguments))
         found = dict(zip(plan.cases, results, strict=False))
-    show_faults(console, found)
-    if len(found) < len(plan.cases):
+        show_faults(console, found)
+        if not all(found.values()):
+            try:
+                settled_statistics(assembled, spread)
+            except GraphcastBatchError as error:
+                unfit = error
+    if len(found) < len(plan.cases) or (unfit and drain.asked):
         raise typer.Exit(WORK_LEFT)
-    if plan.set_aside or any(found.values()):
+    if unfit:
+        tell(unfit)
+    if plan.set_aside or unfit or any(found.values()):
         raise typer.Exit(Exit.SOME_FAILED)
 
 

@@ -1,7 +1,6 @@
 """Commands that help with a config: a first one made of a few answers, and what may stand in one."""
 
 import json
-import math
 import re
 import sys
 from collections.abc import Mapping
@@ -11,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
 import typer
 
-from graphcast_batch.cli.app import FORECASTS, app, console, examples, say
+from graphcast_batch.cli.app import FORECASTS, app, console, examples, say, waiting, warn
 from graphcast_batch.errors import ConfigError, GridError, InputError, InputNotFoundError
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import NDArray
 
     from graphcast_batch.assembly import AnySource
     from graphcast_batch.config import RunConfig, Task
@@ -101,7 +99,6 @@ def init(
     """
     from graphcast_batch.config import RunConfig, parse_config
     from graphcast_batch.credentials import references, without_secrets
-    from graphcast_batch.model.weights import Weights
 
     if file.exists():
         raise ConfigError(f"{file} must not be there yet, but is; give another name, or remove it")
@@ -111,15 +108,16 @@ def init(
     weights = weights or _ask("checkpoint (or random, to try things out)", _RANDOM)
     statistics = statistics or _statistics_for(weights)
     steps = steps or _ask("6 h steps of each forecast", 8 if weights == _RANDOM else 40)
+    section, task = _weights(weights, source, steps)
     content: dict[str, Any] = {
         "store": store or _ask("store to make", f"runs/{file.stem}"),
         "inputs": _inputs(inputs, source),
-        "times": _times(source, steps, first, last, every_hours),
+        "times": _times(source, task, steps, (first, last, every_hours)),
         "steps": steps,
-        "model": {"weights": _weights(weights, source)} | ({"statistics": statistics} if statistics else {}),
+        "model": {"weights": section} | ({"statistics": statistics} if statistics else {}),
     }
     config = parse_config({key: part for key, part in content.items() if part}, RunConfig, origin="of these answers")
-    figures = _figures(Weights(config.model.weights).task, steps)
+    figures = _figures(task, steps)
     summary = _summary(config)
     with file.open("x", encoding="utf-8") as text:
         text.write(_written(file, content | {"figures": figures}, summary, _described(source)))
@@ -180,7 +178,15 @@ def _looked_into(inputs: str) -> "AnySource":
 
 
 def _described(source: "AnySource") -> str:
-    span = "" if source.times is None else f", {_hour(source.times[0])} to {_hour(source.times[-1])}"
+    """What a source is, with the first and last time of any variable."""
+    import numpy as np
+
+    held = []
+    for name, dims in source.dims.items():
+        with suppress(InputError):  # it is not known how precipitation is summed up
+            held.append(source.times_of([name]) if "time" in dims else None)
+    every = [times for times in held if times is not None and times.size]
+    span = f", {_hour(np.min(np.concatenate(every)))} to {_hour(np.max(np.concatenate(every)))}" if every else ""
     return f"{source.origin}: {source.spoken}, {source.grid}, {len(source.levels)} levels{span}"
 
 
@@ -206,69 +212,46 @@ def _statistics_for(weights: str) -> str | None:
 
 
 def _times(
-    source: "AnySource", steps: int, first: str | None, last: str | None, every_hours: int | None
+    source: "AnySource", task: "Task", steps: int, given: tuple[str | None, str | None, int | None]
 ) -> dict[str, Any] | None:
     """Section ``times``; None for dataset files, which fix them."""
+    from graphcast_batch.cli.proposals import propose_times
     from graphcast_batch.inputs.datasets import DatasetFiles
 
+    first, last, every_hours = given
     if isinstance(source, DatasetFiles):
         if first or last or every_hours:
             raise ConfigError(f"{source.origin} fixes the initial times; leave out --first, --last and --every-hours")
         return None
-    proposed = _proposed_times(source.times, steps)
-    return {
-        "first": first or _ask("first initial time", proposed[0]),
-        "last": last or _ask("last initial time", proposed[1]),
-        "every_hours": every_hours or _ask("hours between initial times", proposed[2]),
-    }
-
-
-def _proposed_times(held: "NDArray[np.datetime64] | None", steps: int) -> tuple[str, str, int]:
-    """First, last and hours between: all that have the frame before, and if that leaves any also their whole truth."""
-    import numpy as np
-
-    from graphcast_batch.config import STEP_HOURS
-
-    if held is None:
-        return "2020-01-01T00", "2020-01-02T12", _EVERY_HOURS
-    step = np.timedelta64(STEP_HOURS, "h")
-    able = held[np.isin(held - step, held)]
-    if not able.size:
-        raise ConfigError(
-            f"the archive must hold times {STEP_HOURS} h apart, two for each initial time, but holds none such; give "
-            "one that does"
-        )
-    judged = able[np.isin(able + steps * step, held)]
-    able = judged if judged.size else able
-    spacing = int(np.diff(able).min() // np.timedelta64(1, "h")) if able.size > 1 else STEP_HOURS
-    return _hour(able[0]), _hour(able[-1]), spacing * math.ceil(_EVERY_HOURS / spacing)
+    if not (first and last and every_hours):
+        proposed = propose_times(source, task.input_variables, steps, every_hours)
+        proposed = proposed or ("2020-01-01T00", "2020-01-02T12", _EVERY_HOURS)
+        first = first or _ask("first initial time", proposed[0])
+        last = last or _ask("last initial time", proposed[1])
+        every_hours = every_hours or _ask("hours between initial times", proposed[2])
+    return {"first": first, "last": last, "every_hours": every_hours}
 
 
 def _hour(time: "np.datetime64") -> str:
     return str(time.astype("datetime64[h]"))
 
 
-def _weights(weights: str, source: "AnySource") -> dict[str, Any]:
+def _weights(weights: str, source: "AnySource", steps: int) -> tuple[dict[str, Any], "Task"]:
+    """Section ``model.weights`` and the task: the checkpoint's, or for random weights what the source can start."""
+    from graphcast_batch.cli.proposals import propose_task
+    from graphcast_batch.config import CheckpointWeights, parse_config
+    from graphcast_batch.model.weights import Weights
+
     if weights != _RANDOM:
-        return {"kind": "checkpoint", "path": weights}
+        section = {"kind": "checkpoint", "path": weights}
+        return section, Weights(parse_config(section, CheckpointWeights, origin="of --weights")).task
+    with waiting("looking into the archive"):
+        found = propose_task(source, steps)
+    for name, reason in found.left_out.items():
+        warn(f"left out: {name}: {reason}")
+    task = found.name or found.task.model_dump(mode="json", exclude={"input_duration"})
     architecture = {"mesh_size": 3, "latent_size": 32, "gnn_msg_steps": 4}
-    return {"kind": "random", "seed": 0, "architecture": architecture, "task": _task(source)}
-
-
-def _task(source: "AnySource") -> str | dict[str, Any]:
-    """The name of a published task that the source has all of, or else a task of all that it has."""
-    from graphcast_batch.config import TASKS
-    from graphcast_batch.inputs.states import COMPUTABLE
-    from graphcast_batch.inputs.statistics import held_task
-
-    held = {*source.dims, *COMPUTABLE}
-    for name in ("GraphCast_small", "GraphCast_operational"):
-        task = TASKS[name]
-        if {*task.input_variables, *task.target_variables} <= held and {*task.pressure_levels} <= {*source.levels}:
-            return name
-    found = held_task(source)
-    inputs = {"input_variables": (*found.target_variables, *found.input_variables)}
-    return found.model_copy(update=inputs).model_dump(mode="json", exclude={"input_duration"})
+    return {"kind": "random", "seed": 0, "architecture": architecture, "task": task}, found.task
 
 
 def _figures(task: "Task", steps: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation.derived import RECIPES
 from graphcast_batch.evaluation.metrics import DRY_BELOW
 from graphcast_batch.evaluation.scoring import Fields, Part, part_of
-from graphcast_batch.inputs.states import Timeline
+from graphcast_batch.inputs.states import Timeline, fewest_times
 from graphcast_batch.outputs import climatology as written
 from graphcast_batch.outputs.climatology import Draft
 from graphcast_batch.plan import Kept
@@ -94,8 +94,8 @@ def make_climatology(source: Timeline, path: Path, times: NDArray[np.datetime64]
         spread: where the pieces are worked out.
 
     Raises:
-        EvaluationError: at an hour of the day some day of the year has no time near it, or fewer pieces were made than
-            there are.
+        EvaluationError: there is no variable, a time is none, no whole hour or lacks a variable, at an hour of the day
+            some day of the year has no time near it, or fewer pieces were made than there are.
         StoreError: something is at the path, or it cannot be written.
         InputError: the source cannot be read.
     """
@@ -104,6 +104,7 @@ def make_climatology(source: Timeline, path: Path, times: NDArray[np.datetime64]
         for name, dims in sorted(source.dims.items())
         if "time" in dims and (name in RECIPES or (name in VARIABLES and VARIABLES[name].kind in ("surface", "level")))
     }
+    _check_held(source, list(on_levels), times)
     hours = sorted(set(_hours(times).tolist()))
     counts = [_counts(times[_hours(times) == hour]) for hour in hours]
     _check_covered(source, counts, hours)
@@ -468,6 +469,33 @@ def _both_days(times: NDArray[np.datetime64]) -> tuple[NDArray[np.int64], NDArra
     years = times.astype("datetime64[Y]")
     common = ((years + 1).astype("datetime64[D]") - years.astype("datetime64[D]")).astype(np.int64) == written.DAYS - 1
     return days, np.where(common & (days == written.DAYS - 2), written.DAYS - 1, -1)
+
+
+def _check_held(source: Timeline, names: Sequence[str], times: NDArray[np.datetime64]) -> None:
+    if not names:
+        raise EvaluationError(
+            f"a climatology needs a variable that this program knows and that changes, but {source.origin} has "
+            f"{', '.join(sorted(source.dims))}; rename its variables"
+        )
+    if not times.size:
+        raise EvaluationError(
+            f"a climatology needs times at which all variables are held, but {source.origin} has none: "
+            f"{fewest_times(source, names)}; add what is missing, or leave those variables out of the archive"
+        )
+    odd = times[times != times.astype("datetime64[h]")]
+    if odd.size:
+        raise EvaluationError(
+            f"a climatology is of whole hours, but {source.origin} has {odd.size} times such as "
+            f"{odd[0].astype('datetime64[s]')}; give whole hours with --first, --last and --every-hours"
+        )
+    held = source.times_of(names)
+    absent = times[:0] if held is None else times[~np.isin(times, held)]
+    if absent.size:
+        raise EvaluationError(
+            f"{source.origin} must hold {', '.join(names)} at all times of a climatology, but does not at "
+            f"{absent.size} of {times.size}, the first {absent[0].astype('datetime64[m]')}: "
+            f"{fewest_times(source, names)}; take other times"
+        )
 
 
 def _check_covered(source: Timeline, counts: Sequence[Floats], hours: Sequence[int]) -> None:

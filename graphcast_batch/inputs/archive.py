@@ -97,11 +97,9 @@ class Archive:
         self.grid: Grid = self._regridder.grid if self._regridder else self._stored_grid
         self.dims: Mapping[str, tuple[str, ...]] = self._dims()
         self.levels: tuple[int, ...] = self._levels(levels)
-        self.time_chunk = max(part.time_chunk for volume in self.volumes for part in volume.stored.values())
-        if not any(volume.contents.times.size for volume in self.volumes):
-            raise InputError(
-                f"{self.origin} must hold at least one time, but holds none; give files of the run's times"
-            )
+        chunks = (part.time_chunk for volume in self.volumes for part in volume.stored.values())
+        self.time_chunk = max(chunks, default=1)
+        self._check_timed()
         self._check_alike_fields()
         for volume in self._all:
             for warning in volume.warnings:
@@ -110,8 +108,8 @@ class Archive:
     @cached_property
     def times(self) -> NDArray[np.datetime64]:
         """(time,) datetime64[ns] times at which all that is needed is held, ascending."""
-        moving = [name for name, dims in self.dims.items() if "time" in dims]
-        return self.times_of([name for name in moving if name in self._needed] or moving)
+        wanted = self._needed or VARIABLES.keys()
+        return self.times_of([name for name in self._moving if name in wanted] or self._moving)
 
     def times_of(self, names: Sequence[str]) -> NDArray[np.datetime64]:
         """(time,) datetime64[ns] times at which each of some variables with time is held, ascending."""
@@ -250,6 +248,22 @@ class Archive:
             return None
         return Regridder(self._stored_grid, wanted[1], wanted[0])
 
+    @property
+    def _moving(self) -> list[str]:
+        return [name for name, dims in self.dims.items() if "time" in dims]
+
+    def _check_timed(self) -> None:
+        if not self._moving:
+            raise InputError(
+                f"{self.origin} must hold a variable that changes with time, but has only "
+                f"{', '.join(sorted(self.dims)) or 'none'} without; give files of the run's times, beside which "
+                "inputs.statics may name a file of constant fields"
+            )
+        if not any(self._times_of(name).size for name in self._moving):
+            raise InputError(
+                f"{self.origin} must hold at least one time, but holds none; give files of the run's times"
+            )
+
     def _levels(self, wanted: Sequence[int]) -> tuple[int, ...]:
         """Levels that every variable with levels has, of which those that are needed count alone if there are any."""
         on_levels = [name for name, dims in self.dims.items() if {"time", LEVEL} <= set(dims)]
@@ -268,8 +282,7 @@ class Archive:
 
     def _check_alike_fields(self) -> None:
         """Compares fields of what is needed that two files hold; of what else is read, `_split` does when it is."""
-        moving = [name for name, dims in self.dims.items() if "time" in dims]
-        for name in [name for name in moving if name in self._needed] or moving:
+        for name in [name for name in self._moving if name in self._needed] or self._moving:
             self._shares.times(ACCUMULATED if name == SUMMED and self._makes_sums else name, ())
         check_overlaps(self._shares.new_overlaps())
 

@@ -36,13 +36,8 @@ def check_inputs(inputs: CaseInputs, task: Task, grid: Grid, resolution: float) 
         TaskError: an input changes with time, but is neither predicted nor prescribed.
         InputError: anything else; the message names every finding.
     """
-    unfit = _unfollowed(inputs.frames, task)
-    if unfit:
-        raise TaskError(
-            f"every input that changes with time must be a target or a forcing, but {', '.join(unfit)} is neither, so "
-            "that later steps would have no value for it; leave it out of the task, or give it without time if it is "
-            "constant"
-        )
+    for unfit in _unfollowed(inputs.frames, task):
+        raise TaskError(str(unfit))
     found = find_faults(inputs, task, grid, resolution)
     if found:
         lines = "\n".join(f"  {line}" for line in found)
@@ -53,6 +48,7 @@ def find_faults(inputs: CaseInputs, task: Task, grid: Grid, resolution: float) -
     """Every reason why a forecast cannot start from these inputs; random numbers need only be finite."""
     frames, forcings = inputs.frames, inputs.forcings
     return [
+        *_unfollowed(frames, task),
         *_absent(frames, task.input_variables, "input variables"),
         *_absent(forcings, task.forcing_variables, "forcing variables"),
         *_wrong_dims(frames, task),
@@ -85,13 +81,20 @@ def faults_of_values(frames: xr.Dataset, forcings: xr.Dataset | None = None, sta
     return [fault for fault in faults if fault.variable not in explained] + misplaced
 
 
-def _unfollowed(frames: xr.Dataset, task: Task) -> list[str]:
+def _unfollowed(frames: xr.Dataset, task: Task) -> Iterator[Finding]:
     followed = {*task.target_variables, *task.forcing_variables}
-    return [
+    unfit = [
         name
         for name in sorted(task.input_variables)
         if name in frames.data_vars and "time" in frames[name].dims and name not in followed
     ]
+    if unfit:
+        yield Finding(
+            ", ".join(unfit),
+            "be a target or a forcing, as every input that changes with time",
+            "is neither, so that later steps would have no value for it",
+            "leave it out of the task, or give it without time if it is constant",
+        )
 
 
 def _when(frames: xr.Dataset) -> str:

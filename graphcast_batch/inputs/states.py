@@ -19,6 +19,8 @@ from graphcast_batch.variables import VARIABLES
 STEP: Final = np.timedelta64(STEP_HOURS, "h")
 COMPUTABLE: Final = frozenset(name for name, variable in VARIABLES.items() if variable.kind == "forcing")
 """Forcings that follow from time and place, so that no input need hold them."""
+_MOST_LISTED: Final = 4
+"""Variables that a message says the times of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +73,19 @@ class Timeline(Protocol):
 def input_times(init_time: np.datetime64, task: Task) -> NDArray[np.datetime64]:
     """(input frames,) datetime64[ns] times of the frames that go in, ascending."""
     return np.asarray(init_time.astype("datetime64[ns]") - STEP * np.arange(task.input_frames)[::-1])
+
+
+def times_of_inputs(held: Timeline, task: Task) -> NDArray[np.datetime64] | None:
+    """(time,) datetime64[ns] times at which all input variables of a task are held that a source has; None for all."""
+    return _times_of(held, _inputs_held(held, task))
+
+
+def fewest_times(held: Timeline, names: Sequence[str]) -> str:
+    """At how many times each of some variables with time is held, those at the fewest first; for messages."""
+    found = {name: times for name in names if (times := held.times_of([name])) is not None}
+    scarce = sorted(found, key=lambda name: (found[name].size, name))
+    listed = [f"{name} at {_spanned(found[name])}" for name in scarce[:_MOST_LISTED]]
+    return "; ".join(listed + (["the others at more"] if len(scarce) > _MOST_LISTED else []))
 
 
 def valid_times(case: Case) -> NDArray[np.datetime64]:
@@ -176,9 +191,13 @@ def _without_time(array: xr.DataArray, times: NDArray[np.datetime64]) -> xr.Data
     return array.sel(time=times)
 
 
-def _held_times(held: Timeline, wanted: NDArray[np.datetime64], names: Sequence[str]) -> NDArray[np.datetime64]:
+def _times_of(held: Timeline, names: Sequence[str]) -> NDArray[np.datetime64] | None:
     moving = [name for name in names if "time" in held.dims[name]]
-    times = held.times_of(moving) if moving else None
+    return held.times_of(moving) if moving else None
+
+
+def _held_times(held: Timeline, wanted: NDArray[np.datetime64], names: Sequence[str]) -> NDArray[np.datetime64]:
+    times = _times_of(held, names)
     return wanted if times is None else wanted[np.isin(wanted, times)]
 
 
@@ -217,15 +236,18 @@ def _absent_times(
     moving = [name for name in names if "time" in held.dims[name]]
     times = held.times_of(lacking)
     assert times is not None
-    span = f"{times.size} times" + (f", {_minute(times.min())} to {_minute(times.max())}" if times.size else "")
     stamps = ", ".join(_minute(time) for time in absent)
     return Finding(
         variable if len(lacking) == len(moving) else ", ".join(lacking),
         "hold every time that the forecast needs",
-        f"the {what} {stamps} are missing from its {span}",
+        f"the {what} {stamps} are missing from its {_spanned(times)}",
         "add them, or start from other times",
         time=absent[0],
     )
+
+
+def _spanned(times: NDArray[np.datetime64]) -> str:
+    return f"{times.size} times" + (f", {_minute(times.min())} to {_minute(times.max())}" if times.size else "")
 
 
 def _minute(time: np.datetime64) -> str:

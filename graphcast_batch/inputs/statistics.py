@@ -22,7 +22,7 @@ from graphcast_batch.config import STEP_HOURS, Task
 from graphcast_batch.errors import InputError, StatisticsError
 from graphcast_batch.inputs.gridded import level_hint
 from graphcast_batch.inputs.opening import load, open_netcdf
-from graphcast_batch.inputs.states import COMPUTABLE, STEP, Timeline
+from graphcast_batch.inputs.states import COMPUTABLE, STEP, Timeline, fewest_times
 from graphcast_batch.inputs.tally import Block, Forcing, Tally, tally_block
 from graphcast_batch.variables import VARIABLES
 
@@ -32,6 +32,8 @@ _PIECE_BYTES: Final = 2**27
 _STEPS_A_BLOCK: Final = 32
 """A block is no shorter, so that the step before it, which is read for the changes, adds 3 % at most."""
 
+_MOST_LISTED: Final = 4
+"""Times that a message names."""
 _DAYS_A_YEAR: Final = 365.24219
 _WAVE: Final = math.sqrt(0.5)
 """Standard deviation of a sine over whole periods."""
@@ -110,7 +112,7 @@ def compute_statistics(
         source: fields at absolute times.
         task: which variables, on which levels.
         forcing: computes the forcing variables that the source lacks.
-        times: which times; None for all that the source holds.
+        times: which times; None for all at which the source holds every variable of the task.
         spread: where the blocks are tallied. The same blocks are merged in the same order wherever that is, so that
             the result does not depend on it, to the last bit.
 
@@ -120,9 +122,9 @@ def compute_statistics(
             fewer blocks were tallied than there are.
         InputError: the source cannot be read.
     """
-    stamps = _sorted_times(source, times)
     names = sorted({*task.input_variables, *task.target_variables, *task.forcing_variables})
     _check_held(source, task, names)
+    stamps = _sorted_times(source, names, times)
     blocks = _blocks(source, task, names, stamps)
     tally, done = Tally({}, {}), 0
     for part in spread(tally_block, [(source, forcing, block) for block in blocks]):
@@ -177,20 +179,23 @@ _PROGRESS: Final[Mapping[str, tuple[float, float, float]]] = {
 
 
 def _sorted_times(
-    source: Timeline, times: Sequence[np.datetime64] | NDArray[np.datetime64] | None
+    source: Timeline, names: Sequence[str], times: Sequence[np.datetime64] | NDArray[np.datetime64] | None
 ) -> NDArray[np.datetime64]:
-    wanted = source.times if times is None else np.asarray(times, "datetime64[ns]")
-    if wanted is None or not wanted.size:
+    moving = [name for name in names if name not in _PROGRESS and "time" in source.dims.get(name, ())]
+    held = source.times_of(moving) if moving else source.times
+    stamps = np.unique(np.asarray(() if held is None else held, "datetime64[ns]") if times is None else times)
+    if not stamps.size:
         raise StatisticsError(
-            f"statistics need the times to compute them over, but none are given and {source.origin} holds "
-            f"{'every time' if source.times is None else 'none'}; give times"
+            "statistics need the times to compute them over, but none are given and "
+            + (f"{source.origin} holds every time; give times" if held is None else _never_together(source, moving))
         )
-    stamps = np.unique(wanted)
-    absent = stamps[~np.isin(stamps, stamps if source.times is None else source.times)]
+    absent = stamps[~np.isin(stamps, stamps if held is None else held)]
     if absent.size:
         raise StatisticsError(
-            f"statistics are to be computed over times that {source.origin} holds, but it lacks "
-            f"{', '.join(map(str, absent))}"
+            f"statistics are to be computed over times at which {source.origin} holds all of {', '.join(moving)}, but "
+            f"it lacks {', '.join(map(str, absent[:_MOST_LISTED]))}"
+            + (f" and {absent.size - _MOST_LISTED} more" if absent.size > _MOST_LISTED else "")
+            + f": {fewest_times(source, moving)}; give other times"
         )
     if not np.any(np.isin(stamps - STEP, stamps)):
         raise StatisticsError(
@@ -198,6 +203,13 @@ def _sorted_times(
             f"among {stamps.size} times from {stamps[0]} to {stamps[-1]}; give more times"
         )
     return stamps
+
+
+def _never_together(source: Timeline, moving: Sequence[str]) -> str:
+    return (
+        f"no time of {source.origin} holds all variables: {fewest_times(source, moving)}; add what is missing, or give "
+        "the config of a run whose task goes without it"
+    )
 
 
 def _check_held(source: Timeline, task: Task, names: Sequence[str]) -> None:

@@ -1,0 +1,249 @@
+"""What an archive can be asked for: the variables, levels and initial times of a first run that `check` accepts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphcast_batch.assembly import AnySource, faults
+from graphcast_batch.config import STEP_HOURS, TASKS, Task
+from graphcast_batch.errors import ConfigError, InputError
+from graphcast_batch.inputs.archive import SyntheticArchive
+from graphcast_batch.inputs.datasets import DatasetFiles
+from graphcast_batch.inputs.findings import Finding
+from graphcast_batch.inputs.states import COMPUTABLE, STEP, fewest_times
+from graphcast_batch.inputs.statistics import held_task
+from graphcast_batch.plan import Case
+from graphcast_batch.variables import DIMS, LEVELS_13, VARIABLES
+
+Times = NDArray[np.datetime64]
+_PUBLISHED: Final = ("GraphCast_small", "GraphCast_operational")
+_EVERY_HOURS: Final = 12
+_SYNOPTIC_HOURS: Final = 6
+"""Analyses are made at 00, 06, 12 and 18 UTC, and so were the weights."""
+_MOST_BYTES: Final = 2**30
+"""Of one Case's inputs that are read to look for gaps; of more, and that may be far away, nothing is read."""
+_HOUR: Final = np.timedelta64(1, "h")
+
+
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """What can be forecast from a source.
+
+    Attributes:
+        task: a published one that it has all of, or one of all that it has.
+        name: of the published one; None for another.
+        left_out: variables and levels that it has, but that cannot be started from, each with the reason.
+    """
+
+    task: Task
+    name: str | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+
+def propose_task(source: AnySource, steps: int) -> Proposal:
+    """The largest task that a source can start, looking into one Case unless that is too much to read.
+
+    Raises:
+        GraphcastBatchError: there is none.
+    """
+    if isinstance(source, SyntheticArchive):
+        return Proposal(TASKS[_PUBLISHED[0]], _PUBLISHED[0])
+    held, left_out = held_task(source), dict[str, str]()
+    found = _with_levels(held, LEVELS_13) if {*LEVELS_13} <= {*held.pressure_levels} else held
+    found = _of_known_shape(source, found, left_out)
+    found = _at_common_times(source, found, left_out)
+    found = _accepted(source, _as_run(source, found), steps, left_out)
+    name = _published(found)
+    return Proposal(TASKS[name] if name else found, name, left_out)
+
+
+def propose_times(
+    source: AnySource, names: Sequence[str], steps: int, every_hours: int | None
+) -> tuple[str, str, int] | None:
+    """First, last and hours between of initial times that have the frame before, and if they can their whole truth.
+
+    Args:
+        source: of states.
+        names: the inputs; those that it does not hold, or that do not change, do not count.
+        steps: of 6 h of each forecast.
+        every_hours: between them; without it 12 or somewhat more.
+
+    Returns:
+        None for a source that holds every time.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    moving = [name for name in names if "time" in source.dims.get(name, ())]
+    held = source.times_of(moving) if moving else source.times
+    if held is None:
+        return None
+    able = _startable(held)
+    if not able.size:
+        raise ConfigError(
+            f"{source.origin} must hold times {STEP_HOURS} h apart, two for each initial time, with all of "
+            f"{', '.join(moving)}, but holds none such: {fewest_times(source, moving)}; give an archive that does, or "
+            "weights that go without"
+        )
+    judged = able[np.isin(able + steps * STEP, held)]
+    able = _synoptic(judged if judged.size else able)
+    spacing = int(np.diff(able).min() // _HOUR) if able.size > 1 else STEP_HOURS
+    every = every_hours or spacing * -(-_EVERY_HOURS // spacing)
+    first, last = _longest_row(able, np.timedelta64(every, "h"))
+    return str(first.astype("datetime64[h]")), str(last.astype("datetime64[h]")), every
+
+
+def _of_known_shape(source: AnySource, task: Task, left_out: dict[str, str]) -> Task:
+    """Without variables on levels of another kind, such as humidity near the ground, or along dimensions unknown."""
+    for name in {*task.target_variables, *task.input_variables} - COMPUTABLE:
+        absent = {"level": (), "static": ("time", "level")}.get(VARIABLES[name].kind, ("level",))
+        expected = [dim for dim in DIMS if dim not in absent]
+        found = [dim for dim in source.dims[name] if dim != "time" or dim in expected]  # of statics their time may go
+        if {*found} != {*expected}:
+            has = ", ".join(source.dims[name]) or "none"
+            left_out[name] = f"it must have the dimensions {', '.join(expected)}, but has {has}"
+    return _without(task, left_out, source)
+
+
+def _at_common_times(source: AnySource, task: Task, left_out: dict[str, str]) -> Task:
+    """Without variables that are held at too few times to start from, or with which less than half of these remain."""
+    names = [*task.target_variables, *(name for name in task.input_variables if "time" in source.dims.get(name, ()))]
+    held = dict[str, Times]()
+    for name in names:
+        try:
+            held[name] = np.asarray(source.times_of([name]))
+        except InputError as error:  # it is not known how precipitation is summed up
+            left_out[name] = str(error)
+    together: Times | None = None
+    for name in sorted(held, key=lambda name: -_starts(held[name])):
+        both = held[name] if together is None else np.intersect1d(together, held[name])
+        least = 1 if together is None else max(1, _starts(together) / 2)
+        if _starts(both) < least:
+            left_out[name] = f"it is not held at enough of the times of the others: {fewest_times(source, [name])}"
+        else:
+            together = both
+    if together is None:
+        raise ConfigError(
+            f"{source.origin} must hold times {STEP_HOURS} h apart, two for each initial time, but holds none such: "
+            f"{fewest_times(source, list(held))}; give an archive that does"
+        )
+    return _without(task, left_out, source)
+
+
+def _accepted(source: AnySource, task: Task, steps: int, left_out: dict[str, str]) -> Task:
+    """Without levels and variables in which the first Case has gaps, or what cannot be weather."""
+    case = _first_case(source, task, steps)
+    cost = source.cost(case, task)
+    if cost and cost.touched_bytes > _MOST_BYTES:
+        return task
+    task = _on_whole_levels(source, task, case, left_out)
+    while found := faults(source, case, task, 0.0):
+        bad = {name: str(fault) for fault in found for name in fault.variable.split(", ") if _is_in(task, name)}
+        if not bad:
+            raise InputError(f"{source.origin} cannot start the forecast from {case.key}: {_several(found)}")
+        left_out |= bad
+        task = _without(task, left_out, source)
+    return task
+
+
+def _on_whole_levels(source: AnySource, task: Task, case: Case, left_out: dict[str, str]) -> Task:
+    """Without levels that some variables lack, or without variables that lack more than half of the levels."""
+    frames = source.held(case, task)
+    whole = {
+        str(name): {
+            level
+            for level in task.pressure_levels
+            if level in array["level"] and np.isfinite(array.sel(level=level).values).all()
+        }
+        for name, array in frames.data_vars.items()
+        if "level" in array.dims
+    }
+    few = {name for name, levels in whole.items() if 2 * len(levels) < len(task.pressure_levels)}
+    if few != whole.keys():
+        left_out |= {name: f"it is whole on {len(whole[name])} levels only" for name in few}
+    common = set(task.pressure_levels).intersection(*(levels for name, levels in whole.items() if name not in left_out))
+    for level in sorted({*task.pressure_levels} - common):
+        lacking = sorted(name for name, levels in whole.items() if level not in levels and name not in left_out)
+        left_out[f"{level} hPa"] = f"{', '.join(lacking)} has gaps there"
+    return _without(_with_levels(task, sorted(common)), left_out, source)
+
+
+def _first_case(source: AnySource, task: Task, steps: int) -> Case:
+    if isinstance(source, DatasetFiles):
+        cases, _ = source.cases(steps, task)
+        return cases[0]
+    times = propose_times(source, [*task.input_variables, *task.target_variables], steps, None)
+    assert times is not None
+    return Case(np.datetime64(times[0], "h"), steps)
+
+
+def _published(task: Task) -> str | None:
+    held = {*task.input_variables, *task.target_variables, *task.forcing_variables}
+    for name in _PUBLISHED:
+        known = TASKS[name]
+        names = {*known.input_variables, *known.target_variables}
+        if names <= held and {*known.pressure_levels} <= {*task.pressure_levels}:
+            return name
+    return None
+
+
+def _as_run(source: AnySource, task: Task) -> Task:
+    """A task for statistics as that of a run, whose targets go in too."""
+    return task.model_copy(update={"input_variables": (*task.target_variables, *task.input_variables)})
+
+
+def _without(task: Task, names: Mapping[str, str], source: AnySource) -> Task:
+    """Without some variables; forcings among them are then not prescribed either.
+
+    Raises:
+        InputError: nothing is left to forecast.
+    """
+    fields = ("input_variables", "target_variables", "forcing_variables")
+    left = {field: tuple(name for name in getattr(task, field) if name not in names) for field in fields}
+    levelled = any("level" in source.dims.get(name, ()) for name in left["target_variables"])
+    if not left["target_variables"] or (levelled and not task.pressure_levels):
+        raise InputError(
+            f"{source.origin} must hold a variable that forecasts can start from, but holds none: "
+            + "; ".join(f"{name}: {reason}" for name, reason in names.items())
+        )
+    return task.model_copy(update={**left, "pressure_levels": task.pressure_levels if levelled else ()})
+
+
+def _with_levels(task: Task, levels: Sequence[int]) -> Task:
+    return task.model_copy(update={"pressure_levels": tuple(levels)})
+
+
+def _is_in(task: Task, name: str) -> bool:
+    return name in (*task.input_variables, *task.target_variables, *task.forcing_variables)
+
+
+def _several(found: Sequence[Finding]) -> str:
+    return "; ".join(map(str, found))
+
+
+def _startable(held: Times) -> Times:
+    """Those that are whole hours and have the frame before."""
+    return np.asarray(held[np.isin(held - STEP, held) & (held == held.astype("datetime64[h]"))])
+
+
+def _starts(held: Times) -> int:
+    return int(_synoptic(_startable(held)).size)
+
+
+def _synoptic(times: Times) -> Times:
+    """Those at 00, 06, 12 and 18 UTC, if there are any."""
+    hours = (times - times.astype("datetime64[D]")) // _HOUR
+    chosen = times[hours % _SYNOPTIC_HOURS == 0]
+    return chosen if chosen.size else times
+
+
+def _longest_row(times: Times, every: np.timedelta64) -> tuple[np.datetime64, np.datetime64]:
+    """First and last of the most times that follow each other at equal distance, the first such."""
+    lengths: dict[np.datetime64, int] = {}
+    for time in times:
+        lengths[time] = lengths.get(time - every, 0) + 1
+    last = max(lengths, key=lambda time: lengths[time])
+    return last - (lengths[last] - 1) * every, last
