@@ -25,6 +25,7 @@ from graphcast_batch.cluster.drain import Drain
 from graphcast_batch.cluster.metrics import Metrics
 from graphcast_batch.cluster.outcome import Outcome, Progress, Yield
 from graphcast_batch.cluster.ray_errors import LESS_MEMORY, explained, is_of_the_node, unwrapped
+from graphcast_batch.cluster.refusals import PATIENCE_SECONDS, REFUSAL_SECONDS, Seldom, kind_of, patiently
 from graphcast_batch.cluster.walltime import Walltime
 from graphcast_batch.cluster.worker import OpenScorer, Report
 from graphcast_batch.config import RunConfig
@@ -51,11 +52,7 @@ _LOOK_SHARE: Final = 20.0
 """How many times as long as such a look took nobody looks again: in a large ledger on a slow disk it takes a while."""
 _REST_SECONDS: Final = 5.0
 """How long nobody is hired after a worker was stillborn: a node that has just died still gets some."""
-_REFUSAL_SECONDS: Final = 1.0
-"""How long a store is left alone that has refused something."""
 _MOST_STILLBORN: Final = 3
-_PATIENCE_SECONDS: Final = 60.0
-"""How long a store may refuse all that the driver asks of it; a claim without heartbeats lasts for twice as long."""
 _Result = Made | RayError
 
 
@@ -95,8 +92,9 @@ def run(
     device = device_of(run.config.workers)
     precision = resolved_precision(run.config.model.precision, accelerated=device == "gpu")
     store = lay_out(run, precision, partial(each, drain=drain))
-    store.sweep()
-    states = store.ledger.states(run.plan.cases)
+    with suppress(StoreError):  # what is left there now is swept up by a later run
+        store.sweep()
+    states = patiently(lambda: store.ledger.states(run.plan.cases))
     todo = [case for case in run.plan.cases if states[case.key] in (State.MISSING, State.RUNNING)]
     start, made = time.perf_counter(), Yield(traced)
     if todo:
@@ -143,6 +141,7 @@ class Shift:
         self._stillborn = 0
         self._hire_from = self._questioned = self._counted = self._look_from = self._ask_from = time.monotonic()
         self._refused_since: float | None = None
+        self._seldom = Seldom(progress.note)
 
     def work_through(self) -> None:
         """Makes the Cases."""
@@ -162,6 +161,7 @@ class Shift:
             for _, claim in self._claims.values():
                 with suppress(StoreError):  # on a disk that refuses all, it must not hide what ended the run
                     claim.release()
+            self._seldom.close()
             self._metrics.stands(self._dispatch.ours, 0, 0)
 
     def _goes_on(self) -> bool:
@@ -261,7 +261,10 @@ class Shift:
             claim = self._store.ledger.claim(case, _LEASE_SECONDS)
         except StoreError as error:
             self._bear(error)
-            self._tell(case, error, self._dispatch.refuse(case, time.monotonic()))
+            attempts = self._dispatch.refuse(case, time.monotonic())
+            # Of many refusals at once one is printed.
+            if attempts or self._seldom.is_first("claim refused", kind_of(error)):
+                self._tell(case, error, attempts)
             return None
         self._refused_since = None
         if claim is None:
@@ -287,10 +290,10 @@ class Shift:
         """Leaves the store alone for a while that has refused something; ends the run if it refuses all for long."""
         now = time.monotonic()
         self._refused_since = now if self._refused_since is None else self._refused_since
-        if isinstance(error, StoreUnwritableError) or now - self._refused_since > _PATIENCE_SECONDS:
+        if isinstance(error, StoreUnwritableError) or now - self._refused_since > PATIENCE_SECONDS:
             raise error
-        self._ask_from = now + _REFUSAL_SECONDS
-        self._progress.note("store refused", str(error))
+        self._ask_from = now + REFUSAL_SECONDS
+        self._seldom.note("store refused", kind_of(error), str(error))
 
     def _take_back(self, reference: Any, result: _Result) -> None:  # noqa: ANN401 - as above
         member = self._under_way.get(reference)
@@ -356,7 +359,8 @@ class Shift:
         while name := self._dispatch.broken():
             self._dismiss(self._ready[name])
             freed = self._dispatch.retire(name)
-            self._store.ledger.free_failed(freed)
+            with self._bearing():  # those that stay are as if they were not, once their Cases are whole
+                self._store.ledger.free_failed(freed)
             self._progress.note("worker retired", f"{name} is retired, because different Cases failed on it alone")
             self._check_hope()
 
@@ -456,8 +460,8 @@ class Shift:
 
 def _outcome(run: Run, store: Store, made: Yield, seconds: float) -> Outcome:
     cases = run.plan.cases
-    states = store.ledger.states(cases)
-    found = [store.ledger.failure(key) for key, state in states.items() if state is State.FAILED]
+    states = patiently(lambda: store.ledger.states(cases))
+    found = [patiently(partial(store.ledger.failure, key)) for key, state in states.items() if state is State.FAILED]
     failures = tuple(failure for failure in found if failure)
     whole = tuple(case for case in cases if states[case.key] is State.WHOLE)
     left = len(cases) - len(whole) - len(failures)

@@ -52,8 +52,18 @@ class Entry(BaseModel):
         except ValidationError as error:
             raise StoreError(
                 f"{path} must be a {cls.__name__.lower()} as this program writes it, but is damaged; delete it and "
-                f"run again: {error}"
+                f"run again: {first_fault(error)}"
             ) from error
+
+
+def first_fault(error: BaseException | None) -> str:
+    """What is wrong, in a line."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_input=False, include_url=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    more = f" and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+    return f"{where}: {first['msg']}{more}" if where else f"{first['msg']}{more}"
 
 
 def publish(path: Path, content: bytes, *, durably: bool = True) -> None:

@@ -27,6 +27,7 @@ from graphcast_batch.outputs.durable import (
     Entry,
     drop_left_over,
     explained,
+    first_fault,
     folder_clock,
     now,
     publish,
@@ -108,6 +109,11 @@ class Failure(Entry):
             host=socket.gethostname(),
             failed_at=now(),
         )
+
+    @classmethod
+    def unknown(cls, key: str, message: str) -> Self:
+        """Something went wrong with a Case, but what is lost."""
+        return cls(key=key, error="unknown", message=message, traceback="", attempts=0, host="", failed_at="")
 
 
 @dataclass(frozen=True)
@@ -294,13 +300,22 @@ class Ledger:
             return max(self._steps_of(key), default=0)
 
     def failure(self, key: str) -> Failure | None:
-        """Why a Case was set aside; None if it was not.
+        """Why a Case was set aside, if only that the file which tells is damaged; None if it was not.
 
         Raises:
-            StoreError: the file is damaged.
+            StoreError: the file cannot be read.
         """
+        path = self._path(key, _FAILED)
         with explained(f"{key}: its failure in {self.folder}"):
-            return Failure.read(self._path(key, _FAILED))
+            try:
+                return Failure.read(path)
+            except StoreError as error:
+                fault = first_fault(error.__cause__)
+        message = (
+            f"why it failed is not known: {path} must be a failure as this program writes it, but is damaged "
+            f"({fault}); free the Case with graphcast-batch retry-failed {self.folder.parent} {key}"
+        )
+        return Failure.unknown(key, message)
 
     def sweep(self) -> list[Path]:
         """Removes void claims, and what writers that died half-way left behind a day ago; returns what it removed."""

@@ -24,7 +24,7 @@ import xarray as xr
 from graphcast_batch.config import STEP_HOURS
 from graphcast_batch.errors import GraphcastBatchError, StoreError
 from graphcast_batch.outputs.claims import expired
-from graphcast_batch.outputs.durable import checksum_of, explained, folder_clock
+from graphcast_batch.outputs.durable import checksum_of, explained, first_fault, folder_clock
 from graphcast_batch.outputs.layout import LEDGER, arrays_of, read_coordinates, read_root
 from graphcast_batch.outputs.ledger import Ledger, Record
 from graphcast_batch.outputs.scores import FORECAST, ScoreRecord, Scores
@@ -275,14 +275,18 @@ def look_at(case: WholeCase, *, deep: bool) -> Looked:
     except StoreError as error:
         if isinstance(error.__cause__, OSError):
             raise
-        return 0, (case.flaw(Kind.RECORD, case.record_path, "be readable as a record", f"is not: {error.__cause__}"),)
+        return 0, (
+            case.flaw(
+                Kind.RECORD, case.record_path, "be readable as a record", f"is not: {first_fault(error.__cause__)}"
+            ),
+        )
     if record is None:
         return 0, ()
     wrong = _record_flaw(case, record)
     if wrong:
         return 0, (wrong,)
-    found = (_file_flaw(case, file, *record.files[file], deep=deep) for file in sorted(record.files))
-    return _size(record), tuple(flaw for flaw in found if flaw)
+    flaws = (_file_flaw(case, file, *record.files[file], deep=deep) for file in sorted(record.files))
+    return _size(record), tuple(flaw for flaw in flaws if flaw)
 
 
 def _size(record: Record) -> int:
@@ -477,7 +481,7 @@ def look_at_scores(store: Store, scores: Scores, key: str, *, deep: bool, claime
         except StoreError as error:
             if isinstance(error.__cause__, OSError):
                 raise
-            return [flaw(path, "be readable as a record", f"is not: {error.__cause__}")]
+            return [flaw(path, "be readable as a record", f"is not: {first_fault(error.__cause__)}")]
         if record is None:
             return []
         if record.key != key:

@@ -1,5 +1,6 @@
 """The driver on a real Ray: failures are charged, retried, set aside, and the run goes on."""
 
+import errno
 import os
 import re
 import subprocess
@@ -265,8 +266,37 @@ def test_a_heartbeat_that_fails_costs_nothing_while_the_lease_lasts(cluster, tmp
     assert beats.count(KEYS[1]) > 2
 
 
+def test_a_handle_that_is_stale_while_failed_cases_are_freed_or_counted_does_not_end_the_run(
+    cluster, tmp_path, monkeypatch
+):
+    def stale_once(name):
+        call, called = getattr(Ledger, name), []
+
+        def stale(*arguments):
+            called.append(name)
+            if len(called) == 1:
+                raise StoreError(f"{name} failed") from OSError(errno.ESTALE, "Stale file handle")
+            return call(*arguments)
+
+        monkeypatch.setattr(Ledger, name, stale)
+        return called
+
+    def broken_once(dispatch):
+        return retired.append(1) or next(iter(dispatch._posts)) if not retired else None
+
+    retired = []
+    called = [stale_once(name) for name in ("free_failed", "states")]
+    monkeypatch.setattr(driver.Dispatch, "broken", broken_once)
+    config = parse_config(SMALL | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
+    watch = Watch()
+    outcome = driver.run(assemble(config), watch, Drain())
+    assert (len(outcome.whole), outcome.failed) == (4, ())
+    assert all(called)
+    assert watch.of("store refused") == [["free_failed failed"]]
+
+
 def test_a_store_that_refuses_everything_ends_the_run(cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr(driver, "_PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr(driver, "PATIENCE_SECONDS", 2.0)
 
     class Removing(Watch):
         def started(self, *told):

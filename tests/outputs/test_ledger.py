@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -261,3 +262,15 @@ def test_a_sweep_frees_the_claims_of_the_dead_and_keeps_those_of_the_living(tmp_
 
     assert [path.name for path in swept] == [f"{dead.key}.claim"]
     assert ledger.states([dead, alive]) == {dead.key: State.MISSING, alive.key: State.RUNNING}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"{}", b"\xff\xfe", b"[" * 9999])
+def test_a_damaged_failure_is_named_in_one_line_and_its_case_counts_as_failed_until_it_is_freed(ledger, content):
+    path = ledger.folder / "2020-01-01T00.failed.json"
+    path.write_bytes(content)
+    failure = ledger.failure("2020-01-01T00")
+    assert failure.key == "2020-01-01T00"
+    assert re.fullmatch(rf"why it failed .*{path} .* is damaged \(.+\); free the Case with .*T00", failure.message)
+    assert ledger.states([case_at(0)]) == {"2020-01-01T00": State.FAILED}
+    assert ledger.free_failed(["2020-01-01T00"]) == ["2020-01-01T00"]
+    assert ledger.failure("2020-01-01T00") is None

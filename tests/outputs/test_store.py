@@ -182,21 +182,23 @@ def test_a_claim_lost_after_the_last_file_leaves_the_case_without_a_record(tmp_p
         write_all(attempt, store, case)
         # The folders are synced between the last file and the record: that is when another takes the claim.
         monkeypatch.setattr(
-            "graphcast_batch.outputs.store.sync_folder", lambda folder: claim.path.unlink(missing_ok=True)
+            "graphcast_batch.outputs.attempts.sync_folder", lambda folder: claim.path.unlink(missing_ok=True)
         )
         with pytest.raises(StoreError, match=r"2020-01-01T00: the claim must be held"):
             commit(attempt, claim)
     assert store.ledger.record(case.key) is None
 
 
-def test_a_commit_that_breaks_off_between_two_files_leaves_the_case_missing(tmp_path):
+def test_a_folder_where_a_file_belongs_breaks_a_commit_off_before_its_first_file_and_is_left_alone(tmp_path):
     store, case = make(tmp_path / "run.zarr", plan_of([0], 10)), case_at(0, 10)
     obstacle = store.path / "temperature" / "c.0.1.0.0.0"
     obstacle.mkdir()
+    (obstacle / "kept").touch()
     with pytest.raises(StoreError, match=r"2020-01-01T00: writing it .* failed: .*c\.0\.1.*run again"):
         fill(store, case)
-    assert (store.path / "temperature" / "c.0.0.0.0.0").exists()
+    assert not (store.path / "temperature" / "c.0.0.0.0.0").exists()
     assert store.ledger.states([case]) == {case.key: State.MISSING}
+    (obstacle / "kept").unlink()
     obstacle.rmdir()
     fill(store, case)
     assert_whole_cases_are_all_there(store, [case])

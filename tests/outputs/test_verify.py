@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphcast_batch.errors import StoreError
-from graphcast_batch.outputs import durable, staging
+from graphcast_batch.outputs import staging
 from graphcast_batch.outputs.layout import growing
 from graphcast_batch.outputs.ledger import State
 from graphcast_batch.outputs.repair import repair
@@ -345,16 +345,15 @@ def test_metadata_that_the_root_contradicts_are_named_unless_the_store_is_growin
 
 
 def test_an_extension_that_broke_off_is_ended_by_the_next_run(store, monkeypatch):
-    replaced = []
+    replace = os.replace
 
-    def stop(path, content):
-        replaced.append(path)
-        if path == store.path / "zarr.json":
+    def stop(source, target):
+        if target == store.path / "zarr.json":
             raise OSError("the power fails")
-        durable.replace(path, content)
+        replace(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr("graphcast_batch.outputs.layout.replace", stop)
+        patch.setattr(os, "replace", stop)
         with pytest.raises(StoreError, match="the power fails"):
             make(store.path, plan_of(range(7), STEPS))
     assert {flaw.kind for flaw in verify(store.path, deep=True).flaws} == {Kind.METADATA}
