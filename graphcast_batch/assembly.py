@@ -166,7 +166,9 @@ def kept_store(run: Run) -> Store | None:
 
     Raises:
         StoreMismatchError: it was made by something else, as far as can be told without a device or its statistics.
+        StoreError: none can be made there.
     """
+    Store.check_place(run.config.store)
     if not Store.exists(run.config.store):
         return None
     store = Store.open(run.config.store)
@@ -279,7 +281,7 @@ def _cache_doubt(config: RunConfig) -> list[str]:
 
 def _cache(config: RunConfig) -> Cache | None:
     folder = users_folder() if config.cache is None else config.cache
-    return Cache(folder) if isinstance(folder, Path) else None
+    return Cache(folder).check() if isinstance(folder, Path) else None
 
 
 def reading(run: Run) -> dict[str, str]:

@@ -244,6 +244,8 @@ class Bench:
                         details={
                             "peak_memory_bytes": peak_memory_bytes(),
                             "read_bytes": cost.touched_bytes if cost else 0,
+                            # Beside the device, what changes the last bits of a forecast.
+                            "cases_per_call": self.cases_per_call,
                             **({OUTPUTS: NONE} if self.store.only_scores else {}),
                         },
                     )

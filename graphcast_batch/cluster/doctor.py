@@ -16,8 +16,8 @@ from graphcast_batch.assembly import assemble, doubts
 from graphcast_batch.cluster.allocation import Allocation, allocation, unused_nodes
 from graphcast_batch.cluster.survey import GREETING, PRIZES, SWAPPED, Survey, answer, survey, unwritable
 from graphcast_batch.config import RunConfig
-from graphcast_batch.errors import AllocationError, GraphcastBatchError
-from graphcast_batch.model.cache import users_folder
+from graphcast_batch.errors import AllocationError, ConfigError, GraphcastBatchError
+from graphcast_batch.model.cache import Cache, users_folder
 
 Everywhere = Callable[..., Sequence[Any]]
 """Calls a function on each node at the same time, with the node's number and then what else is given; results in the
@@ -308,6 +308,10 @@ def _cache(config: RunConfig | None) -> Finding:
     folder = users_folder() if wanted is None else wanted
     if not isinstance(folder, Path):
         return Finding("note", "cache", "none: each worker compiles for itself")
+    try:
+        Cache(folder).check()
+    except ConfigError as error:
+        return Finding("problem", "cache", str(error))
     fault = unwritable(next(parent for parent in (folder, *folder.parents) if parent.exists()))
     if fault:
         text = f"{folder} must be writable, but is not: {fault}; name another with cache: FOLDER, or do with cache: off"

@@ -6,17 +6,22 @@ it cannot be read or written, all is computed as if it were empty.
 """
 
 import fcntl
+import grp
 import hashlib
 import logging
 import os
+import pwd
 import re
+import stat
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Self
+
+from graphcast_batch.errors import ConfigError
 
 _LOG: Final = logging.getLogger(__name__)
 _DIGEST_BYTES: Final = 16
@@ -49,8 +54,40 @@ class Cache:
         there = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
         return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
+    @property
+    def fault(self) -> str:
+        """Why what the folder holds must not be run here, as others may have put it there; empty if it may.
+
+        It may belong to root, or to this user with a group that nobody else is in, as many systems give each user.
+        """
+        try:
+            found = self.folder.stat()
+        except OSError:
+            return ""
+        if found.st_uid not in (os.geteuid(), 0):
+            return f"belongs to {_user(found.st_uid)}"
+        if found.st_mode & stat.S_IWOTH:
+            return f"may be written by everybody (mode {stat.S_IMODE(found.st_mode):04o})"
+        if found.st_mode & stat.S_IWGRP and not _is_private(found.st_gid):
+            return f"may be written by the group {_group(found.st_gid)} (mode {stat.S_IMODE(found.st_mode):04o})"
+        return ""
+
+    def check(self) -> Self:
+        """The same, if what it holds may be run here.
+
+        Raises:
+            ConfigError: others may have put it there.
+        """
+        if self.fault:
+            raise ConfigError(
+                f"the cache {self.folder} must be writable by its owner alone, you or root, since the programs in it "
+                f"are executed, but it {self.fault}; if you trust what it holds: chown it or chmod go-w it, else name "
+                "another folder (cache: FOLDER), or do without one (cache: off)"
+            )
+        return self
+
     @contextmanager
-    def turn(self, name: str) -> Iterator[bytes | None]:
+    def turn(self, name: str, read: Callable[[bytes], object] = len) -> Iterator[bytes | None]:
         """Gives what is kept under a name; None to the one process that is to compute it, while all others wait.
 
         A process that dies, or leaves without `put`, hands the task on; one that takes too long is not waited for, so
@@ -58,16 +95,17 @@ class Cache:
 
         Args:
             name: by `entry_name`.
+            read: takes what is kept; it raises where that is not what it should be, whatever its digest is.
         """
-        kept = self.get(name)
+        kept = self.get(name, read)
         if kept is not None:
             yield kept
             return
         with self._lock_file(name) as lock:
-            yield self._wait(name, lock) if lock else None
+            yield self._wait(name, lock, read) if lock else None
 
-    def get(self, name: str) -> bytes | None:
-        """What is kept under a name; None if nothing is, or nothing that can be read."""
+    def get(self, name: str, read: Callable[[bytes], object] = len) -> bytes | None:
+        """What is kept under a name; None if nothing is, or nothing that can be read; see `turn`."""
         path = self._entry(name)
         try:
             with path.open("rb") as file:
@@ -77,8 +115,15 @@ class Cache:
         except OSError as error:
             _LOG.warning("%s cannot be read and is computed anew: %s", path, error)
             return None
-        if digest != _digest(content):
-            _LOG.warning("%s is damaged, so it is removed and computed anew", path)
+        try:
+            sound = digest == _digest(content)
+            if sound:
+                read(content)
+        except Exception as error:  # whatever a library makes of bytes that are not what it writes
+            _LOG.warning("%s holds something else than this program keeps there: %r", path, error)
+            sound = False
+        if not sound:
+            _LOG.warning("%s is damaged, so it is removed and computed again", path)
             with suppress(OSError):
                 path.unlink()
             return None
@@ -120,14 +165,14 @@ class Cache:
         with lock:
             yield lock
 
-    def _wait(self, name: str, lock: BinaryIO) -> bytes | None:
+    def _wait(self, name: str, lock: BinaryIO, read: Callable[[bytes], object]) -> bytes | None:
         give_up = time.monotonic() + self.patience
         while not _locked(lock) and time.monotonic() < give_up:
             time.sleep(_LOOK_SECONDS)
-            kept = self.get(name)
+            kept = self.get(name, read)
             if kept is not None:
                 return kept
-        return self.get(name)  # it may have come just before the lock was free
+        return self.get(name, read)  # it may have come just before the lock was free
 
     def _make_room(self, size: int) -> None:
         # Entries are read whole, so that nobody needs the file of one that is in use.
@@ -168,6 +213,27 @@ def users_folder() -> Path | None:
     if not os.path.isabs(caches):
         caches = os.path.expanduser("~/.cache")
     return Path(caches) / "graphcast-batch" if os.path.isabs(caches) else None
+
+
+def _is_private(group: int) -> bool:
+    """Whether a group is this user's own, by the name and members that such groups have."""
+    try:
+        user, found = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(group)
+    except KeyError:
+        return False
+    return found.gr_name == user and set(found.gr_mem) <= {user}
+
+
+def _user(number: int) -> str:
+    with suppress(KeyError):
+        return pwd.getpwuid(number).pw_name
+    return f"user {number}"
+
+
+def _group(number: int) -> str:
+    with suppress(KeyError):
+        return grp.getgrgid(number).gr_name
+    return str(number)
 
 
 def _locked(file: BinaryIO) -> bool:

@@ -101,10 +101,10 @@ def cached_graphs(architecture: Architecture, grid: Grid, cache: Cache | None) -
     """
     if cache is None:
         return build_graphs(architecture, grid)
-    name = _entry_name(architecture, grid)
-    with cache.turn(name) as kept:
+    name, found = _entry_name(architecture, grid), list[Graphs]()
+    with cache.turn(name, lambda kept: found.append(_decoded(kept))) as kept:
         if kept is not None:
-            return _decoded(kept)
+            return found[-1]
         graphs = build_graphs(architecture, grid)
         cache.put(name, _encoded(graphs))
         return graphs

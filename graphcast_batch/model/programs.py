@@ -14,7 +14,8 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -92,17 +93,16 @@ def compiled_once(cache: Cache | None, *key: object) -> Iterator[None]:
         return
     code = digest_of_source(*sorted(Path(__file__).parent.glob("*.py")))
     name = entry_name("programs", *_machine(), code, *key)
-    with cache.turn(name) as kept, _private_folder() as folder:
+    with _private_folder() as folder:
         if folder is None:
             yield
             return
-        if kept is not None:
-            _unpack(kept, folder)
-        known = set(folder.iterdir())
-        with _keeping_in(folder):
-            yield
-        if set(folder.iterdir()) != known:
-            _publish(cache, name, folder)
+        with cache.turn(name, partial(_unpack, folder)):
+            known = set(folder.iterdir())
+            with _keeping_in(folder):
+                yield
+            if set(folder.iterdir()) != known:
+                _publish(cache, name, folder)
 
 
 @contextmanager
@@ -138,9 +138,17 @@ def _configure(options: Mapping[str, Any]) -> None:
     compilation_cache.reset_cache()  # JAX looks once only whether there is a folder, and where
 
 
-def _unpack(content: bytes, folder: Path) -> None:
-    with suppress(OSError), zipfile.ZipFile(io.BytesIO(content)) as archive:
-        archive.extractall(folder)
+def _unpack(folder: Path, content: bytes) -> None:
+    """Puts what an entry holds into a folder; what cannot be unpacked leaves nothing there."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            archive.extractall(folder)
+    except OSError as error:  # of the folder
+        _LOG.warning("%s took no compiled programs: %s", folder, error)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        raise
 
 
 def _publish(cache: Cache, name: str, folder: Path) -> None:

@@ -33,6 +33,7 @@ LEDGER: Final = "ledger"
 SUBMITTED = "slurm"
 """Holds the jobs that were submitted for a store, maybe before it was laid out."""
 _ROOT, _CONFIG = "zarr.json", "run.yaml"
+_HALF: Final = f".half{_ROOT}"
 _FORMAT, _IDENTITY = "graphcast_batch_format", "graphcast_batch_identity"
 _GROWING: Final = ("time", "prediction_timedelta")
 _AXIS_CODEC: Final = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
@@ -84,6 +85,43 @@ def lay_out(
 def is_laid_out(path: Path) -> bool:
     """Whether a store was laid out at a path."""
     return (path / _ROOT).exists()
+
+
+def check_place(path: Path) -> None:
+    """Refuses a path where no store can be laid out; one that is laid out there is none of its business.
+
+    Raises:
+        StoreError: the path is something else, or lies below something that is no folder.
+        OSError: it cannot be told.
+    """
+    remedy = "choose another `store` path"
+    if path == Path(path.root):
+        raise StoreError(f"{path} must be a folder for a store, but is the root of the file system; {remedy}")
+    for parent in (path, *path.parents):
+        if not os.path.lexists(parent):
+            continue
+        if parent.is_symlink() and not parent.exists():
+            found = f"a link to {os.readlink(parent)}, which is not there"
+            raise StoreError(f"{path} must lie in a folder, but {parent} is {found}; mend the link, or {remedy}")
+        if not parent.is_dir():
+            kind = "a file" if parent.is_file() else "neither a file nor a folder"
+            raise StoreError(f"{path} must be a folder or not exist yet, but {parent} is {kind}; {remedy}")
+        break
+    if parent == path and not is_laid_out(path) and (names := _foreign(path)):
+        raise _something_else(path, f"it holds {', '.join(names[:5])}")
+
+
+def _foreign(path: Path) -> list[str]:
+    """What is in a folder that becomes no store, as far as names tell."""
+    names = {each.name for each in path.iterdir()}
+    return [] if _HALF in names else sorted(names - {SUBMITTED})
+
+
+def _something_else(path: Path, found: object) -> StoreError:
+    return StoreError(
+        f"{path} must be a store that this program made, or not exist yet, but is something else ({found}); "
+        f"choose another `store` path, or put its {_ROOT} back if it was a store"
+    )
 
 
 def read_root(path: Path) -> dict[str, Any]:
@@ -235,10 +273,7 @@ def _move_into_place(draft: Path, path: Path) -> None:
         if not os.path.lexists(path):
             raise
         if not is_laid_out(path):
-            raise StoreError(
-                f"{path} must be a store that this program made, or not exist yet, but is something else ({error}); "
-                f"choose another `store` path, or put its {_ROOT} back if it was a store"
-            ) from error
+            raise _something_else(path, error) from error
     sync_folder(path.parent)
 
 
@@ -253,7 +288,7 @@ def _fill(path: Path, draft: Path) -> None:
     The root's metadata come first under another name, by which a later attempt knows that what it finds is no store
     that has lost its root, but the half of one; they get their own name last, which makes it a store.
     """
-    half = path / f".half{_ROOT}"
+    half = path / _HALF
     with _held(path / SUBMITTED / ".lay-out") as lock, alone(path / SUBMITTED, _LAYING_OUT, lock) as staging:
         if is_laid_out(path):
             return

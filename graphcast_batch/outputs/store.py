@@ -28,6 +28,7 @@ from graphcast_batch.outputs.durable import explained
 from graphcast_batch.outputs.layout import (
     LEDGER,
     arrays_of,
+    check_place,
     grow,
     growing,
     half_grown,
@@ -94,6 +95,7 @@ class Store:
             StoreMismatchError: the store that is there has another identity, grid, levels or variables.
             StoreError: the folder is something else, or cannot be written.
         """
+        cls.check_place(path)
         path = Path(os.path.realpath(path))
         twice = [key for key, count in Counter(case.key for case in plan.cases).items() if count > 1]
         if twice:
@@ -103,6 +105,16 @@ class Store:
             store = cls.open(path)
             store.refuse_other(plan.layout, identity)
             return store._extended(plan, identity, config_text)
+
+    @staticmethod
+    def check_place(path: Path) -> None:
+        """Refuses a path where no store is and none can be made.
+
+        Raises:
+            StoreError: it is something else, or lies below something that is no folder.
+        """
+        with explained(f"looking for a place for {path}"):
+            check_place(path)
 
     @staticmethod
     def exists(path: Path) -> bool:

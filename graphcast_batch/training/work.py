@@ -52,7 +52,7 @@ class Apprentice:
             GraphcastBatchError: a part is missing or does not fit.
         """
         recipe, checkpoint, kept_in = course.recipe, course.checkpoint, users_folder()
-        cache = Cache(kept_in) if kept_in else None
+        cache = Cache(kept_in).check() if kept_in else None
         self._course, self._rank, self._workers = course, rank, workers
         self._reader = SampleReader(course.source, course.channels, checkpoint.task, keep_bytes)
         self._trainer = Trainer(

@@ -1,7 +1,9 @@
 import errno
 import fcntl
+import grp
 import os
 import pickle
+import pwd
 import signal
 import subprocess
 import sys
@@ -382,6 +384,17 @@ def test_graphs_of_other_code_are_not_taken(cache, counted, monkeypatch):
     assert len(counted) == 2
 
 
+@pytest.mark.parametrize("content", [b"", b"no array", CONTENT, b"\x93NUMPY\x01\x00v\x00{"])
+def test_graphs_are_built_again_where_an_entry_of_a_fitting_digest_holds_something_else(cache, counted, content):
+    cached_graphs(SHAPE, GRID, cache)
+    (entry,) = cache.folder.glob("*.entry")
+    cache.put(entry.stem, content)
+    expected = build_graphs(SHAPE, GRID)
+    for found in (cached_graphs(SHAPE, GRID, cache), cached_graphs(SHAPE, GRID, cache)):
+        np.testing.assert_array_equal(found[0], expected[0])
+    assert cache.get(entry.stem) != content
+
+
 def test_no_pickle_is_read_from_an_entry(cache, tmp_path):
     class Trap:
         def __reduce__(self):
@@ -391,8 +404,7 @@ def test_no_pickle_is_read_from_an_entry(cache, tmp_path):
     (kept,) = cache.folder.glob("*.entry")
     cache.put(kept.stem, pickle.dumps(Trap()))
 
-    with pytest.raises(ValueError, match="pickle"):
-        cached_graphs(SHAPE, GRID, cache)
+    np.testing.assert_array_equal(cached_graphs(SHAPE, GRID, cache)[0], build_graphs(SHAPE, GRID)[0])
     assert not (tmp_path / "sprung").exists()
 
 
@@ -422,6 +434,42 @@ def test_a_cache_that_cannot_be_written_is_told_before_a_run(small_config, tmp_p
     assert told("off") == told(None) == told(str(tmp_path / "new" / "folder")) == []
     (text,) = told(str(tmp_path / "file" / "folder"))
     assert "cannot be written, so that each worker builds graphs and compiles programs for itself" in text
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o757, 0o707])
+def test_a_cache_that_everybody_may_write_is_refused_and_each_remedy_helps(small_config, tmp_path, mode):
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(mode)
+    fault = rf"the cache {folder} must be .* executed, but it may be written by everybody \(mode {mode:04o}\); .*chmod"
+    with pytest.raises(ConfigError, match=fault):
+        doubts(assemble(load_config(small_config(cache=str(folder)))))
+    for cache in ("off", str(tmp_path / "other")):
+        doubts(assemble(load_config(small_config(cache=cache))))
+    folder.chmod(mode & ~0o022)
+    assert Cache(folder).check().fault == ""
+
+
+def test_a_cache_of_a_group_is_refused_unless_nobody_else_is_in_it(tmp_path, monkeypatch):
+    tmp_path.chmod(0o2770)
+    monkeypatch.setattr("grp.getgrgid", lambda number: grp.struct_group(("weather", "x", number, ["me", "you"])))
+    with pytest.raises(ConfigError, match=r"may be written by the group weather \(mode 2770\)"):
+        Cache(tmp_path).check()
+    me = pwd.getpwuid(os.geteuid()).pw_name
+    monkeypatch.setattr("grp.getgrgid", lambda number: grp.struct_group((me, "x", number, [])))
+    Cache(tmp_path).check()
+
+
+def test_a_cache_of_another_user_is_refused_and_one_of_root_is_not(tmp_path, monkeypatch):
+    owner = tmp_path.stat().st_uid
+    monkeypatch.setattr("os.geteuid", lambda: owner + 1)
+    assert ("belongs to" in Cache(tmp_path).fault) == (owner != 0)
+    monkeypatch.setattr("os.geteuid", lambda: owner)
+    assert Cache(tmp_path).fault == ""
+    if owner == 0:
+        os.chown(tmp_path, 65534, 65534)
+        with pytest.raises(ConfigError, match="but it belongs to nobody; if you trust"):
+            Cache(tmp_path).check()
 
 
 def test_where_there_is_no_home_there_is_no_cache_and_that_is_told(small_config, monkeypatch):

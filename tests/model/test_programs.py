@@ -140,6 +140,20 @@ def test_a_damaged_entry_is_compiled_anew_and_mended(cache, seen):
     assert not seen[MISS]
 
 
+@pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x05\x06" + bytes(40)])
+def test_an_entry_of_something_else_with_a_digest_that_fits_is_compiled_again(cache, seen, content):
+    use(cache, "test")
+    (entry,) = cache.folder.glob("*.entry")
+    cache.put(entry.stem, content)
+    seen.clear()
+
+    use(cache, "test")
+    assert seen[MISS] > 0
+    seen.clear()
+    use(cache, "test")
+    assert not seen[MISS]
+
+
 def test_a_program_that_an_entry_lacks_is_added_to_it(cache, seen):
     use(cache, "test")
     with compiled_once(cache, "test"):

@@ -1,5 +1,7 @@
 import json
+import os
 import random
+import re
 import subprocess
 import time
 from contextlib import contextmanager
@@ -9,6 +11,8 @@ import pytest
 import xarray as xr
 import zarr
 
+from graphcast_batch.assembly import assemble, kept_store
+from graphcast_batch.config import load_config
 from graphcast_batch.errors import StoreError, StoreMismatchError
 from graphcast_batch.outputs.claims import Claim
 from graphcast_batch.outputs.layout import growing
@@ -236,7 +240,7 @@ def test_nothing_is_laid_out_over_something_else(tmp_path):
     (tmp_path / "file").write_text("mine")
     zarr.create_group(tmp_path / "other.zarr")
     for path in (tmp_path, tmp_path / "file", tmp_path / "other.zarr"):
-        with pytest.raises(StoreError, match="store that this program made"):
+        with pytest.raises(StoreError, match="store that this program made|must be a folder or not exist yet"):
             make(path, plan_of([0], 1))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "notes.txt", "other.zarr"]
     assert not list(tmp_path.parent.glob(".*.partial"))
@@ -357,3 +361,57 @@ def test_no_draft_is_left_where_a_store_could_not_be_laid_out(tmp_path):
         with pytest.raises(StoreError, match=r"laying out .*run\.zarr failed: .*No space left"):
             make(disk / "run.zarr", plan_of([0], 1))
         assert not list(disk.iterdir())
+
+
+def at_fifo(path):
+    os.mkfifo(path)
+
+
+def at_link(path):
+    path.symlink_to(path.with_name("nowhere"))
+
+
+def at_file(path):
+    path.touch()
+
+
+def at_folder(path):
+    path.mkdir()
+    (path / "letters").touch()
+
+
+@pytest.mark.parametrize(
+    ("make_it", "below", "told"),
+    [
+        (at_file, ".", r"{path} must be a folder or not exist yet, but {path} is a file; choose another `store` path"),
+        (at_file, "a/b", r"{path}/a/b must be a folder or not exist yet, but {path} is a file; choose another"),
+        (at_fifo, ".", r"{path} must be .* but {path} is neither a file nor a folder; choose another"),
+        (at_fifo, "a", r"{path}/a must be .* but {path} is neither a file nor a folder; choose another"),
+        (at_link, ".", r"{path} must .* but {path} is a link to .*/nowhere, which is not there; mend the link, or"),
+        (at_link, "a", r"{path}/a must .* but {path} is a link to .*/nowhere, which is not there; mend the link, or"),
+        (at_folder, ".", r"{path} must be a store .* but is something else \(it holds letters\); choose another"),
+    ],
+)
+def test_a_place_where_no_store_can_be_is_refused_by_plan_and_by_run(small_config, tmp_path, make_it, below, told):
+    make_it(tmp_path / "place")
+    path = tmp_path / "place" / below
+    run = assemble(load_config(small_config(store=str(path))))
+    with pytest.raises(StoreError, match=told.format(path=re.escape(str(tmp_path / "place")))):
+        kept_store(run)
+    with pytest.raises(StoreError, match="choose another `store` path"):
+        make(path, plan_of([0], 1))
+
+
+def test_the_root_of_the_file_system_is_no_place_for_a_store(small_config):
+    with pytest.raises(StoreError, match=r"/ must be a folder for a store, but is the root .*; choose another"):
+        kept_store(assemble(load_config(small_config(store="/"))))
+
+
+def test_an_empty_folder_a_link_to_a_folder_and_nothing_are_places_for_a_store(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for place in ("empty", "new", "new folder/below", "link", "link/below"):
+        Store.check_place(tmp_path / place)
+        make(tmp_path / place, plan_of([0], 1))
+        Store.check_place(tmp_path / place)
