@@ -65,11 +65,11 @@ def lay_out(
         StoreError: the folder is something else.
         OSError: it cannot be written.
     """
-    if is_laid_out(path):
-        return
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         drop_left_over(left)
+    if is_laid_out(path):
+        return
     draft = path.with_name(f".{path.name}.{mark()}.partial")
     try:
         _create_arrays(draft, plan, _root_attributes(identity, provenance))
@@ -80,6 +80,12 @@ def lay_out(
         _move_into_place(draft, path)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def unfinished(path: Path) -> list[Path]:
+    """What writers had under way in a store, but for its ledger and attempts: it is of use to nobody else."""
+    found = [each for pattern in (".*", "*/.*", "scores/*/records/.*") for each in path.glob(pattern)]
+    return [each for each in found if each.suffix in (".tmp", ".aside") or each.name.startswith(f"{_LAYING_OUT}-")]
 
 
 def is_laid_out(path: Path) -> bool:

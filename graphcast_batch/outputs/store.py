@@ -24,7 +24,7 @@ from graphcast_batch.config import STEP_HOURS
 from graphcast_batch.errors import StoreError, StoreMismatchError
 from graphcast_batch.outputs.attempts import Attempt
 from graphcast_batch.outputs.claims import Claim, drop_abandoned
-from graphcast_batch.outputs.durable import explained
+from graphcast_batch.outputs.durable import drop_left_over, explained
 from graphcast_batch.outputs.layout import (
     LEDGER,
     arrays_of,
@@ -38,6 +38,7 @@ from graphcast_batch.outputs.layout import (
     lay_out,
     read_coordinates,
     read_root,
+    unfinished,
 )
 from graphcast_batch.outputs.ledger import Ledger
 from graphcast_batch.outputs.shards import Encoding
@@ -240,6 +241,7 @@ class Store:
         with explained(f"sweeping {self.path}"):
             folders = list((self.path / STAGING).glob("*"))
             left = [folder for folder in folders if drop_abandoned(folder, folder / OWNER)]
+            left += [path for path in unfinished(self.path) if drop_left_over(path)]
             return left + self.ledger.sweep()
 
     @property

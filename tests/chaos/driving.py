@@ -16,6 +16,7 @@ import ray
 from graphcast_batch import assembly, cli
 from graphcast_batch.cluster import driver
 from graphcast_batch.inputs.archive import SyntheticArchive
+from graphcast_batch.outputs import staging
 
 HANG_SECONDS = 3600
 
@@ -29,7 +30,8 @@ class Trouble:
         read_seconds: that each read takes.
         lease_seconds: of a claim.
         beat_seconds: between its heartbeats.
-        wrong: by the key of a Case how its first read goes wrong: ``error``, ``hang`` or ``death``.
+        wrong: by the key of a Case how its first read goes wrong: ``error``, ``hang`` or ``death``; with ``late`` it
+            goes well, but the second file of the Case is given its place only when there is a file ``land``.
     """
 
     folder: str
@@ -61,8 +63,26 @@ class Trouble:
                 raise OSError(errno.EIO, "the disk has lost a sector")
             if kind == "death":
                 os._exit(9)
+            if kind == "late":
+                self._delay(key)
+                return
             time.sleep(HANG_SECONDS)
         time.sleep(self.read_seconds)
+
+    def _delay(self, key):
+        """Has the server of the store not answer this process, once, when it is about to publish."""
+        place, published = staging.place, []
+
+        def late(source, target):
+            if f"{key}-" in str(source):
+                published.append(target)
+                if len(published) == 2:
+                    Path(self.folder, "hung").touch()
+                    while not Path(self.folder, "land").exists():
+                        time.sleep(0.1)
+            place(source, target)
+
+        staging.place = late
 
     def _mark(self, key):
         return Path(self.folder, f"{key}.wrong")

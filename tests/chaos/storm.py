@@ -154,7 +154,9 @@ def begin(cluster, config, trouble, output):
         return subprocess.Popen(words, stdout=told, stderr=told, cwd=ROOT)
 
 
-def write_run(folder, name, store, read_seconds=READ_SECONDS, wrong=(), cases=CASES, count=WORKERS, read_limit=10.0):
+def write_run(
+    folder, name, store, read_seconds=READ_SECONDS, wrong=(), cases=CASES, count=WORKERS, read_limit=10.0, **changes
+):
     """Config and trouble of a run: their files, and the trouble itself."""
     last = np.datetime64("2020-01-01T00") + 6 * (cases - 1)
     times = {"first": "2020-01-01T00", "last": str(last), "every_hours": 6}
@@ -163,7 +165,7 @@ def write_run(folder, name, store, read_seconds=READ_SECONDS, wrong=(), cases=CA
     crew = {"device": "cpu", "threads": 1} | ({"count": count} if count else {})
     limits = {"read": read_limit, "compute": 30.0, "write": 30.0}
     own = {"store": str(store), "times": times, "workers": crew, "time_limits": limits}
-    config.write_text(yaml.safe_dump(TINY | own))
+    config.write_text(yaml.safe_dump(TINY | own | changes))
     trouble = Trouble(str(kept), read_seconds, LEASE_SECONDS, BEAT_SECONDS, dict(wrong))
     trouble.write(folder / f"{name}.json")
     return config, folder / f"{name}.json", trouble

@@ -21,6 +21,7 @@ from graphcast_batch.outputs.durable import publish
 from graphcast_batch.outputs.ledger import State
 from graphcast_batch.outputs.store import Store
 from tests.outputs.made_stores import (
+    SPAWN,
     VARIABLES,
     assert_whole_cases_are_all_there,
     case_at,
@@ -530,3 +531,62 @@ def test_a_run_onto_a_disk_that_fills_up_stops_and_with_more_space_ends_as_if_no
 def forecasts_of(store):
     """Files that hold forecasts and their coordinates."""
     return {name: content for name, content in data_files(store).items() if re.search(r"/c(\.\d+)*$", name)}
+
+
+def refuse_to_unlink(*_, **__):
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def make_all_without_unlink(path):
+    os.unlink = refuse_to_unlink
+    make_all(path, PLAN)
+
+
+def die_in_an_attempt(path, how):
+    store = make(path, PLAN)
+    attempt = store.attempt(PLAN.cases[0]).__enter__()
+    write_all(attempt, store, PLAN.cases[0])
+    (owner,) = path.glob(".staging/*/owner.json")
+    owner.write_bytes(b"") if how == "full disk" else owner.unlink()
+    os._exit(0)
+
+
+def die_laying_out(path, _how):
+    os.rename = refuse_to_unlink
+    shutil.rmtree = lambda *_, **__: os._exit(0)
+    make(path, PLAN)
+
+
+def in_another_process(function, *arguments):
+    child = SPAWN.Process(target=function, args=arguments)
+    child.start()
+    child.join(120)
+    assert child.exitcode == 0
+
+
+def test_a_disk_that_deletes_nothing_holds_up_no_case_and_what_is_left_goes_with_the_next_run(tmp_path, undisturbed):
+    path = tmp_path / "run.zarr"
+    make(path, PLAN)
+    in_another_process(make_all_without_unlink, path)
+    assert set(Store.open(path).ledger.states(PLAN.cases).values()) == {State.WHOLE}
+    assert list(path.glob("ledger/.*")), list(path.glob(".staging/*"))
+    Store.open(path).sweep()
+    assert not [*path.rglob(".*.tmp"), *path.rglob(".*.aside"), *path.glob(".staging/*"), *path.glob("ledger/*.claim")]
+    assert data_files(path) == data_files(undisturbed / "new")
+
+
+@pytest.mark.parametrize("how", ["full disk", "no file descriptors"])
+def test_what_the_dead_left_is_known_by_its_name_where_nothing_in_it_tells_whose_it_is(tmp_path, how):
+    path = tmp_path / "run.zarr"
+    in_another_process(die_in_an_attempt, path, how)
+    assert len(list(path.glob(".staging/*"))) == 1
+    Store.open(path).sweep()
+    assert not list(path.glob(".staging/*"))
+
+
+def test_half_a_lay_out_of_a_dead_driver_goes_with_the_next_run(tmp_path):
+    path = tmp_path / "run.zarr"
+    in_another_process(die_laying_out, path, "")
+    assert len(list(tmp_path.glob(".run.zarr.*.partial"))) == 1
+    make(path, PLAN)
+    assert [each.name for each in tmp_path.iterdir()] == ["run.zarr"]

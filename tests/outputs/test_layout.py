@@ -240,7 +240,7 @@ def test_nothing_is_laid_out_over_something_else(tmp_path):
     (tmp_path / "file").write_text("mine")
     zarr.create_group(tmp_path / "other.zarr")
     for path in (tmp_path, tmp_path / "file", tmp_path / "other.zarr"):
-        with pytest.raises(StoreError, match="store that this program made|must be a folder or not exist yet"):
+        with pytest.raises(StoreError, match=r"store that this program made|must be a folder or not exist yet"):
             make(path, plan_of([0], 1))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "notes.txt", "other.zarr"]
     assert not list(tmp_path.parent.glob(".*.partial"))
