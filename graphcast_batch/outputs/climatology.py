@@ -24,6 +24,7 @@ from zarr.errors import ZarrUserWarning
 from graphcast_batch.errors import StoreError
 from graphcast_batch.grid import Grid
 from graphcast_batch.outputs.durable import explained, replace, sync_folder, sync_tree
+from graphcast_batch.outputs.processes import mark
 from graphcast_batch.variables import attributes
 
 DAYS: Final = 366
@@ -123,7 +124,7 @@ class Draft:
         file = self._file(name, hour, day, what)
         with explained(f"keeping {file}"):
             file.parent.mkdir(exist_ok=True)
-            partial = file.with_suffix(f".{os.getpid()}.npy")
+            partial = file.with_suffix(f".{mark()}.npy")
             np.save(partial, values)
             partial.rename(file)
 

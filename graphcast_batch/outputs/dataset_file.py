@@ -5,6 +5,7 @@ from pathlib import Path
 import xarray as xr
 
 from graphcast_batch.errors import StoreError
+from graphcast_batch.outputs.processes import mark
 
 
 def in_graphcast_dims(forecast: xr.Dataset) -> xr.Dataset:
@@ -28,7 +29,7 @@ def save_predictions(forecast: xr.Dataset, path: Path) -> None:
     Raises:
         StoreError: the file cannot be written.
     """
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished = path.with_name(f".{path.name}.{mark()}.unfinished")
     try:
         in_graphcast_dims(forecast).to_netcdf(unfinished, engine="netcdf4")
         unfinished.replace(path)

@@ -113,7 +113,10 @@ class Failure(Entry):
     @classmethod
     def unknown(cls, key: str, message: str) -> Self:
         """Something went wrong with a Case, but what is lost."""
-        return cls(key=key, error="unknown", message=message, traceback="", attempts=0, host="", failed_at="")
+        host = "an unknown host"
+        return cls(
+            key=key, error="StoreError", message=message, traceback="", attempts=0, host=host, failed_at="unknown"
+        )
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,14 @@ from graphcast_batch.outputs import staging
 from graphcast_batch.outputs.claims import Claim
 from graphcast_batch.outputs.durable import Sealed
 from graphcast_batch.outputs.ledger import Ledger
+from graphcast_batch.outputs.repair import repair
+from graphcast_batch.outputs.scores import Scores
 from graphcast_batch.outputs.staging import Staging
 from graphcast_batch.outputs.store import Store
 from graphcast_batch.outputs.verify import Kind, verify
 from tests.outputs.commit_model import DEAD, Folder, explore, fault, land, program, settled
 from tests.outputs.made_stores import VARIABLES, case_at, commit, fill, make, plan_of, values_of, write_all
+from tests.outputs.test_scores import by, means_of
 
 ONE = VARIABLES[:1]
 
@@ -239,3 +242,126 @@ def assert_sound(store, case, shorter):
     if steps:
         values = values_of(store, case)[ONE[0][0]]
         np.testing.assert_array_equal(store.forecasts()[ONE[0][0]][0, :steps], values[:steps])
+
+
+def overtaken(monkeypatch, number, work, claim_of, other_work):
+    """Stops what one process does before a call, has another take over and do all, and lets the first one go on.
+
+    Returns:
+        whether it came as far as that call.
+    """
+    with monkeypatch.context() as patch:
+        late = Late(patch, first=number)
+
+        def first():
+            with suppress(StoreError):
+                work()
+            late.stopped["first"].set()
+
+        thread = threading.Thread(target=first, name="first")
+        thread.start()
+        late.stopped["first"].wait()
+        for claim in claim_of():
+            os.utime(claim, (0, 0))
+        other_work()
+        late.go["first"].set()
+        thread.join()
+        return late.left["first"] < 0
+
+
+def test_a_driver_that_made_a_store_longer_too_late_leaves_the_axes_to_the_one_that_overtook_it(tmp_path, monkeypatch):
+    for number in itertools.count():
+        path = tmp_path / str(number)
+        make(path, plan_of([0], 3, on_levels=ONE))
+
+        def other(path=path):
+            store = make(path, plan_of([0, 7], 6, on_levels=ONE))
+            fill(store, case_at(7, 6))
+
+        reached = overtaken(
+            monkeypatch,
+            number,
+            lambda path=path: make(path, plan_of([0, 3], 3, on_levels=ONE)),
+            lambda path=path: path.glob("ledger/.extending"),
+            other,
+        )
+        store = Store.open(path)
+        values = store.forecasts()[ONE[0][0]]
+        np.testing.assert_array_equal(
+            values.sel(time=case_at(7, 6).init_time), values_of(store, case_at(7, 6))[ONE[0][0]]
+        )
+        assert {flaw.kind for flaw in verify(path, deep=True).flaws} <= {Kind.STATISTICS}
+        if not reached:
+            break
+    assert number > 3
+
+
+def test_a_driver_that_lays_out_too_late_around_jobs_takes_nothing_from_the_store(tmp_path, monkeypatch):
+    for number in itertools.count():
+        path = tmp_path / str(number)
+        (path / "slurm").mkdir(parents=True)
+        reached = overtaken(
+            monkeypatch,
+            number,
+            lambda path=path: make(path, plan_of([0], 3, on_levels=ONE)),
+            lambda path=path: path.glob("slurm/.lay-out"),
+            lambda path=path: fill(make(path, plan_of([0], 3, on_levels=ONE)), case_at(0, 3)),
+        )
+        assert Store.open(path).ledger.steps_of(case_at(0, 3).key) == 3
+        assert {flaw.kind for flaw in verify(path, deep=True).flaws} <= {Kind.STATISTICS}
+        assert [each.name for each in (path / "slurm").iterdir()] == []
+        if not reached:
+            break
+    assert number > 3
+
+
+def test_scores_that_are_written_too_late_leave_those_of_another_as_they_are(tmp_path, monkeypatch):
+    for number in itertools.count():
+        store = make(tmp_path / str(number), plan_of(range(2), 4))
+        scores, case = Scores.lay_out(store.path, "forecast", by()), case_at(1, 4)
+
+        def write(seed, scores=scores, case=case):
+            claim = scores.claim(case)
+            with scores.keeping(claim):
+                scores.write(1, case, means_of(seed), 8, str(seed), {}, claim)
+
+        reached = overtaken(
+            monkeypatch,
+            number,
+            lambda write=write: write(1),
+            lambda scores=scores: scores.folder.glob("records/*.claim"),
+            lambda write=write: write(2),
+        )
+        assert not [flaw for flaw in verify(store.path, deep=True).flaws if flaw.kind is Kind.SCORES]
+        if reached:
+            assert scores.records()[case.key].forecast == "2"
+            np.testing.assert_array_equal(scores.dataset()["temperature"][:, 1], means_of(2)["temperature"])
+        else:
+            break
+    assert number > 2
+
+
+def test_a_repair_that_is_carried_out_too_late_takes_nothing_from_a_case_that_was_made_again(tmp_path, monkeypatch):
+    for number in itertools.count():
+        store, case = make(tmp_path / str(number), plan_of([0], 16, on_levels=ONE)), case_at(0, 16)
+        fill(store, case)
+        file = store.path / ONE[0][0] / "c.0.1.0.0"
+        file.write_bytes(b"damaged")
+        flaws = verify(store.path, deep=True).flaws
+
+        def other(store=store, case=case, flaws=flaws):
+            repair(store.path, flaws)
+            fill(store, case)
+
+        reached = overtaken(
+            monkeypatch,
+            number,
+            lambda store=store, flaws=flaws: repair(store.path, flaws),
+            lambda store=store: store.path.glob("ledger/*.claim"),
+            other,
+        )
+        assert store.ledger.steps_of(case.key) == 16
+        assert {flaw.kind for flaw in verify(store.path, deep=True).flaws} <= {Kind.STATISTICS}
+        if not reached:
+            break
+    assert number > 1
