@@ -31,7 +31,7 @@ from graphcast_batch.credentials import bare
 from graphcast_batch.errors import ConfigError, GridError, InputError
 from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.archive import Archive, SyntheticArchive
-from graphcast_batch.inputs.checks import check_inputs, faults_of_values, find_faults
+from graphcast_batch.inputs.checks import check_inputs, check_statistics, faults_of_values, find_faults
 from graphcast_batch.inputs.datasets import DatasetFiles
 from graphcast_batch.inputs.findings import Finding, notices
 from graphcast_batch.inputs.sources import open_source
@@ -116,6 +116,8 @@ def assemble(config: RunConfig, *, able: bool = True) -> Run:
     statistics = _given_statistics(config)
     if statistics:
         normalisation(channels, statistics.by_kind)
+        origin = str(config.model.statistics or config.store / _STATISTICS)
+        check_statistics(statistics.by_kind, origin, weights.task, lambda: source.held(cases[0], weights.task))
     return Run(config, source, weights.checkpoint(channels), channels, statistics, Plan(cases, layout, aside))
 
 

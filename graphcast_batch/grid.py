@@ -49,6 +49,11 @@ class Grid:
         """Spacing of the latitudes, degrees."""
         return float(self.latitude[-1] - self.latitude[0]) / (self.latitude.size - 1)
 
+    @property
+    def square_step(self) -> float:
+        """Degrees between points, if rows and columns are equally far apart; else 0, which weights have for any grid."""
+        return round(self.resolution, 4) if self.fits(self.resolution) else 0.0
+
     def fits(self, resolution: float) -> bool:
         """Whether weights trained for a resolution, in degrees, may be used here; 0 stands for any."""
         steps = (self.latitude_step, self.resolution)

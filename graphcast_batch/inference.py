@@ -19,7 +19,7 @@ from graphcast_batch.config import (
     read_mapping,
 )
 from graphcast_batch.errors import ConfigError, FigureError, InputError, InputNotFoundError, StatisticsError, StoreError
-from graphcast_batch.inputs.checks import check_inputs
+from graphcast_batch.inputs.checks import check_inputs, check_statistics
 from graphcast_batch.inputs.datasets import DatasetFiles
 from graphcast_batch.inputs.statistics import Statistics, read_statistics
 from graphcast_batch.model.channels import Channels
@@ -104,6 +104,7 @@ def infer(
     truth = source.truth(case, task.target_variables, task.pressure_levels)
     known = _complete(truth, task.target_variables) if with_loss else None
     constants, statistics_from = _statistics(mode, statistics, pretrained, dataset, source, weights)
+    check_statistics(constants.by_kind, statistics_from, task, lambda: inputs.frames)
     computed_in = resolved_precision(precision, accelerated=backend() != "cpu")
     checkpoint = weights.checkpoint(channels)
     forecaster = _forecaster(implementation)(

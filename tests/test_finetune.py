@@ -139,6 +139,17 @@ def test_forecasts_are_made_with_what_was_trained(trained, command, small_config
     assert "trained by graphcast-batch for 60 updates" in stored.attrs["source"]
 
 
+def test_weights_say_what_resolution_they_were_trained_for(trained, small_config, capsys):
+    weights = trained[1] / "weights.npz"
+    assert load_checkpoint(weights).architecture.resolution == 30
+    config = small_config(model={"weights": {"kind": "checkpoint", "path": str(weights)}})
+
+    with pytest.raises(SystemExit, match="1"):
+        main(["plan", str(config)])
+
+    assert "must be on a grid of 30°, which the weights were trained for" in " ".join(capsys.readouterr().err.split())
+
+
 def test_another_training_in_the_folder_is_refused_before_anything_starts(trained, tmp_path, capsys):
     other = tmp_path / "other.yaml"
     other.write_text(yaml.safe_dump(content(folder=str(trained[1]), **LONG | {"seed": 5})))

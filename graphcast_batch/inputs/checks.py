@@ -1,16 +1,17 @@
 """The inputs of a Case are held against the task, the grid and the checkpoint before any device time is spent."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
 import xarray as xr
 
 from graphcast_batch.config import STEP_HOURS, Task
-from graphcast_batch.errors import InputError, TaskError
+from graphcast_batch.errors import InputError, StatisticsError, TaskError
 from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.findings import SILENT, Finding, Stated
 from graphcast_batch.inputs.gridded import level_hint
+from graphcast_batch.inputs.quality.constants import find_implausible
 from graphcast_batch.inputs.quality.locations import stamp
 from graphcast_batch.inputs.quality.places import find_misplaced
 from graphcast_batch.inputs.quality.values import find_fault, find_gap, find_repeats, is_noise
@@ -79,6 +80,29 @@ def faults_of_values(frames: xr.Dataset, forcings: xr.Dataset | None = None, sta
         return [gap for array in arrays if (gap := find_gap(array))]
     explained = {fault.variable for fault in misplaced}
     return [fault for fault in faults if fault.variable not in explained] + misplaced
+
+
+def check_statistics(
+    statistics: Mapping[str, xr.Dataset], origin: str, task: Task, frames: Callable[[], xr.Dataset]
+) -> None:
+    """Raises where normalisation constants cannot be those of weather, unless what they are for is none either.
+
+    Args:
+        statistics: mean, stddev and diffs_stddev: variables scalar or by ``level``.
+        origin: where they are.
+        task: of the checkpoint.
+        frames: reads some of the inputs; called only if constants are in doubt.
+
+    Raises:
+        StatisticsError: with the first such constant.
+    """
+    names = sorted({*task.input_variables, *task.target_variables, *task.forcing_variables})
+    wrong = find_implausible(statistics, names, task.pressure_levels)
+    if wrong and not is_noise(frames()):
+        raise StatisticsError(
+            f"the statistics {origin} cannot be those of weather: {wrong}; give the published ones, or compute them "
+            "from the inputs with graphcast-batch stats"
+        )
 
 
 def _unfollowed(frames: xr.Dataset, task: Task) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.findings import Finding, Stated
 from graphcast_batch.inputs.gridded import level_hint
 from graphcast_batch.plan import Case
+from graphcast_batch.sun import solar_radiation
 from graphcast_batch.variables import VARIABLES
 
 STEP: Final = np.timedelta64(STEP_HOURS, "h")
@@ -21,6 +22,8 @@ COMPUTABLE: Final = frozenset(name for name, variable in VARIABLES.items() if va
 """Forcings that follow from time and place, so that no input need hold them."""
 _MOST_LISTED: Final = 4
 """Variables that a message says the times of."""
+
+_SUN: Final = "toa_incident_solar_radiation"
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,8 +124,8 @@ def read_inputs(held: Timeline, case: Case, task: Task) -> CaseInputs:
     forcings = [name for name in sorted(task.forcing_variables) if name in held.dims]
     prescribed = _held_times(held, valid_times(case), forcings) if forcings else valid_times(case)[:0]
     return CaseInputs(
-        frames=_read_frames(held, case, task),
-        forcings=held.fields(forcings, prescribed, task.pressure_levels),
+        frames=_with_forcings(_read_frames(held, case, task)),
+        forcings=_with_forcings(held.fields(forcings, prescribed, task.pressure_levels)),
     )
 
 
@@ -181,6 +184,25 @@ def _read_frames(held: Timeline, case: Case, task: Task) -> xr.Dataset:
     ends = times if every is None else np.asarray([every.min(), *times, every.max()])
     wide = held.fields(doubtful, np.unique(ends), task.pressure_levels)
     return frames.assign({name: _without_time(array, times) for name, array in wide.data_vars.items()})
+
+
+def _with_forcings(fields: xr.Dataset) -> xr.Dataset:
+    """With radiation computed at times at which it is missing everywhere, as in templates of times to come.
+
+    The other forcings that can be computed are left out where they are missing, and so are computed at all times.
+    """
+    gaps = {name: ~np.isfinite(fields[name].values) for name in map(str, fields.data_vars) if name in COMPUTABLE}
+    empty = [name for name, gap in gaps.items() if name != _SUN and gap.any()]
+    fields = fields.drop_vars(empty)
+    if _SUN not in gaps or fields[_SUN].dims != ("time", "latitude", "longitude"):
+        return fields
+    missing = gaps[_SUN].all(axis=(1, 2))
+    if not missing.any():
+        return fields
+    values = fields[_SUN].values.copy()
+    places = (fields[name].values for name in ("latitude", "longitude"))
+    values[missing] = solar_radiation(fields["time"].values[missing], *places)
+    return fields.assign({_SUN: fields[_SUN].copy(data=values)})
 
 
 def _without_time(array: xr.DataArray, times: NDArray[np.datetime64]) -> xr.DataArray:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphcast_batch.errors import InputError, TrainingError
-from graphcast_batch.inputs.checks import check_inputs
+from graphcast_batch.inputs.checks import check_inputs, check_statistics
 from graphcast_batch.inputs.sources import open_source
 from graphcast_batch.inputs.states import COMPUTABLE, Timeline, read_inputs
 from graphcast_batch.inputs.statistics import Statistics, read_statistics
@@ -80,6 +80,7 @@ def course(recipe: Recipe) -> Course:
     times, validation = _times(recipe, weights, SampleReader(source, channels, task, 0), source.origin)
     first = read_inputs(source, Case(min(found[0] for found in times.values()), 1), task)
     check_inputs(first, task, source.grid, resolution)
+    check_statistics(statistics.by_kind, str(recipe.model.statistics), task, lambda: first.frames)
     _, _, static = initial_arrays(channels, first.frames, source.grid)
     frozen = frozen_modules(recipe.model.freeze, checkpoint.parameters)
     return Course(recipe, source, checkpoint, channels, statistics, static, frozen, times, validation)

@@ -136,7 +136,10 @@ class Apprentice:
             state = State(self.update, arrays_of(self._training), recipe.model_dump(mode="json"), begun.sha256)
             description = f"trained by graphcast-batch for {self.update} updates, from: {begun.description}"
             parameters = self._trainer.result(self._training)
-            self._folder.save(state, replace(begun, parameters=parameters, description=description, sha256=""))
+            of_grid = {"resolution": self._course.source.grid.square_step}
+            architecture = begun.architecture.model_copy(update=of_grid)
+            trained = replace(begun, parameters=parameters, architecture=architecture)
+            self._folder.save(state, replace(trained, description=description, sha256=""))
 
     def _samples(self) -> Samples:
         """Those of the next update; those after it are read meanwhile."""
