@@ -51,7 +51,7 @@ class Grid:
 
     @property
     def square_step(self) -> float:
-        """Degrees between points, if rows and columns are equally far apart; else 0, which weights have for any grid."""
+        """Degrees between points, if rows and columns are equally far apart; else 0, which stands for any."""
         return round(self.resolution, 4) if self.fits(self.resolution) else 0.0
 
     def fits(self, resolution: float) -> bool:
@@ -170,11 +170,19 @@ def _check_latitude(latitude: NDArray[np.float32]) -> None:
             f"latitude must reach both poles to within one step ({steps[0]:g}°), but is {_sample(latitude)}; "
             "give global data, in degrees"
         )
-    if abs(latitude[0] + latitude[-1]) > _TOLERANCE:
+    if abs(latitude[0] + latitude[-1]) <= _TOLERANCE:
+        return
+    pole = 90.0 if latitude[-1] < -latitude[0] else -90.0
+    other = latitude[0] if pole > 0 else latitude[-1]
+    if abs(other + pole) <= _TOLERANCE and abs(edge - steps[0]) <= _TOLERANCE:
         raise GridError(
-            f"latitude must be symmetric about the equator, but is {_sample(latitude)}; "
-            "add the rows that are missing, or regrid the data"
+            f"latitude must hold both poles or neither, but lacks the row at {pole:g}°: {_sample(latitude)}; take that "
+            "row from where the data come from too, or add it as the mean of the row beside it"
         )
+    raise GridError(
+        f"latitude must be symmetric about the equator, but is {_sample(latitude)}; "
+        "add the rows that are missing, or regrid the data"
+    )
 
 
 def _check_longitude(longitude: NDArray[np.float32]) -> None:

@@ -1,0 +1,1 @@
+"""Tests of what tells weather from other numbers."""
