@@ -27,7 +27,7 @@ from graphcast_batch.evaluation.metrics import (
 from graphcast_batch.evaluation.regions import Regions, weigh
 from graphcast_batch.evaluation.spectra import areas_of, spectra_of
 from graphcast_batch.evaluation.sums import Sums
-from graphcast_batch.inputs.quality.places import find_misplaced
+from graphcast_batch.inputs.quality.places import is_of_sea
 from graphcast_batch.inputs.quality.values import find_blank
 from graphcast_batch.inputs.states import Timeline
 from graphcast_batch.outputs.scores import PARTS, SPECTRUM
@@ -494,9 +494,11 @@ def _land(truth: Timeline) -> NDArray[np.float32]:
             "; leave them out of scores.regions, or name a file with it in statics of scores.truth"
         )
     times = np.zeros(0, "datetime64[ns]") if truth.times is None else truth.times[:1]
-    found = truth.fields([name], times, ())
-    wrong = find_misplaced(found, xr.Dataset())
-    if wrong:
-        raise EvaluationError(f"the regions land and sea need {name} of the truth, but of {truth.origin} {wrong[0]}")
-    values = found[name].values
-    return np.asarray(values.reshape(-1, *values.shape[-2:])[0], np.float32)
+    found = truth.fields([name], times, ())[name]
+    mask = found.isel(time=0) if "time" in found.dims else found
+    if is_of_sea(mask):
+        raise EvaluationError(
+            f"{name} of the truth must be the share of land, but that of {truth.origin} is one of the sea; give 1 less "
+            "its values, or name a file with the right one in statics of scores.truth"
+        )
+    return np.asarray(mask.values, np.float32)

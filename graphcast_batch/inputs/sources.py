@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from graphcast_batch.config import ArchiveInputs, DatasetInputs, SyntheticInputs
 from graphcast_batch.credentials import secrets_of
+from graphcast_batch.errors import ConfigError
 from graphcast_batch.inputs.archive import Archive, SyntheticArchive
 from graphcast_batch.inputs.datasets import DatasetFiles
 from graphcast_batch.inputs.remote import Access
@@ -28,6 +29,7 @@ def open_source(
         needed: variables without which a time of an archive is of no use; none for all that it holds.
 
     Raises:
+        ConfigError: data are to be regridded, but no resolution is known.
         InputNotFoundError: the path names nothing.
         InputError: an archive cannot be read.
         GridError: the points are not a global grid.
@@ -39,11 +41,17 @@ def open_source(
         case DatasetInputs():
             return DatasetFiles(inputs.path, resolution, inputs.per_file)
         case ArchiveInputs():
+            if inputs.regrid and not resolution:
+                raise ConfigError(
+                    f"inputs.regrid: {inputs.regrid} needs a resolution to regrid to, but the weights say none, as for "
+                    "any grid; set resolution in the architecture of random weights, or leave inputs.regrid out and "
+                    "give data on the grid that is wanted"
+                )
             return Archive(
                 inputs.paths,
                 _reading(inputs),
                 needed,
-                (inputs.regrid, resolution) if inputs.regrid and resolution else None,
+                (inputs.regrid, resolution) if inputs.regrid else None,
                 inputs.statics,
                 levels,
             )

@@ -1,6 +1,9 @@
 """The configuration picks the source."""
 
+import pytest
+
 from graphcast_batch.config import ArchiveInputs, DatasetInputs, SyntheticInputs
+from graphcast_batch.errors import ConfigError
 from graphcast_batch.inputs.archive import Archive, SyntheticArchive
 from graphcast_batch.inputs.datasets import DatasetFiles
 from graphcast_batch.inputs.sources import open_source
@@ -17,3 +20,10 @@ def test_each_kind_of_inputs_has_its_source(tmp_path, made, as_dataset):
     assert isinstance(planet, SyntheticArchive)
     assert archive.grid == files.grid == planet.grid
     assert planet.levels == (300, 850)
+
+
+def test_regridding_to_no_known_resolution_is_refused():
+    inputs = ArchiveInputs(kind="archive", path="era5.nc", regrid="linear")
+
+    with pytest.raises(ConfigError, match="needs a resolution to regrid to, but the weights say none"):
+        open_source(inputs, (500,))

@@ -104,6 +104,19 @@ def find_misplaced(frames: xr.Dataset, forcings: xr.Dataset) -> list[Finding]:
     return [*_off_coasts(whole[0], at), *_out_of_balance(whole[0], at), *_turned(whole[0], at), *_sunless(whole, at)]
 
 
+def is_of_sea(mask: xr.DataArray) -> bool:
+    """Whether a land-sea mask is 1 at sea and 0 on land.
+
+    Args:
+        mask: (latitude, longitude) with coordinates, in our order.
+    """
+    grid = Grid(mask["latitude"].values, mask["longitude"].values)
+    if grid.longitude.size < _FEWEST_COLUMNS or not _usable(mask):
+        return False
+    at = _places(grid)
+    return at.correlation(at.thin(mask.values), at.land) <= -_LEAST_FIT[MASK]
+
+
 def _usable(array: xr.DataArray) -> bool:
     """Whether it is fields of the globe in our order, without gaps, that are not the same everywhere."""
     if array.dims[-2:] != ("latitude", "longitude") or list(array.dims) != [dim for dim in DIMS if dim in array.dims]:
