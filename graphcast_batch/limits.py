@@ -74,11 +74,10 @@ _PEAKS: Final = {
 }
 _PEAKS_ON_LEVELS: Final = {
     # Anywhere on the globe, however coarse its grid is: a fifth of what a sample of 62 places of an analysis reaches.
-    "specific_humidity": ((300, 5e-5), (500, 5e-4), (700, 1.5e-3), (850, 3e-3), (1000, 4e-3)),
+    "specific_humidity": ((300, 5e-5), (500, 5e-4), (700, 1.5e-3), (850, 3e-3), (1000, 4e-3), (_HIGHEST_HPA, 4e-3)),
     "vertical_velocity": ((300, 0.1), (500, 0.15), (850, 0.15)),
 }
-"""hPa, ascending, and the peak there: between them linear in the logarithm of pressure, below the last as there, and
-above the first not known."""
+"""hPa, ascending, and the peak there: between them linear in the logarithm of pressure, and not known beyond."""
 
 _DRIFT: Final = 1.0
 """Widths of the limits by which a forecast may leave them on either side.
@@ -132,7 +131,7 @@ def least_peak(name: str, level: float | None = None) -> float | None:
     if known is None or level is None:
         return _PEAKS.get(name)
     pressures, peaks = zip(*known, strict=True)
-    if not pressures[0] <= level <= _HIGHEST_HPA:
+    if not pressures[0] <= level <= pressures[-1]:
         return None
     return float(np.interp(math.log(level), np.log(pressures), peaks))
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from graphcast_batch.coastlines import land_share
 from graphcast_batch.config import Region
 from graphcast_batch.config import Scores as Wanted
 from graphcast_batch.errors import EvaluationError
@@ -8,8 +9,9 @@ from graphcast_batch.evaluation import scoring as module
 from graphcast_batch.evaluation.baselines import Persistence
 from graphcast_batch.evaluation.scoring import part_of, score_case
 from graphcast_batch.evaluation.stored import scoring_of
+from graphcast_batch.inputs.archive import SyntheticArchive
 from graphcast_batch.timing import Stopwatch
-from tests.evaluation.made import AMPLITUDE, TURN_HOURS, cases, stored, truth
+from tests.evaluation.made import AMPLITUDE, TURN_HOURS, WavePlanet, cases, stored, truth
 
 
 def unchanged(name, hours, values):
@@ -141,3 +143,45 @@ def test_points_are_found_in_any_order_and_across_the_meridian():
     found = part_of("truth", (latitude, longitude), (np.float32([-90, 0]), np.float32([180, 270, 360])), "")
 
     assert (found.rows.tolist(), found.columns.tolist(), found.whole) == ([2, 1], [3, 0, 1], False)
+
+
+class BlankPlanet(WavePlanet):
+    """One variable is 0 all over the globe at 12 h."""
+
+    name = "10m_u_component_of_wind"
+
+    def fields(self, names, times, grid, levels):
+        found = super().fields(names, times, grid, levels)
+        blank = found["time"] == np.datetime64("2020-01-01T12", "ns")
+        return found.assign({name: found[name].where(~blank, 0) for name in {self.name} & set(names)})
+
+
+def test_truth_that_is_0_all_over_the_globe_is_none_and_says_what_to_leave_out(tmp_path):
+    store = stored(tmp_path / "s", cases(1), lambda name, hours, values: values)
+    blank = SyntheticArchive(BlankPlanet(), 10.0, (500, 850))
+
+    with pytest.raises(
+        EvaluationError,
+        match=r"cannot be scored against: 10m_u_component_of_wind must be 0 nowhere but in places, but 1 of . fields "
+        r"are 0 all over the globe, the first at time 2020-01-01T12:00.* leave the variable out of scores\.variables",
+    ):
+        means_of(scoring_of(Wanted(), store, blank), cases(1)[0])
+
+    without = Wanted(variables=("10m_v_component_of_wind", "temperature"))
+    assert means_of(scoring_of(without, store, blank), cases(1)[0]).keys() == set(without.variables)
+
+
+class SeaPlanet(WavePlanet):
+    """Its mask is that of the sea of the Earth."""
+
+    def fields(self, names, times, grid, levels):
+        found = super().fields(names, times, grid, levels)
+        sea = 1 - land_share(grid).astype(np.float32)
+        return found.assign(dict.fromkeys({"land_sea_mask"} & set(names), (("latitude", "longitude"), sea)))
+
+
+def test_a_mask_of_the_sea_is_not_taken_for_land(tmp_path):
+    store = stored(tmp_path / "s", cases(1), lambda name, hours, values: values)
+
+    with pytest.raises(EvaluationError, match=r"must be the share of land, but that of .* is one of the sea"):
+        scoring_of(Wanted(regions=("land",)), store, SyntheticArchive(SeaPlanet(), 10.0, (500, 850)))

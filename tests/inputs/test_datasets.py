@@ -11,9 +11,15 @@ from hypothesis import strategies as st
 
 from graphcast_batch.config import TASKS
 from graphcast_batch.errors import ConfigError, InputError, InputNotFoundError
+from graphcast_batch.grid import regular_grid
 from graphcast_batch.inputs.checks import check_inputs
 from graphcast_batch.inputs.datasets import DatasetFiles, DatasetName, parse_dataset_name
+from graphcast_batch.inputs.synthetic import SyntheticPlanet
 from graphcast_batch.plan import Case
+from graphcast_batch.sun import solar_radiation
+from graphcast_batch.variables import LEVELS_13, VARIABLES
+
+SUN = "toa_incident_solar_radiation"
 
 
 @pytest.fixture
@@ -282,3 +288,27 @@ def test_reference_files_start_their_tasks(reference, folder, name, resolution, 
     truth = files.truth(case, task.target_variables)
     np.testing.assert_array_equal(truth["total_precipitation_6hr"], stored["total_precipitation_6hr"][0, 2:])
     assert inputs.forcings.sizes["time"] == truth.sizes["prediction_timedelta"] == stored.sizes["time"] - 2
+
+
+def test_radiation_that_is_missing_at_times_to_come_is_computed(tmp_path):
+    names = [name for name, variable in VARIABLES.items() if variable.kind != "forcing"]
+    grid, times = regular_grid(15), np.datetime64("2019-12-31T18", "ns") + np.arange(4) * np.timedelta64(6, "h")
+    fields = SyntheticPlanet().fields(names, times, grid, LEVELS_13).rename(latitude="lat", longitude="lon")
+    sun = solar_radiation(times, grid.latitude, grid.longitude)
+    sun[2:] = np.nan
+    day = np.full((4, grid.longitude.size), np.nan, np.float32)
+    moving = fields.assign({SUN: (("time", "lat", "lon"), sun), "day_progress_sin": (("time", "lon"), day)})
+    moving = moving.assign_coords(time=times - times[0])
+    fixed = [name for name, array in moving.data_vars.items() if "time" not in array.dims]
+    frames = xr.merge([moving.drop_vars(fixed).expand_dims("batch"), moving[fixed]])
+    frames.assign_coords(datetime=(("batch", "time"), times[None])).to_netcdf(tmp_path / "frames.nc", engine="netcdf4")
+    files, task = DatasetFiles(str(tmp_path / "frames.nc")), TASKS["GraphCast_small"]
+    (case,), _ = files.cases(2, task)
+
+    inputs = files.read(case, task)
+
+    expected = solar_radiation(times, grid.latitude, grid.longitude)
+    np.testing.assert_array_equal(inputs.frames[SUN].values, expected[:2])
+    np.testing.assert_array_equal(inputs.forcings[SUN].values, expected[2:])
+    assert "day_progress_sin" not in inputs.frames
+    check_inputs(inputs, task, files.grid, 15)
