@@ -19,6 +19,7 @@ from graphcast_batch.cluster.allocation import Allocation
 from graphcast_batch.cluster.drain import WORK_LEFT, overheard
 from graphcast_batch.cluster.meeting import Asked, Meeting
 from graphcast_batch.cluster.ray_node import HEAD_OPTIONS, HEAD_SECONDS, POLL_SECONDS, RayNode, label
+from graphcast_batch.cluster.reach import ANSWER_SECONDS, within
 from graphcast_batch.errors import ClusterError
 
 _MOST_JOINS: Final = 3
@@ -106,9 +107,15 @@ def _missing(address: str, node: RayNode, here: Allocation, asked: Asked, wait_s
         import ray  # which reads the environment when it is imported
 
         # How Ray itself answers a SIGTERM while it starts; it keeps the signal also at its end.
-        with suppress(SystemExit), overheard(asked.ask):
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-            asked.listen()
+        try:
+            with suppress(SystemExit), overheard(asked.ask):
+                ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+                asked.listen()
+        except Exception as error:  # Ray raises whatever it likes
+            raise ClusterError(
+                f"the first node must reach Ray's head at {address}, but cannot: {error}; what the head said last:\n"
+                f"{node.last_words}"
+            ) from error
     asked.listen()
     if not ray.is_initialized():
         return []
@@ -117,7 +124,8 @@ def _missing(address: str, node: RayNode, here: Allocation, asked: Asked, wait_s
         missing = list(range(here.size))
         while missing and not asked.stop and time.monotonic() <= until:
             time.sleep(POLL_SECONDS)
-            alive: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call] # Ray leaves it without types
+            # Ray leaves it without types.
+            alive = within(ANSWER_SECONDS, "report its nodes", lambda: ray.nodes())  # type: ignore[no-untyped-call]
             there = {name for known in alive if known["Alive"] for name in known["Resources"]}
             missing = [rank for rank in missing if label(rank) not in there]
         return missing
