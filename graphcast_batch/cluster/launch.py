@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from graphcast_batch.cluster.allocation import Allocation
 from graphcast_batch.cluster.drain import WORK_LEFT, overheard
