@@ -9,7 +9,7 @@ from ray.exceptions import RayError
 
 from graphcast_batch.cluster.allocation import allocation
 from graphcast_batch.cluster.drain import WORK_LEFT, Drain, overheard
-from graphcast_batch.cluster.embedded import QUIET, embedded
+from graphcast_batch.cluster.embedded import QUIET, embedded, leave
 from graphcast_batch.cluster.ray_errors import explained
 from graphcast_batch.cluster.reach import check_head
 from graphcast_batch.errors import ClusterError
@@ -67,7 +67,7 @@ def _joined(address: str) -> Iterator[None]:
         ray.init(address=address, **QUIET)
         yield
     finally:
-        ray.shutdown()
+        leave()
 
 
 def _named(address: str) -> str:

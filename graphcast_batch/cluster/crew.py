@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Literal
 
 import ray
@@ -23,6 +24,7 @@ from graphcast_batch.outputs.store import Store
 from graphcast_batch.plan import Case
 
 _ASK_SECONDS: Final = 60.0
+_END_SECONDS: Final = 10.0
 
 
 @dataclass
@@ -104,6 +106,15 @@ class Crew:
         except RayError:
             return ""
         return str(fault) and f"JAX cannot start on its node: {fault}"
+
+
+def end_all(members: Sequence[Member]) -> None:
+    """Ends workers, as far as Ray still answers; otherwise they end with it."""
+    for member in members:
+        try:
+            within(_END_SECONDS, "end a worker", partial(ray.kill, member.actor))
+        except (ClusterError, RayError):
+            return
 
 
 def device_of(workers: Workers) -> Literal["cpu", "gpu"]:

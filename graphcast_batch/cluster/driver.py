@@ -19,7 +19,7 @@ from graphcast_batch.assembly import Run, check_memory, lay_out, machine_bytes, 
 from graphcast_batch.cluster.allocation import allocation, unused_nodes
 from graphcast_batch.cluster.calls import each, on_each_node
 from graphcast_batch.cluster.connection import connected
-from graphcast_batch.cluster.crew import Crew, Member, alive_nodes, device_of, is_gone, most_on_a_node
+from graphcast_batch.cluster.crew import Crew, Member, alive_nodes, device_of, end_all, is_gone, most_on_a_node
 from graphcast_batch.cluster.dispatch import Dispatch, in_flight
 from graphcast_batch.cluster.drain import Drain
 from graphcast_batch.cluster.metrics import Metrics
@@ -156,8 +156,7 @@ class Shift:
                 self._metrics.stands(self._dispatch.ours, len(self._under_way), len(self._ready))
             self._check_time()
         finally:
-            for member in [*self._ready.values(), *self._preparing.values()]:
-                ray.kill(member.actor)
+            end_all([*self._ready.values(), *self._preparing.values()])
             for _, claim in self._claims.values():
                 with suppress(StoreError):  # on a disk that refuses all, it must not hide what ended the run
                     claim.release()

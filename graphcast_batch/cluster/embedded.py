@@ -1,5 +1,6 @@
 """Start a Ray on this machine that no other user can join, for as long as a context lasts."""
 
+import atexit
 import logging
 import os
 import secrets
@@ -12,10 +13,13 @@ from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined] # it is compiled
 
 from graphcast_batch.cluster.ray_folder import RayFolder
+from graphcast_batch.cluster.reach import is_answering, within
+from graphcast_batch.errors import ClusterError
 
 QUIET: Final[dict[str, Any]] = {"log_to_driver": False, "logging_level": logging.ERROR}
 """Options of every connection to Ray."""
 _OBJECT_STORE_BYTES: Final = 2**29
+_LEAVE_SECONDS: Final = 30.0
 _IGNORED: Final = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")
 """Variables about other clusters, which Ray must not see while it starts."""
 
@@ -47,8 +51,18 @@ def embedded(cores: int | None) -> Iterator[RayFolder]:
                 )
             yield folder
         finally:
-            ray.shutdown()
+            if ray.is_initialized() and not is_answering(ray.get_runtime_context().gcs_address):
+                folder.clear()
+            leave()
             _read_environment()
+
+
+def leave() -> None:
+    """Disconnects from Ray, which itself waits for good for a head that is stopped."""
+    try:
+        within(_LEAVE_SECONDS, "let this process go", ray.shutdown)
+    except ClusterError:
+        atexit.unregister(ray.shutdown)  # it would wait at the end of the process for what has just been given up
 
 
 @contextmanager

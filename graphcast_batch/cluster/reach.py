@@ -46,6 +46,12 @@ def check_head(address: str, seconds: float = _HEAD_SECONDS) -> None:
         time.sleep(_POLL_SECONDS)
 
 
+def is_answering(address: str) -> bool:
+    """Whether the head at HOST:PORT answers at once; it was there before."""
+    host, _, port = address.rpartition(":")
+    return not _fault(host.strip("[]"), int(port), _HEAD_SECONDS)
+
+
 def within(seconds: float, what: str, call: Callable[[], _Answer]) -> _Answer:
     """Calls Ray, and waits for it so long at most; a call that hangs is left behind.
 
