@@ -185,7 +185,7 @@ def _dialects(_: Sequence[str]) -> Iterator[str]:
     """The layouts of archives that are recognised, in the order in which they are tried."""
     rows = []
     for one in DIALECTS.values():
-        names = ", ".join(f"``{theirs}``" for theirs in (*one.coordinates, *one.variables))
+        names = ", ".join(f"``{theirs}``" for theirs in one.variables)
         rows.append((f"``{one.name}``", one.title, names, one.precipitation or "as it says"))
     yield from _table(("dialect", "layout", "names it turns into ours", "precipitation"), rows)
 

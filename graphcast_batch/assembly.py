@@ -247,7 +247,7 @@ def doubts(run: Run) -> list[str]:
     """What a person should know before a run, although it does not stop it."""
     source = run.source
     init_times = np.array([case.init_time for case in run.plan.cases])
-    found = notices(run.checkpoint.description, source.kind, init_times)
+    found = notices(run.checkpoint.description, source.provenance, init_times)
     cost = source.cost(run.plan.cases[0], run.checkpoint.task)
     if cost and cost.factor > _WASTE:
         chunks = " x ".join(map(str, cost.worst_chunks))
@@ -559,7 +559,9 @@ def _identity(
     known: dict[str, JsonValue] = {
         "weights": run.checkpoint.sha256,
         # More dataset files may join a store, under whatever pattern; another archive may not.
-        "inputs": inputs.kind if isinstance(inputs, DatasetInputs) else bare(inputs.model_dump(mode="json")),
+        "inputs": _files_of_any_name(inputs)
+        if isinstance(inputs, DatasetInputs)
+        else bare(inputs.model_dump(mode="json")),
     }
     if run.config.model.implementation != "native":  # which a store that says nothing was made by
         known["implementation"] = run.config.model.implementation
@@ -571,6 +573,12 @@ def _identity(
         constants = normalisation(run.channels, statistics.by_kind)
         known["statistics"] = hashlib.sha256(b"".join(part.tobytes() for part in constants)).hexdigest()
     return known
+
+
+def _files_of_any_name(inputs: DatasetInputs) -> JsonValue:
+    """How dataset files are read, if not as they are; a store that says their kind alone was made of such."""
+    read = inputs.model_dump(mode="json", include={"names", "units"}, exclude_defaults=True)
+    return {"kind": inputs.kind, **read} if read else inputs.kind
 
 
 def _provenance(run: Run, precision: str) -> Mapping[str, JsonValue]:

@@ -310,6 +310,10 @@ class DatasetInputs(_Frozen):
     """Of the files; may be a glob."""
     per_file: Literal["first", "all"] = "first"
     """A Case from the first frames of each file, or from every time of it that has the frame before."""
+    names: dict[str, str] = {}
+    """Their names to ours, where they are others than GraphCast's."""
+    units: dict[str, str] = {}
+    """Units by our names, or of ``level``, where the files say none or a wrong one."""
 
 
 class ArchiveInputs(_Frozen):

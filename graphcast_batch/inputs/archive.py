@@ -18,9 +18,10 @@ from graphcast_batch.errors import InputError, InputNotFoundError
 from graphcast_batch.grid import Grid, regular_grid
 from graphcast_batch.inputs.chunks import ReadCost, total_cost
 from graphcast_batch.inputs.dialects import ACCUMULATED, DIALECTS, SUM_HOURS, SUMMED
-from graphcast_batch.inputs.findings import DataKind, Finding, Stated
+from graphcast_batch.inputs.findings import Finding, Stated
 from graphcast_batch.inputs.gridded import same_points
 from graphcast_batch.inputs.joining import check_overlaps, join_fields
+from graphcast_batch.inputs.provenance import Provenance, common
 from graphcast_batch.inputs.regridding import Method, Regridder
 from graphcast_batch.inputs.shares import Share, Shares
 from graphcast_batch.inputs.states import CaseInputs, findings, input_times, read_held, read_inputs, read_truth
@@ -178,7 +179,11 @@ class Archive:
     @property
     def changes(self) -> Mapping[str, str]:
         """What is done to the data on their way, for people: by what is changed."""
-        units, found = self._units, {}
+        units = self._units
+        found = {"data": str(self.provenance)} if str(self.provenance) else {}
+        recognised = {old: new for volume in self._all for old, new in volume.translation.recognised.items()}
+        if recognised:
+            found["by standard name"] = ", ".join(f"{new} is {old}" for old, new in recognised.items())
         if units:
             found["converted"] = ", ".join(f"{name} from {unit}" for name, unit in units.items())
         if self._makes_sums and self._accumulation:
@@ -197,14 +202,9 @@ class Archive:
         return found
 
     @property
-    def kind(self) -> DataKind:
-        """What the data seem to be, from their layout, paths and attributes; empty where those do not say."""
-        words = " ".join(
-            f"{DIALECTS[volume.translation.dialect].title} {volume.origin} {' '.join(volume.attributes.values())}"
-            for volume in self.volumes
-        ).lower()
-        said = "era5" in words or "cds netcdf" in words, "hres" in words
-        return "era5" if said == (True, False) else "hres" if said == (False, True) else ""
+    def provenance(self) -> Provenance:
+        """Whose data they are, as far as the files that change with time say."""
+        return common([volume.provenance for volume in self.volumes if volume.contents.times.size])
 
     @property
     def _all(self) -> tuple[Volume, ...]:
@@ -231,7 +231,8 @@ class Archive:
 
     @property
     def _makes_sums(self) -> bool:
-        return not any(SUMMED in volume.contents.dims for volume in self.volumes)
+        held = {name for volume in self.volumes for name in volume.contents.dims}
+        return ACCUMULATED in held and SUMMED not in held
 
     def _dims(self) -> dict[str, tuple[str, ...]]:
         held = [(name, found) for volume in self.volumes for name, found in volume.contents.dims.items()]
@@ -406,7 +407,7 @@ class SyntheticArchive:
     times: None = None
     origin = "the synthetic planet"
     spoken = "made on the fly"
-    kind: Final[DataKind] = ""
+    provenance: Final = Provenance()
     changes: Final[Mapping[str, str]] = {}
 
     def __init__(self, planet: Planet, resolution: float, levels: Sequence[int]) -> None:

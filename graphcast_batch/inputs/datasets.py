@@ -24,9 +24,10 @@ from graphcast_batch.errors import ConfigError, GridError, InputError, InputNotF
 from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.chunks import ReadCost, read_cost, stored
 from graphcast_batch.inputs.dialects import translation
-from graphcast_batch.inputs.findings import DataKind, Finding, Stated
+from graphcast_batch.inputs.findings import Finding, Stated
 from graphcast_batch.inputs.gridded import Contents, describe, positions, read_fields, same_points
 from graphcast_batch.inputs.opening import open_netcdf
+from graphcast_batch.inputs.provenance import Provenance, common, provenance
 from graphcast_batch.inputs.states import STEP, CaseInputs, findings, input_times, read_held, read_inputs, read_truth
 from graphcast_batch.plan import Case
 
@@ -80,17 +81,27 @@ class DatasetFiles:
         InputNotFoundError: nothing matches.
     """
 
-    def __init__(self, pattern: str, resolution: float = 0.0, per_file: Literal["first", "all"] = "first") -> None:
+    def __init__(
+        self,
+        pattern: str,
+        resolution: float = 0.0,
+        per_file: Literal["first", "all"] = "first",
+        names: Mapping[str, str] | None = None,
+        units: Mapping[str, str] | None = None,
+    ) -> None:
         """Finds the files.
 
         Args:
             pattern: a glob.
             resolution: that the weights were trained for, degrees; 0 for any.
             per_file: whether a file's first frames make a Case, or each time of it that has the frames before.
+            names: theirs to ours, where they are others than GraphCast's.
+            units: by our names or ``level``, where the files are silent or wrong.
         """
         self.origin = pattern
         self._resolution = resolution
         self._per_file = per_file
+        self._names, self._units = names or {}, units or {}
         self.paths = _matches(pattern)
         self._files: dict[Path, _DatasetFile] = {}
 
@@ -196,14 +207,16 @@ class DatasetFiles:
     @property
     def changes(self) -> Mapping[str, str]:
         """What is done to the data on their way, for people: by what is changed."""
-        units = self._first.units
-        return {"converted": ", ".join(f"{name} from {unit}" for name, unit in units.items())} if units else {}
+        units, data = self._first.units, str(self.provenance)
+        found = {"data": data} if data else {}
+        if units:
+            found["converted"] = ", ".join(f"{name} from {unit}" for name, unit in units.items())
+        return found
 
     @property
-    def kind(self) -> DataKind:
-        """What the data are, from the names of the files; empty where they do not say, or differ."""
-        names = {name.source if (name := parse_dataset_name(path.name)) else "" for path in self.paths}
-        return "era5" if names == {"era5"} else "hres" if names == {"hres"} else ""
+    def provenance(self) -> Provenance:
+        """Whose data they are, as far as the first file or the names of the others say."""
+        return common([self._first.provenance, *(provenance({}, (), path.name) for path in self.paths)])
 
     @cached_property
     def _first(self) -> "_DatasetFile":
@@ -247,7 +260,7 @@ class DatasetFiles:
 
     def _opened(self, path: Path) -> "_DatasetFile":
         if path not in self._files:
-            file = _DatasetFile(path)
+            file = _DatasetFile(path, self._names, self._units)
             if not file.grid.fits(self._resolution):
                 raise InputError(
                     f"{path} must be on a grid of {self._resolution:g}°, which the weights were trained for, but is on "
@@ -260,13 +273,14 @@ class DatasetFiles:
 class _DatasetFile:
     """One file as a timeline."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, names: Mapping[str, str], units: Mapping[str, str]) -> None:
         self.origin = str(path)
         self._path = path
         with open_netcdf(path) as dataset:
             absolute = _on_absolute_times(dataset, path)
-            self._translation = translation(absolute, self.origin, "graphcast")
+            self._translation = translation(absolute, self.origin, "graphcast", names, units)
             self._contents = describe(self._translation.apply(absolute), self.origin, self._translation.conversions)
+            self.provenance = provenance(dataset.attrs, (), path.name)
             named = self._translation.rename(absolute)
             self._stored = {str(name): stored(array.variable) for name, array in named.data_vars.items()}
         _check_name(path, self._contents)

@@ -1,16 +1,20 @@
 """What is wrong with the inputs, or doubtful about them, becomes sentences."""
 
+import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-DataKind = Literal["era5", "hres", ""]
-"""Which analyses the inputs are; empty where it is not known."""
+from graphcast_batch.inputs.provenance import Provenance
+from graphcast_batch.variables import VARIABLES
 
+_MOST_LISTED: Final = 20
+"""Names that a message lists; the variables of an archive that holds what is needed are fewer."""
+_NEAREST: Final = 5
 _TRAINED_ON: Final = re.compile(r"(?:trained|tuned) on (?:the )?([a-z]\w*)", re.IGNORECASE)
 _YEARS: Final = re.compile(
     r"\b([A-Z]{2,}\d?)\b\S*\D{0,30}?((?:19|20)\d\d)(?: (?:to|and|until|through) | ?[-–] ?)((?:19|20)\d\d)"
@@ -61,27 +65,48 @@ class Stated:
 SILENT: Final = Stated()
 
 
-def notices(description: str, data_kind: DataKind, init_times: NDArray[np.datetime64]) -> list[str]:
+def listed(held: Iterable[str], wanted: Iterable[str]) -> str:
+    """Names for a message: all of a few, of many those nearest to what is wanted, which may be spelled in many ways."""
+    names, sought = sorted(held), list(wanted)
+    if len(names) <= _MOST_LISTED or not sought:
+        return ", ".join(names) or "none"
+    foreign = [name for name in names if name not in VARIABLES] or names
+    nearness = {name: max(_nearness(name, one) for one in sought) for name in foreign}
+    nearby = sorted(foreign, key=lambda name: -nearness[name])[:_NEAREST]
+    return f"{len(names)} others, of which {', '.join(nearby)} are nearest by name"
+
+
+def nearest(held: Iterable[str], wanted: Iterable[str]) -> tuple[str, str]:
+    """The name and the wanted one that are most alike."""
+    sought = list(wanted)
+    return max(((name, one) for name in held for one in sought), key=lambda pair: _nearness(*pair))
+
+
+def _nearness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one.lower(), other.lower()).ratio()
+
+
+def notices(description: str, data: Provenance, init_times: NDArray[np.datetime64]) -> list[str]:
     """What a user should know of weights and inputs that fit each other, but may not go together well.
 
     Args:
         description: of the checkpoint, free text; nothing is said of what it does not tell.
-        data_kind: of the inputs.
+        data: whose the inputs are.
         init_times: (init time,) datetime64.
     """
     text = " ".join(description.split())
-    return [*_other_analyses(text, data_kind), *_training_years(text, init_times)]
+    return [*_other_analyses(text, data), *_training_years(text, init_times)]
 
 
-def _other_analyses(text: str, data_kind: DataKind) -> list[str]:
+def _other_analyses(text: str, data: Provenance) -> list[str]:
     """The last data that weights were trained on are those that they expect."""
-    named = [name.lower() for name in _TRAINED_ON.findall(text)]
-    if not data_kind or not named or named[-1] not in ("era5", "hres") or named[-1] == data_kind:
+    named = [name.upper() for name in _TRAINED_ON.findall(text)]
+    if not data.kind or not named or named[-1] not in ("ERA5", "HRES") or named[-1] == data.kind:
         return []
     how = "fine-tuned" if len(named) > 1 else "trained"
     return [
-        f"the weights were last {how} on {named[-1].upper()}, but the inputs look like {data_kind.upper()}: forecasts "
-        "will be worse than published, most of all in the first days and near the ground; use weights for these inputs"
+        f"the weights were last {how} on {named[-1]}, but the inputs are {data}: forecasts will be worse than "
+        "published, most of all in the first days and near the ground; use weights for these inputs"
     ]
 
 

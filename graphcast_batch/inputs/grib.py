@@ -14,6 +14,7 @@ from xarray.core import indexing
 from graphcast_batch.errors import InputError
 from graphcast_batch.inputs.extras import extra_module
 from graphcast_batch.inputs.gribgrid import GribGrid, grib_grid
+from graphcast_batch.inputs.provenance import GRIB_KEYS
 
 _HEADERS: Final = (
     "paramId",
@@ -110,7 +111,12 @@ def _grib_dataset(
             arrays[name].encoding[LEAD_HOURS] = _placed(headers, dims[name], coords, _lead_hours).astype(np.float64)
     if "valid_time" in coords:
         coords["valid_time"] = coords["valid_time"].astype("datetime64[s]").astype("datetime64[ns]")
-    return xr.Dataset(arrays, {**coords, **points}, {"GRIB_edition": int(first["edition"])})
+    return xr.Dataset(arrays, {**coords, **points}, {"GRIB_edition": int(first["edition"]), **_provenance(first)})
+
+
+def _provenance(message: Mapping[str, Any]) -> dict[str, str]:
+    """Whose the first message is, as far as it says: not all centres' have ECMWF's class."""
+    return {f"GRIB_{key}": str(message[key]) for key in GRIB_KEYS if message.get(key) is not None}
 
 
 def _attributes(headers: Sequence[_Header]) -> dict[str, Any]:

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from graphcast_batch.errors import GridError, InputError
 from graphcast_batch.grid import Grid, exact_grid
-from graphcast_batch.inputs.dialects import ACCUMULATED, LEAD, SUM_HOURS, SUMMED, VERSIONS
+from graphcast_batch.inputs.axes import LEAD
+from graphcast_batch.inputs.dialects import ACCUMULATED, SUM_HOURS, SUMMED, VERSIONS
+from graphcast_batch.inputs.findings import listed
 from graphcast_batch.inputs.opening import load
 from graphcast_batch.inputs.units import LEVEL, SAME, Conversion
 from graphcast_batch.variables import DIMS, VARIABLES
@@ -75,7 +77,8 @@ def describe(dataset: xr.Dataset, origin: str, conversions: Mapping[str, Convers
     _check_once(longitude, "longitude", origin)
     order = {"latitude": np.argsort(latitude), "longitude": np.argsort(longitude)}
     levels, order[LEVEL] = _levels(dataset, origin, known.get(LEVEL, SAME))
-    times = np.asarray(dataset["time"].values if "time" in dataset.dims else [], "datetime64[ns]")
+    starts = "time" in dataset.dims or (LEAD in dataset.dims and "time" in dataset.variables)
+    times = np.atleast_1d(np.asarray(dataset["time"].values if starts else [], "datetime64[ns]"))
     leads = _lead_times(dataset, origin)
     return Contents(
         origin=origin,
@@ -86,7 +89,7 @@ def describe(dataset: xr.Dataset, origin: str, conversions: Mapping[str, Convers
         order=order,
         init_times=times if leads.size else None,
         lead_times=leads,
-        conversions={name: how for name, how in known.items() if name in dataset.data_vars},
+        conversions=_conversions_of(dataset, known),
     )
 
 
@@ -166,13 +169,14 @@ def check_dims(contents: Contents, names: Sequence[str]) -> None:
     """
     absent = [name for name in names if name not in contents.dims]
     if absent:
-        raise InputError(f"{contents.origin} must hold {', '.join(absent)}, but holds {', '.join(contents.dims)}")
+        raise InputError(f"{contents.origin} must hold {', '.join(absent)}, but holds {listed(contents.dims, absent)}")
     for name in names:
         foreign = [dim for dim in contents.dims[name] if dim not in DIMS]
         if foreign:
             raise InputError(
                 f"the variable {name} of {contents.origin} must have dimensions among {', '.join(DIMS)}, "
-                f"but has {', '.join(contents.dims[name])}; select one place along {', '.join(foreign)}"
+                f"but has {', '.join(contents.dims[name])}; select one place along {', '.join(foreign)}, or say in "
+                f"inputs.names which of these it is, such as inputs.names {{{foreign[0]}: level}}"
             )
 
 
@@ -184,11 +188,18 @@ def _dims(dataset: xr.Dataset, times: int) -> dict[str, tuple[str, ...]]:
     return dims
 
 
+def _conversions_of(dataset: xr.Dataset, known: Mapping[str, Conversion]) -> dict[str, Conversion]:
+    """Of the variables held, and of the precipitation of 6 h as of the sum that it is made of."""
+    found = {name: how for name, how in known.items() if name in dataset.data_vars}
+    return {SUMMED: found[ACCUMULATED], **found} if ACCUMULATED in found else found
+
+
 def _kept_dims(name: str, array: xr.DataArray, times: int) -> tuple[str, ...]:
     """Without lead times and versions, which reading resolves, and without the one time of what never changes."""
     fixed = times == 1 and name in VARIABLES and VARIABLES[name].kind == "static"
     gone = (LEAD, VERSIONS, "time") if fixed else (LEAD, VERSIONS)
-    return tuple(str(dim) for dim in array.dims if dim not in gone)
+    of_one_start = LEAD in array.dims and "time" not in array.dims and not fixed
+    return (*(["time"] if of_one_start else []), *(str(dim) for dim in array.dims if dim not in gone))
 
 
 def _of_times(wanted: xr.Dataset, contents: Contents, times: NDArray[np.datetime64]) -> xr.Dataset:
@@ -211,13 +222,18 @@ def _of_forecasts(wanted: xr.Dataset, contents: Contents, times: NDArray[np.date
     frames = []
     for time in times:
         init, lead = _forecast_of(contents, time, _shortest_lead(SUMMED if summed else name))
-        frame = load(wanted.isel({"time": init, LEAD: lead}, drop=True), contents.origin)
+        frame = load(_forecast(wanted, init, lead), contents.origin)
         before = np.flatnonzero(contents.lead_times == contents.lead_times[lead] - _SUM)
         if summed and before.size:  # a sum since the start that is not held is that of the start itself, 0
-            frame = frame - load(wanted.isel({"time": init, LEAD: int(before[0])}, drop=True), contents.origin)
+            frame = frame - load(_forecast(wanted, init, int(before[0])), contents.origin)
         frames.append(frame)
     joined = xr.concat(frames, "time")
     return joined.rename({name: SUMMED}) if summed else joined
+
+
+def _forecast(wanted: xr.Dataset, init: int, lead: int) -> xr.Dataset:
+    """Fields of one forecast; where all are of one start, that has no dimension."""
+    return wanted.isel({"time": init, LEAD: lead}, drop=True, missing_dims="ignore")
 
 
 def _shortest_lead(name: str) -> np.timedelta64:
@@ -261,10 +277,12 @@ def _lead_times(dataset: xr.Dataset, origin: str) -> NDArray[np.timedelta64]:
 
 def _coordinate(dataset: xr.Dataset, name: str, origin: str) -> NDArray[np.float64]:
     if name not in dataset.variables or dataset[name].dims != (name,):
+        others = [str(dim) for dim in dataset.dims if dim not in (*DIMS, LEAD, VERSIONS)]
+        example = f", such as inputs.names {{{others[0]}: {name}}}" if others else ""
         raise InputError(
             f"{origin} must have the coordinate {name} of one dimension, but has the coordinates "
             f"{', '.join(_with_dims(dataset.coords)) or 'none'}; "
-            "say in inputs.names what its own is called, or regrid it to latitudes and longitudes"
+            f"say in inputs.names what its own is called{example}, or regrid it to latitudes and longitudes"
         )
     values = dataset[name].values
     if not np.issubdtype(values.dtype, np.number):

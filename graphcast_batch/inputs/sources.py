@@ -39,7 +39,7 @@ def open_source(
         case SyntheticInputs():
             return SyntheticArchive(SyntheticPlanet(inputs.seed), inputs.resolution, levels)
         case DatasetInputs():
-            return DatasetFiles(inputs.path, resolution, inputs.per_file)
+            return DatasetFiles(inputs.path, resolution, inputs.per_file, inputs.names, inputs.units)
         case ArchiveInputs():
             if inputs.regrid and not resolution:
                 raise ConfigError(

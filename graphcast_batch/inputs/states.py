@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from graphcast_batch.config import STEP_HOURS, Task
 from graphcast_batch.errors import InputError
 from graphcast_batch.grid import Grid
-from graphcast_batch.inputs.findings import Finding, Stated
+from graphcast_batch.inputs.dialects import spellings
+from graphcast_batch.inputs.findings import Finding, Stated, listed
 from graphcast_batch.inputs.gridded import level_hint
 from graphcast_batch.plan import Case
 from graphcast_batch.sun import solar_radiation
@@ -230,8 +231,8 @@ def _absent_variables(absent: Sequence[str], held: Timeline) -> Finding | None:
     return Finding(
         names,
         "be there",
-        f"it lacks the variables {names} and has {', '.join(sorted(held.dims)) or 'none'}",
-        "add them, or use a checkpoint whose task goes without",
+        f"it lacks the variables {names} and has {listed(held.dims, spellings(absent))}",
+        "add them, say in inputs.names which these are, or use a checkpoint whose task goes without",
     )
 
 

@@ -111,6 +111,11 @@ def conversion(name: str, unit: str, origin: str) -> Conversion:
     return found
 
 
+def is_pressure(unit: str) -> bool:
+    """Whether a coordinate in this unit tells levels of pressure."""
+    return bool(unit.strip()) and _conversion("hPa", _plain(unit)) is not None
+
+
 def _plain(unit: str) -> str:
     """One spelling for powers and spaces: ``m**2 s**-2``, ``m^2 s^-2`` and ``m2 s-2`` are the same."""
     return " ".join(unit.replace("**", "").replace("^", "").split())

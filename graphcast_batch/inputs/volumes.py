@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from graphcast_batch.config import Accumulation, DialectName
 from graphcast_batch.errors import InputError
+from graphcast_batch.inputs.axes import LEAD
 from graphcast_batch.inputs.chunks import ReadCost, read_cost, stored
-from graphcast_batch.inputs.dialects import ACCUMULATED, DIALECTS, Translation, translation
+from graphcast_batch.inputs.dialects import ACCUMULATED, DIALECTS, VERSIONS, Translation, translation
 from graphcast_batch.inputs.grib import LEAD_HOURS, LEFT_OUT
 from graphcast_batch.inputs.gridded import Contents, describe, positions, read_fields, times_of
 from graphcast_batch.inputs.opening import open_data
+from graphcast_batch.inputs.provenance import Provenance, provenance
 from graphcast_batch.inputs.remote import DEFAULT, Access
 from graphcast_batch.inputs.units import LEVEL
 from graphcast_batch.variables import VARIABLES
@@ -51,6 +53,7 @@ class Volume:
         contents: what it holds.
         translation: of its names and units.
         attributes: of the whole, as stored.
+        provenance: whose data they are, as far as they say.
         stored: how each variable lies there, by our names.
         warnings: which of the variables that we know is not read, and why.
 
@@ -67,6 +70,8 @@ class Volume:
             self.translation: Translation = translation(raw, origin, reading.dialect, reading.names, reading.units)
             self.contents: Contents = describe(self._translated(raw), origin, self.translation.conversions)
             self.attributes = {str(key): str(value) for key, value in raw.attrs.items()}
+            versions = raw[VERSIONS].values.ravel().tolist() if VERSIONS in raw.variables else []
+            self.provenance: Provenance = provenance(raw.attrs, versions, origin)
             named = self.translation.rename(raw)
             self.stored = {str(name): stored(array.variable) for name, array in named.data_vars.items()}
             self._leads = _leads(named)
@@ -149,7 +154,7 @@ class Volume:
         dataset = _at_its_level(self.translation.apply(raw))
         times = dataset.variables.get("time")
         moving = any("time" in array.dims for array in dataset.data_vars.values())
-        if times is not None and not times.dims:
+        if times is not None and not times.dims and LEAD not in dataset.dims:
             dataset, times = dataset.expand_dims("time"), dataset["time"].expand_dims("time").variable
         if moving and (times is None or times.dims != ("time",) or not np.issubdtype(times.dtype, np.datetime64)):
             found = "none" if times is None else f"{times.dtype} with dimensions {times.dims}"

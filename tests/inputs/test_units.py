@@ -4,7 +4,7 @@ import contextlib
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphcast_batch.errors import InputError
@@ -127,6 +127,7 @@ def test_what_is_no_unit_is_refused_whatever_it_is(text):
         conversion("total_precipitation_6hr", text, "here")
 
 
+@settings(deadline=None)  # the first makes the registry
 @given(st.text(max_size=100))
 def test_any_text_is_a_unit_or_refused(text):
     with contextlib.suppress(InputError):

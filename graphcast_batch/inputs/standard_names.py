@@ -1,0 +1,71 @@
+"""Variables that are not known by name, but whose CF standard name, unit and level leave no doubt of what they are."""
+
+from collections import Counter
+from typing import Final
+
+import xarray as xr
+
+_ON_LEVELS: Final = {
+    "air_temperature": "temperature",
+    "geopotential": "geopotential",
+    "geopotential_height": "geopotential",
+    "eastward_wind": "u_component_of_wind",
+    "northward_wind": "v_component_of_wind",
+    "lagrangian_tendency_of_air_pressure": "vertical_velocity",
+    "specific_humidity": "specific_humidity",
+}
+_ON_THE_GROUND: Final = {
+    "air_pressure_at_mean_sea_level": "mean_sea_level_pressure",
+    "air_pressure_at_sea_level": "mean_sea_level_pressure",
+    "land_area_fraction": "land_sea_mask",
+    "land_binary_mask": "land_sea_mask",
+    "surface_geopotential": "geopotential_at_surface",
+    "surface_altitude": "geopotential_at_surface",
+}
+_AT_HEIGHT: Final = {
+    ("air_temperature", 2.0): "2m_temperature",
+    ("eastward_wind", 10.0): "10m_u_component_of_wind",
+    ("northward_wind", 10.0): "10m_v_component_of_wind",
+}
+"""By standard name and metres above the ground."""
+_PLACE: Final = {"time", "latitude", "longitude"}
+_OVER_TIME: Final = ("mean", "maximum", "minimum", "sum", "standard_deviation", "variance", "range", "median")
+"""Cell methods (CF conventions, appendix E) of what is no state of a moment."""
+
+
+def by_standard_name(dataset: xr.Dataset, axes: dict[str, str]) -> dict[str, str]:
+    """Theirs to ours, of variables that alone have the standard name of one of ours, and state their unit.
+
+    Not precipitation, of which no standard name tells over how long it fell.
+
+    Args:
+        dataset: as it was opened.
+        axes: theirs to ours, of its coordinates.
+    """
+    found = {str(name): ours for name, array in dataset.data_vars.items() if (ours := _meant(array, axes))}
+    counts = Counter(found.values())
+    return {theirs: ours for theirs, ours in found.items() if counts[ours] == 1}
+
+
+def _meant(array: xr.DataArray, axes: dict[str, str]) -> str | None:
+    standard = str(array.attrs.get("standard_name", ""))
+    if not standard or not str(array.attrs.get("units", "")).strip() or _is_over_time(array):
+        return None
+    dims = {axes.get(str(dim), str(dim)) for dim in array.dims} - _PLACE
+    if dims == {"level"}:
+        return _ON_LEVELS.get(standard)
+    if dims or "level" in {axes.get(str(name), str(name)) for name in array.coords}:
+        return None
+    return _ON_THE_GROUND.get(standard) or _AT_HEIGHT.get((standard, _height(array)))
+
+
+def _is_over_time(array: xr.DataArray) -> bool:
+    return any(method in str(array.attrs.get("cell_methods", "")) for method in _OVER_TIME)
+
+
+def _height(array: xr.DataArray) -> float:
+    """Metres above the ground; NaN where nothing says."""
+    height = array.coords.get("height")
+    if height is None or height.size != 1 or str(height.attrs.get("units", "m")) not in ("m", "meters", "metres"):
+        return float("nan")
+    return float(height.values.item())
