@@ -34,7 +34,7 @@ from graphcast_batch.inputs.archive import Archive, SyntheticArchive
 from graphcast_batch.inputs.checks import check_inputs, check_statistics, faults_of_values, find_faults
 from graphcast_batch.inputs.datasets import DatasetFiles
 from graphcast_batch.inputs.findings import Finding, notices
-from graphcast_batch.inputs.sources import open_source
+from graphcast_batch.inputs.sources import open_source, resolution_remedy
 from graphcast_batch.inputs.states import COMPUTABLE, times_of_inputs
 from graphcast_batch.inputs.statistics import (
     Spread,
@@ -469,8 +469,7 @@ def _open_source(config: RunConfig, weights: Weights) -> AnySource:
     needed = [name for name in weights.task.input_variables if name not in COMPUTABLE]
     source = open_source(config.inputs, weights.task.pressure_levels, resolution, needed)
     if not source.grid.fits(resolution):
-        finer = source.grid.resolution < resolution
-        remedy = "set inputs.regrid to subsample, conservative or linear" if finer else "give inputs of that resolution"
+        remedy = resolution_remedy(config.inputs, source.grid.resolution, resolution)
         raise InputError(
             f"{source.origin} must be on a grid of {resolution:g}°, which the weights were trained for, "
             f"but is on {source.grid}; {remedy}, or give weights for this one"

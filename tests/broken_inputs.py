@@ -172,6 +172,11 @@ def without_chunks(filler):
     return write
 
 
+def with_fill_value_0(fields, folder):
+    encoding = {"land_sea_mask": {"_FillValue": 0.0}}
+    return archive(as_zarr(without_hourly(fields), folder / "zeros.zarr", encoding=encoding))
+
+
 def with_flipped_bytes(fields, folder):
     path = as_zarr(without_hourly(fields), folder / "flipped.zarr")
     chunk = max((path / "geopotential").glob("[0-9]*"), key=lambda file: file.stat().st_size)
@@ -267,12 +272,12 @@ BROKEN = {
     # What is missing.
     "a variable is missing": Broken(
         in_netcdf(lambda f: f.drop_vars("vertical_velocity")),
-        "vertical_velocity must be there, but it lacks the variables vertical_velocity and has 10m_u.*; add them, or ",
+        "vertical_velocity must be there, but it lacks the variables vertical_velocity and has 10m_u.*; add them, say ",
     ),
     "a variable of a dataset file is missing": Broken(
         in_dataset_file(lambda d: d.drop_vars("geopotential")),
         r"frames\.nc: geopotential must be there, but it lacks the variables geopotential and has 10m_u.*; add "
-        r"them, or ",
+        r"them, say ",
     ),
     "a level is missing": Broken(
         in_netcdf(lambda f: f.drop_sel(level=925)),
@@ -458,8 +463,8 @@ BROKEN = {
     ),
     "a unit that is none": Broken(
         in_netcdf(with_units("temperature", "furlong")),
-        r"temperature of .*broken\.nc must be in K or a unit .*, but is in 'furlong'; convert it, or state its "
-        r"unit in ",
+        r"temperature of .*broken\.nc must be in K or a unit .*, but is in 'furlong'; convert it, or if "
+        r"the data are wrong about it, state the unit: inputs\.units \{temperature: 'K'\}",
     ),
     "a level twice": Broken(
         in_netcdf(lambda f: f.isel(level=[0, *range(12)])),
@@ -501,7 +506,7 @@ BROKEN = {
     # What lies elsewhere.
     "a finer grid": Broken(
         in_netcdf(finer),
-        r"broken\.nc must be on a grid of 15°, .*, but is on 25 x 48 \(7\.5°\); set inputs\.regrid to subsample, ",
+        r"broken\.nc must be on a grid of 15°, .*, but is on 25 x 48 \(7\.5°\); set inputs\.regrid: subsample, ",
     ),
     "a coarser grid": Broken(
         in_netcdf(coarse),
@@ -559,7 +564,7 @@ BROKEN = {
     # What is called or laid out otherwise.
     "a layout that nobody knows": Broken(
         in_netcdf(lambda f: f[["temperature"]].rename(temperature="thetao", level="depth")),
-        r"broken\.nc must have variables and coordinates of a known layout .*, but has depth, .*; map its names in ",
+        r"broken\.nc must have variables of a known layout .*, but has thetao; say which of ours they are, such as ",
     ),
     "two of one name": Broken(
         in_netcdf(lambda f: f.assign(ta=f["temperature"]), names={"ta": "temperature"}),
@@ -586,7 +591,72 @@ BROKEN = {
         r"each time of .* must be in one file, but 2020-01-01T06:00 is in .*a\.nc and in .*b\.nc; leave one of "
         r"them out",
     ),
+    # What is called otherwise.
+    "no precipitation": Broken(
+        in_netcdf(lambda f: f.drop_vars(SUMMED)),
+        f"{SUMMED} must be there, but it lacks the variables {SUMMED} and has 10m_u.*; add them, say in inputs.names "
+        "which of its own they are, or use a checkpoint whose task goes without",
+    ),
+    "a variable with a slip in its name": Broken(
+        in_netcdf(lambda f: f.rename(temperature="temperatur")),
+        r"temperature must be there, .*, such as inputs\.names \{temperatur: temperature\}, or use a checkpoint",
+    ),
+    "all names in another language": Broken(
+        in_netcdf(lambda f: f.rename({name: f"{name}_feld" for name in f.data_vars})),
+        r"broken\.nc must have variables of a known layout \(grib, .*\), but has 10m_u_component_of_wind_feld, .*; "
+        r"say which of ours they are, such as inputs\.names \{",
+    ),
+    "a hundred other names": Broken(
+        in_netcdf(lambda f: f.drop_vars("temperature").assign({f"t{n}": f["2m_temperature"] for n in range(100)})),
+        r"temperature must be there, but it lacks the variables temperature and has 113 others, of which t\d+, t\d+, "
+        r"t\d+, t\d+, t\d+ are nearest by name; add them",
+    ),
+    "levels of another name": Broken(
+        in_netcdf(lambda f: f.rename(level="stockwerk")),
+        "must have the dimension level, but has time, stockwerk, latitude, longitude; say in inputs.names which it is, "
+        r"such as inputs\.names \{stockwerk: level\}",
+    ),
+    "latitudes of another name": Broken(
+        in_netcdf(lambda f: f.rename(latitude="y")),
+        r"must have the coordinate latitude of one dimension, but has .*, y \(y\); .* inputs\.names \{y: latitude\}",
+    ),
+    "times that may be starts of forecasts": Broken(
+        in_netcdf(lambda f: f.rename(time="forecast_reference_time")),
+        "must have the dimension time, but has dates along forecast_reference_time, of which nothing says that fields "
+        r"are valid at them; if they are, set inputs\.names \{forecast_reference_time: time\}",
+    ),
+    "two temperatures": Broken(
+        in_netcdf(lambda f: f.assign(t=f["temperature"])),
+        r"one variable of .*broken\.nc must be temperature, but temperature and t both are; .* inputs\.names "
+        r"\{t: other_t\}",
+    ),
+    "precipitation as a rate": Broken(
+        in_netcdf(with_units(SUMMED, "kg m-2 s-1")),
+        rf"{SUMMED} of .* must be in m .*, but is in 'kg m-2 s-1', a rate; multiply it by the seconds that it holds "
+        rf"for, or if the data are wrong about it, state the unit: inputs\.units \{{{SUMMED}: 'm'\}}",
+    ),
+    "zarr whose zeros are missing": Broken(
+        with_fill_value_0,
+        r"land_sea_mask must be finite, but \d+ of 312 values .*; its fill value is 0, so its zeros read as missing: "
+        r"if they are data, write it with another \(in zarr, set fill_value to null in its \.zarray and ",
+    ),
     # Dataset files.
+    "hPa in a dataset file": Broken(
+        in_dataset_file(silently("mean_sea_level_pressure", 100)),
+        r"mean_sea_level_pressure must lie within .*; this looks like hPa: give inputs\.units \{mean_sea_level",
+    ),
+    "levels in Pa in a dataset file": Broken(
+        in_dataset_file(lambda d: d.assign_coords(level=d["level"] * 100)),
+        r"frames\.nc: geopotential, .* these look like Pa: set inputs\.units: \{level: Pa\}",
+    ),
+    "a unit that is none in a dataset file": Broken(
+        in_dataset_file(with_units("temperature", "furlong")),
+        r"temperature of .*frames\.nc must be in K or .*, but is in 'furlong'; .* inputs\.units \{temperature: 'K'\}",
+    ),
+    "a slip in a name in a dataset file": Broken(
+        in_dataset_file(lambda d: d.rename(temperature="temperatur")),
+        r"temperature must be there, .*, such as inputs\.names \{temperatur: temperature\}, or use",
+    ),
     "a dataset file as an archive": Broken(
         dataset_as_archive,
         r"steps-04\.nc must be an archive, but is a GraphCast dataset file; use inputs\.kind: datasets",
@@ -640,3 +710,28 @@ BROKEN = {
         r"2020-01-01T00; ",
     ),
 }
+
+MENDED = {
+    "hPa",
+    "Celsius",
+    "Celsius on levels",
+    "millimetres",
+    "height for geopotential",
+    "grams",
+    "percent",
+    "levels in Pa",
+    "a unit that is none",
+    "a finer grid",
+    "a variable with a slip in its name",
+    "levels of another name",
+    "latitudes of another name",
+    "times that may be starts of forecasts",
+    "two temperatures",
+    "precipitation as a rate",
+    "hPa in a dataset file",
+    "levels in Pa in a dataset file",
+    "a unit that is none in a dataset file",
+    "a slip in a name in a dataset file",
+    "a dataset file as an archive",
+}
+"""Those whose message has a change of the config with which the same data are right."""

@@ -5,12 +5,13 @@ import shutil
 
 import pytest
 import xarray as xr
+import yaml
 
 from graphcast_batch.assembly import assemble, faults
 from graphcast_batch.config import dump_config
 from graphcast_batch.errors import ConfigError, GridError, InputError, StatisticsError, TaskError
 
-from .broken_inputs import BROKEN, in_netcdf, same
+from .broken_inputs import BROKEN, MENDED, in_netcdf, same
 from .conftest import ROOT, SMALL
 from .layouts import weather
 from .test_layouts import config_of
@@ -37,11 +38,46 @@ def test_of_right_inputs_nothing_is_told(hourly, tmp_path):
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_of_broken_inputs_the_fault_is_told_and_nothing_else(name, hourly, tmp_path):
-    texts = told(config_of(BROKEN[name].write(hourly, tmp_path), tmp_path / "store"))
+def test_of_broken_inputs_the_fault_is_told_and_nothing_else_and_its_remedies_work(name, hourly, tmp_path):
+    inputs = BROKEN[name].write(hourly, tmp_path)
+    config = config_of(inputs, tmp_path / "store")
+    texts = told(config)
     assert texts
     for text in texts:
         assert re.search(BROKEN[name].told, text), text
+        assert {*re.findall(r"\binputs\.([a-z_]+)", text)} <= type(config.inputs).model_fields.keys(), text
+    for change in remedies(texts):
+        after = told(config_of(changed(inputs, change), tmp_path / "store"))
+        assert not after if name in MENDED else not {*after} & {*texts}, (change, after)
+    assert name not in MENDED or remedies(texts), "what can be mended in the config must say how"
+
+
+CHOICES = {
+    "kind": ("datasets", "archive"),
+    "precipitation": ("hourly", "since_start"),
+    "regrid": ("subsample", "conservative", "linear"),
+    "resolution": ("15",),
+}
+
+
+def remedies(texts):
+    """Every change of the section ``inputs`` that some messages propose."""
+    found = {}
+    for text in texts:
+        for key, mapping in re.findall(r"\binputs\.(names|units):? (\{[^{}]*\})", text):
+            found[key, mapping] = {key: yaml.safe_load(mapping)}
+        for key, values in re.findall(rf"\binputs\.({'|'.join(CHOICES)}):? ([^;]*)", text):
+            found |= {(key, word): {key: word} for word in re.findall(r"\w+", values) if word in CHOICES[key]}
+    return list(found.values())
+
+
+def changed(inputs, change):
+    if "kind" in change:
+        return {"path": inputs["path"], **change}
+    merged = {
+        key: {**inputs.get(key, {}), **value} if isinstance(value, dict) else value for key, value in change.items()
+    }
+    return inputs | merged
 
 
 @pytest.fixture

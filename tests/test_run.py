@@ -319,7 +319,7 @@ def test_an_archive_is_made_measured_checked_and_planned(small_config, command, 
     planned = command("plan", config)
     assert planned.returncode == 0, planned.stderr
     words = " ".join(planned.stdout.split())
-    assert "layout WeatherBench 2 regridded" in words
+    assert "layout WeatherBench 2's names regridded" in words
     assert "regridded from 25 x 48 (7.5°) by subsample" in words
     assert "set aside: 2020-01-01T00: the archive lacks 2019-12-31T18" in words
 

@@ -26,7 +26,7 @@ from graphcast_batch.inputs.chunks import ReadCost, read_cost, stored
 from graphcast_batch.inputs.dialects import translation
 from graphcast_batch.inputs.findings import Finding, Stated
 from graphcast_batch.inputs.gridded import Contents, describe, positions, read_fields, same_points
-from graphcast_batch.inputs.opening import open_netcdf
+from graphcast_batch.inputs.opening import open_data
 from graphcast_batch.inputs.provenance import Provenance, common, provenance
 from graphcast_batch.inputs.states import STEP, CaseInputs, findings, input_times, read_held, read_inputs, read_truth
 from graphcast_batch.plan import Case
@@ -276,7 +276,7 @@ class _DatasetFile:
     def __init__(self, path: Path, names: Mapping[str, str], units: Mapping[str, str]) -> None:
         self.origin = str(path)
         self._path = path
-        with open_netcdf(path) as dataset:
+        with open_data(self.origin) as dataset:
             absolute = _on_absolute_times(dataset, path)
             self._translation = translation(absolute, self.origin, "graphcast", names, units)
             self._contents = describe(self._translation.apply(absolute), self.origin, self._translation.conversions)
@@ -315,7 +315,7 @@ class _DatasetFile:
         return read_cost({name: self._stored[name] for name in sorted(names)}, where)
 
     def fields(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> xr.Dataset:
-        with open_netcdf(self._path) as dataset:
+        with open_data(self.origin) as dataset:
             absolute = self._translation.apply(_on_absolute_times(dataset, self._path))
             return read_fields(absolute, self._contents, names, times, levels)
 

@@ -15,6 +15,8 @@ from graphcast_batch.variables import VARIABLES
 _MOST_LISTED: Final = 20
 """Names that a message lists; the variables of an archive that holds what is needed are fewer."""
 _NEAREST: Final = 5
+_NEAR: Final = 0.7
+"""Ratio of difflib from which on two names are taken for one that is spelled in two ways."""
 _TRAINED_ON: Final = re.compile(r"(?:trained|tuned) on (?:the )?([a-z]\w*)", re.IGNORECASE)
 _YEARS: Final = re.compile(
     r"\b([A-Z]{2,}\d?)\b\S*\D{0,30}?((?:19|20)\d\d)(?: (?:to|and|until|through) | ?[-–] ?)((?:19|20)\d\d)"
@@ -76,10 +78,12 @@ def listed(held: Iterable[str], wanted: Iterable[str]) -> str:
     return f"{len(names)} others, of which {', '.join(nearby)} are nearest by name"
 
 
-def nearest(held: Iterable[str], wanted: Iterable[str]) -> tuple[str, str]:
-    """The name and the wanted one that are most alike."""
-    sought = list(wanted)
-    return max(((name, one) for name in held for one in sought), key=lambda pair: _nearness(*pair))
+def near_pair(held: Iterable[str], wanted: Iterable[str]) -> tuple[str, str] | None:
+    """A name that is none of ours and the wanted one that it is likely to be meant for; None where none is near."""
+    foreign, sought = [name for name in held if name not in VARIABLES], list(wanted)
+    pairs = [(_nearness(name, one), name, one) for name in foreign for one in sought]
+    nearness, name, one = max(pairs, default=(0.0, "", ""))
+    return (name, one) if nearness >= _NEAR else None
 
 
 def _nearness(one: str, other: str) -> float:

@@ -28,6 +28,8 @@ _HIGHEST: Final = 1e6
 _SAME_PLACE: Final = 1e-3  # degrees; rolled float32 longitudes differ in the last bit
 _LEAD_UNITS: Final = {"hours": 3600e9, "days": 86400e9, "minutes": 60e9, "seconds": 1e9, "nanoseconds": 1.0}
 """ns; as xarray and CF write units of time."""
+ZEROS_MISSING: Final = "zeros_are_missing"
+"""Attribute of fields whose zeros are gaps, because 0 is their fill value."""
 _SUM: Final = np.timedelta64(SUM_HOURS, "h")
 
 
@@ -45,6 +47,7 @@ class Contents:
         init_times: (init,) datetime64[ns] of forecasts; None where fields have a time only.
         lead_times: (lead,) timedelta64[ns] of forecasts, as stored.
         conversions: by variable, to our units.
+        zero_filled: variables whose fill value is 0, so that their zeros read as missing.
     """
 
     origin: str
@@ -56,6 +59,7 @@ class Contents:
     init_times: NDArray[np.datetime64] | None
     lead_times: NDArray[np.timedelta64]
     conversions: Mapping[str, Conversion]
+    zero_filled: frozenset[str] = frozenset()
 
 
 def describe(dataset: xr.Dataset, origin: str, conversions: Mapping[str, Conversion] | None = None) -> Contents:
@@ -90,6 +94,7 @@ def describe(dataset: xr.Dataset, origin: str, conversions: Mapping[str, Convers
         init_times=times if leads.size else None,
         lead_times=leads,
         conversions=_conversions_of(dataset, known),
+        zero_filled=frozenset(str(name) for name, array in dataset.data_vars.items() if _is_zero_filled(array)),
     )
 
 
@@ -192,6 +197,10 @@ def _conversions_of(dataset: xr.Dataset, known: Mapping[str, Conversion]) -> dic
     """Of the variables held, and of the precipitation of 6 h as of the sum that it is made of."""
     found = {name: how for name, how in known.items() if name in dataset.data_vars}
     return {SUMMED: found[ACCUMULATED], **found} if ACCUMULATED in found else found
+
+
+def _is_zero_filled(array: xr.DataArray) -> bool:
+    return np.any(np.asarray(array.encoding.get("_FillValue", np.nan)) == 0).item()
 
 
 def _kept_dims(name: str, array: xr.DataArray, times: int) -> tuple[str, ...]:
@@ -383,7 +392,7 @@ def _one_version(dataset: xr.Dataset) -> xr.Dataset:
 
 def _plain(turned: xr.Dataset, contents: Contents, times: NDArray[np.datetime64], levels: Sequence[int]) -> xr.Dataset:
     """The data alone, in our order, type and units, with our coordinates."""
-    variables: dict[str, tuple[tuple[Hashable, ...], NDArray[np.float32]]] = {}
+    variables: dict[str, tuple[tuple[Hashable, ...], NDArray[np.float32], dict[str, bool]]] = {}
     for name, array in turned.data_vars.items():
         if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool):
             raise InputError(
@@ -392,7 +401,8 @@ def _plain(turned: xr.Dataset, contents: Contents, times: NDArray[np.datetime64]
             )
         array = array.transpose(*DIMS, missing_dims="ignore")
         values = _converted(array.values, contents.conversions.get(str(name), SAME))
-        variables[str(name)] = array.dims, np.ascontiguousarray(values, np.float32)
+        attributes = {ZEROS_MISSING: True} if name in contents.zero_filled else {}
+        variables[str(name)] = array.dims, np.ascontiguousarray(values, np.float32), attributes
     return xr.Dataset(variables, coords=_coordinates(variables, contents.grid, times, levels))
 
 
@@ -402,7 +412,7 @@ def _converted(values: NDArray[Any], how: Conversion) -> NDArray[Any]:
 
 
 def _coordinates(
-    variables: Mapping[str, tuple[tuple[Hashable, ...], Any]],
+    variables: Mapping[str, tuple[tuple[Hashable, ...], Any, Any]],
     grid: Grid,
     times: NDArray[np.datetime64],
     levels: Sequence[int],
@@ -413,6 +423,6 @@ def _coordinates(
         "latitude": grid.latitude,
         "longitude": grid.longitude,
     }
-    if any(LEVEL in dims for dims, _ in variables.values()):
+    if any(LEVEL in dims for dims, _, _ in variables.values()):
         coordinates[LEVEL] = np.asarray(levels, np.int32)
     return coordinates

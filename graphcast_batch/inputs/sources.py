@@ -57,6 +57,15 @@ def open_source(
             )
 
 
+def resolution_remedy(inputs: SyntheticInputs | DatasetInputs | ArchiveInputs, found: float, resolution: float) -> str:
+    """What to do about inputs on another grid than that of the weights, as far as their section has a key for it."""
+    if isinstance(inputs, SyntheticInputs):
+        return f"set inputs.resolution: {resolution:g}"
+    if isinstance(inputs, ArchiveInputs) and found < resolution:
+        return "set inputs.regrid: subsample, conservative or linear"
+    return "give inputs of that resolution"
+
+
 def _reading(inputs: ArchiveInputs) -> Reading:
     addresses = [path for path in (*inputs.paths, inputs.statics or "") if "://" in path]
     secrets = secrets_of([*addresses, *inputs.storage.values()])

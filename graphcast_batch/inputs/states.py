@@ -12,7 +12,7 @@ from graphcast_batch.config import STEP_HOURS, Task
 from graphcast_batch.errors import InputError
 from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.dialects import spellings
-from graphcast_batch.inputs.findings import Finding, Stated, listed
+from graphcast_batch.inputs.findings import Finding, Stated, listed, near_pair
 from graphcast_batch.inputs.gridded import level_hint
 from graphcast_batch.plan import Case
 from graphcast_batch.sun import solar_radiation
@@ -228,11 +228,14 @@ def _absent_variables(absent: Sequence[str], held: Timeline) -> Finding | None:
     if not absent:
         return None
     names = ", ".join(absent)
+    alike = near_pair(held.dims, absent)
+    example = f", such as inputs.names {{{alike[0]}: {alike[1]}}}" if alike else ""
     return Finding(
         names,
         "be there",
         f"it lacks the variables {names} and has {listed(held.dims, spellings(absent))}",
-        "add them, say in inputs.names which these are, or use a checkpoint whose task goes without",
+        f"add them, say in inputs.names which of its own they are{example}, or use a checkpoint whose task goes "
+        "without",
     )
 
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from graphcast_batch.errors import InputError, TrainingError
 from graphcast_batch.inputs.checks import check_inputs, check_statistics
-from graphcast_batch.inputs.sources import open_source
+from graphcast_batch.inputs.sources import open_source, resolution_remedy
 from graphcast_batch.inputs.states import COMPUTABLE, Timeline, read_inputs
 from graphcast_batch.inputs.statistics import Statistics, read_statistics
 from graphcast_batch.model.channels import Channels
@@ -99,7 +99,8 @@ def _opened(recipe: Recipe, weights: Weights) -> Timeline:
     if not source.grid.fits(resolution):
         raise InputError(
             f"{source.origin} must be on a grid of {resolution:g}°, which the weights were trained for, but is on "
-            f"{source.grid}; set inputs.regrid if it is finer, or give weights for this one"
+            f"{source.grid}; {resolution_remedy(recipe.inputs, source.grid.resolution, resolution)}, or give weights "
+            "for this one"
         )
     return source
 

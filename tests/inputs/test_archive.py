@@ -1,8 +1,11 @@
 """An archive in any order of its axes gives one and the same state."""
 
+import json
+
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,7 +13,7 @@ from graphcast_batch.config import TASKS, Task
 from graphcast_batch.errors import GridError, InputError, InputNotFoundError
 from graphcast_batch.grid import regular_grid
 from graphcast_batch.inputs.archive import Archive, SyntheticArchive
-from graphcast_batch.inputs.checks import check_inputs
+from graphcast_batch.inputs.checks import check_inputs, find_gap
 from graphcast_batch.inputs.synthetic import SyntheticPlanet
 from graphcast_batch.plan import Case
 
@@ -418,3 +421,59 @@ def test_a_real_state_with_a_missing_level_is_stopped(shared_data, wind_task):
     inputs = archive.read(Case(np.datetime64("2011-10-11T00", "h"), 1), task)
     with pytest.raises(InputError, match=r"vertical_velocity must be finite, but 10512 of 21024 .* level 50"):
         check_inputs(inputs, task, archive.grid, 0)
+
+
+FIRST = np.datetime64("2020-01-01T00", "ns")
+LEADS = np.array([0, 6, 12])
+
+
+def of_one_start(fields):
+    """As cfgrib and xarray write a forecast of one start: no dimension of its time, and one of its steps."""
+    frames = fields.isel(time=slice(0, 3)).drop_vars("total_precipitation_6hr")
+    valid = ("step", frames["time"].values)
+    frames = frames.rename(time="step", level="isobaricInhPa")
+    return frames.assign_coords(step=("step", LEADS, {"units": "hours"}), valid_time=valid, time=FIRST)
+
+
+def of_two_starts(fields):
+    """The same of several starts, whose valid times have two dimensions."""
+    frames = fields.drop_vars("total_precipitation_6hr")
+    runs = [frames.isel(time=[n, n + 1]).rename(time="step").assign_coords(step=[0, 6]) for n in (0, 2)]
+    moving = [name for name, array in frames.data_vars.items() if "time" in array.dims]
+    whole = xr.concat([run[moving] for run in runs], "time").assign_coords(time=frames["time"].values[[0, 2]])
+    whole = xr.merge([whole, frames.drop_vars([*moving, "time"])]).rename(level="isobaricInhPa")
+    return whole.assign_coords(valid_time=whole["time"] + whole["step"] * np.timedelta64(1, "h"))
+
+
+@pytest.mark.parametrize("change", [of_one_start, of_two_starts])
+def test_forecasts_as_cfgrib_writes_them_are_fields_at_the_times_they_are_valid_at(written, made, change):
+    archive, names = written(change), ["2m_temperature", "temperature", "land_sea_mask"]
+    times = made()["time"].values[:3]
+    found = archive.fields(names, times, [300, 850])
+    xr.testing.assert_equal(found, made()[names].isel(time=slice(0, 3)).sel(level=[300, 850]))
+    assert times[0] == FIRST
+
+
+def test_analyses_as_cfgrib_writes_them_are_fields_at_their_time(written, made):
+    def as_cfgrib(fields):
+        valid = ("time", fields["time"].values)
+        return fields.rename(level="isobaricInhPa").assign_coords(step=0, valid_time=valid)
+
+    xr.testing.assert_equal(
+        written(as_cfgrib).fields(["temperature"], made()["time"].values, [300, 850]),
+        made()[["temperature"]].sel(level=[300, 850]),
+    )
+
+
+def test_zeros_that_a_fill_value_of_0_hides_are_data_as_soon_as_it_is_none(tmp_path, made, task):
+    fields = made()
+    fields["land_sea_mask"].values[:3] = 0
+    fields.to_zarr(tmp_path / "a.zarr", zarr_format=2, encoding={"land_sea_mask": {"_FillValue": 0.0}})
+    gap = find_gap(Archive(tmp_path / "a.zarr").read(SECOND, task).frames["land_sea_mask"])
+    assert "its fill value is 0, so its zeros read as missing" in gap.remedy
+    assert "set fill_value to null in its .zarray and consolidate the metadata" in gap.remedy
+    array = tmp_path / "a.zarr" / "land_sea_mask" / ".zarray"
+    array.write_text(json.dumps(json.loads(array.read_text()) | {"fill_value": None}))
+    zarr.consolidate_metadata(tmp_path / "a.zarr")
+    found = Archive(tmp_path / "a.zarr").read(SECOND, task).frames["land_sea_mask"]
+    xr.testing.assert_equal(found, fields["land_sea_mask"])

@@ -312,3 +312,35 @@ def test_radiation_that_is_missing_at_times_to_come_is_computed(tmp_path):
     np.testing.assert_array_equal(inputs.forcings[SUN].values, expected[2:])
     assert "day_progress_sin" not in inputs.frames
     check_inputs(inputs, task, files.grid, 15)
+
+
+def test_a_dataset_that_was_saved_as_zarr_is_read_like_a_file(tmp_path, write, made, as_dataset, task):
+    file = write("frames.nc")
+    as_dataset(made()).to_zarr(tmp_path / "frames.zarr", zarr_format=2)
+    case = only_case(file, task)
+    stored = only_case(tmp_path / "frames.zarr", task)
+    assert stored.init_time == case.init_time
+    read = DatasetFiles(str(tmp_path / "frames.zarr")).read(stored, task)
+    xr.testing.assert_identical(read.frames, DatasetFiles(str(file)).read(case, task).frames)
+
+
+def test_names_and_units_are_told_by_the_config(write, made, task):
+    def odd(dataset):
+        heat = (dataset["temperature"] - 273.15).assign_attrs(units="")
+        return dataset.drop_vars("temperature").assign(warmth=heat)
+
+    files = DatasetFiles(str(write("odd.nc", odd)), names={"warmth": "temperature"}, units={"temperature": "degC"})
+    (case,), _ = files.cases(2, task)
+    right = DatasetFiles(str(write("right.nc")))
+    np.testing.assert_allclose(
+        files.read(case, task).frames["temperature"],
+        right.read(right.cases(2, task)[0][0], task).frames["temperature"],
+        rtol=0,
+        atol=1e-4,
+    )
+    assert files.changes == {"converted": "temperature from degC"}
+
+
+def test_names_of_files_tell_whose_data_they_are(write):
+    write("source-era5_x.nc")
+    assert DatasetFiles(str(write("source-era5_y.nc").parent / "source*.nc")).changes == {"data": "ERA5 (by its name)"}

@@ -27,15 +27,47 @@ def test_a_geopotential_without_levels_is_that_of_the_surface():
 
 def test_an_own_layout_is_told_in_names():
     own = dataset(temp={})
-    with pytest.raises(InputError, match=r"here must have variables and coordinates of a known layout \(grib, cds.*"):
+    with pytest.raises(
+        InputError,
+        match=r"here must have variables of a known layout \(grib, cds.* such as inputs\.names \{temp: temperature\}",
+    ):
         translation(own, "here")
     found = translation(own, "here", names={"temp": "temperature"})
     assert found.apply(own).data_vars.keys() == {"temperature"}
 
 
 def test_a_name_that_is_nearly_known_is_pointed_at():
-    with pytest.raises(InputError, match=r"temperatur are close to a known name: map its names in inputs\.names"):
+    with pytest.raises(InputError, match=r"but has temperatur; .* inputs\.names \{temperatur: temperature\}"):
         translation(dataset(temperatur={}), "here")
+
+
+@pytest.mark.parametrize(
+    ("names", "taken"), [(("msl", "prmsl", "mslet"), "msl"), (("mslet", "prmsl"), "prmsl"), (("mslet",), "mslet")]
+)
+def test_of_several_reductions_of_pressure_to_sea_level_one_is_taken(names, taken):
+    surface = dataset(("time", "latitude", "longitude"), **{name: {"units": "Pa"} for name in names})
+    assert translation(surface, "here").names == {taken: "mean_sea_level_pressure"}
+
+
+def test_geopotential_is_taken_before_height_and_both_are_understood():
+    both = dataset(z={"units": "m2 s-2"}, gh={"units": "gpm"})
+    assert translation(both, "here").names == {"z": "geopotential"}
+    found = translation(dataset(gh={"units": "gpm"}), "here")
+    assert (found.names, found.conversions["geopotential"].factor) == ({"gh": "geopotential"}, 9.80665)
+
+
+def test_a_geopotential_on_one_level_or_along_a_dimension_that_is_not_known_is_not_that_of_the_surface():
+    one = dataset(("time", "latitude", "longitude"), z={}).assign_coords(isobaricInhPa=500)
+    assert translation(one, "here").names["z"] == "geopotential"
+    assert translation(dataset(("time", "floor", "latitude", "longitude"), z={}), "here").names["z"] == "geopotential"
+
+
+def test_units_of_precipitation_since_some_time_are_heeded_under_its_name_or_that_of_the_sum():
+    flux = dataset(("time", "latitude", "longitude"), tp={"units": "kg m-2"})
+    assert translation(flux, "here").conversions["total_precipitation"].factor == 1e-3
+    for name in ("total_precipitation", "total_precipitation_6hr"):
+        silent = dataset(("time", "latitude", "longitude"), tp={})
+        assert translation(silent, "here", units={name: "mm"}).conversions["total_precipitation"].factor == 1e-3
 
 
 def test_a_dialect_may_be_forced_on_a_layout_that_looks_like_another():

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphcast_batch.inputs.findings import Finding, notices
+from graphcast_batch.inputs.findings import Finding, listed, near_pair, notices
+from graphcast_batch.inputs.provenance import Provenance
 from graphcast_batch.inputs.states import findings
 from graphcast_batch.plan import Case
 
@@ -20,6 +21,7 @@ OPERATIONAL = (
     "2017, and fine-tuned on HRES-fc0 data from 2016 to 2021\nand should be causally evaluated on 2022 and later "
     "years. This model can make predictions in an operational setting (i.e., initialised from HRES-fc0)."
 )
+ERA5, HRES, UNKNOWN = Provenance("ERA5", "class ea"), Provenance("HRES", "class od"), Provenance()
 NEW = np.asarray(["2023-01-01T00"], "datetime64[h]")
 
 
@@ -52,22 +54,30 @@ def test_findings_about_a_source_tell_variable_level_and_time_apart(task):
     assert "input times 2020-01-01T00:00 are missing from its 1 times" in str(time)
 
 
-@pytest.mark.parametrize(("description", "kind"), [(GRAPHCAST, "era5"), (OPERATIONAL, "hres")])
-def test_later_inputs_of_the_kind_that_weights_were_last_trained_on_need_no_notice(description, kind):
-    assert notices(description, kind, NEW) == []
-    assert notices(description, "", NEW) == []
+@pytest.mark.parametrize(("description", "data"), [(GRAPHCAST, ERA5), (OPERATIONAL, HRES)])
+def test_later_inputs_of_the_kind_that_weights_were_last_trained_on_need_no_notice(description, data):
+    assert notices(description, data, NEW) == []
+    assert notices(description, UNKNOWN, NEW) == []
+    assert notices(description, Provenance("", "centre ecmf"), NEW) == []
 
 
-def test_weights_and_inputs_of_different_kinds_are_noticed():
-    (notice,) = notices(GRAPHCAST, "hres", NEW)
-    assert notice.startswith("the weights were last trained on ERA5, but the inputs look like HRES")
-    (notice,) = notices(OPERATIONAL, "era5", NEW)
-    assert notice.startswith("the weights were last fine-tuned on HRES, but the inputs look like ERA5")
+@pytest.mark.parametrize(
+    ("description", "last", "data", "told"),
+    [
+        (GRAPHCAST, "trained on ERA5", HRES, "HRES (class od)"),
+        (GRAPHCAST, "trained on ERA5", Provenance("GFS", "source GFS"), "GFS (source GFS)"),
+        (OPERATIONAL, "fine-tuned on HRES", ERA5, "ERA5 (class ea)"),
+        (OPERATIONAL, "fine-tuned on HRES", Provenance("GFS", "source GFS"), "GFS (source GFS)"),
+    ],
+)
+def test_weights_and_inputs_of_different_kinds_are_noticed_with_what_says_so(description, last, data, told):
+    (notice,) = notices(description, data, NEW)
+    assert notice.startswith(f"the weights were last {last}, but the inputs are {told}: forecasts will be worse")
 
 
 def test_initial_times_of_the_training_are_counted_by_year():
     days = ["1978-12-31T18", "1979-01-01T00", "2003-07-01T06", "2016-02-03T00", "2017-12-31T18", "2018-01-01T00"]
-    (notice,) = notices(GRAPHCAST, "era5", np.asarray(days, "datetime64[h]"))
+    (notice,) = notices(GRAPHCAST, ERA5, np.asarray(days, "datetime64[h]"))
     assert "4 of 6 initial times, in 1979, 2003, 2016 to 2017, lie in the years" in notice
     assert "trained on (ERA5 1979 to 2017)" in notice
     assert notice.endswith("judge the weights by times after 2017")
@@ -75,7 +85,7 @@ def test_initial_times_of_the_training_are_counted_by_year():
 
 def test_years_of_fine_tuning_count_as_years_of_training():
     times = np.asarray(["2000-06-01T00", "2021-12-31T18", "2022-01-01T00"], "datetime64[ns]")
-    (notice,) = notices(OPERATIONAL, "hres", times)
+    (notice,) = notices(OPERATIONAL, HRES, times)
     assert "2 of 3 initial times, in 2000, 2021, lie" in notice
     assert "(ERA5 1979 to 2017, HRES 2016 to 2021)" in notice
     assert notice.endswith("after 2021")
@@ -91,7 +101,7 @@ def test_years_of_fine_tuning_count_as_years_of_training():
     ],
 )
 def test_years_are_found_in_other_wordings(text):
-    (notice,) = notices(text, "era5", np.asarray(["2000-01-01"], "datetime64[D]"))
+    (notice,) = notices(text, ERA5, np.asarray(["2000-01-01"], "datetime64[D]"))
     assert "1 of 1 initial times, in 2000" in notice
     assert "(ERA5 1979 to 2017)" in notice
 
@@ -106,19 +116,32 @@ def test_years_are_found_in_other_wordings(text):
         "fine-tuned on GDPS, having been trained on other analyses",
     ],
 )
-@pytest.mark.parametrize("kind", ["era5", "hres", ""])
-def test_descriptions_that_say_nothing_give_no_notice(text, kind):
-    assert notices(text, kind, np.asarray(["2000-01-01T00"], "datetime64[h]")) == []
+@pytest.mark.parametrize("data", [ERA5, HRES, UNKNOWN])
+def test_descriptions_that_say_nothing_give_no_notice(text, data):
+    assert notices(text, data, np.asarray(["2000-01-01T00"], "datetime64[h]")) == []
 
 
 def test_weights_last_tuned_on_other_analyses_are_not_taken_for_those_of_their_first_training():
-    assert notices("trained on ERA5 data and fine-tuned on GDPS analyses", "hres", NEW) == []
+    assert notices("trained on ERA5 data and fine-tuned on GDPS analyses", HRES, NEW) == []
 
 
 @given(st.text())
 def test_any_text_can_be_read(text):
-    assert notices(text, "", NEW[:0]) == []
+    assert notices(text, UNKNOWN, NEW[:0]) == []
 
 
 def test_no_initial_time_gives_no_notice():
-    assert notices(GRAPHCAST, "era5", NEW[:0]) == []
+    assert notices(GRAPHCAST, ERA5, NEW[:0]) == []
+
+
+def test_of_a_few_names_all_are_listed_and_of_many_the_five_that_are_nearest():
+    assert listed(["b", "a"], ["temperature"]) == "a, b"
+    assert listed([], ["temperature"]) == "none"
+    many = [f"{letter}{level}" for letter in "tuvwqz" for level in range(100, 1000, 50)]
+    assert listed([*many, "temperatur_850"], ["temperature"]).startswith("109 others, of which temperatur_850, t")
+    assert listed(many, ["temperature"]).count(",") == 5
+
+
+def test_a_name_of_ours_is_no_other_spelling_of_another():
+    assert near_pair(["2m_temperature", "temperatur"], ["temperature"]) == ("temperatur", "temperature")
+    assert near_pair(["2m_temperature", "x"], ["temperature"]) is None

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from graphcast_batch.config import STEP_HOURS
 from graphcast_batch.grid import cell_area
 from graphcast_batch.inputs.findings import SILENT, Finding, Stated
+from graphcast_batch.inputs.gridded import ZEROS_MISSING
 from graphcast_batch.inputs.quality.locations import finding, first, level_and_time
 from graphcast_batch.inputs.units import conversion
 from graphcast_batch.limits import Limits, least_peak, limits
@@ -123,9 +124,13 @@ def _gap(array: xr.DataArray, extremes: Extremes) -> Finding | None:
     if np.all(lowest > -_LARGEST) and np.all(highest < _LARGEST):
         return None
     bad = ~(np.abs(array.values) < _LARGEST)
-    return finding(
-        array, bad, "be finite", "values are missing or infinite", "fill them from another source, or use other data"
-    )
+    remedy = "fill them from another source, or use other data"
+    if array.attrs.get(ZEROS_MISSING):
+        remedy = (
+            "its fill value is 0, so its zeros read as missing: if they are data, write it with another (in zarr, set "
+            "fill_value to null in its .zarray and consolidate the metadata), or fill them"
+        )
+    return finding(array, bad, "be finite", "values are missing or infinite", remedy)
 
 
 def _zeros(array: xr.DataArray) -> Finding | None:
