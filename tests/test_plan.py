@@ -199,7 +199,8 @@ def test_data_overrule_what_is_commonly_known_of_a_variable():
         (
             "temperature",
             ("time", "pressure_level", "latitude", "longitude"),
-            "temperature must have the dimension level, but has time, pressure_level, latitude, longitude; rename it",
+            "temperature must have the dimension level, but has time, pressure_level, latitude, longitude; say in "
+            "inputs.names which it is, such as inputs.names {pressure_level: level}",
         ),
         (
             "2m_temperature",
