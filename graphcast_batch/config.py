@@ -323,7 +323,7 @@ class ArchiveInputs(_Frozen):
     path: Pattern | Annotated[tuple[Pattern, ...], Strict(False), Field(min_length=1)]
     """Files, zarr stores, globs, folders of files, or addresses of remote stores; all together are the archive."""
     statics: Pattern | None = None
-    """A further file or store, of which fields without time are taken, and no other; they win over what ``path`` holds."""
+    """A further file or store, of which only fields without time are taken; they win over what ``path`` holds."""
     dialect: DialectName | None = None
     """Layout of the files; without it each is recognised."""
     names: dict[str, str] = {}
