@@ -44,6 +44,10 @@ class InputNotFoundError(InputError, FileNotFoundError):
     """A path that should hold input does not exist."""
 
 
+class LayoutError(InputError):
+    """A file holds nothing that is known by name."""
+
+
 class StoreError(GraphcastBatchError, OSError):
     """A store cannot be opened, laid out, read or written."""
 

@@ -1,8 +1,6 @@
 """Files and stores of any layout, or a synthetic planet, become one archive: the inputs and truth of any Case."""
 
-import glob
 import logging
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -14,13 +12,14 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from graphcast_batch.config import Accumulation, Task
-from graphcast_batch.errors import InputError, InputNotFoundError
+from graphcast_batch.errors import InputError, LayoutError
 from graphcast_batch.grid import Grid, regular_grid
 from graphcast_batch.inputs.chunks import ReadCost, total_cost
 from graphcast_batch.inputs.dialects import ACCUMULATED, DIALECTS, SUM_HOURS, SUMMED
 from graphcast_batch.inputs.findings import Finding, Stated
 from graphcast_batch.inputs.gridded import same_points
 from graphcast_batch.inputs.joining import check_overlaps, join_fields
+from graphcast_batch.inputs.places import passed_over, places
 from graphcast_batch.inputs.provenance import Provenance, common
 from graphcast_batch.inputs.regridding import Method, Regridder
 from graphcast_batch.inputs.shares import Share, Shares
@@ -38,7 +37,6 @@ _DIMS_OF_KIND: Final = {
     "level": ("time", "level", *_PLACE),
     "static": _PLACE,
 }
-_SUFFIXES: Final = (".nc", ".nc4", ".h5", ".grib", ".grb", ".grib2", ".grb2", ".zarr")
 _HOUR: Final = np.timedelta64(1, "h")
 _SUM: Final = SUM_HOURS * _HOUR
 _ROUNDING: Final = 1e-5
@@ -87,7 +85,7 @@ class Archive:
         given = [str(paths)] if isinstance(paths, str | Path) else list(paths)
         self.origin = given[0] if len(given) == 1 else f"{given[0]} and {len(given) - 1} more"
         reading = reading or Reading()
-        self.volumes = tuple(Volume(place, reading) for path in given for place in _places(path))
+        self.volumes = tuple(volume for path in given for volume in _volumes(path, reading))
         self.statics = Volume(statics, reading) if statics else None
         self._given: Mapping[str, tuple[str, ...]] = fixed_fields(self.statics) if self.statics else {}
         self._needed = frozenset(needed)
@@ -451,27 +449,24 @@ class SyntheticArchive:
         """Nothing is read."""
 
 
-def _places(path: str) -> list[str]:
-    """The files and stores that a path, glob, folder or address names."""
-    if "://" in path or os.path.isfile(path) or _is_zarr(path):
-        return [path]
-    if os.path.isdir(path):
-        found = [os.path.join(path, name) for name in sorted(os.listdir(path)) if name.lower().endswith(_SUFFIXES)]
-        what = f"the folder {path} must hold files ending in {', '.join(_SUFFIXES)}, but holds none"
-    elif glob.has_magic(path):
-        found = sorted(glob.glob(path, recursive=True))
-        what = f"the pattern {path} must match files or zarr stores, but matches nothing"
-    else:
-        found, what = [path], ""
-    if not found:
-        raise InputNotFoundError(f"{what} (working directory: {os.getcwd()}); correct inputs.path")
-    return found
-
-
-def _is_zarr(path: str) -> bool:
-    return path.rstrip("/").endswith(".zarr") or any(
-        os.path.isfile(os.path.join(path, name)) for name in ("zarr.json", ".zgroup", ".zmetadata")
-    )
+def _volumes(path: str, reading: Reading) -> list[Volume]:
+    """The files that a path names; those that a folder or glob holds beside them are reported and passed over."""
+    found = places(path)
+    if found.passed_over:
+        _LOG.warning("%s", passed_over(found))
+    volumes, unknown = [], []
+    for place in found.found:
+        try:
+            volumes.append(Volume(place, reading))
+        except LayoutError as error:
+            if found.chosen:
+                raise
+            unknown.append(error)
+    if not volumes:
+        raise unknown[0]
+    for reason in unknown:
+        _LOG.warning("passed over: %s", reason)
+    return volumes
 
 
 def _minutes(times: NDArray[np.datetime64]) -> str:

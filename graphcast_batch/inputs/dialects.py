@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from graphcast_batch.config import Accumulation, DialectName
-from graphcast_batch.errors import InputError
+from graphcast_batch.errors import InputError, LayoutError
 from graphcast_batch.inputs.axes import LEAD, TIME, axes, dates
 from graphcast_batch.inputs.findings import listed, near_pair
 from graphcast_batch.inputs.standard_names import by_standard_name
@@ -265,7 +265,7 @@ def _recognised(dataset: xr.Dataset, origin: str, names: Mapping[str, str]) -> D
     if not held:
         raise InputError(f"{origin} must have variables, but has none; correct inputs.path")
     theirs, ours = near_pair(held, VARIABLES) or (held[0], "temperature")
-    raise InputError(
+    raise LayoutError(
         f"{origin} must have variables of a known layout ({', '.join(DIALECTS)}), but has "
         f"{listed(held, VARIABLES)}; say which of ours they are, such as inputs.names {{{theirs}: {ours}}}"
     )

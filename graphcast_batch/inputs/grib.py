@@ -52,16 +52,17 @@ _Stream = Mapping[object, Mapping[str, Any]]
 
 
 @functools.lru_cache(maxsize=8)
-def read_headers(path: Path, modified_ns: int, size: int) -> xr.Dataset:
+def read_headers(path: Path, modified_ns: int, size: int, origin: str) -> xr.Dataset:
     """The dataset, its fields unread; kept, because reading all headers takes long and a file is opened for every Case.
 
     Args:
         path: of the file.
         modified_ns: when it was last changed, by which it is known again.
         size: bytes.
+        origin: what the file is called in messages.
 
     Raises:
-        ValueError: it holds several members, another grid, or no variable whose fields are clear.
+        InputError: it holds several members, another grid, or no variable whose fields are clear.
     """
     cfgrib = extra_module("cfgrib", "grib")
     stream = cfgrib.FileStream(str(path), errors="raise")
@@ -72,22 +73,20 @@ def read_headers(path: Path, modified_ns: int, size: int) -> xr.Dataset:
     samples = {header["paramId"]: header["id"] for header in headers}
     names = {number: {key: stream[place].get(key, "unknown") for key in _NAMES} for number, place in samples.items()}
     headers = [header | names[header["paramId"]] for header in headers]
-    grids = _grids(stream, headers)
-    members = {header["number"] for header in headers} - {"undef"}
-    if len(members) > 1:
-        raise ValueError(f"it must hold one member, but holds {sorted(members)}; select one with grib_copy -w number=")
+    _check_member(headers, origin)
+    grids = _grids(stream, headers, origin)
     grouped = {name: _each_once(stream, name, found) for name, found in _by_variable(headers).items()}
     reasons = {name: reason for name, found in grouped.items() if (reason := _unclear(name, found))}
     variables = {name: found for name, found in grouped.items() if name not in reasons}
     if not variables:
         first, reason = next(iter(reasons.items()))
         raise InputError(
-            f"the input {path} must hold a variable whose fields are each there once, but holds none: {first} "
+            f"the input {origin} must hold a variable whose fields are each there once, but holds none: {first} "
             f"{reason}; {_SELECT}"
         )
     dataset = _grib_dataset(stream, variables, grids)
     dataset.encoding[LEFT_OUT] = {
-        name: f"{name} of {path} {reason} and is left out; {_SELECT}" for name, reason in reasons.items()
+        name: f"{name} of {origin} {reason} and is left out; {_SELECT}" for name, reason in reasons.items()
     }
     return dataset
 
@@ -215,15 +214,29 @@ def _lead_hours(header: _Header) -> float:
     return (header["valid_time"] - header["time"]) / 3600 if header["stepType"] == "instant" else -1.0
 
 
-def _grids(stream: _Stream, headers: Sequence[_Header]) -> dict[str, GribGrid]:
+def _check_member(headers: Sequence[_Header], origin: str) -> None:
+    members = sorted({header["number"] for header in headers} - {"undef"})
+    if len(members) > 1:
+        raise InputError(
+            f"the input {origin} must hold one member of an ensemble, but holds {len(members)}, "
+            f"{', '.join(map(str, members[:4]))}{' ...' if members[4:] else ''}; run: "
+            f"grib_copy -w number={members[0]} {origin} OUT.grib, for each member, and give OUT.grib"
+        )
+
+
+def _grids(stream: _Stream, headers: Sequence[_Header], origin: str) -> dict[str, GribGrid]:
     """The grid of each message by ``md5GridSection``: the same points, perhaps scanned another way."""
     samples = {header["md5GridSection"]: header for header in headers}
-    grids = {key: grib_grid(stream[header["id"]], header["gridType"]) for key, header in samples.items()}
+    grids = {key: grib_grid(stream[header["id"]], header["gridType"], origin) for key, header in samples.items()}
     first = next(iter(grids.values()))
     alike = {key: grid if grid is first else grid.like(first) for key, grid in grids.items()}
     found = {key: grid for key, grid in alike.items() if grid}
     if len(found) < len(grids):
-        raise ValueError(f"it must have one grid, but has {len(grids)}; split it with grib_copy")
+        shapes = ", ".join(f"{grid.shape[0]} x {grid.shape[1]}" for grid in grids.values())
+        raise InputError(
+            f"the input {origin} must have one grid, but has {len(grids)} ({shapes} points); run: "
+            f"grib_copy {origin} 'OUT_[md5GridSection].grib', and give the file of the grid that is wanted"
+        )
     return found
 
 

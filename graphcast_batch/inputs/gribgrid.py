@@ -12,17 +12,20 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from graphcast_batch.errors import InputError
+
 _SAME_PLACE: Final = 1e-3
 """Degrees; GRIB keeps millionths, its first edition thousandths."""
 
 _REGULAR: Final = ("regular_ll", "regular_gg")
-_REMEDIES: Final = {
-    "reduced_gg": "make it regular with: cdo setgridtype,regular IN OUT",
-    "reduced_ll": "make it regular with: cdo setgridtype,regular IN OUT",
-    "sh": "bring it onto a grid with: cdo sp2gpl IN OUT",
-}
-"""What makes a grid regular, by ecCodes' ``gridType``; IN and OUT stand for files."""
-_OTHERWISE: Final = "interpolate it with: cdo remapbil,global_0.25 IN OUT, if it covers the globe"
+_REGULAR_GRID: Final = (
+    "request it on a grid of latitudes and longitudes (grid: 0.25/0.25 in requests to MARS and the CDS), or run: "
+    "cdo remapbil,r1440x720 {operator} {origin} OUT.grib, give OUT.grib, and set inputs.regrid: linear"
+)
+_OPERATORS: Final = {"reduced_gg": "-setgridtype,regular", "reduced_ll": "-setgridtype,regular", "sh": "-sp2gpl"}
+"""Of cdo, that makes the points of a ``gridType`` regular."""
+_WORDS: Final = {"reduced_gg": "reduced Gaussian", "reduced_ll": "reduced", "sh": "spectral coefficients"}
+_REGIONAL: Final = "give data of the whole globe on latitudes and longitudes: a regional model's cannot be used"
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,21 +65,19 @@ class GribGrid:
         return GribGrid(other.latitude, other.longitude, self.by_columns, self.alternating, order)
 
 
-def grib_grid(message: Mapping[str, Any], kind: str) -> GribGrid:
+def grib_grid(message: Mapping[str, Any], kind: str, origin: str) -> GribGrid:
     """The grid of a message.
 
     Args:
         message: by ecCodes' keys.
         kind: its ``gridType``.
+        origin: path of its file.
 
     Raises:
-        ValueError: it is no grid of latitudes and longitudes; names what makes one of it.
+        InputError: it is no grid of latitudes and longitudes; names what makes one of it.
     """
     if kind not in _REGULAR:
-        raise ValueError(
-            f"its grid must be one of {', '.join(_REGULAR)}, of latitudes times longitudes, but is {kind}; "
-            f"{_REMEDIES.get(kind, _OTHERWISE)}"
-        )
+        raise _other_grid(kind, origin)
     shape = int(message["Nj"]), int(message["Ni"])
     by_columns = bool(message["jPointsAreConsecutive"])
     # ecCodes' coordinates take no notice of rows that go back: they are those of a plain scan.
@@ -85,10 +86,18 @@ def grib_grid(message: Mapping[str, Any], kind: str) -> GribGrid:
         for name in ("latitudes", "longitudes")
     )
     if np.ptp(latitude, axis=1).max() > _SAME_PLACE or np.ptp(longitude, axis=0).max() > _SAME_PLACE:
-        raise ValueError(
-            f"its grid must be rows of one latitude and columns of one longitude, but is not; {_OTHERWISE}"
-        )
+        raise _other_grid(kind, origin)
     return GribGrid(latitude[:, 0], longitude[0], by_columns, bool(message["alternativeRowScanning"]))
+
+
+def _other_grid(kind: str, origin: str) -> InputError:
+    """What to say of a grid that is not of latitudes times longitudes."""
+    operator = _OPERATORS.get(kind)
+    remedy = _REGULAR_GRID.format(operator=operator, origin=origin) if operator else _REGIONAL
+    return InputError(
+        f"the input {origin} must have a grid of latitudes times longitudes ({', '.join(_REGULAR)}), but has "
+        f"{kind}{f' ({_WORDS[kind]})' if kind in _WORDS else ''}; {remedy}"
+    )
 
 
 def _table(values: NDArray[Any], shape: tuple[int, int], *, by_columns: bool, alternating: bool) -> NDArray[Any]:

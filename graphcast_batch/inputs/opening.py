@@ -3,6 +3,7 @@
 HDF5 is not safe with threads: whoever opens a netCDF file reads what is needed and closes it.
 """
 
+import functools
 import os
 import string
 from collections.abc import Iterator
@@ -18,11 +19,14 @@ from zarr.storage import ZipStore
 from graphcast_batch.errors import GraphcastBatchError, InputError, InputNotFoundError
 from graphcast_batch.inputs.classic import is_classic, needed_bytes
 from graphcast_batch.inputs.extras import extra_module
+from graphcast_batch.inputs.formats import GRIB_SUFFIXES, check_ordinary, format_of, hint, is_zipped_zarr
 from graphcast_batch.inputs.grib import read_headers
 from graphcast_batch.inputs.remote import DEFAULT, Access, brief, netcdf_file, remedy, telling, zarr_store
+from graphcast_batch.inputs.zipped import Nameless, unpacked, zip_of
 
 _NETCDF: Final = (".nc", ".nc4", ".h5")
-_GRIB: Final = (".grib", ".grb", ".grib2", ".grb2")
+_UNPACKED: Final = 16
+"""Files of zips that are kept open, each of which takes room on the disk."""
 _TEXT: Final = frozenset(string.printable.encode())
 _LONGEST: Final = 5_000_000
 """Hours of 570 years: more than any coordinate has that is not damaged."""
@@ -69,6 +73,7 @@ def open_netcdf(path: Path) -> Iterator[xr.Dataset]:
         InputNotFoundError: there is no such file.
         InputError: the file is not netCDF, or is cut off or damaged.
     """
+    check_ordinary(path)
     with _naming(str(path), "a whole netCDF file"):
         _check_whole(path)
         undated = xr.open_dataset(path, engine="netcdf4", cache=False, **_AS_STORED)
@@ -112,9 +117,10 @@ def open_grib(path: Path) -> Iterator[xr.Dataset]:
         InputNotFoundError: there is no such file.
         InputError: the file is not GRIB, is cut off, or has several members or another grid.
     """
+    check_ordinary(path)
     with _naming(str(path), "a whole GRIB file"):
         found = path.stat()
-        dataset = read_headers(path.absolute(), found.st_mtime_ns, found.st_size)
+        dataset = read_headers(path.absolute(), found.st_mtime_ns, found.st_size, str(path))
     yield dataset.copy()
 
 
@@ -139,7 +145,7 @@ def load(dataset: xr.Dataset, origin: str) -> xr.Dataset:
 
 def _opened(address: str, access: Access) -> AbstractContextManager[xr.Dataset]:
     path, name = Path(address), address.partition("?")[0]  # whose query may sign an address
-    if "://" in address and name.endswith((*_GRIB, ".zip")):
+    if "://" in address and name.endswith((*GRIB_SUFFIXES, ".zip")):
         raise InputError(
             f"the input {address} must be zarr or netCDF to be read over the network, but is not by its name; "
             "copy it to this machine first, and give the path of the copy"
@@ -148,12 +154,38 @@ def _opened(address: str, access: Access) -> AbstractContextManager[xr.Dataset]:
         return _open_far_netcdf(address, access)
     if "://" in address or path.is_dir() or address.endswith((".zarr", ".zarr.zip")):
         return open_zarr(address, access)
+    zipped = zip_of(address)
+    if zipped:
+        return _open_zipped(address, *zipped)
+    if format_of(path) == "zip" and is_zipped_zarr(path):
+        return open_zarr(address, access)
     return open_grib(path) if _is_grib(path) else open_netcdf(path)
 
 
 @contextmanager
+def _open_zipped(address: str, packed: Path, name: str) -> Iterator[xr.Dataset]:
+    found = packed.stat()
+    yield _from_zip(address, packed.absolute(), name, found.st_mtime_ns, found.st_size).copy()
+
+
+@functools.lru_cache(maxsize=_UNPACKED)
+def _from_zip(address: str, packed: Path, name: str, modified_ns: int, size: int) -> xr.Dataset:
+    """A file of a zip, opened; kept open, because it takes long to unpack, and nameless, so that nothing is left."""
+    with unpacked(packed, name) as path, _naming(address, "a whole netCDF or GRIB file"):
+        if not _is_grib(path):
+            _check_whole(path)
+            return _dated(xr.open_dataset(path, engine="netcdf4", cache=False, **_AS_STORED), address)
+        copy = Nameless(path)
+        dataset = read_headers.__wrapped__(copy.path, 0, 0, address)
+        dataset.encoding["copy"] = copy
+        return dataset
+
+
+@contextmanager
 def _zarr_store(path: str, access: Access) -> Iterator[Store | str]:
-    if path.endswith(".zip"):
+    if "://" not in path:
+        check_ordinary(Path(path))
+    if path.endswith(".zip") or ("://" not in path and format_of(Path(path)) == "zip"):
         with _naming(path, "a zarr store"):
             zipped = sync(ZipStore.open(path, mode="r"))
         with zipped:
@@ -202,7 +234,7 @@ def _open_far_netcdf(address: str, access: Access) -> Iterator[xr.Dataset]:
 
 
 def _is_grib(path: Path) -> bool:
-    if path.suffix in _GRIB:
+    if path.suffix in GRIB_SUFFIXES:
         return True
     if not path.is_file():
         return False
@@ -240,6 +272,9 @@ def _check_whole(path: Path) -> None:
         return
     with path.open("rb") as file:
         start = file.read(20)
+    packed = hint(path)
+    if packed:
+        raise InputError(f"the input {path} must be a whole netCDF file, but {packed}")
     if _TEXT.issuperset(start):
         raise ValueError(f"it is text that begins with {start.decode()!r}" if start else "it is empty")
     if not is_classic(path):

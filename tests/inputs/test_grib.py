@@ -1,12 +1,17 @@
 """Fields written with ecCodes come back from where they belong, or not at all."""
 
 import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 
 from graphcast_batch.errors import InputError, InputNotFoundError
+from graphcast_batch.grid import regular_grid
+from graphcast_batch.inputs.archive import Archive
 from graphcast_batch.inputs.opening import load, open_data
 
 eccodes = pytest.importorskip("eccodes", reason="the extra grib is not installed")
@@ -183,17 +188,58 @@ def test_sums_that_mean_different_things_are_left_out(written, first, second, re
     assert re.match(f"tp of .* {reason} and is left out", left_out(path)["tp"])
 
 
-def test_several_members_are_refused(written):
+def remedied(written, found, command):
+    """What the archive is after the command that a message proposes, which is run if its program is here."""
+    with pytest.raises(InputError) as failure:
+        Archive(found)
+    proposed = next(iter(re.findall(command, str(failure.value))), None)
+    assert proposed, failure.value
+    if shutil.which(proposed.split()[0]) is None:
+        pytest.skip(f"{proposed.split()[0]} is not here")
+    subprocess.run(proposed, shell=True, check=True, cwd=Path(found).parent, capture_output=True)
+    return Archive(Path(found).parent / "O*", regrid=("linear", 45.0))
+
+
+def test_several_members_are_refused_until_one_is_selected(written):
     keys = {"productDefinitionTemplateNumber": 1, "numberOfForecastsInEnsemble": 2}
-    path = written(*(message("msl", **keys, perturbationNumber=number) for number in (1, 2)))
-    with pytest.raises(InputError, match=r"must hold one member, but holds \[1, 2\]; select one with grib_copy"):
-        read(path)
+    path = written(*(message("msl", number, **keys, perturbationNumber=number) for number in (1, 2)))
+    archive = remedied(written, path, "grib_copy -w number=1 [^ ]+ OUT.grib")
+    found = archive.fields(["mean_sea_level_pressure"], archive.times, ())["mean_sea_level_pressure"]
+    np.testing.assert_array_equal(found, [field("msl", 1)[::-1]])
 
 
-def test_several_grids_are_refused(written):
+def test_several_grids_are_refused_until_they_are_apart(written, tmp_path):
     other = message("msl", longitudeOfFirstGridPointInDegrees=10.0, longitudeOfLastGridPointInDegrees=325.0)
-    with pytest.raises(InputError, match=r"a\.grib .* must have one grid, but has 2"):
-        read(written(message("t2m"), other))
+    path = written(message("t2m"), other)
+    with pytest.raises(InputError, match=r"a\.grib must have one grid, but has 2 \(5 x 8, 5 x 8 points\)"):
+        read(path)
+    with pytest.raises(InputError, match="all files of an archive must have one grid"):
+        remedied(written, path, r"grib_copy [^ ]+ 'OUT_\[md5GridSection\].grib'")
+    assert {name for part in tmp_path.glob("OUT*") for name in read(str(part)).data_vars} == {"t2m", "msl"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sample", "word"), [("reduced_gg_pl_32_grib1", "Gaussian"), ("sh_pl_grib2", "spectral")])
+def test_what_is_on_no_regular_grid_is_refused_until_it_is_interpolated(tmp_path, written, sample, word):
+    handle = eccodes.codes_grib_new_from_samples(sample)
+    for key, value in {"paramId": 130, "level": 500}.items():
+        eccodes.codes_set(handle, key, value)
+    path = written(eccodes.codes_get_message(handle))
+    eccodes.codes_release(handle)
+    with pytest.raises(InputError, match=word):
+        read(path)
+    archive = remedied(written, path, r"cdo remapbil,r1440x720 -[a-z2,]+ [^ ]+ OUT\.grib")
+    assert archive.levels == (500,)
+    assert archive.grid == regular_grid(45)
+
+
+def test_a_grid_of_a_region_cannot_be_used(written):
+    handle = eccodes.codes_grib_new_from_samples("GRIB2")
+    eccodes.codes_set(handle, "gridType", "lambert")
+    path = written(eccodes.codes_get_message(handle))
+    eccodes.codes_release(handle)
+    with pytest.raises(InputError, match=r"a\.grib must have a grid of latitudes.* but has lambert; give data"):
+        read(path)
 
 
 def test_a_file_of_nothing_clear_is_refused(written):

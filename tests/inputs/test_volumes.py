@@ -135,9 +135,9 @@ def test_files_of_two_grids_are_refused(tmp_path):
 
 
 def test_an_empty_folder_and_a_glob_without_matches_are_named(tmp_path):
-    with pytest.raises(InputNotFoundError, match=r"must hold files ending in \.nc"):
+    with pytest.raises(InputNotFoundError, match="must hold netCDF, GRIB or zarr, but holds nothing"):
         Archive(tmp_path)
-    with pytest.raises(InputNotFoundError, match="must match files or zarr stores, but matches nothing"):
+    with pytest.raises(InputNotFoundError, match="must match netCDF, GRIB or zarr, but matches nothing"):
         Archive(str(tmp_path / "*.nc"))
 
 
