@@ -6,6 +6,7 @@ secret; any other has it from the environment variable of that name. A config ma
 
 import os
 import re
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
@@ -109,6 +110,12 @@ def scrubbed(text: str) -> str:
         if len(secret) >= _SHORTEST:
             text = text.replace(secret, f"${{{name}}}")
     return _ADDRESS.sub(lambda found: _apart(found[0], keep=False), text) if "://" in text else text
+
+
+def telling(error: Exception) -> Exception | None:
+    """The error as the cause of another; none if it, or what caused it, would tell secrets."""
+    text = "".join(traceback.format_exception(error))
+    return error if scrubbed(text) == text else None
 
 
 def bare(value: JsonValue) -> JsonValue:

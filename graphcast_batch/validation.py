@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from graphcast_batch.credentials import scrubbed
+from graphcast_batch.credentials import scrubbed, telling
 from graphcast_batch.errors import ConfigError
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
@@ -23,7 +23,7 @@ def parse_config(content: Mapping[str, Any], kind: type[Parsed], *, origin: str)
         return kind.model_validate(content)
     except ValidationError as error:
         findings = "\n".join(f"  {scrubbed(_finding(detail, kind))}" for detail in error.errors())
-        raise ConfigError(f"the config {origin} does not fit:\n{findings}") from error
+        raise ConfigError(f"the config {origin} does not fit:\n{findings}") from telling(error)
 
 
 def brief(value: object) -> str:

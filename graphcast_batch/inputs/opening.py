@@ -16,12 +16,13 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 from zarr.storage import ZipStore
 
+from graphcast_batch.credentials import telling
 from graphcast_batch.errors import GraphcastBatchError, InputError, InputNotFoundError
 from graphcast_batch.inputs.classic import is_classic, needed_bytes
 from graphcast_batch.inputs.extras import extra_module
 from graphcast_batch.inputs.formats import GRIB_SUFFIXES, check_ordinary, format_of, hint, is_zipped_zarr
 from graphcast_batch.inputs.grib import read_headers
-from graphcast_batch.inputs.remote import DEFAULT, Access, brief, netcdf_file, remedy, telling, zarr_store
+from graphcast_batch.inputs.remote import DEFAULT, Access, brief, netcdf_file, remedy, zarr_store
 from graphcast_batch.inputs.zipped import Nameless, unpacked, zip_of
 
 _NETCDF: Final = (".nc", ".nc4", ".h5")

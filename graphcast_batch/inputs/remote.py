@@ -1,7 +1,6 @@
 """An address on other machines becomes a zarr store or a file that is read piece by piece."""
 
 import io
-import traceback
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
@@ -97,12 +96,6 @@ def brief(error: Exception) -> str:
     """The error without the source code that obstore appends, the page that the server sent, and secrets."""
     text = scrubbed(str(error)).partition("\n\nDebug source")[0].partition(": <")[0].rstrip(": ")
     return text if len(text) < 400 else f"{text[:400]} ..."
-
-
-def telling(error: Exception) -> Exception | None:
-    """The error as the cause of another; none if it, or what caused it, would tell secrets."""
-    text = "".join(traceback.format_exception(error))
-    return error if scrubbed(text) == text else None
 
 
 def _object_store(address: str, access: Access) -> "FarStore":
