@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from graphcast_batch.credentials import options_without_secrets, without_secrets
 from graphcast_batch.documents import as_yaml, read_lines
 from graphcast_batch.documents import read_mapping as read_mapping  # callers have it from here, as `parse_config`
-from graphcast_batch.validation import brief
+from graphcast_batch.validation import brief, is_plain
 from graphcast_batch.validation import parse_config as parse_config
 from graphcast_batch.variables import LEVELS_13, LEVELS_37, VARIABLES
 
@@ -60,9 +60,16 @@ def _lines(path: object) -> list[str]:
 
 def _absolute(path: str) -> str:
     """A path or glob as it holds in any working directory; an address such as ``s3://bucket/store.zarr`` stays."""
-    if "\0" in path:
-        raise ValueError(f"a path must not hold a NUL character, but is {path!r}")
-    return path if "://" in path else os.path.join(os.getcwd(), os.path.expanduser(path))
+    try:
+        found = path if "://" in path else os.path.join(os.getcwd(), os.path.expanduser(path))
+    except FileNotFoundError as error:
+        raise ValueError("the working directory was removed; change to one that is there") from error
+    if not is_plain(found):
+        raise ValueError(
+            "a path, with the working directory where it is relative, must be UTF-8 without line breaks and other "
+            f"control characters, but is {found!r}"
+        )
+    return found
 
 
 def _absolute_file(path: Path) -> Path:

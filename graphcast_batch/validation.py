@@ -2,6 +2,7 @@
 
 import difflib
 import types
+import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -33,6 +34,11 @@ def brief(value: object) -> str:
     except ValueError:  # Python writes no number of more than 4300 digits
         return "a number of thousands of digits"
     return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def is_plain(text: str) -> bool:
+    """Whether text is UTF-8 and has no line breaks or other control characters, such as those that steer a terminal."""
+    return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)
 
 
 def _finding(detail: Any, kind: type[BaseModel]) -> str:  # noqa: ANN401 - pydantic's ErrorDetails

@@ -13,12 +13,15 @@ from typing import Final, Literal
 
 from graphcast_batch.cluster.mounts import file_system
 from graphcast_batch.errors import SubmissionError
+from graphcast_batch.validation import is_plain
 
 Kind = Literal["ray", "array", "evaluate"]
 JOBS: Final = "slurm"
 """Folder of a store with the scripts of its jobs, what they printed, and where their nodes meet."""
 _WARNING_SECONDS: Final = 300
 """How long before its end a job is told to stop handing out work; of a short one the last quarter."""
+_UNQUOTED: Final = re.compile(r"[\w%+,./=@^-][\w%+,./:=@^-]*", re.ASCII)
+"""Text that means itself in an #SBATCH line."""
 _IN_MEMORY: Final = ("tmpfs", "ramfs", "devtmpfs")
 _WHAT: Final[Mapping[Kind, str]] = {
     "ray": "One Ray cluster over all nodes of the job, with a worker on each GPU, makes the Cases of a config.",
@@ -121,7 +124,12 @@ class Job:
 
 
 def script(job: Job) -> str:
-    """The text of the batch script."""
+    """The text of the batch script.
+
+    Raises:
+        SubmissionError: a path or flag cannot stand in one.
+    """
+    _check_text(job)
     output = "%A_%a.out" if job.kind == "array" else "%j.out"
     warning = _warning(dict(job.flags).get("time", ""))
     own = {
@@ -135,17 +143,19 @@ def script(job: Job) -> str:
         "requeue": "",
         "no-kill": "",  # for the loss of a node
         "open-mode": "append",
-        "output": str(job.folder / output) if job.folder else f"graphcast-{output}",
+        # In which % begins a pattern (sbatch(1), "filename pattern").
+        "output": f"{str(job.folder).replace('%', '%%')}/{output}" if job.folder else f"graphcast-{output}",
     }
     asked = (own | dict(job.flags)).items()
-    flags = [f"--{name}={shlex.quote(value)}" if value else f"--{name}" for name, value in asked]
+    flags = [f"--{name}={_quoted(value)}" if value else f"--{name}" for name, value in asked]
+    more = [" ".join(map(_quoted, job.more))] if job.more else []
     site = f"program=({shlex.join(job.program)})\n" if job.program else _SITE
     usage = f"name the config: sbatch slurm/{job.kind}.sbatch CONFIG"
     folder = f"{shlex.quote(str(job.folder))}/" if job.folder else '"$SLURM_SUBMIT_DIR"/graphcast-'
     parts = [
         f"#!/bin/bash\n# {_WHAT[job.kind]}\n",
         "#\n" + _ADVICE.format(flags=_FLAGS[job.kind], kind=job.kind) if job.config is None else "",
-        "".join(f"#SBATCH {flag}\n" for flag in [*flags, *job.more]),
+        "".join(f"#SBATCH {flag}\n" for flag in [*flags, *more]),
         "set -uo pipefail\n\n",
         f"config={shlex.quote(str(job.config))}\n" if job.config else f"config=${{1:?{usage}}}\n",
         f'folder={folder}"$SLURM_JOB_ID.${{SLURM_RESTART_COUNT:-0}}"\n\n',
@@ -222,6 +232,32 @@ def check_shared(path: Path) -> None:
             f"the store must be on a disk that all nodes share, but {path} is in this machine's memory ({kind} at "
             f"{mount}); choose a path on the cluster's parallel file system"
         )
+
+
+def _check_text(job: Job) -> None:
+    """Refuses what would end a line of the script, or mean something else in it."""
+    paths = {"the config": job.config, "the store's folder": job.folder, "the program": " ".join(job.program)}
+    given = {name: str(value) for name, value in paths.items() if value} | {f"--{name}": v for name, v in job.flags}
+    for name, value in [*given.items(), *(("a flag after --", flag) for flag in job.more)]:
+        if not is_plain(value):
+            raise SubmissionError(
+                f"{name} must be text without line breaks and other control characters, to stand in a batch script, "
+                f"but is {value!r}; name it otherwise"
+            )
+    if "\\" in str(job.folder):  # which has Slurm take the name of the output as it is, without the job's number
+        raise SubmissionError(
+            f"the store's folder must have no backslash in its path, which Slurm gives a meaning, but is {job.folder}; "
+            "choose another store"
+        )
+    if job.more and not job.more[0].startswith("-"):
+        raise SubmissionError(f"after -- flags of sbatch must follow, such as --qos=low, but {job.more[0]!r} does")
+
+
+def _quoted(text: str) -> str:
+    """Text as an #SBATCH line gives it back: in quotes of either kind a backslash escapes (Slurm, `get_argument`)."""
+    if _UNQUOTED.fullmatch(text):
+        return text
+    return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
 
 
 def _states(ids: Sequence[str]) -> dict[str, str]:

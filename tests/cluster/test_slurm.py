@@ -4,6 +4,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from graphcast_batch.cli import app
@@ -31,6 +33,89 @@ def test_bash_understands_every_script(kind, submitted):
     text = script(Job(kind, **places if submitted else {}))
     done = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1)
+NAMES = WORDS.filter(lambda text: "/" not in text and "\\" not in text and text not in (".", ".."))
+
+
+def as_sbatch_reads(text):
+    """Words of all #SBATCH lines, by the rules of Slurm's own parser (get_argument in its slurm_opt.c)."""
+    for line in text.splitlines():
+        if line.startswith("#SBATCH"):
+            yield from words_of(line.removeprefix("#SBATCH"))
+
+
+def words_of(line):
+    place = 0
+    while place < len(line):
+        if line[place].isspace():
+            place += 1
+            continue
+        assert line[place] != ":", "Slurm: Unexpected `:`"
+        word, quote, escaped = "", "", False
+        while place < len(line) and (quote or not line[place].isspace()):
+            character = line[place]
+            place += 1
+            if not escaped and character == "\\":
+                escaped = True
+            elif not escaped and quote and character == quote:
+                quote = ""
+            elif not escaped and not quote and character in "\"'":
+                quote = character
+            elif not escaped and not quote and character == "#":
+                place = len(line)
+            else:
+                word, escaped = word + character, False
+        assert not quote, "Slurm: Unmatched quote"
+        yield word
+
+
+def as_bash_reads(text):
+    """The config, folder and program that the script sets; the whole of it is held to be bash before."""
+    checked = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True, check=False)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    head = text.partition("# --- each node")[0] + 'printf \'%s\\0\' "$config" "$folder" "${program[@]}"'
+    environment = {"SLURM_JOB_ID": "7", "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
+    return subprocess.run(["bash"], input=head, text=True, capture_output=True, check=True, env=environment).stdout
+
+
+@settings(max_examples=40, deadline=None)
+@given(NAMES, NAMES, WORDS, WORDS, WORDS, st.lists(WORDS))
+def test_sbatch_and_bash_read_exactly_what_was_given(config, store, partition, account, program, more):
+    folder, more = Path("/disk") / store / "slurm", ["-C", *more]
+    flags = (("partition", partition), ("account", account), ("time", "2:00:00"))
+    text = script(Job("array", Path("/c") / config, folder, (program, "-m", "x"), flags, tuple(more)))
+
+    assert as_bash_reads(text).split("\0") == [f"/c/{config}", f"{folder}/7.0", program, "-m", "x", ""]
+    words = list(as_sbatch_reads(text))
+    assert words[-len(more) :] == more
+    ours = dict(word.removeprefix("--").partition("=")[::2] for word in words[: -len(more)])
+    assert (ours["partition"], ours["account"], ours["time"]) == (partition, account, "2:00:00")
+    assert ours["output"].replace("%A_%a", "1_2").replace("%%", "%") == f"{folder}/1_2.out"
+    assert len(ours) == 13
+
+
+@pytest.mark.parametrize("bad", ["a\nb", "a\rb", "\x1b[2J", "a\x7f", "a\x85b", "a\u2028b", "a\udcffb", "a\0b", "a\tb"])
+@pytest.mark.parametrize("where", ["config", "folder", "program", "flags", "more"])
+def test_what_would_leave_its_line_is_refused(bad, where):
+    places = {
+        "config": Path(f"/{bad}"),
+        "folder": Path(f"/{bad}"),
+        "program": (bad,),
+        "flags": (("partition", bad),),
+        "more": ("-C", bad),
+    }
+    with pytest.raises(SubmissionError, match="must be text without line breaks and other control characters"):
+        script(Job("ray", **{where: places[where]}))
+
+
+def test_other_flags_stay_together_and_something_else_there_is_refused():
+    assert "\n#SBATCH -C gpu --qos=high\n" in script(Job("ray", more=("-C", "gpu", "--qos=high")))
+    with pytest.raises(SubmissionError, match=r"after -- flags of sbatch must follow, such as --qos=low, but 'gpu'"):
+        script(Job("ray", more=("gpu",)))
+    with pytest.raises(SubmissionError, match="must have no backslash in its path"):
+        script(Job("ray", folder=Path("/a\\b")))
 
 
 def test_flags_replace_ours_and_others_come_after_them():
