@@ -118,11 +118,12 @@ def _at_common_times(source: AnySource, task: Task, left_out: dict[str, str]) ->
         except InputError as error:  # it is not known how precipitation is summed up
             left_out[name] = str(error)
     together: Times | None = None
+    scarce: list[str] = []
     for name in sorted(held, key=lambda name: -_starts(held[name])):
         both = held[name] if together is None else np.intersect1d(together, held[name])
         least = 1 if together is None else max(1, _starts(together) / 2)
         if _starts(both) < least:
-            left_out[name] = f"it is not held at enough of the times of the others: {fewest_times(source, [name])}"
+            scarce.append(name)
         else:
             together = both
     if together is None:
@@ -130,6 +131,12 @@ def _at_common_times(source: AnySource, task: Task, left_out: dict[str, str]) ->
             f"{source.origin} must hold times {STEP_HOURS} h apart, two for each initial time, but holds none such: "
             f"{fewest_times(source, list(held))}; give an archive that does"
         )
+    case = Case(_startable(together)[0].astype("datetime64[h]"), 1)
+    others = [name for name in held if name not in scarce]
+    for name in scarce:
+        wanted = task.model_copy(update={"input_variables": (*others, name), "forcing_variables": ()})
+        why = _several(source.findings(case, wanted)) or "it is held at less than half of the times of the others"
+        left_out[name] = why.removeprefix(f"{name} ")
     return _without(task, left_out, source)
 
 
@@ -141,7 +148,12 @@ def _accepted(source: AnySource, task: Task, steps: int, left_out: dict[str, str
         return task
     task = _on_whole_levels(source, task, case, left_out)
     while found := faults(source, case, task, 0.0):
-        bad = {name: str(fault) for fault in found for name in fault.variable.split(", ") if _is_in(task, name)}
+        bad = {
+            name: str(fault).removeprefix(f"{name} ")
+            for fault in found
+            for name in fault.variable.split(", ")
+            if _is_in(task, name)
+        }
         if not bad:
             raise InputError(f"{source.origin} cannot start the forecast from {case.key}: {_several(found)}")
         left_out |= bad

@@ -66,12 +66,13 @@ def compare(one: tuple[Path, str], other: tuple[Path, str], region: str) -> list
     first, second = xr.align(first.sel(time=common), second.sel(time=common), join="inner")
     results = average(first)
     hours = shown_hours(results)
-    return [
+    changes = [
         _change(line.label, hour, *(_squares(each, line.variable, line.level, hour) for each in (first, second)))
         for line in headlines(results, hours)
         if line.variable in second
         for hour in hours
     ]
+    return [change for change in changes if change.paired.cases]
 
 
 def check_alike(one: tuple[Path, str], other: tuple[Path, str]) -> None:

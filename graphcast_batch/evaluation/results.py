@@ -39,6 +39,7 @@ _HEADLINES: Final = (
 )
 """After the headline scores of Rasp et al. 2024."""
 _HOUR: Final = np.timedelta64(1, "h")
+_LEAD: Final = "prediction_timedelta"
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,8 +251,10 @@ class Headline:
 
 
 def shown_hours(results: Results) -> list[int]:
-    """Lead times of the table: the days of WeatherBench 2's scorecard as far as forecasts reach, and the last."""
-    hours = (results.values["prediction_timedelta"].values // _HOUR).astype(int).tolist()
+    """Lead times of the table: the days of WeatherBench 2's scorecard at which anything was scored, and the last."""
+    every = [array.any([dim for dim in array.dims if dim != _LEAD]) for array in results.held.data_vars.values()]
+    scored = np.any([array.values for array in every], axis=0)
+    hours = (results.values[_LEAD].values[scored] // _HOUR).astype(int).tolist()
     return [hour for hour in hours if hour in _SHOWN_HOURS or hour == hours[-1]]
 
 

@@ -44,10 +44,12 @@ def show_scores(console: Console, results: Mapping[str, Results], region: str) -
     hours = shown_hours(first)
     table = _by_lead_time(f"RMSE of {name}, {region}", hours)
     for line in headlines(first, hours):
-        table.add_row(line.label, line.unit, *(f"{value:.4g}" for value in line.values), line.cases)
+        if all(map(math.isnan, line.values)):
+            continue
+        table.add_row(line.label, line.unit, *_numbers(line.values, ".4g"), line.cases)
         for other, against in list(results.items())[1:]:
             skill = skill_of(line, against, hours)
-            table.add_row(Text(f"  skill over {other}", "dim"), "", *(f"{value:+.2f}" for value in skill), "")
+            table.add_row(Text(f"  skill over {other}", "dim"), "", *_numbers(skill, "+.2f"), "")
     console.print(table)
 
 
@@ -63,9 +65,9 @@ def show_ensemble(console: Console, results: Results, region: str) -> None:
     table = _by_lead_time(f"CRPS of the ensemble, {region}", hours)
     for line in headlines(results, hours, "crps"):
         if not all(map(math.isnan, line.values)):  # winds as vectors have none
-            table.add_row(line.label, line.unit, *(f"{value:.4g}" for value in line.values), line.cases)
+            table.add_row(line.label, line.unit, *_numbers(line.values, ".4g"), line.cases)
             ratios = values_of(line, results, "spread_skill_ratio", hours)
-            table.add_row(Text("  spread / skill", "dim"), "", *(f"{ratio:.2f}" for ratio in ratios), "")
+            table.add_row(Text("  spread / skill", "dim"), "", *_numbers(ratios, ".2f"), "")
     console.print(table)
 
 
@@ -76,6 +78,11 @@ def _by_lead_time(title: str, hours: Sequence[int]) -> Table:
     for column in ("variable", "unit", *leads, "Cases"):
         table.add_column(column, justify="left" if column in ("variable", "unit") else "right")
     return table
+
+
+def _numbers(values: Sequence[float], form: str) -> list[str]:
+    """As text; nothing where there is none."""
+    return ["" if math.isnan(value) else format(value, form) for value in values]
 
 
 def show_losses(console: Console, losses: Sequence[Loss], band: str) -> None:

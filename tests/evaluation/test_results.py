@@ -5,6 +5,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import xarray as xr
+from rich.console import Console
 
 from graphcast_batch.errors import EvaluationError, StoreError
 from graphcast_batch.evaluation import results as module
@@ -21,8 +22,9 @@ from graphcast_batch.evaluation.results import (
     skill_of,
     write_table,
 )
+from graphcast_batch.terminal import show_scores
 from tests.evaluation.made import cases, stored
-from tests.evaluation.test_stored import score
+from tests.evaluation.test_stored import score, times, written
 
 ERRORS = (1.0, 3.0, 5.0, 2.0, 4.0)
 """Of one Case after another, 12 h apart from 2020-01-01T00 on."""
@@ -98,6 +100,35 @@ def test_the_table_shows_headline_variables_with_the_skill_over_a_baseline(store
     assert wind.values == pytest.approx([np.sqrt(2) * temperature.values[0]], rel=1e-6)
     assert skill_of(temperature, found, hours) == [0]
     assert skill_of(wind, found, hours) == [0]
+
+
+def test_lead_times_that_were_not_scored_are_left_out_of_the_table(tmp_path, capsys):
+    """Forecasts of 72 h, truth of 36 h: those from the second initial time are scored up to 24 h."""
+    found = stored(tmp_path / "s", cases(2, steps=12), lambda _name, _hours, values: values + 1)
+    score(found, written(tmp_path / "truth.zarr", times(7)))
+    results = average(read_headlines(found.path, "forecast", "global"))
+
+    assert shown_hours(results) == [24, 36]
+    show_scores(Console(width=140), {"forecast": results, "persistence": results}, "global")
+    shown = capsys.readouterr().out
+    assert "nan" not in shown
+    assert [line.label for line in headlines(results, [72])] == ["temperature 850", "10m_wind_vector"]
+    assert "3 d" not in shown
+
+
+def test_a_score_that_a_baseline_lacks_is_left_blank(tmp_path, capsys):
+    planned = cases(1, steps=8)
+    found = stored(tmp_path / "s", planned, lambda _name, _hours, values: values + 1)
+    score(found)
+    score(found, written(tmp_path / "truth.zarr", times(5)), "persistence")
+    both = {name: average(read_headlines(found.path, name, "global")) for name in ("forecast", "persistence")}
+
+    show_scores(Console(width=140), both, "global")
+
+    shown = capsys.readouterr().out
+    assert "nan" not in shown
+    assert "+0.00" in shown
+    assert "2 d" in shown
 
 
 def test_a_csv_has_a_row_for_each_score(store, tmp_path):

@@ -326,26 +326,36 @@ def rounds(prepared, seeds):
                 yield seed, name, done, ending
 
 
+def wrong(ending):
+    """What must not be of a command; empty if all is well."""
+    command, place = ending.arguments[:2]
+    if ending.code == INTERNAL_ERROR:
+        return "internal error"
+    if ending.code not in (0, 1, 2, 3):
+        return f"exit code {ending.code}"
+    if command == "plan" and place.endswith("first.yaml") and ending.code:
+        return "plan refuses what init proposes"
+    return ""
+
+
 def run_here():
     words = argparse.ArgumentParser()
     words.add_argument("--first", type=int, default=0)
     words.add_argument("--rounds", type=int, default=100)
     given = words.parse_args()
-    counts, worst = Counter(), Counter()
+    counts, faults = Counter(), Counter()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = os.environ["XDG_STATE_HOME"] = folder
-        for seed, name, done, ending in rounds(
-            Prepared.make(Path(folder)), range(given.first, given.first + given.rounds)
-        ):
+        seeds = range(given.first, given.first + given.rounds)
+        for seed, name, done, ending in rounds(Prepared.make(Path(folder)), seeds):
             counts[ending.arguments[0], ending.code] += 1
-            if ending.code == INTERNAL_ERROR:
+            if fault := wrong(ending):
                 lines = ending.printed.strip().splitlines()
                 where = [line.strip() for line in lines if "graphcast_batch/" in line][-1:]
-                worst[(ending.arguments[0], lines[-1][:150], *where)] += 1
-                print(seed, name, ending.arguments[0], lines[-1][:200], *where, done, sep=" | ", flush=True)
-    print("\n".join(f"{command} {code}: {count}" for (command, code), count in sorted(counts.items())))
-    for key, count in worst.most_common():
-        print(count, *key, sep=" | ")
+                faults[ending.arguments[0], fault, *where] += 1
+                print(seed, name, ending.arguments[0], fault, *where, lines[-1], done, sep=" | ", flush=True)
+    print("\n".join(f"{command} ended {count} times with {code}" for (command, code), count in sorted(counts.items())))
+    print("\n".join(f"{count} times {' | '.join(fault)}" for fault, count in faults.most_common()))
 
 
 if __name__ == "__main__":
