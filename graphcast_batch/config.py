@@ -5,7 +5,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -26,6 +26,8 @@ _FIRST_YEAR, _LAST_YEAR = 1678, 2261
 """Whole years that fit into 64 bits of nanoseconds around 1970, which valid times are kept in."""
 _MOST_HOURS: Final = 2**63 // (3600 * 10**9)
 """The longest span that fits into as many."""
+_MOST_TIMES: Final = 1_000_000
+"""Initial times of a run: one an hour for 114 years."""
 _MOST_FRAMES: Final = 40
 """Published models take 2."""
 
@@ -411,6 +413,14 @@ class Times(_Frozen):
             raise ValueError("list must hold each time once")
         if self.first and self.last and self.last < self.first:
             raise ValueError(f"last ({self.last:%Y-%m-%dT%H}) must not be before first ({self.first:%Y-%m-%dT%H})")
+        if self.first and self.last and self.every_hours:
+            count = (self.last - self.first) // timedelta(hours=self.every_hours) + 1
+            if count > _MOST_TIMES:
+                raise ValueError(
+                    f"there must be at most {_MOST_TIMES} initial times, but from {self.first:%Y-%m-%dT%H} to "
+                    f"{self.last:%Y-%m-%dT%H} every {self.every_hours} h makes {count}; bring last nearer to first, or "
+                    "raise every_hours"
+                )
         return self
 
 

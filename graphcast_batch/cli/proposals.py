@@ -101,6 +101,8 @@ def _of_known_shape(source: AnySource, task: Task, left_out: dict[str, str]) -> 
     for name in {*task.target_variables, *task.input_variables} - COMPUTABLE:
         absent = {"level": (), "static": ("time", "level")}.get(VARIABLES[name].kind, ("level",))
         expected = [dim for dim in DIMS if dim not in absent]
+        if VARIABLES[name].kind == "level" and not source.levels:
+            left_out[name] = "no level is held of all variables at all times"
         found = [dim for dim in source.dims[name] if dim != "time" or dim in expected]  # of statics their time may go
         if {*found} != {*expected}:
             has = ", ".join(source.dims[name]) or "none"

@@ -186,6 +186,12 @@ class Archive:
             found["converted"] = ", ".join(f"{name} from {unit}" for name, unit in units.items())
         if self._makes_sums and self._accumulation:
             found["summed up"] = f"{SUMMED} of {ACCUMULATED} ({self._accumulation})"
+        odd = sorted({level for volume in self._all for level in volume.contents.odd_levels})
+        if odd:
+            found["left out"] = f"levels of no whole hPa: {', '.join(f'{level:g}' for level in odd)}"
+        moved = max(volume.contents.moved_seconds for volume in self._all)
+        if moved:
+            found["rounded"] = f"times by up to {moved:.2g} s, to whole minutes"
         if self._regridder:
             found["regridded"] = f"from {self._stored_grid} by {self._regridder.method}"
         return found

@@ -29,6 +29,7 @@ from graphcast_batch.inputs.gridded import Contents, describe, positions, read_f
 from graphcast_batch.inputs.opening import open_data
 from graphcast_batch.inputs.provenance import Provenance, common, provenance
 from graphcast_batch.inputs.states import STEP, CaseInputs, findings, input_times, read_held, read_inputs, read_truth
+from graphcast_batch.inputs.times import check_dates
 from graphcast_batch.plan import Case
 
 _NAME: Final = re.compile(
@@ -207,10 +208,12 @@ class DatasetFiles:
     @property
     def changes(self) -> Mapping[str, str]:
         """What is done to the data on their way, for people: by what is changed."""
-        units, data = self._first.units, str(self.provenance)
+        units, data, moved = self._first.units, str(self.provenance), max(file.moved_seconds for file in self._alike)
         found = {"data": data} if data else {}
         if units:
             found["converted"] = ", ".join(f"{name} from {unit}" for name, unit in units.items())
+        if moved:
+            found["rounded"] = f"times by up to {moved:.2g} s, to whole minutes"
         return found
 
     @property
@@ -308,6 +311,10 @@ class _DatasetFile:
     def units(self) -> Mapping[str, str]:
         return self._translation.units
 
+    @property
+    def moved_seconds(self) -> float:
+        return self._contents.moved_seconds
+
     def cost(self, case: Case, task: Task) -> ReadCost:
         names = {*task.input_variables, *task.forcing_variables} & self._stored.keys()
         times = input_times(case.init_time, task)
@@ -346,11 +353,12 @@ def _on_absolute_times(dataset: xr.Dataset, path: Path) -> xr.Dataset:
         )
     single = dataset.isel(batch=0) if "batch" in dataset.dims else dataset
     times = single["datetime"]
-    if times.dims != ("time",) or not np.issubdtype(times.dtype, np.datetime64):
+    if times.dims != ("time",):
         raise InputError(
-            f"the coordinate datetime of {path} must hold a date of the standard calendar for each batch and time, "
-            f"but has dimensions {dataset['datetime'].dims} and holds {times.dtype}"
+            f"the coordinate datetime of {path} must hold a date for each batch and time, but has the dimensions "
+            f"{', '.join(map(str, dataset['datetime'].dims)) or 'none'}; give it those"
         )
+    check_dates(times.variable, "datetime", str(path))
     absolute = single.drop_vars(["batch", "datetime"], errors="ignore")
     return absolute.assign_coords(time=times.values.astype("datetime64[ns]"))
 

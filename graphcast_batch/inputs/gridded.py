@@ -18,6 +18,7 @@ from graphcast_batch.inputs.axes import LEAD
 from graphcast_batch.inputs.dialects import ACCUMULATED, SUM_HOURS, SUMMED, VERSIONS
 from graphcast_batch.inputs.findings import listed
 from graphcast_batch.inputs.opening import load
+from graphcast_batch.inputs.times import furthest, to_whole_minutes
 from graphcast_batch.inputs.units import LEVEL, SAME, Conversion
 from graphcast_batch.variables import DIMS, VARIABLES
 
@@ -25,6 +26,8 @@ _HIGHEST_HPA: Final = 1100
 """No place on Earth has more pressure than this, so larger levels are in another unit."""
 _HIGHEST: Final = 1e6
 """Nor does a level in any unit reach this; what does is damaged."""
+_WHOLE_HPA: Final = 1e-2
+"""hPa that a level may lie from a whole number and still mean it; none are so near to each other."""
 _SAME_PLACE: Final = 1e-3  # degrees; rolled float32 longitudes differ in the last bit
 _LEAD_UNITS: Final = {"hours": 3600e9, "days": 86400e9, "minutes": 60e9, "seconds": 1e9, "nanoseconds": 1.0}
 """ns; as xarray and CF write units of time."""
@@ -48,6 +51,8 @@ class Contents:
         lead_times: (lead,) timedelta64[ns] of forecasts, as stored.
         conversions: by variable, to our units.
         zero_filled: variables whose fill value is 0, so that their zeros read as missing.
+        odd_levels: hPa, ascending, those that are no whole number and so cannot be asked for.
+        moved_seconds: by how much at most times were brought to whole minutes.
     """
 
     origin: str
@@ -60,6 +65,8 @@ class Contents:
     lead_times: NDArray[np.timedelta64]
     conversions: Mapping[str, Conversion]
     zero_filled: frozenset[str] = frozenset()
+    odd_levels: tuple[float, ...] = ()
+    moved_seconds: float = 0.0
 
 
 def describe(dataset: xr.Dataset, origin: str, conversions: Mapping[str, Conversion] | None = None) -> Contents:
@@ -81,9 +88,9 @@ def describe(dataset: xr.Dataset, origin: str, conversions: Mapping[str, Convers
     _check_once(longitude, "longitude", origin)
     order = {"latitude": np.argsort(latitude), "longitude": np.argsort(longitude)}
     levels, order[LEVEL] = _levels(dataset, origin, known.get(LEVEL, SAME))
-    starts = "time" in dataset.dims or (LEAD in dataset.dims and "time" in dataset.variables)
-    times = np.atleast_1d(np.asarray(dataset["time"].values if starts else [], "datetime64[ns]"))
-    leads = _lead_times(dataset, origin)
+    stored = _times(dataset)
+    times = to_whole_minutes(stored)
+    leads = to_whole_minutes(_lead_times(dataset, origin))
     return Contents(
         origin=origin,
         grid=_grid(latitude[order["latitude"]], longitude[order["longitude"]], origin),
@@ -95,6 +102,8 @@ def describe(dataset: xr.Dataset, origin: str, conversions: Mapping[str, Convers
         lead_times=leads,
         conversions=_conversions_of(dataset, known),
         zero_filled=frozenset(str(name) for name, array in dataset.data_vars.items() if _is_zero_filled(array)),
+        odd_levels=_odd_levels(dataset, origin, known.get(LEVEL, SAME)),
+        moved_seconds=furthest(stored, times),
     )
 
 
@@ -268,6 +277,14 @@ def _forecast_of(contents: Contents, time: np.datetime64, shortest: np.timedelta
     return init, place
 
 
+def _times(dataset: xr.Dataset) -> NDArray[np.datetime64]:
+    """(time,) datetime64[ns] as stored; none where the coordinate holds no dates, which no variable then may have."""
+    starts = "time" in dataset.dims or (LEAD in dataset.dims and "time" in dataset.variables)
+    if not starts or not np.issubdtype(dataset["time"].dtype, np.datetime64):
+        return np.zeros(0, "datetime64[ns]")
+    return np.atleast_1d(np.asarray(dataset["time"].values, "datetime64[ns]"))
+
+
 def _lead_times(dataset: xr.Dataset, origin: str) -> NDArray[np.timedelta64]:
     """(lead,) timedelta64[ns]; whole numbers are hours if they have no unit."""
     if LEAD not in dataset.dims:
@@ -335,18 +352,30 @@ def _grid(latitude: NDArray[np.float64], longitude: NDArray[np.float64], origin:
 
 
 def _levels(dataset: xr.Dataset, origin: str, to_hpa: Conversion) -> tuple[tuple[int, ...], NDArray[np.intp]]:
-    """Levels that are whole numbers of hPa, ascending, and where each lies in the file."""
+    """Levels that are whole numbers of hPa, but for rounding, ascending, and where each lies in the file."""
     if LEVEL not in dataset.dims:
         return (), np.zeros(0, np.intp)
     stored = _coordinate(dataset, LEVEL, origin) * to_hpa.factor
     order = np.argsort(stored)
-    order = order[np.isclose(stored[order], np.round(stored[order]), rtol=0, atol=1e-4) & (stored[order] < _HIGHEST)]
+    order = order[_is_whole(stored[order]) & (stored[order] < _HIGHEST)]
     levels = tuple(int(level) for level in np.round(stored[order]))
     if len(set(levels)) < len(levels):
         raise InputError(
             f"the coordinate level of {origin} must hold each level once, but is {list(levels)}; drop the repeats"
         )
     return levels, order
+
+
+def _is_whole(levels: NDArray[np.float64]) -> NDArray[np.bool_]:
+    whole = np.round(levels)
+    return np.asarray(np.isclose(levels, whole, rtol=0, atol=_WHOLE_HPA) & (whole > 0))
+
+
+def _odd_levels(dataset: xr.Dataset, origin: str, to_hpa: Conversion) -> tuple[float, ...]:
+    if LEVEL not in dataset.dims:
+        return ()
+    stored = _coordinate(dataset, LEVEL, origin) * to_hpa.factor
+    return tuple(sorted(float(level) for level in stored[~_is_whole(stored)]))
 
 
 def _check_times(contents: Contents, wanted: NDArray[np.datetime64]) -> None:

@@ -20,6 +20,7 @@ from graphcast_batch.inputs.gridded import Contents, describe, positions, read_f
 from graphcast_batch.inputs.opening import open_data
 from graphcast_batch.inputs.provenance import Provenance, provenance
 from graphcast_batch.inputs.remote import DEFAULT, Access
+from graphcast_batch.inputs.times import check_dates
 from graphcast_batch.inputs.units import LEVEL
 from graphcast_batch.variables import VARIABLES
 
@@ -156,12 +157,15 @@ class Volume:
         moving = any("time" in array.dims for array in dataset.data_vars.values())
         if times is not None and not times.dims and LEAD not in dataset.dims:
             dataset, times = dataset.expand_dims("time"), dataset["time"].expand_dims("time").variable
-        if moving and (times is None or times.dims != ("time",) or not np.issubdtype(times.dtype, np.datetime64)):
+        if moving and (times is None or times.dims != ("time",)):
             found = "none" if times is None else f"{times.dtype} with dimensions {times.dims}"
             raise InputError(
                 f"{self.origin} must have the dimension time with dates of the standard calendar, but has {found}; "
                 'give time units such as "hours since 1900-01-01" and the calendar "standard"'
             )
+        if moving and times is not None:
+            named = [old for old, new in self.translation.names.items() if new == "time" and old in raw.variables]
+            check_dates(times, (named or ["time"])[0], self.origin)
         return dataset
 
 

@@ -84,6 +84,9 @@ class Watched:
         self.read = []
         self._archive = archive
 
+    def times_of(self, names):
+        return self._archive.times_of(names)
+
     def fields(self, names, times, levels):
         self.read.append((tuple(names), times))
         return self._archive.fields(names, times, levels)
