@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from graphcast_batch.assembly import assemble
+from graphcast_batch.assembly import assemble, faults
 from graphcast_batch.cli import main
 from graphcast_batch.config import load_config
 from graphcast_batch.grid import regular_grid
@@ -227,3 +228,74 @@ def test_every_key_is_described(capsys, kind):
     }
 
     assert not silent
+
+
+def hourly(first="2019-12-31T00", hours=37, step=1):
+    """Weather with the precipitation of each hour, as the CDS gives it."""
+    times = (np.datetime64(first) + np.arange(0, hours, step) * np.timedelta64(1, "h")).astype("datetime64[ns]")
+    names = ["temperature", "vertical_velocity", "specific_humidity", "2m_temperature", "total_precipitation_6hr"]
+    fields = SyntheticPlanet().fields(names, times, regular_grid(30), [100, 500, 850, 1000])
+    named = fields.rename(total_precipitation_6hr="total_precipitation")
+    named["total_precipitation"] = (named["total_precipitation"] / 6).astype("float32")
+    return named
+
+
+def proposal(tmp_path, fields, *arguments):
+    """What `init` proposes for an archive, once `plan` has taken it."""
+    fields.to_netcdf(tmp_path / "a.nc")
+    assert init(tmp_path / "first.yaml", "--inputs", tmp_path / "a.nc", "--store", tmp_path / "s", *arguments) == 0
+    config = load_config(tmp_path / "first.yaml")
+    run = assemble(config)
+    task = config.model.weights.task
+    for case in run.plan.cases:
+        assert faults(run.source, case, task, 0) == []
+    return task, [case.key for case in run.plan.cases]
+
+
+def test_of_an_hourly_archive_the_hours_of_analyses_are_proposed(tmp_path):
+    task, cases = proposal(tmp_path, hourly(), "--steps", 1)
+
+    assert "total_precipitation_6hr" in task.target_variables
+    assert cases == ["2019-12-31T12", "2020-01-01T00"]  # the frame before needs precipitation from 00 UTC on
+
+
+def test_precipitation_that_five_of_six_hours_lack_is_left_out_with_the_reason(tmp_path, capsys):
+    task, cases = proposal(tmp_path, hourly(step=6), "--steps", 1)
+
+    assert "total_precipitation_6hr" not in task.target_variables
+    assert cases == ["2019-12-31T06", "2019-12-31T18", "2020-01-01T06"]
+    told = " ".join(capsys.readouterr().err.split())
+    assert "left out: total_precipitation_6hr: must hold every time" in told
+    assert "total_precipitation (hourly) at each time and 1, 2, 3, 4, 5 h before" in told
+
+
+def test_levels_without_a_variable_and_variables_of_another_kind_are_left_out(tmp_path, capsys):
+    fields = hourly(step=6).drop_vars("total_precipitation")
+    fields["vertical_velocity"] = fields["vertical_velocity"].where(fields["level"] > 100)
+    fields["specific_humidity"] = fields["specific_humidity"].isel(level=-1, drop=True)
+
+    task, _ = proposal(tmp_path, fields, "--steps", 1)
+
+    assert task.pressure_levels == (500, 850, 1000)
+    assert sorted(task.target_variables) == ["2m_temperature", "temperature", "vertical_velocity"]
+    told = capsys.readouterr().err
+    assert "left out: 100 hPa: vertical_velocity has gaps there" in told
+    assert "left out: specific_humidity: it must have the dimensions time, level, latitude, longitude" in told
+
+
+def test_of_an_archive_with_gaps_the_longest_row_of_times_is_proposed(tmp_path):
+    fields = hourly(hours=97, step=6).drop_vars("total_precipitation")
+
+    _, cases = proposal(tmp_path, fields.isel(time=[0, 1, 2, 3, *range(6, 17)]), "--steps", 1)
+
+    assert cases == ["2020-01-01T18", "2020-01-02T06", "2020-01-02T18", "2020-01-03T06", "2020-01-03T18"]
+
+
+@pytest.mark.parametrize("change", [lambda f: f[["land_sea_mask"]], lambda f: f.isel(time=slice(1))])
+def test_an_archive_that_starts_nothing_is_refused_with_what_it_lacks(tmp_path, capsys, change):
+    times = np.arange("2020-01-01T00", "2020-01-02T00", 6, dtype="datetime64[h]").astype("datetime64[ns]")
+    fields = SyntheticPlanet().fields(["2m_temperature", "land_sea_mask"], times, regular_grid(30), [])
+    change(fields).to_netcdf(tmp_path / "a.nc")
+
+    assert init(tmp_path / "first.yaml", "--inputs", tmp_path / "a.nc") in (1, 2)
+    assert re.search("must hold (a variable that changes with time|times 6 h apart)", capsys.readouterr().err)
