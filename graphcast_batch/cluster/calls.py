@@ -2,15 +2,17 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Final
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from graphcast_batch.cluster.crew import alive_nodes, resources
 from graphcast_batch.cluster.drain import Drain
 from graphcast_batch.cluster.ray_errors import explained, unwrapped
+from graphcast_batch.cluster.reach import ANSWER_SECONDS, within
 from graphcast_batch.errors import ClusterError
 
 _ANSWER_SECONDS: Final = 240.0
@@ -28,11 +30,11 @@ def each(function: Callable[..., Any], argument_lists: Sequence[tuple[Any, ...]]
     most = 2 * max(1, int(resources().get("CPU", 1)))
     while left or under_way:
         while left and len(under_way) < most and not drain.asked:
-            under_way.append(remote.remote(*left.popleft()))
+            under_way.append(within(ANSWER_SECONDS, "take in a call", partial(remote.remote, *left.popleft())))
         if not under_way:
             return
         try:
-            yield ray.get(under_way.popleft())
+            yield _awaited(under_way.popleft())
         except RayTaskError as error:
             yield unwrapped(error)
         except RayError as error:
@@ -52,6 +54,15 @@ def on_each_node(function: Callable[..., Any], *arguments: Any) -> list[Any]:  #
     ]
     ray.wait(under_way, num_returns=len(under_way), timeout=_ANSWER_SECONDS)
     return [_answer(reference) for reference in under_way]
+
+
+def _awaited(reference: Any) -> Any:  # noqa: ANN401 - Ray's references have no public type
+    """The result of a call, for as long as the head of the cluster answers."""
+    while True:
+        try:
+            return ray.get(reference, timeout=ANSWER_SECONDS)
+        except GetTimeoutError:
+            alive_nodes()
 
 
 def _answer(reference: Any) -> Any:  # noqa: ANN401 - Ray's references have no public type

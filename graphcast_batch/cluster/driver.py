@@ -449,6 +449,8 @@ class Shift:
         if now - self._counted < _COUNT_SECONDS or self._drain.asked:
             return
         self._counted = now
+        if self._preparing:
+            alive_nodes()  # raises if Ray's head no longer answers, without which no worker comes
         if self._dispatch.elsewhere and now >= max(self._look_from, self._ask_from):
             with self._bearing():
                 self._dispatch.look_again(self._store.ledger.states(self._dispatch.elsewhere))

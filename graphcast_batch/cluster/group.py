@@ -12,6 +12,7 @@ from ray.exceptions import RayError, RayTaskError
 from graphcast_batch.assembly import machine_bytes, resolved_precision
 from graphcast_batch.cluster.crew import actor_options, alive_nodes, device_of, places
 from graphcast_batch.cluster.ray_errors import explained, unwrapped
+from graphcast_batch.cluster.reach import ANSWER_SECONDS
 from graphcast_batch.errors import ClusterError, ConfigError, GraphcastBatchError, WorkersLostError
 from graphcast_batch.model.devices import join
 from graphcast_batch.model.forecaster import backend
@@ -142,7 +143,10 @@ class TrainingGroup:
         """What each call returns; the first error ends the wait, since the other workers wait for that one."""
         left = list(references)
         while left:
-            done, left = ray.wait(left, timeout=seconds)
+            done, left = ray.wait(left, timeout=seconds or ANSWER_SECONDS)
+            if not done and seconds is None:
+                alive_nodes()  # raises if the head of the cluster no longer answers
+                continue
             if not done:
                 raise ClusterError(
                     f"Ray must start {len(references)} workers, but {len(left)} of them are not there after "

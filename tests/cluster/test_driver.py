@@ -25,6 +25,7 @@ from graphcast_batch.inputs.archive import SyntheticArchive
 from graphcast_batch.inputs.statistics import in_this_process
 from graphcast_batch.outputs.claims import Claim
 from graphcast_batch.outputs.ledger import Ledger
+from graphcast_batch.pipeline import Made
 from graphcast_batch.timing import balance
 from tests.conftest import SMALL
 
@@ -336,12 +337,31 @@ def test_calls_over_the_cluster_give_results_in_order_and_errors_in_their_place(
     assert isinstance(results[1], ValueError)
 
 
-def test_an_address_without_a_cluster_is_refused():
-    with (
-        pytest.raises(ClusterError, match=r"a Ray cluster at 127\.0\.0\.1:1 was to be used, but"),
-        driver.connected("127.0.0.1:1", Drain()),
-    ):
-        pass
+def test_a_worker_that_rays_memory_monitor_ended_is_replaced_and_the_cause_is_told(cluster, tmp_path, monkeypatch):
+    get, ended = ray.get, []
+
+    def end_one(references, **options):
+        result = get(references, **options)
+        if isinstance(result, Made) and not ended:
+            ended.append(result)
+            raise ray.exceptions.OutOfMemoryError("it was 22.53GB / 23.42GB (0.962), which exceeds the threshold")
+        return result
+
+    monkeypatch.setattr(ray, "get", end_one)
+    outcome, watch = run_with(tmp_path, "none", "none")
+
+    assert len(ended) == 1
+    assert (len(outcome.whole), outcome.failed) == (4, ())
+    (text,) = watch.of("worker lost")[0]
+    assert "Ray's memory monitor ended the worker, because 22.53GB of 23.42GB were used on its node" in text
+    assert "workers.count" in text
+
+
+def test_a_job_with_more_nodes_than_ray_is_told_of_it(cluster, tmp_path, monkeypatch):
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    _, watch = run_with(tmp_path, "none", "none")
+    assert "Ray has 1 of the 2 nodes of this job, and the others stay idle" in watch.of("nodes")[0][0]
 
 
 def test_more_workers_than_gpus_and_gpus_that_are_not_there_are_refused(cluster, monkeypatch, tmp_path):

@@ -14,6 +14,7 @@ import pytest
 from graphcast_batch.cluster import ray_folder
 from graphcast_batch.cluster.ray_folder import RayFolder
 from graphcast_batch.errors import ClusterError
+from tests.conftest import SMALL, run_command
 
 OWNER = """
 import sys
@@ -138,3 +139,29 @@ def test_a_machine_without_a_short_folder_is_refused_with_what_to_set(monkeypatc
     monkeypatch.setattr(ray_folder, "_LONGEST", 5)
     with pytest.raises(ClusterError, match="set TMPDIR to a short path on a local disk"):
         RayFolder().__enter__()
+
+
+@pytest.mark.slow
+def test_flags_that_crash_xla_are_named_at_the_first_worker_that_dies_of_them(small_config):
+    told = run_command("run", small_config(), env=os.environ | {"XLA_FLAGS": "--xla_nonsense=1"})
+    assert told.returncode == 1
+    assert "JAX cannot start on its node: Unknown flag in XLA_FLAGS: --xla_nonsense=1; mend or unset" in told.stderr
+    assert "lack of memory" not in told.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "code"), [(2, 0), (None, 1)])
+def test_a_head_that_is_stopped_holds_no_run_and_nothing_of_ray_is_left(small_config, count, code):
+    """Workers that are there go on without it; that there is room for more can no longer be asked."""
+    times = {"first": "2020-01-01T00", "last": "2020-03-31T18" if count is None else "2020-01-03T18", "every_hours": 6}
+    config = small_config(times=times, workers=SMALL["workers"] | {"count": count})
+    words = [sys.executable, "-m", "graphcast_batch", "run", str(config)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+        while " whole (" not in run.stdout.readline():
+            assert run.poll() is None
+        below = psutil.Process(run.pid).children(recursive=True)
+        next(one for one in below if one.name() == "gcs_server").suspend()
+        told = run.communicate(timeout=300)[0]
+    assert run.returncode == code, told
+    assert ("but has not answered; it is stopped, hung or out of reach" in told) == bool(code)
+    assert psutil.wait_procs(below, timeout=30)[1] == []
