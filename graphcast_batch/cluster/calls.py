@@ -61,7 +61,9 @@ def _awaited(reference: Any) -> Any:  # noqa: ANN401 - Ray's references have no 
     while True:
         try:
             return ray.get(reference, timeout=ANSWER_SECONDS)
-        except GetTimeoutError:
+        except GetTimeoutError as error:
+            if isinstance(error, RayTaskError):  # which the function has raised
+                raise
             alive_nodes()
 
 

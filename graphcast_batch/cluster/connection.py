@@ -1,8 +1,9 @@
 """Connect this process to a Ray cluster, or to a Ray of its own on this machine, for as long as a context lasts."""
 
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import ray
 from ray.exceptions import RayError
@@ -33,11 +34,24 @@ def connected(address: str | None, drain: Drain) -> Iterator[None]:
     if address is None and ray.is_initialized():
         yield
         return
+    _check_names()
     with _cluster(address, drain):
         try:
             yield
         except RayError as error:
             raise ClusterError(f"Ray failed: {explained(error)}") from error
+
+
+def _check_names() -> None:
+    """Refuses names that Ray cannot hand to its processes, which are told the command and where it was started."""
+    with suppress(FileNotFoundError):  # a folder that was removed meanwhile
+        for name in (*sys.argv, os.getcwd()):
+            if any("\ud800" <= letter <= "\udfff" for letter in name):
+                raise ClusterError(
+                    f"Ray needs every path and argument to be text, but {name!a} is none in the encoding of this "
+                    f"locale, {sys.getfilesystemencoding()}; set PYTHONUTF8=1 or LC_ALL=C.UTF-8, or, if it is no UTF-8 "
+                    "either, rename it"
+                )
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """Whether a head answers is known within seconds, whatever is at its address."""
 
+import os
 import socket
+import sys
 import threading
 import time
 
@@ -65,3 +67,13 @@ def test_a_call_that_hangs_is_left_behind_and_one_that_fails_fails():
     with pytest.raises(ZeroDivisionError):
         within(60, "report its nodes", lambda: 1 / 0)
     assert within(60, "report its nodes", lambda: 6 * 7) == 42
+
+
+def test_a_name_that_is_no_text_in_this_locale_is_refused_with_what_to_set(monkeypatch):
+    """As Python has a path outside ASCII in the C locale."""
+    monkeypatch.setattr(sys, "argv", ["graphcast-batch", "run", os.fsdecode(b"wetter-\xfc.yaml")])
+    with (
+        pytest.raises(ClusterError, match=r"'wetter-\\udcfc\.yaml' is none .*; set PYTHONUTF8=1"),
+        connected(None, Drain()),
+    ):
+        pass
