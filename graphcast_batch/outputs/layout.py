@@ -84,7 +84,8 @@ def lay_out(
 
 def unfinished(path: Path) -> list[Path]:
     """What writers had under way in a store, but for its ledger and attempts: it is of use to nobody else."""
-    found = [each for pattern in (".*", "*/.*", "scores/*/records/.*") for each in path.glob(pattern)]
+    # Folders of variables, which may hold a million files, have none of these.
+    found = [each for pattern in (".*", f"{SUBMITTED}/.*", "scores/*/records/.*") for each in path.glob(pattern)]
     return [each for each in found if each.suffix in (".tmp", ".aside") or each.name.startswith(f"{_LAYING_OUT}-")]
 
 
