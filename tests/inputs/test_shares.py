@@ -115,6 +115,10 @@ def test_the_forecast_that_started_last_is_read_from_whichever_file(tmp_path):
     pytest.importorskip("cfgrib", reason="the extra grib is not installed")
     early = message("t", 0, 500, stepRange="6") + message("t2m", 0, stepRange="6") + message("msl", 0, stepRange="6")
     late = message("t", 6, 500) + message("t2m", 6)
+    late += b"".join(  # as GFS has them, which are no fields on pressure levels
+        message("t2m", 6, paramId=130, scaledValueOfFirstFixedSurface=height, values=field("t2m"))
+        for height in (80, 100)
+    )
     for number, (first, second) in enumerate([(early, late), (late, early)]):
         folder = tmp_path / str(number)
         folder.mkdir()
