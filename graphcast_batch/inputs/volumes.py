@@ -112,7 +112,7 @@ class Volume:
             return None
         leads = self._leads[name]
         if level is None:
-            return np.fmin.reduce(leads.reshape(len(leads), -1), axis=1)
+            return np.asarray(np.fmin.reduce(leads.reshape(len(leads), -1), axis=1))
         return leads[:, self.contents.order[LEVEL][self.contents.levels.index(level)]]
 
     def fields(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> xr.Dataset:
