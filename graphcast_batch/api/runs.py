@@ -20,6 +20,7 @@ from graphcast_batch.evaluation.during import run_scorer
 from graphcast_batch.figures.stored import draw_stored, undrawn
 from graphcast_batch.outputs.ledger import Failure
 from graphcast_batch.plan import Case
+from graphcast_batch.screen import Screen
 from graphcast_batch.terminal import Watcher, show_balance, show_failures, show_set_aside
 from graphcast_batch.timing import Balance
 
@@ -122,7 +123,7 @@ def run(config: Config | Plan, *, address: str | None = None) -> Outcome:
     plan = config if isinstance(config, Plan) else Plan(config)
     here = allocation(os.environ)
     with Drain(None, here.start, here.end) as drain, driver.connected(cluster_address(address), drain):
-        with Watcher(Console(), plan.config.store, plan.config.steps) as watcher:
+        with Watcher(Screen(), plan.config.store, plan.config.steps) as watcher:
             made = forecast(plan, watcher, drain)
         missing = undrawn(made.store, made.whole, plan.figures)
         results = list(drawn(plan.assembled, missing, drain))

@@ -6,6 +6,8 @@ from typing import Final
 
 from rich.console import Console
 
+from graphcast_batch.screen import Screen
+
 _WIDTH: Final = 110
 """Characters; what is longer is wrapped by whoever shows it."""
 _HTML: Final = '<pre style="line-height:normal;white-space:pre-wrap;overflow-wrap:anywhere">{code}</pre>'
@@ -25,6 +27,6 @@ def as_html(show: Callable[[Console], None]) -> str:
 
 def _shown(show: Callable[[Console], None]) -> Console:
     # In a notebook rich would print at once, and elsewhere it would heed a terminal that is not meant.
-    console = Console(file=StringIO(), record=True, width=_WIDTH, force_jupyter=False, force_terminal=True)
+    console = Screen(file=StringIO(), record=True, width=_WIDTH, force_jupyter=False, force_terminal=True)
     show(console)
     return console

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 from rich.text import Text
 from typer.core import TyperGroup
 
 from graphcast_batch.bench.command import bench
+from graphcast_batch.cli.streams import unfailing
 from graphcast_batch.credentials import scrubbed
 from graphcast_batch.errors import ConfigError, FigureError, GraphcastBatchError, TaskError
+from graphcast_batch.screen import Screen
+from graphcast_batch.validation import is_plain
 
 if TYPE_CHECKING:
     from graphcast_batch.terminal import Level
@@ -32,6 +34,10 @@ FORECASTS, SCORES, CLUSTER, SOURCES, MEASURE = PANELS = (
 """Groups of commands in the help."""
 _FIRST: Final = ("init", "plan", "run")
 """Commands that a newcomer needs, in this order."""
+_PRINTING: Final = ("plan", "status", "compare", "schema")
+"""Commands whose whole result is what they print."""
+_PRINTING_OPTIONS: Final = frozenset({"--dry-run", "--help", "-h", "--version"})
+"""Options that make others such."""
 _MOST_LINES: Final = 24
 """Of an error, so that it fits on a screen."""
 
@@ -80,8 +86,8 @@ archive = typer.Typer(help="Archives to run from.", no_args_is_help=True)
 app.add_typer(archive, name="archive", rich_help_panel=SOURCES, epilog=examples(f"{NAME} archive synthetic --help"))
 app.add_typer(bench, name="bench", rich_help_panel=MEASURE, epilog=examples(f"{NAME} bench io --folder /scratch"))
 manner = Manner()
-console = Console(width=None if sys.stdout.isatty() else 140)  # a log has room for tables
-errors = Console(stderr=True)
+console = Screen(width=None if sys.stdout and sys.stdout.isatty() else 140)  # a log has room for tables
+errors = Screen(stderr=True)
 
 ConfigPath = Annotated[Path, typer.Argument(help="YAML file of the run.", metavar="CONFIG")]
 StorePath = Annotated[Path, typer.Argument(help="Folder of a store.", metavar="STORE")]
@@ -124,29 +130,54 @@ def general(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command; errors are told in a few lines, without a traceback unless it is asked for."""
     words = sys.argv[1:] if arguments is None else arguments
+    with unfailing() as (printed, _):
+        code = _ended(words)
+        printed.flush()
+        if printed.is_broken:
+            warn(f"what was printed is not all there, as standard output cannot be written: {printed.lost}")
+            # Of other commands the result is elsewhere, and the code tells of that.
+            code = Exit.COULD_NOT_RUN if code == 0 and _only_prints(words) else code
+    sys.exit(code)
+
+
+def _ended(words: Sequence[str]) -> int:
+    """Runs the command; returns its exit code."""
     try:
+        _check_working_directory()
         app(_general_first(words), prog_name=NAME)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else Exit.COULD_NOT_RUN
     except (ConfigError, FigureError, TaskError) as error:
         tell(error)
-        sys.exit(Exit.USAGE)
+        return Exit.USAGE
     except KeyboardInterrupt:
-        sys.exit(Exit.INTERRUPTED)
+        warn("interrupted: what was under way is dropped, and what was made before is kept; run it again to go on")
+        return Exit.INTERRUPTED
     except (GraphcastBatchError, OSError) as error:
         tell(error)
-        sys.exit(Exit.COULD_NOT_RUN)
+        return Exit.COULD_NOT_RUN
     except Exception as error:
         _tell_mistake(error)
-        sys.exit(Exit.MISTAKE)
-    finally:
-        _flush()
+        return Exit.MISTAKE
+    return 0
 
 
-def _flush() -> None:
-    """Writes out what was printed; if whoever read it has gone, as ``head`` does, nobody need hear of that."""
+def _only_prints(words: Sequence[str]) -> bool:
+    command = next((word for word in words if not word.startswith("-")), "")
+    return command in _PRINTING or not _PRINTING_OPTIONS.isdisjoint(words) or list(words[:2]) == ["fetch", "list"]
+
+
+def _check_working_directory() -> None:
+    """Refuses one in which hardly anything works, Ray least of all."""
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain at its end
+        here = os.getcwd()
+    except FileNotFoundError as error:
+        raise ConfigError("the working directory must be there, but was removed; change to another") from error
+    if not is_plain(here):
+        raise ConfigError(
+            "the path of the working directory must be UTF-8 without control characters, but is "
+            f"{here!r}; rename it, or change to another"
+        )
 
 
 def _general_first(words: Sequence[str]) -> list[str]:
@@ -173,14 +204,14 @@ def remark(text: str | Text) -> None:
 def tracked(results: Iterable[Any], what: str, total: int) -> Iterator[Any]:
     """The same results, with a bar on a terminal that shows how many have come."""
     shown = console.is_interactive and manner.level != "quiet"
-    yield from track(results, what, total=total, console=console, disable=not shown, transient=True)
+    yield from track(results, escape(what), total=total, console=console, disable=not shown, transient=True)
 
 
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
     """Says on a terminal what takes a while, for as long as the block lasts."""
     if console.is_interactive and manner.level != "quiet":
-        with console.status(what):
+        with console.status(Text(what)):
             yield
     else:
         yield
