@@ -84,6 +84,8 @@ class Output:
 @contextmanager
 def unfailing() -> Iterator[tuple[Output, Output]]:
     """Standard output and error that raise nothing, for as long as the block lasts."""
+    if sys.stdin is None:
+        _opened(0)  # or the next file would be everybody's standard input
     before = sys.stdout, sys.stderr
     streams = Output(sys.stdout, 1), Output(sys.stderr, 2)
     sys.stdout, sys.stderr = streams

@@ -144,7 +144,7 @@ class Watcher:
         self._say(Text(text, "yellow"))
 
     def _say(self, text: str | Text) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._console.print(Text(text) if isinstance(text, str) else text, soft_wrap=True)
 
     def _forget(self, key: str, workers: Iterable[str] | None = None) -> None:
         """A Case is no longer under way, with these workers or any."""
@@ -179,6 +179,6 @@ class Watcher:
         for worker, place in shown[:_MOST_ROWS]:
             hours = f"{place.steps * STEP_HOURS} of {self._steps * STEP_HOURS} h"
             bar = ProgressBar(self._steps, place.steps, width=_BAR_WIDTH)
-            table.add_row(place.key, _SPOKEN.get(place.name, place.name), bar, hours, Text(worker, "dim"))
+            table.add_row(Text(place.key), _SPOKEN.get(place.name, place.name), bar, hours, Text(worker, "dim"))
         more = len(shown) - _MOST_ROWS
         return Group(self._bar, table, *([Text(f"and {more} more under way", "dim")] if more > 0 else []))

@@ -150,7 +150,7 @@ def show_jobs(console: Console, jobs: Sequence[JobState]) -> None:
     """Prints what Slurm knows of a store's jobs."""
     for job in jobs:
         state = job.state or "not known to Slurm here"
-        console.print(f"job {job.job} ({job.kind}): {state}", highlight=False, soft_wrap=True)
+        console.print(Text(f"job {job.job} ({job.kind}): {state}"), soft_wrap=True)
 
 
 def show_balance(console: Console, balance: Balance) -> None:

@@ -17,7 +17,7 @@ from graphcast_batch.terminal.runs import MOST_SHOWN
 def show_evaluation(console: Console, evaluation: Evaluation) -> None:
     """Prints what there is to score, and what is left out."""
     counts = f"{len(evaluation.left)} to score, {len(evaluation.done)} scored before"
-    console.print(f"{evaluation.name}: {counts}; truth: {evaluation.scoring.truth.origin}", highlight=False)
+    console.print(Text(f"{evaluation.name}: {counts}; truth: {evaluation.scoring.truth.origin}"), soft_wrap=True)
     if evaluation.only_scores:
         console.print("nothing is kept of these forecasts but the scores that their run gave them", highlight=False)
     everywhere = " in all stores" if evaluation.scoring.members else ""
@@ -46,7 +46,7 @@ def show_scores(console: Console, results: Mapping[str, Results], region: str) -
     for line in headlines(first, hours):
         if all(map(math.isnan, line.values)):
             continue
-        table.add_row(line.label, line.unit, *_numbers(line.values, ".4g"), line.cases)
+        table.add_row(Text(line.label), line.unit, *_numbers(line.values, ".4g"), line.cases)
         for other, against in list(results.items())[1:]:
             skill = skill_of(line, against, hours)
             table.add_row(Text(f"  skill over {other}", "dim"), "", *_numbers(skill, "+.2f"), "")
@@ -65,7 +65,7 @@ def show_ensemble(console: Console, results: Results, region: str) -> None:
     table = _by_lead_time(f"CRPS of the ensemble, {region}", hours)
     for line in headlines(results, hours, "crps"):
         if not all(map(math.isnan, line.values)):  # winds as vectors have none
-            table.add_row(line.label, line.unit, *_numbers(line.values, ".4g"), line.cases)
+            table.add_row(Text(line.label), line.unit, *_numbers(line.values, ".4g"), line.cases)
             ratios = values_of(line, results, "spread_skill_ratio", hours)
             table.add_row(Text("  spread / skill", "dim"), "", *_numbers(ratios, ".2f"), "")
     console.print(table)
@@ -73,7 +73,7 @@ def show_ensemble(console: Console, results: Results, region: str) -> None:
 
 def _by_lead_time(title: str, hours: Sequence[int]) -> Table:
     """A table of headline scores, without rows yet."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title), title_justify="left")
     leads = (f"{hour // 24} d" if hour % 24 == 0 else f"{hour} h" for hour in hours)
     for column in ("variable", "unit", *leads, "Cases"):
         table.add_column(column, justify="left" if column in ("variable", "unit") else "right")
@@ -91,19 +91,19 @@ def show_losses(console: Console, losses: Sequence[Loss], band: str) -> None:
         lost = f"half the power is lost from wavenumber {loss.wavenumber:.0f} on"
         found = "half the power or more is there in the shortest waves" if math.isnan(loss.wavenumber) else lost
         text = f"{loss.label}, {band}: {found}, at {loss.hours} h ({loss.cases} Cases)"
-        console.print(text, highlight=False, soft_wrap=True)
+        console.print(Text(text), soft_wrap=True)
 
 
 def show_comparison(console: Console, names: tuple[str, str], changes: Sequence[Change], region: str) -> None:
     """Prints how much better the second of two forecasts is than the first, and how surely."""
-    table = Table(title=f"RMSE of {names[1]} against {names[0]}, {region}", title_justify="left")
+    table = Table(title=Text(f"RMSE of {names[1]} against {names[0]}, {region}"), title_justify="left")
     for title in ("variable", "lead", "first", "second", "change", "95 % by blocks", "p, paired", "Cases"):
         table.add_column(title, justify="left" if title == "variable" else "right")
     for change in changes:
         span = "" if math.isnan(change.low) else f"{change.low:+.1%} to {change.high:+.1%}"
         p = "" if math.isnan(change.paired.p) else f"{change.paired.p:.2g}{' *' if change.paired.significant else ''}"
         sizes = (f"{change.first:.4g}", f"{change.second:.4g}", f"{change.relative:+.1%}")
-        table.add_row(change.label, f"{change.hours} h", *sizes, span, p, str(change.paired.cases))
+        table.add_row(Text(change.label), f"{change.hours} h", *sizes, span, p, str(change.paired.cases))
     console.print(table)
     if any(math.isnan(change.paired.p) for change in changes):
         console.print("too few initial times for a test; a confidence interval needs more than 10 days of them")
