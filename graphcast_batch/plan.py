@@ -369,6 +369,7 @@ def _check_dims(name: str, found: Collection[str]) -> None:
         return
     lacks_level = name in VARIABLES and VARIABLES[name].kind == "level" and "level" not in found
     expected = "the dimension level" if lacks_level else f"dimensions among {', '.join(DIMS)}"
-    said = f"say in inputs.names which it is, such as inputs.names {{{foreign[0]}: level}}"
-    remedy = said if lacks_level else f"select one place along {', '.join(foreign)}, or {said}"
+    remedy = f"select one place along {', '.join(foreign)}"
+    if lacks_level:
+        remedy = f"say in inputs.names which it is, such as inputs.names {{{foreign[0]}: level}}"
     raise TaskError(f"{name} must have {expected}, but has {', '.join(found)}; {remedy}")

@@ -272,14 +272,14 @@ def _recognised(dataset: xr.Dataset, origin: str, names: Mapping[str, str]) -> D
 
 
 def _check_once(found: Mapping[str, str], dataset: xr.Dataset, origin: str) -> None:
-    sources: dict[str, list[str]] = {}
-    for old in map(str, dataset.data_vars):
-        sources.setdefault(found.get(old, old), []).append(old)
-    twice = {new: old for new, old in sources.items() if len(old) > 1}
-    if twice:
-        new, both = next(iter(twice.items()))
-        aside = next(old for old in both if old != new)
-        raise InputError(
-            f"one variable of {origin} must be {new}, but {' and '.join(both)} both are; say in inputs.names what the "
-            f"other one is, such as inputs.names {{{aside}: other_{aside}}}"
-        )
+    for what, names in (("variable", dataset.data_vars), ("dimension", dataset.dims)):
+        sources: dict[str, list[str]] = {}
+        for old in map(str, names):
+            sources.setdefault(found.get(old, old), []).append(old)
+        for new, both in sources.items():
+            if len(both) > 1:
+                aside = next(old for old in both if old != new)
+                raise InputError(
+                    f"one {what} of {origin} must be {new}, but {' and '.join(both)} both are; say in inputs.names "
+                    f"what the other one is, such as inputs.names {{{aside}: other_{aside}}}"
+                )

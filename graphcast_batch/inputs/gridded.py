@@ -189,8 +189,7 @@ def check_dims(contents: Contents, names: Sequence[str]) -> None:
         if foreign:
             raise InputError(
                 f"the variable {name} of {contents.origin} must have dimensions among {', '.join(DIMS)}, "
-                f"but has {', '.join(contents.dims[name])}; select one place along {', '.join(foreign)}, or say in "
-                f"inputs.names which of these it is, such as inputs.names {{{foreign[0]}: level}}"
+                f"but has {', '.join(contents.dims[name])}; select one place along {', '.join(foreign)}"
             )
 
 

@@ -78,6 +78,12 @@ def test_a_dialect_may_be_forced_on_a_layout_that_looks_like_another():
     assert translation(both, "here", "weatherbench2").apply(both).data_vars.keys() == {"temperature", "t"}
 
 
+def test_two_dimensions_are_never_one():
+    members = dataset(("number", *ALOFT), temperature={})
+    with pytest.raises(InputError, match="one dimension of here must be level, but number and level both are"):
+        translation(members, "here", names={"number": "level"})
+
+
 def test_units_that_the_data_state_are_converted_unless_the_config_knows_better():
     stated = dataset(geopotential_height={"units": "gpm"}, temperature={"units": "K"})
     found = translation(stated, "here")
