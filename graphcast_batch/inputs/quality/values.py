@@ -88,6 +88,8 @@ def find_fault(array: xr.DataArray, stated: Stated = SILENT) -> Finding | None:
         array: any dimensions; coordinates are named where there are any.
         stated: the unit that the values were taken to be in.
     """
+    if not array.size:  # of what no time holds
+        return None
     extremes = _extremes(array)
     return (
         _gap(array, extremes)
