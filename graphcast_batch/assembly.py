@@ -115,9 +115,9 @@ def assemble(config: RunConfig, *, able: bool = True) -> Run:
     cases, aside = _cases(config, source, weights.task, able=able)
     statistics = _given_statistics(config)
     if statistics:
-        normalisation(channels, statistics.by_kind)
         origin = str(config.model.statistics or config.store / _STATISTICS)
         check_statistics(statistics.by_kind, origin, weights.task, lambda: source.held(cases[0], weights.task))
+        normalisation(channels, statistics.by_kind)
     return Run(config, source, weights.checkpoint(channels), channels, statistics, Plan(cases, layout, aside))
 
 

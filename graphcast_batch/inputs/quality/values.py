@@ -93,8 +93,8 @@ def find_fault(array: xr.DataArray, stated: Stated = SILENT) -> Finding | None:
     extremes = _extremes(array)
     return (
         _gap(array, extremes)
-        or find_blank(array)
         or _zeros(array)
+        or find_blank(array)
         or _constant(array, extremes)
         or _beyond_limits(array, extremes, stated)
         or _low_peak(array, extremes, stated)
@@ -154,11 +154,14 @@ def _constant(array: xr.DataArray, extremes: Extremes) -> Finding | None:
     if array.name not in _VARIES_FROM:
         return None
     lowest, highest = extremes
+    one_value = (lowest == highest) & _is_from(_VARIES_FROM[str(array.name)], array)
+    if not one_value.any():
+        return None
     return finding(
         _one_place(array),
-        (lowest == highest) & _is_from(_VARIES_FROM[str(array.name)], array),
+        one_value,
         "vary over the globe",
-        f"fields hold one value everywhere, {float(np.ravel(lowest)[0]):g} in the first",
+        f"fields hold one value everywhere, {lowest[first(one_value)]:g} in the first",
         "complete the data, or use other times",
     )
 
@@ -202,6 +205,8 @@ def _wrong_sum(array: xr.DataArray, stated: Stated) -> Finding | None:
     means = np.asarray((array.astype(np.float64).mean("longitude") * area).mean("latitude").values)
     least, most = _RAIN_MEANS
     wrong = (means < least) | (means > most)
+    if not wrong.any():
+        return None
     return finding(
         _one_place(array),
         wrong,
