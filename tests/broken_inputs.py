@@ -528,7 +528,7 @@ BROKEN = {
     ),
     "a pole is missing": Broken(
         in_netcdf(lambda f: f.isel(latitude=slice(1, None))),
-        r"the grid of .*broken\.nc .* must hold both poles or neither, but lacks the row at -90°: -75, .*; take that row ",
+        r"the grid of .*broken\.nc .* must hold both poles or neither, but lacks the row at -90°: -75, .*; take that ",
     ),
     "the tropics are missing": Broken(
         in_netcdf(lambda f: f.isel(latitude=[0, 1, 2, 3, 9, 10, 11, 12])),
