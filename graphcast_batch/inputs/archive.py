@@ -11,15 +11,16 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from graphcast_batch.config import Accumulation, Task
+from graphcast_batch.config import Task
 from graphcast_batch.errors import InputError, LayoutError
 from graphcast_batch.grid import Grid, regular_grid
 from graphcast_batch.inputs.chunks import ReadCost, total_cost
-from graphcast_batch.inputs.dialects import ACCUMULATED, DIALECTS, SUM_HOURS, SUMMED
+from graphcast_batch.inputs.dialects import ACCUMULATED, DIALECTS, SUMMED
 from graphcast_batch.inputs.findings import Finding, Stated
 from graphcast_batch.inputs.gridded import same_points
 from graphcast_batch.inputs.joining import check_overlaps, join_fields
 from graphcast_batch.inputs.places import passed_over, places
+from graphcast_batch.inputs.precipitation import Precipitation
 from graphcast_batch.inputs.provenance import Provenance, common
 from graphcast_batch.inputs.regridding import Method, Regridder
 from graphcast_batch.inputs.shares import Share, Shares
@@ -37,10 +38,8 @@ _DIMS_OF_KIND: Final = {
     "level": ("time", "level", *_PLACE),
     "static": _PLACE,
 }
-_HOUR: Final = np.timedelta64(1, "h")
-_SUM: Final = SUM_HOURS * _HOUR
-_ROUNDING: Final = 1e-5
-"""m of precipitation that a sum may fall by: GRIB and packed netCDF round to less."""
+_HOURS: Final = {"toa_incident_solar_radiation": frozenset([1.0])}
+"""Over how many hours what the model takes is summed up, beside precipitation."""
 
 
 class Archive:
@@ -92,6 +91,7 @@ class Archive:
         self._shares = Shares(self.volumes)
         self._check_alike()
         check_same(self.volumes, VARIABLES.keys() - self._given)
+        self._precipitation = Precipitation(self.volumes, self.origin)
         self._regridder = self._regridding(regrid)
         self.grid: Grid = self._regridder.grid if self._regridder else self._stored_grid
         self.dims: Mapping[str, tuple[str, ...]] = self._dims()
@@ -122,12 +122,12 @@ class Archive:
         """Reads variables, times and levels that are held, and nothing else.
 
         Raises:
-            InputError: a file cannot be read, or precipitation since a start falls with time.
+            InputError: a file cannot be read, or precipitation is not summed up as it is said to be.
         """
-        made = SUMMED in names and self._makes_sums
+        made = any(map(self._is_summed, names))
         found = self._stored([name for name in names if not (made and name == SUMMED)], times, levels)
         if made:
-            found = found.assign({SUMMED: self._sums(times)})
+            found = found.assign({SUMMED: (_DIMS_OF_KIND["surface"], self._precipitation.read(times))})
         return self._regridder.regrid(found) if self._regridder else found
 
     def read(self, case: Case, task: Task) -> CaseInputs:
@@ -145,9 +145,9 @@ class Archive:
     def findings(self, case: Case, task: Task) -> list[Finding]:
         """Why it cannot start a Case, told from coordinates alone; empty when it can."""
         found = [self._with_levels(one) for one in findings(self, case, task)]
-        if not self._makes_sums:
+        if SUMMED not in self.dims or not self._precipitation.is_made:
             return found
-        return [replace(one, remedy=self._hours_remedy) if one.variable == SUMMED else one for one in found]
+        return [replace(one, remedy=self._precipitation.remedy) if one.variable == SUMMED else one for one in found]
 
     def held(self, case: Case, task: Task) -> xr.Dataset:
         """What there is of the input variables of a Case that it cannot start.
@@ -161,10 +161,10 @@ class Archive:
         """What reading the inputs of one Case takes, told from the chunks of the files; None if none are held."""
         times = input_times(case.init_time, task)
         names = {*task.input_variables, *task.forcing_variables} & self.dims.keys()
-        summed = SUMMED in names and self._makes_sums
+        summed = any(map(self._is_summed, names))
         parts = self._costs(sorted(names - {SUMMED} if summed else names), times, task.pressure_levels)
         if summed:
-            parts += self._costs([ACCUMULATED], self._summed_times(times), ())
+            parts += self._precipitation.costs(times)
         return total_cost(parts) if parts else None
 
     @property
@@ -184,8 +184,8 @@ class Archive:
             found["by standard name"] = ", ".join(f"{new} is {old}" for old, new in recognised.items())
         if units:
             found["converted"] = ", ".join(f"{name} from {unit}" for name, unit in units.items())
-        if self._makes_sums and self._accumulation:
-            found["summed up"] = f"{SUMMED} of {ACCUMULATED} ({self._accumulation})"
+        if self._precipitation.is_made and self._precipitation.is_known:
+            found["summed up"] = f"{SUMMED} of {ACCUMULATED}: {self._precipitation.made}"
         odd = sorted({level for volume in self._all for level in volume.contents.odd_levels})
         if odd:
             found["left out"] = f"levels of no whole hPa: {', '.join(f'{level:g}' for level in odd)}"
@@ -233,20 +233,35 @@ class Archive:
         lacking = [f"{name} on {levels} hPa" for name, levels in absent.items() if levels]
         return replace(finding, found=f"{finding.found}: then it lacks {', '.join(lacking)}") if lacking else finding
 
-    @property
-    def _makes_sums(self) -> bool:
-        held = {name for volume in self.volumes for name in volume.contents.dims}
-        return ACCUMULATED in held and SUMMED not in held
-
     def _dims(self) -> dict[str, tuple[str, ...]]:
         held = [(name, found) for volume in self.volumes for name, found in volume.contents.dims.items()]
         dims = dict(self._given)
         for name, found in sorted(held, key=lambda one: "time" in one[1]):  # without time in one file is in all
             dims.setdefault(name, found)
         wanted = SUMMED in self._needed or not self._needed
-        if ACCUMULATED in dims and self._makes_sums and (wanted or self._accumulation):
-            dims[SUMMED] = dims[ACCUMULATED]
-        return dims
+        if self._precipitation.is_made and (wanted or self._precipitation.is_known):
+            dims[SUMMED] = _DIMS_OF_KIND["surface"]
+        return {name: found for name, found in dims.items() if name not in self._mixed}
+
+    @cached_property
+    def _mixed(self) -> frozenset[str]:
+        """What GRIB messages sum up or average over other times than one length, whichever files these are in."""
+        hours: dict[str, frozenset[float]] = {}
+        for volume in self._all:
+            for name, found in volume.periods.items():
+                hours[name] = hours.get(name, frozenset()) | found
+        mixed = {
+            name: found
+            for name, found in hours.items()
+            if name not in (ACCUMULATED, SUMMED) and found != _HOURS.get(name, frozenset([min(found)]))
+        }
+        for name, found in mixed.items():
+            one = f"{min(_HOURS[name]):g} h" if name in _HOURS else "one length"
+            _LOG.warning(
+                "%s of %s must cover periods of %s, but covers %s h and is left out; select fields with grib_copy -w",
+                *(name, self.origin, one, ", ".join(f"{length:g}" for length in sorted(found))),
+            )
+        return frozenset(mixed)
 
     def _regridding(self, wanted: tuple[Method, float] | None) -> Regridder | None:
         if wanted is None or self._stored_grid.fits(wanted[1]):
@@ -288,64 +303,15 @@ class Archive:
     def _check_alike_fields(self) -> None:
         """Compares fields of what is needed that two files hold; of what else is read, `_split` does when it is."""
         for name in [name for name in self._moving if name in self._needed] or self._moving:
-            self._shares.times(ACCUMULATED if name == SUMMED and self._makes_sums else name, ())
+            if not self._is_summed(name):
+                self._shares.times(name, ())
         check_overlaps(self._shares.new_overlaps())
 
+    def _is_summed(self, name: str) -> bool:
+        return name == SUMMED and self._precipitation.is_made
+
     def _times_of(self, name: str) -> NDArray[np.datetime64]:
-        if name == SUMMED and self._makes_sums:
-            held = self._times_of(ACCUMULATED)
-            needed = [held - back for back in self._reach]
-            return held[np.all([np.isin(times, held) for times in needed], axis=0)]
-        return self._shares.times(name, self.levels)
-
-    @cached_property
-    def _accumulation(self) -> Accumulation | None:
-        """Since when precipitation is summed up; None where there is none, or the files do not agree."""
-        kinds = {volume.accumulation for volume in self.volumes if ACCUMULATED in volume.contents.dims}
-        return kinds.pop() if len(kinds) == 1 else None
-
-    @property
-    def _reach(self) -> list[np.timedelta64]:
-        """How far before a time the values lie that its precipitation over 6 h is made of."""
-        match self._accumulation:
-            case "hourly":
-                return [hours * _HOUR for hours in range(SUM_HOURS)]
-            case "since_start":
-                return [np.timedelta64(0, "h"), _SUM]
-        raise InputError(
-            f"{ACCUMULATED} of {self.origin} must be summed up in one known way to make {SUMMED} of it, but the data "
-            "do not say which; set inputs.precipitation: hourly, or since_start"
-        )
-
-    @property
-    def _hours_remedy(self) -> str:
-        """What to do where precipitation over 6 h cannot be made at a time."""
-        before = ", ".join(str(back.astype(int)) for back in self._reach[1:])
-        return (
-            f"it takes {ACCUMULATED} ({self._accumulation}) at each time and {before} h before: add those times, "
-            "correct inputs.precipitation, or start from other times"
-        )
-
-    def _summed_times(self, times: NDArray[np.datetime64]) -> NDArray[np.datetime64]:
-        return np.unique(np.concatenate([times - back for back in self._reach]))
-
-    def _sums(self, times: NDArray[np.datetime64]) -> xr.DataArray:
-        """Precipitation over the 6 h before each time, m."""
-        stored = self._stored([ACCUMULATED], self._summed_times(times), ())[ACCUMULATED]
-        at = [stored.sel(time=times - back).astype(np.float64).values for back in self._reach]
-        total = np.sum(at, axis=0) if self._accumulation == "hourly" else at[0] - at[1]
-        if self._accumulation == "since_start":
-            self._check_rising(total, times)
-        return stored.sel(time=times).copy(data=np.maximum(total, 0).astype(np.float32)).rename(SUMMED)
-
-    def _check_rising(self, change: NDArray[np.float64], times: NDArray[np.datetime64]) -> None:
-        falls = np.flatnonzero((change < -_ROUNDING).reshape(len(times), -1).any(axis=1))
-        if falls.size:
-            raise InputError(
-                f"{ACCUMULATED} of {self.origin} must not fall with time, as it is summed up since a start, but at "
-                f"{times[falls[0]].astype('datetime64[m]')} it is {-change.min():.3g} m less than 6 h before; another "
-                "forecast starts between: keep their initial and lead times apart, or set inputs.precipitation: hourly"
-            )
+        return self._precipitation.times if self._is_summed(name) else self._shares.times(name, self.levels)
 
     def _stored(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> xr.Dataset:
         """Fields as they are held, from as many files as it takes."""

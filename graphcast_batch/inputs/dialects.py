@@ -9,7 +9,6 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-import numpy as np
 import xarray as xr
 
 from graphcast_batch.config import Accumulation, DialectName
@@ -28,8 +27,13 @@ SUMMED: Final = f"{ACCUMULATED}_{SUM_HOURS}hr"
 VERSIONS: Final = "expver"
 """Where a download mixes final and preliminary ERA5, each has a place along this dimension, NaN where it holds none."""
 
-_PERIODS: Final = "step_lengths"
-"""Attribute in which `grib` keeps how many hours each message sums up."""
+PERIODS: Final = "step_lengths"
+"""Attribute of what GRIB messages sum up or average: the different lengths of time over which they do, hours."""
+WINDOW: Final = "window"
+"""Dimension of precipitation in GRIB: each message is summed up over a window of its own."""
+WINDOW_BOUNDS: Final = ("window_start", "window_end", "window_init_time")
+"""Coordinates along it, datetime64[ns]: where the sum begins (NaT where the message does not say that it is one), where
+it ends, and the initial time of its forecast."""
 
 _SHORT: Final = {
     "t": "temperature",
@@ -123,7 +127,6 @@ class Translation:
         names: theirs to ours, of variables, coordinates and dimensions that are called otherwise.
         conversions: by our names, of variables in other units than ours, and of ``level``.
         units: of those, as the data or the configuration say.
-        accumulation: since when total precipitation is summed up, if the file says so itself.
         recognised: theirs to ours, of variables that the CF standard name told.
     """
 
@@ -131,7 +134,6 @@ class Translation:
     names: Mapping[str, str]
     conversions: Mapping[str, Conversion]
     units: Mapping[str, str]
-    accumulation: Accumulation | None
     recognised: Mapping[str, str] = field(default_factory=dict)
 
     def apply(self, dataset: xr.Dataset) -> xr.Dataset:
@@ -182,9 +184,6 @@ def translation(
     held = set(ours.values())
     recognised = {old: new for old, new in standard.items() if ours[old] == old and new not in held}
     ours = _once({**ours, **recognised}, given)
-    periods = [hours for old, new in ours.items() if new == ACCUMULATED for hours in _periods(dataset[old], origin)]
-    if periods == [SUM_HOURS]:
-        ours = {old: SUMMED if new == ACCUMULATED else new for old, new in ours.items()}
     found = {old: new for old, new in ours.items() if new != old}
     _check_once(found, dataset, origin)
     said = {new: stated.get(new) or _stated(dataset, old) for old, new in ours.items()}
@@ -192,9 +191,8 @@ def translation(
         said[ACCUMULATED] = stated.get(ACCUMULATED, stated[SUMMED])
     every = {name: conversion(name, unit, origin) for name, unit in said.items()}
     converted = {name: how for name, how in every.items() if how != SAME}
-    since: Accumulation | None = None if not periods else "hourly" if periods == [1] else "since_start"
     units_of = {name: said[name] for name in converted}
-    return Translation(spoken.name, found, converted, units_of, since, recognised)
+    return Translation(spoken.name, found, converted, units_of, recognised)
 
 
 def spellings(names: Iterable[str]) -> list[str]:
@@ -245,16 +243,6 @@ def _check_dates(dataset: xr.Dataset, origin: str, places: Mapping[str, str]) ->
         f"{origin} must have the dimension {TIME}, but has dates along {', '.join(along)}, of which nothing says that "
         f"fields are valid at them; if they are, set inputs.names {{{along[0]}: {TIME}}}"
     )
-
-
-def _periods(array: xr.DataArray, origin: str) -> list[int]:
-    said = array.attrs.get(_PERIODS, [])
-    try:
-        return [int(hours) for hours in np.atleast_1d(said)]
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"the attribute {_PERIODS} of {array.name} in {origin} must hold whole hours, but is {said!r}; correct it"
-        ) from error
 
 
 def _recognised(dataset: xr.Dataset, origin: str, names: Mapping[str, str]) -> Dialect:

@@ -12,6 +12,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from graphcast_batch.errors import InputError
+from graphcast_batch.inputs.dialects import PERIODS, WINDOW, WINDOW_BOUNDS
 from graphcast_batch.inputs.extras import extra_module
 from graphcast_batch.inputs.gribgrid import GribGrid, grib_grid
 from graphcast_batch.inputs.provenance import GRIB_KEYS
@@ -24,6 +25,7 @@ _HEADERS: Final = (
     "time",
     "valid_time",
     "stepType",
+    "stepUnits:int",
     "startStep:int",
     "endStep:int",
     "gridType",
@@ -37,6 +39,7 @@ LEFT_OUT: Final = "left_out"
 """Key of a dataset's encoding: by variable, why it is not read."""
 LEAD_HOURS: Final = "lead_hours"
 """Key of a variable's encoding: (time, [level]) hours since the start of each field's forecast, NaN where none is."""
+_PRECIPITATION: Final = "tp"
 _CONSTANT: Final = ("lsm", "z_surface")
 """Parameters 172 and 129 of ECMWF's database, of which files may repeat the same field at every time."""
 _ONE_PLACE: Final = ("t2m", "msl", "u10", "v10", "tp", "tisr", "lsm", "orog")
@@ -75,7 +78,10 @@ def read_headers(path: Path, modified_ns: int, size: int, origin: str) -> xr.Dat
     headers = [header | names[header["paramId"]] for header in headers]
     _check_member(headers, origin)
     grids = _grids(stream, headers, origin)
-    grouped = {name: _each_once(stream, name, found) for name, found in _by_variable(headers).items()}
+    grouped = {
+        name: found if name == _PRECIPITATION else _each_once(stream, name, found)
+        for name, found in _by_variable(headers).items()
+    }
     reasons = {name: reason for name, found in grouped.items() if (reason := _unclear(name, found))}
     variables = {name: found for name, found in grouped.items() if name not in reasons}
     if not variables:
@@ -109,8 +115,25 @@ def _grib_dataset(
         if dims[name].get("valid_time"):
             arrays[name].encoding[LEAD_HOURS] = _placed(headers, dims[name], coords, _lead_hours).astype(np.float64)
     if "valid_time" in coords:
-        coords["valid_time"] = coords["valid_time"].astype("datetime64[s]").astype("datetime64[ns]")
-    return xr.Dataset(arrays, {**coords, **points}, {"GRIB_edition": int(first["edition"]), **_provenance(first)})
+        coords["valid_time"] = _dates(coords["valid_time"])
+    bounds = _window_bounds(variables[_PRECIPITATION]) if _PRECIPITATION in variables else {}
+    attributes = {"GRIB_edition": int(first["edition"]), **_provenance(first)}
+    return xr.Dataset(arrays, {**coords, **points, **bounds}, attributes)
+
+
+def _dates(seconds: NDArray[Any]) -> NDArray[np.datetime64]:
+    return np.asarray(seconds).astype("datetime64[s]").astype("datetime64[ns]")
+
+
+def _window_bounds(headers: Sequence[_Header]) -> dict[str, xr.Variable]:
+    """When the sum of each message begins and ends, and its forecast began."""
+    ends = _dates(np.asarray([header["valid_time"] for header in headers]))
+    lengths = np.asarray([_hours(header) for header in headers]) * 3600e9
+    is_sum = np.asarray([header["stepType"] == "accum" for header in headers])
+    starts = np.where(is_sum, ends - np.round(lengths).astype("timedelta64[ns]"), np.datetime64("NaT", "ns"))
+    init_times = _dates(np.asarray([header["time"] for header in headers]))
+    bounds = zip(WINDOW_BOUNDS, (starts, ends, init_times), strict=True)
+    return {name: xr.Variable(WINDOW, dates) for name, dates in bounds}
 
 
 def _provenance(message: Mapping[str, Any]) -> dict[str, str]:
@@ -120,12 +143,14 @@ def _provenance(message: Mapping[str, Any]) -> dict[str, str]:
 
 def _attributes(headers: Sequence[_Header]) -> dict[str, Any]:
     kind = headers[0]["stepType"]
-    period = {} if kind == "instant" else {"step_lengths": _step_lengths(headers)}
-    return {"long_name": headers[0]["name"], "units": headers[0]["units"], "GRIB_stepType": kind} | period
+    hours = {} if kind == "instant" else {PERIODS: sorted({_hours(header) for header in headers})}
+    return {"long_name": headers[0]["name"], "units": headers[0]["units"], "GRIB_stepType": kind} | hours
 
 
 def _header_dims(name: str, headers: Sequence[_Header]) -> dict[str, str]:
     """Dimensions of a variable beside its grid, and the header that tells the place along each."""
+    if name == _PRECIPITATION:
+        return {WINDOW: WINDOW}
     kind = headers[0]["typeOfLevel"]
     has_levels = kind == _PRESSURE or len({_place(name, header)[1] for header in headers}) > 1
     time = {} if name in _CONSTANT else {"valid_time": "valid_time"}
@@ -143,6 +168,8 @@ def _by_variable(headers: Sequence[_Header]) -> dict[str, list[_Header]]:
         is_alone = len(kinds[name]) == 1 and name not in _ON_LEVELS
         is_plain = kind == _PRESSURE or name in _ONE_PLACE or is_alone
         grouped.setdefault(name if is_plain else f"{name}_{kind}", []).append(header)
+    for place, header in enumerate(grouped.get(_PRECIPITATION, ())):
+        header[WINDOW] = place
     return grouped
 
 
@@ -179,21 +206,23 @@ def _short_name(header: _Header) -> str:
 
 
 def _unclear(name: str, headers: Sequence[_Header]) -> str:
-    """Why the fields do not make one variable; empty where each is there once and means the same as the others."""
+    """Why the fields do not make one variable; empty where each is there once and means the same as the others.
+
+    Of precipitation each means what its window says, and archives look for other lengths of what else is summed up.
+    """
     places = {_place(name, header) for header in headers}
-    starts = {(header["time"], header["startStep:int"]) for header in headers}
-    lengths, kinds = _step_lengths(headers), sorted({header["stepType"] for header in headers})
+    kinds = sorted({header["stepType"] for header in headers})
+    if name == _PRECIPITATION:
+        return ""
     if len(places) < len(headers) and name not in _CONSTANT:
         return "is there twice for the same time and level"
-    if len(kinds) > 1:
-        return f"is {' and '.join(kinds)}"
-    if kinds != ["instant"] and len(lengths) > 1 and len(starts) > 1:
-        return f"covers periods of different lengths, {', '.join(map(str, lengths))}"
-    return ""
+    return f"is {' and '.join(kinds)}" if len(kinds) > 1 else ""
 
 
-def _step_lengths(headers: Sequence[_Header]) -> list[int]:
-    return sorted({header["endStep:int"] - header["startStep:int"] for header in headers})
+def _hours(header: _Header) -> float:
+    """How long a message sums up or averages."""
+    hours = extra_module("cfgrib.cfmessage", "grib").from_grib_step
+    return float(hours(header, "endStep:int") - hours(header, "startStep:int"))
 
 
 def _placed(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from graphcast_batch.errors import GridError, InputError
 from graphcast_batch.grid import Grid, exact_grid
 from graphcast_batch.inputs.axes import LEAD
-from graphcast_batch.inputs.dialects import ACCUMULATED, SUM_HOURS, SUMMED, VERSIONS
+from graphcast_batch.inputs.dialects import ACCUMULATED, SUM_HOURS, SUMMED, VERSIONS, WINDOW
 from graphcast_batch.inputs.findings import listed
 from graphcast_batch.inputs.opening import load
 from graphcast_batch.inputs.times import furthest, to_whole_minutes
@@ -33,6 +33,7 @@ _LEAD_UNITS: Final = {"hours": 3600e9, "days": 86400e9, "minutes": 60e9, "second
 """ns; as xarray and CF write units of time."""
 ZEROS_MISSING: Final = "zeros_are_missing"
 """Attribute of fields whose zeros are gaps, because 0 is their fill value."""
+_NO_LEADS: Final = np.zeros(0, "timedelta64[ns]")
 _SUM: Final = np.timedelta64(SUM_HOURS, "h")
 
 
@@ -90,7 +91,7 @@ def describe(dataset: xr.Dataset, origin: str, conversions: Mapping[str, Convers
     levels, order[LEVEL] = _levels(dataset, origin, known.get(LEVEL, SAME))
     stored = _times(dataset)
     times = to_whole_minutes(stored)
-    leads = to_whole_minutes(_lead_times(dataset, origin))
+    leads = to_whole_minutes(lead_times(dataset, origin) if LEAD in dataset.dims else _NO_LEADS)
     return Contents(
         origin=origin,
         grid=_grid(latitude[order["latitude"]], longitude[order["longitude"]], origin),
@@ -100,7 +101,7 @@ def describe(dataset: xr.Dataset, origin: str, conversions: Mapping[str, Convers
         order=order,
         init_times=times if leads.size else None,
         lead_times=leads,
-        conversions=_conversions_of(dataset, known),
+        conversions={name: how for name, how in known.items() if name in dataset.data_vars},
         zero_filled=frozenset(str(name) for name, array in dataset.data_vars.items() if _is_zero_filled(array)),
         odd_levels=_odd_levels(dataset, origin, known.get(LEVEL, SAME)),
         moved_seconds=furthest(stored, times),
@@ -132,14 +133,41 @@ def read_fields(
     """
     check_dims(contents, names)
     _check_times(contents, times)
-    wanted = dataset[[name if name in dataset else ACCUMULATED for name in names]]
+    wanted = dataset[list(names)]
     if any(LEVEL in contents.dims[name] for name in names):
         wanted = wanted.isel({LEVEL: _as_slice(_places_of_levels(contents, levels))}, missing_dims="ignore")
     loaded = _of_times(wanted, contents, times)
-    # Flipping and rolling in memory is cheaper than asking the file for its points one by one.
-    order = {axis: _as_slice(contents.order[axis]) for axis in ("latitude", "longitude")}
-    turned = loaded.isel(order, missing_dims="ignore")
-    return _plain(_one_version(turned), contents, times, levels)
+    return _plain(_turned(loaded, contents), contents, times, levels)
+
+
+def read_places(
+    dataset: xr.Dataset, contents: Contents, name: str, places: Mapping[str, NDArray[np.intp]]
+) -> NDArray[np.float32]:
+    """Reads some fields of one variable without levels, by where they lie.
+
+    Args:
+        dataset: in our names, still open.
+        contents: its description.
+        name: of the variable.
+        places: (field,) along each of its dimensions but latitude and longitude, by dimension.
+
+    Returns:
+        (field, latitude, longitude) in our order and units.
+
+    Raises:
+        InputError: the variable has other dimensions, is no number or cannot be read.
+    """
+    wanted = dataset[[name]]
+    check_known(name, [dim for dim in map(str, wanted[name].dims) if dim not in (*places, VERSIONS)], contents.origin)
+    if len(places) == 1:
+        ((dim, where),) = places.items()
+        loaded = load(wanted.isel({dim: _as_slice(where)}), contents.origin).drop_vars(dim, errors="ignore")
+        joined = loaded.rename({dim: "time"}) if dim != "time" else loaded
+    else:  # of forecasts one by one, as each may be another forecast's
+        spots = zip(*places.values(), strict=True)
+        fields = [load(wanted.isel(dict(zip(places, spot, strict=True)), drop=True), contents.origin) for spot in spots]
+        joined = xr.concat(fields, "time")
+    return _plain_values(_turned(joined, contents)[name], contents)[1]
 
 
 def same_points(one: Grid, other: Grid) -> bool:
@@ -185,26 +213,31 @@ def check_dims(contents: Contents, names: Sequence[str]) -> None:
     if absent:
         raise InputError(f"{contents.origin} must hold {', '.join(absent)}, but holds {listed(contents.dims, absent)}")
     for name in names:
-        foreign = [dim for dim in contents.dims[name] if dim not in DIMS]
-        if foreign:
-            raise InputError(
-                f"the variable {name} of {contents.origin} must have dimensions among {', '.join(DIMS)}, "
-                f"but has {', '.join(contents.dims[name])}; select one place along {', '.join(foreign)}"
-            )
+        check_known(name, contents.dims[name], contents.origin)
+
+
+def check_known(name: str, dims: Sequence[str], origin: str) -> None:
+    """Raises unless the dimensions of a variable are those that we know.
+
+    Raises:
+        InputError: naming the variable and the dimension.
+    """
+    foreign = [dim for dim in dims if dim not in DIMS]
+    if foreign:
+        raise InputError(
+            f"the variable {name} of {origin} must have dimensions among {', '.join(DIMS)}, "
+            f"but has {', '.join(dims)}; select one place along {', '.join(foreign)}"
+        )
 
 
 def _dims(dataset: xr.Dataset, times: int) -> dict[str, tuple[str, ...]]:
-    """Dimensions of every variable; forecasts give the precipitation of 6 h where they hold that since their start."""
-    dims = {str(name): _kept_dims(str(name), array, times) for name, array in dataset.data_vars.items()}
-    if LEAD in dataset.dims and ACCUMULATED in dims and SUMMED not in dims:
-        dims[SUMMED] = dims.pop(ACCUMULATED)
-    return dims
-
-
-def _conversions_of(dataset: xr.Dataset, known: Mapping[str, Conversion]) -> dict[str, Conversion]:
-    """Of the variables held, and of the precipitation of 6 h as of the sum that it is made of."""
-    found = {name: how for name, how in known.items() if name in dataset.data_vars}
-    return {SUMMED: found[ACCUMULATED], **found} if ACCUMULATED in found else found
+    """Dimensions of every variable but precipitation that is no field at a time: `windows` has what there is of it."""
+    apart = {ACCUMULATED: {LEAD, WINDOW}, SUMMED: {WINDOW}}
+    return {
+        str(name): _kept_dims(str(name), array, times)
+        for name, array in dataset.data_vars.items()
+        if apart.get(str(name), set()).isdisjoint(map(str, array.dims))
+    }
 
 
 def _is_zero_filled(array: xr.DataArray) -> bool:
@@ -234,18 +267,10 @@ def _of_times(wanted: xr.Dataset, contents: Contents, times: NDArray[np.datetime
 
 def _of_forecasts(wanted: xr.Dataset, contents: Contents, times: NDArray[np.datetime64]) -> xr.Dataset:
     """One variable at valid times, each from the forecast that started last before it."""
-    name = str(next(iter(wanted.data_vars)))
-    summed = name == ACCUMULATED
-    frames = []
-    for time in times:
-        init, lead = _forecast_of(contents, time, _shortest_lead(SUMMED if summed else name))
-        frame = load(_forecast(wanted, init, lead), contents.origin)
-        before = np.flatnonzero(contents.lead_times == contents.lead_times[lead] - _SUM)
-        if summed and before.size:  # a sum since the start that is not held is that of the start itself, 0
-            frame = frame - load(_forecast(wanted, init, int(before[0])), contents.origin)
-        frames.append(frame)
-    joined = xr.concat(frames, "time")
-    return joined.rename({name: SUMMED}) if summed else joined
+    shortest = _shortest_lead(str(next(iter(wanted.data_vars))))
+    places = [_forecast_of(contents, time, shortest) for time in times]
+    frames = [load(_forecast(wanted, init, lead), contents.origin) for init, lead in places]
+    return xr.concat(frames, "time")
 
 
 def _forecast(wanted: xr.Dataset, init: int, lead: int) -> xr.Dataset:
@@ -284,10 +309,12 @@ def _times(dataset: xr.Dataset) -> NDArray[np.datetime64]:
     return np.atleast_1d(np.asarray(dataset["time"].values, "datetime64[ns]"))
 
 
-def _lead_times(dataset: xr.Dataset, origin: str) -> NDArray[np.timedelta64]:
-    """(lead,) timedelta64[ns]; whole numbers are hours if they have no unit."""
-    if LEAD not in dataset.dims:
-        return np.zeros(0, "timedelta64[ns]")
+def lead_times(dataset: xr.Dataset, origin: str) -> NDArray[np.timedelta64]:
+    """As the coordinate has them, timedelta64[ns]; whole numbers are hours if they have no unit.
+
+    Raises:
+        InputError: it holds no lead times, or gaps.
+    """
     values = dataset[LEAD].values
     if np.issubdtype(values.dtype, np.timedelta64):
         return np.asarray(values, "timedelta64[ns]")
@@ -408,6 +435,15 @@ def _places_of_levels(contents: Contents, wanted: Sequence[int]) -> NDArray[np.i
     return contents.order[LEVEL][np.searchsorted(contents.levels, wanted)]
 
 
+def _turned(loaded: xr.Dataset, contents: Contents) -> xr.Dataset:
+    """Of one version, with latitudes and longitudes in our order.
+
+    Flipping and rolling in memory is cheaper than asking the file for its points one by one.
+    """
+    order = {axis: _as_slice(contents.order[axis]) for axis in ("latitude", "longitude")}
+    return _one_version(loaded.isel(order, missing_dims="ignore"))
+
+
 def _one_version(dataset: xr.Dataset) -> xr.Dataset:
     """Without the dimension of versions: at each place the first that is there."""
     if VERSIONS not in dataset.dims:
@@ -420,18 +456,23 @@ def _one_version(dataset: xr.Dataset) -> xr.Dataset:
 
 def _plain(turned: xr.Dataset, contents: Contents, times: NDArray[np.datetime64], levels: Sequence[int]) -> xr.Dataset:
     """The data alone, in our order, type and units, with our coordinates."""
-    variables: dict[str, tuple[tuple[Hashable, ...], NDArray[np.float32], dict[str, bool]]] = {}
-    for name, array in turned.data_vars.items():
-        if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool):
-            raise InputError(
-                f"the variable {name} of {contents.origin} must hold numbers, but holds {array.dtype}; give it as "
-                "numbers, or say in inputs.names what else it is"
-            )
-        array = array.transpose(*DIMS, missing_dims="ignore")
-        values = _converted(array.values, contents.conversions.get(str(name), SAME))
-        attributes = {ZEROS_MISSING: True} if name in contents.zero_filled else {}
-        variables[str(name)] = array.dims, np.ascontiguousarray(values, np.float32), attributes
+    variables = {str(name): _plain_values(array, contents) for name, array in turned.data_vars.items()}
     return xr.Dataset(variables, coords=_coordinates(variables, contents.grid, times, levels))
+
+
+def _plain_values(
+    array: xr.DataArray, contents: Contents
+) -> tuple[tuple[Hashable, ...], NDArray[np.float32], dict[str, bool]]:
+    """Dimensions, values and attributes of a variable in our order, type and units."""
+    if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool):
+        raise InputError(
+            f"the variable {array.name} of {contents.origin} must hold numbers, but holds {array.dtype}; give it as "
+            "numbers, or say in inputs.names what else it is"
+        )
+    array = array.transpose(*DIMS, missing_dims="ignore")
+    values = _converted(array.values, contents.conversions.get(str(array.name), SAME))
+    attributes = {ZEROS_MISSING: True} if array.name in contents.zero_filled else {}
+    return array.dims, np.ascontiguousarray(values, np.float32), attributes
 
 
 def _converted(values: NDArray[Any], how: Conversion) -> NDArray[Any]:

@@ -14,14 +14,15 @@ from graphcast_batch.config import Accumulation, DialectName
 from graphcast_batch.errors import InputError
 from graphcast_batch.inputs.axes import LEAD
 from graphcast_batch.inputs.chunks import ReadCost, read_cost, stored
-from graphcast_batch.inputs.dialects import ACCUMULATED, DIALECTS, VERSIONS, Translation, translation
+from graphcast_batch.inputs.dialects import DIALECTS, PERIODS, VERSIONS, Translation, translation
 from graphcast_batch.inputs.grib import LEAD_HOURS, LEFT_OUT
-from graphcast_batch.inputs.gridded import Contents, describe, positions, read_fields, times_of
+from graphcast_batch.inputs.gridded import Contents, describe, positions, read_fields, read_places, times_of
 from graphcast_batch.inputs.opening import open_data
 from graphcast_batch.inputs.provenance import Provenance, provenance
 from graphcast_batch.inputs.remote import DEFAULT, Access
 from graphcast_batch.inputs.times import check_dates
 from graphcast_batch.inputs.units import LEVEL
+from graphcast_batch.inputs.windows import Windows, windows_of
 from graphcast_batch.variables import VARIABLES
 
 _LEVELLED: Final = frozenset(name for name, variable in VARIABLES.items() if variable.kind == "level")
@@ -57,6 +58,8 @@ class Volume:
         provenance: whose data they are, as far as they say.
         stored: how each variable lies there, by our names.
         warnings: which of the variables that we know is not read, and why.
+        windows: over which time its precipitation is summed up, a variable each.
+        periods: over how many hours its messages sum up or average each variable that they do, if it is GRIB.
 
     Raises:
         InputNotFoundError: there is none.
@@ -69,7 +72,10 @@ class Volume:
         self._reading = reading
         with open_data(origin, reading.access) as raw:
             self.translation: Translation = translation(raw, origin, reading.dialect, reading.names, reading.units)
-            self.contents: Contents = describe(self._translated(raw), origin, self.translation.conversions)
+            dataset = self._translated(raw)
+            self.contents: Contents = describe(dataset, origin, self.translation.conversions)
+            usual = DIALECTS[self.translation.dialect].precipitation
+            windows = windows_of(dataset, self.contents, reading.precipitation, usual)
             self.attributes = {str(key): str(value) for key, value in raw.attrs.items()}
             versions = raw[VERSIONS].values.ravel().tolist() if VERSIONS in raw.variables else []
             self.provenance: Provenance = provenance(raw.attrs, versions, origin)
@@ -78,13 +84,14 @@ class Volume:
             self._leads = _leads(named)
             known = {*DIALECTS["grib"].variables, *reading.names}
             self.warnings = [text for name, text in raw.encoding.get(LEFT_OUT, {}).items() if name in known]
+            self.periods = _periods(dataset)
+        self.windows = tuple(found.between(*self._span) for found in windows)
         _check_times(self.contents, origin)
 
     @property
-    def accumulation(self) -> Accumulation | None:
-        """Since when its total precipitation is summed up, as far as that is known."""
-        said = self.translation.accumulation or self._reading.precipitation
-        return said or DIALECTS[self.translation.dialect].precipitation
+    def holds_sums(self) -> bool:
+        """Whether there is precipitation, whatever time it is summed up over."""
+        return any(windows.end.size for windows in self.windows)
 
     def times_of(self, name: str) -> NDArray[np.datetime64]:
         """(time,) datetime64[ns] times at which a variable is held, ascending; none of one without time."""
@@ -126,8 +133,20 @@ class Volume:
 
     def cost(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> ReadCost:
         """What reading them fetches, told from the chunks; nothing is read."""
-        held = [name if name in self.stored else ACCUMULATED for name in names]
-        return read_cost({name: self.stored[name] for name in held}, positions(self.contents, times, levels))
+        return read_cost({name: self.stored[name] for name in names}, positions(self.contents, times, levels))
+
+    def sums(self, windows: Windows, which: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Reads (field, latitude, longitude) precipitation, m, of some windows of one of its variables.
+
+        Raises:
+            InputError: the data cannot be read.
+        """
+        with self._opened() as dataset:
+            return read_places(dataset, self.contents, windows.name, windows.places_of(which))
+
+    def sums_cost(self, windows: Windows, which: NDArray[np.intp]) -> ReadCost:
+        """What reading them fetches, told from the chunks; nothing is read."""
+        return read_cost({windows.name: self.stored[windows.name]}, windows.places_of(which))
 
     @cached_property
     def _span(self) -> tuple[np.datetime64, np.datetime64]:
@@ -186,6 +205,11 @@ def _leads(named: xr.Dataset) -> dict[str, NDArray[np.float64]]:
         for name, array in named.data_vars.items()
         if LEAD_HOURS in array.encoding
     }
+
+
+def _periods(dataset: xr.Dataset) -> dict[str, frozenset[float]]:
+    said = {str(name): np.atleast_1d(array.attrs.get(PERIODS, "")) for name, array in dataset.data_vars.items()}
+    return {name: frozenset(hours.tolist()) for name, hours in said.items() if np.issubdtype(hours.dtype, np.number)}
 
 
 def _check_times(contents: Contents, origin: str) -> None:
