@@ -280,9 +280,9 @@ class Archive:
                 "inputs.statics may name a file of constant fields"
             )
         if not any(self._times_of(name).size for name in self._moving):
-            raise InputError(
-                f"{self.origin} must hold at least one time, but holds none; give files of the run's times"
-            )
+            sums = f" at which {SUMMED} can be made" if self._is_summed(SUMMED) else ""
+            remedy = self._precipitation.remedy if sums else "give files of the run's times"
+            raise InputError(f"{self.origin} must hold at least one time, but holds none{sums}; {remedy}")
 
     def _levels(self, wanted: Sequence[int]) -> tuple[int, ...]:
         """Levels that every variable with levels has, of which those that are needed count alone if there are any."""

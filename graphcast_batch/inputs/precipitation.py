@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from graphcast_batch.errors import InputError
 from graphcast_batch.inputs.chunks import ReadCost
 from graphcast_batch.inputs.dialects import ACCUMULATED, SUM_HOURS, SUMMED
-from graphcast_batch.inputs.sums import UNKNOWN, Rows, Table, Way, ways_of
+from graphcast_batch.inputs.sums import Rows, Table, Way, ways_of
 from graphcast_batch.inputs.volumes import Volume
 from graphcast_batch.inputs.windows import HOUR, Times, Windows
 
@@ -88,7 +88,8 @@ class Precipitation:
         if kinds == {"hourly"} and np.isnat(np.concatenate([windows.init for windows in found])).all():
             before = ", ".join(map(str, range(1, SUM_HOURS)))
             return f"it takes {ACCUMULATED} (hourly) at each time and {before} h before: {rest}"
-        lengths = np.unique(self._table.length[self._table.start != UNKNOWN]) / HOUR.astype(np.int64)
+        every = np.concatenate([windows.end - windows.start for windows in found])
+        lengths = np.unique(every[~np.isnat(every)]) / HOUR
         held = f"sums over {', '.join(f'{hours:g}' for hours in lengths)} h" if lengths.size else "sums since a start"
         return (
             f"it takes a sum over those {SUM_HOURS} h, sums of one length that fill them, or two sums of one forecast "
@@ -223,7 +224,7 @@ class Precipitation:
         if _falls(one[np.newaxis], other[np.newaxis])[0] or _falls(other[np.newaxis], one[np.newaxis])[0]:
             first, second = self._file(self._table.first[row]), self._file(row)
             raise InputError(
-                f"{ACCUMULATED} over one window of time must be one field, but of that which ends at {self._time(row)} "
+                f"{ACCUMULATED} over one window must be one field, but of that which ends at {self._time(row)} "
                 f"there are two that differ by up to {np.nanmax(np.abs(one - other)):.3g} m, in {first} and in "
                 f"{second}; leave one of them out"
             )

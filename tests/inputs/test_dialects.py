@@ -102,9 +102,3 @@ def test_a_members_number_is_dropped_but_several_members_are_not():
     assert "number" not in translation(member, "here").apply(member).dims
     members = dataset(t={}).expand_dims(number=[0, 1])
     assert translation(members, "here").apply(members).sizes["number"] == 2
-
-
-def test_periods_that_are_no_hours_are_refused():
-    odd = dataset(("time", "latitude", "longitude"), tp={"step_lengths": "x"}).assign_attrs(GRIB_edition=2)
-    with pytest.raises(InputError, match="the attribute step_lengths of tp in here must hold whole hours, but is 'x'"):
-        translation(odd, "here")

@@ -151,20 +151,23 @@ def test_a_value_is_no_gap_without_a_bitmap(written):
 
 
 @pytest.mark.parametrize("edition", [1, 2])
-def test_sums_over_periods_of_one_length_end_at_their_times(written, edition):
-    path = written(*(message("tp", time, edition=edition, stepType="accum", stepRange="0-6") for time in (0, 6)))
-    found = read(path)["tp"]
-    np.testing.assert_array_equal(found["valid_time"], np.asarray(["2020-01-01T06", "2020-01-01T12"], "datetime64[ns]"))
-    np.testing.assert_array_equal(found, [field("tp", 0), field("tp", 6)])
-    assert found.attrs["GRIB_stepType"] == "accum"
-    assert found.attrs["step_lengths"] == [6]
-
-
-def test_sums_since_one_start_are_kept(written):
-    path = written(*(message("tp", stepType="accum", stepRange=f"0-{end}") for end in (6, 12)))
-    found = read(path)["tp"]
-    assert found.sizes["valid_time"] == 2
-    assert found.attrs["step_lengths"] == [6, 12]
+def test_each_sum_says_its_window(written, edition):
+    sums = [(0, "0-6"), (6, "0-6"), (0, "6-12"), (0, "0")]
+    path = written(*(message("tp", time, edition=edition, stepType="accum", stepRange=steps) for time, steps in sums))
+    found = read(path)["tp"].rename(window_start="start", window_end="end", window_init_time="init")
+    assert found.dims == ("window", "latitude", "longitude")
+    hours = {
+        name: (found[name].values - np.datetime64("2020-01-01")) // np.timedelta64(1, "h")
+        for name in ("init", "start", "end")
+    }
+    assert sorted(zip(hours["init"], hours["start"], hours["end"], strict=True)) == [
+        (0, 0, 0),
+        (0, 0, 6),
+        (0, 6, 12),
+        (6, 6, 12),
+    ]
+    at = found.isel(window=int(np.flatnonzero(hours["init"] == 6)[0]))
+    np.testing.assert_array_equal(at, field("tp", 6))
 
 
 def test_means_are_not_mixed_with_moments(written):
@@ -172,20 +175,6 @@ def test_means_are_not_mixed_with_moments(written):
     path = written(message("t2m", edition=1), message("msl", edition=1), mean)
     assert set(read(path).data_vars) == {"t2m"}
     assert re.match("msl of .* is avg and instant and is left out", left_out(path)["msl"])
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "reason"),
-    [
-        ((0, "0-6"), (0, "6-18"), "covers periods of different lengths, 6, 12"),
-        ((0, "0-12"), (6, "0-6"), "is there twice for the same time and level"),
-    ],
-)
-def test_sums_that_mean_different_things_are_left_out(written, first, second, reason):
-    sums = [message("tp", time, stepType="accum", stepRange=period) for time, period in (first, second)]
-    path = written(message("msl"), *sums)
-    assert set(read(path).data_vars) == {"msl"}
-    assert re.match(f"tp of .* {reason} and is left out", left_out(path)["tp"])
 
 
 def remedied(written, found, command):

@@ -65,7 +65,9 @@ def test_precipitation_over_6_hours_is_summed_across_files(months):
     hourly = whole["total_precipitation"].values.astype(np.float64)
     np.testing.assert_allclose(found[0], hourly[22:28].sum(axis=0), rtol=1e-6)
     assert archive.times[0] == np.datetime64("2019-12-31T05")
-    assert archive.changes == {"summed up": f"{SUMMED} of total_precipitation (hourly)"}
+    assert archive.changes == {
+        "summed up": f"{SUMMED} of total_precipitation: 6 sums over 1 h added up (inputs.precipitation: hourly)"
+    }
 
 
 def test_precipitation_since_a_start_is_the_difference_to_6_hours_before(tmp_path):

@@ -1,0 +1,192 @@
+"""Precipitation over 6 h is made of the windows that fields say, whichever files they are in; nothing is guessed."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphcast_batch.config import Task
+from graphcast_batch.errors import InputError
+from graphcast_batch.grid import regular_grid
+from graphcast_batch.inputs.archive import Archive
+from graphcast_batch.inputs.sums import Table, ways_of
+from graphcast_batch.inputs.volumes import Reading
+from graphcast_batch.inputs.windows import Windows
+from graphcast_batch.plan import Case
+
+GRID = regular_grid(45)
+SUMMED, TOTAL = "total_precipitation_6hr", "total_precipitation"
+START = np.datetime64("2020-01-01T00", "ns")
+HOUR = np.timedelta64(1, "h")
+HOURS = 48
+RAIN = np.random.default_rng(0).uniform(0, 0.01, (HOURS, *GRID.shape))
+"""m in each hour from START on."""
+
+
+def between(first, last):
+    """Rain from one hour to another, m."""
+    return RAIN[first:last].sum(axis=0)
+
+
+def forecasts(leads, since, inits=(0, 6, 12), name=TOTAL):
+    """By initial and lead time: since the start, or of each hour, that before the forecast too."""
+
+    def field(init, lead):
+        return between(init, init + lead) if since else between(max(init + lead - 1, 0), init + lead)
+
+    values = [[field(init, lead) for lead in leads] for init in inits]
+    return xr.Dataset(
+        {
+            name: (("time", "prediction_timedelta", "latitude", "longitude"), values),
+            "2m_temperature": (("time", "prediction_timedelta", "latitude", "longitude"), np.ones(np.shape(values))),
+        },
+        {
+            "time": [START + init * HOUR for init in inits],
+            "prediction_timedelta": np.asarray(leads) * HOUR.astype("timedelta64[ns]"),
+            "latitude": GRID.latitude,
+            "longitude": GRID.longitude,
+        },
+    )
+
+
+def archive(fields, path, precipitation=None, **reading):
+    fields.to_netcdf(path, engine="netcdf4")
+    return Archive(path, Reading(precipitation=precipitation, **reading), needed=[SUMMED])
+
+
+def held(opened):
+    """Hours from START at which there is precipitation, once all of it is right."""
+    times = opened.times_of([SUMMED])
+    hours = ((times - START) // HOUR).tolist()
+    for hour, found in zip(hours, opened.fields([SUMMED], times, ())[SUMMED].values, strict=True):
+        np.testing.assert_allclose(found, between(hour - 6, hour), rtol=1e-4, atol=1e-7)
+    return hours
+
+
+@pytest.mark.parametrize(
+    ("leads", "hours"),
+    [
+        ((0, 6, 12), [6, 12, 18, 24]),
+        ((6, 12), [6, 12, 18, 24]),
+        ((0, 3, 9, 12), [9, 15, 21]),
+        ((0, 12, 24), []),  # 12 h are not 6, and the half of them is not held
+        ((9, 12), []),  # a start that is not held may be 0 or not
+    ],
+)
+def test_sums_since_the_start_are_taken_where_both_ends_of_6_hours_are_held(tmp_path, leads, hours):
+    assert held(archive(forecasts(leads, since=True), tmp_path / "a.nc")) == hours
+
+
+def test_hourly_sums_of_forecasts_are_added_up(tmp_path):
+    """The hour before a forecast is no part of it."""
+    opened = archive(forecasts(range(13), since=False), tmp_path / "a.nc", "hourly")
+    assert held(opened) == list(range(6, 25))
+    how = "6 sums over 1 h added up (inputs.precipitation: hourly)"
+    assert opened.changes == {"summed up": f"{SUMMED} of {TOTAL}: {how}"}
+
+
+@pytest.mark.parametrize("leads", [range(13), (6, 12)])
+@pytest.mark.parametrize("precipitation", [None, "since_start"])
+def test_hourly_sums_are_not_taken_for_sums_since_a_start(tmp_path, leads, precipitation):
+    opened = archive(forecasts(leads, since=False), tmp_path / "a.nc", precipitation)
+    with pytest.raises(InputError, match=r"must not fall with time, .* set inputs\.precipitation: hourly"):
+        held(opened)
+
+
+def test_sums_since_a_start_are_not_taken_for_hourly_ones(tmp_path):
+    total = forecasts(range(1, 24), since=True, inits=[0]).isel(time=0, drop=True)
+    times = [START + lead * HOUR for lead in range(1, 24)]
+    fields = total.rename({TOTAL: "tp", "2m_temperature": "t2m", "prediction_timedelta": "time"}).assign_coords(
+        time=times
+    )
+    with pytest.raises(InputError, match=r"as if it were summed up since a start; set inputs\.precipitation: since_st"):
+        held(archive(fields, tmp_path / "a.nc"))  # in short names: hourly, if it is of the CDS
+    assert held(archive(fields, tmp_path / "b.nc", "since_start")) == list(range(7, 24))
+
+
+def of_cfgrib(leads, since, inits):
+    """As cfgrib writes ERA5: initial times and steps, of which valid times follow."""
+    named = forecasts(leads, since, inits).rename({TOTAL: "tp", "prediction_timedelta": "step"})
+    return named.assign_coords(valid_time=named["time"] + named["step"]).assign_attrs(GRIB_edition=1)
+
+
+def test_what_cfgrib_wrote_must_be_said_and_is_heeded(tmp_path):
+    fields = of_cfgrib(range(1, 13), False, (0, 12))
+    with pytest.raises(InputError, match=r"the data do not say which; set inputs\.precipitation: hourly, or since"):
+        archive(fields, tmp_path / "a.nc")
+    assert held(archive(fields, tmp_path / "b.nc", "hourly")) == list(range(6, 25))
+
+
+def test_one_forecast_of_cfgrib_is_read_by_its_steps(tmp_path):
+    fields = of_cfgrib((0, 6, 12), True, [0]).isel(time=0)
+    assert held(archive(fields, tmp_path / "a.nc", "since_start")) == [6, 12]
+    one_step = fields.isel(step=1).expand_dims("valid_time").drop_vars("time").rename(valid_time="time")
+    assert held(archive(one_step, tmp_path / "b.nc", "since_start")) == [6]
+
+
+@pytest.mark.parametrize("said", ["attribute", TOTAL, SUMMED])
+def test_units_of_sums_are_those_that_are_said(tmp_path, said):
+    fields = forecasts((0, 6), since=True) * 1000
+    if said == "attribute":
+        fields[TOTAL].attrs["units"] = "mm"
+    assert held(archive(fields, tmp_path / "a.nc", units={} if said == "attribute" else {said: "mm"})) == [6, 12, 18]
+
+
+def test_what_is_6_hours_by_its_name_and_what_is_made_are_one(tmp_path):
+    paths = [tmp_path / "made.nc", tmp_path / "named.nc"]
+    forecasts((0, 6), since=True, inits=[0, 6]).to_netcdf(paths[0])
+    named = xr.Dataset(
+        {SUMMED: (("time", "latitude", "longitude"), [between(12, 18)])},
+        {"time": [START + 18 * HOUR], "latitude": GRID.latitude, "longitude": GRID.longitude},
+    )
+    named.to_netcdf(paths[1])
+    assert held(Archive([str(path) for path in paths], needed=[SUMMED])) == [6, 12, 18]
+
+
+def test_the_remedy_tells_what_is_held(tmp_path):
+    opened = archive(forecasts((0, 12, 24), since=True), tmp_path / "a.nc")
+    task = Task(input_variables=(SUMMED,), target_variables=(SUMMED,), forcing_variables=(), pressure_levels=(500,))
+    (found,) = opened.findings(Case(np.datetime64("2020-01-01T12", "h"), 1), task)
+    assert f"{TOTAL} is held as sums over 0, 12, 24 h" in found.remedy
+    assert opened.changes == {"summed up": f"{SUMMED} of {TOTAL}: at no time"}
+
+
+def hour_of(moment):
+    return int((moment - START.astype(np.int64)) // 3600e9)
+
+
+def windows(rows, kind="messages"):
+    start, end, init = (START + np.asarray(column) * HOUR for column in zip(*rows, strict=True))
+    return Windows(TOTAL, kind, "", start, end, init, {})
+
+
+@given(
+    rows=st.lists(
+        st.tuples(st.integers(0, 4), st.integers(0, 12), st.integers(0, 18)).map(lambda r: (6 * r[0], r[1], r[2])),
+        min_size=1,
+        max_size=40,
+    ),
+    cuts=st.lists(st.integers(0, 40), max_size=3),
+)
+@settings(max_examples=100, deadline=None)
+def test_every_way_covers_the_6_hours_once_whichever_files_hold_the_sums(rows, cuts):
+    """``rows``: initial time, start and length; forecasts that differ are never subtracted."""
+    whole = [(init + start, init + start + length, init) for init, start, length in rows]
+    edges = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
+    files = [windows(whole[a:b]) for a, b in pairwise(edges) if a < b]
+    table, uncut = Table.of(files), Table.of([windows(whole)])
+    for way, same in zip(ways_of(table), ways_of(uncut), strict=True):
+        assert way.title == same.title
+        np.testing.assert_array_equal(way.rows, same.rows)
+        for terms in way.rows:
+            covered = np.zeros(80)
+            for sign, row in zip(way.signs, terms, strict=True):
+                covered[hour_of(table.start[row]) : hour_of(table.end[row])] += sign
+            end = hour_of(table.end[terms[0]])
+            np.testing.assert_array_equal(np.flatnonzero(covered), np.arange(end - 6, end))
+            assert covered.max() == 1
+            if way.signs[-1] < 0:
+                assert table.series[terms[0]] == table.series[terms[1]]
