@@ -340,7 +340,8 @@ class ArchiveInputs(_Frozen):
     units: dict[str, str] = {}
     """Units by our names, or of ``level``, where the data say none or a wrong one."""
     precipitation: Accumulation | None = None
-    """Since when ``total_precipitation`` is summed up; without it as the dialect has it."""
+    """Since when ``total_precipitation`` is summed up, whatever messages of GRIB say; without it as they or the dialect
+    have it."""
     regrid: Literal["subsample", "conservative", "linear"] | None = None
     """How a finer grid is brought to that of the weights; without it a finer grid is refused."""
     anonymous: bool = False

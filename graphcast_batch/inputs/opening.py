@@ -110,9 +110,9 @@ def open_grib(path: Path) -> Iterator[xr.Dataset]:
     the plain name is taken by pressure levels. The land-sea mask and ``z_surface`` are constant, without time. A field
     that the file lacks, at a time or on a level that it has otherwise, is NaN.
 
-    Accumulated and averaged variables are read where their fields all cover periods of one length, or all begin at one
-    time; ``attrs["step_lengths"]`` has the lengths, in the file's unit of steps, hours as a rule. Those of mixed
-    periods, and variables that are there twice for a time and level, are left out with a warning.
+    Precipitation (tp) has the dimension window, a place for each message, with when its sum begins and ends and its
+    forecast began. Of other accumulated and averaged variables ``attrs["step_lengths"]`` has over how many hours they
+    are so. What is there twice for a time and level, or both at a moment and over a period, is left out with a warning.
 
     Raises:
         InputNotFoundError: there is no such file.

@@ -116,7 +116,7 @@ def of_cfgrib(leads, since, inits):
 def test_what_cfgrib_wrote_must_be_said_and_is_heeded(tmp_path):
     fields = of_cfgrib(range(1, 13), False, (0, 12))
     with pytest.raises(InputError, match=r"the data do not say which; set inputs\.precipitation: hourly, or since"):
-        archive(fields, tmp_path / "a.nc")
+        held(archive(fields, tmp_path / "a.nc"))
     assert held(archive(fields, tmp_path / "b.nc", "hourly")) == list(range(6, 25))
 
 
@@ -148,7 +148,8 @@ def test_what_is_6_hours_by_its_name_and_what_is_made_are_one(tmp_path):
 
 def test_the_remedy_tells_what_is_held(tmp_path):
     opened = archive(forecasts((0, 12, 24), since=True), tmp_path / "a.nc")
-    task = Task(input_variables=(SUMMED,), target_variables=(SUMMED,), forcing_variables=(), pressure_levels=(500,))
+    names = (SUMMED, "2m_temperature")
+    task = Task(input_variables=names, target_variables=names, forcing_variables=(), pressure_levels=(500,))
     (found,) = opened.findings(Case(np.datetime64("2020-01-01T12", "h"), 1), task)
     assert f"{TOTAL} is held as sums over 0, 12, 24 h" in found.remedy
     assert opened.changes == {"summed up": f"{SUMMED} of {TOTAL}: at no time"}
