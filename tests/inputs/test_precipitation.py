@@ -123,8 +123,12 @@ def test_what_cfgrib_wrote_must_be_said_and_is_heeded(tmp_path):
 def test_one_forecast_of_cfgrib_is_read_by_its_steps(tmp_path):
     fields = of_cfgrib((0, 6, 12), True, [0]).isel(time=0)
     assert held(archive(fields, tmp_path / "a.nc", "since_start")) == [6, 12]
-    one_step = fields.isel(step=1).expand_dims("valid_time").drop_vars("time").rename(valid_time="time")
-    assert held(archive(one_step, tmp_path / "b.nc", "since_start")) == [6]
+
+
+def test_one_lead_time_of_several_forecasts_is_known_by_its_coordinate(tmp_path):
+    one = forecasts((6, 12), since=True).isel(prediction_timedelta=0)
+    one = one.assign_coords(time=one["time"] + 6 * HOUR)
+    assert held(archive(one, tmp_path / "a.nc", "since_start")) == [6, 12, 18]
 
 
 @pytest.mark.parametrize("said", ["attribute", TOTAL, SUMMED])
