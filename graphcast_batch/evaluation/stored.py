@@ -1,19 +1,21 @@
 """The whole Cases of a store, or a baseline at the same times, become scores beside the forecasts."""
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import xarray as xr
 from pydantic import JsonValue
 
-from graphcast_batch.config import RunConfig
+from graphcast_batch.config import ArchiveInputs, RunConfig
 from graphcast_batch.config import Scores as Wanted
 from graphcast_batch.credentials import bare
-from graphcast_batch.errors import EvaluationError
+from graphcast_batch.errors import ConfigError, EvaluationError, GridError, InputError
 from graphcast_batch.evaluation.baselines import CLIMATOLOGY, PERSISTENCE, Climatological, Persistence
 from graphcast_batch.evaluation.climatology import Climatology
 from graphcast_batch.evaluation.derived import RECIPES, derivable, with_derived, with_derived_forecasts
@@ -27,6 +29,9 @@ from graphcast_batch.outputs.scores import FORECAST, Scored, ScoreRecord, Scores
 from graphcast_batch.outputs.store import Store
 from graphcast_batch.plan import Case, Kept
 from graphcast_batch.timing import Stopwatch
+
+_OF_INPUTS: Final = re.compile(rf"(?<!\S)inputs\.(?=(?:{'|'.join(ArchiveInputs.model_fields)})\b)")
+"""As messages name keys; paths are no words of their own."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,12 @@ def truth_of(config: RunConfig, kept: Kept) -> Timeline:
     """
     steps = np.diff(kept.latitude if kept.latitude.size > 1 else kept.longitude)
     resolution = float(np.round(steps.mean(), 6)) if steps.size else 0.0
-    return open_source(config.scores.truth or config.inputs, kept.levels, resolution)
+    if config.scores.truth is None:
+        return open_source(config.inputs, kept.levels, resolution)
+    try:
+        return open_source(config.scores.truth, kept.levels, resolution)
+    except (InputError, GridError, ConfigError) as error:  # whose remedies name keys of a run's inputs
+        raise type(error)(_OF_INPUTS.sub("scores.truth.", str(error))) from error
 
 
 def scoring_of(

@@ -8,7 +8,7 @@ import xarray as xr
 
 from graphcast_batch.config import ArchiveInputs
 from graphcast_batch.config import Scores as Wanted
-from graphcast_batch.errors import EvaluationError, StoreMismatchError
+from graphcast_batch.errors import EvaluationError, InputError, StoreMismatchError
 from graphcast_batch.evaluation.results import average, read
 from graphcast_batch.evaluation.stored import evaluations, lay_out, score_stored, scoring_of, truth_of
 from graphcast_batch.inputs.archive import Archive
@@ -235,6 +235,16 @@ def test_a_case_is_free_again_two_minutes_after_its_evaluator_fell_silent_and_no
             time.sleep(0.01)
         assert scores.claim(cases(1)[0]) is None
     assert not claim.path.exists()
+
+
+def test_remedies_for_the_truth_name_its_own_keys(tmp_path):
+    store = stored(tmp_path / "s", cases(1), shifted)
+    (tmp_path / "inputs.names").mkdir()
+    path = tmp_path / "inputs.names" / "odd.nc"
+    xr.Dataset({"temperatur": ("latitude", [1.0])}, {"latitude": [0.0]}).to_netcdf(path)
+    config = config_for(store.path, truth=ArchiveInputs(kind="archive", path=str(path)))
+    with pytest.raises(InputError, match=r"/inputs\.names/odd\.nc must .* such as scores\.truth\.names \{temperatur: "):
+        truth_of(config, store.kept)
 
 
 def test_a_finer_truth_is_regridded_as_configured(tmp_path):
