@@ -78,8 +78,8 @@ class RayFolder:
         self.clear()
 
     def clear(self) -> None:
-        """Ends Ray's processes, and removes the folder."""
-        with suppress(BrokenPipeError):
+        """Ends Ray's processes, and removes the folder; what takes long goes on after this process."""
+        with suppress(BrokenPipeError, subprocess.TimeoutExpired):
             self._clearing.communicate(timeout=_CLEAR_SECONDS)
 
     def last_words(self, lines: int = 12) -> str:

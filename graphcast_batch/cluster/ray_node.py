@@ -71,10 +71,10 @@ class RayNode:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._folder.clear()
         # They leave the session of their parent, and their parent does not always end them, but they stay below here.
         _kill(psutil.Process().children(recursive=True))
         self._process.wait()
-        self._folder.clear()
 
     @property
     def ended(self) -> bool:
