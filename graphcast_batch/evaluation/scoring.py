@@ -30,7 +30,7 @@ from graphcast_batch.evaluation.sums import Sums
 from graphcast_batch.inputs.quality.places import is_of_sea
 from graphcast_batch.inputs.quality.values import find_blank
 from graphcast_batch.inputs.states import Timeline
-from graphcast_batch.outputs.scores import PARTS, SPECTRUM
+from graphcast_batch.outputs.scored import PARTS, SPECTRUM
 from graphcast_batch.plan import Case
 from graphcast_batch.timing import Stopwatch
 

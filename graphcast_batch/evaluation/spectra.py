@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation.metrics import Points
 from graphcast_batch.evaluation.regions import Regions
-from graphcast_batch.outputs.scores import PARTS, SPECTRUM, Scores, places
+from graphcast_batch.outputs.scored import PARTS, SPECTRUM
+from graphcast_batch.outputs.scores import Scores, places
 
 Floats = NDArray[np.float64]
 LOST: Final = 0.5

@@ -25,7 +25,8 @@ from graphcast_batch.evaluation.scoring import Fields, Forecasts, Scoring, part_
 from graphcast_batch.evaluation.spectra import bands_of
 from graphcast_batch.inputs.sources import open_source
 from graphcast_batch.inputs.states import Timeline
-from graphcast_batch.outputs.scores import FORECAST, Scored, ScoreRecord, Scores
+from graphcast_batch.outputs.scored import Scored
+from graphcast_batch.outputs.scores import FORECAST, ScoreRecord, Scores
 from graphcast_batch.outputs.store import Store
 from graphcast_batch.plan import Case, Kept
 from graphcast_batch.timing import Stopwatch

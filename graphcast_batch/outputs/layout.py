@@ -2,10 +2,8 @@
 
 import glob
 import json
-import os
 import re
 import shutil
-import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +21,7 @@ from graphcast_batch.credentials import bare
 from graphcast_batch.errors import StoreError
 from graphcast_batch.outputs.claims import Claim
 from graphcast_batch.outputs.durable import drop_left_over, replace, sync_folder, sync_tree
+from graphcast_batch.outputs.place import LAYING_OUT, ROOT, SUBMITTED, held, is_laid_out, move_into_place
 from graphcast_batch.outputs.processes import mark
 from graphcast_batch.outputs.shards import Encoding
 from graphcast_batch.outputs.staging import STAGING, alone
@@ -30,16 +29,12 @@ from graphcast_batch.plan import Kept, Plan
 from graphcast_batch.variables import attributes
 
 LEDGER: Final = "ledger"
-SUBMITTED = "slurm"
-"""Holds the jobs that were submitted for a store, maybe before it was laid out."""
-_ROOT, _CONFIG = "zarr.json", "run.yaml"
-_HALF: Final = f".half{_ROOT}"
+_CONFIG: Final = "run.yaml"
 _FORMAT, _IDENTITY = "graphcast_batch_format", "graphcast_batch_identity"
 _GROWING: Final = ("time", "prediction_timedelta")
 _AXIS_CODEC: Final = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
-_LOCK_SECONDS: Final = 60.0
-_GROWTH, _LAYING_OUT = "growth", ".laying-out"
-"""Subjects of private folders."""
+_GROWTH: Final = "growth"
+"""The subject of private folders."""
 _NAME: Final = re.compile(r"[^\s./\\][^\0-\x1f/\\]{0,99}")
 _LONGEST: Final = 2**23
 """Values along any axis: every hour of the years 1678 to 2261, which are all that fit, makes 5.1 million."""
@@ -77,7 +72,7 @@ def lay_out(
             (draft / folder).mkdir()
         (draft / _CONFIG).write_text(config_text, encoding="utf-8")
         sync_tree(draft)
-        _move_into_place(draft, path)
+        move_into_place(draft, path)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -86,49 +81,7 @@ def unfinished(path: Path) -> list[Path]:
     """What writers had under way in a store, but for its ledger and attempts: it is of use to nobody else."""
     # Folders of variables, which may hold a million files, have none of these.
     found = [each for pattern in (".*", f"{SUBMITTED}/.*", "scores/*/records/.*") for each in path.glob(pattern)]
-    return [each for each in found if each.suffix in (".tmp", ".aside") or each.name.startswith(f"{_LAYING_OUT}-")]
-
-
-def is_laid_out(path: Path) -> bool:
-    """Whether a store was laid out at a path."""
-    return (path / _ROOT).exists()
-
-
-def check_place(path: Path) -> None:
-    """Refuses a path where no store can be laid out; one that is laid out there is none of its business.
-
-    Raises:
-        StoreError: the path is something else, or lies below something that is no folder.
-        OSError: it cannot be told.
-    """
-    remedy = "choose another `store` path"
-    if path == Path(path.root):
-        raise StoreError(f"{path} must be a folder for a store, but is the root of the file system; {remedy}")
-    for parent in (path, *path.parents):
-        if not os.path.lexists(parent):
-            continue
-        if parent.is_symlink() and not parent.exists():
-            found = f"a link to {os.readlink(parent)}, which is not there"
-            raise StoreError(f"{path} must lie in a folder, but {parent} is {found}; mend the link, or {remedy}")
-        if not parent.is_dir():
-            kind = "a file" if parent.is_file() else "neither a file nor a folder"
-            raise StoreError(f"{path} must be a folder or not exist yet, but {parent} is {kind}; {remedy}")
-        break
-    if parent == path and not is_laid_out(path) and (names := _foreign(path)):
-        raise _something_else(path, f"it holds {', '.join(names[:5])}")
-
-
-def _foreign(path: Path) -> list[str]:
-    """What is in a folder that becomes no store, as far as names tell."""
-    names = {each.name for each in path.iterdir()}
-    return [] if _HALF in names else sorted(names - {SUBMITTED})
-
-
-def _something_else(path: Path, found: object) -> StoreError:
-    return StoreError(
-        f"{path} must be a store that this program made, or not exist yet, but is something else ({found}); "
-        f"choose another `store` path, or put its {_ROOT} back if it was a store"
-    )
+    return [each for each in found if each.suffix in (".tmp", ".aside") or each.name.startswith(f"{LAYING_OUT}-")]
 
 
 def read_root(path: Path) -> dict[str, Any]:
@@ -139,7 +92,7 @@ def read_root(path: Path) -> dict[str, Any]:
         OSError: it cannot be read.
     """
     try:
-        root = json.loads((path / _ROOT).read_bytes())
+        root = json.loads((path / ROOT).read_bytes())
         ours = root["attributes"][_FORMAT] == 1
         if ours:
             _check_root(root)
@@ -147,7 +100,7 @@ def read_root(path: Path) -> dict[str, Any]:
         raise StoreError(f"there is no store at {path}; give the path of one, or make it first") from error
     except (NotADirectoryError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreError(
-            f"{path} must be a store that this program made, but is not readable as one ({error}); put its {_ROOT} "
+            f"{path} must be a store that this program made, but is not readable as one ({error}); put its {ROOT} "
             "back from a copy"
         ) from error
     if not ours:
@@ -195,7 +148,7 @@ def growing(path: Path) -> Iterator[Claim]:
     Raises:
         StoreError: another driver keeps it.
     """
-    with _held(path / LEDGER / ".extending") as lock:
+    with held(path / LEDGER / ".extending") as lock:
         yield lock
 
 
@@ -221,17 +174,17 @@ def grow(
     with alone(path / STAGING, _GROWTH, lock) as staging:
         draft = staging.folder / _GROWTH
         for name, array in grown.items():
-            staging.write(f"{_GROWTH}/{name}/{_ROOT}", _json(array))
+            staging.write(f"{_GROWTH}/{name}/{ROOT}", _json(array))
         for name, hours in axes.items():
             zarr.open_array(draft / name, mode="r+").with_config({"write_empty_chunks": True})[...] = hours
-        staging.write(f"{_GROWTH}/{_ROOT}", _json(root | {"consolidated_metadata": consolidated}))
+        staging.write(f"{_GROWTH}/{ROOT}", _json(root | {"consolidated_metadata": consolidated}))
         sync_tree(draft)
         for name in grown:
             # Its metadata first: what lies beyond the end of an array is not read.
-            for each in sorted((draft / name).iterdir(), key=lambda each: each.name != _ROOT):
+            for each in sorted((draft / name).iterdir(), key=lambda each: each.name != ROOT):
                 staging.replace(f"{_GROWTH}/{name}/{each.name}", path / name / each.name)
             sync_folder(path / name)
-        staging.replace(f"{_GROWTH}/{_ROOT}", path / _ROOT)
+        staging.replace(f"{_GROWTH}/{ROOT}", path / ROOT)
         sync_folder(path)
 
 
@@ -265,56 +218,9 @@ def _whole(folder: Path, array: zarr.Array[Any]) -> NDArray[Any]:
 def _metadata(folder: Path) -> object:
     """What an array says of itself; None if that is lost, which is no harm: the root says it too."""
     try:
-        return json.loads((folder / _ROOT).read_bytes())
+        return json.loads((folder / ROOT).read_bytes())
     except (FileNotFoundError, ValueError):
         return None
-
-
-def _move_into_place(draft: Path, path: Path) -> None:
-    try:
-        if _awaits(path):
-            _fill(path, draft)
-        else:
-            draft.rename(path)
-    except OSError as error:
-        if not os.path.lexists(path):
-            raise
-        if not is_laid_out(path):
-            raise _something_else(path, error) from error
-    sync_folder(path.parent)
-
-
-def _awaits(path: Path) -> bool:
-    """Whether jobs were submitted for a store that is not there yet."""
-    return (path / SUBMITTED).is_dir() and not is_laid_out(path)
-
-
-def _fill(path: Path, draft: Path) -> None:
-    """Lays out a store around the files of its jobs, which are in use by now.
-
-    The root's metadata come first under another name, by which a later attempt knows that what it finds is no store
-    that has lost its root, but the half of one; they get their own name last, which makes it a store.
-    """
-    half = path / _HALF
-    with _held(path / SUBMITTED / ".lay-out") as lock, alone(path / SUBMITTED, _LAYING_OUT, lock) as staging:
-        if is_laid_out(path):
-            return
-        ours = {each.name for each in draft.iterdir()} if half.exists() else set()
-        foreign = {each.name for each in path.iterdir()} - ours - {SUBMITTED, half.name}
-        if foreign:
-            raise FileExistsError(f"it holds {', '.join(sorted(foreign))}")
-        staging.write(half.name, (draft / _ROOT).read_bytes())
-        staging.replace(half.name, half)
-        root = staging.folder / _ROOT
-        draft.rename(staging.folder / "draft")
-        (staging.folder / "draft" / _ROOT).rename(root)
-        for each in (staging.folder / "draft").iterdir():
-            staging.take_folder_away(path / each.name)
-            each.rename(path / each.name)
-        sync_folder(path)
-        staging.replace(root.name, path / _ROOT)
-        staging.take_away(half)
-        sync_folder(path)
 
 
 def _create_arrays(folder: Path, plan: Plan, root_attributes: dict[str, Any]) -> None:
@@ -400,25 +306,6 @@ def _root_attributes(identity: Mapping[str, JsonValue], provenance: Mapping[str,
 def _resized(array: dict[str, Any], axes: Mapping[str, NDArray[np.int64]]) -> dict[str, Any]:
     sizes = zip(array["dimension_names"], array["shape"], strict=True)
     return array | {"shape": [axes[dim].size if dim in axes else size for dim, size in sizes]}
-
-
-@contextmanager
-def _held(path: Path) -> Iterator[Claim]:
-    lock = _wait_for(path)
-    try:
-        yield lock
-    finally:
-        lock.release()
-
-
-def _wait_for(lock: Path) -> Claim:
-    deadline = time.monotonic() + 2 * _LOCK_SECONDS
-    while time.monotonic() < deadline:
-        claim = Claim.take(lock, _LOCK_SECONDS)
-        if claim:
-            return claim
-        time.sleep(0.1)
-    raise StoreError(f"{lock} must be released by the driver that extends the store, but is still held; run again")
 
 
 def _json(metadata: Mapping[str, Any]) -> bytes:

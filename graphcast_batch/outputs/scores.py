@@ -11,7 +11,6 @@ import os
 import shutil
 import socket
 import threading
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -23,34 +22,25 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 from pydantic import Field, JsonValue
-from zarr.codecs import BloscCodec
-from zarr.errors import ZarrUserWarning
 
 from graphcast_batch.credentials import bare
 from graphcast_batch.errors import EvaluationError, StoreError, StoreMismatchError
 from graphcast_batch.outputs.claims import Claim, expired
 from graphcast_batch.outputs.durable import Entry, Sealed, explained, folder_clock, now, seal, sync_folder, sync_tree
 from graphcast_batch.outputs.layout import growing
+from graphcast_batch.outputs.scored import IDENTITY, RECORDS, Scored, create
 from graphcast_batch.outputs.staging import STAGING, Staging, alone
 from graphcast_batch.outputs.store import Store
 from graphcast_batch.plan import Case
-from graphcast_batch.variables import VARIABLES
 
 SCORES: Final = "scores"
 FORECAST: Final = "forecast"
 """What the scores of the forecasts themselves are called, beside those of baselines."""
-SPECTRUM: Final = "_spectrum"
-"""Behind the name of a variable, whose power by zonal wavenumber it is."""
-PARTS: Final = ("forecast", "truth", "error")
-"""Of a spectrum."""
-_RECORDS, _ROOT, _IDENTITY = "records", "zarr.json", "graphcast_batch_scores"
+_ROOT: Final = "zarr.json"
 _RECORD_FILE: Final = "record.json"
 """In a private folder."""
 _FILE: Final = r"^[^./][^/]*/c(\.[0-9]+)+$"
 """A chunk of a variable: whoever follows a record stays in its group."""
-_LEADS_A_CHUNK: Final = 40
-"""Fixed, so that a store may get longer forecasts without another layout; what is beyond the last takes no space."""
-_CODEC: Final = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")
 _LEASE_SECONDS: Final = 120.0
 """Of a claim on scoring a Case on another host; on this one the dead are known at once."""
 _BEAT_SECONDS: Final = 10.0
@@ -76,45 +66,6 @@ class ScoreRecord(Entry):
     seconds: dict[str, float]
     host: str
     finished_at: str
-
-
-@dataclass(frozen=True, eq=False)
-class Scored:
-    """What scores are by, beside the initial and lead times of the store.
-
-    Attributes:
-        statistics: their names.
-        on_levels: for each variable, whether it is on levels.
-        levels: hPa, ascending.
-        regions: their names.
-        areas: (region,) area of each, in shares of the globe.
-        identity: what makes scores comparable: truth, climatology and the like.
-        spectra: which variables have their power by zonal wavenumber beside them.
-        bands: the regions in which they have it; none without spectra.
-    """
-
-    statistics: tuple[str, ...]
-    on_levels: tuple[tuple[str, bool], ...]
-    levels: tuple[int, ...]
-    regions: tuple[str, ...]
-    areas: NDArray[np.float64]
-    identity: Mapping[str, JsonValue]
-    spectra: tuple[str, ...] = ()
-    bands: tuple[str, ...] = ()
-
-    @property
-    def known(self) -> dict[str, JsonValue]:
-        """All that must be the same for scores to stand side by side."""
-        known = {
-            "statistics": self.statistics,
-            "variables": [f"{name} (on levels)" if levelled else name for name, levelled in self.on_levels],
-            "levels": self.levels,
-            "regions": dict(zip(self.regions, np.round(self.areas, 12).tolist(), strict=True)),
-            **self.identity,
-        }
-        if self.spectra:  # else as it was before there were any
-            known["spectra"] = self.spectra
-        return dict(json.loads(json.dumps(known)))
 
 
 @dataclass(frozen=True)
@@ -156,7 +107,7 @@ class Scores:
                     return scores
             with alone(store / STAGING, f"{SCORES}.{name}", lock) as staging:
                 draft = staging.folder / name
-                _create(draft, opened, scored)
+                create(draft, opened, scored)
                 sync_tree(draft)
                 scores.folder.parent.mkdir(exist_ok=True)
                 scores._take_over(draft)
@@ -179,7 +130,7 @@ class Scores:
         Raises:
             StoreError: there are none.
         """
-        return {key: bare(part) for key, part in json.loads(self._attributes[_IDENTITY]).items()}
+        return {key: bare(part) for key, part in json.loads(self._attributes[IDENTITY]).items()}
 
     def records(self) -> dict[str, ScoreRecord]:
         """What was scored, by the key of the Case.
@@ -188,18 +139,18 @@ class Scores:
             StoreError: a record is damaged, or cannot be read.
         """
         with explained(f"the records of {self.folder}"):
-            paths = sorted((self.folder / _RECORDS).glob("*.json"))
+            paths = sorted((self.folder / RECORDS).glob("*.json"))
             found = (ScoreRecord.read(path) for path in paths)
             return {record.key: record for record in found if record}
 
     def keys(self) -> list[str]:
         """Keys of the Cases that have a record, readable or not."""
         with explained(f"the records of {self.folder}"):
-            return sorted(path.stem for path in (self.folder / _RECORDS).glob("[!.]*.json"))
+            return sorted(path.stem for path in (self.folder / RECORDS).glob("[!.]*.json"))
 
     def record_path(self, key: str) -> Path:
         """Where the record of a Case is."""
-        return self.folder / _RECORDS / f"{key}.json"
+        return self.folder / RECORDS / f"{key}.json"
 
     def claim(self, case: Case) -> Claim | None:
         """Claims the scoring of a Case for this process; None if a live one has it.
@@ -306,7 +257,7 @@ class Scores:
             )
             staging.write(_RECORD_FILE, record.model_dump_json(indent=1).encode())
             staging.replace(_RECORD_FILE, self.record_path(case.key))
-            sync_folder(self.folder / _RECORDS)
+            sync_folder(self.folder / RECORDS)
         return record
 
     def _draft(
@@ -340,13 +291,13 @@ class Scores:
             return opened
 
     def _claim_path(self, key: str) -> Path:
-        return self.folder / _RECORDS / f"{key}.claim"
+        return self.folder / RECORDS / f"{key}.claim"
 
     @property
     def _attributes(self) -> dict[str, Any]:
         try:
             found = dict(json.loads((self.folder / _ROOT).read_bytes())["attributes"])
-            found[_IDENTITY]
+            found[IDENTITY]
         except (FileNotFoundError, NotADirectoryError) as error:
             raise StoreError(f"there are no scores at {self.folder}; run graphcast-batch evaluate first") from error
         except (ValueError, KeyError, TypeError) as error:
@@ -407,96 +358,3 @@ def places(held: xr.Dataset | xr.DataArray, dim: str, wanted: Sequence[object], 
             "those"
         )
     return [known.index(one) for one in wanted]
-
-
-def _create(folder: Path, store: Store, scored: Scored) -> None:
-    """Metadata and coordinates, without scores."""
-    identity = json.dumps(scored.known, sort_keys=True)
-    group = zarr.create_group(folder, attributes={"Conventions": "CF-1.11", _IDENTITY: identity})
-    (folder / _RECORDS).mkdir()
-    coordinates = _coordinates(store, scored)
-    for dim, (values, of_axis) in coordinates.items():
-        length = 4096 if dim in ("time", "prediction_timedelta") else values.size
-        array = _array(group, dim, (dim,), values.shape, (length,), str if values.dtype.kind == "U" else values.dtype)
-        array.update_attributes(dict(of_axis))
-        array.with_config({"write_empty_chunks": True})[...] = values
-    area = _array(group, "area", ("region",), scored.areas.shape, scored.areas.shape, np.dtype(np.float64))
-    area.update_attributes({"long_name": "area of the region, in shares of the globe", "units": "1"})
-    area[...] = scored.areas
-    for name, levelled in scored.on_levels:
-        between = ("time", "prediction_timedelta", *(("level",) if levelled else ()))
-        sizes = {dim: values.size for dim, (values, _) in coordinates.items()}
-        array = _values(group, name, ("statistic", *between, "region"), sizes)
-        array.update_attributes({"long_name": f"means of statistics of {name.replace('_', ' ')}", **_unit(name)})
-        if name in scored.spectra:
-            # So much larger than the statistics that whoever reads one level should not have to read all.
-            dims = ("part", *between, "band", "wavenumber")
-            array = _values(group, name + SPECTRUM, dims, sizes, by_level=True)
-            array.update_attributes({"long_name": f"power by wavenumber of {name.replace('_', ' ')}", **_unit(name)})
-    with warnings.catch_warnings():
-        # zarr warns that the specification of version 3 does not yet have what xarray and zarr both read.
-        warnings.simplefilter("ignore", ZarrUserWarning)
-        zarr.consolidate_metadata(folder)
-
-
-def _values(
-    group: zarr.Group, name: str, dims: tuple[str, ...], sizes: Mapping[str, int], *, by_level: bool = False
-) -> zarr.Array[Any]:
-    """An array of which a Case is one file; its third dimension is the lead time."""
-    shape = tuple(sizes[dim] for dim in dims)
-    case = (shape[0], 1, _LEADS_A_CHUNK, *shape[3:])
-    chunk = tuple(1 if by_level and dim == "level" else size for dim, size in zip(dims, case, strict=True))
-    return _array(group, name, dims, shape, chunk, np.dtype(np.float64), case if by_level else None)
-
-
-def _array(
-    group: zarr.Group,
-    name: str,
-    dims: Sequence[str],
-    shape: tuple[int, ...],
-    chunks: tuple[int, ...],
-    dtype: Any,  # noqa: ANN401 - zarr takes the type str itself for text
-    shards: tuple[int, ...] | None = None,
-) -> zarr.Array[Any]:
-    text = dtype is str
-    return group.create_array(
-        name,
-        shape=shape,
-        chunks=chunks,
-        shards=shards,
-        dtype=dtype,
-        compressors=None if text else _CODEC,
-        fill_value=None if text else np.nan if dtype == np.float64 else 0,
-        chunk_key_encoding={"name": "default", "separator": "."},
-        dimension_names=tuple(dims),
-    )
-
-
-def _coordinates(store: Store, scored: Scored) -> dict[str, tuple[NDArray[Any], dict[str, str]]]:
-    time_of = {"standard_name": "forecast_reference_time", "units": "hours since 1970-01-01"}
-    time_of |= {"calendar": "proleptic_gregorian"}
-    lead_of = {"standard_name": "forecast_period", "units": "hours", "dtype": "timedelta64[ns]"}
-    level_of = {"standard_name": "air_pressure", "units": "hPa", "positive": "down"}
-    statistic_of = {"long_name": "statistic of single points, of which these are means"}
-    level = {"level": (np.array(scored.levels, np.int32), level_of)} if scored.levels else {}
-    spectral: dict[str, tuple[NDArray[Any], dict[str, str]]] = {}
-    if scored.spectra:
-        wavenumbers = np.arange(store.kept.longitude.size // 2 + 1)
-        spectral = {
-            "part": (np.array(PARTS), {"long_name": "whose power it is; error is forecast minus truth"}),
-            "band": (np.array(scored.bands), {"long_name": "region of whole latitude circles"}),
-            "wavenumber": (wavenumbers, {"long_name": "zonal wavenumber, waves in a latitude circle", "units": "1"}),
-        }
-    return {
-        "statistic": (np.array(scored.statistics), statistic_of),
-        "time": (store.init_times.astype(np.int64), time_of),
-        "prediction_timedelta": (np.array(store.kept.lead_hours, np.int64), lead_of),
-        **level,
-        "region": (np.array(scored.regions), {"long_name": "region"}),
-        **spectral,
-    }
-
-
-def _unit(name: str) -> dict[str, str]:
-    """The variable's, of which squares and products of it have the square."""
-    return {"variable_units": VARIABLES[name].units} if name in VARIABLES else {}

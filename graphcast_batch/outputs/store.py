@@ -28,12 +28,10 @@ from graphcast_batch.outputs.durable import drop_left_over, explained
 from graphcast_batch.outputs.layout import (
     LEDGER,
     arrays_of,
-    check_place,
     grow,
     growing,
     half_grown,
     identity_of,
-    is_laid_out,
     keep_config,
     lay_out,
     read_coordinates,
@@ -41,6 +39,7 @@ from graphcast_batch.outputs.layout import (
     unfinished,
 )
 from graphcast_batch.outputs.ledger import Ledger
+from graphcast_batch.outputs.place import check_place, is_laid_out
 from graphcast_batch.outputs.shards import Encoding
 from graphcast_batch.outputs.staging import OWNER, STAGING
 from graphcast_batch.plan import Case, Kept, Layout, Plan

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from graphcast_batch.config import RunConfig, dump_config, load_config
-from graphcast_batch.outputs.layout import SUBMITTED
 from graphcast_batch.outputs.ledger import Failure, State
+from graphcast_batch.outputs.place import SUBMITTED
 from graphcast_batch.outputs.store import Store
 from graphcast_batch.plan import Case
 

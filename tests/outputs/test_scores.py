@@ -5,7 +5,8 @@ import pytest
 import xarray as xr
 
 from graphcast_batch.errors import StoreError, StoreMismatchError
-from graphcast_batch.outputs.scores import Scored, Scores
+from graphcast_batch.outputs.scored import Scored
+from graphcast_batch.outputs.scores import Scores
 from graphcast_batch.outputs.store import Store
 from tests.outputs.made_stores import case_at, make, plan_of
 
