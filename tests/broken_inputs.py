@@ -314,7 +314,7 @@ BROKEN = {
     ),
     "a pattern without match": Broken(
         of_nothing("era5-*.nc"),
-        r"the pattern .*era5-\*\.nc must match files .*, but matches nothing .*; correct inputs\.path",
+        r"the pattern .*era5-\*\.nc must match netCDF, GRIB or zarr, but matches nothing .*; correct inputs\.path",
     ),
     "no such file": Broken(
         of_nothing("none.nc"),
