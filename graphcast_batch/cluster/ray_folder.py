@@ -1,6 +1,7 @@
 """A folder of this node's own for the sockets and logs of one Ray, and the process that clears up after that Ray."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -76,6 +77,8 @@ class RayFolder:
 
     def __exit__(self, *_: object) -> None:
         self.clear()
+        # Ray within this process makes the folder anew if it is cleared before Ray has been left.
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def clear(self) -> None:
         """Ends Ray's processes, and removes the folder; what takes long goes on after this process."""
