@@ -94,6 +94,8 @@ class Staging:
             OSError: it cannot be moved there.
         """
         place(self.folder / file, target)
+        with suppress(OSError):  # some file systems count a name as a file, of which there may not be twice as many
+            (self.folder / file).unlink()
 
     def replace(self, file: str, target: Path) -> None:
         """Gives a file of this folder its place, in one step with the removal of what is there.
