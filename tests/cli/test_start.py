@@ -94,7 +94,7 @@ def test_dataset_files_are_recognised_and_fix_the_times(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "name", ["a b", "null", "2020-01-01", "x: y", "# 1", "1e3", "~", "é", "{}", "'", '"', "off", "\\n", "a\nb"]
+    "name", ["a b", "null", "2020-01-01", "x: y", "# 1", "1e3", "~", "é", "{}", "'", '"', "off", "\\n"]
 )
 def test_any_name_is_written_so_that_it_is_read_back(tmp_path, name):
     init(tmp_path / "first.yaml", "--store", f"./{name}", "--weights", "random")
@@ -102,6 +102,11 @@ def test_any_name_is_written_so_that_it_is_read_back(tmp_path, name):
 
     for file in ("first", "other"):
         assert load_config(tmp_path / f"{file}.yaml").store.name == name or name == "~"
+
+
+def test_a_name_with_a_line_break_is_refused(tmp_path, capsys):
+    assert init(tmp_path / "first.yaml", "--store", "a\nb") == 2
+    assert "must be UTF-8 without line breaks and other control characters" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
