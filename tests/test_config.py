@@ -77,6 +77,10 @@ def test_every_finding_is_told_at_once():
             {"times": {"first": "2020-01-02", "last": "2020-01-01", "every_hours": 6}},
             r"last .* must not be before first",
         ),
+        (
+            {"times": {"first": "1900-01-01T00", "last": "2200-01-01T00", "every_hours": 1}},
+            r"at most 1000000 initial times, but from 1900-01-01T00 to 2200-01-01T00 every 1 h makes 2629753; bring",
+        ),
         ({"times": {"list": ["2020-01-01T00:30"]}}, r"times\.list\.0: an initial time must be a whole hour"),
         ({"times": {"list": ["soon"]}}, r"times\.list\.0: Invalid isoformat string: 'soon'"),
         ({"times": {"list": ["1677-12-31"]}}, r"must be in the years 1678 to 2261, but is 1677-12-31T00:00:00"),
