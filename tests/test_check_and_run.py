@@ -14,29 +14,13 @@ from graphcast_batch.grid import regular_grid
 from graphcast_batch.inputs.statistics import in_this_process
 from graphcast_batch.inputs.synthetic import SyntheticPlanet
 from tests.conftest import SMALL
-from tests.fuzz.archives import FORCINGS, NETWORK, ended
+from tests.fuzz.archives import FORCINGS, NETWORK, ended, unmoved
 
 FIRST = np.datetime64("2020-01-01T00", "ns")
 LEVELS = (500, 850)
 NAMES = ("temperature", "geopotential", "2m_temperature", "mean_sea_level_pressure", "total_precipitation_6hr")
 STATICS = ("land_sea_mask", "geopotential_at_surface")
 INITS = ("2020-01-01T06", "2020-01-01T12", "2020-01-01T18")
-
-
-class Unmoved:
-    """Forecasts of nothing, so that no device is needed: a frame of zeros for every step."""
-
-    device = "none"
-
-    def __init__(self, task, grid, on_levels):
-        self._shapes = {
-            name: (*((len(task.pressure_levels),) if name in on_levels else ()), *grid.shape)
-            for name in task.target_variables
-        }
-
-    def forecast(self, inputs, forcings, steps):
-        for _ in range(steps):
-            yield {name: np.zeros((1, *shape), np.float32) for name, shape in self._shapes.items()}
 
 
 def hourly_rain(fields):
@@ -132,9 +116,6 @@ def config(chance, folder):
 
 def run_verdict(path, monkeypatch):
     """Keys of the Cases that a run's own parts complete, and whether that is all of them."""
-
-    def unmoved(config, weights, source, precision):
-        return Unmoved(weights.task, source.grid, weights.channels(source.dims).on_levels)
 
     monkeypatch.setattr(assembly, "_forecasts", unmoved)
     complete = []
