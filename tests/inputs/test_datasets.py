@@ -244,7 +244,7 @@ def test_the_date_in_a_name_is_that_of_the_first_frame(write, task):
         (lambda f: xr.concat([f, f], "batch", data_vars="minimal"), r"batch of .* must have size 1, but has 2"),
         (
             lambda f: f.assign_coords(datetime=("batch", [0])),
-            r"datetime of .* must hold a date of the standard calendar",
+            r"datetime of .* must hold a date for each batch and time",
         ),
     ],
 )
