@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any, Final, Literal, Protocol, cast
 
@@ -309,7 +309,8 @@ class Bench:
     def late(self, limits: TimeLimits) -> Stage | None:
         """A Case that has been in a stage for longer than it may without getting on; None if there is none.
 
-        Who waits may do so for as long as anything else moves. If all wait, nobody does what they wait for.
+        Who waits may do so for as long as anything else moves. If all wait, nobody does what they wait for, unless the
+        truth is read ahead of one that waits for company at the device.
 
         Nothing but the end of the process ends a system call that hangs. One made under Python's global lock, as h5py
         opens files, holds up this answer too.
@@ -317,6 +318,8 @@ class Bench:
         stages = self.under_way()
         if stages and all(stage.name == "wait" for stage in stages):
             newest = min(stages, key=lambda stage: stage.seconds)  # until it came there, something moved
+            if self._reading.locked():
+                return replace(newest, name="read") if newest.seconds > limits.read else None
             return newest if newest.seconds > min(_STUCK_SECONDS, limits.compute) else None
         most = {"read": limits.read, "compute": limits.compute, "write": limits.write, "wait": math.inf}
         return next((stage for stage in stages if stage.seconds > most[stage.name]), None)

@@ -691,6 +691,51 @@ def test_a_case_that_cannot_be_read_is_not_waited_for_by_those_that_it_would_sha
         assert_whole(tmp_path / "s", case)
 
 
+class TruthAhead:
+    """A scorer that holds the inputs for as long as its gate is closed, as a slow archive does that is read ahead."""
+
+    def __init__(self, gate):
+        self.gate, self.pool = gate, ThreadPoolExecutor(2)
+
+    def begin(self, case, watch, reading):
+        self.pool.submit(self.read, reading)
+        assert self.gate.reached.wait(60)
+        return self
+
+    def read(self, reading):
+        with reading:
+            self.gate()
+
+    def add(self, first, values):
+        pass
+
+    def write(self, forecast):
+        pass
+
+    def close(self):
+        pass
+
+
+def test_who_waits_for_truth_that_is_read_ahead_has_the_time_of_a_read(tmp_path, monkeypatch):
+    first, second = some = cases(2, 2)
+    gate, now = Gate(), [1000.0]
+    monkeypatch.setattr(pipeline, "monotonic", lambda: now[0])
+    store, limits = store_of(tmp_path / "s", some), TimeLimits(read=1800, compute=3600, write=1800)
+    parts = FakeSource(), lambda inputs: None, GroupForecasts(2), TASK, store, lambda start: unlimited, "t"
+    shared = Bench(*parts, cases_per_call=2, scorer=TruthAhead(gate))
+    with shared._device.expecting(), in_a_thread(make, shared, first):
+        assert gate.reached.wait(60)
+        with in_a_thread(make, shared, second):
+            while stages(shared) != {first.key: "wait", second.key: "wait"}:
+                time.sleep(0.001)
+            now[0] += 1800
+            assert shared.late(limits) is None
+            now[0] += 1
+            late = shared.late(limits)
+            assert (late.name, late.seconds) == ("read", 1801)
+            gate.open.set()
+
+
 class Clock:
     """Stands still but for what takes a while in it, before which the Case must have got on by all that is done."""
 
