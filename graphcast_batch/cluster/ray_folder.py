@@ -17,21 +17,35 @@ _LONGEST: Final = 40
 _INSIDE: Final = "r"
 _CLEAR_SECONDS: Final = 30.0
 _CLEARING: Final = """
-import os, shutil, signal, sys, time
+import os, shutil, signal, stat, sys, time
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
     signal.signal(number, signal.SIG_IGN)
 owner, folder = sys.argv[1:]
-sys.stdin.buffer.read()
+sys.stdin.buffer.read(1)
 
-def uses_folder(process):
-    try:
-        files = [os.readlink(f"/proc/{process}/fd/{number}") for number in os.listdir(f"/proc/{process}/fd")]
-    except OSError:
-        return False
-    return any(file.startswith(folder + "/") for file in files)
+def is_ray(process):
+    writes, there = False, f"/proc/{process}/fd/"
+    for number in os.listdir(there):
+        try:
+            file, mode = os.readlink(there + number), os.lstat(there + number).st_mode
+        except OSError:
+            continue
+        if file.startswith(folder + "/"):
+            if "/python-core-driver-" in file and file.endswith(f"_{owner}.log"):
+                return False
+            writes = writes or bool(mode & stat.S_IWUSR)
+    return writes
+
+def rays():
+    for name in os.listdir("/proc"):
+        try:
+            if name.isdecimal() and name != owner and is_ray(name):
+                yield name
+        except OSError:
+            pass
 
 for _ in range(50):
-    left = [name for name in os.listdir("/proc") if name.isdecimal() and name != owner and uses_folder(name)]
+    left = list(rays())
     if not left:
         break
     for name in left:
@@ -42,10 +56,10 @@ for _ in range(50):
     time.sleep(0.1)
 shutil.rmtree(folder, ignore_errors=True)
 """
-"""Waits until whoever has the other end of its input is gone, then ends all who have a file of the folder open.
+"""Waits for a byte, or until nobody has the other end of its input, then ends all who write into the folder.
 
-All of Ray's processes have their logs open there. They are not known by their environment, since some write the title
-of their process over it.
+All of Ray's processes write their logs there. They are not known by their environment, since some write the title of
+their process over it. Who only reads a log is left alone, and so is what the owner forked, which has its log open.
 """
 
 
@@ -82,14 +96,12 @@ class RayFolder:
 
     def clear(self) -> None:
         """Ends Ray's processes, and removes the folder; what takes long goes on after this process."""
+        asking = self._clearing.stdin
         with suppress(BrokenPipeError, subprocess.TimeoutExpired):
-            self._clearing.communicate(timeout=_CLEAR_SECONDS)
-
-    def last_words(self, lines: int = 12) -> str:
-        """The end of what Ray's processes wrote to standard error; empty if nothing was written."""
-        files = Path(self.path).glob("session_*/logs/*.err")
-        texts = [file.read_text(encoding="utf-8", errors="replace") for file in sorted(files)]
-        return "\n".join("\n".join(texts).strip().splitlines()[-lines:])
+            if asking and not asking.closed:
+                asking.write(b".")  # what this process has forked keeps the pipe open
+                asking.close()
+            self._clearing.wait(_CLEAR_SECONDS)
 
 
 def candidates() -> list[str]:

@@ -121,18 +121,41 @@ def test_another_user_finds_no_token_and_is_kept_out(owner):
     assert told.splitlines() == ["read 0", "refused", "kept out AuthenticationError"]
 
 
-def test_what_has_a_file_of_the_folder_open_ends_with_it_also_if_it_is_stopped(tmp_path, monkeypatch):
+def sleeping(code):
+    """A process that sleeps once it has done something."""
+    words = [sys.executable, "-c", f"import time; {code}; print(flush=True); time.sleep(1000)"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE)
+    process.stdout.readline()
+    return process
+
+
+def test_who_writes_into_the_folder_ends_with_it_and_who_only_reads_stays(monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")
     with RayFolder() as folder:
-        Path(folder.path).mkdir()
-        reading = f"import sys, time; open({folder.path + '/log'!r}, 'w'); kept = open({folder.path + '/log'!r}); "
-        words = [sys.executable, "-c", reading + "print(flush=True); time.sleep(1000)"]
-        with subprocess.Popen(words, stdout=subprocess.PIPE) as one:
-            one.stdout.readline()
-            one.send_signal(signal.SIGSTOP)
+        log, own = (Path(folder.path) / name for name in ("raylet.out", f"python-core-driver-01_{os.getpid()}.log"))
+        log.parent.mkdir()
+        with (
+            sleeping(f"kept = open({str(log)!r}, 'w')") as ray,
+            sleeping(f"kept = open({str(log)!r})") as reader,
+            sleeping(f"kept = open({str(own)!r}, 'a')") as forked,
+        ):
+            ray.send_signal(signal.SIGSTOP)
             folder.clear()
-            assert one.wait(30) == -signal.SIGKILL
+            assert ray.wait(30) == -signal.SIGKILL
+            assert (reader.poll(), forked.poll()) == (None, None)
+            reader.kill()
+            forked.kill()
     assert not Path(folder.path).parent.exists()
+
+
+def test_what_its_owner_has_forked_does_not_hold_the_folder(monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    with RayFolder() as folder:
+        writing = folder._clearing.stdin.fileno()
+        with subprocess.Popen(["sleep", "1000"], pass_fds=[writing]) as forked:
+            folder.clear()
+            assert not Path(folder.path).parent.exists()
+            forked.kill()
 
 
 def test_a_machine_without_a_short_folder_is_refused_with_what_to_set(monkeypatch):
