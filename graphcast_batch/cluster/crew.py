@@ -99,11 +99,11 @@ class Crew:
         }
         if member.node:
             asked["scheduling_strategy"] = NodeAffinitySchedulingStrategy(member.node, soft=True)
+        asking = ray.remote(visible_devices).options(max_retries=0, **asked).remote()
         try:
-            _, fault = ray.get(
-                ray.remote(visible_devices).options(max_retries=0, **asked).remote(), timeout=_ASK_SECONDS
-            )
+            _, fault = ray.get(asking, timeout=_ASK_SECONDS)
         except RayError:
+            ray.cancel(asking, force=True)  # else it takes its GPU later, when a worker wants it
             return ""
         return str(fault) and f"JAX cannot start on its node: {fault}"
 

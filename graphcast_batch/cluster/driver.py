@@ -215,7 +215,8 @@ class Shift:
         ray.kill(member.actor)
         if not is_gone(member.node):
             self._stillborn += 1
-            if self._stillborn == 1 and (fault := self._crew.fault(member)):
+            # Where others are at work, the fault is that of one node.
+            if self._stillborn == 1 and not self._ready and (fault := self._crew.fault(member)):
                 raise ClusterError(f"a worker died before its first Case: {fault}") from error
         if self._stillborn > _MOST_STILLBORN:
             raise ClusterError(

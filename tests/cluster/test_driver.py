@@ -357,6 +357,32 @@ def test_a_worker_that_rays_memory_monitor_ended_is_replaced_and_the_cause_is_to
     assert "workers.count" in text
 
 
+class Stillbirths:
+    """A crew whose workers die at their start, as JAX cannot start on their node."""
+
+    places = 2
+
+    def fault(self, member):
+        return f"JAX cannot start on {member.node}"
+
+
+def test_a_node_without_jax_ends_no_run_that_others_work_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(ray, "kill", lambda actor: None)
+    monkeypatch.setattr(driver, "is_gone", lambda node: False)
+    run, watch = troubled(tmp_path, "none", "none"), Watch()
+    store = lay_out(run, "float32", in_this_process)
+    parts = Stillbirths(), store, run.plan.cases, run.config, watch, Drain(), driver.Yield()
+    member = driver.Member(None, "worker 2", "node b")
+
+    shift = driver.Shift(*parts)
+    shift._ready["worker 1"] = driver.Member(None, "worker 1", "node a")
+    shift._mourn(member, ray.exceptions.ActorDiedError())
+    assert len(watch.of("worker lost")) == 1
+
+    with pytest.raises(ClusterError, match="a worker died before its first Case: JAX cannot start on node b"):
+        driver.Shift(*parts)._mourn(member, ray.exceptions.ActorDiedError())
+
+
 def test_a_job_with_more_nodes_than_ray_is_told_of_it(cluster, tmp_path, monkeypatch):
     for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_WORLD_SIZE": "1"}.items():
         monkeypatch.setenv(name, value)
