@@ -26,6 +26,7 @@ STAGING: Final = ".staging"
 """The folder of a store that holds those of attempts."""
 OWNER: Final = "owner.json"
 _ASIDE: Final = "aside"
+_DROPPED: Final = "dropped"
 _TRIES: Final = 5
 _HELD_OPEN: Final = ".nfs"
 """How the name begins that an NFS client gives to a file that was removed while it is open."""
@@ -160,8 +161,15 @@ class Staging:
         Raises:
             OSError: it cannot be removed.
         """
-        shutil.rmtree(self.folder / _ASIDE)
-        (self.folder / _ASIDE).mkdir()
+        aside, dropped = self.folder / _ASIDE, self.folder / _DROPPED
+        # On NFS what somebody reads keeps a name in the folder that it is removed from, which so could not be removed.
+        if taken := os.listdir(aside):
+            dropped.mkdir()
+            for name in taken:
+                (aside / name).rename(dropped / name)
+        aside.rmdir()
+        aside.mkdir()
+        shutil.rmtree(dropped, ignore_errors=True)
 
 
 @contextmanager

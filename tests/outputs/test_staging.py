@@ -83,6 +83,24 @@ def test_the_model_finds_that_a_call_may_be_delivered_twice():
         explore(two(True, without("drop")), extending=True)
 
 
+def test_files_in_the_way_are_removed_also_where_a_reader_on_nfs_has_them_open(tmp_path, monkeypatch):
+    store, unlink = make(tmp_path / "s", plan_of([0], 3, on_levels=ONE)), os.unlink
+    left = store.path / ONE[0][0] / "c.0.0.0.0"
+    left.touch()
+
+    def as_nfs_does(path, *, dir_fd=None):
+        if path == left.name:
+            os.rename(path, ".nfs0001", src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+        else:
+            unlink(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", as_nfs_does)
+    fill(store, case_at(0, 3))
+
+    assert store.ledger.record(case_at(0, 3).key).steps == 3
+    assert left.stat().st_size > 0
+
+
 @pytest.mark.parametrize("extending", [False, True])
 def test_the_model_makes_the_calls_that_an_attempt_makes(tmp_path, monkeypatch, extending):
     store = make(tmp_path / "s", plan_of([0], 16, on_levels=ONE))
@@ -120,7 +138,7 @@ def test_the_model_makes_the_calls_that_an_attempt_makes(tmp_path, monkeypatch, 
     note(Sealed, "is_at", lambda _, path: ("own", name(path)))
     note(staging, "write_new", lambda path, _: ("note",) if path.name == "record.json" else None)
     note(staging, "place", lambda source, _: ("record",) if source.name == "record.json" else ("link", name(source)))
-    note(os, "rename", lambda source, _: ("away", name(source)) if source.name.startswith("c.") else None)
+    note(os, "rename", lambda source, _: ("away", name(source)) if source.parent.name == ONE[0][0] else None)
     note(os, "replace", lambda source, _: ("rename", name(source)))
     with store.attempt(case) as attempt:
         write_all(attempt, store, case)
