@@ -13,6 +13,8 @@ from graphcast_batch.errors import ClusterError
 
 _ANYWHERE: Final = "8.8.8.8"
 """What Ray asks for the route to (ray 2.60); nothing is sent."""
+_ANYWHERE_IPV6: Final = "2001:4860:4860::8888"
+"""The same where there is no IPv4."""
 _PORT: Final = 53
 _NOT_BETWEEN_NODES: Final = ("docker", "virbr", "br-", "veth", "lxc", "cni", "flannel", "podman")
 """Beginnings of the names of interfaces that containers and virtual machines have with their host; used last."""
@@ -39,7 +41,7 @@ def own_address(here: Allocation, head: str = "") -> str:
     others = [head.rpartition(":")[0], *here.nodes, os.environ.get("MASTER_ADDR", "")]
     routed = (_towards(other) for other in others if other)
     found = next(filter(None, routed), "") or next(_of_interfaces(), "")
-    if not found:
+    if not found and not _towards(_ANYWHERE_IPV6, socket.AF_INET6):
         raise ClusterError(
             f"the {here.size} nodes of a job must reach each other, but {socket.gethostname()} has no network address "
             "except loopback; bring its network up, or start the command on one node without launch"
@@ -47,12 +49,12 @@ def own_address(here: Allocation, head: str = "") -> str:
     return found
 
 
-def _towards(host: str) -> str:
+def _towards(host: str, family: socket.AddressFamily = socket.AF_INET) -> str:
     """The address from which packets to a host are sent; empty if that is loopback, or there is no way."""
     try:
-        target = socket.gethostbyname(host)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((target, _PORT))
+        target = socket.getaddrinfo(host, _PORT, family, socket.SOCK_DGRAM)[0][4]
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect(target)
             source = str(probe.getsockname()[0])
     except OSError:
         return ""

@@ -1,5 +1,6 @@
 """The address of a node that others reach, in networks made for the purpose."""
 
+import socket
 import subprocess
 import sys
 
@@ -59,9 +60,15 @@ def test_a_single_node_listens_to_itself_alone():
 
 
 def test_a_node_with_nothing_but_loopback_is_refused(monkeypatch):
-    monkeypatch.setattr(addresses, "_towards", lambda _host: "")
+    monkeypatch.setattr(addresses, "_towards", lambda *_: "")
     monkeypatch.setattr(addresses, "_of_interfaces", lambda: iter(()))
     with pytest.raises(
         ClusterError, match=r"the 2 nodes of a job must reach each other, but .* except loopback; bring"
     ):
         own_address(Allocation(size=2))
+
+
+def test_where_there_is_ipv6_alone_ray_finds_the_address_itself(monkeypatch):
+    monkeypatch.setattr(addresses, "_towards", lambda _, family=socket.AF_INET: "fd00::7" * (family == socket.AF_INET6))
+    monkeypatch.setattr(addresses, "_of_interfaces", lambda: iter(()))
+    assert own_address(Allocation(size=2)) == ""
