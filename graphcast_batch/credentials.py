@@ -49,6 +49,8 @@ _OPEN_OPTIONS: Final = frozenset(
     )
 )
 """Options of remote stores that are no secrets, by obstore's and fsspec's names; any other may be one."""
+_SWITCHES: Final = ("", "true", "false")
+"""Values that are no secret, whatever the option."""
 _SHORTEST: Final = 4
 """Characters of a secret that is looked for in other text; a shorter one would be found in any."""
 _Refer = Callable[[str, str], str]
@@ -71,7 +73,9 @@ def options_without_secrets(options: Mapping[str, str], addresses: Iterable[str]
     """
     host = next((_host(address) for address in addresses if "://" in address), "")
     return {
-        name: without_secrets(value) if _is_open(name) or _REFERENCE.fullmatch(value) else _refer(host, name, value)
+        name: without_secrets(value)
+        if _is_open(name) or _REFERENCE.fullmatch(value) or value.lower() in _SWITCHES
+        else _refer(host, name, value)
         for name, value in options.items()
     }
 

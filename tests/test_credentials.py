@@ -81,6 +81,7 @@ def test_of_options_only_those_that_are_surely_no_secrets_are_shown():
         "secret_access_key": SECRET,
         "unheard_of": "x",
         "aws_region": "eu",
+        "use_ssl": "true",
     }
 
     inputs = archive(path="s3://own/a.zarr", storage=options)
@@ -91,6 +92,7 @@ def test_of_options_only_those_that_are_surely_no_secrets_are_shown():
         "aws_region": "eu",
         "secret_access_key": "${GRAPHCAST_BATCH_OWN_SECRET_ACCESS_KEY}",
         "unheard_of": "${GRAPHCAST_BATCH_OWN_UNHEARD_OF}",
+        "use_ssl": "true",
     }
     shown = inputs.model_dump(mode="json")["storage"]
     assert bare({"storage": shown}) == bare({"storage": options})
