@@ -88,11 +88,6 @@ class Volume:
         self.windows = tuple(found.between(*self._span) for found in windows)
         _check_times(self.contents, origin)
 
-    @property
-    def holds_sums(self) -> bool:
-        """Whether there is precipitation, whatever time it is summed up over."""
-        return any(windows.end.size for windows in self.windows)
-
     def times_of(self, name: str) -> NDArray[np.datetime64]:
         """(time,) datetime64[ns] times at which a variable is held, ascending; none of one without time."""
         if "time" not in self.contents.dims.get(name, ()):
