@@ -6,6 +6,8 @@ from typing import Final
 import numpy as np
 import xarray as xr
 
+from graphcast_batch.errors import InputError
+from graphcast_batch.inputs.expanding import expanded
 from graphcast_batch.inputs.units import LEVEL, is_pressure
 
 LEAD: Final = "prediction_timedelta"
@@ -49,9 +51,51 @@ def axes(dataset: xr.Dataset, names: Mapping[str, str]) -> dict[str, str]:
     return found | {times: TIME} if times and times not in names and TIME not in said else found
 
 
+def with_leads(dataset: xr.Dataset, names: Mapping[str, str], origin: str) -> xr.Dataset:
+    """The dataset, with a dimension of lead times also where one coordinate says which lead time all of it is of.
+
+    Args:
+        dataset: as it was opened.
+        names: theirs to ours as the configuration has them.
+        origin: its path.
+
+    Raises:
+        InputError: nothing says whether its times are those that forecasts start from.
+    """
+    lead, start = _only_lead(dataset, names), TIME if TIME in dataset.variables else _first(dataset, _STARTS)
+    if lead is None or start is None or TIME in names.values() or dataset[start].dims not in ((), (start,)):
+        return dataset
+    valid = dataset.variables.get("valid_time")
+    if valid is not None and np.array_equal(valid.values, dataset[start].values):
+        return dataset
+    if valid is None and not _are_starts(dataset, start):
+        raise InputError(
+            f"the coordinate {start} of {origin} must be known as that which forecasts start from, or which fields are "
+            f"valid at, as all of them are of one lead time ({lead}), but nothing says which; make {lead} a dimension "
+            f"(expand_dims of xarray) if it is the start, or set inputs.names {{{lead}: other_{lead}}} if fields are "
+            "valid at it"
+        )
+    every = set(dataset[start].dims)
+    moving = [name for name, array in dataset.data_vars.items() if every <= set(array.dims)]
+    return expanded(dataset, moving, lead)
+
+
 def dates(dataset: xr.Dataset) -> list[str]:
     """Dimensions along which there are dates."""
     return [str(dim) for dim in dataset.dims if dim in dataset.variables and _are_dates(dataset, str(dim))]
+
+
+def _only_lead(dataset: xr.Dataset, names: Mapping[str, str]) -> str | None:
+    """The coordinate of one lead time; None if there is none, or analyses are of it, whose times are one."""
+    called = {LEAD, *_NAMES[LEAD]}
+    found = [
+        str(name)
+        for name, one in dataset.coords.items()
+        if not one.dims and names.get(str(name), LEAD) == LEAD and ({str(name).lower(), names.get(str(name))} & called)
+    ]
+    values = [dataset[name].values for name in found]
+    is_later = len(found) == 1 and values[0].dtype.kind in "iufm" and bool(values[0].astype(np.float64) > 0)
+    return found[0] if is_later else None
 
 
 def _find(dataset: xr.Dataset, ours: str, dims: Sequence[str]) -> str | None:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from graphcast_batch.config import Accumulation, DialectName
 from graphcast_batch.errors import InputError
-from graphcast_batch.inputs.axes import LEAD
+from graphcast_batch.inputs.axes import LEAD, with_leads
 from graphcast_batch.inputs.chunks import ReadCost, read_cost, stored
 from graphcast_batch.inputs.dialects import DIALECTS, PERIODS, VERSIONS, Translation, translation
+from graphcast_batch.inputs.expanding import expanded
 from graphcast_batch.inputs.grib import LEAD_HOURS, LEFT_OUT
 from graphcast_batch.inputs.gridded import Contents, describe, positions, read_fields, read_places, times_of
 from graphcast_batch.inputs.opening import open_data
@@ -70,7 +71,8 @@ class Volume:
     def __init__(self, origin: str, reading: Reading) -> None:
         self.origin = origin
         self._reading = reading
-        with open_data(origin, reading.access) as raw:
+        with open_data(origin, reading.access) as opened:
+            raw = with_leads(opened, reading.names, origin)
             self.translation: Translation = translation(raw, origin, reading.dialect, reading.names, reading.units)
             dataset = self._translated(raw)
             self.contents: Contents = describe(dataset, origin, self.translation.conversions)
@@ -79,7 +81,7 @@ class Volume:
             self.attributes = {str(key): str(value) for key, value in raw.attrs.items()}
             versions = raw[VERSIONS].values.ravel().tolist() if VERSIONS in raw.variables else []
             self.provenance: Provenance = provenance(raw.attrs, versions, origin)
-            named = self.translation.rename(raw)
+            named = self.translation.rename(opened)
             self.stored = {str(name): stored(array.variable) for name, array in named.data_vars.items()}
             self._leads = _leads(named)
             known = {*DIALECTS["grib"].variables, *reading.names}
@@ -158,8 +160,8 @@ class Volume:
 
     @contextmanager
     def _opened(self) -> Iterator[xr.Dataset]:
-        with open_data(self.origin, self._reading.access) as raw:
-            yield self._translated(raw)
+        with open_data(self.origin, self._reading.access) as opened:
+            yield self._translated(with_leads(opened, self._reading.names, self.origin))
 
     def _translated(self, raw: xr.Dataset) -> xr.Dataset:
         if "datetime" in raw.variables and "batch" in raw.dims:
@@ -170,7 +172,8 @@ class Volume:
         times = dataset.variables.get("time")
         moving = any("time" in array.dims for array in dataset.data_vars.values())
         if times is not None and not times.dims and LEAD not in dataset.dims:
-            dataset, times = dataset.expand_dims("time"), dataset["time"].expand_dims("time").variable
+            dataset = expanded(dataset, dataset.data_vars, "time")
+            times = dataset.variables["time"]
         if moving and (times is None or times.dims != ("time",)):
             found = "none" if times is None else f"{times.dtype} with dimensions {times.dims}"
             raise InputError(
@@ -189,8 +192,7 @@ def _at_its_level(dataset: xr.Dataset) -> xr.Dataset:
     on = [name for name, array in dataset.data_vars.items() if name in _LEVELLED and LEVEL not in array.dims]
     if level is None or level.dims or not on:
         return dataset
-    rest = dataset.drop_vars([*on, LEVEL])
-    return rest.assign(dataset[on].expand_dims(LEVEL).data_vars)
+    return expanded(dataset, on, LEVEL)
 
 
 def _leads(named: xr.Dataset) -> dict[str, NDArray[np.float64]]:

@@ -265,7 +265,7 @@ def test_times_out_of_order_are_refused_by_the_first(written, places, message):
     ("change", "message"),
     [
         (lambda f: f.drop_vars("time"), "must have the dimension time with dates .* but has none"),
-        (lambda f: f.assign_coords(time=np.arange(6)), "must have the dimension time with dates .* int64"),
+        (lambda f: f.assign_coords(time=np.arange(6)), "the coordinate time of .* must hold dates .* but holds int64"),
         (lambda f: f.drop_vars("latitude"), "must have the coordinate latitude of one dimension"),
         (lambda f: f.isel(time=[]), "must hold at least one time"),
         (lambda f: f.isel(level=[0, 0, 1]), r"must hold each level once, but is \[300, 300, 500\]"),

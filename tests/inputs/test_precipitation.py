@@ -127,8 +127,32 @@ def test_one_forecast_of_cfgrib_is_read_by_its_steps(tmp_path):
 
 def test_one_lead_time_of_several_forecasts_is_known_by_its_coordinate(tmp_path):
     one = forecasts((6, 12), since=True).isel(prediction_timedelta=0)
-    one = one.assign_coords(time=one["time"] + 6 * HOUR)
-    assert held(archive(one, tmp_path / "a.nc", "since_start")) == [6, 12, 18]
+    valid = one["time"] + 6 * HOUR
+    assert held(archive(one.assign_coords(valid_time=valid), tmp_path / "a.nc", "since_start")) == [6, 12, 18]
+    one["time"].attrs["standard_name"] = "forecast_reference_time"
+    assert held(archive(one, tmp_path / "b.nc", "since_start")) == [6, 12, 18]
+    moved = one.assign_coords(time=valid, valid_time=valid)
+    assert held(archive(moved, tmp_path / "c.nc", "since_start")) == [6, 12, 18]
+
+
+def test_whether_times_of_one_lead_time_are_starts_must_be_known(tmp_path):
+    one = forecasts((6, 12), since=True, name=SUMMED).isel(prediction_timedelta=0)
+    with pytest.raises(InputError, match=r"must be known as .*make prediction_timedelta a dimension .* inputs\.names"):
+        archive(one, tmp_path / "a.nc")
+    other = {"prediction_timedelta": "other_prediction_timedelta"}
+    assert held(archive(one.assign_coords(time=one["time"] + 6 * HOUR), tmp_path / "b.nc", names=other)) == [6, 12, 18]
+    assert held(archive(one.expand_dims("prediction_timedelta", 1), tmp_path / "c.nc")) == [6, 12, 18]
+
+
+def test_a_file_a_step_as_cfgrib_writes_them_is_one_forecast(tmp_path):
+    fields = of_cfgrib((6, 12), True, [0, 6])
+    fields["lsm"] = fields["2m_temperature"][0, 0] * GRID.latitude[:, np.newaxis]
+    for start in (0, 1):
+        for step in (0, 1):
+            fields.isel(time=start, step=step).to_netcdf(tmp_path / f"{start}-{step}.nc", engine="netcdf4")
+    opened = Archive(tmp_path, Reading(precipitation="since_start"))
+    assert held(opened) == [6, 12, 18]
+    assert opened.dims["land_sea_mask"] == ("latitude", "longitude")
 
 
 @pytest.mark.parametrize("said", ["attribute", TOTAL, SUMMED])
