@@ -62,8 +62,14 @@ def with_leads(dataset: xr.Dataset, names: Mapping[str, str], origin: str) -> xr
     Raises:
         InputError: nothing says whether its times are those that forecasts start from.
     """
-    lead, start = _only_lead(dataset, names), TIME if TIME in dataset.variables else _first(dataset, _STARTS)
-    if lead is None or start is None or TIME in names.values() or dataset[start].dims not in ((), (start,)):
+    lead, start = only_lead(dataset, names), TIME if TIME in dataset.variables else _first(dataset, _STARTS)
+    if (
+        lead is None
+        or start is None
+        or not dataset[lead].values.astype(np.float64) > 0
+        or TIME in names.values()
+        or dataset[start].dims not in ((), (start,))
+    ):
         return dataset
     valid = dataset.variables.get("valid_time")
     if valid is not None and np.array_equal(valid.values, dataset[start].values):
@@ -80,22 +86,25 @@ def with_leads(dataset: xr.Dataset, names: Mapping[str, str], origin: str) -> xr
     return expanded(dataset, moving, lead)
 
 
-def dates(dataset: xr.Dataset) -> list[str]:
-    """Dimensions along which there are dates."""
-    return [str(dim) for dim in dataset.dims if dim in dataset.variables and _are_dates(dataset, str(dim))]
+def only_lead(dataset: xr.Dataset, names: Mapping[str, str]) -> str | None:
+    """The coordinate that says which one lead time all of a dataset is of; None if there is none.
 
-
-def _only_lead(dataset: xr.Dataset, names: Mapping[str, str]) -> str | None:
-    """The coordinate of one lead time; None if there is none, or analyses are of it, whose times are one."""
+    Args:
+        dataset: as it was opened.
+        names: theirs to ours as the configuration has them.
+    """
     called = {LEAD, *_NAMES[LEAD]}
     found = [
         str(name)
         for name, one in dataset.coords.items()
-        if not one.dims and names.get(str(name), LEAD) == LEAD and ({str(name).lower(), names.get(str(name))} & called)
+        if not one.dims and one.dtype.kind in "iufm" and names.get(str(name), str(name).lower()) in called
     ]
-    values = [dataset[name].values for name in found]
-    is_later = len(found) == 1 and values[0].dtype.kind in "iufm" and bool(values[0].astype(np.float64) > 0)
-    return found[0] if is_later else None
+    return found[0] if len(found) == 1 else None
+
+
+def dates(dataset: xr.Dataset) -> list[str]:
+    """Dimensions along which there are dates."""
+    return [str(dim) for dim in dataset.dims if dim in dataset.variables and _are_dates(dataset, str(dim))]
 
 
 def _find(dataset: xr.Dataset, ours: str, dims: Sequence[str]) -> str | None:

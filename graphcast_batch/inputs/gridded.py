@@ -193,6 +193,21 @@ def times_of(contents: Contents, name: str) -> NDArray[np.datetime64]:
     return np.unique(contents.init_times[:, np.newaxis] + leads)
 
 
+def hours_of(contents: Contents, name: str) -> NDArray[np.float64]:
+    """(time,) lead time, hours, of the field that is read at each time of `times_of`, of forecasts."""
+    assert contents.init_times is not None
+    leads = contents.lead_times[contents.lead_times >= _shortest_lead(name)]
+    valid, every = np.broadcast_arrays(contents.init_times[:, np.newaxis] + leads, leads)
+    order = np.lexsort((every.ravel(), valid.ravel()))
+    first = np.unique(valid.ravel()[order], return_index=True)[1]
+    return np.asarray(every.ravel()[order][first] / np.timedelta64(1, "h"))
+
+
+def is_instant(name: str) -> bool:
+    """Whether a variable holds at its time, and not over some time before."""
+    return bool(_shortest_lead(name) == np.timedelta64(0, "h"))
+
+
 def positions(contents: Contents, times: NDArray[np.datetime64], levels: Sequence[int]) -> dict[str, NDArray[np.intp]]:
     """Which places along the stored dimensions a read of times and levels takes, as far as they are held."""
     held = [level for level in levels if level in contents.levels]

@@ -12,12 +12,21 @@ from numpy.typing import NDArray
 
 from graphcast_batch.config import Accumulation, DialectName
 from graphcast_batch.errors import InputError
-from graphcast_batch.inputs.axes import LEAD, with_leads
+from graphcast_batch.inputs.axes import LEAD, only_lead, with_leads
 from graphcast_batch.inputs.chunks import ReadCost, read_cost, stored
 from graphcast_batch.inputs.dialects import DIALECTS, PERIODS, VERSIONS, Translation, translation
 from graphcast_batch.inputs.expanding import expanded
 from graphcast_batch.inputs.grib import LEAD_HOURS, LEFT_OUT
-from graphcast_batch.inputs.gridded import Contents, describe, positions, read_fields, read_places, times_of
+from graphcast_batch.inputs.gridded import (
+    Contents,
+    describe,
+    hours_of,
+    is_instant,
+    positions,
+    read_fields,
+    read_places,
+    times_of,
+)
 from graphcast_batch.inputs.opening import open_data
 from graphcast_batch.inputs.provenance import Provenance, provenance
 from graphcast_batch.inputs.remote import DEFAULT, Access
@@ -71,6 +80,7 @@ class Volume:
     def __init__(self, origin: str, reading: Reading) -> None:
         self.origin = origin
         self._reading = reading
+        self._hours: dict[str, NDArray[np.float64]] = {}
         with open_data(origin, reading.access) as opened:
             raw = with_leads(opened, reading.names, origin)
             self.translation: Translation = translation(raw, origin, reading.dialect, reading.names, reading.units)
@@ -84,6 +94,8 @@ class Volume:
             named = self.translation.rename(opened)
             self.stored = {str(name): stored(array.variable) for name, array in named.data_vars.items()}
             self._leads = _leads(named)
+            lead = only_lead(opened, reading.names)
+            self._is_start = lead is not None and not opened[lead].values.astype(np.float64)
             known = {*DIALECTS["grib"].variables, *reading.names}
             self.warnings = [text for name, text in raw.encoding.get(LEFT_OUT, {}).items() if name in known]
             self.periods = _periods(dataset)
@@ -95,8 +107,7 @@ class Volume:
         if "time" not in self.contents.dims.get(name, ()):
             return np.zeros(0, "datetime64[ns]")
         times = times_of(self.contents, name)
-        first, last = self._span
-        return times[(times.astype("datetime64[D]") >= first) & (times.astype("datetime64[D]") <= last)]
+        return times[self._within_span(times)]
 
     def levels_of(self, name: str) -> tuple[int, ...]:
         """Levels of a variable, hPa, ascending; none of one without level."""
@@ -112,6 +123,12 @@ class Volume:
         Returns:
             None where the file does not say, and holds every field.
         """
+        if self.contents.init_times is not None:
+            if name not in self._hours:
+                self._hours[name] = hours_of(self.contents, name)[self._within_span(times_of(self.contents, name))]
+            return self._hours[name]
+        if self._is_start and is_instant(name):
+            return np.zeros(self.times_of(name).size)
         if name not in self._leads:
             return None
         leads = self._leads[name]
@@ -144,6 +161,10 @@ class Volume:
     def sums_cost(self, windows: Windows, which: NDArray[np.intp]) -> ReadCost:
         """What reading them fetches, told from the chunks; nothing is read."""
         return read_cost({windows.name: self.stored[windows.name]}, windows.places_of(which))
+
+    def _within_span(self, times: NDArray[np.datetime64]) -> NDArray[np.bool_]:
+        first, last = self._span
+        return (times.astype("datetime64[D]") >= first) & (times.astype("datetime64[D]") <= last)
 
     @cached_property
     def _span(self) -> tuple[np.datetime64, np.datetime64]:

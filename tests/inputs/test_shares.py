@@ -132,6 +132,29 @@ def test_the_forecast_that_started_last_is_read_from_whichever_file(tmp_path):
         assert found["latitude"].values.tolist() == LATITUDE[::-1].tolist()
 
 
+def later_starts(fields, folder, in_steps):
+    """A forecast from each of three times, 1 K a start away from the others; a file a start, or a file a step too."""
+    steps = np.array([0, 6, 12], "timedelta64[h]").astype("timedelta64[ns]")
+    for number, start in enumerate(fields["time"].values):
+        run = fields.isel(time=[0, 0, 0]).rename(time="step").assign_coords(step=steps, time=start) + number
+        run = run.assign_coords(valid_time=("step", start + steps))
+        parts = [run.isel(step=place) for place in range(3)] if in_steps else [run]
+        for place, part in enumerate(parts):
+            part.to_netcdf(folder / f"{number}-{place}.nc", engine="netcdf4")
+
+
+@pytest.mark.parametrize("in_steps", [False, True])
+def test_of_netcdf_too_the_forecast_that_started_last_is_read_from_whichever_file(tmp_path, made, in_steps):
+    fields = made(frames=3)[["2m_temperature", "temperature"]]
+    later_starts(fields, tmp_path, in_steps)
+    archive = Archive(tmp_path)
+    found = archive.fields(["2m_temperature", "temperature"], archive.times, archive.levels)
+    assert archive.times.tolist() == (fields["time"].values[0] + np.arange(5) * np.timedelta64(6, "h")).tolist()
+    for name, array in found.data_vars.items():
+        first = fields[name].values[0]
+        np.testing.assert_allclose(array.values, np.stack([first + start for start in (0, 1, 2, 2, 2)]), rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["temperature", "2m_temperature"])
 def test_a_field_that_two_files_hold_differently_is_refused(tmp_path, made, name):
     fields = frames(made)
