@@ -12,9 +12,19 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from graphcast_batch.errors import GridError, InputError
-from graphcast_batch.grid import Grid, exact_grid
+from graphcast_batch.errors import InputError
+from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.axes import LEAD
+from graphcast_batch.inputs.coordinates import (
+    check_once,
+    coordinate,
+    from_zero,
+    grid_of,
+    lead_times,
+    odd_levels,
+    stored_times,
+    whole_levels,
+)
 from graphcast_batch.inputs.dialects import ACCUMULATED, SUM_HOURS, SUMMED, VERSIONS, WINDOW
 from graphcast_batch.inputs.findings import listed
 from graphcast_batch.inputs.opening import load
@@ -24,13 +34,7 @@ from graphcast_batch.variables import DIMS, VARIABLES
 
 _HIGHEST_HPA: Final = 1100
 """No place on Earth has more pressure than this, so larger levels are in another unit."""
-_HIGHEST: Final = 1e6
-"""Nor does a level in any unit reach this; what does is damaged."""
-_WHOLE_HPA: Final = 1e-2
-"""hPa that a level may lie from a whole number and still mean it; none are so near to each other."""
 _SAME_PLACE: Final = 1e-3  # degrees; rolled float32 longitudes differ in the last bit
-_LEAD_UNITS: Final = {"hours": 3600e9, "days": 86400e9, "minutes": 60e9, "seconds": 1e9, "nanoseconds": 1.0}
-"""ns; as xarray and CF write units of time."""
 ZEROS_MISSING: Final = "zeros_are_missing"
 """Attribute of fields whose zeros are gaps, because 0 is their fill value."""
 _NO_LEADS: Final = np.zeros(0, "timedelta64[ns]")
@@ -83,18 +87,18 @@ def describe(dataset: xr.Dataset, origin: str, conversions: Mapping[str, Convers
         GridError: the points are not a global grid.
     """
     known = conversions or {}
-    latitude = _coordinate(dataset, "latitude", origin)
-    longitude = _from_zero(_coordinate(dataset, "longitude", origin))
-    _check_once(latitude, "latitude", origin)
-    _check_once(longitude, "longitude", origin)
+    latitude = coordinate(dataset, "latitude", origin)
+    longitude = from_zero(coordinate(dataset, "longitude", origin))
+    check_once(latitude, "latitude", origin)
+    check_once(longitude, "longitude", origin)
     order = {"latitude": np.argsort(latitude), "longitude": np.argsort(longitude)}
-    levels, order[LEVEL] = _levels(dataset, origin, known.get(LEVEL, SAME))
-    stored = _times(dataset)
+    levels, order[LEVEL] = whole_levels(dataset, origin, known.get(LEVEL, SAME))
+    stored = stored_times(dataset)
     times = to_whole_minutes(stored)
     leads = to_whole_minutes(lead_times(dataset, origin) if LEAD in dataset.dims else _NO_LEADS)
     return Contents(
         origin=origin,
-        grid=_grid(latitude[order["latitude"]], longitude[order["longitude"]], origin),
+        grid=grid_of(latitude[order["latitude"]], longitude[order["longitude"]], origin),
         times=np.unique(times[:, np.newaxis] + leads) if leads.size else times,
         levels=levels,
         dims=_dims(dataset, times.size),
@@ -103,7 +107,7 @@ def describe(dataset: xr.Dataset, origin: str, conversions: Mapping[str, Convers
         lead_times=leads,
         conversions={name: how for name, how in known.items() if name in dataset.data_vars},
         zero_filled=frozenset(str(name) for name, array in dataset.data_vars.items() if _is_zero_filled(array)),
-        odd_levels=_odd_levels(dataset, origin, known.get(LEVEL, SAME)),
+        odd_levels=odd_levels(dataset, origin, known.get(LEVEL, SAME)),
         moved_seconds=furthest(stored, times),
     )
 
@@ -314,109 +318,6 @@ def _forecast_of(contents: Contents, time: np.datetime64, shortest: np.timedelta
         )
     _, init, place = min(found)
     return init, place
-
-
-def _times(dataset: xr.Dataset) -> NDArray[np.datetime64]:
-    """(time,) datetime64[ns] as stored; none where the coordinate holds no dates, which no variable then may have."""
-    starts = "time" in dataset.dims or (LEAD in dataset.dims and "time" in dataset.variables)
-    if not starts or not np.issubdtype(dataset["time"].dtype, np.datetime64):
-        return np.zeros(0, "datetime64[ns]")
-    return np.atleast_1d(np.asarray(dataset["time"].values, "datetime64[ns]"))
-
-
-def lead_times(dataset: xr.Dataset, origin: str) -> NDArray[np.timedelta64]:
-    """As the coordinate has them, timedelta64[ns]; whole numbers are hours if they have no unit.
-
-    Raises:
-        InputError: it holds no lead times, or gaps.
-    """
-    values = dataset[LEAD].values
-    if np.issubdtype(values.dtype, np.timedelta64):
-        return np.asarray(values, "timedelta64[ns]")
-    unit = str(dataset[LEAD].attrs.get("units", "hours"))
-    if not np.issubdtype(values.dtype, np.number) or unit not in _LEAD_UNITS or not np.isfinite(values).all():
-        raise InputError(
-            f"the coordinate {LEAD} of {origin} must hold lead times in {', '.join(_LEAD_UNITS)}, but holds "
-            f"{values.dtype} in {unit!r}, or gaps; correct its units and values"
-        )
-    return np.asarray(np.round(values * np.float64(_LEAD_UNITS[unit])), "int64").astype("timedelta64[ns]")
-
-
-def _coordinate(dataset: xr.Dataset, name: str, origin: str) -> NDArray[np.float64]:
-    if name not in dataset.variables or dataset[name].dims != (name,):
-        others = [str(dim) for dim in dataset.dims if dim not in (*DIMS, LEAD, VERSIONS)]
-        example = f", such as inputs.names {{{others[0]}: {name}}}" if others else ""
-        raise InputError(
-            f"{origin} must have the coordinate {name} of one dimension, but has the coordinates "
-            f"{', '.join(_with_dims(dataset.coords)) or 'none'}; "
-            f"say in inputs.names what its own is called{example}, or regrid it to latitudes and longitudes"
-        )
-    values = dataset[name].values
-    if not np.issubdtype(values.dtype, np.number):
-        raise InputError(
-            f"the coordinate {name} of {origin} must hold numbers, but holds {values.dtype}; give it as numbers"
-        )
-    if not np.all(np.isfinite(values)):
-        place = int(np.argmin(np.isfinite(values)))
-        raise InputError(
-            f"the coordinate {name} of {origin} must hold finite numbers, but holds {values[place]} at place {place} "
-            f"of {values.size}; correct it"
-        )
-    return np.asarray(values, np.float64)
-
-
-def _with_dims(coordinates: Mapping[Any, xr.DataArray]) -> list[str]:
-    return sorted(f"{name} ({', '.join(map(str, array.dims))})" for name, array in coordinates.items())
-
-
-def _check_once(values: NDArray[np.float64], name: str, origin: str) -> None:
-    once, counts = np.unique(values, return_counts=True)
-    if np.any(counts > 1):
-        twice = ", ".join(f"{value:g}°" for value in once[counts > 1][:4])
-        raise InputError(
-            f"the coordinate {name} of {origin} must hold each place on the globe once, but {twice} is there twice; "
-            "drop the repeats, as of 0° and 360°, or -180° and 180°"
-        )
-
-
-def _from_zero(longitude: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Degrees in 0..360, where rounding errors may not put 0 just below 360."""
-    turned = np.where((longitude < 0) | (longitude >= 360), longitude % 360, longitude)
-    return np.where(turned > 360 - _SAME_PLACE, 0.0, turned)
-
-
-def _grid(latitude: NDArray[np.float64], longitude: NDArray[np.float64], origin: str) -> Grid:
-    try:
-        return exact_grid(latitude, longitude)
-    except GridError as error:
-        raise GridError(f"the grid of {origin} cannot be used: {error}") from error
-
-
-def _levels(dataset: xr.Dataset, origin: str, to_hpa: Conversion) -> tuple[tuple[int, ...], NDArray[np.intp]]:
-    """Levels that are whole numbers of hPa, but for rounding, ascending, and where each lies in the file."""
-    if LEVEL not in dataset.dims:
-        return (), np.zeros(0, np.intp)
-    stored = _coordinate(dataset, LEVEL, origin) * to_hpa.factor
-    order = np.argsort(stored)
-    order = order[_is_whole(stored[order]) & (stored[order] < _HIGHEST)]
-    levels = tuple(int(level) for level in np.round(stored[order]))
-    if len(set(levels)) < len(levels):
-        raise InputError(
-            f"the coordinate level of {origin} must hold each level once, but is {list(levels)}; drop the repeats"
-        )
-    return levels, order
-
-
-def _is_whole(levels: NDArray[np.float64]) -> NDArray[np.bool_]:
-    whole = np.round(levels)
-    return np.asarray(np.isclose(levels, whole, rtol=0, atol=_WHOLE_HPA) & (whole > 0))
-
-
-def _odd_levels(dataset: xr.Dataset, origin: str, to_hpa: Conversion) -> tuple[float, ...]:
-    if LEVEL not in dataset.dims:
-        return ()
-    stored = _coordinate(dataset, LEVEL, origin) * to_hpa.factor
-    return tuple(sorted(float(level) for level in stored[~_is_whole(stored)]))
 
 
 def _check_times(contents: Contents, wanted: NDArray[np.datetime64]) -> None:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from graphcast_batch.config import Accumulation
 from graphcast_batch.inputs.axes import LEAD
+from graphcast_batch.inputs.coordinates import lead_times
 from graphcast_batch.inputs.dialects import ACCUMULATED, SUM_HOURS, SUMMED, WINDOW, WINDOW_BOUNDS
-from graphcast_batch.inputs.gridded import Contents, lead_times
+from graphcast_batch.inputs.gridded import Contents
 from graphcast_batch.inputs.times import to_whole_minutes
 
 HOUR: Final = np.timedelta64(1, "h").astype("timedelta64[ns]")
