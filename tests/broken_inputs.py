@@ -387,8 +387,8 @@ BROKEN = {
     ),
     "zarr without chunks, no filler": Broken(
         without_chunks(None),
-        "temperature must be 0 nowhere but in places, but 1 of 26 fields are 0 all over the globe, the first at time "
-        "2020-01-01T00:00, level 500, .*; the data hold no values of it there: leave it out, or use others",
+        "temperature must be exactly 0 in no more than 10% of a field, but 1 of 26 fields are 0 in up to 100%, the first "
+        "at time 2020-01-01T00:00, level 500, .*; chunks that were never written read as 0: complete the data, or ",
     ),
     "a field of one value": Broken(
         in_netcdf(put("temperature", 260.0, (1, 7))),
@@ -489,12 +489,12 @@ BROKEN = {
     ),
     "times that are numbers": Broken(
         in_netcdf(at_times(np.arange(6))),
-        r"must have the dimension time with dates of the standard calendar, but has int64 .*; give time units such as ",
+        r"coordinate time of .* must hold dates of the standard calendar, but holds int64; give it units such as ",
     ),
     "times of 360 days a year": Broken(
         in_netcdf(at_times(OF_360_DAYS)),
-        "must have the dimension time with dates of the standard calendar, but has object .*; give .* calendar "
-        '"standard"',
+        "coordinate time of .* must hold dates of the standard calendar, but holds those of the calendar 360_day; .* "
+        r"write them so: python -c .*convert_calendar\(",
     ),
     "times in moons": Broken(
         in_netcdf(at_times(np.arange(6), **MOON)),

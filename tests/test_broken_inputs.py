@@ -118,7 +118,7 @@ def with_a_gap(statistics):
             "the stddev statistics lack temperature; .*compute .* from the inputs",
         ),
         ("mean", without_500_hpa, r"the mean of geopotential lacks the levels \[500\] hPa.*; .* compute"),
-        ("mean", with_a_gap, "the mean of temperature must be finite, but is .*nan.*; .* compute"),
+        ("mean", with_a_gap, "the mean of temperature at 500 hPa must lie within .* K, but is nan; .* compute"),
         ("diffs_stddev", lambda s: s * 0, r"the diffs_stddev of .* must be positive, but is \[0\.0.*; .* compute"),
         ("mean", lambda s: s.expand_dims(time=3), "must hold numbers or numbers by level, but hold .*; give files as "),
     ],
