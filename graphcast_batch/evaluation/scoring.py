@@ -27,7 +27,7 @@ from graphcast_batch.evaluation.metrics import (
 from graphcast_batch.evaluation.regions import Regions, weigh
 from graphcast_batch.evaluation.spectra import areas_of, spectra_of
 from graphcast_batch.evaluation.sums import Sums
-from graphcast_batch.inputs.quality.places import is_of_sea
+from graphcast_batch.inputs.quality.geography import is_of_sea
 from graphcast_batch.inputs.quality.values import find_blank
 from graphcast_batch.inputs.states import Timeline
 from graphcast_batch.outputs.scored import PARTS, SPECTRUM

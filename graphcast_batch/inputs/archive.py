@@ -19,7 +19,7 @@ from graphcast_batch.inputs.dialects import ACCUMULATED, DIALECTS, SUMMED
 from graphcast_batch.inputs.findings import Finding, Stated
 from graphcast_batch.inputs.gridded import same_points
 from graphcast_batch.inputs.joining import check_overlaps, join_fields
-from graphcast_batch.inputs.places import passed_over, places
+from graphcast_batch.inputs.named_files import named_files, passed_over
 from graphcast_batch.inputs.precipitation import Precipitation
 from graphcast_batch.inputs.provenance import Provenance, common
 from graphcast_batch.inputs.regridding import Method, Regridder
@@ -423,7 +423,7 @@ class SyntheticArchive:
 
 def _volumes(path: str, reading: Reading) -> list[Volume]:
     """The files that a path names; those that a folder or glob holds beside them are reported and passed over."""
-    found = places(path)
+    found = named_files(path)
     if found.passed_over:
         _LOG.warning("%s", passed_over(found))
     volumes, unknown = [], []

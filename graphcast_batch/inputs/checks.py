@@ -12,8 +12,8 @@ from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.findings import SILENT, Finding, Stated
 from graphcast_batch.inputs.gridded import level_hint
 from graphcast_batch.inputs.quality.constants import find_implausible
+from graphcast_batch.inputs.quality.geography import find_misplaced
 from graphcast_batch.inputs.quality.locations import stamp
-from graphcast_batch.inputs.quality.places import find_misplaced
 from graphcast_batch.inputs.quality.values import find_fault, find_gap, find_repeats, is_noise
 from graphcast_batch.inputs.states import COMPUTABLE, STEP, CaseInputs
 from graphcast_batch.variables import DIMS, VARIABLES

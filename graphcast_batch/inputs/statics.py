@@ -9,7 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from graphcast_batch.errors import InputError
-from graphcast_batch.inputs.quality.places import find_misplaced
+from graphcast_batch.inputs.quality.geography import find_misplaced
 from graphcast_batch.inputs.volumes import Volume
 from graphcast_batch.variables import VARIABLES
 

@@ -16,7 +16,7 @@ _LISTED: Final = 5
 
 
 @dataclass(frozen=True)
-class Places:
+class NamedFiles:
     """What a path names.
 
     Attributes:
@@ -30,29 +30,29 @@ class Places:
     chosen: bool = True
 
 
-def places(path: str) -> Places:
+def named_files(path: str) -> NamedFiles:
     """What a path names.
 
     Raises:
         InputNotFoundError: a folder or glob holds no data.
     """
     if "://" in path or os.path.isfile(path) or format_of(Path(path)) == "zarr":
-        return Places(_opened_up(path))
+        return NamedFiles(_opened_up(path))
     if os.path.isdir(path):
         every = [os.path.join(path, name) for name in sorted(os.listdir(path)) if not name.startswith(".")]
         return _sorted_out(every, f"the folder {path} must hold netCDF, GRIB or zarr")
     if glob.has_magic(path) and not os.path.exists(path):
         every = sorted(glob.glob(path, recursive=True))
         return _sorted_out(every, f"the pattern {path} must match netCDF, GRIB or zarr")
-    return Places((path,))
+    return NamedFiles((path,))
 
 
-def passed_over(found: Places) -> str:
+def passed_over(found: NamedFiles) -> str:
     """What to say of what was passed over."""
     return f"passed over, as neither netCDF, GRIB nor zarr: {_listed(found.passed_over)}"
 
 
-def _sorted_out(every: Sequence[str], expected: str) -> Places:
+def _sorted_out(every: Sequence[str], expected: str) -> NamedFiles:
     data = [path for path in every if _is_data(Path(path))]
     beside = [path for path in every if path not in data and not path.endswith(_INDEX)]
     if not data:
@@ -62,7 +62,7 @@ def _sorted_out(every: Sequence[str], expected: str) -> Places:
             f"{expected}, but {verb} {what} (working directory: {os.getcwd()}); correct inputs.path"
         )
     found = tuple(place for path in data for place in _opened_up(path))
-    return Places(found, tuple(_described(Path(path)) for path in beside), chosen=False)
+    return NamedFiles(found, tuple(_described(Path(path)) for path in beside), chosen=False)
 
 
 def _is_data(path: Path) -> bool:

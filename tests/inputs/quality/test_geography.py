@@ -10,7 +10,7 @@ from graphcast_batch.config import TASKS
 from graphcast_batch.grid import Grid, regular_grid
 from graphcast_batch.inputs.archive import Archive
 from graphcast_batch.inputs.checks import find_faults
-from graphcast_batch.inputs.quality.places import find_misplaced
+from graphcast_batch.inputs.quality.geography import find_misplaced
 from graphcast_batch.inputs.states import CaseInputs
 from graphcast_batch.inputs.synthetic import SyntheticPlanet
 from graphcast_batch.sun import solar_radiation
