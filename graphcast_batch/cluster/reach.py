@@ -55,6 +55,9 @@ def is_answering(address: str) -> bool:
 def within(seconds: float, what: str, call: Callable[[], _Answer]) -> _Answer:
     """Calls Ray, and waits for it so long at most; a call that hangs is left behind.
 
+    In a thread, although those belong to `pipeline`: Ray gives these calls no limit of time, and a signal could not
+    interrupt them, as they wait in compiled code.
+
     Raises:
         ClusterError: no answer came in time.
     """
