@@ -19,13 +19,14 @@ _ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>|\\]*")
 _PARTS: Final = re.compile(
     r"([A-Za-z][A-Za-z0-9+.-]*://)"
     r"(?:([^/?#@]*(?:@[^/?#@]*)*|[^/?#@:]*:(?![0-9]+[/?#])[^@]*)@)?"  # the second for a slash that should be %2F
-    r"([^?#]*)(?:\?([^#]*))?",
+    r"([^?#]*)(?:\?([^#]*))?(?:#(.*))?",
     re.DOTALL,
 )
-"""Scheme, user with password, the rest, query."""
+"""Scheme, user with password, the rest, query, fragment."""
 _WEB: Final = ("http://", "https://")
 _SIGNING: Final = re.compile(
-    r"x-(amz|goog|ms|oss|cos)-.*|awsaccesskeyid|googleaccessid|key-pair-id|policy|expires|jwt|sid|pwd|session.*"
+    r"x-(amz|goog|ms|oss|cos)-.*|awsaccesskeyid|googleaccessid|key-pair-id|policy|expires|jwt|sid|sas|pwd|session.*"
+    r"|access|code|pin|otp|bearer|ticket"
     r"|.*(signature|token|secret|passw|credential).*|.*(sig|key|auth)",
     re.IGNORECASE,
 )
@@ -159,16 +160,13 @@ def _rewritten(address: str, refer: _Refer) -> str:
     parts = _PARTS.match(address)
     if parts is None:
         return address
-    scheme, user, rest, query = parts.groups()
-    end = address[parts.end() :]
+    scheme, user, rest, *tails = parts.groups()
     if user is not None:
         # The user of abfss:// is a container, that of sftp:// no secret; that of a web address may be a token.
         told = refer("userinfo", user) if ":" in user or scheme in _WEB or _REFERENCE.fullmatch(user) else user
         user = f"{told}@" if told else ""
-    if query is not None:
-        query = _query(query, refer)
-        query = f"?{query}" if query else ""
-    return f"{scheme}{user or ''}{rest}{query or ''}{end}"
+    query, fragment = (_query(tail, refer) if tail else "" for tail in tails)
+    return f"{scheme}{user or ''}{rest}{query and f'?{query}'}{fragment and f'#{fragment}'}"
 
 
 def _query(query: str, refer: _Refer) -> str:

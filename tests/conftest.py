@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests import forks
+
 ROOT = Path(__file__).parents[1]
 SMALL = {
     "inputs": {"kind": "synthetic", "resolution": 15},
@@ -24,8 +26,10 @@ SMALL = {
         },
         "statistics": str(ROOT / "stats" / "synthetic"),
     },
-    "workers": {"device": "cpu", "threads": 1, "count": 2},
+    "workers": {"device": "cpu", "threads": 1, "count": 1},
 }
+TWO_WORKERS = {"workers": SMALL["workers"] | {"count": 2}}
+"""For what one cannot show: each takes some seconds to start."""
 FIGURES = {"variables": ["2m_temperature", "geopotential"], "levels": [500], "lead_hours": [12]}
 """Two for each Case of the small run."""
 
@@ -42,11 +46,25 @@ cluster.shutdown()
 """
 
 
+def pytest_addoption(parser):
+    parser.addoption("--part", metavar="K/N", help="run only each N-th of the tests chosen otherwise, from the K-th on")
+
+
+@pytest.hookimpl(trylast=True)  # once markers have chosen
+def pytest_collection_modifyitems(config, items):
+    if part := config.getoption("--part"):
+        first, parts = map(int, part.split("/"))
+        chosen = items[first - 1 :: parts]
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = chosen
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     """Keeps graphs and compiled programs of tests apart from the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("RAY_worker_niceness", "0")  # else tests in other processes leave Ray's workers hardly any time
         yield
 
 
@@ -80,21 +98,29 @@ def on_ray(own_cache, tmp_path_factory):
         yield environment | {"RAY_ADDRESS": address}
 
 
+@pytest.fixture(scope="session")
+def run_on_ray(on_ray):
+    """Runs ``graphcast-batch`` in a fork, in the folder ``cwd``, on the Ray that the tests share."""
+    forks.start(on_ray)
+    return forks.run
+
+
 def run_command(*arguments, **options):
+    """Runs ``graphcast-batch`` in a process of its own, as a user does; without other environment on its own Ray."""
     words = [sys.executable, "-m", "graphcast_batch", *map(str, arguments)]
     return subprocess.run(words, capture_output=True, text=True, timeout=300, check=False, **options)
 
 
 @pytest.fixture
-def command(tmp_path, on_ray):
-    """Runs ``graphcast-batch`` in a process of its own, in an empty folder, on the Ray that the tests share.
+def command(tmp_path, run_on_ray):
+    """Runs ``graphcast-batch`` in an empty folder, on the Ray that the tests share.
 
-    With ``env=os.environ`` it starts its own Ray, as it does for a user.
+    With ``env=os.environ`` it is a process that starts its own Ray, as for a user.
     """
     (tmp_path / "cwd").mkdir()
 
-    def call(*arguments, **options):
-        return run_command(*arguments, cwd=tmp_path / "cwd", **{"env": on_ray} | options)
+    def call(*arguments, cwd=tmp_path / "cwd", env=None):
+        return run_command(*arguments, cwd=cwd, env=env) if env else run_on_ray(*arguments, cwd=cwd)
 
     return call
 
@@ -122,5 +148,5 @@ def finished(own_cache, tmp_path_factory):
     """Made once, by the command with a Ray of its own."""
     folder = tmp_path_factory.mktemp("finished")
     store, config, trace = folder / "run", folder / "run.yaml", folder / "trace.json"
-    config.write_text(yaml.safe_dump(SMALL | {"store": str(store), "figures": FIGURES}))
+    config.write_text(yaml.safe_dump(SMALL | TWO_WORKERS | {"store": str(store), "figures": FIGURES}))
     return Finished(run_command("run", config, "--trace", trace, cwd=folder), store, trace)

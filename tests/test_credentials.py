@@ -55,6 +55,11 @@ def archive(**changes):
         ("https://h/a?sv=1&f=2&sig=3&se=4", "https://h/a?f=2&${GRAPHCAST_BATCH_H_QUERY}", "https://h/a?f=2"),
         ("https://h/a?sv=1", "https://h/a?sv=1", "https://h/a?sv=1"),
         ("https://h/a?X-Amz-Date=1&X-Amz-Signature=2", "https://h/a?${GRAPHCAST_BATCH_H_QUERY}", "https://h/a"),
+        *(
+            (f"https://h/a?f=2&{name}=1", "https://h/a?f=2&${GRAPHCAST_BATCH_H_QUERY}", "https://h/a?f=2")
+            for name in ("access", "code", "sas", "sig", "api_key", "ticket")
+        ),
+        ("https://h/a?f=2#token=1", "https://h/a?f=2#${GRAPHCAST_BATCH_H_QUERY}", "https://h/a?f=2"),
         ("https://h/a?access_token=${T}", "https://h/a?access_token=${T}", "https://h/a"),
     ],
 )

@@ -17,7 +17,7 @@ from PIL import Image
 from graphcast_batch.cli import main
 from graphcast_batch.model.checkpoint import load_checkpoint
 from graphcast_batch.recipe import load_recipe
-from tests.conftest import ROOT, SMALL, run_command
+from tests.conftest import ROOT, SMALL
 from tests.training.made import content
 
 LONG = {"phases": [{"rollout": 1, "updates": 60, "peak": 1e-2, "warm_up": 5, "last": 0.0}], "validation__every": 30}
@@ -68,10 +68,10 @@ def without_clocks(found):
 
 
 @pytest.fixture(scope="module")
-def trained(on_ray, tmp_path_factory):
+def trained(run_on_ray, tmp_path_factory):
     """What one training that nothing disturbed said, and its folder."""
     folder = tmp_path_factory.mktemp("trained")
-    return run_command("finetune", write_recipe(folder, "training"), cwd=folder, env=on_ray), folder / "training"
+    return run_on_ray("finetune", write_recipe(folder, "training"), cwd=folder), folder / "training"
 
 
 def test_a_training_leaves_weights_a_record_and_curves(trained):
@@ -94,7 +94,7 @@ def test_a_training_leaves_weights_a_record_and_curves(trained):
     ]
 
 
-def test_killed_and_then_asked_to_stop_it_goes_on_and_ends_bit_identical(trained, on_ray, tmp_path):
+def test_killed_and_then_asked_to_stop_it_goes_on_and_ends_bit_identical(trained, on_ray, run_on_ray, tmp_path):
     recipe, folder = write_recipe(tmp_path, "disturbed"), tmp_path / "disturbed"
 
     killed = begin(on_ray, recipe)
@@ -108,7 +108,7 @@ def test_killed_and_then_asked_to_stop_it_goes_on_and_ends_bit_identical(trained
     told, _ = stopped.communicate(timeout=120)
     assert stopped.returncode == 75, told
     second = saved(folder)
-    done = run_command("finetune", recipe, cwd=tmp_path, env=on_ray)
+    done = run_on_ray("finetune", recipe, cwd=tmp_path)
 
     assert 0 < first < second < 60
     assert f"{second} of 60 updates" in told
@@ -117,7 +117,7 @@ def test_killed_and_then_asked_to_stop_it_goes_on_and_ends_bit_identical(trained
     for name, expected in weights(whole).items():
         np.testing.assert_array_equal(weights(folder)[name], expected)
     assert without_clocks(lines(folder)) == without_clocks(lines(whole))
-    again = run_command("finetune", recipe, cwd=tmp_path, env=on_ray)
+    again = run_on_ray("finetune", recipe, cwd=tmp_path)
     assert again.returncode == 0
     assert saved(folder) == 60
 

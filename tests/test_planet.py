@@ -9,14 +9,14 @@ import yaml
 
 from graphcast_batch.limits import limits
 from graphcast_batch.recipe import load_recipe
-from tests.conftest import ROOT, run_command
+from tests.conftest import ROOT
 
 SEEN = load_recipe(ROOT / "configs" / "training" / "planet.yaml")
 INIT_TIMES = ["2017-01-10T00", "2017-04-11T06", "2017-07-12T12", "2017-10-13T18"]
 
 
 @pytest.fixture(scope="module")
-def forecasts(on_ray, tmp_path_factory):
+def forecasts(run_on_ray, tmp_path_factory):
     """A store of 10 days from some initial times, and the RMSE of forecast and persistence."""
     folder = tmp_path_factory.mktemp("planet")
     config = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text()) | {
@@ -27,9 +27,9 @@ def forecasts(on_ray, tmp_path_factory):
     }
     del config["figures"]
     (folder / "run.yaml").write_text(yaml.safe_dump(config))
-    made = run_command("run", folder / "run.yaml", cwd=ROOT, env=on_ray)
+    made = run_on_ray("run", folder / "run.yaml", cwd=ROOT)
     assert made.returncode == 0, made.stderr
-    scored = run_command("evaluate", folder / "store", "--baseline", "persistence", cwd=ROOT, env=on_ray)
+    scored = run_on_ray("evaluate", folder / "store", "--baseline", "persistence", cwd=ROOT)
     assert scored.returncode == 0, scored.stderr
     return xr.open_zarr(folder / "store"), {name: rmse(folder / "store", name) for name in ("forecast", "persistence")}
 

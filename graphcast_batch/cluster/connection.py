@@ -1,19 +1,24 @@
 """Connect this process to a Ray cluster, or to a Ray of its own on this machine, for as long as a context lasts."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Final
 
 import ray
 from ray.exceptions import RayError
 
-from graphcast_batch.cluster.allocation import allocation
+from graphcast_batch.cluster.allocation import allocation, unused_nodes
+from graphcast_batch.cluster.crew import alive_nodes
 from graphcast_batch.cluster.drain import WORK_LEFT, Drain, overheard
 from graphcast_batch.cluster.embedded import QUIET, embedded, leave
 from graphcast_batch.cluster.ray_errors import explained
 from graphcast_batch.cluster.reach import check_head
 from graphcast_batch.errors import ClusterError
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -69,6 +74,8 @@ def _cluster(address: str | None, drain: Drain) -> Iterator[None]:
     except SystemExit as stop:  # how Ray itself answers a SIGTERM while it starts
         raise SystemExit(WORK_LEFT) from stop
     try:
+        if idle := unused_nodes(allocation(os.environ), len(alive_nodes())):
+            _LOG.warning("%s", idle)
         yield
     finally:
         cluster.__exit__(None, None, None)

@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from graphcast_batch.assembly import Run, check_memory, lay_out, machine_bytes, resolved_precision
-from graphcast_batch.cluster.allocation import allocation, unused_nodes
+from graphcast_batch.cluster.allocation import allocation
 from graphcast_batch.cluster.calls import each, on_each_node
 from graphcast_batch.cluster.connection import connected
 from graphcast_batch.cluster.crew import Crew, Member, alive_nodes, device_of, end_all, is_gone, most_on_a_node
@@ -103,8 +103,6 @@ def run(
         if device == "cpu":
             given = allocation(os.environ).memory_bytes or machine_bytes()
             check_memory(run, precision, most_on_a_node(run.config.workers), min(given, machine_bytes()))
-        if idle := unused_nodes(allocation(os.environ), len(alive_nodes())):
-            progress.note("nodes", idle)
         progress.started(count, device, len(run.plan.cases), len(run.plan.cases) - len(todo))
         Shift(crew, store, todo, run.config, progress, drain, made).work_through()
     return _outcome(run, store, made, time.perf_counter() - start)

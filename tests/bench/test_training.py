@@ -1,8 +1,11 @@
 """The benchmark of trainings, small: what it measures is really trained."""
 
+import pytest
+
 from graphcast_batch.bench.training import Network, measure
 
 
+@pytest.mark.slow
 def test_every_length_of_rollouts_and_number_of_workers_is_measured(on_ray):
     found = {figure.name: figure for figure in measure(1, Network(30, 0, 4, 1), (1, 2), (1, 2)).figures}
 

@@ -27,8 +27,9 @@ from graphcast_batch.outputs.claims import Claim
 from graphcast_batch.outputs.ledger import Ledger
 from graphcast_batch.pipeline import Made
 from graphcast_batch.timing import balance
-from tests.conftest import SMALL
+from tests.conftest import SMALL, TWO_WORKERS
 
+ON_TWO = SMALL | TWO_WORKERS
 KEYS = [f"2020-01-01T{hour:02d}" for hour in (0, 6, 12, 18)]
 
 
@@ -101,7 +102,7 @@ class Watch:
 
 
 def troubled(tmp_path, key, kind, **changes):
-    config = parse_config(SMALL | {"store": str(tmp_path / "run")} | changes, RunConfig, origin="here")
+    config = parse_config(ON_TWO | {"store": str(tmp_path / "run")} | changes, RunConfig, origin="here")
     assembled = assemble(config)
     assembled.source.__class__ = Troubled
     assembled.source.trouble(tmp_path, key, kind)
@@ -166,7 +167,7 @@ def test_a_case_that_kills_every_worker_is_set_aside_and_the_others_become_whole
 
 
 def test_cases_that_a_living_driver_has_claimed_are_waited_for_and_made_when_it_lets_go(cluster, tmp_path):
-    config = parse_config(SMALL | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
+    config = parse_config(ON_TWO | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
     assembled = assemble(config)
     store = lay_out(assembled, "float32", in_this_process)
     claim = store.ledger.claim(assembled.plan.cases[0], 60)
@@ -181,7 +182,7 @@ def test_cases_that_a_living_driver_has_claimed_are_waited_for_and_made_when_it_
 
 def test_two_drivers_share_a_run_and_make_no_case_twice(cluster, tmp_path):
     config = parse_config(
-        SMALL | {"store": str(tmp_path / "run"), "times": SMALL["times"] | {"last": "2020-01-03T18"}},
+        ON_TWO | {"store": str(tmp_path / "run"), "times": SMALL["times"] | {"last": "2020-01-03T18"}},
         RunConfig,
         origin="here",
     )
@@ -239,7 +240,7 @@ def test_a_claim_that_cannot_be_taken_puts_its_case_off_and_the_run_goes_on(clus
         return claim(ledger, case, lease_seconds)
 
     monkeypatch.setattr(Ledger, "claim", failing_once)
-    config = parse_config(SMALL | {"store": str(tmp_path / "run"), "retries": 1}, RunConfig, origin="here")
+    config = parse_config(ON_TWO | {"store": str(tmp_path / "run"), "retries": 1}, RunConfig, origin="here")
     watch = Watch()
     outcome = driver.run(assemble(config), watch, Drain())
 
@@ -288,7 +289,7 @@ def test_a_handle_that_is_stale_while_failed_cases_are_freed_or_counted_does_not
     retired = []
     called = [stale_once(name) for name in ("free_failed", "states")]
     monkeypatch.setattr(driver.Dispatch, "broken", broken_once)
-    config = parse_config(SMALL | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
+    config = parse_config(ON_TWO | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
     watch = Watch()
     outcome = driver.run(assemble(config), watch, Drain())
     assert (len(outcome.whole), outcome.failed) == (4, ())
@@ -303,13 +304,13 @@ def test_a_store_that_refuses_everything_ends_the_run(cluster, tmp_path, monkeyp
         def started(self, *told):
             (tmp_path / "run" / "ledger").rename(tmp_path / "ledger")
 
-    config = parse_config(SMALL | {"store": str(tmp_path / "run"), "retries": 9}, RunConfig, origin="here")
+    config = parse_config(ON_TWO | {"store": str(tmp_path / "run"), "retries": 9}, RunConfig, origin="here")
     with pytest.raises(StoreError, match=r"the claim .* failed: .*put back what was removed"):
         driver.run(assemble(config), Removing(), Drain())
 
 
 def test_what_was_made_is_kept_with_its_spans_only_where_it_is_asked_for(cluster, tmp_path):
-    config = parse_config(SMALL | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
+    config = parse_config(ON_TWO | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
     outcome = driver.run(assemble(config), Watch(), Drain(), traced=True)
 
     assert sorted(made.record.key for made in outcome.trace) == KEYS
@@ -383,15 +384,18 @@ def test_a_node_without_jax_ends_no_run_that_others_work_on(tmp_path, monkeypatc
         driver.Shift(*parts)._mourn(member, ray.exceptions.ActorDiedError())
 
 
-def test_a_job_with_more_nodes_than_ray_is_told_of_it(cluster, tmp_path, monkeypatch):
-    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_WORLD_SIZE": "1"}.items():
-        monkeypatch.setenv(name, value)
-    _, watch = run_with(tmp_path, "none", "none")
-    assert "Ray has 1 of the 2 nodes of this job, and the others stay idle" in watch.of("nodes")[0][0]
+@pytest.mark.parametrize("words", [["check"], ["stats", "--to", "statistics"]])
+def test_a_job_with_more_nodes_than_ray_is_told_of_it_by_whatever_command(words, command, small_config, on_ray):
+    two = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+
+    told = command(*words, small_config(), env=on_ray | two)
+
+    assert told.returncode == 0, told.stderr
+    assert "Ray has 1 of the 2 nodes of this job, and the others stay idle" in told.stderr
 
 
 def test_more_workers_than_gpus_and_gpus_that_are_not_there_are_refused(cluster, monkeypatch, tmp_path):
-    config = parse_config(SMALL | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
+    config = parse_config(ON_TWO | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
     workers = config.workers.model_copy(update={"device": "gpu", "count": 2})
     assembled = assemble(config.model_copy(update={"workers": workers}))
     with pytest.raises(ClusterError, match=r"workers\.device is gpu, but Ray sees no GPU"):
@@ -403,14 +407,14 @@ def test_more_workers_than_gpus_and_gpus_that_are_not_there_are_refused(cluster,
 
 
 def test_a_gpu_that_jax_does_not_see_is_told_before_any_case(tmp_path):
-    config = parse_config(SMALL | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
+    config = parse_config(ON_TWO | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
 
     with pytest.raises(ClusterError, match=r"Ray gave a worker on .* a GPU, but JAX sees only the CPU there"):
         Worker().prepare((config, assemble(config).source, "bfloat16", "gpu", 0, None))
 
 
 def test_a_gpu_that_is_too_small_for_a_case_is_told_before_any(monkeypatch, tmp_path):
-    config = parse_config(SMALL | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
+    config = parse_config(ON_TWO | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
     monkeypatch.setattr(worker, "backend", lambda: "gpu")
     monkeypatch.setattr(worker, "device_bytes", lambda: 8 * 10**9)
 
@@ -419,7 +423,7 @@ def test_a_gpu_that_is_too_small_for_a_case_is_told_before_any(monkeypatch, tmp_
 
 
 def test_a_new_worker_removes_what_the_dead_of_its_host_left_half_written(tmp_path):
-    config = parse_config(SMALL | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
+    config = parse_config(ON_TWO | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
     assembled = assemble(config)
     store = lay_out(assembled, "float32", in_this_process)
     dying = (
@@ -435,7 +439,7 @@ def test_a_new_worker_removes_what_the_dead_of_its_host_left_half_written(tmp_pa
 
 
 def test_a_run_that_is_asked_to_stop_before_it_began_hands_nothing_out(cluster, tmp_path):
-    config = parse_config(SMALL | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
+    config = parse_config(ON_TWO | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
     drain = Drain()
     drain._ask(15, None)
 

@@ -9,18 +9,17 @@ import psutil
 import pytest
 
 from graphcast_batch.model.checkpoint import load_checkpoint
-from tests.conftest import run_command
 from tests.test_finetune import begin, lines, saved, until, weights, write_recipe
 from tests.training.made import write_archive
 
 PHASES = [{"rollout": 1, "updates": 3, "peak": 1e-3}]
 
 
-def trained(on_ray, folder, count, **changes):
+def trained(run_on_ray, folder, count, **changes):
     """The folder of a training by so many workers."""
     name = f"of_{count}"
     recipe = write_recipe(folder, name, workers__count=count, **{"phases": PHASES} | changes)
-    done = run_command("finetune", recipe, cwd=folder, env=on_ray)
+    done = run_on_ray("finetune", recipe, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / name
 
@@ -35,10 +34,10 @@ def assert_alike(one, other):
 
 
 @pytest.mark.parametrize(("count", "together"), [(2, 2), pytest.param(4, 1, marks=pytest.mark.slow)])
-def test_several_workers_come_to_the_same_as_one(on_ray, tmp_path, count, together):
-    several = trained(on_ray, tmp_path, count, together=together)
+def test_several_workers_come_to_the_same_as_one(run_on_ray, tmp_path, count, together):
+    several = trained(run_on_ray, tmp_path, count, together=together)
 
-    assert_alike(trained(on_ray, tmp_path, 1), several)
+    assert_alike(trained(run_on_ray, tmp_path, 1), several)
     assert load_checkpoint(several / "weights.npz").architecture.latent_size == 4
 
 
@@ -49,9 +48,9 @@ def workers():
 
 
 @pytest.mark.slow
-def test_after_the_death_of_a_worker_all_go_on_from_the_last_checkpoint(on_ray, tmp_path):
+def test_after_the_death_of_a_worker_all_go_on_from_the_last_checkpoint(on_ray, run_on_ray, tmp_path):
     phases = [{"rollout": 1, "updates": 40, "peak": 1e-3}]
-    undisturbed = trained(on_ray, tmp_path, 2, phases=phases)
+    undisturbed = trained(run_on_ray, tmp_path, 2, phases=phases)
     recipe, folder = write_recipe(tmp_path, "disturbed", workers__count=2, phases=phases), tmp_path / "disturbed"
 
     process = begin(on_ray, recipe)
@@ -68,7 +67,7 @@ def test_after_the_death_of_a_worker_all_go_on_from_the_last_checkpoint(on_ray, 
 
 
 @pytest.mark.slow
-def test_an_error_of_one_worker_ends_the_training_of_all(on_ray, tmp_path):
+def test_an_error_of_one_worker_ends_the_training_of_all(run_on_ray, tmp_path):
     fields = write_archive(tmp_path / "archive.nc")
     field = fields["temperature"].copy(deep=True)
     field[{"time": 12, "level": 0, "latitude": 0, "longitude": 0}] = np.nan
@@ -82,7 +81,7 @@ def test_an_error_of_one_worker_ends_the_training_of_all(on_ray, tmp_path):
         workers__count=2,
     )
 
-    done = run_command("finetune", recipe, cwd=tmp_path, env=on_ray)
+    done = run_on_ray("finetune", recipe, cwd=tmp_path)
 
     assert done.returncode == 1, done.stdout
     assert re.search(r"TrainingError: .*temperature of .* is not at time 2020-01-03T18", " ".join(done.stderr.split()))

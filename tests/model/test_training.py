@@ -188,9 +188,11 @@ def frozen():
 
 
 def assert_same_gradient(found, whole, scale=1.0):
+    """Array by array: what float32 rounds off in a sum goes with its terms, of which one element may hold little."""
     for module, named in gradient(found).items():
         for name, slope in named.items():
-            np.testing.assert_allclose(slope, gradient(whole)[module][name] * scale, rtol=1e-4, atol=1e-5 * scale)
+            other = gradient(whole)[module][name] * scale
+            assert np.linalg.norm(slope - other) <= 1e-4 * np.linalg.norm(other) + 1e-5 * scale, (module, name)
 
 
 def test_samples_may_be_summed_up_in_parts():

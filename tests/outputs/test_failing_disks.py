@@ -501,6 +501,7 @@ def test_a_write_that_hangs_commits_nothing_and_holds_up_nobody_else(tmp_path, u
     assert_mended("new", undisturbed, path)
 
 
+@pytest.mark.slow
 def test_a_run_onto_a_disk_that_fills_up_stops_and_with_more_space_ends_as_if_nothing_had_been(
     disk, small_config, command, finished
 ):

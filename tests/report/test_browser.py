@@ -197,8 +197,11 @@ def test_light_and_dark_are_as_the_system_says_until_the_switch_is_used(written,
     for page in (light, dark):
         page.click("#theme")
     assert (paper(light) < 150, paper(dark) > 600) == (True, True)
-    light.reload()
-    assert paper(light) < 150
+    for _ in range(20):  # on a busy machine Chromium may load the page before it has stored what the last one kept
+        light.reload()
+        if paper(light) < 150:
+            return
+    pytest.fail("the choice was not kept")
 
 
 def test_links_lead_to_their_parts_of_the_page(written, opened):

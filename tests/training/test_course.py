@@ -93,7 +93,7 @@ def test_dataset_files_are_an_archive_too(tmp_path):
         (
             {"model__weights": {**RANDOM, "architecture": RANDOM["architecture"] | {"resolution": 1.0}, "task": TASK}},
             InputError,
-            r"must be on a grid of 1°.*30°.*inputs\.regrid",
+            r"must be on a grid of 1°.*30°.*give inputs of that resolution",
         ),
         (
             {"phases": [{"rollout": 20, "updates": 1, "peak": 1e-3}]},
