@@ -74,7 +74,8 @@ def _cluster(address: str | None, drain: Drain) -> Iterator[None]:
     except SystemExit as stop:  # how Ray itself answers a SIGTERM while it starts
         raise SystemExit(WORK_LEFT) from stop
     try:
-        if idle := unused_nodes(allocation(os.environ), len(alive_nodes())):
+        given = allocation(os.environ)
+        if given.size > 1 and (idle := unused_nodes(given, len(alive_nodes()))):
             _LOG.warning("%s", idle)
         yield
     finally:

@@ -33,7 +33,8 @@ def assert_alike(one, other):
             assert second[key] == pytest.approx(first[key], rel=1e-4), key
 
 
-@pytest.mark.parametrize(("count", "together"), [(2, 2), pytest.param(4, 1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "together"), [(2, 2), (4, 1)])
 def test_several_workers_come_to_the_same_as_one(run_on_ray, tmp_path, count, together):
     several = trained(run_on_ray, tmp_path, count, together=together)
 

@@ -171,7 +171,7 @@ def test_a_run_counts_whole_retried_and_failed_cases_and_ends_with_none_in_fligh
     ]
     stood = {name: [value for each, value, _ in given if each == name] for name, _, _ in given}
     assert (max(stood["graphcast_batch_cases_left"]), stood["graphcast_batch_cases_left"][-1]) == (4, 0)
-    assert (max(stood["graphcast_batch_workers"]), stood["graphcast_batch_workers"][-1]) == (2, 0)
+    assert (max(stood["graphcast_batch_workers"]), stood["graphcast_batch_workers"][-1]) == (1, 0)
     assert max(stood["graphcast_batch_cases_in_flight"]) > 0
     assert stood["graphcast_batch_cases_in_flight"][-1] == 0
 
