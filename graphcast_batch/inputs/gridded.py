@@ -171,7 +171,14 @@ def read_places(
         spots = zip(*places.values(), strict=True)
         fields = [load(wanted.isel(dict(zip(places, spot, strict=True)), drop=True), contents.origin) for spot in spots]
         joined = xr.concat(fields, "time")
-    return _plain_values(_turned(joined, contents)[name], contents)[1]
+    dims, values, _ = _plain_values(_turned(joined, contents)[name], contents)
+    expected = ("time", "latitude", "longitude")
+    if dims != expected:
+        raise InputError(
+            f"the variable {name} of {contents.origin} must have the dimensions {', '.join(expected)}, but has "
+            f"{', '.join(map(str, dims))}; give it along all of them"
+        )
+    return values
 
 
 def same_points(one: Grid, other: Grid) -> bool:

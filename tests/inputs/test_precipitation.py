@@ -88,6 +88,14 @@ def test_hourly_sums_of_forecasts_are_added_up(tmp_path):
     assert opened.changes == {"summed up": f"{SUMMED} of {TOTAL}: {how}"}
 
 
+@pytest.mark.parametrize("dim", ["latitude", "longitude"])
+def test_sums_along_one_row_or_column_are_refused(tmp_path, dim):
+    fields = forecasts((6, 12), since=True)
+    opened = archive(fields.assign({TOTAL: fields[TOTAL].isel({dim: 0}, drop=True)}), tmp_path / "a.nc")
+    with pytest.raises(InputError, match=f"{TOTAL} of .* must have the dimensions time, latitude, longitude, but has"):
+        held(opened)
+
+
 @pytest.mark.parametrize("leads", [range(13), (6, 12)])
 @pytest.mark.parametrize("precipitation", [None, "since_start"])
 def test_hourly_sums_are_not_taken_for_sums_since_a_start(tmp_path, leads, precipitation):
