@@ -351,7 +351,20 @@ class Archive:
                 fixed -= set(own)
         shares += self._shares.split([name for name in names if "time" in self.dims[name]], times, levels)
         check_overlaps(self._shares.new_overlaps())
+        for share in shares:
+            self._check_dims(share)
         return shares
+
+    def _check_dims(self, share: Share) -> None:
+        """Refuses fields of less than the whole globe, which would fit others by repeating a row of them."""
+        for name in share.names:
+            found, expected = share.volume.contents.dims[name], self.dims[name]
+            if set(found) != set(expected):
+                raise InputError(
+                    f"the variable {name} of {share.volume.origin} must have the dimensions {', '.join(expected)}, as in "
+                    f"another file of the archive, but has {', '.join(found) or 'none'}; give it along the same in all "
+                    "files, or leave this one out"
+                )
 
     def _costs(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> list[ReadCost]:
         parts = self._split(names, times, levels)

@@ -72,6 +72,20 @@ CUTS = {
 }
 
 
+@pytest.mark.parametrize("dim", ["latitude", "longitude"])
+@pytest.mark.parametrize("name", ["temperature", "2m_temperature"])
+def test_a_file_with_one_row_or_column_of_what_others_hold_whole_is_refused(made, tmp_path, name, dim):
+    fields = frames(made)
+    fields.isel(time=[0, 1]).to_netcdf(tmp_path / "a.nc")
+    row = fields[[name]].isel({"time": [2], dim: 0}, drop=True)
+    xr.merge([row, fields[["specific_humidity"]].isel(time=[2])]).to_netcdf(tmp_path / "b.nc")
+    archive = Archive([str(tmp_path / "a.nc"), str(tmp_path / "b.nc")])
+
+    assert archive.fields(["specific_humidity"], fields["time"].values, LEVELS).sizes["time"] == 3
+    with pytest.raises(InputError, match=rf"variable {name} of .*b\.nc must have the dimensions .*{dim}.*, but has time"):
+        archive.fields([name], fields["time"].values, LEVELS)
+
+
 @pytest.mark.parametrize(
     ("cut", "form"),
     [*((cut, "nc") for cut in CUTS), ("a file a level", "zarr"), ("other levels at other times", "zarr")],
