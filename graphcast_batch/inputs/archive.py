@@ -361,9 +361,9 @@ class Archive:
             found, expected = share.volume.contents.dims[name], self.dims[name]
             if set(found) != set(expected):
                 raise InputError(
-                    f"the variable {name} of {share.volume.origin} must have the dimensions {', '.join(expected)}, as in "
-                    f"another file of the archive, but has {', '.join(found) or 'none'}; give it along the same in all "
-                    "files, or leave this one out"
+                    f"the variable {name} of {share.volume.origin} must have the dimensions {', '.join(expected)}, as "
+                    f"in another file of the archive, but has {', '.join(found) or 'none'}; give it along the same in "
+                    "all files, or leave this one out"
                 )
 
     def _costs(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> list[ReadCost]:

@@ -82,7 +82,7 @@ def test_a_file_with_one_row_or_column_of_what_others_hold_whole_is_refused(made
     archive = Archive([str(tmp_path / "a.nc"), str(tmp_path / "b.nc")])
 
     assert archive.fields(["specific_humidity"], fields["time"].values, LEVELS).sizes["time"] == 3
-    with pytest.raises(InputError, match=rf"variable {name} of .*b\.nc must have the dimensions .*{dim}.*, but has time"):
+    with pytest.raises(InputError, match=rf"{name} of .*b\.nc must have the dimensions .*{dim}.*, but has time"):
         archive.fields([name], fields["time"].values, LEVELS)
 
 
