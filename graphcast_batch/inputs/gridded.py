@@ -295,6 +295,8 @@ def _of_forecasts(wanted: xr.Dataset, contents: Contents, times: NDArray[np.date
     """One variable at valid times, each from the forecast that started last before it."""
     shortest = _shortest_lead(str(next(iter(wanted.data_vars))))
     places = [_forecast_of(contents, time, shortest) for time in times]
+    if not places:
+        return load(_forecast(wanted, 0, 0).expand_dims("time").isel(time=slice(0)), contents.origin)
     frames = [load(_forecast(wanted, init, lead), contents.origin) for init, lead in places]
     return xr.concat(frames, "time")
 

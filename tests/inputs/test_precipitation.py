@@ -88,6 +88,15 @@ def test_hourly_sums_of_forecasts_are_added_up(tmp_path):
     assert opened.changes == {"summed up": f"{SUMMED} of {TOTAL}: {how}"}
 
 
+def test_at_no_times_forecasts_hold_fields_of_no_time(tmp_path):
+    opened = archive(forecasts((6, 12), since=True), tmp_path / "a.nc")
+    names = ["2m_temperature", SUMMED]
+    whole, none = (opened.fields(names, times, ()) for times in (opened.times[:1], opened.times[:0]))
+    assert {name: field.shape for name, field in none.items()} == {
+        name: (0, *field.shape[1:]) for name, field in whole.items()
+    }
+
+
 @pytest.mark.parametrize("dim", ["latitude", "longitude"])
 def test_sums_along_one_row_or_column_are_refused(tmp_path, dim):
     fields = forecasts((6, 12), since=True)
