@@ -192,7 +192,9 @@ def is_as_undisturbed(undisturbed, request):
     def check(run):
         assert len(run.whole()) == run.cases
         finished = run.finished()
-        assert sorted(finished) == run.whole(), "a Case was made twice"
+        assert len(set(finished)) == len(finished), "a Case was made twice"
+        # A worker may have committed a Case that its driver was killed before noting.
+        assert len(set(run.whole()) ^ set(finished)) <= run.in_flight
         assert digest(run.store) == undisturbed(run.cases, run.heavy)
         assert not run.claims()
         status = run.bed.call("graphcast-batch", "status", str(run.store))
