@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import settings
 
 from tests import forks
+
+settings.register_profile("tests", deadline=None)  # a busy machine makes no example wrong
+settings.load_profile("tests")
 
 ROOT = Path(__file__).parents[1]
 SMALL = {

@@ -64,7 +64,7 @@ def _become(words, cwd, folder):
         os.close(file)
     os.chdir(cwd)
     sys.argv = ["graphcast-batch", *words]
-    sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
+    sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115 - to the end
 
     from graphcast_batch.cli import main
 

@@ -117,7 +117,8 @@ class Precipitation:
 
     def costs(self, times: Times) -> list[ReadCost]:
         """What reading it takes, told from the chunks of the files; nothing is read."""
-        rows = np.unique(np.concatenate([used.ravel() for _, _, used in self._parts(times)] or [np.zeros(0, np.intp)]))
+        held = times[np.isin(np.asarray(times, "datetime64[ns]").view(np.int64), self._made[0])]
+        rows = np.unique(np.concatenate([used.ravel() for _, _, used in self._parts(held)] or [np.zeros(0, np.intp)]))
         return [volume.sums_cost(windows, fields) for volume, windows, fields, _ in self._shares(rows)]
 
     @cached_property

@@ -3,6 +3,7 @@
 Tallies merge into those of all their numbers together, so that blocks may be tallied in any process.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -256,8 +257,9 @@ def _computed(source: Timeline, forcing: Forcing, name: str, times: NDArray[np.d
 def _by_time(array: xr.DataArray, times: NDArray[np.datetime64]) -> Frames:
     """The values as ([level,] point) by time; at the one time given where they have none."""
     values = array.values if "time" in array.dims else array.values[np.newaxis]
-    levels = [array.sizes["level"]] if "level" in array.dims else []
-    return dict(zip(times, values.reshape(values.shape[0], *levels, -1), strict=True))
+    levels = (array.sizes["level"],) if "level" in array.dims else ()
+    shape = (values.shape[0], *levels, math.prod(values.shape[1 + len(levels) :]))
+    return dict(zip(times, values.reshape(shape), strict=True))
 
 
 def _last_step(frames: Frames, times: NDArray[np.datetime64]) -> Frames:

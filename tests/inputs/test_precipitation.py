@@ -88,6 +88,13 @@ def test_hourly_sums_of_forecasts_are_added_up(tmp_path):
     assert opened.changes == {"summed up": f"{SUMMED} of {TOTAL}: {how}"}
 
 
+def test_what_a_read_costs_is_known_where_no_sum_can_be_made(tmp_path):
+    opened = archive(forecasts((9, 12), since=True), tmp_path / "a.nc")
+    names = ("2m_temperature", SUMMED)
+    task = Task(input_variables=names, target_variables=names, forcing_variables=(), pressure_levels=(500,))
+    assert opened.cost(Case(START + 9 * HOUR, 1), task).touched_bytes > 0
+
+
 def test_at_no_times_forecasts_hold_fields_of_no_time(tmp_path):
     opened = archive(forecasts((6, 12), since=True), tmp_path / "a.nc")
     names = ["2m_temperature", SUMMED]
