@@ -18,8 +18,8 @@ from sphinx.util.docutils import SphinxDirective
 from typer.main import get_command
 
 from graphcast_batch.cli import app
-from graphcast_batch.cluster.metrics import METRICS as EXPORTED
-from graphcast_batch.inputs.dialects import DIALECTS
+from graphcast_batch.cluster.ray_metrics import METRICS as EXPORTED
+from graphcast_batch.inputs.layouts.dialects import DIALECTS
 
 PACKAGE: Final = Path(__file__).parents[1] / "graphcast_batch"
 BOUNDS: Final = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}

@@ -16,28 +16,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from graphcast_batch.api.forecasts import open_forecasts
-    from graphcast_batch.api.pictures import Picture, plot
-    from graphcast_batch.api.plans import Plan
-    from graphcast_batch.api.runs import Outcome, run
-    from graphcast_batch.api.scores import evaluate
+    from graphcast_batch.app.evaluating import evaluate
+    from graphcast_batch.app.forecasts import open_forecasts
+    from graphcast_batch.app.planning import PlannedRun
+    from graphcast_batch.app.plotting import Picture, plot
+    from graphcast_batch.app.running import RunResult, run
 
-__all__ = ["Outcome", "Picture", "Plan", "evaluate", "open_forecasts", "plot", "run"]
+__all__ = ["Picture", "PlannedRun", "RunResult", "evaluate", "open_forecasts", "plot", "run"]
 _HOMES: Final = {
-    "Outcome": "runs",
-    "Picture": "pictures",
-    "Plan": "plans",
-    "evaluate": "scores",
+    "RunResult": "running",
+    "Picture": "plotting",
+    "PlannedRun": "planning",
+    "evaluate": "evaluating",
     "open_forecasts": "forecasts",
-    "plot": "pictures",
-    "run": "runs",
+    "plot": "plotting",
+    "run": "running",
 }
 
 
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.api.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.app.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

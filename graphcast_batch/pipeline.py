@@ -23,18 +23,19 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from graphcast_batch.config import STEP_HOURS, Task, TimeLimits
+from graphcast_batch.config.run_config import TimeLimitsConfig
 from graphcast_batch.errors import ClusterError, ForecastError, GraphcastBatchError, StoreError
+from graphcast_batch.files.leases import Lease
 from graphcast_batch.grid import Grid
-from graphcast_batch.inputs.chunks import ReadCost
-from graphcast_batch.inputs.states import CaseInputs
-from graphcast_batch.limits import Limits
-from graphcast_batch.outputs.attempts import Attempt
-from graphcast_batch.outputs.blocks import Block, Blocks
-from graphcast_batch.outputs.claims import Claim
-from graphcast_batch.outputs.ledger import Record
-from graphcast_batch.outputs.store import NONE, OUTPUTS, Store
+from graphcast_batch.inputs.case_inputs import CaseInputs
+from graphcast_batch.inputs.formats.chunks import ReadCost
+from graphcast_batch.inputs.quality.limits import Limits
 from graphcast_batch.plan import Case
+from graphcast_batch.spec import STEP_HOURS, Task
+from graphcast_batch.stores.frame_blocks import Block, Blocks
+from graphcast_batch.stores.zarr.attempts import Attempt
+from graphcast_batch.stores.zarr.ledger import CaseRecord
+from graphcast_batch.stores.zarr.store import NONE, OUTPUTS, Store
 from graphcast_batch.timing import Span, Stopwatch, clock
 from graphcast_batch.variables import attributes
 
@@ -74,7 +75,7 @@ class Source(Protocol):
         """What reading the inputs of a Case fetches; None where nothing is read."""
 
 
-class Forecasts(Protocol):
+class Model(Protocol):
     """What turns a state into frames, on one device."""
 
     @property
@@ -85,7 +86,7 @@ class Forecasts(Protocol):
         """Every target as (step, [level], latitude, longitude), a few steps at a time; maybe not yet computed."""
 
 
-class GroupForecasts(Forecasts, Protocol):
+class BatchModel(Model, Protocol):
     """What also turns several states into frames together."""
 
     def forecast_many(
@@ -132,7 +133,7 @@ class Scorer(Protocol):
 
 
 @dataclass(frozen=True)
-class Made:
+class CompletedCase:
     """A Case that became whole.
 
     Attributes:
@@ -141,13 +142,13 @@ class Made:
         unscored: why it has no scores, if it should have; else empty.
     """
 
-    record: Record
+    record: CaseRecord
     spans: tuple[Span, ...]
     unscored: str = ""
 
 
 @dataclass(frozen=True)
-class Stage:
+class CaseStage:
     """Where a Case is that is under way.
 
     Attributes:
@@ -164,7 +165,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Bench:
+class WorkerContext:
     """What one worker has at hand for any Case.
 
     Attributes:
@@ -176,13 +177,13 @@ class Bench:
         limits: what the frames of a forecast may hold, by what it starts from.
         name: of the worker.
         cases_per_call: so many Cases are computed together, where there are so many; more than one needs
-            `GroupForecasts`.
+            `BatchModel`.
         scorer: of the forecasts; None to leave them unscored.
     """
 
     source: Source
     check: Callable[[CaseInputs], None]
-    forecasts: Forecasts
+    forecasts: Model
     task: Task
     store: Store
     limits: Callable[[xr.Dataset], LimitsOf]
@@ -205,7 +206,7 @@ class Bench:
             )
         object.__setattr__(self, "_device", _Device(self.forecasts, self.cases_per_call))
 
-    def run_case(self, case: Case, claim: Claim | None, attempts: int) -> Made:
+    def run_case(self, case: Case, claim: Lease | None, attempts: int) -> CompletedCase:
         """Makes one forecast and commits it to the store.
 
         Args:
@@ -251,7 +252,7 @@ class Bench:
                     )
             if not self.store.only_scores:
                 scores.write(record.finished_at)
-        return Made(record, watch.spans, scores.fault)
+        return CompletedCase(record, watch.spans, scores.fault)
 
     def _read(self, case: Case, frames: "_Frames", scores: "_Scores") -> tuple[LimitsOf, ReadCost | None]:
         """Reads what a Case starts from, one at a time and not far ahead of the device, and queues it there."""
@@ -300,13 +301,13 @@ class Bench:
                     frames.reached("compute")
             await_writing()
 
-    def under_way(self) -> list[Stage]:
+    def under_way(self) -> list[CaseStage]:
         """Where each Case is that is under way; may be asked from any thread."""
         now = monotonic()
         places = self._stages.copy().items()
-        return [Stage(key, name, max(0.0, now - since), steps) for key, [(name, since, steps)] in places]
+        return [CaseStage(key, name, max(0.0, now - since), steps) for key, [(name, since, steps)] in places]
 
-    def late(self, limits: TimeLimits) -> Stage | None:
+    def late(self, limits: TimeLimitsConfig) -> CaseStage | None:
         """A Case that has been in a stage for longer than it may without getting on; None if there is none.
 
         Who waits may do so for as long as anything else moves. If all wait, nobody does what they wait for, unless the
@@ -444,7 +445,7 @@ class _Device:
     block, which bounds the memory for frames.
     """
 
-    def __init__(self, forecasts: Forecasts, size: int) -> None:
+    def __init__(self, forecasts: Model, size: int) -> None:
         self._forecasts = forecasts
         self._size = size
         self._changed = threading.Condition()
@@ -583,7 +584,7 @@ class _Device:
             yield from ([frames] for frames in self._forecasts.forecast(*starts[0], steps))
         else:
             full = starts + starts[-1:] * (self._size - len(starts))
-            yield from cast(GroupForecasts, self._forecasts).forecast_many(full, steps)
+            yield from cast(BatchModel, self._forecasts).forecast_many(full, steps)
 
     def _hand_on(self) -> None:
         """Brings what is under way to the host, and gives it to its Cases."""

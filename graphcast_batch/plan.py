@@ -10,14 +10,16 @@ from datetime import datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from graphcast_batch.config import STEP_HOURS, Outputs, Region, Task, Times
+from graphcast_batch.config.outputs_section import OutputsConfig, RegionConfig
+from graphcast_batch.config.times_section import TimesConfig
 from graphcast_batch.errors import ConfigError, GridError, TaskError
 from graphcast_batch.grid import Grid
+from graphcast_batch.spec import STEP_HOURS, Task
 from graphcast_batch.variables import DIMS, VARIABLES
 
 _BLOCK_STEPS = 8
 _TOLERANCE = 1e-3  # degrees; as that of grids
-_ALL = Outputs()
+_ALL = OutputsConfig()
 
 
 @dataclass(frozen=True, order=True)
@@ -116,7 +118,7 @@ class Layout:
     levels: tuple[int, ...]
     on_levels: tuple[tuple[str, bool], ...]
     steps: int
-    outputs: Outputs = _ALL
+    outputs: OutputsConfig = _ALL
     kept: Kept = field(init=False, compare=False)
     block_steps: int = field(init=False)
 
@@ -162,7 +164,7 @@ class Plan:
         return len(self.cases) * self.layout.case_bytes
 
 
-def plan_times(times: Times) -> list[np.datetime64]:
+def plan_times(times: TimesConfig) -> list[np.datetime64]:
     """The initial times that a configuration asks for, ascending.
 
     Returns:
@@ -214,7 +216,7 @@ def plan_cases(
 
 
 def plan_layout(
-    task: Task, grid: Grid, steps: int, dims: Mapping[str, Collection[str]], outputs: Outputs = _ALL
+    task: Task, grid: Grid, steps: int, dims: Mapping[str, Collection[str]], outputs: OutputsConfig = _ALL
 ) -> Layout:
     """The layout of a store for a task on a grid.
 
@@ -316,7 +318,7 @@ def _kept_hours(layout: Layout) -> tuple[int, ...]:
     return tuple(kept)
 
 
-def _kept_points(region: Region, grid: Grid) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _kept_points(region: RegionConfig, grid: Grid) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Latitudes and longitudes of a region, the latter ascending from its western edge."""
     south, north = region.latitude
     latitude = grid.latitude[(south - _TOLERANCE <= grid.latitude) & (grid.latitude <= north + _TOLERANCE)]
@@ -355,7 +357,7 @@ def _check_axis(name: str, values: NDArray[np.float32], low: float, high: float)
         )
 
 
-def _regular(times: Times) -> Iterator[datetime]:
+def _regular(times: TimesConfig) -> Iterator[datetime]:
     assert times.first is not None
     assert times.last is not None
     assert times.every_hours is not None

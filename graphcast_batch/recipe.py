@@ -6,18 +6,13 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 
-from graphcast_batch.config import (
-    ArchiveInputs,
-    CheckpointWeights,
-    DatasetInputs,
-    File,
-    RandomWeights,
-    SyntheticInputs,
-    Times,
-    Workers,
-    parse_config,
-    read_mapping,
-)
+from graphcast_batch.config.documents import read_mapping
+from graphcast_batch.config.field_types import File
+from graphcast_batch.config.inputs_section import ArchiveInputs, DatasetInputs, SyntheticInputs
+from graphcast_batch.config.messages import parse_config
+from graphcast_batch.config.model_section import CheckpointWeights, RandomWeights
+from graphcast_batch.config.run_config import WorkersConfig
+from graphcast_batch.config.times_section import TimesConfig
 
 Count = Annotated[int, Field(gt=0)]
 
@@ -84,7 +79,7 @@ class TrainedModel(_Frozen):
 class Validation(_Frozen):
     """What tells how good the weights are: the loss of rollouts that no update has seen, beside that of persistence."""
 
-    times: Times
+    times: TimesConfig
     """Initial times, best none of those that are trained on."""
     rollout: Count = 1
     """Steps of 6 h of each forecast."""
@@ -92,14 +87,14 @@ class Validation(_Frozen):
     """Updates."""
 
 
-class Recipe(_Frozen):
+class TrainingRecipe(_Frozen):
     """All that a training is made of."""
 
     folder: File
     """Where checkpoints, curves and the record go."""
     inputs: Annotated[SyntheticInputs | DatasetInputs | ArchiveInputs, Field(discriminator="kind")]
     """Where samples come from."""
-    times: Times
+    times: TimesConfig
     """Initial times of the samples."""
     validation: Validation
     """What tells how good the weights are."""
@@ -122,7 +117,7 @@ class Recipe(_Frozen):
     """Of the order of samples."""
     checkpoint_every: Count = 1000
     """Updates."""
-    workers: Workers = Workers()
+    workers: WorkersConfig = WorkersConfig()
     """Processes that compute."""
 
     @model_validator(mode="after")
@@ -154,10 +149,10 @@ class Recipe(_Frozen):
         return steps
 
 
-def load_recipe(path: Path) -> Recipe:
+def load_recipe(path: Path) -> TrainingRecipe:
     """Reads and checks a recipe.
 
     Raises:
         ConfigError: the file is missing, is not YAML, or a key or value is not what it must be.
     """
-    return parse_config(read_mapping(path), Recipe, origin=str(path))
+    return parse_config(read_mapping(path), TrainingRecipe, origin=str(path))

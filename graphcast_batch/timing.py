@@ -119,13 +119,13 @@ def balance(spans_of: Mapping[str, Sequence[Span]]) -> Balance | None:
     Args:
         spans_of: all spans of each worker, by its name.
     """
-    overlap = Overlap()
+    overlap = StageOverlap()
     for worker, spans in spans_of.items():
         overlap.add(worker, spans)
     return overlap.balance
 
 
-class Overlap:
+class StageOverlap:
     """Spans of Cases, as these end, become a balance, in memory that does not grow with their number."""
 
     def __init__(self) -> None:

@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 
 PRELOADED = [
     "graphcast_batch.cli",
-    "graphcast_batch.api",
-    "graphcast_batch.assembly",
+    "graphcast_batch.app",
+    "graphcast_batch.setup.worker_setup",
     "graphcast_batch.cluster.driver",
     "graphcast_batch.report",
     "matplotlib.backends.backend_agg",

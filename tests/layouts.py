@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 
 from graphcast_batch.grid import regular_grid
-from graphcast_batch.inputs.synthetic import SyntheticPlanet
-from graphcast_batch.model.forcings import solar_radiation
+from graphcast_batch.inputs.sources.synthetic import SyntheticPlanet
+from graphcast_batch.models.forcings import solar_radiation
 from graphcast_batch.variables import LEVELS_13, VARIABLES
 
 DEGREES = 15

@@ -15,9 +15,11 @@ from PIL import Image
 
 import graphcast_batch as gb
 from graphcast_batch.cli import main
-from graphcast_batch.config import RunConfig, load_config, parse_config
+from graphcast_batch.config.loading import load_config
+from graphcast_batch.config.messages import parse_config
+from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.errors import ConfigError, EvaluationError, FigureError, StoreError
-from graphcast_batch.outputs.ledger import Failure
+from graphcast_batch.stores.zarr.ledger import CaseFailure
 from tests.conftest import FIGURES, ROOT, SMALL
 
 HEAVY = ("jax", "haiku", "ray", "matplotlib", "xarray", "zarr")
@@ -170,7 +172,7 @@ def test_a_wrong_key_is_refused_by_its_path(tmp_path):
 def test_what_is_shown_is_escaped(tmp_path):
     plan = gb.Plan(content(tmp_path))
     bad = "<script>alert('&')</script> [red]"
-    failure = Failure(
+    failure = CaseFailure(
         key="2020-01-01T00", error="OSError", message=bad, traceback="", attempts=2, host="h", failed_at=""
     )
     outcome = gb.Outcome(plan, tmp_path / bad.replace("/", ""), (), (), (failure,), 3, {"x": bad}, 0.0, None)

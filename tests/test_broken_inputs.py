@@ -7,9 +7,10 @@ import pytest
 import xarray as xr
 import yaml
 
-from graphcast_batch.assembly import assemble, faults
-from graphcast_batch.config import dump_config
+from graphcast_batch.config.loading import dump_config
 from graphcast_batch.errors import ConfigError, GridError, InputError, StatisticsError, TaskError
+from graphcast_batch.setup.input_faults import input_faults
+from graphcast_batch.setup.run_setup import assemble
 
 from .broken_inputs import BROKEN, MENDED, in_netcdf, same
 from .conftest import ROOT, SMALL
@@ -29,7 +30,7 @@ def told(config):
     except (ConfigError, GridError, InputError, StatisticsError, TaskError) as error:
         return [str(error)]
     task, resolution = run.checkpoint.task, run.checkpoint.architecture.resolution
-    found = [fault for case in run.plan.cases for fault in faults(run.source, case, task, resolution)]
+    found = [fault for case in run.plan.cases for fault in input_faults(run.source, case, task, resolution)]
     return [reason for _, reason in run.plan.set_aside] + list(map(str, found))
 
 

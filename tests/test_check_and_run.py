@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import yaml
 
-from graphcast_batch import assembly
-from graphcast_batch.api.plans import fitting
-from graphcast_batch.config import load_config
+from graphcast_batch.app.planning import fitting
+from graphcast_batch.config.loading import load_config
 from graphcast_batch.errors import GraphcastBatchError
 from graphcast_batch.grid import regular_grid
+from graphcast_batch.inputs.sources.synthetic import SyntheticPlanet
 from graphcast_batch.inputs.statistics import in_this_process
-from graphcast_batch.inputs.synthetic import SyntheticPlanet
+from graphcast_batch.setup import run_setup, store_identity, worker_setup
 from tests.conftest import SMALL
 from tests.fuzz.archives import FORCINGS, NETWORK, ended, unmoved
 
@@ -117,13 +117,13 @@ def config(chance, folder):
 def run_verdict(path, monkeypatch):
     """Keys of the Cases that a run's own parts complete, and whether that is all of them."""
 
-    monkeypatch.setattr(assembly, "_forecasts", unmoved)
+    monkeypatch.setattr(worker_setup, "_forecasts", unmoved)
     complete = []
     try:
-        run = assembly.assemble(load_config(path))
+        run = run_setup.assemble(load_config(path))
         fitting(run)
-        assembly.lay_out(run, "float32", in_this_process)
-        bench = assembly.worker_bench(run.config, run.source, "float32", "test")
+        store_identity.lay_out(run, "float32", in_this_process)
+        bench = worker_setup.worker_context(run.config, run.source, "float32", "test")
     except GraphcastBatchError as error:
         return [], False, str(error)
     why = ""

@@ -7,8 +7,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphcast_batch.config import TASKS, RunConfig, Task, Times, dump_config, load_config, parse_config, read_mapping
+from graphcast_batch.config.documents import read_mapping
+from graphcast_batch.config.loading import dump_config, load_config
+from graphcast_batch.config.messages import parse_config
+from graphcast_batch.config.run_config import RunConfig
+from graphcast_batch.config.times_section import TimesConfig
 from graphcast_batch.errors import ConfigError
+from graphcast_batch.spec import TASKS, Task
 
 ROOT = Path(__file__).parents[1]
 GOOD = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
@@ -221,7 +226,7 @@ def test_a_key_may_be_in_two_mappings_and_overrule_a_merged_one(tmp_path):
 def test_times_may_be_written_as_dates_texts_or_with_a_zone():
     texts = "list: [2020-01-01, 2020-01-01T06, 2020-01-01 12:00:00, '2020-01-01T19:00+01:00']"
 
-    found = parse_config(yaml.safe_load(texts), Times, origin="here").list
+    found = parse_config(yaml.safe_load(texts), TimesConfig, origin="here").list
 
     assert found == tuple(datetime(2020, 1, 1, hour) for hour in (0, 6, 12, 18))  # noqa: DTZ001 - UTC without a zone
 

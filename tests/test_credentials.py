@@ -14,13 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphcast_batch import credentials
-from graphcast_batch.assembly import synthetic_archive
-from graphcast_batch.config import ArchiveInputs, RunConfig, parse_config
+from graphcast_batch.config.inputs_section import ArchiveInputs
+from graphcast_batch.config.messages import parse_config
+from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.credentials import bare, scrubbed, secrets_of, without_secrets
 from graphcast_batch.errors import ConfigError, InputError
-from graphcast_batch.inputs.opening import open_data
-from graphcast_batch.inputs.remote import Access
-from graphcast_batch.inputs.sources import open_source
+from graphcast_batch.inputs.formats.opening import open_data
+from graphcast_batch.inputs.formats.remote import Access
+from graphcast_batch.inputs.sources.configured import open_source
+from graphcast_batch.setup.synthetic_archive import synthetic_archive
 from graphcast_batch.variables import LEVELS_13
 from tests.conftest import SMALL
 

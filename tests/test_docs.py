@@ -16,10 +16,11 @@ import yaml
 from typer.main import get_command
 
 from graphcast_batch.cli import app
-from graphcast_batch.cli.app import Exit
+from graphcast_batch.cli.application import Exit
 from graphcast_batch.cluster.drain import WORK_LEFT
-from graphcast_batch.config import RunConfig, parse_config
-from graphcast_batch.recipe import Recipe
+from graphcast_batch.config.messages import parse_config
+from graphcast_batch.config.run_config import RunConfig
+from graphcast_batch.recipe import TrainingRecipe
 from tests.conftest import ROOT, run_command
 
 DOCS = ROOT / "docs"
@@ -135,7 +136,7 @@ def test_commands_in_sentences_exist_with_all_their_options(page):
 def test_configs_load(block, at_root):
     content = yaml.safe_load(block.text)
     if "folder" in content:
-        parse_config(content, Recipe, origin=block.page)
+        parse_config(content, TrainingRecipe, origin=block.page)
         return
     whole = {"store": "runs/x", "inputs": {"kind": "synthetic", "resolution": 6}, "steps": 40} | {
         "model": {"weights": {"kind": "checkpoint", "path": "weights.npz"}, "statistics": "stats"}

@@ -9,8 +9,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphcast_batch.config import RunConfig, Times, load_config, parse_config
-from graphcast_batch.documents import as_yaml, read_lines, read_mapping
+from graphcast_batch.config.documents import as_yaml, read_lines, read_mapping
+from graphcast_batch.config.loading import load_config
+from graphcast_batch.config.messages import parse_config
+from graphcast_batch.config.run_config import RunConfig
+from graphcast_batch.config.times_section import TimesConfig
 from graphcast_batch.errors import ConfigError
 from graphcast_batch.recipe import load_recipe
 
@@ -62,7 +65,7 @@ def test_off_is_a_word_and_dates_are_times(tmp_path):
     config = load_config(run_config(tmp_path, "steps: 8", "steps: 8\ncache: off\nlimits: off"))
 
     assert (config.cache, config.limits) == ("off", "off")
-    assert parse_config({"list": [read(tmp_path, "2020-01-01")]}, Times, origin="here").list[0].isoformat() == (
+    assert parse_config({"list": [read(tmp_path, "2020-01-01")]}, TimesConfig, origin="here").list[0].isoformat() == (
         "2020-01-01T00:00:00"
     )
 
@@ -111,7 +114,7 @@ def test_what_is_no_file_is_refused_by_name_before_it_is_opened(tmp_path, make, 
         with pytest.raises(ConfigError, match=what):
             load(Path("odd"))
     with pytest.raises(ConfigError, match=what):
-        parse_config({"file": "odd"}, Times, origin="here")
+        parse_config({"file": "odd"}, TimesConfig, origin="here")
     with pytest.raises(ValueError, match=what):
         read_lines(Path("odd"))
 

@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from graphcast_batch.cli import main
-from graphcast_batch.model.checkpoint import load_checkpoint
+from graphcast_batch.models.graphcast.checkpoint import load_checkpoint
 from graphcast_batch.recipe import load_recipe
 from tests.conftest import ROOT, SMALL
 from tests.training.made import content

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from graphcast_batch import inference
+from graphcast_batch.app import single_forecast
 from graphcast_batch.errors import FigureError, InputError, InputNotFoundError, StoreError
 
 REFERENCE = Path(__file__).parent / "reference" / "small_13"
@@ -14,7 +14,7 @@ REFERENCE = Path(__file__).parent / "reference" / "small_13"
 @pytest.fixture
 def infer(monkeypatch):
     """Asks for a forecast from random weights, changed as a test wants; it never comes to computing one."""
-    monkeypatch.setattr(inference, "Forecaster", lambda *_, **__: pytest.fail("the network was built"))
+    monkeypatch.setattr(single_forecast, "Forecaster", lambda *_, **__: pytest.fail("the network was built"))
     (dataset,) = REFERENCE.glob("source-*.nc")
     usual = {
         "steps": 1,
@@ -27,7 +27,7 @@ def infer(monkeypatch):
     }
 
     def call(dataset=dataset, **changes):
-        return inference.infer(dataset, "Random", None, **usual | changes)
+        return single_forecast.infer(dataset, "Random", None, **usual | changes)
 
     return call
 

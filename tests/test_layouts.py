@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from graphcast_batch.assembly import assemble, lay_out, reading, worker_bench
-from graphcast_batch.config import RunConfig, parse_config
+from graphcast_batch.config.messages import parse_config
+from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.inputs.statistics import in_this_process
+from graphcast_batch.setup.run_setup import assemble
+from graphcast_batch.setup.run_warnings import reading
+from graphcast_batch.setup.store_identity import lay_out
+from graphcast_batch.setup.worker_setup import worker_context
 
 from .conftest import SMALL
 from .layouts import DEGREES, LAYOUTS, archive, dataset_file, weather, weatherbench
@@ -33,7 +37,7 @@ def forecasts(config):
     """The two Cases, made by a worker's own parts."""
     run = assemble(config)
     lay_out(run, "float32", in_this_process)
-    bench = worker_bench(config, run.source, "float32", "test")
+    bench = worker_context(config, run.source, "float32", "test")
     for case in run.plan.cases[:2]:
         bench.run_case(case, None, 1)
     return xr.open_zarr(config.store, chunks=None).sel(time=np.array(TIMES, "datetime64[ns]")).load()

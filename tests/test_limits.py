@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphcast_batch.grid import regular_grid
-from graphcast_batch.limits import forecast_limits, least_peak, limits
-from graphcast_batch.model.forcings import forcing
+from graphcast_batch.inputs.quality.limits import forecast_limits, least_peak, limits
+from graphcast_batch.models.forcings import forcing
 from graphcast_batch.variables import LEVELS_37, VARIABLES
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "data" / "stats_era5_levels-37"

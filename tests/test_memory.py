@@ -7,18 +7,20 @@ import jax
 import numpy as np
 import pytest
 
-from graphcast_batch import assembly
-from graphcast_batch.assembly import assemble, needed_bytes
-from graphcast_batch.config import TASKS, Architecture, load_config
+from graphcast_batch.config.loading import load_config
 from graphcast_batch.grid import regular_grid
-from graphcast_batch.memory import Call, edges_at_once, grid2mesh_edges, mesh_counts
-from graphcast_batch.model.blocks import blocked
-from graphcast_batch.model.channels import Channels
-from graphcast_batch.model.graphs import build_graphs
-from graphcast_batch.model.normalisation import Normalisation
-from graphcast_batch.model.parameters import parameter_shapes
-from graphcast_batch.model.predictor import Constants, Predictor, State
-from graphcast_batch.model.rollout import several_steps
+from graphcast_batch.models.channels import Channels
+from graphcast_batch.models.edge_blocks import blocked
+from graphcast_batch.models.graphcast.device_memory import Call, edges_at_once, grid2mesh_edges, mesh_counts
+from graphcast_batch.models.graphcast.parameters import parameter_shapes
+from graphcast_batch.models.graphcast.predictor import Constants, ModelState, Predictor
+from graphcast_batch.models.graphcast.rollout import several_steps
+from graphcast_batch.models.graphs import build_graphs
+from graphcast_batch.models.normalization import Normalisation
+from graphcast_batch.setup import resources
+from graphcast_batch.setup.resources import needed_bytes
+from graphcast_batch.setup.run_setup import assemble
+from graphcast_batch.spec import TASKS, Architecture
 from tests.conftest import SMALL
 
 COARSE = regular_grid(10.0)
@@ -72,7 +74,7 @@ def of_xla(architecture, grid, *, steps, lean, accelerated):
     network = jax.eval_shape(predictor.folded, parameters, blocked(build_graphs(architecture, grid), edges))
     carried, forced, static = (channels.width(n) for n in (channels.carried, channels.forced, channels.static))
     scales = Normalisation(array(2, carried), array(2, forced), array(2, static), array(carried), array(2, 0))
-    state = State(array(2, grid.size, carried), array(2, grid.size, forced))
+    state = ModelState(array(2, grid.size, carried), array(2, grid.size, forced))
     call = jax.jit(lambda *args: several_steps(predictor, *args), donate_argnums=1)
     constants = Constants(network, scales, array(grid.size, static))
     counted = call.lower(constants, state, array(steps, grid.size, forced)).compile().memory_analysis()
@@ -143,9 +145,9 @@ def test_what_fits_into_seven_tenths_of_a_workers_part_of_this_machine_is_kept(
     config = load_config(small_config(model=SMALL["model"] | {"memory": memory}, workers=workers))
     run = assemble(config)
     kept = needed_bytes(run, "float32", "fast")
-    monkeypatch.setattr(assembly, "machine_bytes", lambda: int(share * kept))
+    monkeypatch.setattr(resources, "machine_bytes", lambda: int(share * kept))
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
 
-    chosen = assembly._memory_mode(config, run.checkpoint.architecture, run.source.grid, run.channels, "float32")
+    chosen = resources.memory_mode(config, run.checkpoint.architecture, run.source.grid, run.channels, "float32")
 
     assert chosen == expected

@@ -11,19 +11,23 @@ import pytest
 import xarray as xr
 
 from graphcast_batch import pipeline
-from graphcast_batch.assembly import assemble, lay_out, worker_bench
-from graphcast_batch.config import RunConfig, Task, TimeLimits, parse_config
+from graphcast_batch.config.messages import parse_config
+from graphcast_batch.config.run_config import RunConfig, TimeLimitsConfig
 from graphcast_batch.errors import ClusterError, ConfigError, ForecastError, InputError, StoreError
 from graphcast_batch.grid import Grid
-from graphcast_batch.inputs.chunks import ReadCost
-from graphcast_batch.inputs.states import CaseInputs
+from graphcast_batch.inputs.case_inputs import CaseInputs
+from graphcast_batch.inputs.formats.chunks import ReadCost
+from graphcast_batch.inputs.quality.limits import forecast_limits
 from graphcast_batch.inputs.statistics import in_this_process
-from graphcast_batch.limits import forecast_limits
-from graphcast_batch.outputs.attempts import Attempt
-from graphcast_batch.outputs.ledger import State
-from graphcast_batch.outputs.store import Store
-from graphcast_batch.pipeline import Bench, Stage, peak_memory_bytes
+from graphcast_batch.pipeline import CaseStage, WorkerContext, peak_memory_bytes
 from graphcast_batch.plan import Case, Layout, Plan
+from graphcast_batch.setup.run_setup import assemble
+from graphcast_batch.setup.store_identity import lay_out
+from graphcast_batch.setup.worker_setup import worker_context
+from graphcast_batch.spec import Task
+from graphcast_batch.stores.zarr.attempts import Attempt
+from graphcast_batch.stores.zarr.ledger import CaseState
+from graphcast_batch.stores.zarr.store import Store
 from tests.conftest import SMALL
 
 GRID = Grid(np.linspace(-90, 90, 5, dtype=np.float32), np.arange(0, 360, 45, dtype=np.float32))
@@ -96,7 +100,7 @@ def unlimited(name, level):
 
 
 def bench(store, forecasts, source=None, check=lambda inputs: None, limits=unlimited):
-    return Bench(source or FakeSource(), check, forecasts, TASK, store, lambda start: limits, "tester")
+    return WorkerContext(source or FakeSource(), check, forecasts, TASK, store, lambda start: limits, "tester")
 
 
 def make(bench, case, attempts=1):
@@ -232,7 +236,7 @@ def test_an_error_of_the_device_ends_the_attempt_and_frees_the_device_for_the_ne
     forecasts.error_at = None
     make(shared, second)
 
-    assert set(store.ledger.states((second,)).values()) == {State.WHOLE}
+    assert set(store.ledger.states((second,)).values()) == {CaseState.WHOLE}
     assert threading.active_count() < before + 10
 
 
@@ -271,7 +275,7 @@ def test_cases_in_several_threads_take_turns_on_the_device(tmp_path):
         thread.join()
 
     assert not errors
-    assert set(store.ledger.states(some).values()) == {State.WHOLE}
+    assert set(store.ledger.states(some).values()) == {CaseState.WHOLE}
     leads = xr.open_zarr(tmp_path / "s")["b"].values[:, :, 0, 0]
     np.testing.assert_array_equal(leads, [[value(case, step) for step in range(3)] for case in some])
 
@@ -411,7 +415,7 @@ def test_a_case_that_failed_is_no_longer_under_way(tmp_path):
     assert shared.under_way() == []
 
 
-LIMITS = TimeLimits(read=10, compute=20, write=30)
+LIMITS = TimeLimitsConfig(read=10, compute=20, write=30)
 
 
 def test_a_read_that_hangs_is_late_after_its_limit_and_who_waits_for_it_is_not(tmp_path, monkeypatch):
@@ -434,7 +438,7 @@ def test_a_read_that_hangs_is_late_after_its_limit_and_who_waits_for_it_is_not(t
             now[0] += 10
             assert shared.late(LIMITS) is None
             now[0] += 1
-            assert shared.late(LIMITS) == Stage(first.key, "read", 11)
+            assert shared.late(LIMITS) == CaseStage(first.key, "read", 11)
             gate.open.set()
     assert shared.late(LIMITS) is None
 
@@ -488,10 +492,10 @@ def test_a_case_that_waits_while_nothing_moves_is_late(tmp_path, monkeypatch):
         now[0] += 20
         assert shared.late(LIMITS) is None
         now[0] += 1
-        assert shared.late(LIMITS) == Stage(case.key, "wait", 21)
+        assert shared.late(LIMITS) == CaseStage(case.key, "wait", 21)
         assert shared.late(LIMITS.model_copy(update={"compute": 1000})) is None
         now[0] += 280
-        assert shared.late(LIMITS.model_copy(update={"compute": 1000})) == Stage(case.key, "wait", 301)
+        assert shared.late(LIMITS.model_copy(update={"compute": 1000})) == CaseStage(case.key, "wait", 301)
         gate.open.set()
     assert shared.late(LIMITS) is None
 
@@ -589,7 +593,7 @@ class GroupForecasts(FakeForecasts):
 def make_together(tmp_path, some, forecasts, source=None):
     """Makes Cases in as many threads, all queued before the first is computed; results and errors by key."""
     store = store_of(tmp_path / "s", some[::-1])
-    shared = Bench(
+    shared = WorkerContext(
         source or FakeSource(),
         lambda inputs: None,
         forecasts,
@@ -720,9 +724,9 @@ def test_who_waits_for_truth_that_is_read_ahead_has_the_time_of_a_read(tmp_path,
     first, second = some = cases(2, 2)
     gate, now = Gate(), [1000.0]
     monkeypatch.setattr(pipeline, "monotonic", lambda: now[0])
-    store, limits = store_of(tmp_path / "s", some), TimeLimits(read=1800, compute=3600, write=1800)
+    store, limits = store_of(tmp_path / "s", some), TimeLimitsConfig(read=1800, compute=3600, write=1800)
     parts = FakeSource(), lambda inputs: None, GroupForecasts(2), TASK, store, lambda start: unlimited, "t"
-    shared = Bench(*parts, cases_per_call=2, scorer=TruthAhead(gate))
+    shared = WorkerContext(*parts, cases_per_call=2, scorer=TruthAhead(gate))
     with shared._device.expecting(), in_a_thread(make, shared, first):
         assert gate.reached.wait(60)
         with in_a_thread(make, shared, second):
@@ -772,7 +776,7 @@ def test_frames_count_as_getting_on(tmp_path, monkeypatch):
     shared = bench(store, SlowForecasts())
     make(shared, case)
 
-    assert [stage for stage in clock.seen if stage] == [Stage(case.key, "compute", 21)]
+    assert [stage for stage in clock.seen if stage] == [CaseStage(case.key, "compute", 21)]
     assert len(clock.seen) == 40
 
 
@@ -790,7 +794,7 @@ def test_blocks_count_as_getting_on(tmp_path, monkeypatch):
     shared = bench(store, FakeForecasts())
     make(shared, case)
 
-    assert [stage for stage in clock.seen if stage] == [Stage(case.key, "write", 31)]
+    assert [stage for stage in clock.seen if stage] == [CaseStage(case.key, "write", 31)]
     assert len(clock.seen) == 40
 
 
@@ -798,7 +802,7 @@ def small_bench(tmp_path, **changes):
     config = parse_config(SMALL | {"store": str(tmp_path / "run"), "steps": 2} | changes, RunConfig, origin="here")
     run = assemble(config)
     lay_out(run, "float32", in_this_process)
-    return worker_bench(config, run.source, "float32", "tester"), run.plan.cases[0]
+    return worker_context(config, run.source, "float32", "tester"), run.plan.cases[0]
 
 
 def test_the_real_network_forecasts_the_same_alone_and_in_company(tmp_path):

@@ -9,19 +9,18 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphcast_batch.assembly import assemble, check_memory, doubts, needed_bytes
-from graphcast_batch.config import TASKS, Figures, Outputs, Region, Times, load_config
+from graphcast_batch.config.figures_section import FiguresConfig
+from graphcast_batch.config.loading import load_config
+from graphcast_batch.config.outputs_section import OutputsConfig, RegionConfig
+from graphcast_batch.config.times_section import TimesConfig
 from graphcast_batch.errors import ConfigError, FigureError, TaskError
-from graphcast_batch.figures.stored import check_figures
+from graphcast_batch.figures.store_figures import check_figures
 from graphcast_batch.grid import Grid
-from graphcast_batch.plan import (
-    Case,
-    Layout,
-    is_on_levels,
-    plan_cases,
-    plan_layout,
-    plan_times,
-)
+from graphcast_batch.plan import Case, Layout, is_on_levels, plan_cases, plan_layout, plan_times
+from graphcast_batch.setup.resources import check_memory, needed_bytes
+from graphcast_batch.setup.run_setup import assemble
+from graphcast_batch.setup.run_warnings import run_warnings
+from graphcast_batch.spec import TASKS
 
 QUARTER = Grid(np.linspace(-90, 90, 721, dtype=np.float32), np.arange(0, 360, 0.25, dtype=np.float32))
 COARSE = Grid(np.linspace(-90, 90, 19, dtype=np.float32), np.arange(0, 360, 10, dtype=np.float32))
@@ -38,7 +37,7 @@ def test_a_case_is_named_by_its_initial_time_and_knows_its_lead_times():
 
 @given(st.integers(1, 48), st.integers(0, 400))
 def test_a_span_gives_every_time_from_first_to_last(every, hours):
-    times = plan_times(Times(first=START, last=START + timedelta(hours=hours), every_hours=every))
+    times = plan_times(TimesConfig(first=START, last=START + timedelta(hours=hours), every_hours=every))
 
     assert times[0] == np.datetime64(START)
     assert set(np.diff(times).astype(int).tolist()) <= {every}
@@ -46,7 +45,7 @@ def test_a_span_gives_every_time_from_first_to_last(every, hours):
 
 
 def test_a_list_is_put_in_order():
-    times = plan_times(Times(list=(START + timedelta(hours=6), START)))
+    times = plan_times(TimesConfig(list=(START + timedelta(hours=6), START)))
 
     assert [str(time) for time in times] == ["2020-01-01T00", "2020-01-01T06"]
 
@@ -89,7 +88,7 @@ def test_shards_cover_the_steps(steps):
 
 @given(st.integers(1, 60), st.integers(2, 600))
 def test_shards_are_as_long_as_few_files_need(steps, max_files):
-    layout = Layout(COARSE, (500,), (("a", True), ("b", False)), steps, Outputs(max_files=max_files))
+    layout = Layout(COARSE, (500,), (("a", True), ("b", False)), steps, OutputsConfig(max_files=max_files))
 
     assert layout.case_files <= max_files
     # Shorter ones, of which there may be no fewer than usual, would make more files than that.
@@ -98,11 +97,11 @@ def test_shards_are_as_long_as_few_files_need(steps, max_files):
 
 
 def test_what_is_kept_is_counted_and_what_is_computed_too():
-    outputs = Outputs(
+    outputs = OutputsConfig(
         variables=("temperature", "2m_temperature"),
         levels=(850, 500),
         every_hours=24,
-        region=Region(latitude=(30, 60), longitude=(350, 20)),
+        region=RegionConfig(latitude=(30, 60), longitude=(350, 20)),
     )
     layout = plan_layout(TASKS["GraphCast"], QUARTER, 40, {}, outputs)
 
@@ -131,55 +130,68 @@ def test_what_is_kept_is_counted_and_what_is_computed_too():
     ],
 )
 def test_figures_of_what_is_not_kept_are_refused(figures, message):
-    outputs = Outputs(variables=("temperature",), levels=(500,), every_hours=24)
+    outputs = OutputsConfig(variables=("temperature",), levels=(500,), every_hours=24)
     layout = plan_layout(TASKS["GraphCast"], COARSE, 8, {}, outputs)
 
-    check_figures(Figures(variables=("temperature",), levels=(500,), lead_hours=(24,)), layout)
+    check_figures(FiguresConfig(variables=("temperature",), levels=(500,), lead_hours=(24,)), layout)
     with pytest.raises(FigureError, match=message):
-        check_figures(Figures(**figures), layout)
+        check_figures(FiguresConfig(**figures), layout)
 
 
 def test_figures_of_a_region_are_refused():
-    outputs = Outputs(region=Region(latitude=(30, 60), longitude=(350, 20)))
+    outputs = OutputsConfig(region=RegionConfig(latitude=(30, 60), longitude=(350, 20)))
     with pytest.raises(FigureError, match=r"whole globe, but outputs\.region keeps a part"):
-        check_figures(Figures(variables=("2m_temperature",)), plan_layout(TASKS["GraphCast"], COARSE, 8, {}, outputs))
+        check_figures(
+            FiguresConfig(variables=("2m_temperature",)), plan_layout(TASKS["GraphCast"], COARSE, 8, {}, outputs)
+        )
 
 
 def test_without_a_variable_on_levels_there_are_none():
-    assert plan_layout(TASKS["GraphCast"], COARSE, 4, {}, Outputs(variables=("2m_temperature",))).kept.levels == ()
+    assert (
+        plan_layout(TASKS["GraphCast"], COARSE, 4, {}, OutputsConfig(variables=("2m_temperature",))).kept.levels == ()
+    )
 
 
 @pytest.mark.parametrize(
     ("outputs", "message"),
     [
-        (Outputs(variables=("temprature",)), r"outputs\.variables: temprature must be .* did you mean temperature\?"),
         (
-            Outputs(variables=("ozone",)),
+            OutputsConfig(variables=("temprature",)),
+            r"outputs\.variables: temprature must be .* did you mean temperature\?",
+        ),
+        (
+            OutputsConfig(variables=("ozone",)),
             r"outputs\.variables: ozone must be .*; take some of 10m_u_component_of_wind, ",
         ),
-        (Outputs(keep_bits={"geopotentia": 9}), r"outputs\.keep_bits: geopotentia must .* did you mean geopotential\?"),
         (
-            Outputs(variables=("geopotential",), keep_bits={"temperature": 9}),
+            OutputsConfig(keep_bits={"geopotentia": 9}),
+            r"outputs\.keep_bits: geopotentia must .* did you mean geopotential\?",
+        ),
+        (
+            OutputsConfig(variables=("geopotential",), keep_bits={"temperature": 9}),
             r"outputs\.keep_bits: temperature must be among the variables that are kept",
         ),
-        (Outputs(levels=(510,)), r"outputs\.levels: 510 hPa must be among .*, 500, .* but is not; the nearest is 500"),
         (
-            Outputs(variables=("2m_temperature",), levels=(500,)),
+            OutputsConfig(levels=(510,)),
+            r"outputs\.levels: 510 hPa must be among .*, 500, .* but is not; the nearest is 500",
+        ),
+        (
+            OutputsConfig(variables=("2m_temperature",), levels=(500,)),
             r"outputs\.levels: leave them out, since no variable that is kept is on levels",
         ),
         (
-            Outputs(lead_hours=(23, 60)),
+            OutputsConfig(lead_hours=(23, 60)),
             r"outputs\.lead_hours: 23 h must .* up to 60 h, but is not; the nearest is 24 h",
         ),
-        (Outputs(lead_hours=(240,)), r"outputs\.lead_hours: 240 h must .*; the nearest is 60 h"),
-        (Outputs(every_hours=24), r"the last of 10 steps, 60 h, must be .*; set steps to 8, or keep 60 h too"),
-        (Outputs(every_hours=72), r"the last of 10 steps, 60 h, must be .*; set steps to 12, or keep 60 h too"),
-        (Outputs(lead_hours=(24,)), r"the last of 10 steps, 60 h, must be .*; set steps to 4, or keep 60 h too"),
+        (OutputsConfig(lead_hours=(240,)), r"outputs\.lead_hours: 240 h must .*; the nearest is 60 h"),
+        (OutputsConfig(every_hours=24), r"the last of 10 steps, 60 h, must be .*; set steps to 8, or keep 60 h too"),
+        (OutputsConfig(every_hours=72), r"the last of 10 steps, 60 h, must be .*; set steps to 12, or keep 60 h too"),
+        (OutputsConfig(lead_hours=(24,)), r"the last of 10 steps, 60 h, must be .*; set steps to 4, or keep 60 h too"),
         (
-            Outputs(region=Region(latitude=(41, 49), longitude=(0, 90))),
+            OutputsConfig(region=RegionConfig(latitude=(41, 49), longitude=(0, 90))),
             r"outputs\.region must hold points of the grid, but between latitudes 41 and 49 .* \(10°\); widen it",
         ),
-        (Outputs(max_files=10), r"outputs\.max_files must be 11 at least, one for each variable, but is 10"),
+        (OutputsConfig(max_files=10), r"outputs\.max_files must be 11 at least, one for each variable, but is 10"),
     ],
 )
 def test_what_cannot_be_kept_is_refused_with_what_can(outputs, message):
@@ -240,12 +252,12 @@ def test_a_run_that_does_not_fit_the_memory_is_refused_with_the_numbers(small_co
 
 def test_a_disk_that_is_too_small_for_all_forecasts_is_told(small_config, monkeypatch):
     run = assemble(load_config(small_config()))
-    assert doubts(run) == []
+    assert run_warnings(run) == []
     monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=run.plan.store_bytes // 2))
-    (doubt,) = doubts(run)
+    (doubt,) = run_warnings(run)
     assert re.search(r"all forecasts need about .* GB, .* but .* GB are free at ", doubt)
 
     # Compression to 1 / 1.37 would fit into this; the bytes as they are do not.
     monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=0.9 * run.plan.store_bytes))
-    assert doubts(run) == []
-    assert len(doubts(assemble(load_config(small_config(outputs={"compression": "none"}))))) == 1
+    assert run_warnings(run) == []
+    assert len(run_warnings(assemble(load_config(small_config(outputs={"compression": "none"}))))) == 1

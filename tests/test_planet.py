@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 import yaml
 
-from graphcast_batch.limits import limits
+from graphcast_batch.inputs.quality.limits import limits
 from graphcast_batch.recipe import load_recipe
 from tests.conftest import ROOT
 
@@ -36,7 +36,7 @@ def forecasts(run_on_ray, tmp_path_factory):
 
 def rmse(store, name):
     """By variable, level and lead time in hours, global."""
-    from graphcast_batch.evaluation.results import write_table
+    from graphcast_batch.evaluation.score_results import write_table
 
     table = store.parent / f"{name}.csv"
     write_table(store, table, name, "all")

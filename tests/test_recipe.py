@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from graphcast_batch.config import parse_config
+from graphcast_batch.config.messages import parse_config
 from graphcast_batch.errors import ConfigError
-from graphcast_batch.recipe import Phase, Recipe, load_recipe
+from graphcast_batch.recipe import Phase, TrainingRecipe, load_recipe
 from tests.training.made import content, recipe_in
 
 ROOT = Path(__file__).parents[1]
@@ -54,7 +54,7 @@ def test_updates_know_their_phase_and_what_is_left_after_them(tmp_path):
 )
 def test_what_does_not_fit_is_named_by_its_key(changes, message):
     with pytest.raises(ConfigError, match=message):
-        parse_config(content(folder="training", **changes), Recipe, origin="of a test")
+        parse_config(content(folder="training", **changes), TrainingRecipe, origin="of a test")
 
 
 def test_a_recipe_is_read_from_yaml_with_the_published_numbers_where_it_gives_none(tmp_path):

@@ -337,7 +337,7 @@ def test_published_files_are_fetched_from_a_mirror_and_named_where_they_are_not(
 def _archive(path):
     """A small archive of the synthetic planet, of a task that is none of the published ones."""
     from graphcast_batch.grid import regular_grid
-    from graphcast_batch.inputs.synthetic import SyntheticPlanet
+    from graphcast_batch.inputs.sources.synthetic import SyntheticPlanet
 
     times = np.arange("2020-01-01T00", "2020-01-02T13", 6, dtype="datetime64[h]").astype("datetime64[ns]")
     names = ["temperature", "2m_temperature", "land_sea_mask"]

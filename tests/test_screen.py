@@ -11,7 +11,7 @@ from rich.text import Text
 from graphcast_batch.cli import main
 from graphcast_batch.screen import Screen, visible
 
-commands = import_module("graphcast_batch.cli.app")  # whose name in the package is that of the app itself
+commands = import_module("graphcast_batch.cli.application")  # whose name in the package is that of the app itself
 
 
 def printed(*things, **options):

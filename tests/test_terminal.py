@@ -12,10 +12,10 @@ import pytest
 from rich.console import Console
 
 from graphcast_batch.errors import ForecastError
-from graphcast_batch.outputs.journal import read_journal
-from graphcast_batch.outputs.ledger import Failure, Record
 from graphcast_batch.plan import Case
-from graphcast_batch.terminal import Watcher, progress
+from graphcast_batch.stores.journal import read_journal
+from graphcast_batch.stores.zarr.ledger import CaseFailure, CaseRecord
+from graphcast_batch.terminal import Watcher, run_progress
 
 STEPS = 40
 
@@ -28,7 +28,7 @@ class Place:
 
 
 def record(hour):
-    return Record(
+    return CaseRecord(
         key=f"2020-01-01T{hour:02}",
         init_time=f"2020-01-01T{hour:02}:00:00Z",
         steps=STEPS,
@@ -44,7 +44,7 @@ def record(hour):
     )
 
 
-FAILURE = Failure(
+FAILURE = CaseFailure(
     key="2020-01-01T12",
     error="ForecastError",
     message="too hot",
@@ -197,7 +197,7 @@ def test_of_many_cases_under_way_those_that_are_furthest_are_shown(tmp_path):
 
 def test_a_worker_that_tells_nothing_more_is_shown_no_longer(tmp_path, monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr(progress, "monotonic", lambda: now[0])
+    monkeypatch.setattr(run_progress, "monotonic", lambda: now[0])
     file = io.StringIO()
     with Watcher(Console(file=file, force_terminal=True, width=100), tmp_path, STEPS) as watcher:
         watcher.under_way("host:1", [Place("2020-01-01T00", "compute", 4)])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphcast_batch import timing
-from graphcast_batch.timing import Balance, Overlap, Span, Stopwatch, balance, clock, covered
+from graphcast_batch.timing import Balance, Span, StageOverlap, Stopwatch, balance, clock, covered
 
 TENTHS = st.integers(0, 60).map(lambda number: number / 10)
 
@@ -98,7 +98,7 @@ def test_nothing_made_has_no_balance():
 )
 def test_spans_that_come_case_by_case_give_the_balance_of_all_of_them(drawn, cases):
     """Each Case begins 3 s after the one before, and lasts for up to 12 s: they overlap, and leave gaps."""
-    overlap, every = Overlap(), {"a": [], "b": []}
+    overlap, every = StageOverlap(), {"a": [], "b": []}
     for number in range(cases):
         for worker in every:
             spans = [
@@ -121,7 +121,7 @@ def test_spans_that_come_case_by_case_give_the_balance_of_all_of_them(drawn, cas
 
 
 def test_what_is_kept_of_spans_does_not_grow_with_their_number():
-    overlap = Overlap()
+    overlap = StageOverlap()
     for number in range(10_000):
         overlap.add("a", [Span("read", 2.0 * number, 2.0 * number + 1, "thread")])
     (union,) = overlap._stages["read"].values()

@@ -1,1 +1,1 @@
-"""MEASURE: programs, beside what limits them on a machine."""
+"""Measure the speed of parts of the program beside what limits them on a machine."""

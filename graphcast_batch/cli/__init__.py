@@ -1,6 +1,26 @@
 """The command ``graphcast-batch``: parses, calls one function, prints."""
 
-from graphcast_batch.cli import clusters, figures, report, runs, scoring, single, sources, start
-from graphcast_batch.cli.app import app, main
+from graphcast_batch.cli import (
+    cluster_commands,
+    config_commands,
+    data_commands,
+    figure_commands,
+    infer_command,
+    report_command,
+    run_commands,
+    score_commands,
+)
+from graphcast_batch.cli.application import app, main
 
-__all__ = ["app", "clusters", "figures", "main", "report", "runs", "scoring", "single", "sources", "start"]
+__all__ = [
+    "app",
+    "cluster_commands",
+    "config_commands",
+    "data_commands",
+    "figure_commands",
+    "infer_command",
+    "main",
+    "report_command",
+    "run_commands",
+    "score_commands",
+]

@@ -7,15 +7,16 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from graphcast_batch.assembly import AnySource, faults
-from graphcast_batch.config import STEP_HOURS, TASKS, Task
 from graphcast_batch.errors import ConfigError, InputError
-from graphcast_batch.inputs.archive import SyntheticArchive
-from graphcast_batch.inputs.datasets import DatasetFiles
+from graphcast_batch.inputs.case_inputs import COMPUTABLE, STEP, fewest_times
 from graphcast_batch.inputs.findings import Finding
-from graphcast_batch.inputs.states import COMPUTABLE, STEP, fewest_times
+from graphcast_batch.inputs.sources.archive import SyntheticArchive
+from graphcast_batch.inputs.sources.dataset_files import DatasetFiles
 from graphcast_batch.inputs.statistics import held_task
 from graphcast_batch.plan import Case
+from graphcast_batch.setup.input_faults import input_faults
+from graphcast_batch.setup.run_source import AnySource
+from graphcast_batch.spec import STEP_HOURS, TASKS, Task
 from graphcast_batch.variables import DIMS, LEVELS_13, VARIABLES
 
 Times = NDArray[np.datetime64]
@@ -149,7 +150,7 @@ def _accepted(source: AnySource, task: Task, steps: int, left_out: dict[str, str
     if cost and cost.touched_bytes > _MOST_BYTES:
         return task
     task = _on_whole_levels(source, task, case, left_out)
-    while found := faults(source, case, task, 0.0):
+    while found := input_faults(source, case, task, 0.0):
         bad = {
             name: str(fault).removeprefix(f"{name} ")
             for fault in found

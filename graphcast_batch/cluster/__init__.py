@@ -1,1 +1,1 @@
-"""DISTRIBUTE: Cases become work for whoever is free."""
+"""Distribute the Cases of a run over worker processes on one machine or a cluster."""

@@ -10,12 +10,12 @@ from typing import Final
 import ray
 from ray.exceptions import RayError
 
-from graphcast_batch.cluster.allocation import allocation, unused_nodes
-from graphcast_batch.cluster.crew import alive_nodes
 from graphcast_batch.cluster.drain import WORK_LEFT, Drain, overheard
 from graphcast_batch.cluster.embedded import QUIET, embedded, leave
 from graphcast_batch.cluster.ray_errors import explained
 from graphcast_batch.cluster.reach import check_head
+from graphcast_batch.cluster.slurm.allocation import allocation, unused_nodes
+from graphcast_batch.cluster.worker_pool import alive_nodes
 from graphcast_batch.errors import ClusterError
 
 _LOG: Final = logging.getLogger(__name__)

@@ -15,28 +15,54 @@ from typing import Any, Final, Protocol
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from graphcast_batch.assembly import Run, check_memory, lay_out, machine_bytes, resolved_precision
-from graphcast_batch.cluster.allocation import allocation
-from graphcast_batch.cluster.calls import each, on_each_node
 from graphcast_batch.cluster.connection import connected
-from graphcast_batch.cluster.crew import Crew, Member, alive_nodes, device_of, end_all, is_gone, most_on_a_node
-from graphcast_batch.cluster.dispatch import Dispatch, in_flight
+from graphcast_batch.cluster.dispatch_rules import Dispatch, in_flight
 from graphcast_batch.cluster.drain import Drain
-from graphcast_batch.cluster.metrics import Metrics
-from graphcast_batch.cluster.outcome import Outcome, Progress, Yield
+from graphcast_batch.cluster.outcome import CompletedCases, Progress, RunOutcome
 from graphcast_batch.cluster.ray_errors import LESS_MEMORY, explained, is_of_the_node, unwrapped
-from graphcast_batch.cluster.refusals import PATIENCE_SECONDS, REFUSAL_SECONDS, Seldom, kind_of, patiently
+from graphcast_batch.cluster.ray_metrics import RunMetrics
+from graphcast_batch.cluster.remote_calls import each, on_each_node
+from graphcast_batch.cluster.slurm.allocation import allocation
+from graphcast_batch.cluster.store_refusals import (
+    PATIENCE_SECONDS,
+    REFUSAL_SECONDS,
+    RateLimitedNotes,
+    kind_of,
+    patiently,
+)
 from graphcast_batch.cluster.walltime import Walltime
-from graphcast_batch.cluster.worker import OpenScorer, Report
-from graphcast_batch.config import RunConfig
+from graphcast_batch.cluster.worker import OpenScorer, WorkerState
+from graphcast_batch.cluster.worker_pool import (
+    WorkerHandle,
+    WorkerPool,
+    alive_nodes,
+    device_of,
+    end_all,
+    is_gone,
+    most_on_a_node,
+)
+from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.errors import ClusterError, StageTimeoutError, StoreError, StoreUnwritableError
-from graphcast_batch.outputs.claims import Claim
-from graphcast_batch.outputs.ledger import Failure, State
-from graphcast_batch.outputs.store import Store
-from graphcast_batch.pipeline import Made, Stage
+from graphcast_batch.files.leases import Lease
+from graphcast_batch.pipeline import CaseStage, CompletedCase
 from graphcast_batch.plan import Case
+from graphcast_batch.setup.resources import check_memory, machine_bytes, resolved_precision
+from graphcast_batch.setup.run_setup import RunSetup
+from graphcast_batch.setup.store_identity import lay_out
+from graphcast_batch.stores.zarr.ledger import CaseFailure, CaseState
+from graphcast_batch.stores.zarr.store import Store
 
-__all__ = ["Outcome", "Progress", "Shift", "Staff", "Yield", "connected", "each", "on_each_node", "run"]
+__all__ = [
+    "CompletedCases",
+    "DispatchLoop",
+    "Progress",
+    "RunOutcome",
+    "WorkerStarter",
+    "connected",
+    "each",
+    "on_each_node",
+    "run",
+]
 
 _LEASE_SECONDS: Final = 120.0
 _BEAT_SECONDS: Final = 10.0
@@ -53,26 +79,26 @@ _LOOK_SHARE: Final = 20.0
 _REST_SECONDS: Final = 5.0
 """How long nobody is hired after a worker was stillborn: a node that has just died still gets some."""
 _MOST_STILLBORN: Final = 3
-_Result = Made | RayError
+_Result = CompletedCase | RayError
 
 
-class Staff(Protocol):
-    """Who starts workers; a `Crew` in a run."""
+class WorkerStarter(Protocol):
+    """Who starts workers; a `WorkerPool` in a run."""
 
     @property
     def places(self) -> int:
         """How many workers there is room for now."""
 
-    def start(self, others: Sequence[Member]) -> tuple[Member, Any]:
+    def start(self, others: Sequence[WorkerHandle]) -> tuple[WorkerHandle, Any]:
         """A new worker, and the reference that resolves to Ray's id of its node when it is ready."""
 
-    def fault(self, member: Member) -> str:
+    def fault(self, member: WorkerHandle) -> str:
         """Why no worker can start where one has died, and what to do; empty if that cannot be told."""
 
 
 def run(
-    run: Run, progress: Progress, drain: Drain, *, traced: bool = False, open_scorer: OpenScorer | None = None
-) -> Outcome:
+    run: RunSetup, progress: Progress, drain: Drain, *, traced: bool = False, open_scorer: OpenScorer | None = None
+) -> RunOutcome:
     """Makes all Cases that are neither whole nor set aside, on a connected cluster.
 
     Args:
@@ -95,51 +121,51 @@ def run(
     with suppress(StoreError):  # what is left there now is swept up by a later run
         store.sweep()
     states = patiently(lambda: store.ledger.states(run.plan.cases))
-    todo = [case for case in run.plan.cases if states[case.key] in (State.MISSING, State.RUNNING)]
-    start, made = time.perf_counter(), Yield(traced)
+    todo = [case for case in run.plan.cases if states[case.key] in (CaseState.MISSING, CaseState.RUNNING)]
+    start, made = time.perf_counter(), CompletedCases(traced)
     if todo:
-        crew = Crew(run, store, device, precision, open_scorer)
+        crew = WorkerPool(run, store, device, precision, open_scorer)
         count = min(len(todo), crew.places)
         if device == "cpu":
             given = allocation(os.environ).memory_bytes or machine_bytes()
             check_memory(run, precision, most_on_a_node(run.config.workers), min(given, machine_bytes()))
         progress.started(count, device, len(run.plan.cases), len(run.plan.cases) - len(todo))
-        Shift(crew, store, todo, run.config, progress, drain, made).work_through()
+        DispatchLoop(crew, store, todo, run.config, progress, drain, made).work_through()
     return _outcome(run, store, made, time.perf_counter() - start)
 
 
-class Shift:
+class DispatchLoop:
     """One pass through the Cases that are to be made."""
 
     def __init__(
         self,
-        crew: Staff,
+        crew: WorkerStarter,
         store: Store,
         cases: Sequence[Case],
         config: RunConfig,
         progress: Progress,
         drain: Drain,
-        made: Yield,
+        made: CompletedCases,
     ) -> None:
         self._crew = crew
         self._store = store
         self._dispatch = Dispatch(cases, config.retries, in_flight(config.model.cases_per_call))
         self._limits = config.time_limits
         self._progress = progress
-        self._metrics = Metrics(store.path, partial(progress.note, "metrics"))
+        self._metrics = RunMetrics(store.path, partial(progress.note, "metrics"))
         self._drain = drain
         self._walltime = Walltime(time.time(), drain.start, drain.end)
         self._made = made
-        self._ready: dict[str, Member] = {}
-        self._preparing: dict[Any, Member] = {}
-        self._under_way: dict[Any, Member] = {}
-        self._asked: dict[Any, tuple[Member, float]] = {}
+        self._ready: dict[str, WorkerHandle] = {}
+        self._preparing: dict[Any, WorkerHandle] = {}
+        self._under_way: dict[Any, WorkerHandle] = {}
+        self._asked: dict[Any, tuple[WorkerHandle, float]] = {}
         # By the key of a Case, the one first that has been without a heartbeat for longest.
-        self._claims: OrderedDict[str, tuple[float, Claim]] = OrderedDict()
+        self._claims: OrderedDict[str, tuple[float, Lease]] = OrderedDict()
         self._stillborn = 0
         self._hire_from = self._questioned = self._counted = self._look_from = self._ask_from = time.monotonic()
         self._refused_since: float | None = None
-        self._seldom = Seldom(progress.note)
+        self._seldom = RateLimitedNotes(progress.note)
 
     def work_through(self) -> None:
         """Makes the Cases."""
@@ -196,7 +222,7 @@ class Shift:
             self._preparing[reference] = member
             members.append(member)
 
-    def _welcome(self, reference: Any, member: Member) -> None:  # noqa: ANN401 - Ray's references have no public type
+    def _welcome(self, reference: Any, member: WorkerHandle) -> None:  # noqa: ANN401 - Ray's references have no public type
         try:
             member.node = ray.get(reference)
         except RayTaskError as error:
@@ -208,7 +234,7 @@ class Shift:
         self._ready[member.name] = member
         self._dispatch.join(member.name)
 
-    def _mourn(self, member: Member, error: RayError) -> None:
+    def _mourn(self, member: WorkerHandle, error: RayError) -> None:
         """Another worker is started later in place of one that did not start, if that may help."""
         ray.kill(member.actor)
         if not is_gone(member.node):
@@ -253,7 +279,7 @@ class Shift:
         )
         self._drain.ask()
 
-    def _claim(self, case: Case) -> Claim | None:
+    def _claim(self, case: Case) -> Lease | None:
         """Claims the chosen Case; None if it is not to be handed out now."""
         try:
             claim = self._store.ledger.claim(case, _LEASE_SECONDS)
@@ -269,7 +295,7 @@ class Shift:
             self._dispatch.leave(case)
         return claim
 
-    def _release(self, claim: Claim) -> None:
+    def _release(self, claim: Lease) -> None:
         """Gives a claim back; one that cannot be lapses, since it is no longer kept."""
         with self._bearing():
             claim.release()
@@ -300,7 +326,7 @@ class Shift:
         if isinstance(result, RayError) and not isinstance(result, RayTaskError):
             self._bury(member, result)
             return
-        case, claim = self._taken_from(member, reference, whole=isinstance(result, Made))
+        case, claim = self._taken_from(member, reference, whole=isinstance(result, CompletedCase))
         if isinstance(result, RayError):
             try:
                 self._fail(member, case, claim, unwrapped(result))
@@ -318,18 +344,18 @@ class Shift:
 
     def _taken_from(
         self,
-        member: Member,
+        member: WorkerHandle,
         reference: Any,  # noqa: ANN401 - as above
         *,
         whole: bool = False,
-    ) -> tuple[Case, Claim]:
+    ) -> tuple[Case, Lease]:
         """What a worker no longer has under way."""
         case, claim = member.under_way.pop(reference)
         del self._under_way[reference], self._claims[case.key]
         self._walltime.back(case, time.time(), whole=whole)
         return case, claim
 
-    def _fail(self, member: Member, case: Case, claim: Claim, error: BaseException) -> None:
+    def _fail(self, member: WorkerHandle, case: Case, claim: Lease, error: BaseException) -> None:
         if isinstance(error, StoreUnwritableError):
             raise error
         held = True
@@ -347,7 +373,7 @@ class Shift:
             self._progress.retried(case, error)
             self._metrics.retried(type(error).__name__)
             return
-        failure = Failure.of(case, error, attempts)
+        failure = CaseFailure.of(case, error, attempts)
         with self._bearing():  # one that is not kept is tried again by the next run
             self._store.ledger.fail(failure)
         self._progress.failed(failure)
@@ -362,7 +388,7 @@ class Shift:
             self._progress.note("worker retired", f"{name} is retired, because different Cases failed on it alone")
             self._check_hope()
 
-    def _bury(self, member: Member, error: RayError) -> None:
+    def _bury(self, member: WorkerHandle, error: RayError) -> None:
         """Puts a new worker in place of a dead one, and finds out whether a Case killed it."""
         self._dismiss(member)
         if member.verdict:
@@ -380,7 +406,7 @@ class Shift:
             self._tell(charged[0], reason, charged[1])
         self._check_hope()
 
-    def _dismiss(self, member: Member) -> None:
+    def _dismiss(self, member: WorkerHandle) -> None:
         """Takes a worker off the list, and frees what it had claimed."""
         ray.kill(member.actor)
         del self._ready[member.name]
@@ -427,9 +453,9 @@ class Shift:
                 self._progress.note("worker lost", f"{member.name} has not answered for longer than any stage may take")
                 ray.kill(member.actor)
 
-    def _judge(self, reference: Any, member: Member) -> None:  # noqa: ANN401 - Ray's references have no public type
+    def _judge(self, reference: Any, member: WorkerHandle) -> None:  # noqa: ANN401 - Ray's references have no public type
         try:
-            report: Report = ray.get(reference)
+            report: WorkerState = ray.get(reference)
         except RayError:
             return  # its Cases will tell
         self._progress.under_way(report.worker, report.stages)
@@ -458,14 +484,16 @@ class Shift:
             self._hire()
 
 
-def _outcome(run: Run, store: Store, made: Yield, seconds: float) -> Outcome:
+def _outcome(run: RunSetup, store: Store, made: CompletedCases, seconds: float) -> RunOutcome:
     cases = run.plan.cases
     states = patiently(lambda: store.ledger.states(cases))
-    found = [patiently(partial(store.ledger.failure, key)) for key, state in states.items() if state is State.FAILED]
+    found = [
+        patiently(partial(store.ledger.failure, key)) for key, state in states.items() if state is CaseState.FAILED
+    ]
     failures = tuple(failure for failure in found if failure)
-    whole = tuple(case for case in cases if states[case.key] is State.WHOLE)
+    whole = tuple(case for case in cases if states[case.key] is CaseState.WHOLE)
     left = len(cases) - len(whole) - len(failures)
-    return Outcome(
+    return RunOutcome(
         store, len(cases), whole, tuple(made.cases), failures, left, seconds, made.overlap.balance, tuple(made.trace)
     )
 
@@ -473,13 +501,13 @@ def _outcome(run: Run, store: Store, made: Yield, seconds: float) -> Outcome:
 def _result(reference: Any) -> _Result:  # noqa: ANN401 - Ray's references have no public type
     """What came of a call, as a value also where it is an error."""
     try:
-        made: Made = ray.get(reference)
+        made: CompletedCase = ray.get(reference)
     except RayError as error:
         return error
     return made
 
 
-def _timed_out(late: Stage) -> StageTimeoutError:
+def _timed_out(late: CaseStage) -> StageTimeoutError:
     if late.name == "wait":
         return StageTimeoutError(
             f"{late.key} must not wait while its worker reads, computes and writes nothing, but does so for "

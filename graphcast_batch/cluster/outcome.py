@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from graphcast_batch.outputs.ledger import Failure, Record
-from graphcast_batch.outputs.store import Store
-from graphcast_batch.pipeline import Made, Stage
+from graphcast_batch.pipeline import CaseStage, CompletedCase
 from graphcast_batch.plan import Case
-from graphcast_batch.timing import Balance, Overlap
+from graphcast_batch.stores.zarr.ledger import CaseFailure, CaseRecord
+from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.timing import Balance, StageOverlap
 
 
 class Progress(Protocol):
@@ -17,16 +17,16 @@ class Progress(Protocol):
     def started(self, workers: int, device: str, total: int, whole: int) -> None:
         """Workers are starting, on cpu or gpu; so many of the Cases were whole before."""
 
-    def under_way(self, worker: str, stages: Sequence[Stage]) -> None:
+    def under_way(self, worker: str, stages: Sequence[CaseStage]) -> None:
         """A worker tells, every few seconds while it has any, where its Cases are."""
 
-    def finished(self, record: Record) -> None:
+    def finished(self, record: CaseRecord) -> None:
         """A Case is whole."""
 
     def retried(self, case: Case, error: BaseException) -> None:
         """A Case failed and will be tried again."""
 
-    def failed(self, failure: Failure) -> None:
+    def failed(self, failure: CaseFailure) -> None:
         """A Case is set aside."""
 
     def note(self, event: str, text: str) -> None:
@@ -34,7 +34,7 @@ class Progress(Protocol):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """How a run ended.
 
     Attributes:
@@ -53,11 +53,11 @@ class Outcome:
     total: int
     whole: tuple[Case, ...]
     made: tuple[Case, ...]
-    failed: tuple[Failure, ...]
+    failed: tuple[CaseFailure, ...]
     left: int
     seconds: float
     balance: Balance | None
-    trace: tuple[Made, ...]
+    trace: tuple[CompletedCase, ...]
 
     @property
     def steps_per_second(self) -> float:
@@ -66,7 +66,7 @@ class Outcome:
 
 
 @dataclass
-class Yield:
+class CompletedCases:
     """What became whole in a run; of each Case no more than its end asks for, as there may be very many.
 
     Attributes:
@@ -78,10 +78,10 @@ class Yield:
 
     traced: bool = False
     cases: list[Case] = field(default_factory=list)
-    overlap: Overlap = field(default_factory=Overlap)
-    trace: list[Made] = field(default_factory=list)
+    overlap: StageOverlap = field(default_factory=StageOverlap)
+    trace: list[CompletedCase] = field(default_factory=list)
 
-    def add(self, case: Case, made: Made) -> None:
+    def add(self, case: Case, made: CompletedCase) -> None:
         """A Case became whole."""
         self.cases.append(case)
         self.overlap.add(made.record.worker, made.spans)

@@ -6,13 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from graphcast_batch.assembly import AnySource, Precision, worker_bench
-from graphcast_batch.config import RunConfig, TimeLimits
+from graphcast_batch.config.run_config import RunConfig, TimeLimitsConfig
 from graphcast_batch.errors import ClusterError, ConfigError
-from graphcast_batch.model.forecaster import backend, device_bytes
-from graphcast_batch.outputs.claims import Claim
-from graphcast_batch.pipeline import Bench, Made, Scorer, Stage
+from graphcast_batch.files.leases import Lease
+from graphcast_batch.models.graphcast.forecaster import backend, device_bytes
+from graphcast_batch.pipeline import CaseStage, CompletedCase, Scorer, WorkerContext
 from graphcast_batch.plan import Case
+from graphcast_batch.setup.resources import Precision
+from graphcast_batch.setup.run_source import AnySource
+from graphcast_batch.setup.worker_setup import worker_context
 
 OpenScorer = Callable[[RunConfig], Scorer]
 """Opens what the forecasts of a run are held against as they are made; its store is laid out."""
@@ -20,7 +22,7 @@ Arguments = tuple[RunConfig, AnySource, Precision, Literal["cpu", "gpu"], int, O
 
 
 @dataclass(frozen=True)
-class Report:
+class WorkerState:
     """What a worker is at.
 
     Attributes:
@@ -30,15 +32,15 @@ class Report:
     """
 
     worker: str = ""
-    stages: tuple[Stage, ...] = ()
-    late: Stage | None = None
+    stages: tuple[CaseStage, ...] = ()
+    late: CaseStage | None = None
 
 
 class Worker:
     """Makes Cases on one device."""
 
     def __init__(self) -> None:
-        self._bench: Bench | None = None
+        self._bench: WorkerContext | None = None
 
     def prepare(self, arguments: Arguments) -> None:
         """Loads weights and graphs onto the device.
@@ -64,17 +66,17 @@ class Worker:
                 "smaller model or a larger GPU"
             )
         scorer = open_scorer(config) if open_scorer else None
-        self._bench = worker_bench(config, source, precision, f"{socket.gethostname()}:{os.getpid()}", scorer)
+        self._bench = worker_context(config, source, precision, f"{socket.gethostname()}:{os.getpid()}", scorer)
         # Only on its own host can the death of another worker be seen, whose half of a forecast takes up the disk.
         self._bench.store.sweep()
 
-    def report(self, limits: TimeLimits) -> Report:
+    def report(self, limits: TimeLimitsConfig) -> WorkerState:
         """What it is at, and whether a Case has been in one stage for longer than its limit."""
         bench = self._bench
-        return Report(bench.name, tuple(bench.under_way()), bench.late(limits)) if bench else Report()
+        return WorkerState(bench.name, tuple(bench.under_way()), bench.late(limits)) if bench else WorkerState()
 
-    def run_case(self, case: Case, claim: Claim, attempts: int) -> Made:
-        """Makes one forecast; see `Bench.run_case`.
+    def run_case(self, case: Case, claim: Lease, attempts: int) -> CompletedCase:
+        """Makes one forecast; see `WorkerContext.run_case`.
 
         Raises:
             ClusterError: the worker was not prepared.

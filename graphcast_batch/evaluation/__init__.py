@@ -1,1 +1,1 @@
-"""Stored forecasts and an archive become scores."""
+"""Score stored forecasts against an archive."""

@@ -6,8 +6,8 @@ from typing import Final
 
 import numpy as np
 
-from graphcast_batch.evaluation.scoring import Fields, Part, Usual
-from graphcast_batch.inputs.states import Timeline
+from graphcast_batch.evaluation.case_scoring import ClimatologyReader, Fields, ScoredSubset
+from graphcast_batch.inputs.case_inputs import Timeline
 from graphcast_batch.plan import Case
 
 PERSISTENCE: Final = "persistence"
@@ -25,7 +25,7 @@ class Persistence:
     """
 
     truth: Timeline
-    part: Part
+    part: ScoredSubset
 
     def fields(self, case: Case, names: Sequence[str], lead_hours: Sequence[int], levels: Sequence[int]) -> Fields:
         """The initial state, again and again.
@@ -46,7 +46,7 @@ class Climatological:
         usual: the climatology.
     """
 
-    usual: Usual
+    usual: ClimatologyReader
 
     def fields(self, case: Case, names: Sequence[str], lead_hours: Sequence[int], levels: Sequence[int]) -> Fields:
         """The climatological mean."""

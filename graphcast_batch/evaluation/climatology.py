@@ -17,12 +17,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from graphcast_batch.errors import EvaluationError
-from graphcast_batch.evaluation.derived import RECIPES
+from graphcast_batch.evaluation import climatology_store as written
+from graphcast_batch.evaluation.case_scoring import Fields, ScoredSubset, part_of
+from graphcast_batch.evaluation.climatology_store import ClimatologyDraft
+from graphcast_batch.evaluation.derived import DERIVATIONS
 from graphcast_batch.evaluation.metrics import DRY_BELOW
-from graphcast_batch.evaluation.scoring import Fields, Part, part_of
-from graphcast_batch.inputs.states import Timeline, fewest_times
-from graphcast_batch.outputs import climatology as written
-from graphcast_batch.outputs.climatology import Draft
+from graphcast_batch.inputs.case_inputs import Timeline, fewest_times
 from graphcast_batch.plan import Kept
 from graphcast_batch.variables import VARIABLES
 
@@ -45,7 +45,7 @@ Spread = Callable[[Callable[..., None], Sequence[tuple[Any, ...]]], Iterable[Bas
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
+class ClimatologyPart:
     """Some days of the year of one variable at some hours of the day, whose times are read at once.
 
     Attributes:
@@ -102,7 +102,8 @@ def make_climatology(source: Timeline, path: Path, times: NDArray[np.datetime64]
     on_levels = {
         name: "level" in dims
         for name, dims in sorted(source.dims.items())
-        if "time" in dims and (name in RECIPES or (name in VARIABLES and VARIABLES[name].kind in ("surface", "level")))
+        if "time" in dims
+        and (name in DERIVATIONS or (name in VARIABLES and VARIABLES[name].kind in ("surface", "level")))
     }
     _check_held(source, list(on_levels), times)
     hours = sorted(set(_hours(times).tolist()))
@@ -111,8 +112,8 @@ def make_climatology(source: Timeline, path: Path, times: NDArray[np.datetime64]
     span = f"{times.min().astype('datetime64[h]')} to {times.max().astype('datetime64[h]')}"
     described = {"source": source.origin, "period": span, "window_days": str(2 * REACH + 1)}
     rainy = [name for name in on_levels if _is_rain(name)]
-    units = {name: RECIPES[name].units for name in on_levels if name in RECIPES}
-    draft = Draft.lay_out(path, on_levels, units, rainy, hours, source.levels, source.grid, times, described)
+    units = {name: DERIVATIONS[name].units for name in on_levels if name in DERIVATIONS}
+    draft = ClimatologyDraft.lay_out(path, on_levels, units, rainy, hours, source.levels, source.grid, times, described)
     for name, levelled in on_levels.items():
         if not draft.finished(name):
             levels = len(source.levels) if levelled else 1
@@ -130,7 +131,7 @@ def make_climatology(source: Timeline, path: Path, times: NDArray[np.datetime64]
     draft.publish()
 
 
-def gather_days(draft: Draft, source: Timeline, piece: Piece) -> None:
+def gather_days(draft: ClimatologyDraft, source: Timeline, piece: ClimatologyPart) -> None:
     """Keeps the mean and the variance over years of some days; of precipitation all values too.
 
     Args:
@@ -159,7 +160,7 @@ def gather_days(draft: Draft, source: Timeline, piece: Piece) -> None:
         draft.keep(piece.name, *at, np.stack([mean, np.maximum(square - mean**2, 0)]).astype(np.float32))
 
 
-def fill_window(draft: Draft, shape: tuple[int, int], window: Window) -> None:
+def fill_window(draft: ClimatologyDraft, shape: tuple[int, int], window: Window) -> None:
     """Lays the window over what days have, and writes what comes out.
 
     Args:
@@ -302,7 +303,7 @@ class Climatology:
         return [known.index(hour) for hour in hours.tolist()]
 
     @cached_property
-    def _opened(self) -> tuple[xr.Dataset, Part]:
+    def _opened(self) -> tuple[xr.Dataset, ScoredSubset]:
         try:
             opened: xr.Dataset = xr.open_zarr(self.path, chunks=None)
             axes = opened["latitude"].values, opened["longitude"].values
@@ -324,7 +325,7 @@ def _mean_of(path: Path, name: str) -> NDArray[np.float32]:
     return np.asarray(np.mean(hours, axis=0), np.float32)
 
 
-def _field(array: xr.DataArray, hour: int, day: int, levels: Sequence[int], part: Part) -> NDArray[np.float32]:
+def _field(array: xr.DataArray, hour: int, day: int, levels: Sequence[int], part: ScoredSubset) -> NDArray[np.float32]:
     at = array.isel(hour=hour, dayofyear=day)
     if "level" in at.dims:
         # A list of levels makes zarr look for each by itself, also where it is all of them.
@@ -349,7 +350,7 @@ def _all_of(spread: Spread, function: Callable[..., None], pieces: Sequence[tupl
 
 def _pieces(
     source: Timeline, name: str, levels: int, hours: Sequence[int], times: NDArray[np.datetime64]
-) -> Iterator[Piece]:
+) -> Iterator[ClimatologyPart]:
     """As many days at once as there is memory for, of all hours if there is for one day of them."""
     years = np.unique(times.astype("datetime64[Y]")).size
     size = levels * source.grid.size * (16 + (4 * years if _is_rain(name) else 0))
@@ -362,10 +363,10 @@ def _pieces(
             days = range(first, min(first + step, written.DAYS))
             mine = here[np.any([np.isin(of_year, days) for of_year in _both_days(here)], axis=0)]
             if mine.size:
-                yield Piece(name, some, days, mine)
+                yield ClimatologyPart(name, some, days, mine)
 
 
-def _bins(piece: Piece, *times: np.datetime64) -> list[tuple[int, int]]:
+def _bins(piece: ClimatologyPart, *times: np.datetime64) -> list[tuple[int, int]]:
     """Hour and day of a piece that times belong to, each once."""
     stamps = np.array(times)
     places = [piece.hours[hour] for hour in _hours(stamps).tolist()]
@@ -373,11 +374,11 @@ def _bins(piece: Piece, *times: np.datetime64) -> list[tuple[int, int]]:
     return sorted((place, day) for place, day in pairs if day in piece.days)
 
 
-def _kept(draft: Draft, piece: Piece) -> bool:
+def _kept(draft: ClimatologyDraft, piece: ClimatologyPart) -> bool:
     return all(draft.keeps(piece.name, *at) for at in _bins(piece, *piece.times))
 
 
-def _fields(source: Timeline, piece: Piece) -> Iterator[tuple[np.datetime64, NDArray[np.float32]]]:
+def _fields(source: Timeline, piece: ClimatologyPart) -> Iterator[tuple[np.datetime64, NDArray[np.float32]]]:
     """The field of one time after another."""
     levels = source.levels if "level" in source.dims[piece.name] else ()
     some = max(1, _READ_BYTES // (4 * source.grid.size * max(1, len(levels))))

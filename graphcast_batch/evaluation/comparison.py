@@ -8,9 +8,9 @@ import numpy as np
 import xarray as xr
 
 from graphcast_batch.errors import EvaluationError
-from graphcast_batch.evaluation.results import average, headlines, read_headlines, shown_hours
+from graphcast_batch.evaluation.score_results import average, headlines, read_headlines, shown_hours
+from graphcast_batch.evaluation.score_store import ScoreStore
 from graphcast_batch.evaluation.significance import CONFIDENCE, Difference, block_bootstrap, paired_difference
-from graphcast_batch.outputs.scores import Scores
 
 _ALIKE: Final = ("truth", "climatology")
 _ENDS: Final = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
@@ -85,7 +85,7 @@ def check_alike(one: tuple[Path, str], other: tuple[Path, str]) -> None:
     Raises:
         EvaluationError: they were not scored against the same.
     """
-    ours, theirs = (Scores.at(*where).identity for where in (one, other))
+    ours, theirs = (ScoreStore.at(*where).identity for where in (one, other))
     for key in _ALIKE:
         if ours.get(key) != theirs.get(key):
             raise EvaluationError(

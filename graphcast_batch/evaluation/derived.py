@@ -8,12 +8,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from graphcast_batch.config import STEP_HOURS
 from graphcast_batch.errors import EvaluationError
-from graphcast_batch.evaluation.scoring import Fields, Forecasts
+from graphcast_batch.evaluation.case_scoring import Fields, ForecastReader
 from graphcast_batch.grid import Grid
-from graphcast_batch.inputs.states import STEP, Timeline
+from graphcast_batch.inputs.case_inputs import STEP, Timeline
 from graphcast_batch.plan import Case
+from graphcast_batch.spec import STEP_HOURS
 
 GRAVITY: Final = 9.80665
 """m s**-2, standard acceleration of free fall (CGPM 1901): that by which geopotential height is defined."""
@@ -23,7 +23,7 @@ Values = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Derivation:
     """How a variable follows from others.
 
     Attributes:
@@ -79,12 +79,12 @@ def _height(geopotential: Values, levels: NDArray[np.float64]) -> NDArray[np.flo
     return geopotential.astype(np.float64) / GRAVITY
 
 
-RECIPES: Final = {
-    "wind_speed": Recipe(("u_component_of_wind", "v_component_of_wind"), True, "m s**-1", _speed),
-    "10m_wind_speed": Recipe(("10m_u_component_of_wind", "10m_v_component_of_wind"), False, "m s**-1", _speed),
-    "geopotential_height": Recipe(("geopotential",), True, "m", _height),
-    "relative_humidity": Recipe(("temperature", "specific_humidity"), True, "1", _relative_humidity),
-    "total_precipitation_24hr": Recipe(("total_precipitation_6hr",), False, "m", _itself, steps=4),
+DERIVATIONS: Final = {
+    "wind_speed": Derivation(("u_component_of_wind", "v_component_of_wind"), True, "m s**-1", _speed),
+    "10m_wind_speed": Derivation(("10m_u_component_of_wind", "10m_v_component_of_wind"), False, "m s**-1", _speed),
+    "geopotential_height": Derivation(("geopotential",), True, "m", _height),
+    "relative_humidity": Derivation(("temperature", "specific_humidity"), True, "1", _relative_humidity),
+    "total_precipitation_24hr": Derivation(("total_precipitation_6hr",), False, "m", _itself, steps=4),
 }
 """WeatherBench 2's but for geopotential height, with its definitions; relative humidity is a share, not percent."""
 
@@ -124,16 +124,16 @@ class DerivedTimeline:
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         """Dimensions of every variable, as the first of its parts has them."""
-        return {**self.held.dims, **{name: self.held.dims[RECIPES[name].parts[0]] for name in self.derived}}
+        return {**self.held.dims, **{name: self.held.dims[DERIVATIONS[name].parts[0]] for name in self.derived}}
 
     def times_of(self, names: Sequence[str]) -> NDArray[np.datetime64] | None:
         """(time,) times at which each variable is held, or can be made."""
         own = [name for name in names if name not in self.derived]
         found = self.held.times_of(own) if own else None
         for name in set(names) & set(self.derived):
-            times = self.held.times_of(RECIPES[name].parts)
+            times = self.held.times_of(DERIVATIONS[name].parts)
             if times is not None:
-                before = (times - n * STEP for n in range(RECIPES[name].steps))
+                before = (times - n * STEP for n in range(DERIVATIONS[name].steps))
                 times = times[np.all([np.isin(each, times) for each in before], axis=0)]
                 found = times if found is None else np.intersect1d(found, times)
         return found
@@ -160,7 +160,7 @@ class DerivedForecasts:
         derived: names of the further ones.
     """
 
-    held: Forecasts
+    held: ForecastReader
     derived: tuple[str, ...]
 
     def fields(self, case: Case, names: Sequence[str], lead_hours: Sequence[int], levels: Sequence[int]) -> Fields:
@@ -185,12 +185,12 @@ def derivable(wanted: Sequence[str], held: Mapping[str, bool], where: str) -> di
     Raises:
         EvaluationError: one is unknown, or lacks a part.
     """
-    unknown = [name for name in wanted if name not in RECIPES]
+    unknown = [name for name in wanted if name not in DERIVATIONS]
     if unknown:
         raise EvaluationError(
-            f"derived variables must be some of {', '.join(RECIPES)}, but {unknown[0]} is not; correct its name"
+            f"derived variables must be some of {', '.join(DERIVATIONS)}, but {unknown[0]} is not; correct its name"
         )
-    chosen = {name: RECIPES[name] for name in wanted if name not in held}
+    chosen = {name: DERIVATIONS[name] for name in wanted if name not in held}
     for name, recipe in chosen.items():
         absent = [part for part in recipe.parts if held.get(part) != recipe.levelled]
         if absent:
@@ -204,7 +204,7 @@ def derivable(wanted: Sequence[str], held: Mapping[str, bool], where: str) -> di
 def steps_of_parts(derived: Sequence[str]) -> dict[str, int]:
     """Of how many times, 6 h apart, what some derived variables are made of is needed, the last being their own."""
     steps: dict[str, int] = {}
-    for recipe in (RECIPES[name] for name in derived):
+    for recipe in (DERIVATIONS[name] for name in derived):
         steps |= {part: max(steps.get(part, 1), recipe.steps) for part in recipe.parts}
     return steps
 
@@ -214,20 +214,20 @@ def with_derived(held: Timeline, names: tuple[str, ...]) -> Timeline:
     return DerivedTimeline(held, names) if names else held
 
 
-def with_derived_forecasts(held: Forecasts, names: tuple[str, ...]) -> Forecasts:
+def with_derived_forecasts(held: ForecastReader, names: tuple[str, ...]) -> ForecastReader:
     """Forecasts that also have some derived variables; themselves if these are none."""
     return DerivedForecasts(held, names) if names else held
 
 
 def _parts(names: Sequence[str], derived: Sequence[str]) -> list[str]:
     """What must be read for some variables, each once."""
-    parts = (RECIPES[name].parts if name in derived else (name,) for name in names)
+    parts = (DERIVATIONS[name].parts if name in derived else (name,) for name in names)
     return list(dict.fromkeys(part for each in parts for part in each))
 
 
 def _made(name: str, read: Callable[[Sequence[str], int], Fields], levels: Sequence[int]) -> Values:
     """A derived variable, given how parts are read some steps before."""
-    recipe, heights = RECIPES[name], np.asarray(levels, np.float64)
+    recipe, heights = DERIVATIONS[name], np.asarray(levels, np.float64)
     steps = (read(recipe.parts, n) for n in range(recipe.steps))
     terms = [recipe.made(*(fields[part] for part in recipe.parts), heights) for fields in steps]
     return np.asarray(np.sum(terms, axis=0), np.float32)

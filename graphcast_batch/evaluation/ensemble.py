@@ -7,9 +7,9 @@ from typing import Final
 import numpy as np
 
 from graphcast_batch.errors import EvaluationError
-from graphcast_batch.evaluation.scoring import Fields, Forecasts
-from graphcast_batch.outputs.store import Store
+from graphcast_batch.evaluation.case_scoring import Fields, ForecastReader
 from graphcast_batch.plan import Case, Kept
+from graphcast_batch.stores.zarr.store import Store
 
 ENSEMBLE: Final = "ensemble"
 """What its scores are called, in the first of its stores."""
@@ -23,7 +23,7 @@ class Members:
         held: those of each member.
     """
 
-    held: tuple[Forecasts, ...]
+    held: tuple[ForecastReader, ...]
 
     def fields(self, case: Case, names: Sequence[str], lead_hours: Sequence[int], levels: Sequence[int]) -> Fields:
         """Variables of one Case, members first."""

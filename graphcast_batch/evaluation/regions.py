@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from graphcast_batch.config import Region
+from graphcast_batch.config.outputs_section import RegionConfig
 from graphcast_batch.errors import EvaluationError
 from graphcast_batch.grid import Grid, cell_area
 
@@ -72,7 +72,7 @@ class Regions:
 
 def weigh(
     names: Sequence[str],
-    boxes: Mapping[str, Region],
+    boxes: Mapping[str, RegionConfig],
     grid: Grid,
     land: Callable[[], NDArray[np.float32]],
     part: tuple[NDArray[np.intp], NDArray[np.intp]] | None = None,

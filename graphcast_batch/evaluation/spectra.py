@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation.metrics import Points
 from graphcast_batch.evaluation.regions import Regions
-from graphcast_batch.outputs.scored import PARTS, SPECTRUM
-from graphcast_batch.outputs.scores import Scores, places
+from graphcast_batch.evaluation.score_layout import PARTS, SPECTRUM
+from graphcast_batch.evaluation.score_store import ScoreStore, places
 
 Floats = NDArray[np.float64]
 LOST: Final = 0.5
@@ -117,7 +117,7 @@ def spectra_in(store: Path, name: str = "forecast") -> list[str]:
     Raises:
         StoreError: there are no scores.
     """
-    opened = Scores.at(store, name).dataset()
+    opened = ScoreStore.at(store, name).dataset()
     return [str(each).removesuffix(SPECTRUM) for each, array in opened.data_vars.items() if "wavenumber" in array.dims]
 
 
@@ -127,7 +127,7 @@ def bands_in(store: Path, name: str = "forecast") -> list[str]:
     Raises:
         StoreError: there are no scores.
     """
-    opened = Scores.at(store, name).dataset()
+    opened = ScoreStore.at(store, name).dataset()
     return list(map(str, opened["band"].values.tolist())) if "band" in opened.coords else []
 
 
@@ -147,7 +147,7 @@ def read_spectra(
         StoreError: there are no scores, or they cannot be read.
         EvaluationError: they lack the variable, a level or band.
     """
-    scores, known = Scores.at(store, name), spectra_in(store, name)
+    scores, known = ScoreStore.at(store, name), spectra_in(store, name)
     if variable not in known:
         raise EvaluationError(
             f"{scores.folder} must hold the spectrum of {variable}, but has "
@@ -199,7 +199,7 @@ def shown_spectra(store: Path, name: str, band: str) -> Iterator[Spectra]:
         StoreError: there are no scores, or they cannot be read.
         EvaluationError: they lack the band.
     """
-    levels = Scores.at(store, name).dataset().get("level", xr.DataArray([])).values.tolist()
+    levels = ScoreStore.at(store, name).dataset().get("level", xr.DataArray([])).values.tolist()
     nearest = sorted(levels, key=lambda level: abs(level - _SHOWN_LEVEL))[:1]
     for variable in spectra_in(store, name):
         spectra = read_spectra(store, name, variable, nearest, [band])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from graphcast_batch.figures.conventions import DIFFERENCES
 from graphcast_batch.figures.headings import lead_ticks, time_unit
-from graphcast_batch.figures.places import Place, nearest
+from graphcast_batch.figures.map_points import NamedPoint, nearest
 from graphcast_batch.figures.saving import package_style, save
 from graphcast_batch.figures.scales import Scale, difference_scale, field_scale
 from graphcast_batch.figures.scene import Quantity, quantity
@@ -86,7 +86,7 @@ def draw_section(path: Path, prediction: xr.DataArray, target: xr.DataArray) -> 
         sheet.finish(path, "zonal mean", when)
 
 
-def draw_series(path: Path, place: Place, prediction: xr.DataArray, target: xr.DataArray) -> None:
+def draw_series(path: Path, place: NamedPoint, prediction: xr.DataArray, target: xr.DataArray) -> None:
     """Draws a variable at a grid point over time.
 
     Args:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from graphcast_batch.errors import FigureError
 from graphcast_batch.figures.conventions import DIFFERENCES
-from graphcast_batch.figures.panel import Ground, Panel
+from graphcast_batch.figures.panel import MapBackground, Panel
 from graphcast_batch.figures.projections import PLATE_CARREE, PlateCarree, Projection
 from graphcast_batch.figures.saving import package_style, save
 from graphcast_batch.figures.scales import Scale, contour_levels, difference_scale, field_scale
@@ -118,7 +118,7 @@ class Sheet:
         self._shown = shown
         self.scales = _scales(shown)
         levels = _contour_levels(shown)
-        ground = Ground(projection, shown.grid, panel_pixels, levels, shown.wind)
+        ground = MapBackground(projection, shown.grid, panel_pixels, levels, shown.wind)
         # The times of a narrow figure would be cut off in one line.
         self._between = "\n" if shown.columns == 1 and projection.aspect < _WIDE else "    "
         lines = 2 + len(shown.over) + bool(credit) + 2 * (self._between == "\n")

@@ -10,20 +10,20 @@ import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from graphcast_batch.config import Figures
+from graphcast_batch.config.figures_section import FiguresConfig
 from graphcast_batch.errors import FigureError
-from graphcast_batch.figures.case import figure_stem
+from graphcast_batch.figures.case_figures import figure_stem
 from graphcast_batch.figures.conventions import DIFFERENCES
 from graphcast_batch.figures.headings import counted, lead_words
-from graphcast_batch.figures.panel import Ground, Panel
+from graphcast_batch.figures.panel import MapBackground, Panel
 from graphcast_batch.figures.projections import PlateCarree
 from graphcast_batch.figures.reduced import Truth, truth_at
 from graphcast_batch.figures.saving import package_style, save
 from graphcast_batch.figures.scales import difference_scale, field_scale
 from graphcast_batch.figures.scene import Layer, quantity
 from graphcast_batch.grid import Grid, cell_area
-from graphcast_batch.outputs.store import Store
 from graphcast_batch.plan import Case, Kept
+from graphcast_batch.stores.zarr.store import Store
 
 FOLDER: Final = "mean_error"
 """Among the figures of a store."""
@@ -33,7 +33,7 @@ _PIXELS: Final = 1440
 
 
 @dataclass(frozen=True)
-class Errors:
+class MeanErrors:
     """Maps to make of all Cases together, for whose sums there is room in memory at once.
 
     Attributes:
@@ -48,7 +48,7 @@ class Errors:
 
 
 @dataclass
-class Sums:
+class ErrorSums:
     """What adds up over Cases, each (lead, lat, lon).
 
     Attributes:
@@ -62,7 +62,7 @@ class Sums:
     counts: NDArray[np.int64]
 
     @classmethod
-    def none(cls, shape: tuple[int, ...]) -> "Sums":
+    def none(cls, shape: tuple[int, ...]) -> "ErrorSums":
         """Of no Case."""
         return cls(np.zeros(shape), np.zeros(shape), np.zeros(shape, np.int64))
 
@@ -75,7 +75,7 @@ class Sums:
         self.counts += known
 
 
-def wanted_errors(wanted: Figures, kept: Kept) -> Iterator[Errors]:
+def wanted_errors(wanted: FiguresConfig, kept: Kept) -> Iterator[MeanErrors]:
     """What mean errors a store is to have, a few lead times at a time.
 
     Args:
@@ -86,10 +86,10 @@ def wanted_errors(wanted: Figures, kept: Kept) -> Iterator[Errors]:
     for name in dict.fromkeys(wanted.variables):
         for level in dict.fromkeys(wanted.levels) if dict(kept.on_levels)[name] else (None,):
             for start in range(0, len(hours), _LEADS_AT_ONCE):
-                yield Errors(name, level, tuple(hours[start : start + _LEADS_AT_ONCE]))
+                yield MeanErrors(name, level, tuple(hours[start : start + _LEADS_AT_ONCE]))
 
 
-def errors_of(path: Path, case: Case, which: Errors, source: Truth) -> NDArray[np.float32]:
+def errors_of(path: Path, case: Case, which: MeanErrors, source: Truth) -> NDArray[np.float32]:
     """(lead, lat, lon) prediction minus target of one whole Case of a store, NaN where either is not known.
 
     Args:
@@ -115,7 +115,7 @@ def errors_of(path: Path, case: Case, which: Errors, source: Truth) -> NDArray[n
     return found
 
 
-def draw_mean_errors(path: Path, which: Errors, sums: Sums, kind: str) -> list[Path]:
+def draw_mean_errors(path: Path, which: MeanErrors, sums: ErrorSums, kind: str) -> list[Path]:
     """Draws a picture of bias and root mean square error for each lead time that has any.
 
     Args:
@@ -137,12 +137,12 @@ def draw_mean_errors(path: Path, which: Errors, sums: Sums, kind: str) -> list[P
     for n, hours in enumerate(which.hours):
         if sums.counts[n].any():
             file = path / "figures" / FOLDER / f"{figure_stem(which.name, which.level)}_{hours:03d}h.{kind}"
-            _draw(file, which, hours, Sums(sums.errors[n], sums.squares[n], sums.counts[n]), kept)
+            _draw(file, which, hours, ErrorSums(sums.errors[n], sums.squares[n], sums.counts[n]), kept)
             drawn.append(file)
     return drawn
 
 
-def _draw(path: Path, which: Errors, hours: int, sums: Sums, kept: Kept) -> None:
+def _draw(path: Path, which: MeanErrors, hours: int, sums: ErrorSums, kept: Kept) -> None:
     of = quantity(xr.DataArray(name=which.name, coords={} if which.level is None else {"level": which.level}))
     unit = of.unit.of_differences
     count = np.where(sums.counts > 0, sums.counts, np.nan)
@@ -152,7 +152,7 @@ def _draw(path: Path, which: Errors, hours: int, sums: Sums, kept: Kept) -> None
     columns = (("Bias", bias, scales[0], DIFFERENCES), ("RMSE", error, scales[1], "viridis"))
     with package_style():
         figure = Figure(figsize=(13.0, 4.6), layout="compressed")
-        ground = Ground(PlateCarree(), grid, _PIXELS, np.empty(0), None)
+        ground = MapBackground(PlateCarree(), grid, _PIXELS, np.empty(0), None)
         told = []
         for axes, (name, values, scale, colours) in zip(figure.subplots(1, 2, sharey=True), columns, strict=True):
             panel = Panel(axes, ground, scale, colours, over=False)

@@ -31,7 +31,7 @@ _STREAM: Final = 120
 
 
 @dataclass(frozen=True)
-class Ground:
+class MapBackground:
     """What the maps of a figure have in common.
 
     Attributes:
@@ -96,7 +96,7 @@ class Ground:
 class Panel:
     """One map on axes."""
 
-    def __init__(self, axes: Axes, ground: Ground, scale: Scale, colours: str, *, over: bool) -> None:
+    def __init__(self, axes: Axes, ground: MapBackground, scale: Scale, colours: str, *, over: bool) -> None:
         """Draws what stays: edge, coasts, meridians and parallels.
 
         Args:
@@ -209,7 +209,7 @@ class Panel:
         return over
 
 
-def _draw_degrees(axes: Axes, ground: Ground) -> None:
+def _draw_degrees(axes: Axes, ground: MapBackground) -> None:
     axes.set(xticks=range(-120, 121, 60), yticks=range(-60, 61, 30))
     axes.xaxis.set_major_formatter(lambda degrees, _: _degrees_text(degrees, "WE"))
     axes.yaxis.set_major_formatter(lambda degrees, _: _degrees_text(degrees, "SN"))

@@ -8,13 +8,14 @@ from typing import Literal, Protocol
 import numpy as np
 import xarray as xr
 
-from graphcast_batch.config import STEP_HOURS, Figures
+from graphcast_batch.config.figures_section import FiguresConfig
 from graphcast_batch.errors import FigureError
-from graphcast_batch.figures.case import figure_stem
+from graphcast_batch.figures.case_figures import figure_stem
 from graphcast_batch.figures.diagrams import draw_hovmoller, draw_section, draw_series
-from graphcast_batch.figures.places import nearest, place_of
+from graphcast_batch.figures.map_points import nearest, place_of
 from graphcast_batch.grid import cell_area
 from graphcast_batch.plan import Case
+from graphcast_batch.spec import STEP_HOURS
 
 
 class Truth(Protocol):
@@ -45,7 +46,7 @@ def truth_at(source: Truth, case: Case, name: str, levels: Sequence[int], hours:
 
 
 def expected_diagrams(
-    wanted: Figures, on_levels: Mapping[str, bool], levels: Collection[int], lead_hours: Collection[int]
+    wanted: FiguresConfig, on_levels: Mapping[str, bool], levels: Collection[int], lead_hours: Collection[int]
 ) -> list[str]:
     """The names of the files that `draw_diagrams` writes for one forecast, without drawing them.
 
@@ -61,7 +62,7 @@ def expected_diagrams(
     return [diagram.file_name for diagram in _diagrams(wanted, on_levels, levels, lead_hours)]
 
 
-def draw_diagrams(forecast: xr.Dataset, case: Case, source: Truth, wanted: Figures, folder: Path) -> list[Path]:
+def draw_diagrams(forecast: xr.Dataset, case: Case, source: Truth, wanted: FiguresConfig, folder: Path) -> list[Path]:
     """Draws Hovmöller diagrams, sections and time series of one forecast; one frame of it is in memory at a time.
 
     Args:
@@ -134,7 +135,7 @@ class _Diagram:
 
 
 def _diagrams(
-    wanted: Figures, on_levels: Mapping[str, bool], levels: Collection[int], lead_hours: Collection[int]
+    wanted: FiguresConfig, on_levels: Mapping[str, bool], levels: Collection[int], lead_hours: Collection[int]
 ) -> Iterator[_Diagram]:
     every, suffix = tuple(sorted(lead_hours)), wanted.format
     places = {place_of(text).name: text for text in wanted.places}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from graphcast_batch.errors import FigureError
 from graphcast_batch.figures.conventions import Convention, convention
-from graphcast_batch.figures.units import Unit, named, unit_of
+from graphcast_batch.figures.display_units import Unit, named, unit_of
 from graphcast_batch.grid import Grid
 from graphcast_batch.variables import VARIABLES, attributes
 

@@ -17,9 +17,9 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from graphcast_batch.errors import FigureError
+from graphcast_batch.figures.display_units import named
 from graphcast_batch.figures.headings import counted
 from graphcast_batch.figures.saving import package_style, save
-from graphcast_batch.figures.units import named
 
 Floats = NDArray[np.float64]
 

@@ -1,1 +1,1 @@
-"""READ: files of every layout become checked states."""
+"""Read initial states and verifying analyses from files of every known layout."""

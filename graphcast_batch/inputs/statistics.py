@@ -18,12 +18,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from graphcast_batch.config import STEP_HOURS, Task
 from graphcast_batch.errors import InputError, StatisticsError
-from graphcast_batch.inputs.gridded import level_hint
-from graphcast_batch.inputs.opening import load, open_netcdf
-from graphcast_batch.inputs.states import COMPUTABLE, STEP, Timeline, fewest_times
-from graphcast_batch.inputs.tally import Block, Forcing, Tally, tally_block
+from graphcast_batch.inputs.case_inputs import COMPUTABLE, STEP, Timeline, fewest_times
+from graphcast_batch.inputs.formats.opening import load, open_netcdf
+from graphcast_batch.inputs.layouts.gridded import level_hint
+from graphcast_batch.inputs.tally import ArchiveBlock, Forcing, Tally, tally_block
+from graphcast_batch.spec import STEP_HOURS, Task
 from graphcast_batch.variables import VARIABLES
 
 _KINDS: Final = ("mean", "stddev", "diffs_stddev")
@@ -60,7 +60,7 @@ class Statistics:
 
 
 Spread = Callable[
-    [Callable[[Timeline, Forcing, Block], Tally], Sequence[tuple[Timeline, Forcing, Block]]],
+    [Callable[[Timeline, Forcing, ArchiveBlock], Tally], Sequence[tuple[Timeline, Forcing, ArchiveBlock]]],
     Iterable[Tally | BaseException],
 ]
 """Calls a function with each tuple of arguments; results in their order, and for a call that failed its exception."""
@@ -228,19 +228,19 @@ def _check_held(source: Timeline, task: Task, names: Sequence[str]) -> None:
         )
 
 
-def _blocks(source: Timeline, task: Task, names: Sequence[str], stamps: NDArray[np.datetime64]) -> list[Block]:
+def _blocks(source: Timeline, task: Task, names: Sequence[str], stamps: NDArray[np.datetime64]) -> list[ArchiveBlock]:
     """What is to be tallied, in the order in which it is merged."""
     fixed = tuple(name for name in names if name in source.dims and "time" not in source.dims[name])
     moving = [name for name in names if name not in _PROGRESS and name not in fixed]
     changing = {*task.target_variables, *task.forcing_variables}
-    blocks = [Block(fixed, (), task.pressure_levels, stamps[:0], (stamps[:1],))] if fixed else []
+    blocks = [ArchiveBlock(fixed, (), task.pressure_levels, stamps[:0], (stamps[:1],))] if fixed else []
     for group, piece in _groups(source, task, moving):
         counted = tuple(name for name in group if name in changing)
         for pieces in _cut(source, stamps, piece):
             times = np.concatenate(pieces)
             before = times - STEP
             before = before[np.isin(before, stamps) & (before < times[0])]
-            blocks.append(Block(group, counted, task.pressure_levels, before, pieces))
+            blocks.append(ArchiveBlock(group, counted, task.pressure_levels, before, pieces))
     return blocks
 
 

@@ -13,8 +13,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from graphcast_batch.errors import StatisticsError
+from graphcast_batch.inputs.case_inputs import STEP, Timeline
 from graphcast_batch.inputs.quality.values import find_gap
-from graphcast_batch.inputs.states import STEP, Timeline
 
 Forcing = Callable[[str, NDArray[np.datetime64], NDArray[np.float32], NDArray[np.float32]], NDArray[np.floating]]
 """Name, (time,) datetime64, (lat,) degrees, (lon,) degrees -> (time, ...) values of a forcing variable."""
@@ -89,7 +89,7 @@ class Tally:
 
 
 @dataclass(frozen=True, eq=False)
-class Block:
+class ArchiveBlock:
     """A part of an archive that is tallied by itself.
 
     Attributes:
@@ -107,7 +107,7 @@ class Block:
     pieces: tuple[NDArray[np.datetime64], ...]
 
 
-def tally_block(source: Timeline, forcing: Forcing, block: Block) -> Tally:
+def tally_block(source: Timeline, forcing: Forcing, block: ArchiveBlock) -> Tally:
     """Tallies one block, of which it holds no more than a piece and the step before.
 
     Raises:
@@ -124,7 +124,7 @@ def tally_block(source: Timeline, forcing: Forcing, block: Block) -> Tally:
 
 
 def _tally_piece(
-    source: Timeline, forcing: Forcing, block: Block, times: NDArray[np.datetime64], recent: Mapping[str, Frames]
+    source: Timeline, forcing: Forcing, block: ArchiveBlock, times: NDArray[np.datetime64], recent: Mapping[str, Frames]
 ) -> tuple[Tally, dict[str, Frames]]:
     """Tallies some times of a block, given the frames of the 6 h before by variable; and the frames of their last 6 h.
 
@@ -238,7 +238,7 @@ def _merged(one: Mapping[str, Moments], other: Mapping[str, Moments]) -> dict[st
 
 
 def _arrays(
-    source: Timeline, forcing: Forcing, names: Sequence[str], block: Block, times: NDArray[np.datetime64]
+    source: Timeline, forcing: Forcing, names: Sequence[str], block: ArchiveBlock, times: NDArray[np.datetime64]
 ) -> Iterator[tuple[str, xr.DataArray]]:
     """Variables at some times, held or computed."""
     if not names or not times.size:

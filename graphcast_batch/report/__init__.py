@@ -1,1 +1,1 @@
-"""A store becomes one page that a browser opens from disk."""
+"""Write one HTML page about a store, to be opened from disk."""

@@ -16,13 +16,13 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from graphcast_batch.coastlines import coastlines
 from graphcast_batch.figures.conventions import DIFFERENCES
 from graphcast_batch.figures.palette import palette
-from graphcast_batch.outputs.durable import explained, replace
-from graphcast_batch.outputs.journal import read_journal
-from graphcast_batch.outputs.ledger import State
-from graphcast_batch.report.fields import Browsable, browsable
-from graphcast_batch.report.progress import Timeline, clock, timeline
+from graphcast_batch.files.durable import explained, replace
+from graphcast_batch.report.field_pictures import Browsable, browsable
 from graphcast_batch.report.skill import skill
 from graphcast_batch.report.summary import Opened, Standing, config_text, facts, listed, open_store, standing, versions
+from graphcast_batch.report.timeline import RunTimeline, clock, timeline
+from graphcast_batch.stores.journal import read_journal
+from graphcast_batch.stores.zarr.ledger import CaseState
 
 MOST_BYTES: Final = 15_000_000
 """Of a page: what mail takes as an attachment, and a phone opens at once."""
@@ -107,7 +107,7 @@ def _page(
         "versions": versions(opened),
         "config": config_text(opened),
         "standing": found,
-        "states": [(state.value, found.keys[state], listed(found.keys[state])) for state in State],
+        "states": [(state.value, found.keys[state], listed(found.keys[state])) for state in CaseState],
         "timeline": line,
         "clock": clock,
         "skill": scores,
@@ -116,7 +116,7 @@ def _page(
     data = {"charts": charts, "speed": _speed(line) if line else None}
     bare = _rendered("page.html.j2", data | _drawing([]), sides=[], **shown)
     room = min(_MOST_MAPS, MOST_BYTES - _MARGIN - len(bare.encode()))
-    sides = _sides(opened, found.keys[State.WHOLE], other, room)
+    sides = _sides(opened, found.keys[CaseState.WHOLE], other, room)
     data["sides"] = [side.content for side in sides]
     return _rendered("page.html.j2", data | _drawing(sides), sides=sides, **shown)
 
@@ -133,12 +133,12 @@ def _sides(opened: Opened, whole: tuple[str, ...], other: Opened | None, room: i
     if other is None:
         return [browsable(opened, whole, room)]
     ours = browsable(opened, whole, room // 2)
-    theirs = standing(other).keys[State.WHOLE]
+    theirs = standing(other).keys[CaseState.WHOLE]
     same = [key for key in theirs if key in ours.content.get("cases", theirs)]
     return [ours, browsable(other, same, room // 2)]
 
 
-def _speed(line: Timeline) -> dict[str, Any]:
+def _speed(line: RunTimeline) -> dict[str, Any]:
     """How many Cases were whole after how many seconds."""
     ends = [round(bar.end - line.start, 1) for bar in line.bars]
     return {"seconds": [0.0, *ends], "cases": list(range(len(ends) + 1))}

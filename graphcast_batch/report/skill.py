@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphcast_batch.errors import EvaluationError, GraphcastBatchError
-from graphcast_batch.evaluation.curves import Curve, curves
 from graphcast_batch.evaluation.ensemble import ENSEMBLE
-from graphcast_batch.evaluation.results import scored
-from graphcast_batch.evaluation.scorecard import Scorecard, scorecard
-from graphcast_batch.figures.units import named, unit_of
-from graphcast_batch.outputs.scores import FORECAST, Scores
+from graphcast_batch.evaluation.score_curves import ScoreCurve, curves
+from graphcast_batch.evaluation.score_differences import ScoreDifferences, score_differences
+from graphcast_batch.evaluation.score_results import scored
+from graphcast_batch.evaluation.score_store import FORECAST, ScoreStore
+from graphcast_batch.figures.display_units import named, unit_of
 from graphcast_batch.report.choice import HEADLINES, evenly
 from graphcast_batch.report.summary import Opened
 
@@ -69,7 +69,7 @@ class Card:
 
 
 @dataclass(frozen=True)
-class Headline:
+class SkillHeadline:
     """A line of the table of errors.
 
     Attributes:
@@ -97,7 +97,7 @@ class Skill:
 
     region: str
     cards: tuple[Card, ...]
-    headlines: tuple[Headline, ...]
+    headlines: tuple[SkillHeadline, ...]
     charts: list[dict[str, Any]]
     notes: tuple[str, ...]
 
@@ -122,7 +122,7 @@ def skill(opened: Opened, other: Opened | None, region: str | None) -> Skill | N
     cards = list[Card]()
     for name, theirs in others.items():
         try:
-            cards.append(_card(name, scorecard(ours, theirs, where)))
+            cards.append(_card(name, score_differences(ours, theirs, where)))
         except GraphcastBatchError as error:
             notes.append(f"Not compared with {name}: {error}")
     compared = {card.name: others[card.name] for card in cards}
@@ -149,14 +149,14 @@ def cell(relative: float, significant: bool) -> Cell:
 
 
 def _first_region(path: Path) -> str:
-    regions = [str(name) for name in Scores.at(path, FORECAST).dataset()["region"].values.tolist()]
+    regions = [str(name) for name in ScoreStore.at(path, FORECAST).dataset()["region"].values.tolist()]
     return _GLOBAL if _GLOBAL in regions else regions[0]
 
 
 def _others(opened: Opened, other: Opened | None) -> tuple[dict[str, Where], list[str]]:
     """What a store can be held against, by name."""
     path = opened.store.path
-    names = [found.name for found in Scores.all_of(path) if found.name not in (FORECAST, ENSEMBLE)]
+    names = [found.name for found in ScoreStore.all_of(path) if found.name not in (FORECAST, ENSEMBLE)]
     found = {name: (path, name) for name in names if scored(path, name)}
     if other is None:
         return found, []
@@ -165,7 +165,7 @@ def _others(opened: Opened, other: Opened | None) -> tuple[dict[str, Where], lis
     return {**found, other.name: (other.store.path, FORECAST)}, []
 
 
-def _card(name: str, found: Scorecard) -> Card:
+def _card(name: str, found: ScoreDifferences) -> Card:
     columns = evenly(range(len(found.hours)), _MOST_COLUMNS)
     rows = {
         row: (named(*row), tuple(cell(float(found.relative[n, m]), bool(found.significant[n, m])) for m in columns))
@@ -177,7 +177,7 @@ def _card(name: str, found: Scorecard) -> Card:
     return Card(name, leads, headlines, rest, found.cases, bool(found.tested.any()))
 
 
-def _headlines(found: Sequence[Curve], name: str) -> tuple[Headline, ...]:
+def _headlines(found: Sequence[ScoreCurve], name: str) -> tuple[SkillHeadline, ...]:
     lines = []
     for curve in found:
         if (curve.name, curve.metric) == (name, "rmse"):
@@ -186,11 +186,11 @@ def _headlines(found: Sequence[Curve], name: str) -> tuple[Headline, ...]:
                 list(zip(curve.hours.tolist(), unit.told(curve.values).tolist(), strict=True)), _MOST_COLUMNS
             )
             values = tuple((lead_text(hours), f"{value:.3g}" if math.isfinite(value) else "") for hours, value in pairs)
-            lines.append(Headline(named(curve.variable, curve.level), unit.text, values))
+            lines.append(SkillHeadline(named(curve.variable, curve.level), unit.text, values))
     return tuple(lines)
 
 
-def _charts(found: Sequence[Curve]) -> list[dict[str, Any]]:
+def _charts(found: Sequence[ScoreCurve]) -> list[dict[str, Any]]:
     """A chart for each metric, variable and level, with a line for each forecast."""
     charts: dict[tuple[str, str, int | None], dict[str, Any]] = {}
     for curve in found:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from graphcast_batch.config import RunConfig, dump_config, load_config
-from graphcast_batch.outputs.ledger import Failure, State
-from graphcast_batch.outputs.place import SUBMITTED
-from graphcast_batch.outputs.store import Store
+from graphcast_batch.config.loading import dump_config, load_config
+from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.plan import Case
+from graphcast_batch.stores.zarr.ledger import CaseFailure, CaseState
+from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.zarr.store_path import SUBMITTED
 
 MOST_FAILURES: Final = 50
 """Told with their tracebacks; of a run of which all fail, these say enough."""
@@ -30,8 +31,8 @@ class Standing:
         failures: the first of those that were set aside.
     """
 
-    keys: dict[State, tuple[str, ...]]
-    failures: tuple[Failure, ...]
+    keys: dict[CaseState, tuple[str, ...]]
+    failures: tuple[CaseFailure, ...]
 
     @property
     def total(self) -> int:
@@ -41,7 +42,7 @@ class Standing:
     @property
     def is_over(self) -> bool:
         """Whether nothing is left to be made."""
-        return not self.keys[State.RUNNING] and not self.keys[State.MISSING]
+        return not self.keys[CaseState.RUNNING] and not self.keys[CaseState.MISSING]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +84,8 @@ def standing(opened: Opened) -> Standing:
     """
     ledger = opened.store.ledger
     states = ledger.states(opened.cases)
-    keys = {state: tuple(key for key, found in states.items() if found is state) for state in State}
-    found = (ledger.failure(key) for key in keys[State.FAILED][:MOST_FAILURES])
+    keys = {state: tuple(key for key, found in states.items() if found is state) for state in CaseState}
+    found = (ledger.failure(key) for key in keys[CaseState.FAILED][:MOST_FAILURES])
     return Standing(keys, tuple(_shortened(failure) for failure in found if failure))
 
 
@@ -139,7 +140,7 @@ def _attributes(store: Store) -> dict[str, Any]:
     return dict(store.root["attributes"])
 
 
-def _shortened(failure: Failure) -> Failure:
+def _shortened(failure: CaseFailure) -> CaseFailure:
     texts = {"message": failure.message[-_MOST_TEXT:], "traceback": failure.traceback[-_MOST_TEXT:]}
     return failure.model_copy(update=texts)
 

@@ -1,7 +1,7 @@
 """Plans, progress and outcomes become what a person reads on a terminal, or in a log."""
 
-from graphcast_batch.terminal.progress import Level, Watcher
-from graphcast_batch.terminal.runs import (
+from graphcast_batch.terminal.run_progress import Level, Watcher
+from graphcast_batch.terminal.run_tables import (
     show_balance,
     show_diagnosis,
     show_failures,
@@ -14,8 +14,14 @@ from graphcast_batch.terminal.runs import (
     show_states,
     show_verification,
 )
-from graphcast_batch.terminal.scores import show_comparison, show_ensemble, show_evaluation, show_losses, show_scores
-from graphcast_batch.terminal.training import TrainingWatcher
+from graphcast_batch.terminal.score_tables import (
+    show_comparison,
+    show_ensemble,
+    show_evaluation,
+    show_losses,
+    show_scores,
+)
+from graphcast_batch.terminal.training_progress import TrainingWatcher
 
 __all__ = [
     "Level",

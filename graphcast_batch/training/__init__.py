@@ -1,1 +1,1 @@
-"""TRAIN: an archive and weights become better weights."""
+"""Train the weights of a model."""

@@ -8,12 +8,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from graphcast_batch.config import Task
 from graphcast_batch.errors import TrainingError
-from graphcast_batch.inputs.states import COMPUTABLE, STEP, Timeline
-from graphcast_batch.model.channels import Channels
-from graphcast_batch.model.states import field_points, forcing_points
-from graphcast_batch.model.training import Samples
+from graphcast_batch.inputs.case_inputs import COMPUTABLE, STEP, Timeline
+from graphcast_batch.models.channels import Channels
+from graphcast_batch.models.graphcast.trainer import Samples
+from graphcast_batch.models.state_arrays import field_points, forcing_points
+from graphcast_batch.spec import Task
 
 Times = NDArray[np.datetime64]
 Points = NDArray[np.float32]

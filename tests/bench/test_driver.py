@@ -5,7 +5,7 @@ from multiprocessing import get_context
 
 import pytest
 
-from graphcast_batch.bench import driver
+from graphcast_batch.bench import dispatch_rate
 
 
 @pytest.fixture(scope="module")
@@ -13,13 +13,15 @@ def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("driver")
     # Ray forks when it starts, which a process must not that has used JAX in another test.
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
-        result = process.submit(driver.measure, folder, workers=(8,), cases=(100,)).result()
+        result = process.submit(dispatch_rate.measure, folder, workers=(8,), cases=(100,)).result()
     assert not list(folder.iterdir())
     return {figure.name: figure for figure in result.figures}
 
 
 def test_hand_outs_are_no_faster_than_cases_sleep(found):
-    assert 0 < found["hand-outs, 8 workers, 100 Cases"].median < 8 * driver.IN_FLIGHT / driver._SLEEP_SECONDS
+    assert (
+        0 < found["hand-outs, 8 workers, 100 Cases"].median < 8 * dispatch_rate.IN_FLIGHT / dispatch_rate._SLEEP_SECONDS
+    )
     assert found["processor, 8 workers, 100 Cases"].median > 0
 
 
@@ -29,10 +31,10 @@ def test_each_part_of_the_driver_takes_its_time(found, part):
 
 
 def test_each_curve_goes_through_the_goal():
-    points = driver.curves((1, 64, 256), (1_000, 10_000, 100_000))
+    points = dispatch_rate.curves((1, 64, 256), (1_000, 10_000, 100_000))
     assert points == [(64, 1_000), (1, 10_000), (64, 10_000), (256, 10_000), (64, 100_000)]
 
 
 def test_the_goal_is_told_at_its_own_point_alone():
-    points = [driver._Point(workers, 10_000, 1.0, 0.0, 0.0, 0) for workers in (8, 64)]
+    points = [dispatch_rate._Point(workers, 10_000, 1.0, 0.0, 0.0, 0) for workers in (8, 64)]
     assert [point.figures[0].goal for point in points] == ["", "300 at least"]

@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from graphcast_batch.bench.io import measure
+from graphcast_batch.bench.write_speed import measure
 
 
 @pytest.fixture(scope="module")

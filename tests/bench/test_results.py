@@ -3,14 +3,17 @@ from pathlib import Path
 
 import pytest
 
-from graphcast_batch.bench import forcings
-from graphcast_batch.bench.results import Figure, Result, read_result, replaced, table
+from graphcast_batch.bench import forcing_speed
+from graphcast_batch.bench.records import BenchmarkFigure, BenchmarkResult, read_result, replaced, table
 from graphcast_batch.errors import ConfigError
 
 
 def made():
-    figures = [Figure("ours", "frames/s", [3.0, 1.0, 2.0], limit=4.0, goal=">= 1.8"), Figure("peak", "MB", [512.0])]
-    return Result("model", "Frames", "graphcast-batch bench model", figures, {"steps": 4})
+    figures = [
+        BenchmarkFigure("ours", "frames/s", [3.0, 1.0, 2.0], limit=4.0, goal=">= 1.8"),
+        BenchmarkFigure("peak", "MB", [512.0]),
+    ]
+    return BenchmarkResult("model", "Frames", "graphcast-batch bench model", figures, {"steps": 4})
 
 
 def test_a_result_is_kept_under_what_ran_where_and_when_and_read_back(tmp_path):
@@ -59,7 +62,7 @@ def test_a_file_that_is_no_result_is_named(tmp_path, content):
 
 
 def test_forcings_are_timed_on_a_small_grid():
-    result = forcings.measure(resolution=30.0, steps=4, steps_per_call=2, rounds=2)
+    result = forcing_speed.measure(resolution=30.0, steps=4, steps_per_call=2, rounds=2)
 
     assert [len(figure.samples) for figure in result.figures] == [2, 2]
     assert all(sample > 0 for figure in result.figures for sample in figure.samples)

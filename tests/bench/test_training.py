@@ -2,12 +2,12 @@
 
 import pytest
 
-from graphcast_batch.bench.training import Network, measure
+from graphcast_batch.bench.training_speed import TrainedNetwork, measure
 
 
 @pytest.mark.slow
 def test_every_length_of_rollouts_and_number_of_workers_is_measured(on_ray):
-    found = {figure.name: figure for figure in measure(1, Network(30, 0, 4, 1), (1, 2), (1, 2)).figures}
+    found = {figure.name: figure for figure in measure(1, TrainedNetwork(30, 0, 4, 1), (1, 2), (1, 2)).figures}
 
     assert {len(figure.samples) for figure in found.values()} == {1}
     assert "2 workers / 1" in found

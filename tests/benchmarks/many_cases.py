@@ -10,10 +10,11 @@ import sys
 import time
 from pathlib import Path
 
-from graphcast_batch.assembly import assemble
 from graphcast_batch.cluster import driver
 from graphcast_batch.cluster.drain import Drain
-from graphcast_batch.config import RunConfig, parse_config
+from graphcast_batch.config.messages import parse_config
+from graphcast_batch.config.run_config import RunConfig
+from graphcast_batch.setup.run_setup import assemble
 from tests.conftest import SMALL
 
 TASK = {

@@ -17,10 +17,10 @@ from numcodecs import Blosc
 
 from graphcast_batch.cluster import driver
 from graphcast_batch.cluster.drain import Drain
-from graphcast_batch.config import Task
 from graphcast_batch.grid import regular_grid
-from graphcast_batch.inputs.archive import Archive
+from graphcast_batch.inputs.sources.archive import Archive
 from graphcast_batch.inputs.statistics import compute_statistics
+from graphcast_batch.spec import Task
 from graphcast_batch.variables import LEVELS_13
 
 LEVELLED, SURFACE = ("geopotential", "temperature"), ("2m_temperature",)

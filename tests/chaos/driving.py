@@ -13,10 +13,11 @@ from pathlib import Path
 
 import ray
 
-from graphcast_batch import assembly, cli
+from graphcast_batch import cli
 from graphcast_batch.cluster import driver
-from graphcast_batch.inputs.archive import SyntheticArchive
-from graphcast_batch.outputs import staging
+from graphcast_batch.files import staging
+from graphcast_batch.inputs.sources.archive import SyntheticArchive
+from graphcast_batch.setup import run_setup
 
 HANG_SECONDS = 3600
 
@@ -109,7 +110,7 @@ def main(trouble, arguments):
     """The command, on a planet in trouble."""
     ray.cloudpickle.register_pickle_by_value(sys.modules[Trouble.__module__])
     driver._LEASE_SECONDS, driver._BEAT_SECONDS = trouble.lease_seconds, trouble.beat_seconds
-    assemble = assembly.assemble
+    assemble = run_setup.assemble
 
     def troubled(config):
         assembled = assemble(config)
@@ -117,7 +118,7 @@ def main(trouble, arguments):
         assembled.source.trouble = trouble
         return assembled
 
-    assembly.assemble = troubled
+    run_setup.assemble = troubled
     cli.main(arguments)
 
 

@@ -21,10 +21,10 @@ import numpy as np
 import yaml
 from ray.cluster_utils import Cluster
 
-from graphcast_batch.cluster.dispatch import IN_FLIGHT
-from graphcast_batch.outputs.repair import repair
-from graphcast_batch.outputs.store import Store
-from graphcast_batch.outputs.verify import verify
+from graphcast_batch.cluster.dispatch_rules import IN_FLIGHT
+from graphcast_batch.integrity.repair import repair
+from graphcast_batch.integrity.verify import verify
+from graphcast_batch.stores.zarr.store import Store
 from tests.chaos.driving import Trouble
 from tests.conftest import ROOT, SMALL
 

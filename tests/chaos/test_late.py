@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graphcast_batch.outputs.store import Store
-from graphcast_batch.outputs.verify import verify
+from graphcast_batch.integrity.verify import verify
+from graphcast_batch.stores.zarr.store import Store
 from tests.chaos.storm import LEASE_SECONDS, STEPS, TINY, begin, nodes, wait, write_run
 
 KEY = "2020-01-01T00"

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-import graphcast_batch.outputs.store
+import graphcast_batch.stores.zarr.store
 from graphcast_batch.cli import main
 from graphcast_batch.errors import StoreError
 
@@ -35,7 +35,7 @@ def failing(monkeypatch, tmp_path):
         def opened(path):
             raise error
 
-        monkeypatch.setattr(graphcast_batch.outputs.store.Store, "open", opened)
+        monkeypatch.setattr(graphcast_batch.stores.zarr.store.Store, "open", opened)
 
     return fail
 
@@ -54,7 +54,7 @@ def test_the_help_begins_with_what_a_newcomer_needs(told, monkeypatch):
 def test_every_command_has_a_place_in_the_help_and_an_example_in_its_own():
     from typer.main import get_command
 
-    from graphcast_batch.cli.app import PANELS, app
+    from graphcast_batch.cli.application import PANELS, app
 
     for name, command in get_command(app).commands.items():
         assert command.rich_help_panel in PANELS, name

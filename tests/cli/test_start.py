@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import yaml
 
-from graphcast_batch.assembly import assemble, faults
 from graphcast_batch.cli import main
-from graphcast_batch.config import load_config
+from graphcast_batch.config.loading import load_config
 from graphcast_batch.grid import regular_grid
-from graphcast_batch.inputs.synthetic import SyntheticPlanet
+from graphcast_batch.inputs.sources.synthetic import SyntheticPlanet
+from graphcast_batch.setup.input_faults import input_faults
+from graphcast_batch.setup.run_setup import assemble
 from graphcast_batch.variables import VARIABLES
 from tests.conftest import ROOT
 
@@ -253,7 +254,7 @@ def proposal(tmp_path, fields, *arguments):
     run = assemble(config)
     task = config.model.weights.task
     for case in run.plan.cases:
-        assert faults(run.source, case, task, 0) == []
+        assert input_faults(run.source, case, task, 0) == []
     return task, [case.key for case in run.plan.cases]
 
 

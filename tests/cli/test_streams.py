@@ -12,7 +12,7 @@ from graphcast_batch.cli import main
 from graphcast_batch.cli.streams import Output
 from tests.conftest import SMALL
 
-commands = import_module("graphcast_batch.cli.app")  # whose name in the package is that of the app itself
+commands = import_module("graphcast_batch.cli.application")  # whose name in the package is that of the app itself
 WORDS = [sys.executable, "-m", "graphcast_batch"]
 QUICK = {"times": {"list": ["2020-01-01T00", "2020-01-01T06"]}, "steps": 1, "workers": SMALL["workers"] | {"count": 1}}
 

@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from graphcast_batch.cluster import addresses
-from graphcast_batch.cluster.addresses import own_address
-from graphcast_batch.cluster.allocation import Allocation
+from graphcast_batch.cluster.slurm import addresses
+from graphcast_batch.cluster.slurm.addresses import own_address
+from graphcast_batch.cluster.slurm.allocation import Allocation
 from graphcast_batch.errors import ClusterError
 
 ASK = """
-from graphcast_batch.cluster.addresses import own_address
-from graphcast_batch.cluster.allocation import Allocation
+from graphcast_batch.cluster.slurm.addresses import own_address
+from graphcast_batch.cluster.slurm.allocation import Allocation
 import sys
 print(repr(own_address(Allocation(size=2, nodes=tuple(sys.argv[2:])), sys.argv[1])))
 """

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from graphcast_batch.cluster.allocation import Allocation, allocation, hosts
+from graphcast_batch.cluster.slurm.allocation import Allocation, allocation, hosts
 from graphcast_batch.errors import AllocationError
 
 JOB = {

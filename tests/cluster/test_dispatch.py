@@ -6,10 +6,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from graphcast_batch.cluster.dispatch import IN_FLIGHT, Dispatch, in_flight
+from graphcast_batch.cluster.dispatch_rules import IN_FLIGHT, Dispatch, in_flight
 from graphcast_batch.errors import ForecastError, InputError
-from graphcast_batch.outputs.ledger import State
 from graphcast_batch.plan import Case
+from graphcast_batch.stores.zarr.ledger import CaseState
 
 LATER = 1e6
 
@@ -140,7 +140,7 @@ def test_a_case_that_another_driver_took_over_counts_for_nothing_here():
     worker, case = take(dispatch)
     dispatch.forgo(worker, case)
     assert dispatch.elsewhere == (case,)
-    dispatch.look_again({case.key: State.MISSING})
+    dispatch.look_again({case.key: CaseState.MISSING})
     assert dispatch.choose(0.0) == ("a", case)
     assert dispatch.hand("a", case) == 1
 
@@ -166,7 +166,7 @@ def test_a_worker_that_has_a_suspect_gets_nothing_more_until_it_is_whole():
     assert dispatch.choose(0.0) == ("b", third)
     dispatch.leave(third)
     assert take(dispatch) == ("b", first)
-    dispatch.look_again({third.key: State.MISSING})
+    dispatch.look_again({third.key: CaseState.MISSING})
     assert take(dispatch) is None
     dispatch.whole("b", first)
     assert take(dispatch) == ("b", second)
@@ -241,7 +241,12 @@ def test_one_case_that_kills_every_worker_leaves_hope():
 
 @pytest.mark.parametrize(
     ("state", "waits", "ours"),
-    [(State.RUNNING, True, 0), (State.WHOLE, False, 0), (State.FAILED, False, 0), (State.MISSING, True, 1)],
+    [
+        (CaseState.RUNNING, True, 0),
+        (CaseState.WHOLE, False, 0),
+        (CaseState.FAILED, False, 0),
+        (CaseState.MISSING, True, 1),
+    ],
 )
 def test_cases_of_other_drivers_are_waited_for_and_taken_up_when_let_go(state, waits, ours):
     dispatch = crew(Dispatch(cases(1), 0), "a")

@@ -13,13 +13,15 @@ from dataclasses import replace
 import pytest
 
 from graphcast_batch import cli
-from graphcast_batch.cluster import doctor, driver, ray_folder, survey
-from graphcast_batch.cluster.allocation import Allocation
-from graphcast_batch.cluster.crew import resources
-from graphcast_batch.cluster.doctor import diagnose, here, of_folder, of_nodes
+from graphcast_batch.cluster import driver, ray_folder
+from graphcast_batch.cluster.diagnostics import doctor, survey
+from graphcast_batch.cluster.diagnostics.doctor import diagnose, here, of_folder, of_nodes
+from graphcast_batch.cluster.diagnostics.survey import GREETING, PRIZES, SWAPPED, Visit, visit
 from graphcast_batch.cluster.drain import Drain
-from graphcast_batch.cluster.survey import GREETING, PRIZES, SWAPPED, Visit, visit
-from graphcast_batch.config import RunConfig, parse_config
+from graphcast_batch.cluster.slurm.allocation import Allocation
+from graphcast_batch.cluster.worker_pool import resources
+from graphcast_batch.config.messages import parse_config
+from graphcast_batch.config.run_config import RunConfig
 from tests.conftest import SMALL
 
 NEW_MOUNTS = 0x00020000

@@ -14,18 +14,20 @@ import pytest
 import ray
 import xarray as xr
 
-from graphcast_batch.assembly import assemble, lay_out
 from graphcast_batch.cluster import driver, worker
 from graphcast_batch.cluster.drain import Drain
 from graphcast_batch.cluster.walltime import Walltime
 from graphcast_batch.cluster.worker import Worker
-from graphcast_batch.config import RunConfig, parse_config
+from graphcast_batch.config.messages import parse_config
+from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.errors import ClusterError, ConfigError, InputError, StoreError
-from graphcast_batch.inputs.archive import SyntheticArchive
+from graphcast_batch.files.leases import Lease
+from graphcast_batch.inputs.sources.archive import SyntheticArchive
 from graphcast_batch.inputs.statistics import in_this_process
-from graphcast_batch.outputs.claims import Claim
-from graphcast_batch.outputs.ledger import Ledger
-from graphcast_batch.pipeline import Made
+from graphcast_batch.pipeline import CompletedCase
+from graphcast_batch.setup.run_setup import assemble
+from graphcast_batch.setup.store_identity import lay_out
+from graphcast_batch.stores.zarr.ledger import Ledger
 from graphcast_batch.timing import balance
 from tests.conftest import SMALL, TWO_WORKERS
 
@@ -54,7 +56,7 @@ class Troubled(SyntheticArchive):
             if self._kind == "robbed once" and count == 1:
                 claim = self._folder / "run" / "ledger" / f"{case.key}.claim"
                 claim.unlink()
-                Claim.take(claim, 5)
+                Lease.take(claim, 5)
             if self._kind == "slow":
                 time.sleep(6)
             if self._kind == "hanging once" and count == 1:
@@ -252,7 +254,7 @@ def test_a_claim_that_cannot_be_taken_puts_its_case_off_and_the_run_goes_on(clus
 
 def test_a_heartbeat_that_fails_costs_nothing_while_the_lease_lasts(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(driver, "_BEAT_SECONDS", 0.5)
-    beat, beats = Claim.beat, []
+    beat, beats = Lease.beat, []
 
     def failing_once(claim):
         beats.append(claim.path.stem)
@@ -260,7 +262,7 @@ def test_a_heartbeat_that_fails_costs_nothing_while_the_lease_lasts(cluster, tmp
             raise StoreError("the network is down")
         return beat(claim)
 
-    monkeypatch.setattr(Claim, "beat", failing_once)
+    monkeypatch.setattr(Lease, "beat", failing_once)
     outcome, watch = run_with(tmp_path, KEYS[1], "slow")
 
     assert (len(outcome.whole), outcome.failed) == (4, ())
@@ -343,7 +345,7 @@ def test_a_worker_that_rays_memory_monitor_ended_is_replaced_and_the_cause_is_to
 
     def end_one(references, **options):
         result = get(references, **options)
-        if isinstance(result, Made) and not ended:
+        if isinstance(result, CompletedCase) and not ended:
             ended.append(result)
             raise ray.exceptions.OutOfMemoryError("it was 22.53GB / 23.42GB (0.962), which exceeds the threshold")
         return result
@@ -375,13 +377,13 @@ def test_a_node_without_jax_ends_no_run_that_others_work_on(tmp_path, monkeypatc
     parts = Stillbirths(), store, run.plan.cases, run.config, watch, Drain(), driver.Yield()
     member = driver.Member(None, "worker 2", "node b")
 
-    shift = driver.Shift(*parts)
+    shift = driver.DispatchLoop(*parts)
     shift._ready["worker 1"] = driver.Member(None, "worker 1", "node a")
     shift._mourn(member, ray.exceptions.ActorDiedError())
     assert len(watch.of("worker lost")) == 1
 
     with pytest.raises(ClusterError, match="a worker died before its first Case: JAX cannot start on node b"):
-        driver.Shift(*parts)._mourn(member, ray.exceptions.ActorDiedError())
+        driver.DispatchLoop(*parts)._mourn(member, ray.exceptions.ActorDiedError())
 
 
 @pytest.mark.parametrize("words", [["check"], ["stats", "--to", "statistics"]])
@@ -427,7 +429,8 @@ def test_a_new_worker_removes_what_the_dead_of_its_host_left_half_written(tmp_pa
     assembled = assemble(config)
     store = lay_out(assembled, "float32", in_this_process)
     dying = (
-        "import os, sys, numpy; from graphcast_batch.outputs.store import Store; from graphcast_batch.plan import Case;"
+        "import os, sys, numpy; from graphcast_batch.stores.zarr.store import Store;"
+        "from graphcast_batch.plan import Case;"
         "Store.open(sys.argv[1]).attempt(Case(numpy.datetime64('2020-01-01T00', 'h'), 3)).__enter__(); os._exit(0)"
     )
     subprocess.run([sys.executable, "-c", dying, store.path], check=True)

@@ -8,7 +8,7 @@ import numpy as np
 import psutil
 import pytest
 
-from graphcast_batch.model.checkpoint import load_checkpoint
+from graphcast_batch.models.graphcast.checkpoint import load_checkpoint
 from tests.test_finetune import begin, lines, saved, until, weights, write_recipe
 from tests.training.made import write_archive
 

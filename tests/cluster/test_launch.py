@@ -10,9 +10,9 @@ import time
 import psutil
 import pytest
 
-from graphcast_batch.cluster.allocation import Allocation
-from graphcast_batch.cluster.launch import launch
-from graphcast_batch.cluster.meeting import Meeting
+from graphcast_batch.cluster.slurm.allocation import Allocation
+from graphcast_batch.cluster.slurm.launch import launch
+from graphcast_batch.cluster.slurm.rendezvous import Rendezvous
 from graphcast_batch.errors import ClusterError
 
 ASK = """
@@ -115,13 +115,13 @@ def quiet(_text):
 
 
 def test_a_folder_that_was_used_before_is_refused(tmp_path):
-    Meeting(tmp_path).open()
+    Rendezvous(tmp_path).open()
     with pytest.raises(ClusterError, match=r"must meet in a new folder on a shared disk, .*File exists.*--folder"):
         launch(["true"], tmp_path, Allocation(), quiet, wait_seconds=1, without_missing=False)
 
 
 def test_a_copy_that_sees_no_address_asks_for_a_shared_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr("graphcast_batch.cluster.launch.HEAD_SECONDS", 0.1)
+    monkeypatch.setattr("graphcast_batch.cluster.slurm.launch.HEAD_SECONDS", 0.1)
     with pytest.raises(ClusterError, match="is the folder on a disk that all nodes share"):
         launch(["true"], tmp_path, Allocation(size=2, rank=1), quiet, wait_seconds=0.1, without_missing=False)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from ray.util import metrics as of_ray
 
-from graphcast_batch.cluster.metrics import METRICS, Metric, Metrics
-from graphcast_batch.outputs.ledger import Record
-from graphcast_batch.pipeline import Made
+from graphcast_batch.cluster.ray_metrics import METRICS, RayMetric, RunMetrics
+from graphcast_batch.pipeline import CompletedCase
+from graphcast_batch.stores.zarr.ledger import CaseRecord
 from graphcast_batch.timing import Span
 from tests.conftest import ROOT, SMALL
 
@@ -24,11 +24,12 @@ import json, os, sys, time, urllib.request
 import ray
 from ray.util import metrics
 
-from graphcast_batch.assembly import assemble
+from graphcast_batch.setup.run_setup import assemble
 from graphcast_batch.cluster import driver
 from graphcast_batch.cluster.drain import Drain
-from graphcast_batch.config import RunConfig, parse_config
-from graphcast_batch.inputs.archive import SyntheticArchive
+from graphcast_batch.config.messages import parse_config
+from graphcast_batch.config.run_config import RunConfig
+from graphcast_batch.inputs.sources.archive import SyntheticArchive
 
 
 class Faulty(SyntheticArchive):
@@ -100,7 +101,7 @@ def made(**changes):
         "details": {},
     }
     spans = (Span("compute", 103.0, 111.0, "a"), Span("read", 100.0, 103.0, "b"), Span("commit", 111.5, 112.0, "a"))
-    return Made(Record(**known | changes), spans)
+    return CompletedCase(CaseRecord(**known | changes), spans)
 
 
 def silent(text):
@@ -108,7 +109,7 @@ def silent(text):
 
 
 def test_a_whole_case_is_counted_with_its_frames_bytes_stages_and_time_from_first_to_last(recorded):
-    Metrics(Path("/scratch/hindcast-2020"), silent).whole(made())
+    RunMetrics(Path("/scratch/hindcast-2020"), silent).whole(made())
 
     tags = {"store": "hindcast-2020", "host": "node7"}
     assert sorted(recorded, key=lambda each: (each[0], each[1])) == [
@@ -122,7 +123,7 @@ def test_a_whole_case_is_counted_with_its_frames_bytes_stages_and_time_from_firs
 
 
 def test_a_case_of_which_only_scores_are_kept_counts_no_bytes(recorded):
-    Metrics(Path("run"), silent).whole(made(bytes=0))
+    RunMetrics(Path("run"), silent).whole(made(bytes=0))
 
     assert "graphcast_batch_written_bytes" not in {name for name, _, _ in recorded}
 
@@ -131,9 +132,9 @@ def test_metrics_that_ray_refuses_are_told_once_and_raise_nothing(monkeypatch):
     def refuse(self):
         raise RuntimeError("no metrics today")
 
-    monkeypatch.setattr(Metric, "instrument", refuse)
+    monkeypatch.setattr(RayMetric, "instrument", refuse)
     told = []
-    metrics = Metrics(Path("run"), told.append)
+    metrics = RunMetrics(Path("run"), told.append)
     metrics.whole(made())
     metrics.retried("OSError")
     metrics.failed("OSError")

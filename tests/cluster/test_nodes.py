@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from graphcast_batch.outputs.store import Store
+from graphcast_batch.stores.zarr.store import Store
 from tests.chaos.storm import add_node, begin, nodes, wait, workers, write_run
 
 pytestmark = pytest.mark.slow

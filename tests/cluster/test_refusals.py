@@ -2,8 +2,8 @@ import errno
 
 import pytest
 
-from graphcast_batch.cluster import refusals
-from graphcast_batch.cluster.refusals import Seldom, kind_of, patiently
+from graphcast_batch.cluster import store_refusals
+from graphcast_batch.cluster.store_refusals import RateLimitedNotes, kind_of, patiently
 from graphcast_batch.errors import StoreError, StoreUnwritableError
 
 
@@ -15,8 +15,8 @@ def refused(number, kind=StoreError):
 
 def test_of_a_storm_one_line_of_each_kind_is_printed_in_a_minute_with_their_number(monkeypatch):
     now, told = [0.0], []
-    monkeypatch.setattr(refusals.time, "monotonic", lambda: now[0])
-    seldom = Seldom(lambda *line: told.append(line))
+    monkeypatch.setattr(store_refusals.time, "monotonic", lambda: now[0])
+    seldom = RateLimitedNotes(lambda *line: told.append(line))
     for second in range(100):
         now[0] = float(second)
         for number in (errno.EIO, errno.ESTALE) if second < 70 else ():
@@ -36,7 +36,7 @@ def test_of_a_storm_one_line_of_each_kind_is_printed_in_a_minute_with_their_numb
 
 
 def test_what_is_asked_of_a_store_is_asked_again_for_a_minute_where_that_may_help(monkeypatch):
-    monkeypatch.setattr(refusals, "REFUSAL_SECONDS", 0.0)
+    monkeypatch.setattr(store_refusals, "REFUSAL_SECONDS", 0.0)
     answers = [refused(errno.ESTALE), refused(errno.EIO), "found"]
 
     def ask():
@@ -51,6 +51,6 @@ def test_what_is_asked_of_a_store_is_asked_again_for_a_minute_where_that_may_hel
         with pytest.raises(StoreError, match=str(error)):
             patiently(ask)
     answers[:] = [refused(errno.ESTALE), "found"]
-    monkeypatch.setattr(refusals, "PATIENCE_SECONDS", -1.0)
+    monkeypatch.setattr(store_refusals, "PATIENCE_SECONDS", -1.0)
     with pytest.raises(StoreError, match="the claim failed"):
         patiently(ask)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from graphcast_batch.cli import app
-from graphcast_batch.cluster.slurm import Job, check_shared, jobs, script, submit, time_seconds
+from graphcast_batch.cluster.slurm.submit import Job, check_shared, jobs, script, submit, time_seconds
 from graphcast_batch.errors import ConfigError, SubmissionError
 
 ROOT = Path(__file__).parents[2]

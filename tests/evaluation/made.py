@@ -3,10 +3,13 @@
 import numpy as np
 import xarray as xr
 
-from graphcast_batch.config import DatasetInputs, Outputs, RunConfig, Scores
-from graphcast_batch.inputs.archive import SyntheticArchive
-from graphcast_batch.outputs.store import Store
+from graphcast_batch.config.inputs_section import DatasetInputs
+from graphcast_batch.config.outputs_section import OutputsConfig
+from graphcast_batch.config.run_config import RunConfig
+from graphcast_batch.config.scores_section import ScoresConfig
+from graphcast_batch.inputs.sources.archive import SyntheticArchive
 from graphcast_batch.plan import Case, Layout, Plan
+from graphcast_batch.stores.zarr.store import Store
 
 LEVELS = (500, 850)
 VARIABLES = (("10m_u_component_of_wind", False), ("10m_v_component_of_wind", False), ("temperature", True))
@@ -66,7 +69,7 @@ def stored(
 ):
     """A store of which each Case holds the truth after ``change`` (name, hours, values) made forecasts of it."""
     source = truth()
-    layout = Layout(grid or source.grid, levels, variables, planned[0].steps, Outputs(**outputs))
+    layout = Layout(grid or source.grid, levels, variables, planned[0].steps, OutputsConfig(**outputs))
     store = Store.create_or_extend(
         path, Plan(tuple(planned), layout), identity=identity or {}, provenance={}, config_text="a: 1\n"
     )
@@ -95,5 +98,5 @@ def fill(store, case, change, source):
 def config_for(path, **scores):
     """A config whose own inputs are never opened."""
     return RunConfig.model_construct(
-        store=path, inputs=DatasetInputs(kind="datasets", path="unused"), scores=Scores(**scores)
+        store=path, inputs=DatasetInputs(kind="datasets", path="unused"), scores=ScoresConfig(**scores)
     )

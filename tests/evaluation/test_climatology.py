@@ -5,14 +5,14 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphcast_batch.config import Scores as Wanted
+from graphcast_batch.config.scores_section import ScoresConfig as Wanted
 from graphcast_batch.errors import EvaluationError, StoreError
 from graphcast_batch.evaluation import climatology as module
 from graphcast_batch.evaluation.baselines import Climatological
 from graphcast_batch.evaluation.climatology import Climatology, make_climatology, weighted_quantile
-from graphcast_batch.evaluation.results import average, read, rows
-from graphcast_batch.evaluation.stored import evaluations, lay_out, score_stored, scoring_of
-from graphcast_batch.inputs.archive import SyntheticArchive
+from graphcast_batch.evaluation.score_results import average, read, rows
+from graphcast_batch.evaluation.store_scoring import evaluations, lay_out, score_stored, scoring_of
+from graphcast_batch.inputs.sources.archive import SyntheticArchive
 from graphcast_batch.inputs.statistics import in_this_process
 from tests.evaluation.made import LEVELS, cases, config_for, stored, truth
 

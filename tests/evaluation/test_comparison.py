@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from graphcast_batch.config import Scores as Wanted
+from graphcast_batch.config.scores_section import ScoresConfig as Wanted
 from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation.comparison import compare
-from graphcast_batch.evaluation.stored import lay_out, score_stored, scoring_of
+from graphcast_batch.evaluation.store_scoring import lay_out, score_stored, scoring_of
 from tests.evaluation.made import cases, stored, truth
 from tests.evaluation.test_stored import score
 

@@ -2,19 +2,19 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from graphcast_batch.config import Scores as Wanted
+from graphcast_batch.config.scores_section import ScoresConfig as Wanted
 from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation.baselines import Persistence
+from graphcast_batch.evaluation.case_scoring import score_case
 from graphcast_batch.evaluation.derived import (
-    RECIPES,
+    DERIVATIONS,
     DerivedForecasts,
     DerivedTimeline,
     derivable,
     saturation_pressure,
     steps_of_parts,
 )
-from graphcast_batch.evaluation.scoring import score_case
-from graphcast_batch.evaluation.stored import scoring_of
+from graphcast_batch.evaluation.store_scoring import scoring_of
 from graphcast_batch.grid import regular_grid
 from graphcast_batch.plan import Case
 from graphcast_batch.timing import Stopwatch
@@ -34,7 +34,7 @@ class Held:
 
     def __init__(self):
         random = np.random.default_rng(0)
-        parts = {part: recipe.levelled for recipe in RECIPES.values() for part in recipe.parts}
+        parts = {part: recipe.levelled for recipe in DERIVATIONS.values() for part in recipe.parts}
         self.dims = {name: LEVELLED if levelled else SURFACE for name, levelled in parts.items()}
         sizes = {"time": 8, "level": 2, "latitude": GRID.shape[0], "longitude": GRID.shape[1]}
         shapes = {name: [sizes[dim] for dim in dims] for name, dims in self.dims.items()}
@@ -54,7 +54,7 @@ class Held:
 
 
 def made(names, times, levels=LEVELS):
-    return DerivedTimeline(Held(), tuple(RECIPES)).fields(names, times, levels)
+    return DerivedTimeline(Held(), tuple(DERIVATIONS)).fields(names, times, levels)
 
 
 def test_saturation_over_water_is_that_of_the_handbook():

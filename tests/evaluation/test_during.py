@@ -12,27 +12,31 @@ import pytest
 import xarray as xr
 import yaml
 
-from graphcast_batch.assembly import synthetic_archive
 from graphcast_batch.cli import main
-from graphcast_batch.config import Region, RunConfig, Task, dump_config, parse_config
-from graphcast_batch.config import Scores as Wanted
+from graphcast_batch.config.loading import dump_config
+from graphcast_batch.config.messages import parse_config
+from graphcast_batch.config.outputs_section import RegionConfig
+from graphcast_batch.config.run_config import RunConfig
+from graphcast_batch.config.scores_section import ScoresConfig as Wanted
 from graphcast_batch.errors import ConfigError, EvaluationError, InputError, StoreError
-from graphcast_batch.evaluation.during import Frames, RunScorer
-from graphcast_batch.evaluation.stored import lay_out, score_stored, scored_by, scoring_of
-from graphcast_batch.inputs.chunks import ReadCost
-from graphcast_batch.inputs.states import CaseInputs
+from graphcast_batch.evaluation.online_scores import Frames, RunScorer
+from graphcast_batch.evaluation.score_store import FORECAST, ScoreStore
+from graphcast_batch.evaluation.store_scoring import lay_out, score_stored, scored_by, scoring_of
+from graphcast_batch.inputs.case_inputs import CaseInputs
+from graphcast_batch.inputs.formats.chunks import ReadCost
 from graphcast_batch.inputs.statistics import in_this_process
-from graphcast_batch.outputs.ledger import Ledger
-from graphcast_batch.outputs.repair import repair
-from graphcast_batch.outputs.scores import FORECAST, Scores
-from graphcast_batch.outputs.store import Store
-from graphcast_batch.outputs.verify import Kind, verify
-from graphcast_batch.pipeline import Bench
+from graphcast_batch.integrity.repair import repair
+from graphcast_batch.integrity.verify import FlawKind, verify
+from graphcast_batch.pipeline import WorkerContext
+from graphcast_batch.setup.synthetic_archive import synthetic_archive
+from graphcast_batch.spec import Task
+from graphcast_batch.stores.zarr.ledger import Ledger
+from graphcast_batch.stores.zarr.store import Store
 from tests.conftest import FIGURES, SMALL
 from tests.evaluation.made import LEVELS, VARIABLES, cases, stored, truth
 from tests.evaluation.test_stored import times, written
 
-EUROPE = Region(latitude=(30, 70), longitude=(-20, 40))
+EUROPE = RegionConfig(latitude=(30, 70), longitude=(-20, 40))
 RAINY = (*VARIABLES, ("total_precipitation_6hr", False))
 DERIVED = ("10m_wind_speed", "total_precipitation_24hr")
 
@@ -82,14 +86,14 @@ def noise(start, leads, shape):
 def scorer_of(store, source, wanted=None):
     scoring = scoring_of(wanted or Wanted(), store, source)
     regions = scoring.weighed()
-    scores = Scores.lay_out(store.path, FORECAST, scored_by(scoring, regions, {}))
+    scores = ScoreStore.lay_out(store.path, FORECAST, scored_by(scoring, regions, {}))
     return RunScorer(store, scores, scoring, regions)
 
 
 def bench_of(store, scorer=None, per_call=1, source=None):
     limits = lambda start: lambda name, level: None  # noqa: E731
     made, task = Noisy(per_call, store.kept.variables), task_of(store.kept.variables)
-    return Bench(source or Source(), lambda inputs: None, made, task, store, limits, "tester", scorer=scorer)
+    return WorkerContext(source or Source(), lambda inputs: None, made, task, store, limits, "tester", scorer=scorer)
 
 
 def run(store, planned, scorer=None, per_call=1):
@@ -114,7 +118,7 @@ def evaluated(store, source, wanted=None):
 
 
 def assert_same_scores(first, second):
-    ours, theirs = (Scores.at(store.path, FORECAST) for store in (first, second))
+    ours, theirs = (ScoreStore.at(store.path, FORECAST) for store in (first, second))
     xr.testing.assert_identical(ours.dataset().load(), theirs.dataset().load())
     fields = [{key: record.fields for key, record in scores.records().items()} for scores in (ours, theirs)]
     assert fields[0] == fields[1]
@@ -168,7 +172,7 @@ def test_derived_variables_have_the_same_scores_during_a_run_and_afterwards(tmp_
 
     assert [each.unscored for each in made] == ["", ""]
     assert_same_scores(during, after)
-    found = Scores.at(during.path, FORECAST).dataset()
+    found = ScoreStore.at(during.path, FORECAST).dataset()
     assert np.isfinite(found["10m_wind_speed"]).all()
     of_days = np.isfinite(found["total_precipitation_24hr"]).all(("statistic", "region"))
     assert of_days.sum("prediction_timedelta").values.tolist() == [days] * 2
@@ -244,7 +248,7 @@ def test_truth_that_cannot_be_read_leaves_the_forecast_whole_and_to_be_scored(tm
 
     assert "is damaged" in made.unscored
     assert len(store.ledger.whole(planned)) == 1
-    assert Scores.at(store.path, FORECAST).records() == {}
+    assert ScoreStore.at(store.path, FORECAST).records() == {}
     assert evaluated(store, truth()).left == tuple(planned)
 
 
@@ -312,7 +316,7 @@ def test_killed_before_its_scores_are_written_a_case_is_whole_and_left_to_an_eva
     store, whole = (stored(tmp_path / name, planned, None, filled=[]) for name in ("s", "whole"))
     run(whole, planned, scorer_of(whole, truth()))
     with monkeypatch.context() as patch:
-        patch.setattr(Scores, "write", killed)
+        patch.setattr(ScoreStore, "write", killed)
         with pytest.raises(Killed):
             run(store, planned, scorer_of(store, truth()))
 
@@ -351,10 +355,10 @@ def test_where_only_scores_are_kept_a_case_whose_scores_are_damaged_is_made_agai
     planned = cases(2)
     store = only_scores(tmp_path / "s", planned)
     run(store, planned, scorer_of(store, truth()))
-    before = Scores.at(store.path, FORECAST).dataset().load()
+    before = ScoreStore.at(store.path, FORECAST).dataset().load()
     (store.path / "scores" / "forecast" / lost).unlink()
 
-    flaws = [flaw for flaw in verify(store.path, deep=False).flaws if flaw.kind is Kind.SCORES]
+    flaws = [flaw for flaw in verify(store.path, deep=False).flaws if flaw.kind is FlawKind.SCORES]
     done = repair(store.path, flaws)
 
     assert [(flaw.key, flaw.path) for flaw in flaws] == [("2020-01-01T12", f"scores/forecast/{lost}")]
@@ -362,7 +366,7 @@ def test_where_only_scores_are_kept_a_case_whose_scores_are_damaged_is_made_agai
     assert (done.forgotten, done.unscored) == (("2020-01-01T12",), ())
     assert store.ledger.whole(planned) == planned[:1]
     run(store, planned[1:], scorer_of(store, truth()))
-    xr.testing.assert_identical(Scores.at(store.path, FORECAST).dataset().load(), before)
+    xr.testing.assert_identical(ScoreStore.at(store.path, FORECAST).dataset().load(), before)
 
 
 def test_where_only_scores_are_kept_and_their_folder_is_lost_all_cases_are_made_again(tmp_path):
@@ -419,7 +423,7 @@ def test_cases_in_several_threads_read_inputs_and_truth_in_turn_and_all_get_on(t
         made = list(pool.map(lambda case: made_by(bench, case), planned))
 
     assert [each.unscored for each in made] == [""] * 8
-    assert len(Scores.at(store.path, FORECAST).records()) == 8
+    assert len(ScoreStore.at(store.path, FORECAST).records()) == 8
 
 
 def told(capsys, *arguments):
@@ -452,7 +456,7 @@ def test_a_run_that_keeps_only_scores_gives_those_of_the_stored_run_and_every_co
     assert "2 figures of scores" in told(capsys, "figures", alone)
     assert "there are no forecasts to draw" in told(capsys, "figures", alone, "--variable", "2m_temperature")
     assert "4 whole Cases, 0 B, looked at" in told(capsys, "verify", alone)
-    opened = Scores.at(alone, FORECAST).dataset()
+    opened = ScoreStore.at(alone, FORECAST).dataset()
     assert np.isfinite(opened[derived[:-1]]).to_dataarray().all()  # of 18 h there is no day's precipitation
     refused = told(capsys, "run", small_config("alone", scores={"during": True}))
     assert "outputs: the store has none, this run has (absent)" in refused
@@ -468,4 +472,6 @@ def test_a_run_tells_of_cases_without_truth_and_goes_on(tmp_path, command, small
     assert done.returncode == 0, done.stderr
     assert "4 of 4 Cases whole" in done.stdout
     assert "not scored: 2020-01-01T18: truth must be held at one lead time at least" in done.stdout
-    assert set(Scores.at(tmp_path / "run", FORECAST).records()) == {f"2020-01-01T{hour}" for hour in ("00", "06", "12")}
+    assert set(ScoreStore.at(tmp_path / "run", FORECAST).records()) == {
+        f"2020-01-01T{hour}" for hour in ("00", "06", "12")
+    }

@@ -9,19 +9,19 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphcast_batch.config import Region
-from graphcast_batch.config import Scores as Wanted
+from graphcast_batch.config.outputs_section import RegionConfig
+from graphcast_batch.config.scores_section import ScoresConfig as Wanted
 from graphcast_batch.errors import EvaluationError, StoreMismatchError
-from graphcast_batch.evaluation import scoring as module
+from graphcast_batch.evaluation import case_scoring as module
+from graphcast_batch.evaluation.case_scoring import pieces_of, score_case, sums_of
 from graphcast_batch.evaluation.ensemble import ENSEMBLE
 from graphcast_batch.evaluation.metrics import PLAIN, Points, metric_of, metrics_of, of_ensemble
 from graphcast_batch.evaluation.regions import weigh
-from graphcast_batch.evaluation.results import average, read, rows
-from graphcast_batch.evaluation.scoring import pieces_of, score_case, sums_of
-from graphcast_batch.evaluation.stored import ensemble_of, lay_out, score_stored, scoring_of
+from graphcast_batch.evaluation.score_results import average, read, rows
+from graphcast_batch.evaluation.score_store import ScoreStore
+from graphcast_batch.evaluation.store_scoring import ensemble_of, lay_out, score_stored, scoring_of
 from graphcast_batch.grid import regular_grid
-from graphcast_batch.outputs.scores import Scores
-from graphcast_batch.outputs.store import Store
+from graphcast_batch.stores.zarr.store import Store
 from graphcast_batch.timing import Stopwatch
 from tests.evaluation.made import cases, fill, stored, truth
 from tests.evaluation.test_during import told
@@ -202,8 +202,8 @@ def test_three_stores_have_the_scores_that_their_errors_say(tmp_path):
     np.testing.assert_allclose(values["rmse"]["10m_wind_vector"], np.sqrt(8), rtol=1e-5)
     listed = {row["metric"] for row in rows(results) if row["variable"] == "10m_wind_vector"}
     assert listed == {"rmse", "mse", "spread", "spread_skill_ratio"}
-    assert not Scores.at(stores[0].path, "forecast").exists
-    assert not Scores.at(stores[1].path, ENSEMBLE).exists
+    assert not ScoreStore.at(stores[0].path, "forecast").exists
+    assert not ScoreStore.at(stores[1].path, ENSEMBLE).exists
 
 
 def test_the_pieces_of_an_ensemble_are_smaller_and_change_no_score(tmp_path, monkeypatch):
@@ -305,7 +305,9 @@ def test_stores_that_cannot_be_one_ensemble_are_refused(tmp_path):
     refused("keeps only scores", "none", identity={"outputs": "none"}, forecasts=False, filled=[])
     refused("the lead times of .*/short are 6, 12 h, and those of .*/a 6, 12, 18, 24 h", "short", steps=2)
     refused("the levels of .*/low are 850 hPa, and those of .*/a 500, 850 hPa", "low", levels=(850,))
-    refused("the latitudes of .*/box are 5 from 30 to 70", "box", region=Region(latitude=(30, 70), longitude=(0, 40)))
+    refused(
+        "the latitudes of .*/box are 5 from 30 to 70", "box", region=RegionConfig(latitude=(30, 70), longitude=(0, 40))
+    )
     refused("the variables of .*/few are temperature", "few", variables=(("temperature", True),))
 
 

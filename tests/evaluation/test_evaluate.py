@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 import xarray as xr
 
-from graphcast_batch.outputs import archive
-from graphcast_batch.outputs.scores import Scores
+from graphcast_batch.evaluation.score_store import ScoreStore
+from graphcast_batch.inputs.sources import archive_writer
 from graphcast_batch.plan import Case
 from tests.evaluation.made import AMPLITUDE, START, cases, fill, stored, truth
 from tests.evaluation.test_stored import score, shifted, times, written
@@ -80,7 +80,7 @@ def test_a_case_with_a_gap_is_told_while_the_others_are_scored(tmp_path, command
     assert done.returncode == 3, done.stderr
     assert "forecast 2020-01-01T12 was not scored: 2020-01-01T12: the forecast must be finite" in done.stderr
     assert "1 scored now, 1 failed, 0 left" in done.stdout
-    assert set(Scores.at(store.path, "forecast").records()) == {"2020-01-01T00"}
+    assert set(ScoreStore.at(store.path, "forecast").records()) == {"2020-01-01T00"}
 
 
 def test_asked_to_stop_it_leaves_the_rest_to_another_run(tmp_path, command):
@@ -92,7 +92,7 @@ def test_asked_to_stop_it_leaves_the_rest_to_another_run(tmp_path, command):
     done = command("evaluate", tmp_path / "s", env=os.environ | {"GRAPHCAST_BATCH_DRAIN": str(tmp_path / "drain")})
 
     assert done.returncode == 75, done.stderr
-    assert Scores.at(store.path, "forecast").records() == {}
+    assert ScoreStore.at(store.path, "forecast").records() == {}
 
 
 def test_a_climatology_is_made_over_ray_and_gives_anomaly_correlations_and_a_baseline(tmp_path, command):
@@ -132,9 +132,9 @@ DERIVED = ("10m_wind_speed", "total_precipitation_24hr")
 
 def rainy_archive(path, when):
     source, names = truth(), [name for name, _ in RAINY]
-    draft = archive.lay_out(path, {name: source.dims[name] for name in names}, source.grid, source.levels, when)
-    archive.fill(draft, 0, source.fields(names, when, source.levels))
-    archive.publish(draft, path)
+    draft = archive_writer.lay_out(path, {name: source.dims[name] for name in names}, source.grid, source.levels, when)
+    archive_writer.fill(draft, 0, source.fields(names, when, source.levels))
+    archive_writer.publish(draft, path)
 
 
 def test_a_climatology_of_derived_variables_scores_those_of_the_forecasts(tmp_path, command):
@@ -177,7 +177,7 @@ def test_an_evaluation_that_was_killed_goes_on_where_it_was(tmp_path, on_ray, co
     store = stored(tmp_path / "s", planned, shifted)
     written(tmp_path / "truth.zarr", times(90))
     (store.path / "run.yaml").write_text(CONFIG.format(path=tmp_path / "truth.zarr", store=store.path))
-    scores = Scores.at(store.path, "forecast")
+    scores = ScoreStore.at(store.path, "forecast")
     words = [sys.executable, "-m", "graphcast_batch", "evaluate", str(store.path)]
     said = tmp_path / "said"
     with said.open("wb") as file, subprocess.Popen(words, env=on_ray, stdout=file, stderr=file) as first:

@@ -7,18 +7,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from graphcast_batch.config import RunConfig, parse_config
-from graphcast_batch.config import Scores as Wanted
+from graphcast_batch.config.messages import parse_config
+from graphcast_batch.config.run_config import RunConfig
+from graphcast_batch.config.scores_section import ScoresConfig as Wanted
 from graphcast_batch.errors import ConfigError, EvaluationError
+from graphcast_batch.evaluation.case_scoring import score_case, sums_of
 from graphcast_batch.evaluation.climatology import Climatology
-from graphcast_batch.evaluation.during import RunScorer
 from graphcast_batch.evaluation.metrics import Points, at_quantiles, metric_of, metrics_of
+from graphcast_batch.evaluation.online_scores import RunScorer
 from graphcast_batch.evaluation.regions import weigh
-from graphcast_batch.evaluation.results import average, read, rows
-from graphcast_batch.evaluation.scoring import score_case, sums_of
-from graphcast_batch.evaluation.stored import evaluations, lay_out, score_stored, scored_by, scoring_of
+from graphcast_batch.evaluation.score_results import average, read, rows
+from graphcast_batch.evaluation.score_store import FORECAST, ScoreStore
+from graphcast_batch.evaluation.store_scoring import evaluations, lay_out, score_stored, scored_by, scoring_of
 from graphcast_batch.grid import regular_grid
-from graphcast_batch.outputs.scores import FORECAST, Scores
 from graphcast_batch.timing import Stopwatch
 from tests.conftest import SMALL
 from tests.evaluation.made import cases, config_for, stored, truth
@@ -200,7 +201,7 @@ def test_extremes_during_a_run_are_those_of_the_stored_forecasts_to_the_last_bit
     during, after = (stored(tmp_path / name, planned, None, filled=[], keep_bits=9) for name in ("during", "after"))
     scoring = scoring_of(WANTED, during, truth(), Climatology(usual_path, during.kept))
     regions = scoring.weighed()
-    scores = Scores.lay_out(during.path, FORECAST, scored_by(scoring, regions, {}))
+    scores = ScoreStore.lay_out(during.path, FORECAST, scored_by(scoring, regions, {}))
 
     (made,) = run(during, planned, RunScorer(during, scores, scoring, regions), per_call=5)
     run(after, planned)

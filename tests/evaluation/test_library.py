@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from graphcast_batch.evaluation.case_scoring import sums_of
 from graphcast_batch.evaluation.metrics import METRICS, SEEPS, STATISTICS, Points, Rain, metric_of
 from graphcast_batch.evaluation.regions import weigh
-from graphcast_batch.evaluation.scoring import sums_of
 from graphcast_batch.grid import regular_grid
 
 continuous = pytest.importorskip("scores.continuous")

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphcast_batch.config import Region
-from graphcast_batch.config import Scores as Wanted
+from graphcast_batch.config.outputs_section import RegionConfig
+from graphcast_batch.config.scores_section import ScoresConfig as Wanted
 from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation.regions import weigh
 from graphcast_batch.grid import regular_grid
@@ -54,10 +54,10 @@ def test_land_and_sea_share_each_cell():
 
 def test_a_box_across_the_meridian_holds_as_many_columns_as_one_beside_it():
     boxes = {
-        "across": Region(latitude=(0, 10), longitude=(-10, 10)),
-        "beside": Region(latitude=(0, 10), longitude=(40, 60)),
-        "behind": Region(latitude=(0, 10), longitude=(350, 10)),
-        "all": Region(latitude=(0, 10), longitude=(-180, 180)),
+        "across": RegionConfig(latitude=(0, 10), longitude=(-10, 10)),
+        "beside": RegionConfig(latitude=(0, 10), longitude=(40, 60)),
+        "behind": RegionConfig(latitude=(0, 10), longitude=(350, 10)),
+        "all": RegionConfig(latitude=(0, 10), longitude=(-180, 180)),
     }
 
     found = areas([], boxes)
@@ -98,9 +98,9 @@ def test_a_misspelt_region_is_refused_with_the_nearest_name():
 
 def test_a_region_named_twice_is_refused():
     with pytest.raises(EvaluationError, match="each region once, but global is there twice"):
-        areas(["global"], {"global": Region(latitude=(0, 10), longitude=(0, 10))})
+        areas(["global"], {"global": RegionConfig(latitude=(0, 10), longitude=(0, 10))})
 
 
 def test_a_region_without_points_is_refused():
     with pytest.raises(EvaluationError, match=r"must hold a point of .*, but dot holds none"):
-        areas(["global"], {"dot": Region(latitude=(1, 2), longitude=(1, 2))})
+        areas(["global"], {"dot": RegionConfig(latitude=(1, 2), longitude=(1, 2))})

@@ -8,8 +8,8 @@ import xarray as xr
 from rich.console import Console
 
 from graphcast_batch.errors import EvaluationError, StoreError
-from graphcast_batch.evaluation import results as module
-from graphcast_batch.evaluation.results import (
+from graphcast_batch.evaluation import score_results as module
+from graphcast_batch.evaluation.score_results import (
     average,
     average_pieces,
     check_table,

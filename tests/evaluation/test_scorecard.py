@@ -3,8 +3,8 @@ import pytest
 from scipy import stats
 
 from graphcast_batch.errors import EvaluationError
-from graphcast_batch.evaluation.curves import curves
-from graphcast_batch.evaluation.scorecard import scorecard
+from graphcast_batch.evaluation.score_curves import curves
+from graphcast_batch.evaluation.score_differences import score_differences
 from graphcast_batch.evaluation.significance import block_bootstrap
 from tests.evaluation.test_comparison import of_errors
 
@@ -23,7 +23,7 @@ def pair(tmp_path_factory):
 def test_every_variable_level_and_lead_time_has_a_cell(pair):
     one, other, first, second = pair
 
-    card = scorecard(other, one, "tropics")
+    card = score_differences(other, one, "tropics")
 
     assert card.rows == (
         ("10m_u_component_of_wind", None),
@@ -42,14 +42,14 @@ def test_significance_is_that_of_the_paired_test(pair):
     one, other, first, second = pair
 
     assert stats.ttest_rel(first, second).pvalue < 0.05
-    assert scorecard(other, one, "global").significant.all()
-    assert not scorecard(one, one, "global").significant.any()
+    assert score_differences(other, one, "global").significant.all()
+    assert not score_differences(one, one, "global").significant.any()
 
 
 def test_few_initial_times_are_not_tested(tmp_path):
     one, other = of_errors(tmp_path / "a", [1, 2, 3]), of_errors(tmp_path / "b", [2, 2, 2])
 
-    card = scorecard(one, other, "global")
+    card = score_differences(one, other, "global")
 
     assert not card.tested.any()
     assert not card.significant.any()
@@ -59,7 +59,7 @@ def test_without_common_initial_times_there_is_no_scorecard(tmp_path):
     one, other = of_errors(tmp_path / "a", [1]), of_errors(tmp_path / "b", [1], first=2)
 
     with pytest.raises(EvaluationError, match="scores of the same variables at the same initial times, but have none"):
-        scorecard(one, other, "global")
+        score_differences(one, other, "global")
 
 
 def test_curves_have_the_interval_of_the_bootstrap(pair):

@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 
 from graphcast_batch.coastlines import land_share
-from graphcast_batch.config import Region
-from graphcast_batch.config import Scores as Wanted
+from graphcast_batch.config.outputs_section import RegionConfig
+from graphcast_batch.config.scores_section import ScoresConfig as Wanted
 from graphcast_batch.errors import EvaluationError
-from graphcast_batch.evaluation import scoring as module
+from graphcast_batch.evaluation import case_scoring as module
 from graphcast_batch.evaluation.baselines import Persistence
-from graphcast_batch.evaluation.scoring import part_of, score_case
-from graphcast_batch.evaluation.stored import scoring_of
-from graphcast_batch.inputs.archive import SyntheticArchive
+from graphcast_batch.evaluation.case_scoring import part_of, score_case
+from graphcast_batch.evaluation.store_scoring import scoring_of
+from graphcast_batch.inputs.sources.archive import SyntheticArchive
 from graphcast_batch.timing import Stopwatch
 from tests.evaluation.made import AMPLITUDE, TURN_HOURS, WavePlanet, cases, stored, truth
 
@@ -65,7 +65,7 @@ def test_the_pieces_in_which_a_case_is_read_do_not_change_its_scores(tmp_path, m
 
 
 def test_a_part_of_the_globe_across_the_meridian_is_scored_like_the_same_box_of_the_whole(tmp_path):
-    box = Region(latitude=(20, 60), longitude=(-30, 40))
+    box = RegionConfig(latitude=(20, 60), longitude=(-30, 40))
     source, wanted = truth(), Wanted(regions=("global",), boxes={"here": box})
     part = stored(tmp_path / "part", cases(1), lambda name, hours, values: values * 1.5, region=box)
     whole = stored(tmp_path / "whole", cases(1), lambda name, hours, values: values * 1.5)

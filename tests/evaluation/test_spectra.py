@@ -9,14 +9,15 @@ from rich.console import Console
 from scipy.signal import periodogram
 
 from graphcast_batch.cli import main
-from graphcast_batch.config import Region
-from graphcast_batch.config import Scores as Wanted
+from graphcast_batch.config.outputs_section import RegionConfig
+from graphcast_batch.config.scores_section import ScoresConfig as Wanted
 from graphcast_batch.errors import EvaluationError, StoreMismatchError
 from graphcast_batch.evaluation.baselines import Persistence
+from graphcast_batch.evaluation.case_scoring import add_piece, beside, expectation, no_sums, pieces_of, score_case
 from graphcast_batch.evaluation.metrics import Points
 from graphcast_batch.evaluation.regions import weigh
-from graphcast_batch.evaluation.results import average, read, write_table
-from graphcast_batch.evaluation.scoring import add_piece, beside, expectation, no_sums, pieces_of, score_case
+from graphcast_batch.evaluation.score_results import average, read, write_table
+from graphcast_batch.evaluation.score_store import ScoreStore
 from graphcast_batch.evaluation.spectra import (
     Loss,
     Spectra,
@@ -28,12 +29,11 @@ from graphcast_batch.evaluation.spectra import (
     spectra_of,
     write_spectra,
 )
-from graphcast_batch.evaluation.stored import lay_out, scoring_of
+from graphcast_batch.evaluation.store_scoring import lay_out, scoring_of
 from graphcast_batch.grid import regular_grid
-from graphcast_batch.outputs.repair import repair
-from graphcast_batch.outputs.scores import Scores
-from graphcast_batch.outputs.store import Store
-from graphcast_batch.outputs.verify import Kind, verify
+from graphcast_batch.integrity.repair import repair
+from graphcast_batch.integrity.verify import FlawKind, verify
+from graphcast_batch.stores.zarr.store import Store
 from graphcast_batch.terminal import show_losses
 from graphcast_batch.timing import Stopwatch
 from tests.evaluation.made import AMPLITUDE, WAVES, cases, fill, stored, truth
@@ -125,8 +125,8 @@ def test_the_error_has_the_power_of_the_difference():
 
 def test_bands_are_the_regions_of_whole_latitude_circles():
     boxes = {
-        "mid": Region(latitude=(30, 60), longitude=(0, 360)),
-        "half": Region(latitude=(30, 60), longitude=(0, 180)),
+        "mid": RegionConfig(latitude=(30, 60), longitude=(0, 360)),
+        "half": RegionConfig(latitude=(30, 60), longitude=(0, 180)),
     }
     regions = weights("global", "europe", "extra-tropics", "land", "arctic", boxes=boxes)
 
@@ -202,7 +202,7 @@ def test_a_store_holds_power_by_part_lead_time_level_band_and_wavenumber(tmp_pat
     np.testing.assert_allclose(found, np.broadcast_to(expected[:, None, None, None], (3, 2, 4, 2)), rtol=1e-6)
     at_850 = opened["temperature_spectrum"].sel(wavenumber=0, level=850, part="truth")
     np.testing.assert_allclose(at_850, 3500.0**2, rtol=1e-6)
-    files = Scores.at(store.path, "forecast").records()["2020-01-01T12"].files
+    files = ScoreStore.at(store.path, "forecast").records()["2020-01-01T12"].files
     assert {"temperature_spectrum/c.0.1.0.0.0.0", f"{U}_spectrum/c.0.1.0.0.0"} < set(files)
 
 
@@ -216,7 +216,7 @@ def test_other_scores_are_what_they_are_without_spectra(tmp_path):
     for store, table in zip((with_them, without), tables, strict=True):
         write_table(store.path, table)
     assert tables[0].read_bytes() == tables[1].read_bytes()
-    assert "band" not in Scores.at(without.path, "forecast").dataset()
+    assert "band" not in ScoreStore.at(without.path, "forecast").dataset()
     with pytest.raises(EvaluationError, match="must hold temperature_spectrum, but hold"):
         read(with_them.path, variables=["temperature_spectrum"])
 
@@ -225,7 +225,7 @@ def test_sums_of_pieces_add_up_to_those_of_the_case(tmp_path, monkeypatch):
     store = stored(tmp_path / "s", cases(1), stronger)
     scoring, case = scoring_of(WANTED, store, truth()), cases(1)[0]
     at_once = score_case(scoring, case, Stopwatch())
-    monkeypatch.setattr("graphcast_batch.evaluation.scoring._PIECE_BYTES", 1)
+    monkeypatch.setattr("graphcast_batch.evaluation.case_scoring._PIECE_BYTES", 1)
     regions, total = scoring.weighed(), no_sums(scoring, case, scoring.weighed())
     pieces = pieces_of(scoring, case, scoring.times())
 
@@ -278,7 +278,7 @@ def test_what_is_derived_has_a_spectrum_too(tmp_path):
 def test_scoring_spectra_is_taken_up_where_it_stopped_and_extended(tmp_path):
     stored(tmp_path / "s", cases(1, steps=2), stronger)
     score(Store.open(tmp_path / "s"), wanted=WANTED)
-    first = Scores.at(tmp_path / "s", "forecast").folder / "temperature_spectrum" / "c.0.0.0.0.0.0"
+    first = ScoreStore.at(tmp_path / "s", "forecast").folder / "temperature_spectrum" / "c.0.0.0.0.0.0"
     content = first.read_bytes()
     store = stored(tmp_path / "s", cases(3, steps=4), stronger, filled=cases(3, steps=4)[1:2])
 
@@ -342,17 +342,17 @@ def test_baselines_have_spectra_of_their_own(tmp_path):
 def test_a_damaged_spectrum_is_found_freed_and_made_again(tmp_path):
     store = stored(tmp_path / "s", cases(2), stronger)
     score(store, wanted=WANTED)
-    before = Scores.at(store.path, "forecast").dataset().load()
+    before = ScoreStore.at(store.path, "forecast").dataset().load()
     path = store.path / "scores/forecast/temperature_spectrum/c.0.1.0.0.0.0"
     path.write_bytes(path.read_bytes()[:-1] + b"?")
 
-    flaws = [flaw for flaw in verify(store.path, deep=True).flaws if flaw.kind is Kind.SCORES]
+    flaws = [flaw for flaw in verify(store.path, deep=True).flaws if flaw.kind is FlawKind.SCORES]
     done = repair(store.path, flaws)
 
     assert [(flaw.key, flaw.path) for flaw in flaws] == [("2020-01-01T12", str(path.relative_to(store.path)))]
     assert done.unscored == ("2020-01-01T12",)
     assert [case.key for case in score(store, wanted=WANTED).left] == ["2020-01-01T12"]
-    xr.testing.assert_identical(Scores.at(store.path, "forecast").dataset().load(), before)
+    xr.testing.assert_identical(ScoreStore.at(store.path, "forecast").dataset().load(), before)
 
 
 @pytest.mark.parametrize("changed", [(), (T,)])
@@ -384,8 +384,8 @@ def test_spectra_that_cannot_be_are_refused(tmp_path, wanted, text):
 
 
 def test_a_part_of_the_globe_has_spectra_only_all_round(tmp_path):
-    box = stored(tmp_path / "box", cases(1), stronger, region=Region(latitude=(20, 60), longitude=(0, 100)))
-    ring = stored(tmp_path / "ring", cases(1), stronger, region=Region(latitude=(20, 60), longitude=(0, 360)))
+    box = stored(tmp_path / "box", cases(1), stronger, region=RegionConfig(latitude=(20, 60), longitude=(0, 100)))
+    ring = stored(tmp_path / "ring", cases(1), stronger, region=RegionConfig(latitude=(20, 60), longitude=(0, 360)))
 
     with pytest.raises(EvaluationError, match="circles of 36 longitudes, but the store keeps 11 of them; leave"):
         scoring_of(WANTED, box, truth())

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from graphcast_batch.config import ArchiveInputs
-from graphcast_batch.config import Scores as Wanted
+from graphcast_batch.config.inputs_section import ArchiveInputs
+from graphcast_batch.config.scores_section import ScoresConfig as Wanted
 from graphcast_batch.errors import EvaluationError, InputError, StoreMismatchError
-from graphcast_batch.evaluation.results import average, read
-from graphcast_batch.evaluation.stored import evaluations, lay_out, score_stored, scoring_of, truth_of
-from graphcast_batch.inputs.archive import Archive
-from graphcast_batch.outputs import archive
-from graphcast_batch.outputs.repair import repair
-from graphcast_batch.outputs.scores import Scores
-from graphcast_batch.outputs.store import Store
-from graphcast_batch.outputs.verify import Kind, verify
+from graphcast_batch.evaluation.score_results import average, read
+from graphcast_batch.evaluation.score_store import ScoreStore
+from graphcast_batch.evaluation.store_scoring import evaluations, lay_out, score_stored, scoring_of, truth_of
+from graphcast_batch.inputs.sources import archive_writer
+from graphcast_batch.inputs.sources.archive import Archive
+from graphcast_batch.integrity.repair import repair
+from graphcast_batch.integrity.verify import FlawKind, verify
+from graphcast_batch.stores.zarr.store import Store
 from tests.evaluation.made import START, VARIABLES, cases, config_for, fill, stored, truth
 
 
@@ -36,9 +36,9 @@ def written(path, times, *, lacking=()):
     """The wave planet's weather as an archive; some variables are absent."""
     source = truth()
     dims = {name: source.dims[name] for name, _ in VARIABLES if name not in lacking}
-    draft = archive.lay_out(path, dims, source.grid, source.levels, times)
-    archive.fill(draft, 0, source.fields(list(dims), times, source.levels))
-    archive.publish(draft, path)
+    draft = archive_writer.lay_out(path, dims, source.grid, source.levels, times)
+    archive_writer.fill(draft, 0, source.fields(list(dims), times, source.levels))
+    archive_writer.publish(draft, path)
     return Archive(path)
 
 
@@ -50,7 +50,7 @@ def test_scoring_is_taken_up_where_it_stopped_and_old_scores_stay_to_the_byte(tm
     planned = cases(3)
     store = stored(tmp_path / "s", planned, shifted, filled=planned[:2])
     first = score(store)
-    files = {path: path.read_bytes() for path in Scores.at(store.path, "forecast").folder.rglob("c.0.[01].*")}
+    files = {path: path.read_bytes() for path in ScoreStore.at(store.path, "forecast").folder.rglob("c.0.[01].*")}
 
     fill(store, planned[2], shifted, truth())
     second = score(store)
@@ -133,7 +133,7 @@ def test_a_case_that_another_process_is_scoring_is_left_to_it(tmp_path):
     store = stored(tmp_path / "s", cases(1), shifted)
     scoring = scoring_of(Wanted(), store, truth())
     found = lay_out(store, "forecast", scoring, {})
-    claim = Scores.at(store.path, "forecast").claim(found.left[0])
+    claim = ScoreStore.at(store.path, "forecast").claim(found.left[0])
 
     assert claim is not None
     assert score_stored(store.path, "forecast", scoring, found.left[0]) is None
@@ -162,7 +162,7 @@ def test_scores_are_no_flaw_of_a_store(tmp_path):
 
 
 def damaged(store):
-    return [flaw for flaw in verify(store.path, deep=True).flaws if flaw.kind is Kind.SCORES]
+    return [flaw for flaw in verify(store.path, deep=True).flaws if flaw.kind is FlawKind.SCORES]
 
 
 @pytest.mark.parametrize(
@@ -176,10 +176,10 @@ def damaged(store):
 def test_damaged_scores_are_found_freed_and_scored_again_to_the_same_numbers(tmp_path, damage, deep, text):
     store = stored(tmp_path / "s", cases(2), shifted)
     score(store)
-    before = Scores.at(store.path, "forecast").dataset().load()
+    before = ScoreStore.at(store.path, "forecast").dataset().load()
     damage(store.path / "scores/forecast/temperature/c.0.1.0.0.0")
 
-    found = [flaw for flaw in verify(store.path, deep=deep).flaws if flaw.kind is Kind.SCORES]
+    found = [flaw for flaw in verify(store.path, deep=deep).flaws if flaw.kind is FlawKind.SCORES]
     done = repair(store.path, found)
 
     assert [(flaw.key, flaw.path) for flaw in found] == [("2020-01-01T12", "scores/forecast/temperature/c.0.1.0.0.0")]
@@ -188,13 +188,13 @@ def test_damaged_scores_are_found_freed_and_scored_again_to_the_same_numbers(tmp
     assert damaged(store) == []
     assert len(store.ledger.whole(cases(2))) == 2
     assert [case.key for case in score(store).left] == ["2020-01-01T12"]
-    xr.testing.assert_identical(Scores.at(store.path, "forecast").dataset().load(), before)
+    xr.testing.assert_identical(ScoreStore.at(store.path, "forecast").dataset().load(), before)
 
 
 def test_a_damaged_record_of_scores_is_found_and_freed(tmp_path):
     store = stored(tmp_path / "s", cases(1), shifted)
     score(store)
-    Scores.at(store.path, "forecast").record_path("2020-01-01T00").write_text("{")
+    ScoreStore.at(store.path, "forecast").record_path("2020-01-01T00").write_text("{")
 
     (found,) = damaged(store)
     assert "records/2020-01-01T00.json of 2020-01-01T00 must be readable as a record" in str(found)
@@ -208,7 +208,7 @@ def test_scores_that_are_being_written_are_no_flaw_and_not_touched(tmp_path):
     (store.path / "scores/forecast/temperature/c.0.0.0.0.0").unlink()
     (found,) = damaged(store)
 
-    claim = Scores.at(store.path, "forecast").claim(cases(1)[0])
+    claim = ScoreStore.at(store.path, "forecast").claim(cases(1)[0])
     assert damaged(store) == []
     assert repair(store.path, [found]).busy == ("2020-01-01T00",)
     claim.release()
@@ -218,8 +218,8 @@ def test_scores_that_are_being_written_are_no_flaw_and_not_touched(tmp_path):
 def test_a_case_is_free_again_two_minutes_after_its_evaluator_fell_silent_and_not_while_it_works(tmp_path, monkeypatch):
     store = stored(tmp_path / "s", cases(1), shifted)
     score(store)
-    scores = Scores.at(store.path, "forecast")
-    monkeypatch.setattr("graphcast_batch.outputs.scores._BEAT_SECONDS", 0.01)
+    scores = ScoreStore.at(store.path, "forecast")
+    monkeypatch.setattr("graphcast_batch.evaluation.score_store._BEAT_SECONDS", 0.01)
 
     def silent_for(seconds):
         past = time.time() - seconds
@@ -251,9 +251,9 @@ def test_a_finer_truth_is_regridded_as_configured(tmp_path):
     store = stored(tmp_path / "s", cases(1), shifted)
     source = truth(5.0)
     dims = {"temperature": source.dims["temperature"]}
-    draft = archive.lay_out(tmp_path / "fine.zarr", dims, source.grid, source.levels, times(9))
-    archive.fill(draft, 0, source.fields(["temperature"], times(9), source.levels))
-    archive.publish(draft, tmp_path / "fine.zarr")
+    draft = archive_writer.lay_out(tmp_path / "fine.zarr", dims, source.grid, source.levels, times(9))
+    archive_writer.fill(draft, 0, source.fields(["temperature"], times(9), source.levels))
+    archive_writer.publish(draft, tmp_path / "fine.zarr")
     inputs = ArchiveInputs(kind="archive", path=str(tmp_path / "fine.zarr"), regrid="subsample")
     config = config_for(store.path, truth=inputs)
 

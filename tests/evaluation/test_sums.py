@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from graphcast_batch.evaluation.sums import Sums
+from graphcast_batch.evaluation.weighted_sums import Sums
 
 # Whole numbers, so that order cannot matter by rounding.
 whole = arrays(np.float64, (2, 3), elements=st.integers(-(2**20), 2**20).map(float))

@@ -3,9 +3,9 @@ import pytest
 import xarray as xr
 from PIL import Image
 
-from graphcast_batch.config import Figures
+from graphcast_batch.config.figures_section import FiguresConfig
 from graphcast_batch.errors import FigureError
-from graphcast_batch.figures.case import draw_case, expected_figures, figure_stem, names_wanted
+from graphcast_batch.figures.case_figures import draw_case, expected_figures, figure_stem, names_wanted
 
 HELD = {"2m_temperature": False, "temperature": True}
 LEVELS, LEAD_HOURS = (500, 850), (6, 12, 18)
@@ -36,7 +36,7 @@ def described(path):
 
 
 def test_each_variable_level_and_lead_time_gives_one_file(forecast, tmp_path):
-    wanted = Figures(variables=("temperature", "2m_temperature"), levels=(850, 500), lead_hours=(18, 6))
+    wanted = FiguresConfig(variables=("temperature", "2m_temperature"), levels=(850, 500), lead_hours=(18, 6))
     paths = draw_case(forecast, None, wanted, tmp_path / "2020-01-01T00")
     names = [
         "temperature_at_850_hPa_006h.png",
@@ -52,7 +52,7 @@ def test_each_variable_level_and_lead_time_gives_one_file(forecast, tmp_path):
 
 
 def test_a_file_shows_the_field_it_is_named_after(forecast, tmp_path):
-    wanted = Figures(variables=("temperature",), levels=(850,), lead_hours=(12,))
+    wanted = FiguresConfig(variables=("temperature",), levels=(850,), lead_hours=(12,))
     (path,) = draw_case(forecast, forecast + 1, wanted, tmp_path)
     text = described(path)
     assert text.startswith("Maps of Temperature at 850 hPa (°C), Initial time 2020-01-01 00:00 UTC")
@@ -61,12 +61,12 @@ def test_a_file_shows_the_field_it_is_named_after(forecast, tmp_path):
 
 
 def test_without_lead_hours_every_lead_time_is_drawn():
-    names = expected_figures(Figures(variables=("2m_temperature",)), HELD, LEVELS, (6, 12, 240))
+    names = expected_figures(FiguresConfig(variables=("2m_temperature",)), HELD, LEVELS, (6, 12, 240))
     assert names == ["2m_temperature_006h.png", "2m_temperature_012h.png", "2m_temperature_240h.png"]
 
 
 def test_where_the_truth_is_not_known_the_prediction_stands_alone(forecast, tmp_path):
-    wanted = Figures(variables=("2m_temperature", "temperature"), levels=LEVELS, lead_hours=(6, 12))
+    wanted = FiguresConfig(variables=("2m_temperature", "temperature"), levels=LEVELS, lead_hours=(6, 12))
     truth = forecast[["temperature"]].sel(level=[500]).isel(prediction_timedelta=[0])
     paths = draw_case(forecast, truth, wanted, tmp_path)
     assert [path.name for path in paths if "Target" in described(path)] == ["temperature_at_500_hPa_006h.png"]
@@ -93,7 +93,7 @@ CHANGES = (
 def test_no_file_is_taken_for_one_that_the_configuration_wants_otherwise():
     held = HELD | dict.fromkeys(("u_component_of_wind", "v_component_of_wind"), True)
     drawn = [
-        expected_figures(Figures(variables=("temperature",), levels=LEVELS, **change), held, LEVELS, LEAD_HOURS)
+        expected_figures(FiguresConfig(variables=("temperature",), levels=LEVELS, **change), held, LEVELS, LEAD_HOURS)
         for change in ({}, *CHANGES)
     ]
     names = [name for group in drawn for name in group]
@@ -101,7 +101,7 @@ def test_no_file_is_taken_for_one_that_the_configuration_wants_otherwise():
 
 
 def test_a_name_tells_what_its_file_shows():
-    wanted = Figures(
+    wanted = FiguresConfig(
         variables=("2m_temperature",),
         projection="orthographic",
         center=(45.5, -10),
@@ -125,7 +125,7 @@ def test_a_name_tells_what_its_file_shows():
 def test_strips_films_contours_and_wind_are_drawn_as_far_as_the_truth_is_known(forecast, tmp_path):
     ones = forecast["temperature"] * 0 + 1
     held = forecast.assign(u_component_of_wind=ones, v_component_of_wind=ones)
-    wanted = Figures(
+    wanted = FiguresConfig(
         variables=("temperature",),
         levels=(500,),
         contours={"variable": "2m_temperature"},
@@ -143,7 +143,7 @@ def test_strips_films_contours_and_wind_are_drawn_as_far_as_the_truth_is_known(f
 
 def test_other_files_in_the_folder_are_kept(forecast, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    draw_case(forecast, None, Figures(variables=("2m_temperature",), lead_hours=(6,)), tmp_path)
+    draw_case(forecast, None, FiguresConfig(variables=("2m_temperature",), lead_hours=(6,)), tmp_path)
     assert sorted(found.name for found in tmp_path.iterdir()) == ["2m_temperature_006h.png", "notes.txt"]
 
 
@@ -151,34 +151,37 @@ def test_other_files_in_the_folder_are_kept(forecast, tmp_path):
     ("wanted", "message"),
     [
         (
-            Figures(variables=("humidity",)),
+            FiguresConfig(variables=("humidity",)),
             "humidity is not in the forecast, which has 2m_temperature, temp",
         ),
         (
-            Figures(variables=("temperature",)),
+            FiguresConfig(variables=("temperature",)),
             "temperature is on levels, but no level is wanted; name some of 500",
         ),
         (
-            Figures(variables=("temperature",), levels=(700,)),
+            FiguresConfig(variables=("temperature",), levels=(700,)),
             "temperature has no level 700 hPa, but 500, 850 hPa",
         ),
         (
-            Figures(variables=("2m_temperature",), contours={"variable": "humidity"}),
+            FiguresConfig(variables=("2m_temperature",), contours={"variable": "humidity"}),
             r"figures\.contours\.variable: humidity is not in the forecast",
         ),
         (
-            Figures(variables=("2m_temperature",), contours={"variable": "temperature"}),
+            FiguresConfig(variables=("2m_temperature",), contours={"variable": "temperature"}),
             r"figures\.contours\.level: temperature has the levels 500, 850 hPa, but none is given",
         ),
         (
-            Figures(variables=("2m_temperature",), contours={"variable": "2m_temperature", "level": 500}),
+            FiguresConfig(variables=("2m_temperature",), contours={"variable": "2m_temperature", "level": 500}),
             r"figures\.contours\.level: 2m_temperature is not on levels, but 500 hPa is given",
         ),
         (
-            Figures(variables=("2m_temperature",), wind="barbs"),
+            FiguresConfig(variables=("2m_temperature",), wind="barbs"),
             r"figures\.wind: 10m_u_component_of_wind and 10m_v_component_of_wind must be in the forecast",
         ),
-        (Figures(variables=("2m_temperature",), lead_hours=(24,)), "no lead time of 24 h, but 6, 12, 18 h; choose"),
+        (
+            FiguresConfig(variables=("2m_temperature",), lead_hours=(24,)),
+            "no lead time of 24 h, but 6, 12, 18 h; choose",
+        ),
     ],
 )
 def test_what_the_forecast_lacks_is_refused_before_anything_is_drawn(forecast, tmp_path, wanted, message):

@@ -3,8 +3,8 @@ import pytest
 from PIL import Image
 
 from graphcast_batch.errors import FigureError
-from graphcast_batch.evaluation.curves import Curve
-from graphcast_batch.figures.curves import draw_curves
+from graphcast_batch.evaluation.score_curves import ScoreCurve
+from graphcast_batch.figures.lead_time_curves import draw_curves
 
 HOURS = np.arange(6, 97, 6)
 
@@ -18,7 +18,9 @@ def curve(
     values=9.80665 * HOURS,
     spread=np.nan,
 ):
-    return Curve(name, metric, variable, level, units, HOURS, values, values * (1 - spread), values * (1 + spread), 30)
+    return ScoreCurve(
+        name, metric, variable, level, units, HOURS, values, values * (1 - spread), values * (1 + spread), 30
+    )
 
 
 def drawn(curves, path):

@@ -4,7 +4,7 @@ import xarray as xr
 from PIL import Image
 
 from graphcast_batch.figures.diagrams import draw_hovmoller, draw_section, draw_series
-from graphcast_batch.figures.places import Place
+from graphcast_batch.figures.map_points import NamedPoint
 
 LEADS = np.arange(6, 49, 6) * np.timedelta64(1, "h").astype("timedelta64[ns]")
 LONGITUDE = np.arange(0.0, 360.0, 10.0)
@@ -59,7 +59,7 @@ def test_a_series_tells_its_grid_point_and_what_the_forecast_goes_through(tmp_pa
     coords = {"prediction_timedelta": LEADS, "latitude": 54.0, "longitude": 12.0, **START}
     made = xr.DataArray(273.15 + np.arange(8.0), coords, dims="prediction_timedelta", name="2m_temperature")
 
-    draw_series(tmp_path / "series.png", Place("Berlin", 52.52, 13.40), made, made if known else made * np.nan)
+    draw_series(tmp_path / "series.png", NamedPoint("Berlin", 52.52, 13.40), made, made if known else made * np.nan)
 
     text, pixels = opened(tmp_path / "series.png")
     assert text["Description"] == (

@@ -13,7 +13,7 @@ from PIL import Image
 
 from graphcast_batch.errors import FigureError, GridError
 from graphcast_batch.figures.maps import MOST_ROWS, draw_maps, draw_strip
-from graphcast_batch.figures.panel import Ground, Panel
+from graphcast_batch.figures.panel import MapBackground, Panel
 from graphcast_batch.figures.projections import Orthographic, PlateCarree, Polar, Robinson
 from graphcast_batch.figures.scales import field_scale
 from graphcast_batch.figures.scene import Layer, Shown, Wind, scene
@@ -203,7 +203,7 @@ def test_every_projection_shows_the_spot_where_it_is(tmp_path, projection):
 def test_contours_do_not_stop_at_the_date_line():
     grid = regular_grid(10.0)
     axes = Figure().subplots()
-    ground = Ground(PlateCarree(), grid, 90, np.array([30.5]), None)
+    ground = MapBackground(PlateCarree(), grid, 90, np.array([30.5]), None)
     values = np.repeat(grid.latitude[:, None], grid.longitude.size, axis=1)
     panel = Panel(axes, ground, field_scale([values], ""), "viridis", over=True)
     panel.show(Layer(values, values), "")
@@ -220,7 +220,7 @@ def test_contours_do_not_stop_at_the_date_line():
 )
 def test_wind_from_the_west_goes_east_on_every_map(projection, x, y, expected):
     grid = regular_grid(10.0)
-    ground = Ground(projection, grid, 90, np.empty(0), "barbs")
+    ground = MapBackground(projection, grid, 90, np.empty(0), "barbs")
     westerly = np.full(grid.shape, 10, np.float32), np.zeros(grid.shape, np.float32)
     along = ground.wind_at(np.array([x]), np.array([y]), westerly)
     assert [component[0] for component in along] == pytest.approx(expected, abs=1e-3)
@@ -317,5 +317,5 @@ def test_a_strip_without_lead_times_is_refused(tmp_path):
 
 
 def test_drawing_needs_no_global_figure_manager():
-    check = "import graphcast_batch.figures.case, sys; sys.exit('matplotlib.pyplot' in sys.modules)"
+    check = "import graphcast_batch.figures.case_figures, sys; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

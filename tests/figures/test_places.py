@@ -4,17 +4,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphcast_batch.errors import FigureError
-from graphcast_batch.figures.places import CITIES, Place, nearest, place_of
+from graphcast_batch.figures.map_points import CITIES, NamedPoint, nearest, place_of
 from graphcast_batch.grid import regular_grid
 
 
 def test_a_city_is_found_in_any_case():
-    assert place_of("new york") == Place("New York", 40.71, -74.01)
+    assert place_of("new york") == NamedPoint("New York", 40.71, -74.01)
 
 
 def test_numbers_are_a_latitude_and_a_longitude_east_or_west():
-    assert place_of("52.4, 13.1") == Place("52.4°N 13.1°E", 52.4, 13.1)
-    assert place_of("-33.5,289.25") == Place("33.5°S 70.75°W", -33.5, -70.75)
+    assert place_of("52.4, 13.1") == NamedPoint("52.4°N 13.1°E", 52.4, 13.1)
+    assert place_of("-33.5,289.25") == NamedPoint("33.5°S 70.75°W", -33.5, -70.75)
 
 
 def test_a_city_that_is_not_in_the_table_gets_a_hint():
@@ -41,7 +41,7 @@ def test_distances_between_cities_are_those_of_the_atlas(name, others):
 def test_the_nearest_point_may_lie_beyond_greenwich():
     grid = regular_grid(6.0)
 
-    found = nearest(Place("here", 50.0, -1.0), grid.latitude, grid.longitude)
+    found = nearest(NamedPoint("here", 50.0, -1.0), grid.latitude, grid.longitude)
 
     assert (found.latitude, found.longitude) == (48.0, 0.0)
     assert found.told == "grid point 48°N 0°, 234 km away"
@@ -51,6 +51,6 @@ def test_the_nearest_point_may_lie_beyond_greenwich():
 def test_no_grid_point_is_further_than_half_the_diagonal_of_a_cell(north, east):
     grid = regular_grid(6.0)
 
-    found = nearest(Place("here", north, east), grid.latitude, grid.longitude)
+    found = nearest(NamedPoint("here", north, east), grid.latitude, grid.longitude)
 
     assert found.kilometres <= np.hypot(3, 3) * 111.3

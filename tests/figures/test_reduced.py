@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from graphcast_batch.config import Figures
+from graphcast_batch.config.figures_section import FiguresConfig
 from graphcast_batch.errors import FigureError
 from graphcast_batch.figures.reduced import draw_diagrams, expected_diagrams, truth_at
 from graphcast_batch.plan import Case
@@ -13,7 +13,7 @@ HELD = ({"temperature": True, "10m_u_component_of_wind": False}, (500, 850), (6,
 
 
 def wanted(**more):
-    return Figures(variables=("temperature",), levels=(850,), lead_hours=(24,), **more)
+    return FiguresConfig(variables=("temperature",), levels=(850,), lead_hours=(24,), **more)
 
 
 def test_names_tell_variable_level_band_place_and_lead_time():
@@ -32,7 +32,7 @@ def test_nothing_is_drawn_that_nobody_wants():
 
 
 def test_a_section_of_what_has_no_levels_is_refused():
-    surface = Figures(variables=("10m_u_component_of_wind",), sections=True)
+    surface = FiguresConfig(variables=("10m_u_component_of_wind",), sections=True)
 
     with pytest.raises(FigureError, match="a section needs a variable with several levels"):
         expected_diagrams(surface, *HELD)

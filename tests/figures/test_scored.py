@@ -1,6 +1,6 @@
 import pytest
 
-from graphcast_batch.cli.scored import draw_scores
+from graphcast_batch.cli.score_figures import draw_scores
 from graphcast_batch.errors import FigureError, StoreError
 from tests.evaluation.made import cases, stored
 from tests.evaluation.test_comparison import of_errors

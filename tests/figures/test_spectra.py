@@ -4,7 +4,7 @@ import xarray as xr
 from PIL import Image
 
 from graphcast_batch.errors import FigureError
-from graphcast_batch.figures.spectra import draw_spectra
+from graphcast_batch.figures.spectrum_curves import draw_spectra
 
 
 def power(leads=8, kept=0.25):

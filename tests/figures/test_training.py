@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from graphcast_batch.errors import FigureError
-from graphcast_batch.figures.training import draw_training
+from graphcast_batch.figures.training_curves import draw_training
 
 
 def lines(updates=2000):

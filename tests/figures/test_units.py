@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from graphcast_batch.figures.units import named, unit_of
+from graphcast_batch.figures.display_units import named, unit_of
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,15 @@ import numpy as np
 import xarray as xr
 import yaml
 
-from graphcast_batch import assembly
-from graphcast_batch.assembly import assemble, lay_out, worker_bench
 from graphcast_batch.cli import main
 from graphcast_batch.cluster import driver
-from graphcast_batch.config import RunConfig, parse_config
+from graphcast_batch.config.messages import parse_config
+from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.inputs.statistics import in_this_process
+from graphcast_batch.setup import worker_setup
+from graphcast_batch.setup.run_setup import assemble
+from graphcast_batch.setup.store_identity import lay_out
+from graphcast_batch.setup.worker_setup import worker_context
 from graphcast_batch.variables import VARIABLES
 from tests.conftest import SMALL
 from tests.layouts import DEGREES, KINDS, LAYOUTS, SUMMED, dataset_file, weather
@@ -174,8 +177,8 @@ def _forecasts(folder):
     content |= {"times": {"list": HOURS[:2]}, "steps": 2, "limits": "off"}
     run = assemble(config := parse_config(content, RunConfig, origin="fuzz"))
     lay_out(run, "float32", in_this_process)
-    with mock.patch.object(assembly, "_forecasts", unmoved):
-        bench = worker_bench(config, run.source, "float32", "fuzz")
+    with mock.patch.object(worker_setup, "_forecasts", unmoved):
+        bench = worker_context(config, run.source, "float32", "fuzz")
     for case in run.plan.cases:
         bench.run_case(case, None, 1)
     return config.store

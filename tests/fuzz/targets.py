@@ -9,18 +9,20 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from graphcast_batch.config import Times, load_config, parse_config
+from graphcast_batch.config.loading import load_config
+from graphcast_batch.config.messages import parse_config
+from graphcast_batch.config.times_section import TimesConfig
 from graphcast_batch.errors import GraphcastBatchError
-from graphcast_batch.inputs.classic import needed_bytes
-from graphcast_batch.inputs.datasets import parse_dataset_name
-from graphcast_batch.inputs.dialects import DIALECTS, translation
-from graphcast_batch.inputs.published import Published, find
-from graphcast_batch.inputs.units import conversion
-from graphcast_batch.model.checkpoint import load_checkpoint
-from graphcast_batch.outputs.claims import Claim, owner_in
-from graphcast_batch.outputs.layout import read_root
-from graphcast_batch.outputs.ledger import Ledger
+from graphcast_batch.files.leases import Lease, owner_in
+from graphcast_batch.inputs.downloads.published import Published, find
+from graphcast_batch.inputs.formats.classic_netcdf import needed_bytes
+from graphcast_batch.inputs.layouts.dialects import DIALECTS, translation
+from graphcast_batch.inputs.layouts.units import conversion
+from graphcast_batch.inputs.sources.dataset_files import parse_dataset_name
+from graphcast_batch.models.graphcast.checkpoint import load_checkpoint
 from graphcast_batch.plan import Case
+from graphcast_batch.stores.zarr.ledger import Ledger
+from graphcast_batch.stores.zarr.store_layout import read_root
 from graphcast_batch.variables import VARIABLES
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -33,7 +35,7 @@ def config(data, folder):
 
 
 def times(data, folder):
-    parse_config({"file": str(_file(folder / "times.txt", data))}, Times, origin="here")
+    parse_config({"file": str(_file(folder / "times.txt", data))}, TimesConfig, origin="here")
 
 
 def checkpoint(data, folder):
@@ -63,7 +65,7 @@ def failure(data, folder):
 def claim(data, folder):
     path = _file(folder / "x.claim", data)
     owner_in(path)
-    Claim.take(path, 60.0)
+    Lease.take(path, 60.0)
 
 
 def ledger_names(data, folder):

@@ -16,11 +16,16 @@ import pytest
 import yaml
 import zarr
 
-from graphcast_batch.config import Architecture, Figures, RunConfig, Task, Times, load_config, parse_config
+from graphcast_batch.config.figures_section import FiguresConfig
+from graphcast_batch.config.loading import load_config
+from graphcast_batch.config.messages import parse_config
+from graphcast_batch.config.run_config import RunConfig
+from graphcast_batch.config.times_section import TimesConfig
 from graphcast_batch.errors import CheckpointError, ConfigError, InputError
-from graphcast_batch.inputs.classic import needed_bytes
-from graphcast_batch.inputs.opening import open_netcdf
-from graphcast_batch.model.checkpoint import load_checkpoint
+from graphcast_batch.inputs.formats.classic_netcdf import needed_bytes
+from graphcast_batch.inputs.formats.opening import open_netcdf
+from graphcast_batch.models.graphcast.checkpoint import load_checkpoint
+from graphcast_batch.spec import Architecture, Task
 from tests.conftest import SMALL
 from tests.fuzz.targets import npy, with_entry
 
@@ -170,7 +175,7 @@ def test_an_alias_that_is_written_out_in_reason_is_read(tmp_path):
 
 def test_a_list_of_times_without_end_is_refused():
     with pytest.raises(ConfigError, match="/dev/zero must be a file, but is a device"):
-        parse_config({"file": "/dev/zero"}, Times, origin="here")
+        parse_config({"file": "/dev/zero"}, TimesConfig, origin="here")
 
 
 @pytest.mark.parametrize(
@@ -200,7 +205,7 @@ def test_a_variable_is_refused_whose_name_leads_out_of_the_store(name):
     with pytest.raises(ConfigError, match=r"target_variables\.0: a variable names files too"):
         parse_config(fields, Task, origin="here")
     with pytest.raises(ConfigError, match=r"variables\.0: a variable names files too"):
-        parse_config({"variables": [name]}, Figures, origin="here")
+        parse_config({"variables": [name]}, FiguresConfig, origin="here")
 
 
 def count(number):
@@ -244,7 +249,7 @@ def test_a_classic_file_that_promises_too_much_is_refused(content, message, tmp_
 READ = """
 import json, resource, sys
 from graphcast_batch.errors import GraphcastBatchError
-from graphcast_batch.inputs.opening import open_data
+from graphcast_batch.inputs.formats.opening import open_data
 from pathlib import Path
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**29, resource.RLIM_INFINITY))

@@ -10,10 +10,11 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from graphcast_batch.config import RunConfig, parse_config
+from graphcast_batch.config.messages import parse_config
+from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.errors import ConfigError
-from graphcast_batch.outputs.claims import Owner
-from graphcast_batch.outputs.ledger import Failure
+from graphcast_batch.files.leases import Owner
+from graphcast_batch.stores.zarr.ledger import CaseFailure
 from tests.conftest import ROOT
 from tests.fuzz.targets import CASE, KNOWN, REFERENCE, TARGETS, attempt
 from tests.outputs.made_stores import make, plan_of
@@ -43,7 +44,7 @@ def sound(tmp_path_factory):
         "checkpoint": (REFERENCE / "small_13" / "checkpoint.npz").read_bytes(),
         "checkpoint_entry": b"model_config:mesh_size.npy\n" + array_bytes(np.array(2)),
         "record": record_of(CASE).model_dump_json().encode(),
-        "failure": Failure.of(CASE, ValueError("x"), 1).model_dump_json().encode(),
+        "failure": CaseFailure.of(CASE, ValueError("x"), 1).model_dump_json().encode(),
         "claim": Owner.here(60.0).model_dump_json().encode(),
         "ledger_names": b"2020-01-01T00.failed.json\n2020-01-01T00.claim\nsteps-4x",
         "key": b"2020-01-01T00",

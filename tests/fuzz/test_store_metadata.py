@@ -5,8 +5,8 @@ import json
 import pytest
 
 from graphcast_batch.errors import StoreError
-from graphcast_batch.outputs.ledger import Ledger, Record
-from graphcast_batch.outputs.store import Store
+from graphcast_batch.stores.zarr.ledger import CaseRecord, Ledger
+from graphcast_batch.stores.zarr.store import Store
 from tests.outputs.made_stores import case_at, commit, make, plan_of, write_all
 from tests.outputs.test_ledger import record_of
 
@@ -101,7 +101,7 @@ def test_a_record_of_files_outside_its_store_is_damaged(file, tmp_path):
     folder.mkdir()
     good = record_of(case).model_dump(mode="json")
     (folder / f"{case.key}.json").write_text(json.dumps(good))
-    assert Ledger(tmp_path).record(case.key) == Record.model_validate_json(json.dumps(good))
+    assert Ledger(tmp_path).record(case.key) == CaseRecord.model_validate_json(json.dumps(good))
 
     (folder / f"{case.key}.json").write_text(json.dumps(good | {"files": {file: [1, "00000000"]}}))
     with pytest.raises(StoreError, match="must be a record as this program writes it, but is damaged"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from graphcast_batch.config import Task
+from graphcast_batch.spec import Task
 
 ROOT = Path(__file__).parents[2]
 LEVELS = (300, 500, 850)

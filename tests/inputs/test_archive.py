@@ -9,13 +9,13 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphcast_batch.config import TASKS, Task
 from graphcast_batch.errors import GridError, InputError, InputNotFoundError
 from graphcast_batch.grid import regular_grid
-from graphcast_batch.inputs.archive import Archive, SyntheticArchive
-from graphcast_batch.inputs.checks import check_inputs, find_gap
-from graphcast_batch.inputs.synthetic import SyntheticPlanet
+from graphcast_batch.inputs.quality.checks import check_inputs, find_gap
+from graphcast_batch.inputs.sources.archive import Archive, SyntheticArchive
+from graphcast_batch.inputs.sources.synthetic import SyntheticPlanet
 from graphcast_batch.plan import Case
+from graphcast_batch.spec import TASKS, Task
 
 SECOND = Case(np.datetime64("2020-01-01T06", "h"), 3)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from graphcast_batch.inputs.axes import LEAD, axes
+from graphcast_batch.inputs.layouts.axes import LEAD, axes
 
 DATES = np.array(["2020-01-01", "2020-01-02"], "datetime64[ns]")
 VALUES = {"time": DATES, "level": [500, 850], "latitude": [-45.0, 45.0], "longitude": [0.0, 180.0]}

@@ -8,16 +8,16 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphcast_batch.config import TASKS, Task
 from graphcast_batch.errors import InputError, TaskError
 from graphcast_batch.grid import Grid, regular_grid
-from graphcast_batch.inputs.archive import Archive, SyntheticArchive
-from graphcast_batch.inputs.checks import check_inputs, find_faults
-from graphcast_batch.inputs.datasets import DatasetFiles
+from graphcast_batch.inputs.case_inputs import CaseInputs
+from graphcast_batch.inputs.quality.checks import check_inputs, find_faults
 from graphcast_batch.inputs.quality.values import find_gap
-from graphcast_batch.inputs.states import CaseInputs
-from graphcast_batch.inputs.synthetic import SyntheticPlanet
+from graphcast_batch.inputs.sources.archive import Archive, SyntheticArchive
+from graphcast_batch.inputs.sources.dataset_files import DatasetFiles
+from graphcast_batch.inputs.sources.synthetic import SyntheticPlanet
 from graphcast_batch.plan import Case
+from graphcast_batch.spec import TASKS, Task
 from graphcast_batch.sun import solar_radiation
 from graphcast_batch.variables import VARIABLES
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from zarr.abc.store import RangeByteRequest
 from zarr.storage import LocalStore, WrapperStore
 
-from graphcast_batch.inputs.chunks import read_cost, stored, total_cost
+from graphcast_batch.inputs.formats.chunks import read_cost, stored, total_cost
 
 DIMS = ("time", "level", "latitude", "longitude")
 SHAPE = (10, 3, 7, 8)

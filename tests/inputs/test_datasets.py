@@ -9,13 +9,13 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphcast_batch.config import TASKS
 from graphcast_batch.errors import ConfigError, InputError, InputNotFoundError
 from graphcast_batch.grid import regular_grid
-from graphcast_batch.inputs.checks import check_inputs
-from graphcast_batch.inputs.datasets import DatasetFiles, DatasetName, parse_dataset_name
-from graphcast_batch.inputs.synthetic import SyntheticPlanet
+from graphcast_batch.inputs.quality.checks import check_inputs
+from graphcast_batch.inputs.sources.dataset_files import DatasetFiles, DatasetName, parse_dataset_name
+from graphcast_batch.inputs.sources.synthetic import SyntheticPlanet
 from graphcast_batch.plan import Case
+from graphcast_batch.spec import TASKS
 from graphcast_batch.sun import solar_radiation
 from graphcast_batch.variables import LEVELS_13, VARIABLES
 

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from graphcast_batch.errors import InputError
-from graphcast_batch.inputs.dialects import translation
+from graphcast_batch.inputs.layouts.dialects import translation
 
 PLACE = {"latitude": [-45.0, 45.0], "longitude": [0.0, 180.0]}
 ALOFT = ("time", "level", "latitude", "longitude")

@@ -6,7 +6,7 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from graphcast_batch.inputs.expanding import expanded
+from graphcast_batch.inputs.layouts.expanding import expanded
 
 DIMS = ("t", "y", "x")
 VALUES = np.arange(24.0).reshape(2, 3, 4)

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graphcast_batch.inputs.case_inputs import findings
 from graphcast_batch.inputs.findings import Finding, listed, near_pair, notices
 from graphcast_batch.inputs.provenance import Provenance
-from graphcast_batch.inputs.states import findings
 from graphcast_batch.plan import Case
 
 GRAPHCAST = (

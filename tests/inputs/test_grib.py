@@ -11,8 +11,8 @@ import xarray as xr
 
 from graphcast_batch.errors import InputError, InputNotFoundError
 from graphcast_batch.grid import regular_grid
-from graphcast_batch.inputs.archive import Archive
-from graphcast_batch.inputs.opening import load, open_data
+from graphcast_batch.inputs.formats.opening import load, open_data
+from graphcast_batch.inputs.sources.archive import Archive
 
 eccodes = pytest.importorskip("eccodes", reason="the extra grib is not installed")
 cfgrib = pytest.importorskip("cfgrib", reason="the extra grib is not installed")

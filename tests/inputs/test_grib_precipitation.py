@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from graphcast_batch.errors import InputError
-from graphcast_batch.inputs.archive import Archive
-from graphcast_batch.inputs.volumes import Reading
+from graphcast_batch.inputs.sources.archive import Archive
+from graphcast_batch.inputs.sources.volumes import Reading
 
 pytest.importorskip("eccodes", reason="the extra grib is not installed")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graphcast_batch.inputs.archive import Archive
-from graphcast_batch.inputs.opening import load, open_data
+from graphcast_batch.inputs.formats.opening import load, open_data
+from graphcast_batch.inputs.sources.archive import Archive
 from tests.inputs.test_grib import message
 
 eccodes = pytest.importorskip("eccodes", reason="the extra grib is not installed")

@@ -12,9 +12,9 @@ import pytest
 import xarray as xr
 
 from graphcast_batch.errors import InputError, InputNotFoundError
-from graphcast_batch.inputs.archive import Archive
-from graphcast_batch.inputs.datasets import DatasetFiles
-from graphcast_batch.inputs.opening import open_data
+from graphcast_batch.inputs.formats.opening import open_data
+from graphcast_batch.inputs.sources.archive import Archive
+from graphcast_batch.inputs.sources.dataset_files import DatasetFiles
 from tests.inputs.test_grib import field, message
 
 

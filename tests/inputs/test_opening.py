@@ -10,8 +10,8 @@ import pytest
 import xarray as xr
 
 from graphcast_batch.errors import InputError, InputNotFoundError
-from graphcast_batch.inputs.classic import needed_bytes
-from graphcast_batch.inputs.opening import load, open_data, open_netcdf, open_zarr
+from graphcast_batch.inputs.formats.classic_netcdf import needed_bytes
+from graphcast_batch.inputs.formats.opening import load, open_data, open_netcdf, open_zarr
 
 CLASSIC = ["NETCDF3_CLASSIC", "NETCDF3_64BIT_OFFSET", "NETCDF3_64BIT_DATA"]
 

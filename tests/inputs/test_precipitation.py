@@ -8,14 +8,14 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphcast_batch.config import Task
 from graphcast_batch.errors import InputError
 from graphcast_batch.grid import regular_grid
-from graphcast_batch.inputs.archive import Archive
-from graphcast_batch.inputs.sums import Table, ways_of
-from graphcast_batch.inputs.volumes import Reading
-from graphcast_batch.inputs.windows import Windows
+from graphcast_batch.inputs.layouts.windows import Windows
+from graphcast_batch.inputs.sources.archive import Archive
+from graphcast_batch.inputs.sources.volumes import Reading
+from graphcast_batch.inputs.sources.window_sums import Table, ways_of
 from graphcast_batch.plan import Case
+from graphcast_batch.spec import Task
 
 GRID = regular_grid(45)
 SUMMED, TOTAL = "total_precipitation_6hr", "total_precipitation"

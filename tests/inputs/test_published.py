@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphcast_batch.errors import InputError, InputNotFoundError
-from graphcast_batch.inputs import published, transfer
-from graphcast_batch.inputs.published import KNOWN, RECORD, Published, fetch, find, licence, listing
+from graphcast_batch.inputs.downloads import published, transfer
+from graphcast_batch.inputs.downloads.published import KNOWN, RECORD, Published, fetch, find, licence, listing
 
 ROOT = Path(__file__).parents[2]
 CONTENT = bytes(range(256)) * 20

@@ -12,7 +12,7 @@ from scipy.interpolate import RegularGridInterpolator
 
 from graphcast_batch.errors import GridError
 from graphcast_batch.grid import Grid, cell_area, regular_grid
-from graphcast_batch.inputs.regridding import Regridder
+from graphcast_batch.inputs.layouts.regridding import Regridder
 
 METHODS = ("subsample", "conservative", "linear")
 

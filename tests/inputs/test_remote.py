@@ -16,8 +16,8 @@ import pytest
 import xarray as xr
 
 from graphcast_batch.errors import InputError, InputNotFoundError
-from graphcast_batch.inputs.opening import load, open_data
-from graphcast_batch.inputs.remote import Access
+from graphcast_batch.inputs.formats.opening import load, open_data
+from graphcast_batch.inputs.formats.remote import Access
 
 pytest.importorskip("obstore", reason="the extra remote is not installed")
 

@@ -8,10 +8,10 @@ import xarray as xr
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from graphcast_batch.config import Task
 from graphcast_batch.errors import InputError
-from graphcast_batch.inputs.archive import Archive
+from graphcast_batch.inputs.sources.archive import Archive
 from graphcast_batch.plan import Case
+from graphcast_batch.spec import Task
 from tests.inputs.test_grib import LATITUDE, field, message
 
 NAMES = {"t": "temperature", "q": "specific_humidity", "t2m": "2m_temperature", "msl": "mean_sea_level_pressure"}

@@ -2,11 +2,11 @@
 
 import pytest
 
-from graphcast_batch.config import ArchiveInputs, DatasetInputs, SyntheticInputs
+from graphcast_batch.config.inputs_section import ArchiveInputs, DatasetInputs, SyntheticInputs
 from graphcast_batch.errors import ConfigError
-from graphcast_batch.inputs.archive import Archive, SyntheticArchive
-from graphcast_batch.inputs.datasets import DatasetFiles
-from graphcast_batch.inputs.sources import open_source
+from graphcast_batch.inputs.sources.archive import Archive, SyntheticArchive
+from graphcast_batch.inputs.sources.configured import open_source
+from graphcast_batch.inputs.sources.dataset_files import DatasetFiles
 
 
 def test_each_kind_of_inputs_has_its_source(tmp_path, made, as_dataset):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from graphcast_batch.inputs.dialects import translation
+from graphcast_batch.inputs.layouts.dialects import translation
 
 COORDS = {
     "time": np.array(["2020-01-01", "2020-01-02"], "datetime64[ns]"),

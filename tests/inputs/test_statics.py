@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from graphcast_batch.config import TASKS
 from graphcast_batch.errors import InputError
 from graphcast_batch.grid import regular_grid
-from graphcast_batch.inputs.archive import Archive
-from graphcast_batch.inputs.checks import find_faults
-from graphcast_batch.inputs.synthetic import SyntheticPlanet
+from graphcast_batch.inputs.quality.checks import find_faults
+from graphcast_batch.inputs.sources.archive import Archive
+from graphcast_batch.inputs.sources.synthetic import SyntheticPlanet
 from graphcast_batch.plan import Case
+from graphcast_batch.spec import TASKS
 from graphcast_batch.variables import LEVELS_13, VARIABLES
 
 STATIC = ["geopotential_at_surface", "land_sea_mask"]

@@ -9,21 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray import cloudpickle
 
-from graphcast_batch.config import TASKS
 from graphcast_batch.errors import InputError, StatisticsError
 from graphcast_batch.inputs import statistics
-from graphcast_batch.inputs.archive import Archive, SyntheticArchive
-from graphcast_batch.inputs.datasets import DatasetFiles
-from graphcast_batch.inputs.statistics import (
-    compute_statistics,
-    held_task,
-    read_statistics,
-    write_statistics,
-)
-from graphcast_batch.inputs.synthetic import SyntheticPlanet
-from graphcast_batch.model.channels import Channels
-from graphcast_batch.model.forcings import forcing
-from graphcast_batch.model.normalisation import normalisation
+from graphcast_batch.inputs.sources.archive import Archive, SyntheticArchive
+from graphcast_batch.inputs.sources.dataset_files import DatasetFiles
+from graphcast_batch.inputs.sources.synthetic import SyntheticPlanet
+from graphcast_batch.inputs.statistics import compute_statistics, held_task, read_statistics, write_statistics
+from graphcast_batch.models.channels import Channels
+from graphcast_batch.models.forcings import forcing
+from graphcast_batch.models.normalization import normalisation
+from graphcast_batch.spec import TASKS
 from graphcast_batch.variables import LEVELS_13, LEVELS_37, VARIABLES
 
 KINDS = ("mean", "stddev", "diffs_stddev")

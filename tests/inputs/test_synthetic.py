@@ -8,7 +8,7 @@ import xarray as xr
 
 from graphcast_batch.errors import InputError
 from graphcast_batch.grid import Grid, cell_area, regular_grid
-from graphcast_batch.inputs.synthetic import SyntheticPlanet
+from graphcast_batch.inputs.sources.synthetic import SyntheticPlanet
 from graphcast_batch.variables import LEVELS_13, LEVELS_37, VARIABLES, attributes
 
 NAMES = [variable.name for variable in VARIABLES.values() if variable.kind != "forcing"]

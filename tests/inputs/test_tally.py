@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from graphcast_batch.errors import StatisticsError
-from graphcast_batch.inputs.archive import Archive
-from graphcast_batch.inputs.tally import Block, Moments, moments, tally_block
+from graphcast_batch.inputs.sources.archive import Archive
+from graphcast_batch.inputs.tally import ArchiveBlock, Moments, moments, tally_block
 
 START = np.datetime64("2020-01-01T00", "ns")
 HOUR = np.timedelta64(1, "h")
@@ -140,7 +140,7 @@ def test_a_block_counts_its_own_values_and_its_first_change_from_the_step_before
     path, fields = stored
     times, names = fields["time"].values, ("2m_temperature", "temperature")
     pieces = tuple(part for part in (times[first : first + cut], times[first + cut :]) if part.size)
-    block = Block(names, names[1:], (500,), times[:first][-1:], pieces)
+    block = ArchiveBlock(names, names[1:], (500,), times[:first][-1:], pieces)
     found = tally_block(Archive(path), no_forcing, block)
     surface = fields["2m_temperature"].values[first:].astype(np.float64)
     assert float(found.values["2m_temperature"].stddev) == pytest.approx(surface.std(), rel=1e-12)
@@ -168,7 +168,9 @@ class Watchful:
 
 def test_of_what_was_read_only_the_step_before_is_held_while_more_is_read():
     source, times, names = Watchful(), every(6, 9), ("2m_temperature",)
-    found = tally_block(source, no_forcing, Block(names, names, (), times[:1], (times[1:4], times[4:7], times[7:])))
+    found = tally_block(
+        source, no_forcing, ArchiveBlock(names, names, (), times[:1], (times[1:4], times[4:7], times[7:]))
+    )
     assert found.values["2m_temperature"].count == found.changes["2m_temperature"].count == 8 * 100
     assert source.held == [0, 1, 0, 0]
 
@@ -178,6 +180,6 @@ def test_values_of_a_block_that_are_infinite_are_placed_and_give_no_warning(tmp_
     fields["2m_temperature"][1:3, 2, 1] = np.inf
     fields.to_netcdf(tmp_path / "a.nc", engine="netcdf4")
     times = fields["time"].values
-    block = Block(("2m_temperature",), ("2m_temperature",), (), times[:0], (times,))
+    block = ArchiveBlock(("2m_temperature",), ("2m_temperature",), (), times[:0], (times,))
     with pytest.raises(StatisticsError, match=r"2m_temperature must be finite, but 2 of .* time 2020-01-01T06:00"):
         tally_block(Archive(tmp_path / "a.nc"), no_forcing, block)

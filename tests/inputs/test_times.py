@@ -6,9 +6,9 @@ import xarray as xr
 
 from graphcast_batch.errors import InputError
 from graphcast_batch.grid import regular_grid
-from graphcast_batch.inputs.archive import Archive
-from graphcast_batch.inputs.synthetic import SyntheticPlanet
-from graphcast_batch.inputs.times import check_dates, to_whole_minutes
+from graphcast_batch.inputs.layouts.time_coordinates import check_dates, to_whole_minutes
+from graphcast_batch.inputs.sources.archive import Archive
+from graphcast_batch.inputs.sources.synthetic import SyntheticPlanet
 
 HOURS = np.arange("2020-01-01T00", "2020-01-02T06", 6, dtype="datetime64[h]").astype("datetime64[ns]")
 

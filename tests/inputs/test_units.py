@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphcast_batch.errors import InputError
-from graphcast_batch.inputs.units import SAME, Conversion, conversion
+from graphcast_batch.inputs.layouts.units import SAME, Conversion, conversion
 from graphcast_batch.variables import VARIABLES
 
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from graphcast_batch.config import Task
 from graphcast_batch.errors import GridError, InputError, InputNotFoundError
 from graphcast_batch.grid import regular_grid
-from graphcast_batch.inputs.archive import Archive
-from graphcast_batch.inputs.volumes import Reading
+from graphcast_batch.inputs.sources.archive import Archive
+from graphcast_batch.inputs.sources.volumes import Reading
 from graphcast_batch.plan import Case
+from graphcast_batch.spec import Task
 
 GRID = regular_grid(30)
 SURFACE = ("time", "latitude", "longitude")

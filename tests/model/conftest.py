@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from graphcast_batch.config import Architecture, Task
 from graphcast_batch.grid import Grid
-from graphcast_batch.model.channels import Channels
-from graphcast_batch.model.checkpoint import Checkpoint, load_checkpoint
-from graphcast_batch.model.forecaster import Forecaster
-from graphcast_batch.model.parameters import random_parameters
+from graphcast_batch.models.channels import Channels
+from graphcast_batch.models.graphcast.checkpoint import Checkpoint, load_checkpoint
+from graphcast_batch.models.graphcast.forecaster import Forecaster
+from graphcast_batch.models.graphcast.parameters import random_parameters
+from graphcast_batch.spec import Architecture, Task
 
 FOLDER = Path(__file__).parents[1] / "reference"
 

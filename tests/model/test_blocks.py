@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphcast_batch.config import Architecture
 from graphcast_batch.grid import regular_grid
-from graphcast_batch.model.blocks import blocked, row_width
-from graphcast_batch.model.graphs import build_graphs
+from graphcast_batch.models.edge_blocks import blocked, row_width
+from graphcast_batch.models.graphs import build_graphs
+from graphcast_batch.spec import Architecture
 
 GRID = regular_grid(15.0)
 GRAPHS = build_graphs(Architecture(mesh_size=2, latent_size=8, gnn_msg_steps=1), GRID)

@@ -16,13 +16,17 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphcast_batch.assembly import assemble, doubts
-from graphcast_batch.config import Architecture, RunConfig, dump_config, load_config, parse_config
+from graphcast_batch.config.loading import dump_config, load_config
+from graphcast_batch.config.messages import parse_config
+from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.errors import ConfigError
 from graphcast_batch.grid import Grid
-from graphcast_batch.model import graphs as graphs_module
-from graphcast_batch.model.cache import Cache, digest_of_source, entry_name, users_folder
-from graphcast_batch.model.graphs import build_graphs, cached_graphs
+from graphcast_batch.models import graphs as graphs_module
+from graphcast_batch.models.disk_cache import Cache, digest_of_source, entry_name, users_folder
+from graphcast_batch.models.graphs import build_graphs, cached_graphs
+from graphcast_batch.setup.run_setup import assemble
+from graphcast_batch.setup.run_warnings import run_warnings
+from graphcast_batch.spec import Architecture
 
 NAME = entry_name("graphs", "some", "key")
 CONTENT = bytes(range(256)) * 40
@@ -30,7 +34,7 @@ CONTENT = bytes(range(256)) * 40
 TOGETHER = """
 import os, sys, time
 from pathlib import Path
-from graphcast_batch.model.cache import Cache, entry_name
+from graphcast_batch.models.disk_cache import Cache, entry_name
 
 folder, count, fate = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 cache, name = Cache(folder / "cache"), entry_name("graphs", "some", "key")
@@ -146,7 +150,7 @@ def test_when_the_one_that_computes_is_killed_another_does_so(tmp_path):
 
 def test_a_process_killed_while_it_publishes_leaves_no_entry_and_holds_up_nobody(cache):
     script = (
-        "import os, sys, time\nfrom pathlib import Path\nfrom graphcast_batch.model.cache import Cache\n"
+        "import os, sys, time\nfrom pathlib import Path\nfrom graphcast_batch.models.disk_cache import Cache\n"
         "os.fsync = lambda file: (print(flush=True), time.sleep(60))\n"
         f"cache = Cache(Path(sys.argv[1]))\nwith cache.turn({NAME!r}):\n    cache.put({NAME!r}, bytes(10**6))\n"
     )
@@ -167,7 +171,7 @@ def test_what_comes_just_before_the_turn_is_taken(cache, monkeypatch):
         cache.put(NAME, CONTENT)
         return True
 
-    monkeypatch.setattr("graphcast_batch.model.cache._locked", come)
+    monkeypatch.setattr("graphcast_batch.models.disk_cache._locked", come)
     with cache.turn(NAME) as kept:
         assert kept == CONTENT
 
@@ -429,7 +433,7 @@ def test_a_cache_that_cannot_be_written_is_told_before_a_run(small_config, tmp_p
     (tmp_path / "file").touch()
 
     def told(cache):
-        return [text for text in doubts(assemble(load_config(small_config(cache=cache)))) if "cache" in text]
+        return [text for text in run_warnings(assemble(load_config(small_config(cache=cache)))) if "cache" in text]
 
     assert told("off") == told(None) == told(str(tmp_path / "new" / "folder")) == []
     (text,) = told(str(tmp_path / "file" / "folder"))
@@ -443,9 +447,9 @@ def test_a_cache_that_everybody_may_write_is_refused_and_each_remedy_helps(small
     folder.chmod(mode)
     fault = rf"the cache {folder} must be .* executed, but it may be written by everybody \(mode {mode:04o}\); .*chmod"
     with pytest.raises(ConfigError, match=fault):
-        doubts(assemble(load_config(small_config(cache=str(folder)))))
+        run_warnings(assemble(load_config(small_config(cache=str(folder)))))
     for cache in ("off", str(tmp_path / "other")):
-        doubts(assemble(load_config(small_config(cache=cache))))
+        run_warnings(assemble(load_config(small_config(cache=cache))))
     folder.chmod(mode & ~0o022)
     assert Cache(folder).check().fault == ""
 
@@ -477,4 +481,4 @@ def test_where_there_is_no_home_there_is_no_cache_and_that_is_told(small_config,
     monkeypatch.delenv("XDG_CACHE_HOME")
 
     assert users_folder() is None
-    assert "no home folder" in doubts(assemble(load_config(small_config())))[-1]
+    assert "no home folder" in run_warnings(assemble(load_config(small_config())))[-1]

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from graphcast_batch.config import Task
 from graphcast_batch.errors import TaskError
 from graphcast_batch.grid import Grid
-from graphcast_batch.model.channels import Channels
-from graphcast_batch.model.states import forcing_blocks, initial_arrays, named_fields
+from graphcast_batch.models.channels import Channels
+from graphcast_batch.models.state_arrays import forcing_blocks, initial_arrays, named_fields
+from graphcast_batch.spec import Task
 
 TASK = Task(
     input_variables=("b", "a", "z", "year_progress_sin"),

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from graphcast_batch.errors import CheckpointError
-from graphcast_batch.model.channels import Channels
-from graphcast_batch.model.checkpoint import load_checkpoint, save_checkpoint
-from graphcast_batch.model.parameters import check_parameters, parameter_shapes
+from graphcast_batch.models.channels import Channels
+from graphcast_batch.models.graphcast.checkpoint import load_checkpoint, save_checkpoint
+from graphcast_batch.models.graphcast.parameters import check_parameters, parameter_shapes
 from tests.model.conftest import FOLDER
 
 CASES = ["small_13", "operational_13"]
@@ -45,7 +45,7 @@ def test_published_parameters_are_exactly_those_that_are_listed(case):
 
 
 def test_the_widths_of_the_published_tasks_are_those_of_the_paper():
-    from graphcast_batch.config import TASKS
+    from graphcast_batch.spec import TASKS
 
     widths = {name: (Channels.of(task, {}).inputs, Channels.of(task, {}).outputs) for name, task in TASKS.items()}
     assert widths == {"GraphCast": (471, 227), "GraphCast_operational": (181, 83), "GraphCast_small": (183, 83)}

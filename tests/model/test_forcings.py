@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from graphcast_batch.errors import TaskError
 from graphcast_batch.grid import cell_area
-from graphcast_batch.model.forcings import FORCINGS, day_progress, forcing, solar_radiation, year_progress
+from graphcast_batch.models.forcings import FORCINGS, day_progress, forcing, solar_radiation, year_progress
 from graphcast_batch.variables import VARIABLES
 
 LATITUDE = np.linspace(-90, 90, 61)

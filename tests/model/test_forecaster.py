@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from graphcast_batch.config import TASKS, Architecture, Task
 from graphcast_batch.errors import CheckpointError, TaskError
-from graphcast_batch.memory import steps_in_call
-from graphcast_batch.model.parameters import random_parameters
+from graphcast_batch.models.graphcast.device_memory import steps_in_call
+from graphcast_batch.models.graphcast.parameters import random_parameters
+from graphcast_batch.spec import TASKS, Architecture, Task
 from tests.model.conftest import joined, made_up
 
 FORCINGS = ("toa_incident_solar_radiation", "year_progress_sin", "day_progress_cos")

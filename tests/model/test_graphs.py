@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from graphcast_batch.config import Architecture
 from graphcast_batch.errors import GridError
 from graphcast_batch.grid import Grid
-from graphcast_batch.model.features import edge_features, latitude_longitude, node_features, positions
-from graphcast_batch.model.graphs import build_graphs
-from graphcast_batch.model.mesh import multi_mesh
+from graphcast_batch.models.graph_features import edge_features, latitude_longitude, node_features, positions
+from graphcast_batch.models.graphs import build_graphs
+from graphcast_batch.models.mesh import multi_mesh
+from graphcast_batch.spec import Architecture
 
 
 def grid_of(step, offset=0.0):

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from graphcast_batch.assembly import assemble, kept_store, lay_out, worker_bench
-from graphcast_batch.config import load_config
+from graphcast_batch.app.single_forecast import infer
+from graphcast_batch.config.loading import load_config
 from graphcast_batch.errors import CheckpointError, ConfigError, PackageError, StatisticsError, StoreMismatchError
-from graphcast_batch.inference import infer
 from graphcast_batch.inputs.statistics import in_this_process
-from graphcast_batch.model.deepmind import DeepmindForecaster, installed_package
-from graphcast_batch.model.forecaster import Forecaster
+from graphcast_batch.models.deepmind import DeepmindForecaster, installed_package
+from graphcast_batch.models.graphcast.forecaster import Forecaster
+from graphcast_batch.setup.run_setup import assemble
+from graphcast_batch.setup.store_identity import kept_store, lay_out
+from graphcast_batch.setup.worker_setup import worker_context
 from tests.conftest import SMALL
 from tests.model.conftest import FOLDER, joined, load_reference
 
@@ -323,12 +325,12 @@ def test_a_run_without_the_package_ends_before_its_store_is_made(run_of, package
 def test_a_worker_imports_the_implementation_that_the_config_names_and_no_other(run_of, monkeypatch):
     run = run_of("native")
     lay_out(run, "float32", in_this_process)
-    monkeypatch.setitem(sys.modules, "graphcast_batch.model.deepmind", None)  # what makes its import fail
-    worker_bench(run.config, run.source, "float32", "worker")
+    monkeypatch.setitem(sys.modules, "graphcast_batch.models.deepmind", None)  # what makes its import fail
+    worker_context(run.config, run.source, "float32", "worker")
 
     theirs = run.config.model_copy(update={"model": run.config.model.model_copy(update={"implementation": "deepmind"})})
     with pytest.raises(ModuleNotFoundError, match=r"graphcast_batch\.model\.deepmind"):
-        worker_bench(theirs, run.source, "float32", "worker")
+        worker_context(theirs, run.source, "float32", "worker")
 
 
 def test_cases_are_computed_together_by_the_native_implementation_only(small_config):

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from graphcast_batch.memory import mesh_counts
-from graphcast_batch.model.mesh import multi_mesh
+from graphcast_batch.models.graphcast.device_memory import mesh_counts
+from graphcast_batch.models.mesh import multi_mesh
 
 
 @pytest.mark.parametrize("size", range(5))

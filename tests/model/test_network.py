@@ -6,14 +6,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from graphcast_batch.config import Architecture
 from graphcast_batch.errors import OutsideTransformError
 from graphcast_batch.grid import Grid
-from graphcast_batch.model.blocks import blocked
-from graphcast_batch.model.graphs import build_graphs
-from graphcast_batch.model.layers import LinearParameters, LinearStack, NormParameters, Stage, network_weights
-from graphcast_batch.model.network import fold, graphcast
-from graphcast_batch.model.parameters import parameter_shapes, random_parameters
+from graphcast_batch.models.edge_blocks import blocked
+from graphcast_batch.models.graphcast.layers import (
+    LinearParameters,
+    LinearStack,
+    NetworkStage,
+    NormParameters,
+    network_weights,
+)
+from graphcast_batch.models.graphcast.network import fold, graphcast
+from graphcast_batch.models.graphcast.parameters import parameter_shapes, random_parameters
+from graphcast_batch.models.graphs import build_graphs
+from graphcast_batch.spec import Architecture
 
 pytestmark = pytest.mark.usefixtures("hasty_compiler")
 
@@ -102,10 +108,10 @@ def test_neither_the_size_of_blocks_nor_what_is_kept_changes_the_outputs(edges_a
         lambda: LinearParameters(name="linear"),
         lambda: LinearStack([3, 4], name="stack"),
         lambda: NormParameters(name="norm"),
-        lambda: Stage(Architecture(mesh_size=0, latent_size=4, gnn_msg_steps=1), name="stage"),
+        lambda: NetworkStage(Architecture(mesh_size=0, latent_size=4, gnn_msg_steps=1), name="stage"),
         lambda: network_weights(Architecture(mesh_size=0, latent_size=4, gnn_msg_steps=1), 5, 3),
     ],
-    ids=["LinearParameters", "LinearStack", "NormParameters", "Stage", "network_weights"],
+    ids=["LinearParameters", "LinearStack", "NormParameters", "NetworkStage", "network_weights"],
 )
 def test_a_module_outside_a_transform_says_so(make):
     with pytest.raises(OutsideTransformError, match=r"must be made inside hk\.transform; wrap the call"):

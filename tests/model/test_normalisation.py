@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from graphcast_batch.config import TASKS, Task
 from graphcast_batch.errors import StatisticsError
 from graphcast_batch.inputs.statistics import read_statistics
-from graphcast_batch.model.channels import Channels
-from graphcast_batch.model.normalisation import normalisation
+from graphcast_batch.models.channels import Channels
+from graphcast_batch.models.normalization import normalisation
+from graphcast_batch.spec import TASKS, Task
 
 TASK = Task(
     input_variables=("temperature", "2m_temperature", "land_sea_mask", "day_progress_sin"),

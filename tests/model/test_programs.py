@@ -8,12 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from graphcast_batch.assembly import assemble, lay_out, worker_bench
-from graphcast_batch.config import load_config
+from graphcast_batch.config.loading import load_config
 from graphcast_batch.inputs.statistics import in_this_process
-from graphcast_batch.model import graphs, programs
-from graphcast_batch.model.cache import Cache
-from graphcast_batch.model.programs import CompiledOnce, compiled_once
+from graphcast_batch.models import graphs
+from graphcast_batch.models.disk_cache import Cache
+from graphcast_batch.models.graphcast import programs
+from graphcast_batch.models.graphcast.programs import CompiledOnce, compiled_once
+from graphcast_batch.setup.run_setup import assemble
+from graphcast_batch.setup.store_identity import lay_out
+from graphcast_batch.setup.worker_setup import worker_context
 
 MISS, HIT = "/jax/compilation_cache/cache_misses", "/jax/compilation_cache/cache_hits"
 
@@ -23,8 +26,8 @@ from collections import Counter
 from pathlib import Path
 import jax
 import numpy as np
-from graphcast_batch.model.cache import Cache
-from graphcast_batch.model.programs import compiled_once
+from graphcast_batch.models.disk_cache import Cache
+from graphcast_batch.models.graphcast.programs import compiled_once
 
 seen = Counter()
 jax.monitoring.register_event_listener(lambda event, **_: seen.update([event.rpartition("/")[2]]))
@@ -285,7 +288,7 @@ def test_a_second_worker_builds_no_graphs_and_compiles_nothing(small_config, cac
     for worker in ("first", "second"):
         jax.clear_caches()
         seen.clear()
-        bench = worker_bench(run.config, run.source, "float32", worker)
+        bench = worker_context(run.config, run.source, "float32", worker)
         case = run.plan.cases[0]
         inputs = run.source.read(case, bench.task)
         frames += list(bench.forecasts.forecast(inputs.frames, inputs.forcings, case.steps))

@@ -4,16 +4,16 @@ import jax
 import numpy as np
 import pytest
 
-from graphcast_batch.config import Architecture, Task
 from graphcast_batch.errors import TrainingError
-from graphcast_batch.model.blocks import blocked
-from graphcast_batch.model.forecaster import used
-from graphcast_batch.model.graphs import build_graphs
-from graphcast_batch.model.loss import rollout_loss
-from graphcast_batch.model.normalisation import normalisation
-from graphcast_batch.model.predictor import Constants, Predictor, State
-from graphcast_batch.model.states import forcing_blocks, initial_arrays, target_points
-from graphcast_batch.model.training import Samples, Trainer, arrays_of, frozen_modules
+from graphcast_batch.models.edge_blocks import blocked
+from graphcast_batch.models.graphcast.forecaster import used
+from graphcast_batch.models.graphcast.loss import rollout_loss
+from graphcast_batch.models.graphcast.predictor import Constants, ModelState, Predictor
+from graphcast_batch.models.graphcast.trainer import Samples, Trainer, arrays_of, frozen_modules
+from graphcast_batch.models.graphs import build_graphs
+from graphcast_batch.models.normalization import normalisation
+from graphcast_batch.models.state_arrays import forcing_blocks, initial_arrays, target_points
+from graphcast_batch.spec import Architecture, Task
 from tests.model.conftest import made_up
 
 pytestmark = pytest.mark.usefixtures("hasty_compiler")
@@ -137,7 +137,7 @@ def slope_of(precision, *, rematerialised):
 
     def of_weights(weights, graphs, static, frames, forcings, known, targets):
         constants = Constants(predictor.folded(weights, graphs), scales, static)
-        return loss(constants, State(frames, forcings), known, targets)[0]
+        return loss(constants, ModelState(frames, forcings), known, targets)[0]
 
     return jax.jit(jax.value_and_grad(of_weights))
 

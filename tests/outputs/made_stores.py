@@ -10,10 +10,10 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from graphcast_batch.config import Outputs
+from graphcast_batch.config.outputs_section import OutputsConfig
 from graphcast_batch.grid import Grid
-from graphcast_batch.outputs.store import Store
 from graphcast_batch.plan import Case, Layout, Plan
+from graphcast_batch.stores.zarr.store import Store
 
 SPAWN = multiprocessing.get_context("spawn")
 VARIABLES = (("2m_temperature", False), ("temperature", True), ("total_precipitation_6hr", False))
@@ -30,7 +30,7 @@ def case_at(index, steps):
 
 
 def plan_of(indices, steps, *, grid=None, levels=(500, 850), on_levels=VARIABLES, **outputs):
-    layout = Layout(grid or grid_of(), levels, on_levels, steps, Outputs(**outputs))
+    layout = Layout(grid or grid_of(), levels, on_levels, steps, OutputsConfig(**outputs))
     return Plan(tuple(case_at(index, steps) for index in indices), layout)
 
 

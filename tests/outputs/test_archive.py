@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphcast_batch.errors import StoreError
-from graphcast_batch.outputs.archive import fill, lay_out, publish
+from graphcast_batch.inputs.sources.archive_writer import fill, lay_out, publish
 from tests.outputs.made_stores import SPAWN, grid_of
 
 DIMS = {

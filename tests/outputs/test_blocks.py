@@ -7,10 +7,10 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphcast_batch.config import Outputs, Region
+from graphcast_batch.config.outputs_section import OutputsConfig, RegionConfig
 from graphcast_batch.errors import ConfigError
-from graphcast_batch.outputs.blocks import Blocks
 from graphcast_batch.plan import Layout, Plan
+from graphcast_batch.stores.frame_blocks import Blocks
 from tests.outputs.made_stores import VARIABLES, case_at, commit, grid_of, make
 
 LEVELS = (300, 500, 850)
@@ -68,9 +68,9 @@ def test_a_store_holds_what_xarray_selects_from_the_whole_forecast(
     case = case_at(0, every * count)
     east = west + width
     east = east if east <= 360 else east - 360
-    region = Region(latitude=(south, north), longitude=(west, east))
+    region = RegionConfig(latitude=(south, north), longitude=(west, east))
     selected = {"levels": tuple(levels)} if "temperature" in names else {}
-    outputs = Outputs(
+    outputs = OutputsConfig(
         variables=tuple(names),
         every_hours=6 * every,
         region=region,
@@ -101,7 +101,7 @@ def test_a_store_holds_what_xarray_selects_from_the_whole_forecast(
 @pytest.mark.parametrize("per_call", [1, 2, 5, 9])
 def test_a_list_of_lead_times_is_kept_in_order(tmp_path, per_call):
     case = case_at(0, 9)
-    found = stored(tmp_path, case, Outputs(lead_hours=(54, 6, 24, 30)), per_call)
+    found = stored(tmp_path, case, OutputsConfig(lead_hours=(54, 6, 24, 30)), per_call)
 
     assert found["lead"].values.tolist() == [6, 24, 30, 54]
     np.testing.assert_array_equal(found["temperature"], frames_of(case)["temperature"][[0, 3, 4, 8]])
@@ -117,7 +117,7 @@ def test_of_whole_frames_nothing_is_copied(tmp_path):
 
 def test_frames_without_a_lead_time_that_is_kept_give_no_block(tmp_path):
     case = case_at(0, 4)
-    layout = Layout(GRID, LEVELS, VARIABLES, 4, Outputs(every_hours=24))
+    layout = Layout(GRID, LEVELS, VARIABLES, 4, OutputsConfig(every_hours=24))
     blocks = Blocks(case, make(tmp_path / "run.zarr", Plan((case,), layout)), GRID, LEVELS)
     frames = frames_of(case)
 
@@ -129,7 +129,9 @@ def test_frames_without_a_lead_time_that_is_kept_give_no_block(tmp_path):
 
 def test_longitudes_west_of_zero_are_negative_and_those_beyond_180_are_not_torn(tmp_path):
     def longitudes(*edges):
-        layout = Layout(GRID, LEVELS, VARIABLES, 1, Outputs(region=Region(latitude=(-90, 90), longitude=edges)))
+        layout = Layout(
+            GRID, LEVELS, VARIABLES, 1, OutputsConfig(region=RegionConfig(latitude=(-90, 90), longitude=edges))
+        )
         return layout.kept.longitude.tolist()
 
     assert longitudes(330, 30) == [-30, 0, 30]

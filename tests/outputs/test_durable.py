@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from graphcast_batch.outputs.durable import publish, replace
+from graphcast_batch.files.durable import publish, replace
 
 
 def test_a_link_whose_answer_was_lost_counts_as_made(tmp_path, monkeypatch):

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from graphcast_batch.errors import StoreError, StoreUnwritableError
-from graphcast_batch.outputs.durable import publish
-from graphcast_batch.outputs.ledger import State
-from graphcast_batch.outputs.store import Store
+from graphcast_batch.files.durable import publish
+from graphcast_batch.stores.zarr.ledger import CaseState
+from graphcast_batch.stores.zarr.store import Store
 from tests.outputs.made_stores import (
     SPAWN,
     VARIABLES,
@@ -98,7 +98,7 @@ def make_all(path, plan):
     store.sweep()
     states = store.ledger.states(plan.cases)
     for case in plan.cases:
-        if states[case.key] is not State.WHOLE:
+        if states[case.key] is not CaseState.WHOLE:
             claim = store.ledger.claim(case, 60)
             try:
                 with store.attempt(case) as attempt:
@@ -136,7 +136,7 @@ def assert_nothing_is_lost(history, path):
         assert_whole_cases_are_all_there(store, known)
     if history == "grown":
         (case,) = EARLIER.cases
-        assert store.ledger.states(EARLIER.cases) == {case.key: State.WHOLE}
+        assert store.ledger.states(EARLIER.cases) == {case.key: CaseState.WHOLE}
         kept = store.forecasts().sel(time=case.init_time, prediction_timedelta=case.lead_times)
         for name, values in values_of(store, case).items():
             np.testing.assert_array_equal(kept[name], values)
@@ -148,7 +148,7 @@ def assert_mended(history, undisturbed, path):
         claim.unlink()
     make_all(path, PLAN)
     assert data_files(path) == data_files(undisturbed / history)
-    assert set(Store.open(path).ledger.states(PLAN.cases).values()) == {State.WHOLE}
+    assert set(Store.open(path).ledger.states(PLAN.cases).values()) == {CaseState.WHOLE}
 
 
 FULL = "No space left on device.*; mend the space, quota or limits of files and run again: what is whole stays whole"
@@ -261,7 +261,7 @@ def test_a_disk_that_becomes_read_only_stops_what_writes_and_leaves_what_reads(d
     with pytest.raises(StoreUnwritableError, match=f"{path}.* failed: .*{READ_ONLY}"):
         make_one(store, read_only)
     states = Store.open(path).ledger.states(PLAN.cases)
-    assert (State.WHOLE in states.values()) == (when == "release")
+    assert (CaseState.WHOLE in states.values()) == (when == "release")
     assert Store.open(path).forecasts()["temperature"].shape == (2, 10, 2, 5, 8)
     disk.remount("rw")
     assert_mended("new", undisturbed, path)
@@ -491,13 +491,13 @@ def test_a_write_that_hangs_commits_nothing_and_holds_up_nobody_else(tmp_path, u
     while not piped:
         time.sleep(0.01)
     fill(store, other)
-    assert store.ledger.states(PLAN.cases) == {hung.key: State.RUNNING, other.key: State.WHOLE}
+    assert store.ledger.states(PLAN.cases) == {hung.key: CaseState.RUNNING, other.key: CaseState.WHOLE}
     assert not list(path.glob("*/c.0.*"))
     handle = os.open(piped[0], os.O_RDONLY | os.O_NONBLOCK)
     thread.join(60)
     os.close(handle)
     assert [type(error) for error in ended] == [StoreError]
-    assert store.ledger.states(PLAN.cases)[hung.key] is State.RUNNING
+    assert store.ledger.states(PLAN.cases)[hung.key] is CaseState.RUNNING
     assert_mended("new", undisturbed, path)
 
 
@@ -520,7 +520,7 @@ def test_a_run_onto_a_disk_that_fills_up_stops_and_with_more_space_ends_as_if_no
     assert re.search(f"StoreUnwritableError: 2020-01-01T.*{store}.* failed: .*{FULL}", stopped.stderr)
     assert "Traceback" not in stopped.stderr
     planned = [case_at(index, 3) for index in range(4)]
-    assert State.FAILED not in Store.open(store).ledger.states(planned).values()
+    assert CaseState.FAILED not in Store.open(store).ledger.states(planned).values()
     assert_whole_cases_are_all_there(Store.open(store), planned)
 
     disk.remount("size=64m")
@@ -569,7 +569,7 @@ def test_a_disk_that_deletes_nothing_holds_up_no_case_and_what_is_left_goes_with
     path = tmp_path / "run.zarr"
     make(path, PLAN)
     in_another_process(make_all_without_unlink, path)
-    assert set(Store.open(path).ledger.states(PLAN.cases).values()) == {State.WHOLE}
+    assert set(Store.open(path).ledger.states(PLAN.cases).values()) == {CaseState.WHOLE}
     assert list(path.glob("ledger/.*")), list(path.glob(".staging/*"))
     Store.open(path).sweep()
     assert not [*path.rglob(".*.tmp"), *path.rglob(".*.aside"), *path.glob(".staging/*"), *path.glob("ledger/*.claim")]

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphcast_batch.errors import ForecastError, StoreError
-from graphcast_batch.outputs.journal import Journal, Line, read_journal
-from graphcast_batch.outputs.ledger import Failure
+from graphcast_batch.stores.journal import Journal, Line, read_journal
+from graphcast_batch.stores.zarr.ledger import CaseFailure
 
 from .made_stores import SPAWN, case_at, fill, kill, make, plan_of, small_disk
 
@@ -40,7 +40,7 @@ def test_a_run_is_told_line_by_line(tmp_path, told):
     try:
         raise ForecastError("not\nfinite again")
     except ForecastError as error:
-        journal.failed(Failure.of(CASE, error, 2))
+        journal.failed(CaseFailure.of(CASE, error, 2))
 
     made = {"case": CASE.key, "worker": "w", "device": "cpu"}
     assert dicts(store.path) == [

@@ -11,14 +11,15 @@ import pytest
 import xarray as xr
 import zarr
 
-from graphcast_batch.assembly import assemble, kept_store
-from graphcast_batch.config import load_config
+from graphcast_batch.config.loading import load_config
 from graphcast_batch.errors import StoreError, StoreMismatchError
-from graphcast_batch.outputs.claims import Claim
-from graphcast_batch.outputs.layout import growing
-from graphcast_batch.outputs.ledger import State
-from graphcast_batch.outputs.store import Store
-from graphcast_batch.outputs.verify import Kind, verify
+from graphcast_batch.files.leases import Lease
+from graphcast_batch.integrity.verify import FlawKind, verify
+from graphcast_batch.setup.run_setup import assemble
+from graphcast_batch.setup.store_identity import kept_store
+from graphcast_batch.stores.zarr.ledger import CaseState
+from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.zarr.store_layout import growing
 from tests.outputs.made_stores import (
     IDENTITY,
     SPAWN,
@@ -186,12 +187,12 @@ def test_what_was_selected_resumes_and_grows_in_time_and_lead_time(tmp_path):
     longer = make(path, plan_of([0, 2], 16, every_hours=24, **SELECTED))
     assert longer.kept.lead_hours == (24, 48, 72, 96)
     assert longer.block_steps == 2
-    assert longer.ledger.states([case_at(0, 8), case_at(0, 16)]) == {case_at(0, 16).key: State.MISSING}
+    assert longer.ledger.states([case_at(0, 8), case_at(0, 16)]) == {case_at(0, 16).key: CaseState.MISSING}
     xr.testing.assert_identical(longer.forecasts().isel(time=0, prediction_timedelta=slice(0, 2)).load(), before)
     assert np.isnan(longer.forecasts()["temperature"][0, 2:]).all()
     fill(longer, case_at(0, 16), case_at(2, 16))
-    assert {flaw.kind for flaw in verify(path, deep=True).flaws} == {Kind.STATISTICS}
-    assert longer.ledger.states([case_at(0, 8)]) == {case_at(0, 8).key: State.WHOLE}
+    assert {flaw.kind for flaw in verify(path, deep=True).flaws} == {FlawKind.STATISTICS}
+    assert longer.ledger.states([case_at(0, 8)]) == {case_at(0, 8).key: CaseState.WHOLE}
     assert not np.isnan(longer.forecasts()["temperature"].isel(time=[0, 2])).any()
 
 
@@ -213,7 +214,7 @@ def test_lead_times_that_another_driver_adds_meanwhile_are_not_replaced(tmp_path
         with growing(folder) as lock:
             yield lock
 
-    monkeypatch.setattr("graphcast_batch.outputs.store.growing", growing_after_another)
+    monkeypatch.setattr("graphcast_batch.stores.zarr.store.growing", growing_after_another)
     with pytest.raises(
         StoreMismatchError, match=r"lead hours: the store has \(24, 48, 72\), this run has \(24, 48, 120\)"
     ):
@@ -272,7 +273,7 @@ def test_more_times_and_leads_keep_what_is_there_bit_by_bit(tmp_path):
     for name, values in values_of(store, case_at(2, 3)).items():
         np.testing.assert_array_equal(old[name][:3], values)
         assert np.isnan(old[name][3:]).all()
-    assert longer.ledger.states([case_at(2, 7)]) == {case_at(2, 7).key: State.MISSING}
+    assert longer.ledger.states([case_at(2, 7)]) == {case_at(2, 7).key: CaseState.MISSING}
     fill(longer, case_at(2, 7), case_at(9, 7))
     for case in (case_at(2, 7), case_at(9, 7)):
         for name, values in values_of(store, case).items():
@@ -348,7 +349,7 @@ def test_drivers_that_extend_at_once_all_get_their_times(tmp_path):
 
 def test_the_lock_of_a_dead_driver_does_not_stop_an_extension(tmp_path):
     store = make(tmp_path / "run.zarr", plan_of([0], 1))
-    claim = Claim.take(store.ledger.folder / ".extending", 60)
+    claim = Lease.take(store.ledger.folder / ".extending", 60)
     dead = claim.owner.model_copy(update={"started": "1"})
     claim.path.write_text(dead.model_dump_json())
     assert make(store.path, plan_of([0, 1], 1)).init_times.size == 2

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from graphcast_batch.errors import StoreError
-from graphcast_batch.outputs.claims import Owner, owner_in
-from graphcast_batch.outputs.durable import publish
-from graphcast_batch.outputs.ledger import Failure, Ledger, Record, State
+from graphcast_batch.files.durable import publish
+from graphcast_batch.files.leases import Owner, owner_in
 from graphcast_batch.plan import Case
+from graphcast_batch.stores.zarr.ledger import CaseFailure, CaseRecord, CaseState, Ledger
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -38,7 +38,7 @@ def record_of(case, **changes):
         "finished_at": "2026-01-01T00:00:00+00:00",
         "details": {"note": ["a", 1, None]},
     }
-    return Record(**(fields | changes))
+    return CaseRecord(**(fields | changes))
 
 
 @pytest.fixture
@@ -62,11 +62,11 @@ def test_the_first_record_stands(ledger):
 def test_a_longer_record_takes_the_place_of_a_shorter_one(ledger):
     short, long = case_at(0, steps=4), case_at(0, steps=9)
     ledger.enter(record_of(short))
-    assert ledger.states([short]) == {short.key: State.WHOLE}
-    assert ledger.states([long]) == {long.key: State.MISSING}
+    assert ledger.states([short]) == {short.key: CaseState.WHOLE}
+    assert ledger.states([long]) == {long.key: CaseState.MISSING}
     assert ledger.record(long.key, long.steps) is None
     ledger.enter(record_of(long))
-    assert ledger.states([short]) == ledger.states([long]) == {long.key: State.WHOLE}
+    assert ledger.states([short]) == ledger.states([long]) == {long.key: CaseState.WHOLE}
     assert [path.parent.name for path in ledger.folder.rglob("*.json")] == ["steps-9"]
 
 
@@ -91,35 +91,35 @@ def test_a_failure_is_kept_until_it_is_freed(ledger):
         raise ValueError("no data")
     except ValueError as error:
         for case in cases:
-            ledger.fail(Failure.of(case, error, attempts=2))
+            ledger.fail(CaseFailure.of(case, error, attempts=2))
     failure = ledger.failure(cases[0].key)
     assert (failure.error, failure.message, failure.attempts) == ("ValueError", "no data", 2)
     assert 'raise ValueError("no data")' in failure.traceback
-    assert set(ledger.states(cases).values()) == {State.FAILED}
+    assert set(ledger.states(cases).values()) == {CaseState.FAILED}
     assert ledger.free_failed([cases[1].key, "2050-01-01T00"]) == [cases[1].key]
-    assert ledger.states(cases)[cases[1].key] == State.MISSING
+    assert ledger.states(cases)[cases[1].key] == CaseState.MISSING
     assert ledger.free_failed() == [cases[0].key, cases[2].key]
     assert ledger.failure(cases[0].key) is None
 
 
 def test_a_failure_ends_when_the_case_becomes_whole(ledger):
     case = case_at(0)
-    ledger.fail(Failure.of(case, ValueError(), attempts=1))
+    ledger.fail(CaseFailure.of(case, ValueError(), attempts=1))
     ledger.enter(record_of(case))
     assert ledger.failure(case.key) is None
-    assert ledger.states([case]) == {case.key: State.WHOLE}
+    assert ledger.states([case]) == {case.key: CaseState.WHOLE}
 
 
 def test_states_tell_apart_whole_running_failed_and_missing(ledger):
     whole, running, failed, missing = cases = [case_at(index) for index in range(4)]
     ledger.enter(record_of(whole))
     ledger.claim(running, 60)
-    ledger.fail(Failure.of(failed, ValueError(), attempts=1))
+    ledger.fail(CaseFailure.of(failed, ValueError(), attempts=1))
     assert ledger.states(cases) == {
-        whole.key: State.WHOLE,
-        running.key: State.RUNNING,
-        failed.key: State.FAILED,
-        missing.key: State.MISSING,
+        whole.key: CaseState.WHOLE,
+        running.key: CaseState.RUNNING,
+        failed.key: CaseState.FAILED,
+        missing.key: CaseState.MISSING,
     }
 
 
@@ -133,7 +133,7 @@ def test_only_keys_of_cases_reach_the_file_system(ledger, key):
     with pytest.raises(StoreError, match="must look like"):
         ledger.enter(record_of(case_at(0), key=key))
     with pytest.raises(StoreError, match="must look like"):
-        ledger.fail(Failure.of(case_at(0), ValueError(), attempts=1).model_copy(update={"key": key}))
+        ledger.fail(CaseFailure.of(case_at(0), ValueError(), attempts=1).model_copy(update={"key": key}))
 
 
 def test_a_claim_is_exclusive_until_released(ledger):
@@ -157,10 +157,10 @@ def test_a_whole_case_cannot_be_claimed_but_its_longer_version_can(ledger):
 
 def test_a_claim_without_a_heartbeat_is_taken_over(ledger):
     late = ledger.claim(case_at(0), 0.2)
-    assert ledger.states([case_at(0)]) == {case_at(0).key: State.RUNNING}
+    assert ledger.states([case_at(0)]) == {case_at(0).key: CaseState.RUNNING}
     past = time.time() - 1
     os.utime(late.path, (past, past))
-    assert ledger.states([case_at(0)]) == {case_at(0).key: State.MISSING}
+    assert ledger.states([case_at(0)]) == {case_at(0).key: CaseState.MISSING}
     taker = ledger.claim(case_at(0), 60)
     assert taker.held()
     assert not late.held()
@@ -185,7 +185,7 @@ def test_the_claim_of_a_process_that_was_killed_here_is_taken_over_at_once(ledge
     os.kill(child.pid, signal.SIGKILL)
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # dead, but its number not yet given back
     assert owner_in(ledger.folder / f"{case_at(0).key}.claim").gone
-    assert ledger.states([case_at(0)]) == {case_at(0).key: State.MISSING}
+    assert ledger.states([case_at(0)]) == {case_at(0).key: CaseState.MISSING}
     assert ledger.claim(case_at(0), 60).held()
     child.join()
 
@@ -252,7 +252,7 @@ def test_a_sweep_frees_the_claims_of_the_dead_and_keeps_those_of_the_living(tmp_
     dead, alive = (Case(np.datetime64(time), 1) for time in ("2020-01-01T00", "2020-01-01T06"))
     claiming = (
         "import sys, numpy as np; from pathlib import Path;"
-        "from graphcast_batch.outputs.ledger import Ledger; from graphcast_batch.plan import Case;"
+        "from graphcast_batch.stores.zarr.ledger import Ledger; from graphcast_batch.plan import Case;"
         "assert Ledger(Path(sys.argv[1])).claim(Case(np.datetime64('2020-01-01T00'), 1), 3600)"
     )
     subprocess.run([sys.executable, "-c", claiming, str(ledger.folder)], check=True)
@@ -261,7 +261,7 @@ def test_a_sweep_frees_the_claims_of_the_dead_and_keeps_those_of_the_living(tmp_
     swept = ledger.sweep()
 
     assert [path.name for path in swept] == [f"{dead.key}.claim"]
-    assert ledger.states([dead, alive]) == {dead.key: State.MISSING, alive.key: State.RUNNING}
+    assert ledger.states([dead, alive]) == {dead.key: CaseState.MISSING, alive.key: CaseState.RUNNING}
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"{}", b"\xff\xfe", b"[" * 9999])
@@ -271,6 +271,6 @@ def test_a_damaged_failure_is_named_in_one_line_and_its_case_counts_as_failed_un
     failure = ledger.failure("2020-01-01T00")
     assert failure.key == "2020-01-01T00"
     assert re.fullmatch(rf"why it failed .*{path} .* is damaged \(.+\); free the Case with .*T00", failure.message)
-    assert ledger.states([case_at(0)]) == {"2020-01-01T00": State.FAILED}
+    assert ledger.states([case_at(0)]) == {"2020-01-01T00": CaseState.FAILED}
     assert ledger.free_failed(["2020-01-01T00"]) == ["2020-01-01T00"]
     assert ledger.failure("2020-01-01T00") is None

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numcodecs import BitRound
 
-from graphcast_batch.outputs.rounding import keep_bits
+from graphcast_batch.stores.zarr.rounding import keep_bits
 
 SMALLEST_NORMAL = np.finfo(np.float32).tiny
 PATTERNS = st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=50)

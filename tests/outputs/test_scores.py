@@ -5,9 +5,9 @@ import pytest
 import xarray as xr
 
 from graphcast_batch.errors import StoreError, StoreMismatchError
-from graphcast_batch.outputs.scored import Scored
-from graphcast_batch.outputs.scores import Scores
-from graphcast_batch.outputs.store import Store
+from graphcast_batch.evaluation.score_layout import ScoreLayout
+from graphcast_batch.evaluation.score_store import ScoreStore
+from graphcast_batch.stores.zarr.store import Store
 from tests.outputs.made_stores import case_at, make, plan_of
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -22,7 +22,7 @@ def by(**changes):
         "areas": np.array([1, 0.35, 0.3]),
         "identity": {"truth": "era5"},
     }
-    return Scored(**(values | changes))
+    return ScoreLayout(**(values | changes))
 
 
 def means_of(seed, leads=4):
@@ -37,7 +37,7 @@ def put(scores, store, index, leads=4):
 
 def test_scores_open_in_xarray_with_their_axes_and_gaps(tmp_path):
     store = make(tmp_path / "s", plan_of(range(3), 4))
-    scores = Scores.lay_out(store.path, "forecast", by())
+    scores = ScoreStore.lay_out(store.path, "forecast", by())
     put(scores, store, 1)
 
     opened = xr.open_zarr(tmp_path / "s" / "scores" / "forecast", chunks=None)
@@ -58,14 +58,14 @@ def test_the_forecasts_open_as_before(tmp_path):
     store = make(tmp_path / "s", plan_of(range(3), 4))
     before = xr.open_zarr(store.path, chunks=None)
 
-    put(Scores.lay_out(store.path, "forecast", by()), store, 0)
+    put(ScoreStore.lay_out(store.path, "forecast", by()), store, 0)
 
     xr.testing.assert_identical(xr.open_zarr(store.path, chunks=None), before)
 
 
 def test_a_record_tells_what_was_written(tmp_path):
     store = make(tmp_path / "s", plan_of(range(2), 4))
-    scores = Scores.lay_out(store.path, "forecast", by())
+    scores = ScoreStore.lay_out(store.path, "forecast", by())
     record = put(scores, store, 1)
 
     assert scores.records() == {"2020-01-01T06": record}
@@ -76,10 +76,10 @@ def test_a_record_tells_what_was_written(tmp_path):
 
 def test_more_initial_and_lead_times_leave_what_was_scored(tmp_path):
     store = make(tmp_path / "s", plan_of([0], 2))
-    put(Scores.lay_out(store.path, "forecast", by()), store, 0, leads=2)
+    put(ScoreStore.lay_out(store.path, "forecast", by()), store, 0, leads=2)
 
     longer = make(tmp_path / "s", plan_of(range(3), 50))
-    scores = Scores.lay_out(longer.path, "forecast", by())
+    scores = ScoreStore.lay_out(longer.path, "forecast", by())
     put(scores, longer, 2, leads=50)
 
     opened = scores.dataset()
@@ -93,18 +93,18 @@ def test_more_initial_and_lead_times_leave_what_was_scored(tmp_path):
 
 def test_scores_of_another_kind_are_refused_with_the_difference(tmp_path):
     store = make(tmp_path / "s", plan_of([0], 2))
-    Scores.lay_out(store.path, "forecast", by())
+    ScoreStore.lay_out(store.path, "forecast", by())
 
     with pytest.raises(StoreMismatchError, match=r"levels: there \[500, 850\], now \[500\]"):
-        Scores.lay_out(store.path, "forecast", by(levels=(500,)))
+        ScoreStore.lay_out(store.path, "forecast", by(levels=(500,)))
     with pytest.raises(StoreMismatchError, match="truth: there era5, now hres"):
-        Scores.lay_out(store.path, "forecast", by(identity={"truth": "hres"}))
-    assert Scores.lay_out(store.path, "persistence", by(levels=(500,))).exists
+        ScoreStore.lay_out(store.path, "forecast", by(identity={"truth": "hres"}))
+    assert ScoreStore.lay_out(store.path, "persistence", by(levels=(500,))).exists
 
 
 def test_scores_that_do_not_fit_are_refused_and_not_recorded(tmp_path):
     store = make(tmp_path / "s", plan_of([0], 2))
-    scores = Scores.lay_out(store.path, "forecast", by())
+    scores = ScoreStore.lay_out(store.path, "forecast", by())
 
     with pytest.raises(StoreError, match=r"scores of 2m_temperature must be .*, but are \(2, 3, 3\)"):
         scores.write(0, case_at(0, 2), means_of(0, 3), 6, "", {})
@@ -113,7 +113,7 @@ def test_scores_that_do_not_fit_are_refused_and_not_recorded(tmp_path):
 
 def test_a_damaged_record_is_named(tmp_path):
     store = make(tmp_path / "s", plan_of([0], 2))
-    scores = Scores.lay_out(store.path, "forecast", by())
+    scores = ScoreStore.lay_out(store.path, "forecast", by())
     put(scores, store, 0, leads=2)
     (scores.folder / "records" / "2020-01-01T00.json").write_text("{")
 
@@ -123,19 +123,19 @@ def test_a_damaged_record_is_named(tmp_path):
 
 def test_what_is_no_group_of_scores_is_named(tmp_path):
     store = make(tmp_path / "s", plan_of([0], 2))
-    folder = Scores.at(store.path, "forecast").folder
+    folder = ScoreStore.at(store.path, "forecast").folder
     folder.mkdir(parents=True)
 
     with pytest.raises(StoreError, match="there are no scores"):
-        Scores.at(store.path, "forecast").dataset()
+        ScoreStore.at(store.path, "forecast").dataset()
     (folder / "zarr.json").write_text('{"attributes": {}}')
     with pytest.raises(StoreError, match="must hold scores that this program wrote"):
-        Scores.at(store.path, "forecast").dataset()
+        ScoreStore.at(store.path, "forecast").dataset()
 
 
 def lay_out_and_put(path, index):
     store = Store.open(path)
-    put(Scores.lay_out(path, "forecast", by()), store, index)
+    put(ScoreStore.lay_out(path, "forecast", by()), store, index)
 
 
 def test_several_processes_lay_out_and_write_at_once(tmp_path):
@@ -147,7 +147,7 @@ def test_several_processes_lay_out_and_write_at_once(tmp_path):
         writer.join()
 
     assert [writer.exitcode for writer in writers] == [0] * 4
-    scores = Scores.at(store.path, "forecast")
+    scores = ScoreStore.at(store.path, "forecast")
     assert len(scores.records()) == 4
     for index in range(4):
         np.testing.assert_array_equal(scores.dataset()["temperature"][:, index], means_of(index)["temperature"])

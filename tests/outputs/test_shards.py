@@ -9,10 +9,10 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphcast_batch.config import Outputs
+from graphcast_batch.config.outputs_section import OutputsConfig
 from graphcast_batch.errors import StoreError
-from graphcast_batch.outputs.layout import arrays_of
-from graphcast_batch.outputs.shards import Encoding, Shard
+from graphcast_batch.stores.zarr.shards import Encoding, Shard
+from graphcast_batch.stores.zarr.store_layout import arrays_of
 from tests.outputs.made_stores import case_at, fill, make, plan_of, values_of
 
 COMPRESSIONS = ("lz4", "zstd", "none")
@@ -29,7 +29,7 @@ COMPRESSIONS = ("lz4", "zstd", "none")
 def test_a_shard_is_to_the_byte_what_zarr_writes(compression, length, leads, cuts, seed):
     leads = min(leads, length)
     values = np.random.default_rng(seed).normal(size=(leads, 2, 5, 8)).astype(np.float32)
-    encoding = Encoding.wanted(Outputs(compression=compression), "a", length)
+    encoding = Encoding.wanted(OutputsConfig(compression=compression), "a", length)
     with tempfile.TemporaryDirectory() as folder:
         array = zarr.create_array(
             Path(folder, "zarr"),
@@ -71,7 +71,7 @@ def test_what_is_kept_of_a_value_is_told_and_holds_in_the_store(tmp_path, compre
 def test_an_encoding_is_found_again_in_the_metadata_of_its_array(tmp_path):
     for compression in COMPRESSIONS:
         for bits in (None, 5):
-            outputs = Outputs(compression=compression, keep_bits=bits)
+            outputs = OutputsConfig(compression=compression, keep_bits=bits)
             store = make(tmp_path / f"{compression}-{bits}", plan_of([0], 12, compression=compression, keep_bits=bits))
             assert store.encodings["temperature"] == Encoding.wanted(outputs, "temperature", 8)
 

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from graphcast_batch.errors import StoreError
-from graphcast_batch.outputs import staging
-from graphcast_batch.outputs.claims import Claim
-from graphcast_batch.outputs.durable import Sealed
-from graphcast_batch.outputs.ledger import Ledger
-from graphcast_batch.outputs.repair import repair
-from graphcast_batch.outputs.scores import Scores
-from graphcast_batch.outputs.staging import Staging
-from graphcast_batch.outputs.store import Store
-from graphcast_batch.outputs.verify import Kind, verify
+from graphcast_batch.evaluation.score_store import ScoreStore
+from graphcast_batch.files import staging
+from graphcast_batch.files.durable import Sealed
+from graphcast_batch.files.leases import Lease
+from graphcast_batch.files.staging import Staging
+from graphcast_batch.integrity.repair import repair
+from graphcast_batch.integrity.verify import FlawKind, verify
+from graphcast_batch.stores.zarr.ledger import Ledger
+from graphcast_batch.stores.zarr.store import Store
 from tests.outputs.commit_model import DEAD, Folder, explore, fault, land, program, settled
 from tests.outputs.made_stores import VARIABLES, case_at, commit, fill, make, plan_of, values_of, write_all
 from tests.outputs.test_scores import by, means_of
@@ -127,7 +127,7 @@ def test_the_model_makes_the_calls_that_an_attempt_makes(tmp_path, monkeypatch, 
         return next((name for file, name in files.items() if str(path).endswith(file)), path.name)
 
     for owner, attribute, kind in (
-        (Claim, "held", "held"),
+        (Lease, "held", "held"),
         (Staging, "make", "make"),
         (Staging, "fence", "fence"),
         (Staging, "remove", "remove"),
@@ -253,7 +253,7 @@ def run_two(patch, store, case, first, second):
 
 def assert_sound(store, case, shorter):
     """What a record says is there; all of a shorter forecast can be read at any time."""
-    flaws = [flaw for flaw in verify(store.path, deep=True).flaws if flaw.kind is not Kind.STATISTICS]
+    flaws = [flaw for flaw in verify(store.path, deep=True).flaws if flaw.kind is not FlawKind.STATISTICS]
     record = store.ledger.record(case.key, case.steps)
     assert not [flaw for flaw in flaws if record or (not shorter and not flaw.harmless)], list(map(str, flaws))
     steps = case.steps if record else shorter
@@ -308,7 +308,7 @@ def test_a_driver_that_made_a_store_longer_too_late_leaves_the_axes_to_the_one_t
         np.testing.assert_array_equal(
             values.sel(time=case_at(7, 6).init_time), values_of(store, case_at(7, 6))[ONE[0][0]]
         )
-        assert {flaw.kind for flaw in verify(path, deep=True).flaws} <= {Kind.STATISTICS}
+        assert {flaw.kind for flaw in verify(path, deep=True).flaws} <= {FlawKind.STATISTICS}
         if not reached:
             break
     assert number > 3
@@ -326,7 +326,7 @@ def test_a_driver_that_lays_out_too_late_around_jobs_takes_nothing_from_the_stor
             lambda path=path: fill(make(path, plan_of([0], 3, on_levels=ONE)), case_at(0, 3)),
         )
         assert Store.open(path).ledger.steps_of(case_at(0, 3).key) == 3
-        assert {flaw.kind for flaw in verify(path, deep=True).flaws} <= {Kind.STATISTICS}
+        assert {flaw.kind for flaw in verify(path, deep=True).flaws} <= {FlawKind.STATISTICS}
         assert [each.name for each in (path / "slurm").iterdir()] == []
         if not reached:
             break
@@ -336,7 +336,7 @@ def test_a_driver_that_lays_out_too_late_around_jobs_takes_nothing_from_the_stor
 def test_scores_that_are_written_too_late_leave_those_of_another_as_they_are(tmp_path, monkeypatch):
     for number in itertools.count():
         store = make(tmp_path / str(number), plan_of(range(2), 4))
-        scores, case = Scores.lay_out(store.path, "forecast", by()), case_at(1, 4)
+        scores, case = ScoreStore.lay_out(store.path, "forecast", by()), case_at(1, 4)
 
         def write(seed, scores=scores, case=case):
             claim = scores.claim(case)
@@ -350,7 +350,7 @@ def test_scores_that_are_written_too_late_leave_those_of_another_as_they_are(tmp
             lambda scores=scores: scores.folder.glob("records/*.claim"),
             lambda write=write: write(2),
         )
-        assert not [flaw for flaw in verify(store.path, deep=True).flaws if flaw.kind is Kind.SCORES]
+        assert not [flaw for flaw in verify(store.path, deep=True).flaws if flaw.kind is FlawKind.SCORES]
         if reached:
             assert scores.records()[case.key].forecast == "2"
             np.testing.assert_array_equal(scores.dataset()["temperature"][:, 1], means_of(2)["temperature"])
@@ -379,7 +379,7 @@ def test_a_repair_that_is_carried_out_too_late_takes_nothing_from_a_case_that_wa
             other,
         )
         assert store.ledger.steps_of(case.key) == 16
-        assert {flaw.kind for flaw in verify(store.path, deep=True).flaws} <= {Kind.STATISTICS}
+        assert {flaw.kind for flaw in verify(store.path, deep=True).flaws} <= {FlawKind.STATISTICS}
         if not reached:
             break
     assert number > 1

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphcast_batch.errors import StoreError
-from graphcast_batch.outputs.claims import Owner
-from graphcast_batch.outputs.ledger import Ledger, State
-from graphcast_batch.outputs.store import Store
+from graphcast_batch.files.leases import Owner
+from graphcast_batch.stores.zarr.ledger import CaseState, Ledger
+from graphcast_batch.stores.zarr.store import Store
 from tests.outputs.made_stores import (
     SPAWN,
     VARIABLES,
@@ -182,7 +182,7 @@ def test_a_claim_lost_after_the_last_file_leaves_the_case_without_a_record(tmp_p
         write_all(attempt, store, case)
         # The folders are synced between the last file and the record: that is when another takes the claim.
         monkeypatch.setattr(
-            "graphcast_batch.outputs.attempts.sync_folder", lambda folder: claim.path.unlink(missing_ok=True)
+            "graphcast_batch.stores.zarr.attempts.sync_folder", lambda folder: claim.path.unlink(missing_ok=True)
         )
         with pytest.raises(StoreError, match=r"2020-01-01T00: the claim must be held"):
             commit(attempt, claim)
@@ -197,12 +197,12 @@ def test_a_folder_where_a_file_belongs_breaks_a_commit_off_before_its_first_file
     with pytest.raises(StoreError, match=r"2020-01-01T00: writing it .* failed: .*c\.0\.1.*run again"):
         fill(store, case)
     assert not (store.path / "temperature" / "c.0.0.0.0.0").exists()
-    assert store.ledger.states([case]) == {case.key: State.MISSING}
+    assert store.ledger.states([case]) == {case.key: CaseState.MISSING}
     (obstacle / "kept").unlink()
     obstacle.rmdir()
     fill(store, case)
     assert_whole_cases_are_all_there(store, [case])
-    assert store.ledger.states([case]) == {case.key: State.WHOLE}
+    assert store.ledger.states([case]) == {case.key: CaseState.WHOLE}
 
 
 def test_only_what_the_dead_left_is_swept(tmp_path):
@@ -255,7 +255,7 @@ def test_eight_processes_at_once_lay_out_one_store_and_lose_nothing(tmp_path):
     alone = make(tmp_path / "alone.zarr", plan_of(range(24), 10))
     fill(alone, *cases)
     assert data_files(tmp_path / "run.zarr") == data_files(alone.path)
-    assert set(Ledger(tmp_path / "run.zarr" / "ledger").states(cases).values()) == {State.WHOLE}
+    assert set(Ledger(tmp_path / "run.zarr" / "ledger").states(cases).values()) == {CaseState.WHOLE}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone.zarr", "run.zarr"]
 
 
@@ -286,7 +286,7 @@ def test_killed_at_any_moment_nothing_counts_as_whole_that_is_not_and_a_rerun_me
     undisturbed = make(tmp_path / "undisturbed.zarr", plan_of(range(16), 20))
     fill(undisturbed, *cases)
     assert data_files(store.path) == data_files(undisturbed.path)
-    assert set(store.ledger.states(cases).values()) == {State.WHOLE}
+    assert set(store.ledger.states(cases).values()) == {CaseState.WHOLE}
 
 
 def commit_when_told(path, case, ready, go):
@@ -315,7 +315,7 @@ def test_killed_while_committing_a_case_is_whole_or_missing(tmp_path):
             go.set()
             time.sleep(chance.uniform(0, 0.02))
         kill(child)
-    assert store.ledger.states(cases)[cases[0].key] == State.MISSING
+    assert store.ledger.states(cases)[cases[0].key] == CaseState.MISSING
     assert not list(store.path.glob("*/c.0.[0-9]*.0.0"))
     assert_whole_cases_are_all_there(store, cases)
     store.sweep()
@@ -333,9 +333,9 @@ def test_a_full_disk_stops_a_case_with_its_name_and_space_mends_it(tmp_path):
             fill(store, *plan.cases)
         assert_whole_cases_are_all_there(store, plan.cases)
         states = store.ledger.states(plan.cases)
-        assert set(states.values()) == {State.WHOLE, State.MISSING}
+        assert set(states.values()) == {CaseState.WHOLE, CaseState.MISSING}
         assert not list((store.path / ".staging").iterdir())
         subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
-        fill(store, *(case for case in plan.cases if states[case.key] == State.MISSING))
-        assert set(store.ledger.states(plan.cases).values()) == {State.WHOLE}
+        fill(store, *(case for case in plan.cases if states[case.key] == CaseState.MISSING))
+        assert set(store.ledger.states(plan.cases).values()) == {CaseState.WHOLE}
         assert_whole_cases_are_all_there(store, plan.cases)

@@ -6,13 +6,13 @@ import re
 import pytest
 
 from graphcast_batch.errors import StoreError
-from graphcast_batch.outputs.ledger import Record
-from graphcast_batch.outputs.trace import write_trace
+from graphcast_batch.stores.trace import write_trace
+from graphcast_batch.stores.zarr.ledger import CaseRecord
 from graphcast_batch.timing import Span
 
 
 def record(key, worker):
-    return Record(
+    return CaseRecord(
         key=key,
         init_time=f"{key}:00:00Z",
         steps=1,

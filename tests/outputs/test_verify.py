@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphcast_batch.errors import StoreError
-from graphcast_batch.outputs import staging
-from graphcast_batch.outputs.layout import growing
-from graphcast_batch.outputs.ledger import State
-from graphcast_batch.outputs.repair import repair
-from graphcast_batch.outputs.store import Store
-from graphcast_batch.outputs.verify import Kind, verify
+from graphcast_batch.files import staging
+from graphcast_batch.integrity.repair import repair
+from graphcast_batch.integrity.verify import FlawKind, verify
+from graphcast_batch.stores.zarr.ledger import CaseState
+from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.zarr.store_layout import growing
 from tests.outputs.made_stores import (
     SPAWN,
     VARIABLES,
@@ -90,7 +90,7 @@ def found_in(store, *, deep=False):
 def remake(store):
     """What the next run does: the Cases that are not whole."""
     states = store.ledger.states(WHOLE)
-    fill(store, *(case for case in WHOLE if states[case.key] is not State.WHOLE))
+    fill(store, *(case for case in WHOLE if states[case.key] is not CaseState.WHOLE))
 
 
 def flip(path, place):
@@ -112,7 +112,7 @@ def remove(path, place):
     path.unlink()
 
 
-DAMAGES = {remove: Kind.MISSING, shorten: Kind.SIZE, lengthen: Kind.SIZE, flip: Kind.CHECKSUM}
+DAMAGES = {remove: FlawKind.MISSING, shorten: FlawKind.SIZE, lengthen: FlawKind.SIZE, flip: FlawKind.CHECKSUM}
 places = st.integers(0, 2**20)
 damages = st.dictionaries(
     st.sampled_from(FILES), st.tuples(st.sampled_from(sorted(DAMAGES, key=DAMAGES.get)), places), min_size=1, max_size=5
@@ -156,12 +156,12 @@ def test_repair_forgets_just_the_damaged_cases_and_after_the_next_run_every_byte
         damage(store, damaged)
         done = repair(store.path, verify(store.path, deep=True).flaws)
         assert set(done.forgotten) == {key_of(file) for file in damaged}
-        assert set(done.removed) == {file for file, kind in kinds(damaged).items() if kind is not Kind.MISSING}
+        assert set(done.removed) == {file for file, kind in kinds(damaged).items() if kind is not FlawKind.MISSING}
         assert done.busy == ()
         states = store.ledger.states(WHOLE)
-        assert {key for key, state in states.items() if state is not State.WHOLE} == set(done.forgotten)
+        assert {key for key, state in states.items() if state is not CaseState.WHOLE} == set(done.forgotten)
         left = verify(store.path, deep=True)
-        assert {flaw.kind for flaw in left.flaws} <= {Kind.UNRECORDED}
+        assert {flaw.kind for flaw in left.flaws} <= {FlawKind.UNRECORDED}
         assert not left.damaged
         assert repair(store.path, left.flaws) == type(done)((), (), ())
         remake(store)
@@ -186,7 +186,7 @@ def test_a_damaged_record_is_found_and_its_case_made_again(sound, case, how, pla
         flaws = verify(store.path, deep=True).flaws
         # A flipped bit may also fall on what nothing is compared with, or turn a number into another.
         assert {flaw.key for flaw in flaws} <= {case.key}
-        assert all(flaw.kind in (Kind.RECORD, Kind.CHECKSUM, Kind.SIZE) for flaw in flaws)
+        assert all(flaw.kind in (FlawKind.RECORD, FlawKind.CHECKSUM, FlawKind.SIZE) for flaw in flaws)
         assert flaws or how is flip
         repair(store.path, flaws)
         remake(store)
@@ -239,7 +239,7 @@ def break_off_commit(store, case, monkeypatch, after, claim):
 def test_what_a_dead_attempt_left_is_told_as_harmless_and_left_alone(store, monkeypatch):
     break_off_commit(store, case_at(3, STEPS), monkeypatch, 3, None)
     verification = verify(store.path, deep=True)
-    assert [flaw.kind for flaw in verification.flaws] == [Kind.UNRECORDED] * 3
+    assert [flaw.kind for flaw in verification.flaws] == [FlawKind.UNRECORDED] * 3
     assert {flaw.key for flaw in verification.flaws} == {KEY_OF[3]}
     assert not verification.damaged
     before = data_files(store.path)
@@ -339,7 +339,7 @@ def test_metadata_that_the_root_contradicts_are_named_unless_the_store_is_growin
         assert found_in(store) == []
         (store.path / "temperature" / ".fresh.tmp").unlink()
     (flaw,) = verify(store.path, deep=False).flaws
-    assert (flaw.kind, flaw.path) == (Kind.METADATA, "temperature/zarr.json")
+    assert (flaw.kind, flaw.path) == (FlawKind.METADATA, "temperature/zarr.json")
     with pytest.raises(StoreError, match=text):
         raise StoreError(flaw)
 
@@ -356,7 +356,7 @@ def test_an_extension_that_broke_off_is_ended_by_the_next_run(store, monkeypatch
         patch.setattr(os, "replace", stop)
         with pytest.raises(StoreError, match="the power fails"):
             make(store.path, plan_of(range(7), STEPS))
-    assert {flaw.kind for flaw in verify(store.path, deep=True).flaws} == {Kind.METADATA}
+    assert {flaw.kind for flaw in verify(store.path, deep=True).flaws} == {FlawKind.METADATA}
     make(store.path, plan_of(range(7), STEPS))
     assert found_in(store, deep=True) == []
 
@@ -379,7 +379,7 @@ def test_coordinates_that_changed_are_found_and_nothing_is_repaired_before_they_
     axis[index] = axis[2] if name == "time" else value
     before = data_files(store.path)
     flaws = verify(store.path, deep=False).flaws
-    assert {flaw.path for flaw in flaws if flaw.kind is Kind.COORDINATES} == {name}
+    assert {flaw.path for flaw in flaws if flaw.kind is FlawKind.COORDINATES} == {name}
     with pytest.raises(StoreError, match=rf"nothing was repaired in .*: {name} .*must .*restore .* from a copy"):
         repair(store.path, flaws)
     assert data_files(store.path) == before
@@ -393,7 +393,7 @@ def test_initial_times_that_stand_elsewhere_than_their_files_are_a_fault_of_the_
         hours = store.init_times.astype(np.int64)[order] + shift
         zarr.open_array(store.path / "time", mode="r+")[...] = hours
         moved = {KEY_OF[index] for index in (0, 1, 2, 4) if shift or order[index] != index}
-        flaws = [flaw for flaw in verify(store.path, deep=False).flaws if flaw.kind is not Kind.UNRECORDED]
+        flaws = [flaw for flaw in verify(store.path, deep=False).flaws if flaw.kind is not FlawKind.UNRECORDED]
         assert {(flaw.kind, flaw.key, flaw.path) for flaw in flaws} == {("coordinates", key, "time") for key in moved}
 
 
@@ -422,7 +422,7 @@ def test_without_a_store_there_is_nothing_to_verify(tmp_path):
 def test_statistics_that_a_worker_could_not_read_are_named(store, how):
     how(store.path / "statistics" / "stddev_by_level.nc", 100)
     (flaw,) = verify(store.path, deep=False).flaws
-    assert (flaw.kind, flaw.path) == (Kind.STATISTICS, "statistics/stddev_by_level.nc")
+    assert (flaw.kind, flaw.path) == (FlawKind.STATISTICS, "statistics/stddev_by_level.nc")
 
 
 def test_a_lost_variable_is_lost_in_every_case(store):
@@ -459,7 +459,7 @@ def test_a_case_that_was_mended_since_is_not_forgotten(store, sound):
 def test_a_repair_that_loses_its_claim_forgets_nothing(store, monkeypatch):
     shorten(store.path / FILES[0], 5)
     flaws = verify(store.path, deep=False).flaws
-    monkeypatch.setattr("graphcast_batch.outputs.claims.Claim.held", lambda claim: False)
+    monkeypatch.setattr("graphcast_batch.files.leases.Claim.held", lambda claim: False)
     with pytest.raises(StoreError, match=rf"{KEY_OF[0]}: the claim must be held .*lost to another process; verify"):
         repair(store.path, flaws)
     assert store.ledger.steps_of(KEY_OF[0]) == STEPS
@@ -495,7 +495,7 @@ def test_a_repair_killed_at_any_removal_leaves_nothing_worse_and_the_next_one_en
         with pytest.raises(KeyboardInterrupt):
             repair(store.path, flaws)
     states = store.ledger.states(WHOLE)
-    assert {key for key, state in states.items() if state is not State.WHOLE} <= {KEY_OF[0], KEY_OF[4]}
+    assert {key for key, state in states.items() if state is not CaseState.WHOLE} <= {KEY_OF[0], KEY_OF[4]}
     repair(store.path, verify(store.path, deep=True).flaws)
     assert not verify(store.path, deep=True).damaged
     remake(store)

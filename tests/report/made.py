@@ -2,11 +2,13 @@
 
 import numpy as np
 
-from graphcast_batch.config import RunConfig, dump_config, parse_config
-from graphcast_batch.outputs.journal import Journal
-from graphcast_batch.outputs.ledger import Failure
-from graphcast_batch.outputs.store import Store
+from graphcast_batch.config.loading import dump_config
+from graphcast_batch.config.messages import parse_config
+from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.plan import Layout, Plan
+from graphcast_batch.stores.journal import Journal
+from graphcast_batch.stores.zarr.ledger import CaseFailure
+from graphcast_batch.stores.zarr.store import Store
 from tests.conftest import SMALL
 from tests.evaluation.made import LEVELS, VARIABLES, cases, fill, truth
 from tests.evaluation.test_stored import times, written
@@ -59,7 +61,7 @@ def journal(store):
 
 
 def fail(store, case, text):
-    store.ledger.fail(Failure.of(case, ValueError(text), attempts=2))
+    store.ledger.fail(CaseFailure.of(case, ValueError(text), attempts=2))
 
 
 def hole(name, hours, values):

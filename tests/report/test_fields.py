@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from graphcast_batch.report.fields import browsable, quantised, stacked
+from graphcast_batch.report.field_pictures import browsable, quantised, stacked
 from graphcast_batch.report.summary import open_store
 from tests.report.made import better, hole, run, weather
 

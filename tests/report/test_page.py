@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 
 from graphcast_batch.cli import main
-from graphcast_batch.config import Outputs, dump_config
+from graphcast_batch.config.loading import dump_config
+from graphcast_batch.config.outputs_section import OutputsConfig
 from graphcast_batch.errors import StoreError
 from graphcast_batch.grid import regular_grid
-from graphcast_batch.outputs.store import Store
 from graphcast_batch.plan import Layout, Plan
 from graphcast_batch.report.page import MOST_BYTES, watch, write_page
+from graphcast_batch.stores.zarr.store import Store
 from tests.evaluation.made import cases, fill, truth
 from tests.report.made import better, config_of, fail, journal, run
 
@@ -153,7 +154,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 def test_the_page_of_a_large_store_stays_small_and_says_what_it_leaves_out(tmp_path):
     levels, steps, grid = tuple(range(50, 700, 50)), 40, regular_grid(2)
     planned = cases(2, steps=steps)
-    plan = Plan(tuple(planned), Layout(grid, levels, (("temperature", True),), steps, Outputs()))
+    plan = Plan(tuple(planned), Layout(grid, levels, (("temperature", True),), steps, OutputsConfig()))
     text = dump_config(config_of(tmp_path / "s", steps=steps))
     store = Store.create_or_extend(tmp_path / "s", plan, identity={}, provenance={}, config_text=text)
     # No picture makes noise any smaller.

@@ -1,5 +1,5 @@
-from graphcast_batch.outputs.journal import Line
-from graphcast_batch.report.progress import timeline
+from graphcast_batch.report.timeline import timeline
+from graphcast_batch.stores.journal import Line
 
 
 def made(case, worker, at, **stages):

@@ -1,8 +1,8 @@
 import pytest
 
 from graphcast_batch.errors import StoreError
-from graphcast_batch.outputs.ledger import State
 from graphcast_batch.report.summary import MOST_KEYS, facts, listed, open_store, standing, versions
+from graphcast_batch.stores.zarr.ledger import CaseState
 from tests.evaluation.made import cases
 from tests.report.made import fail, run
 
@@ -31,10 +31,10 @@ def test_every_case_is_in_one_state_and_failures_are_told_by_their_end(tmp_path)
     found = standing(open_store(store.path))
 
     assert found.keys == {
-        State.WHOLE: ("2020-01-01T00",),
-        State.RUNNING: (),
-        State.FAILED: ("2020-01-01T12",),
-        State.MISSING: ("2020-01-02T00", "2020-01-02T12"),
+        CaseState.WHOLE: ("2020-01-01T00",),
+        CaseState.RUNNING: (),
+        CaseState.FAILED: ("2020-01-01T12",),
+        CaseState.MISSING: ("2020-01-02T00", "2020-01-02T12"),
     }
     assert (found.total, found.is_over) == (4, False)
     (failure,) = found.failures

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from graphcast_batch.outputs.store import Store
+from graphcast_batch.stores.zarr.store import Store
 from tests.slurm.testbed import Testbed, cluster
 
 ROOT = Path(__file__).parents[2]

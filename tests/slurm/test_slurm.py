@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from graphcast_batch.cluster.allocation import hosts
+from graphcast_batch.cluster.slurm.allocation import hosts
 from tests.slurm.conftest import ROOT, write_config
 
 pytestmark = pytest.mark.slurm

@@ -5,10 +5,10 @@ import copy
 import numpy as np
 import xarray as xr
 
-from graphcast_batch.config import parse_config
+from graphcast_batch.config.messages import parse_config
 from graphcast_batch.grid import regular_grid
-from graphcast_batch.inputs.synthetic import SyntheticPlanet
-from graphcast_batch.recipe import Recipe
+from graphcast_batch.inputs.sources.synthetic import SyntheticPlanet
+from graphcast_batch.recipe import TrainingRecipe
 from tests.conftest import ROOT
 
 TASK = {
@@ -53,7 +53,7 @@ def content(**changes):
 
 
 def recipe_in(folder, **changes):
-    return parse_config(content(folder=str(folder), **changes), Recipe, origin="of a test")
+    return parse_config(content(folder=str(folder), **changes), TrainingRecipe, origin="of a test")
 
 
 def write_archive(path, hours=range(-6, 91, 6), constant=False, **changes):

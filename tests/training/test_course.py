@@ -12,8 +12,8 @@ from graphcast_batch.errors import (
     TaskError,
     TrainingError,
 )
-from graphcast_batch.training.course import course
-from graphcast_batch.training.files import Folder, State
+from graphcast_batch.training.training_folder import TrainingFolder, TrainingState
+from graphcast_batch.training.training_setup import training_setup
 from tests.conftest import ROOT
 from tests.training.made import TASK, recipe_in, write_archive
 
@@ -34,7 +34,7 @@ def test_a_course_knows_the_samples_of_each_rollout(tmp_path):
     phases = [{"rollout": rollout, "updates": 1, "peak": 1e-3} for rollout in (1, 3)]
     times = {"first": "2019-12-31T00", "last": "2020-01-02T00", "every_hours": 6}
 
-    found = course(on_archive(tmp_path, times=times, phases=phases))
+    found = training_setup(on_archive(tmp_path, times=times, phases=phases))
 
     # The archive begins at 2019-12-31T18, so that the first start is 6 h later.
     assert [str(found.times[rollout][0]) for rollout in (1, 3)] == ["2020-01-01T00"] * 2
@@ -52,7 +52,9 @@ def test_a_field_with_time_that_never_changes_is_static(tmp_path):
     mask = fields["land_sea_mask"].expand_dims(time=fields["time"])
     write_archive(tmp_path / "archive.nc", land_sea_mask=mask)
 
-    np.testing.assert_array_equal(course(on_archive(tmp_path)).static[:, 0], fields["land_sea_mask"].values.ravel())
+    np.testing.assert_array_equal(
+        training_setup(on_archive(tmp_path)).static[:, 0], fields["land_sea_mask"].values.ravel()
+    )
 
 
 def test_dataset_files_are_an_archive_too(tmp_path):
@@ -69,7 +71,7 @@ def test_dataset_files_are_an_archive_too(tmp_path):
         phases=[{"rollout": 1, "updates": 1, "peak": 1e-4}],
     )
 
-    found = course(recipe)
+    found = training_setup(recipe)
 
     assert found.times[1].size == found.validation.size == 1
 
@@ -119,7 +121,7 @@ def test_what_does_not_go_together_stops_before_anything_starts(tmp_path, monkey
     write_archive(tmp_path / "archive.nc")
 
     with pytest.raises(error, match=message) as raised:
-        course(on_archive(tmp_path, **changes))
+        training_setup(on_archive(tmp_path, **changes))
 
     assert isinstance(raised.value, GraphcastBatchError)
     assert not (tmp_path / "training").exists()
@@ -131,7 +133,7 @@ def test_an_input_that_changes_but_is_not_predicted_is_refused(tmp_path):
     task = TASK | {"input_variables": [*TASK["input_variables"], "ice"]}
 
     with pytest.raises((TaskError, StatisticsError), match="ice"):
-        course(on_archive(tmp_path, model__weights=RANDOM | {"task": task}))
+        training_setup(on_archive(tmp_path, model__weights=RANDOM | {"task": task}))
 
 
 def test_temperatures_in_celsius_are_refused(tmp_path):
@@ -139,26 +141,26 @@ def test_temperatures_in_celsius_are_refused(tmp_path):
     write_archive(tmp_path / "archive.nc", **{"2m_temperature": fields["2m_temperature"] - 273.15})
 
     with pytest.raises(InputError, match="2m_temperature"):
-        course(on_archive(tmp_path))
+        training_setup(on_archive(tmp_path))
 
 
 def test_a_folder_of_another_training_is_refused(tmp_path):
     write_archive(tmp_path / "archive.nc")
     recipe = on_archive(tmp_path)
-    begun = course(recipe)
-    state = State(1, {}, recipe.model_dump(mode="json"), begun.checkpoint.sha256)
+    begun = training_setup(recipe)
+    state = TrainingState(1, {}, recipe.model_dump(mode="json"), begun.checkpoint.sha256)
     recipe.folder.mkdir()
-    Folder(recipe.folder).begin(0, recipe)
-    Folder(recipe.folder).save(state, begun.checkpoint)
+    TrainingFolder(recipe.folder).begin(0, recipe)
+    TrainingFolder(recipe.folder).save(state, begun.checkpoint)
 
-    assert course(recipe).validation.size == 1
+    assert training_setup(recipe).validation.size == 1
     with pytest.raises(TrainingError, match="seed must be 0, but is 3"):
-        course(on_archive(tmp_path, seed=3))
-    Folder(recipe.folder).save(dataclasses.replace(state, begun_with=""), begun.checkpoint)
+        training_setup(on_archive(tmp_path, seed=3))
+    TrainingFolder(recipe.folder).save(dataclasses.replace(state, begun_with=""), begun.checkpoint)
     with pytest.raises(TrainingError, match="other weights"):
-        course(recipe)
+        training_setup(recipe)
 
 
 @pytest.mark.parametrize("task", ["GraphCast_small", "GraphCast_operational"])
 def test_published_tasks_train_on_the_synthetic_planet(tmp_path, task):
-    assert course(recipe_in(tmp_path, model__weights=RANDOM | {"task": task})).validation.size == 3
+    assert training_setup(recipe_in(tmp_path, model__weights=RANDOM | {"task": task})).validation.size == 3

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from graphcast_batch.errors import StoreUnwritableError, TrainingError
-from graphcast_batch.model.checkpoint import load_checkpoint
-from graphcast_batch.model.weights import Weights
+from graphcast_batch.models.graphcast.checkpoint import load_checkpoint
+from graphcast_batch.models.graphcast.weights import ConfiguredWeights
 from graphcast_batch.recipe import load_recipe
-from graphcast_batch.training.files import Folder, State, refuse_other
+from graphcast_batch.training.training_folder import TrainingFolder, TrainingState, refuse_other
 from tests.training.made import CONTENT, recipe_in
 
 
@@ -20,7 +20,7 @@ def recipe(tmp_path):
 
 @pytest.fixture
 def folder(recipe):
-    made = Folder(recipe.folder)
+    made = TrainingFolder(recipe.folder)
     made.path.mkdir()
     made.begin(0, recipe)
     return made
@@ -31,11 +31,11 @@ def state_of(recipe, update=9, size=3):
         "parameters:mesh_gnn/~/linear_0:w": np.arange(size, dtype=np.float32),
         "optimiser:1:count": np.int32(update) + np.zeros((), np.int32),
     }
-    return State(update, arrays, recipe.model_dump(mode="json"), "abc")
+    return TrainingState(update, arrays, recipe.model_dump(mode="json"), "abc")
 
 
 def weights_of(recipe):
-    weights = Weights(recipe.model.weights)
+    weights = ConfiguredWeights(recipe.model.weights)
     return weights.checkpoint(weights.channels({}))
 
 

@@ -4,8 +4,8 @@ import math
 import pytest
 
 from graphcast_batch.errors import TrainingError, WorkersLostError
-from graphcast_batch.training.files import Folder
-from graphcast_batch.training.loop import train
+from graphcast_batch.training.training_folder import TrainingFolder
+from graphcast_batch.training.training_loop import train
 from tests.training.made import recipe_in
 
 
@@ -66,7 +66,7 @@ def go(recipe, group, asked=lambda: False):
 
 
 def recorded(recipe):
-    return [json.loads(line) for line in Folder(recipe.folder).record.read_text().splitlines()]
+    return [json.loads(line) for line in TrainingFolder(recipe.folder).record.read_text().splitlines()]
 
 
 def test_every_update_is_made_once_with_checkpoints_and_validation_at_their_times(recipe):

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphcast_batch.training.order import drawn, share
+from graphcast_batch.training.sample_order import drawn, share
 
 SAMPLES = st.integers(1, 40)
 BATCHES = st.integers(1, 50)

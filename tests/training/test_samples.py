@@ -6,12 +6,12 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphcast_batch.config import Task
 from graphcast_batch.errors import TrainingError
 from graphcast_batch.grid import regular_grid
-from graphcast_batch.inputs.archive import Archive
-from graphcast_batch.model.channels import Channels
-from graphcast_batch.model.forcings import forcing
+from graphcast_batch.inputs.sources.archive import Archive
+from graphcast_batch.models.channels import Channels
+from graphcast_batch.models.forcings import forcing
+from graphcast_batch.spec import Task
 from graphcast_batch.training.samples import SampleReader, needed_times
 from tests.training.made import TASK, write_archive
 

@@ -3,10 +3,10 @@ import pytest
 import xarray as xr
 
 from graphcast_batch.errors import TrainingError
-from graphcast_batch.model.checkpoint import load_checkpoint
-from graphcast_batch.training.course import course
-from graphcast_batch.training.files import Folder
-from graphcast_batch.training.work import Apprentice
+from graphcast_batch.models.graphcast.checkpoint import load_checkpoint
+from graphcast_batch.training.training_folder import TrainingFolder
+from graphcast_batch.training.training_setup import training_setup
+from graphcast_batch.training.training_worker import TrainingWorker
 from tests.training.made import recipe_in, write_archive
 
 pytestmark = pytest.mark.usefixtures("hasty_compiler")
@@ -15,11 +15,11 @@ KEEP = 2**20
 
 
 def apprentice(recipe, precision="float32"):
-    return Apprentice(course(recipe), precision, 0, 1, KEEP)
+    return TrainingWorker(training_setup(recipe), precision, 0, 1, KEEP)
 
 
 def weights(folder):
-    return load_checkpoint(Folder(folder).weights).parameters
+    return load_checkpoint(TrainingFolder(folder).weights).parameters
 
 
 def assert_same(one, other):
@@ -59,7 +59,7 @@ def test_weights_tell_what_they_were_made_from(tmp_path):
     made.advance(1)
     made.save()
 
-    found = load_checkpoint(Folder(recipe.folder).weights)
+    found = load_checkpoint(TrainingFolder(recipe.folder).weights)
 
     assert found.description == "trained by graphcast-batch for 1 updates, from: random weights, seed 0"
     assert recipe.model.weights.architecture.resolution == 0

@@ -1,1 +1,1 @@
-"""Tell weather from what cannot be weather: limits, places, sunlight, statistics."""
+"""Refuse inputs that cannot be fields of the Earth's weather."""

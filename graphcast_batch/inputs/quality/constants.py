@@ -6,7 +6,7 @@ from typing import Final
 
 import xarray as xr
 
-from graphcast_batch.limits import least_peak, limits
+from graphcast_batch.inputs.quality.limits import least_peak, limits
 from graphcast_batch.variables import VARIABLES
 
 _KINDS: Final = ("mean", "stddev", "diffs_stddev")

@@ -19,8 +19,8 @@ from graphcast_batch.coastlines import land_share
 from graphcast_batch.errors import GridError
 from graphcast_batch.grid import Grid, cell_area
 from graphcast_batch.inputs.findings import Finding
+from graphcast_batch.inputs.quality.limits import standard_geopotential
 from graphcast_batch.inputs.quality.locations import stamp
-from graphcast_batch.limits import standard_geopotential
 from graphcast_batch.sun import solar_radiation
 from graphcast_batch.variables import DIMS, LEVELS_37
 

@@ -7,13 +7,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from graphcast_batch.config import STEP_HOURS
 from graphcast_batch.grid import cell_area
 from graphcast_batch.inputs.findings import SILENT, Finding, Stated
-from graphcast_batch.inputs.gridded import ZEROS_MISSING
+from graphcast_batch.inputs.layouts.gridded import ZEROS_MISSING
+from graphcast_batch.inputs.layouts.units import conversion
+from graphcast_batch.inputs.quality.limits import Limits, least_peak, limits
 from graphcast_batch.inputs.quality.locations import finding, first, level_and_time
-from graphcast_batch.inputs.units import conversion
-from graphcast_batch.limits import Limits, least_peak, limits
+from graphcast_batch.spec import STEP_HOURS
 from graphcast_batch.variables import VARIABLES
 
 Extremes = tuple[NDArray[np.floating], NDArray[np.floating]]

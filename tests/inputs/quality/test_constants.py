@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from graphcast_batch.config import TASKS
 from graphcast_batch.errors import StatisticsError
-from graphcast_batch.inputs.checks import check_statistics
+from graphcast_batch.inputs.quality.checks import check_statistics
 from graphcast_batch.inputs.quality.constants import find_implausible
 from graphcast_batch.inputs.statistics import read_statistics
+from graphcast_batch.spec import TASKS
 from graphcast_batch.variables import LEVELS_13, LEVELS_37, VARIABLES
 
 SYNTHETIC = Path(__file__).parents[3] / "stats" / "synthetic"

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from graphcast_batch.config import TASKS
 from graphcast_batch.grid import Grid, regular_grid
-from graphcast_batch.inputs.archive import Archive
-from graphcast_batch.inputs.checks import find_faults
+from graphcast_batch.inputs.case_inputs import CaseInputs
+from graphcast_batch.inputs.quality.checks import find_faults
 from graphcast_batch.inputs.quality.geography import find_misplaced
-from graphcast_batch.inputs.states import CaseInputs
-from graphcast_batch.inputs.synthetic import SyntheticPlanet
+from graphcast_batch.inputs.sources.archive import Archive
+from graphcast_batch.inputs.sources.synthetic import SyntheticPlanet
+from graphcast_batch.spec import TASKS
 from graphcast_batch.sun import solar_radiation
 
 SUN = "toa_incident_solar_radiation"

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from graphcast_batch.config import TASKS
 from graphcast_batch.grid import regular_grid
-from graphcast_batch.inputs.archive import Archive
-from graphcast_batch.inputs.checks import find_faults
+from graphcast_batch.inputs.quality.checks import find_faults
 from graphcast_batch.inputs.quality.values import find_blank, find_fault
-from graphcast_batch.inputs.synthetic import SyntheticPlanet
-from graphcast_batch.inputs.volumes import Reading
+from graphcast_batch.inputs.sources.archive import Archive
+from graphcast_batch.inputs.sources.synthetic import SyntheticPlanet
+from graphcast_batch.inputs.sources.volumes import Reading
 from graphcast_batch.plan import Case
+from graphcast_batch.spec import TASKS
 from graphcast_batch.variables import LEVELS_13, VARIABLES
 
 RAIN, HUMIDITY, ASCENT = "total_precipitation_6hr", "specific_humidity", "vertical_velocity"

@@ -1,1 +1,0 @@
-"""What the commands do, for notebooks and programs: configs and stores become values."""

@@ -1,0 +1,1 @@
+"""Run the commands from Python: one function a command, with plain arguments, that returns a value."""

@@ -1,0 +1,64 @@
+"""A store becomes its forecasts as a dataset, with what a person would look up beside them."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from graphcast_batch.errors import StoreError
+from graphcast_batch.spec import STEP_HOURS
+from graphcast_batch.stores.zarr.store import Store
+
+
+def open_forecasts(store: str | os.PathLike[str], *, only_whole: bool = True) -> xr.Dataset:
+    """Opens the forecasts of a store; values are read when they are looked at.
+
+    >>> forecasts = open_forecasts("runs/demo")
+    >>> forecasts["2m_temperature"].sel(time="2020-01-01T12").isel(prediction_timedelta=-1).mean()
+
+    Args:
+        store: its folder.
+        only_whole: whether initial times without a whole forecast are left out; otherwise what was never written of
+            them is NaN.
+
+    Returns:
+        float32 variables over (time, prediction_timedelta, [level], latitude, longitude), initial times ascending. The
+        coordinate ``valid_time`` (time, prediction_timedelta) is what a forecast is for, and ``whole_hours`` (time)
+        the lead time up to which it is whole, beyond which nothing can be relied on; 0 where it is not. The attribute
+        ``not_whole`` names the Cases without a whole forecast.
+
+    Raises:
+        StoreError: there is no store, it keeps only scores, or no forecast of it is whole.
+    """
+    opened = Store.open(Path(store))
+    if opened.only_scores:
+        raise StoreError(f"{opened.path} must keep forecasts, but keeps only scores (outputs: none); see its scores")
+    steps = opened.ledger.whole_steps()
+    keys = [str(time) for time in opened.init_times]
+    hours = np.array([STEP_HOURS * steps.get(key, 0) for key in keys], np.int32)
+    places = np.argsort(opened.init_times, kind="stable")
+    if only_whole:
+        places = places[hours[places] > 0]
+        if not places.size:
+            raise StoreError(
+                f"{opened.path} must hold a whole forecast, but holds none of {len(keys)} yet; run it first, or see "
+                "graphcast-batch status"
+            )
+    described = {"long_name": "lead time up to which the forecast is whole", "units": "hours"}
+    forecasts = opened.forecasts().assign_coords(whole_hours=("time", hours, described))
+    chosen = forecasts.isel(time=_as_slice(places)).assign_attrs(
+        not_whole=" ".join(key for key in sorted(keys) if key not in steps)
+    )
+    return chosen.assign_coords(valid_time=_valid_time(chosen))
+
+
+def _valid_time(forecasts: xr.Dataset) -> xr.DataArray:
+    valid = forecasts["time"] + forecasts["prediction_timedelta"]
+    return valid.assign_attrs(standard_name="time", long_name="time that the forecast is for")
+
+
+def _as_slice(places: np.ndarray[tuple[int], np.dtype[np.intp]]) -> slice | np.ndarray[tuple[int], np.dtype[np.intp]]:
+    """Consecutive places as a slice, which is read faster than a list of them."""
+    first, last = int(places[0]), int(places[-1]) + 1
+    return slice(first, last) if np.array_equal(places, np.arange(first, last)) else places

@@ -1,0 +1,167 @@
+"""Timings become a result with its machine and versions, kept as JSON, and the results kept become a table."""
+
+import json
+import os
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from graphcast_batch.errors import ConfigError
+
+_VERSIONS: Final = ("graphcast-batch", "jax", "jaxlib", "numpy", "ray", "xarray", "zarr")
+
+_BEGIN, _END = "<!-- benchmarks: made by graphcast-batch bench table -->", "<!-- benchmarks end -->"
+
+
+@dataclass(frozen=True)
+class BenchmarkFigure:
+    """One thing that was measured.
+
+    Attributes:
+        name: what it is, in words.
+        unit: of the samples.
+        samples: one of each round.
+        limit: what the machine allows at most, in the same unit, measured in the same run; None where nothing says so.
+        goal: what is aimed at, in words such as ``>= 1.8``.
+    """
+
+    name: str
+    unit: str
+    samples: Sequence[float]
+    limit: float | None = None
+    goal: str = ""
+
+    @property
+    def median(self) -> float:
+        """Of the samples."""
+        return statistics.median(self.samples)
+
+    @property
+    def spoken(self) -> str:
+        """Median with the lowest and the highest sample and their number."""
+        low, high = min(self.samples), max(self.samples)
+        spread = f" ({low:.3g} to {high:.3g}, {len(self.samples)} rounds)" if len(self.samples) > 1 else " (once)"
+        return f"{self.median:.3g} {self.unit}".rstrip() + spread
+
+
+def machine(device: str | None = None) -> dict[str, Any]:
+    """What this machine is, and how busy it was just now.
+
+    Args:
+        device: that computed, as JAX names it; without it the processor.
+    """
+    return {
+        "device": device or _processor(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """What a benchmark measured in one run.
+
+    Attributes:
+        bench: which one.
+        what: was measured, in a sentence.
+        command: that measures it again.
+        figures: that were measured.
+        settings: sizes and numbers that it ran with.
+        machine: where.
+        versions: of what.
+        date: UTC.
+    """
+
+    bench: str
+    what: str
+    command: str
+    figures: Sequence[BenchmarkFigure]
+    settings: Mapping[str, Any]
+    machine: Mapping[str, Any] = field(default_factory=machine)
+    versions: Mapping[str, str] = field(default_factory=lambda: {name: version(name) for name in _VERSIONS})
+    date: str = field(default_factory=lambda: datetime.now(UTC).date().isoformat())
+
+    def write(self, folder: Path) -> Path:
+        """Keeps it as a file named by what ran, on what and when; replaces one of the same name."""
+        content = asdict(self)
+        for figure, kept in zip(self.figures, content["figures"], strict=True):
+            kept["samples"] = [float(f"{sample:.5g}") for sample in figure.samples]
+            kept["median"] = float(f"{figure.median:.5g}")
+        where = str(self.machine["device"]).lower().replace(" ", "-")
+        path = folder / f"bench-{self.bench}-{where}-{self.date}.json"
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=2) + "\n")
+        return path
+
+
+def read_result(path: Path) -> BenchmarkResult:
+    """A result as it was kept.
+
+    Raises:
+        ConfigError: the file holds something else.
+    """
+    try:
+        content = json.loads(path.read_text())
+        figures = [
+            BenchmarkFigure(**{k: v for k, v in kept.items() if k != "median"}) for kept in content.pop("figures")
+        ]
+        return BenchmarkResult(**content, figures=figures)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(f"{path} must hold the result of a benchmark, but: {error}; remove it") from error
+
+
+def table(results: Sequence[BenchmarkResult], *, whole: bool = True) -> str:
+    """Markdown of results, one part for each.
+
+    Args:
+        results: to be shown.
+        whole: whether figures without a goal are shown too.
+    """
+    return "\n".join(_part(result, whole) for result in results)
+
+
+def replaced(page: str, text: str) -> str:
+    """A page with the text between its marks.
+
+    Raises:
+        ConfigError: it has no marks.
+    """
+    before, begin, rest = page.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not end:
+        raise ConfigError(f"the page must hold {_BEGIN} and then {_END}, but does not; add them on lines of their own")
+    return f"{before}{begin}\n{text}\n{end}{after}"
+
+
+def _part(result: BenchmarkResult, whole: bool) -> str:
+    where = f"{result.machine['device']}, {result.machine['cores']} cores, load {result.machine['load']}, {result.date}"
+    rows = [f"| {f.name} | {f.spoken} | {_limit(f)} | {f.goal} |" for f in result.figures if f.goal or whole]
+    head = [
+        f"**{result.what}** ({where}; `{result.command}`)",
+        "",
+        "| | measured | limit | goal |",
+        "|---|---|---|---|",
+    ]
+    return "\n".join([*head, *rows, ""])
+
+
+def _limit(figure: BenchmarkFigure) -> str:
+    return "" if figure.limit is None else f"{figure.limit:.3g} {figure.unit}".rstrip()
+
+
+def _processor() -> str:
+    """The processor's name as Linux knows it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())

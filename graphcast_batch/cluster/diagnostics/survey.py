@@ -1,0 +1,229 @@
+"""A node and a folder become what a doctor must know of them: what is installed, what there is, what a file does there.
+
+Called on each node at the same time, so that the folder is used by all of them at once.
+"""
+
+import errno
+import os
+import platform
+import resource
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from itertools import repeat
+from pathlib import Path
+from typing import Final
+
+from graphcast_batch.cluster import ray_folder
+from graphcast_batch.cluster.file_systems import file_system
+from graphcast_batch.cluster.slurm.allocation import Allocation, allocation
+from graphcast_batch.cluster.visible_devices import visible_devices
+from graphcast_batch.errors import AllocationError, ClusterError
+from graphcast_batch.files.durable import folder_clock, publish
+from graphcast_batch.setup.resources import machine_bytes
+
+GREETING: Final = "greeting"
+"""File that is put into the folder before nodes look into it."""
+SWAPPED: Final = "swapped"
+"""File that others are renamed onto while nodes read it: all of its bytes are the same, in any of them."""
+PRIZES: Final = 16
+"""Files that all nodes try to create."""
+_TAKERS: Final = 4
+_PATIENCE_SECONDS: Final = 20.0
+"""How long a file may stay unseen: NFS keeps what it knows of a folder for up to a minute, mostly for a few seconds."""
+_READS: Final = 100
+_PACKAGES: Final = ("graphcast-batch", "jax", "jaxlib", "ray", "zarr", "numpy", "xarray")
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What a node met with in the folder.
+
+    Attributes:
+        kind: of the file system, such as nfs4; empty if it is not told.
+        mount: where it is mounted.
+        fault: why the node could not work there; empty if it could.
+        waited: seconds until the node saw the greeting.
+        won: prizes that were created by this node, by their numbers.
+        torn: reads of the swapped file that gave neither all of one nor all of another.
+        clock: seconds by which the clock of the folder is ahead of the node's.
+    """
+
+    kind: str = ""
+    mount: str = ""
+    fault: str = ""
+    waited: float = 0.0
+    won: tuple[int, ...] = ()
+    torn: int = 0
+    clock: float = 0.0
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a node is like.
+
+    Attributes:
+        host: its name.
+        versions: of Python and packages.
+        given: what the scheduler says there.
+        devices: that JAX sees, as platform and kind.
+        blind: why JAX sees none; empty if it was asked with success.
+        nvidia: NVIDIA's device files, one for each GPU.
+        memory_bytes: of the node.
+        shared_bytes: free in /dev/shm.
+        open_files: that a process may have.
+        temporary: where a run or `launch` keeps Ray's sockets and logs; empty if nowhere.
+        temporary_fault: why that is nowhere, or not where it should be; empty if it is.
+        visit: of the folder.
+    """
+
+    host: str
+    versions: Mapping[str, str]
+    given: Allocation
+    devices: tuple[tuple[str, str], ...]
+    blind: str
+    nvidia: int
+    memory_bytes: int
+    shared_bytes: int
+    open_files: int
+    temporary: str
+    temporary_fault: str
+    visit: Visit
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that JAX sees."""
+        return sum(platform in ("gpu", "cuda", "rocm") for platform, _ in self.devices)
+
+
+def survey(number: int, folder: Path | None, greeting: str) -> Survey:
+    """Looks at this node, and works in a folder together with the others.
+
+    Args:
+        number: of the node, which tells its files from those of others.
+        folder: where all nodes meet; None if they cannot.
+        greeting: what the file of this name there must say.
+    """
+    devices, blind = visible_devices()
+    temporary, temporary_fault = _for_ray()
+    return Survey(
+        host=socket.gethostname(),
+        versions={"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        given=_given(),
+        devices=devices,
+        blind=blind,
+        nvidia=len([path for path in Path("/dev").glob("nvidia*") if path.name[6:].isdecimal()]),
+        memory_bytes=machine_bytes(),
+        shared_bytes=_free("/dev/shm"),
+        open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        temporary=temporary,
+        temporary_fault=temporary_fault,
+        visit=visit(number, folder, greeting) if folder else Visit(),
+    )
+
+
+def visit(number: int, folder: Path, greeting: str) -> Visit:
+    """Works in a folder as a run's workers do, and as they rely on it; see `survey`."""
+    kind, mount = file_system(folder)
+    met = Visit(kind, str(mount))
+    try:
+        waited = _wait_for(folder / GREETING, greeting)
+        if waited is None:
+            return replace(met, fault=f"does not see a file that was written into {folder} on another node")
+        won = _take(folder, number)
+        torn = sum(_is_torn(folder / SWAPPED) for _ in range(_READS))
+        draft = folder / f".{number}"
+        draft.write_text(greeting, encoding="utf-8")
+        draft.rename(folder / answer(number))
+        return replace(met, waited=waited, won=won, torn=torn, clock=folder_clock(folder) - time.time())
+    except OSError as error:
+        return replace(met, fault=f"cannot work in {folder}: {error}")
+
+
+def answer(number: int) -> str:
+    """Name of the file that a node leaves in the folder."""
+    return f"answer-{number}"
+
+
+def unwritable(folder: Path) -> str:
+    """Why nothing can be written into a folder; empty if it can."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def _for_ray() -> tuple[str, str]:
+    """Where Ray's folder can be made, and why not where the environment says."""
+    try:
+        found = ray_folder.usable()
+    except ClusterError as error:
+        return "", str(error)
+    wanted = ray_folder.candidates()[0]
+    return found, "" if found == wanted else f"{wanted} is too long for Ray's sockets, or cannot be written"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _given() -> Allocation:
+    try:
+        return allocation(os.environ)
+    except AllocationError:  # which is told of the node where the doctor is
+        return Allocation()
+
+
+def _free(folder: str) -> int:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return 0
+
+
+def _wait_for(path: Path, text: str) -> float | None:
+    """Seconds until a file is there and says what it should; None if it never does."""
+    begun = time.monotonic()
+    while (waited := time.monotonic() - begun) < _PATIENCE_SECONDS:
+        # NFS believes for a while that a file is still missing that it looked for before; a listing is asked anew.
+        with suppress(FileNotFoundError):
+            if path.name in os.listdir(path.parent) and path.read_text(encoding="utf-8") == text:
+                return waited
+        time.sleep(0.1)
+    return None
+
+
+def _take(folder: Path, number: int) -> tuple[int, ...]:
+    """Prizes that this node created; each is tried several times at once."""
+
+    def first(prize: int, taker: int) -> bool:
+        try:
+            publish(folder / f"prize-{prize}", f"{number}.{taker}".encode(), durably=False)
+        except FileExistsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(_TAKERS) as takers:
+        tried = [takers.map(first, range(PRIZES), repeat(taker)) for taker in range(_TAKERS)]
+        return tuple(prize for wins in tried for prize, won in enumerate(wins) if won)
+
+
+def _is_torn(path: Path) -> bool:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        if error.errno == errno.ESTALE:  # how NFS says that what is being read was replaced meanwhile
+            return False
+        raise
+    return not content or len(set(content)) > 1

@@ -1,0 +1,1 @@
+"""Read configs from YAML, and check them before anything else happens."""

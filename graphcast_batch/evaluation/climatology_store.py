@@ -1,0 +1,276 @@
+"""What is usual at each hour of the day and day of the year becomes a zarr group in WeatherBench 2's layout.
+
+Dimensions (hour, dayofyear, [level], latitude, longitude); of a variable its mean, and as NAME_std its standard
+deviation; of precipitation also what SEEPS needs. Laid out as a draft, filled by independent writers, a shard by one of
+them, and moved into its place. What single days have is kept beside the draft until the windows around them are done.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec
+from zarr.errors import ZarrUserWarning
+
+from graphcast_batch.errors import StoreError
+from graphcast_batch.files.durable import explained, replace, sync_folder, sync_tree
+from graphcast_batch.files.process_identity import mark
+from graphcast_batch.grid import Grid
+from graphcast_batch.variables import attributes
+
+DAYS: Final = 366
+BLOCK: Final = 32
+"""Days in a shard, which one writer fills."""
+SPREAD: Final = "_std"
+DRY: Final = "_seeps_dry_fraction"
+HEAVY: Final = "_seeps_threshold"
+_KINDS: Final = {"": "mean", SPREAD: "standard deviation", DRY: "share of dry ones", HEAVY: "least that is heavy"}
+_CODEC: Final = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")
+_IDENTITY: Final = "identity"
+
+
+_CHUNK_BYTES: Final = 2**22
+"""Of fields on several levels that are read together: fewer bytes take longer to find than to read."""
+
+
+def levels_together(levels: int, grid: Grid) -> int:
+    """How many levels of so many stand in one chunk."""
+    return max(1, min(levels, _CHUNK_BYTES // (4 * grid.size)))
+
+
+@dataclass(frozen=True)
+class ClimatologyDraft:
+    """A climatology that is being made.
+
+    Attributes:
+        path: where it is to be.
+    """
+
+    path: Path
+
+    @classmethod
+    def lay_out(
+        cls,
+        path: Path,
+        on_levels: Mapping[str, bool],
+        units: Mapping[str, str],
+        rainy: Sequence[str],
+        hours: Sequence[int],
+        levels: Sequence[int],
+        grid: Grid,
+        times: NDArray[np.datetime64],
+        described: Mapping[str, str],
+    ) -> Self:
+        """Makes a draft without values, in place of one of something else; takes up one of the same.
+
+        Args:
+            path: the folder to be.
+            on_levels: for each variable, whether it is on levels.
+            units: of those of them that follow from others.
+            rainy: those of them that get what SEEPS needs.
+            hours: of the day, ascending.
+            levels: hPa, ascending.
+            grid: the points.
+            times: those that go in.
+            described: root attributes.
+
+        Raises:
+            StoreError: something is at ``path``, or the disk fails.
+        """
+        draft = cls(path)
+        _refuse_existing(path)
+        coordinates: dict[str, NDArray[Any]] = {
+            "hour": np.asarray(hours, np.int64),
+            "dayofyear": np.arange(1, DAYS + 1),
+            **({"level": np.asarray(levels, np.int32)} if levels else {}),
+            "latitude": grid.latitude,
+            "longitude": grid.longitude,
+        }
+        known = [dict(on_levels), list(rainy), dict(described)]
+        known += [hashlib.sha256(axis.tobytes()).hexdigest() for axis in (*coordinates.values(), times)]
+        identity = json.dumps(known, sort_keys=True).encode()
+        with explained(f"laying out {draft._group}"):
+            if not draft._is(identity):
+                shutil.rmtree(draft._days, ignore_errors=True)
+                shutil.rmtree(draft._group, ignore_errors=True)
+                _create_group(draft._group, coordinates, grid, on_levels, units, rainy, described)
+                sync_tree(draft._group)
+                draft._days.mkdir()
+                replace(draft._days / _IDENTITY, identity)
+        return draft
+
+    def keep(self, name: str, hour: int, day: int, values: NDArray[np.float32], what: str = "") -> None:
+        """Keeps what single days have until `finish`.
+
+        Args:
+            name: of the variable.
+            hour: which of the hours, counted from 0.
+            day: of the year, counted from 0.
+            values: any shape.
+            what: tells apart what is kept of the same.
+
+        Raises:
+            StoreError: the disk fails.
+        """
+        file = self._file(name, hour, day, what)
+        with explained(f"keeping {file}"):
+            file.parent.mkdir(exist_ok=True)
+            partial = file.with_suffix(f".{mark()}.npy")
+            np.save(partial, values)
+            partial.rename(file)
+
+    def keeps(self, name: str, hour: int, day: int) -> bool:
+        """Whether there is something that `kept` can give."""
+        return self._file(name, hour, day).exists()
+
+    def kept(self, name: str, hour: int, day: int, what: str = "") -> NDArray[np.float32]:
+        """What was kept, read when its values are asked for.
+
+        Raises:
+            StoreError: it is not there, or damaged.
+        """
+        file = self._file(name, hour, day, what)
+        try:
+            found: NDArray[np.float32] = np.load(file, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise StoreError(
+                f"{file} must hold an array, but cannot be read as one ({error}); remove {self._days} and make the "
+                "climatology again"
+            ) from error
+        return found
+
+    def fill(self, name: str, hour: int, days: slice, levels: slice, values: NDArray[np.floating]) -> None:
+        """Writes a whole shard.
+
+        Args:
+            name: of the array.
+            hour: which of the hours, counted from 0.
+            days: which days, counted from 0; a whole block, or as far as the year goes.
+            levels: which levels, those of a chunk; the first for a variable that has none.
+            values: (day, level, latitude, longitude).
+
+        Raises:
+            StoreError: the disk fails.
+        """
+        with explained(f"filling {self._group}"):
+            stored = zarr.open_array(self._group / name, mode="r+").with_config({"write_empty_chunks": True})
+            if stored.ndim == 5:
+                stored[hour, days, levels] = values.astype(np.float32)
+            else:
+                stored[hour, days] = values[:, 0].astype(np.float32)
+
+    def finish(self, name: str) -> None:
+        """Declares a variable filled and drops what was kept for it.
+
+        Raises:
+            StoreError: the disk fails.
+        """
+        with explained(f"finishing {name} of {self._group}"):
+            for kind in _KINDS:
+                sync_tree(self._group / (name + kind))
+            replace(self._days / f"{name}.finished", b"")
+            shutil.rmtree(self._days / name, ignore_errors=True)
+
+    def finished(self, name: str) -> bool:
+        """Whether a variable is filled."""
+        return (self._days / f"{name}.finished").exists()
+
+    def publish(self) -> None:
+        """Moves the draft, which is filled, into its place.
+
+        Raises:
+            StoreError: something is at the path, or the disk fails.
+        """
+        with explained(f"publishing {self.path}"):
+            _refuse_existing(self.path)
+            os.rename(self._group, self.path)
+            sync_folder(self.path.parent)
+            shutil.rmtree(self._days, ignore_errors=True)
+
+    @property
+    def _group(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.draft")
+
+    @property
+    def _days(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.days")
+
+    def _file(self, name: str, hour: int, day: int, what: str = "") -> Path:
+        return self._days / name / f"{hour}-{day}{what}.npy"
+
+    def _is(self, identity: bytes) -> bool:
+        known = self._days / _IDENTITY
+        return self._group.exists() and known.exists() and known.read_bytes() == identity
+
+
+def _create_group(
+    folder: Path,
+    coordinates: Mapping[str, NDArray[Any]],
+    grid: Grid,
+    on_levels: Mapping[str, bool],
+    units: Mapping[str, str],
+    rainy: Sequence[str],
+    described: Mapping[str, str],
+) -> None:
+    group = zarr.create_group(folder, attributes={"Conventions": "CF-1.11", **described})
+    for dim, values in coordinates.items():
+        _create(group, dim, (dim,), values.shape, values.shape, None, values.dtype, {})[...] = values
+    for name, levelled in on_levels.items():
+        dims = tuple(dim for dim in coordinates if levelled or dim != "level")
+        shape = tuple(coordinates[dim].size for dim in dims)
+        together = (levels_together(coordinates["level"].size, grid),) if levelled else ()
+        chunks, shards = (1, 1, *together, *shape[-2:]), (1, BLOCK, *together, *shape[-2:])
+        for kind in _KINDS:
+            if kind in ("", SPREAD) or name in rainy:
+                of_array = _described(name, kind, units)
+                _create(group, name + kind, dims, shape, chunks, shards, np.dtype(np.float32), of_array)
+    with warnings.catch_warnings():
+        # zarr warns that the specification of version 3 does not yet have what xarray and zarr both read.
+        warnings.simplefilter("ignore", ZarrUserWarning)
+        zarr.consolidate_metadata(folder)
+
+
+def _described(name: str, kind: str, units: Mapping[str, str]) -> dict[str, str]:
+    """Attributes of an array; what SEEPS needs is no statistic that CF has a name for."""
+    of_variable = attributes(name) | ({"units": units[name]} if name in units else {})
+    if kind not in (DRY, HEAVY):
+        return of_variable | {"cell_methods": f"time: {_KINDS[kind]} over years"}
+    return {"units": "1" if kind == DRY else "m", "long_name": f"{of_variable['long_name']}: {_KINDS[kind]}"}
+
+
+def _refuse_existing(path: Path) -> None:
+    if os.path.lexists(path):
+        raise StoreError(f"{path} must not exist yet, but does; remove it, or write the climatology elsewhere")
+
+
+def _create(
+    group: zarr.Group,
+    name: str,
+    dims: tuple[str, ...],
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    shards: tuple[int, ...] | None,
+    dtype: np.dtype[Any],
+    of_array: Mapping[str, str],
+) -> zarr.Array[Any]:
+    return group.create_array(
+        name,
+        shape=shape,
+        chunks=chunks,
+        shards=shards,
+        dtype=dtype,
+        compressors=_CODEC,
+        fill_value=np.nan if dtype == np.float32 else 0,
+        chunk_key_encoding={"name": "default", "separator": "."},
+        dimension_names=dims,
+        attributes=dict(of_array),
+    )

@@ -1,0 +1,139 @@
+"""Stored scores of several forecasts become their metrics by lead time, each with its confidence interval."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from graphcast_batch.errors import EvaluationError
+from graphcast_batch.evaluation.comparison import check_alike
+from graphcast_batch.evaluation.metrics import METRICS, Metric
+from graphcast_batch.evaluation.score_results import ScoreHeadline, average, headlines, read_headlines
+from graphcast_batch.evaluation.significance import CONFIDENCE, block_bootstrap
+
+Floats = NDArray[np.float64]
+DRAWN: Final = ("rmse", "acc", "bias")
+"""Metrics that have curves, where the statistics are there."""
+_ENDS: Final = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
+_HOUR: Final = np.timedelta64(1, "h")
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreCurve:
+    """A metric of one variable of one forecast, by lead time.
+
+    Attributes:
+        name: whose it is, like ``forecast`` or a baseline's.
+        metric: which.
+        variable: of what.
+        level: hPa; None at the surface.
+        units: of the variable; empty where they are not known.
+        hours: (lead,) lead times.
+        values: (lead,) in the unit of the variable, if the metric has one; NaN where nothing was scored.
+        low: (lead,) lower end of the confidence interval by block bootstrap; NaN where the initial times are too few.
+        high: (lead,) its upper end, the same.
+        cases: the most initial times that are behind a value.
+    """
+
+    name: str
+    metric: str
+    variable: str
+    level: int | None
+    units: str
+    hours: NDArray[np.int64]
+    values: Floats
+    low: Floats
+    high: Floats
+    cases: int
+
+
+def curves(scores: Mapping[str, tuple[Path, str]], region: str) -> list[ScoreCurve]:
+    """The headline scores of several forecasts, at the initial times that all of them have.
+
+    Args:
+        scores: path of a store and name of scores in it, by the name of the forecast; the first says what is drawn.
+        region: where.
+
+    Returns:
+        Curves, those of one metric, variable and level in a row, as far as they have a value.
+
+    Raises:
+        EvaluationError: they were not scored against the same, or have no initial time in common.
+        StoreError: there are no scores.
+    """
+    for one, other in pairwise(scores.values()):
+        check_alike(one, other)
+    means = {name: read_headlines(*where, region).isel(region=0) for name, where in scores.items()}
+    common = reduce(np.intersect1d, (each["time"].values for each in means.values()))
+    if not common.size:
+        raise EvaluationError(
+            f"{', '.join(scores)} must have initial times in common, but have none; evaluate the same times of all"
+        )
+    means = {name: each.sel(time=common) for name, each in means.items()}
+    shown = _shown(next(iter(means.values())))
+    return [
+        found
+        for metric in DRAWN
+        for line in shown
+        for name, each in means.items()
+        for found in _curve(name, METRICS[metric], line, each)
+    ]
+
+
+def _shown(means: xr.Dataset) -> list[ScoreHeadline]:
+    """Variables and levels of the table of headline scores."""
+    results = average(means.expand_dims("region"))
+    hours = (means["prediction_timedelta"].values // _HOUR).astype(int).tolist()
+    return headlines(results, hours)
+
+
+def _curve(name: str, metric: Metric, line: ScoreHeadline, means: xr.Dataset) -> Iterator[ScoreCurve]:
+    """The curve, if there is one."""
+    if line.variable not in means or not set(metric.statistics).issubset(means["statistic"].values.tolist()):
+        return
+    array = means[line.variable] if line.level is None else means[line.variable].sel(level=line.level)
+    array = array.sel(statistic=list(metric.statistics)).transpose("time", "statistic", "prediction_timedelta")
+    parts, value = array.values, metric.value
+    if metric.averaged == "values":
+        parts, value = _applied(metric.value, parts)[:, np.newaxis], lambda mean: mean
+    there = np.isfinite(parts).all(axis=1)
+    if there.any():
+        hours = (array["prediction_timedelta"].values // _HOUR).astype(np.int64)
+        times = array["time"].values
+        ends = _sure(parts, there, times, value)
+        most = int(there.sum(axis=0).max())
+        yield ScoreCurve(name, metric.name, line.variable, line.level, line.unit, hours, *ends, most)
+
+
+def _sure(
+    parts: Floats, there: NDArray[np.bool_], times: NDArray[np.datetime64], value: Callable[..., xr.DataArray]
+) -> tuple[Floats, Floats, Floats]:
+    """(lead,) value, lower and upper end: lead times that the same initial times have share their draws.
+
+    Args:
+        parts: (time, part, lead) what the value is made of the means of.
+        there: (time, lead) where they are.
+        times: (time,) initial times, ascending.
+        value: made of the means.
+    """
+    found = np.full((3, there.shape[1]), np.nan)
+    patterns, of = np.unique(there, axis=1, return_inverse=True)
+    for n, pattern in enumerate(patterns.T):
+        leads = np.flatnonzero(of == n)
+        if pattern.any():
+            some = parts[pattern][:, :, leads]
+            drawn = _applied(value, block_bootstrap(some, times[pattern]))
+            found[0, leads] = _applied(value, some.mean(axis=0, keepdims=True))[0]
+            found[1:, leads] = np.quantile(drawn, _ENDS, axis=0)
+    return found[0], found[1], found[2]
+
+
+def _applied(value: Callable[..., xr.DataArray], means: Floats) -> Floats:
+    """(time or draw, lead) of (time or draw, part, lead)."""
+    return np.asarray(value(*(xr.DataArray(means[:, n], dims=("each", "lead")) for n in range(means.shape[1]))).values)

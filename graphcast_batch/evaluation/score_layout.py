@@ -1,0 +1,162 @@
+"""Lay out the group that scores of one kind go into: what they are by, its arrays and coordinates."""
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from pydantic import JsonValue
+from zarr.codecs import BloscCodec
+from zarr.errors import ZarrUserWarning
+
+from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.variables import VARIABLES
+
+SPECTRUM: Final = "_spectrum"
+"""Behind the name of a variable, whose power by zonal wavenumber it is."""
+PARTS: Final = ("forecast", "truth", "error")
+"""Of a spectrum."""
+RECORDS: Final = "records"
+"""The folder of a group that tells which Cases are scored."""
+IDENTITY: Final = "graphcast_batch_scores"
+"""The attribute of a group that tells what makes its scores comparable."""
+_LEADS_A_CHUNK: Final = 40
+"""Fixed, so that a store may get longer forecasts without another layout; what is beyond the last takes no space."""
+_CODEC: Final = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreLayout:
+    """What scores are by, beside the initial and lead times of the store.
+
+    Attributes:
+        statistics: their names.
+        on_levels: for each variable, whether it is on levels.
+        levels: hPa, ascending.
+        regions: their names.
+        areas: (region,) area of each, in shares of the globe.
+        identity: what makes scores comparable: truth, climatology and the like.
+        spectra: which variables have their power by zonal wavenumber beside them.
+        bands: the regions in which they have it; none without spectra.
+    """
+
+    statistics: tuple[str, ...]
+    on_levels: tuple[tuple[str, bool], ...]
+    levels: tuple[int, ...]
+    regions: tuple[str, ...]
+    areas: NDArray[np.float64]
+    identity: Mapping[str, JsonValue]
+    spectra: tuple[str, ...] = ()
+    bands: tuple[str, ...] = ()
+
+    @property
+    def known(self) -> dict[str, JsonValue]:
+        """All that must be the same for scores to stand side by side."""
+        known = {
+            "statistics": self.statistics,
+            "variables": [f"{name} (on levels)" if levelled else name for name, levelled in self.on_levels],
+            "levels": self.levels,
+            "regions": dict(zip(self.regions, np.round(self.areas, 12).tolist(), strict=True)),
+            **self.identity,
+        }
+        if self.spectra:  # else as it was before there were any
+            known["spectra"] = self.spectra
+        return dict(json.loads(json.dumps(known)))
+
+
+def create(folder: Path, store: Store, scored: ScoreLayout) -> None:
+    """Metadata and coordinates, without scores."""
+    identity = json.dumps(scored.known, sort_keys=True)
+    group = zarr.create_group(folder, attributes={"Conventions": "CF-1.11", IDENTITY: identity})
+    (folder / RECORDS).mkdir()
+    coordinates = _coordinates(store, scored)
+    for dim, (values, of_axis) in coordinates.items():
+        length = 4096 if dim in ("time", "prediction_timedelta") else values.size
+        array = _array(group, dim, (dim,), values.shape, (length,), str if values.dtype.kind == "U" else values.dtype)
+        array.update_attributes(dict(of_axis))
+        array.with_config({"write_empty_chunks": True})[...] = values
+    area = _array(group, "area", ("region",), scored.areas.shape, scored.areas.shape, np.dtype(np.float64))
+    area.update_attributes({"long_name": "area of the region, in shares of the globe", "units": "1"})
+    area[...] = scored.areas
+    for name, levelled in scored.on_levels:
+        between = ("time", "prediction_timedelta", *(("level",) if levelled else ()))
+        sizes = {dim: values.size for dim, (values, _) in coordinates.items()}
+        array = _values(group, name, ("statistic", *between, "region"), sizes)
+        array.update_attributes({"long_name": f"means of statistics of {name.replace('_', ' ')}", **_unit(name)})
+        if name in scored.spectra:
+            # So much larger than the statistics that whoever reads one level should not have to read all.
+            dims = ("part", *between, "band", "wavenumber")
+            array = _values(group, name + SPECTRUM, dims, sizes, by_level=True)
+            array.update_attributes({"long_name": f"power by wavenumber of {name.replace('_', ' ')}", **_unit(name)})
+    with warnings.catch_warnings():
+        # zarr warns that the specification of version 3 does not yet have what xarray and zarr both read.
+        warnings.simplefilter("ignore", ZarrUserWarning)
+        zarr.consolidate_metadata(folder)
+
+
+def _values(
+    group: zarr.Group, name: str, dims: tuple[str, ...], sizes: Mapping[str, int], *, by_level: bool = False
+) -> zarr.Array[Any]:
+    """An array of which a Case is one file; its third dimension is the lead time."""
+    shape = tuple(sizes[dim] for dim in dims)
+    case = (shape[0], 1, _LEADS_A_CHUNK, *shape[3:])
+    chunk = tuple(1 if by_level and dim == "level" else size for dim, size in zip(dims, case, strict=True))
+    return _array(group, name, dims, shape, chunk, np.dtype(np.float64), case if by_level else None)
+
+
+def _array(
+    group: zarr.Group,
+    name: str,
+    dims: Sequence[str],
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    dtype: Any,  # noqa: ANN401 - zarr takes the type str itself for text
+    shards: tuple[int, ...] | None = None,
+) -> zarr.Array[Any]:
+    text = dtype is str
+    return group.create_array(
+        name,
+        shape=shape,
+        chunks=chunks,
+        shards=shards,
+        dtype=dtype,
+        compressors=None if text else _CODEC,
+        fill_value=None if text else np.nan if dtype == np.float64 else 0,
+        chunk_key_encoding={"name": "default", "separator": "."},
+        dimension_names=tuple(dims),
+    )
+
+
+def _coordinates(store: Store, scored: ScoreLayout) -> dict[str, tuple[NDArray[Any], dict[str, str]]]:
+    time_of = {"standard_name": "forecast_reference_time", "units": "hours since 1970-01-01"}
+    time_of |= {"calendar": "proleptic_gregorian"}
+    lead_of = {"standard_name": "forecast_period", "units": "hours", "dtype": "timedelta64[ns]"}
+    level_of = {"standard_name": "air_pressure", "units": "hPa", "positive": "down"}
+    statistic_of = {"long_name": "statistic of single points, of which these are means"}
+    level = {"level": (np.array(scored.levels, np.int32), level_of)} if scored.levels else {}
+    spectral: dict[str, tuple[NDArray[Any], dict[str, str]]] = {}
+    if scored.spectra:
+        wavenumbers = np.arange(store.kept.longitude.size // 2 + 1)
+        spectral = {
+            "part": (np.array(PARTS), {"long_name": "whose power it is; error is forecast minus truth"}),
+            "band": (np.array(scored.bands), {"long_name": "region of whole latitude circles"}),
+            "wavenumber": (wavenumbers, {"long_name": "zonal wavenumber, waves in a latitude circle", "units": "1"}),
+        }
+    return {
+        "statistic": (np.array(scored.statistics), statistic_of),
+        "time": (store.init_times.astype(np.int64), time_of),
+        "prediction_timedelta": (np.array(store.kept.lead_hours, np.int64), lead_of),
+        **level,
+        "region": (np.array(scored.regions), {"long_name": "region"}),
+        **spectral,
+    }
+
+
+def _unit(name: str) -> dict[str, str]:
+    """The variable's, of which squares and products of it have the square."""
+    return {"variable_units": VARIABLES[name].units} if name in VARIABLES else {}

@@ -1,0 +1,211 @@
+"""Scores of several forecasts become curves over lead time, a panel for each variable and level."""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Final, Literal, Protocol
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MultipleLocator
+from numpy.typing import NDArray
+
+from graphcast_batch.errors import FigureError
+from graphcast_batch.figures.display_units import Unit, named, unit_of
+from graphcast_batch.figures.headings import counted, lead_ticks, time_unit
+from graphcast_batch.figures.saving import package_style, save
+
+Floats = NDArray[np.float64]
+
+
+class Curve(Protocol):
+    """A metric of one variable of one forecast, by lead time."""
+
+    @property
+    def name(self) -> str:
+        """Whose it is."""
+
+    @property
+    def metric(self) -> str:
+        """Which."""
+
+    @property
+    def variable(self) -> str:
+        """Of what."""
+
+    @property
+    def units(self) -> str:
+        """Of the variable, as CF attributes spell them."""
+
+    @property
+    def level(self) -> int | None:
+        """Pressure, hPa; None at the surface."""
+
+    @property
+    def hours(self) -> NDArray[np.int64]:
+        """(lead,) lead times."""
+
+    @property
+    def values(self) -> Floats:
+        """(lead,) in the unit of the variable, if the metric has one; NaN where there is none."""
+
+    @property
+    def low(self) -> Floats:
+        """(lead,) lower end of the confidence interval; NaN where none is known."""
+
+    @property
+    def high(self) -> Floats:
+        """(lead,) its upper end."""
+
+    @property
+    def cases(self) -> int:
+        """The most initial times that are behind a value."""
+
+
+_Line = Literal["-", "--", "-.", ":"] | tuple[float, tuple[float, ...]]
+_Look = tuple[str, _Line, str]
+"""Colour, line and marker."""
+_LOOKS: Final[tuple[_Look, ...]] = (
+    ("#0072b2", "-", "o"),
+    ("#d55e00", "--", "s"),
+    ("#009e73", "-.", "^"),
+    ("#cc79a7", (0, (5, 1, 1, 1, 1, 1)), "D"),
+    ("#e69f00", (0, (3, 1)), "v"),
+)
+"""Told apart by those who see few colours too (Okabe and Ito 2008), and by line and marker without any."""
+_BASELINES: Final[Mapping[str, _Look]] = {
+    "persistence": ("#404040", ":", "x"),
+    "climatology": ("#808080", (0, (8, 2)), "+"),
+}
+_SPOKEN: Final = {"rmse": "RMSE", "acc": "Anomaly correlation", "bias": "Bias", "mae": "Mean absolute error"}
+_WITHOUT_UNIT: Final = ("acc",)
+_MARKERS: Final = 12
+"""On a curve, at most."""
+
+
+def draw_curves(path: Path, curves: Sequence[Curve], region: str) -> None:
+    """Draws one metric, a panel for each variable and level, with the curves of all forecasts in it.
+
+    Args:
+        path: of the picture, PNG, SVG or PDF by its suffix.
+        curves: all of one metric, those of a variable and level in a row.
+        region: of which they are.
+
+    Raises:
+        FigureError: there is none, or they are of several metrics.
+    """
+    metrics = sorted({curve.metric for curve in curves})
+    if len(metrics) != 1:
+        raise FigureError(
+            f"curves must be of one metric to be drawn, but are of {', '.join(metrics) or 'none'}; draw one at a time"
+        )
+    panels = [list(group) for _, group in groupby(curves, key=lambda curve: (curve.variable, curve.level))]
+    looks = _looks(list(dict.fromkeys(curve.name for curve in curves)))
+    with package_style():
+        columns = min(len(panels), 4 if len(panels) > 6 else 3)
+        rows = -(-len(panels) // columns)
+        figure = Figure(figsize=(0.4 + 3.3 * columns, 1.25 + 2.35 * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for at, panel in zip(axes, panels, strict=False):
+            _draw_panel(at, panel, looks)
+        for at in axes[len(panels) :]:
+            at.set_axis_off()
+        for at in axes[max(0, len(panels) - columns) : len(panels)]:
+            at.set_xlabel(time_unit(_last(curves))[0])
+        figure.suptitle(f"{_SPOKEN.get(metrics[0], metrics[0])}, {region}\n{_sureness(curves)}")
+        _legend(figure, looks)
+        save(figure, path, _alt(panels, metrics[0], region))
+
+
+def _looks(names: Sequence[str]) -> Mapping[str, _Look]:
+    """Colour, line and marker by name."""
+    others = iter(_LOOKS * (1 + len(names) // len(_LOOKS)))
+    return {name: _BASELINES.get(name) or next(others) for name in names}
+
+
+def _draw_panel(axes: Axes, curves: Sequence[Curve], looks: Mapping[str, _Look]) -> None:
+    unit = _unit(curves[0])
+    _, hours_a_unit = time_unit(_last(curves))
+    axes.set_facecolor("white")
+    for curve in curves:
+        colour, line, marker = looks[curve.name]
+        x = curve.hours / hours_a_unit
+        axes.fill_between(x, unit.told(curve.low), unit.told(curve.high), color=colour, alpha=0.2, linewidth=0)
+        axes.plot(
+            x,
+            unit.told(curve.values),
+            color=colour,
+            linestyle=line,
+            linewidth=1.3,
+            marker=marker,
+            markersize=3.5,
+            markevery=_marked(curve.hours.size),
+        )
+    if curves[0].metric == "bias":
+        axes.axhline(0, color="#404040", linewidth=0.6)
+    elif curves[0].metric == "rmse":
+        axes.set_ylim(bottom=0)
+    _lead_axis(axes, _last(curves), hours_a_unit)
+    axes.set_title(_heading(curves[0]), loc="left")
+
+
+def _unit(curve: Curve) -> Unit:
+    return Unit("") if curve.metric in _WITHOUT_UNIT else unit_of(curve.variable, curve.units).of_differences
+
+
+def _heading(curve: Curve) -> str:
+    return _unit(curve).heading(named(curve.variable, curve.level))
+
+
+def _marked(leads: int) -> tuple[int, int]:
+    """The first lead time that has a marker, and the distance to the next: whole days where a step is 6 hours."""
+    every = -(-leads // _MARKERS)
+    return every - 1, every
+
+
+def _last(curves: Sequence[Curve]) -> float:
+    return float(max(curve.hours[-1] for curve in curves))
+
+
+def _lead_axis(axes: Axes, last: float, hours_a_unit: int) -> None:
+    """Smaller ticks at every step where there are few days."""
+    axes.xaxis.set_major_locator(lead_ticks(last, hours_a_unit))
+    if hours_a_unit > 1:
+        axes.xaxis.set_minor_locator(MultipleLocator(0.25 if last <= 120 else 0.5 if last <= 240 else 1.0))
+    axes.set_xlim(0, 1.02 * last / hours_a_unit)
+
+
+def _sureness(curves: Sequence[Curve]) -> str:
+    """How many initial times there are, and what the bands mean."""
+    cases = max(curve.cases for curve in curves)
+    times = counted(cases)
+    if all(np.isnan(curve.low).all() for curve in curves):
+        return f"{times}, too few for confidence bands, which need more than 10 days of them"
+    return f"{times}; bands: 95 % confidence by bootstrap over blocks of 10 days of initial times"
+
+
+def _legend(figure: Figure, looks: Mapping[str, _Look]) -> None:
+    """One for all panels, below them."""
+    handles = [
+        Line2D([], [], color=colour, linestyle=line, marker=marker, markersize=3.5, linewidth=1.3)
+        for colour, line, marker in looks.values()
+    ]
+    # matplotlib leaves out what begins with an underscore.
+    labels = [f" {name}" if name.startswith("_") else name for name in looks]
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(looks)), handlelength=3.5)
+
+
+def _alt(panels: Sequence[Sequence[Curve]], metric: str, region: str) -> str:
+    texts = []
+    for panel in panels:
+        unit = _unit(panel[0])
+        ends = ", ".join(f"{curve.name} {_number(unit.told(curve.values)[-1])}" for curve in panel)
+        texts.append(f"{_heading(panel[0])} at {panel[0].hours[-1]} h: {ends}")
+    return f"Curves of {_SPOKEN.get(metric, metric)} by lead time, {region}. {'; '.join(texts)}."
+
+
+def _number(value: float) -> str:
+    return "unknown" if math.isnan(value) else f"{value:.3g}"

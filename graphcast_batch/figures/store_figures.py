@@ -1,0 +1,72 @@
+"""The whole Cases of a store become their figures, beside the forecasts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import shorten
+
+import xarray as xr
+
+from graphcast_batch.config.figures_section import FiguresConfig
+from graphcast_batch.errors import FigureError
+from graphcast_batch.figures.animation import ffmpeg
+from graphcast_batch.figures.case_figures import draw_case, expected_figures, names_wanted
+from graphcast_batch.figures.reduced import Truth, draw_diagrams, expected_diagrams
+from graphcast_batch.plan import Case, Layout
+from graphcast_batch.stores.zarr.store import Store
+
+
+def check_figures(wanted: FiguresConfig, layout: Layout) -> list[str]:
+    """The files that each Case of a layout will give.
+
+    Raises:
+        FigureError: what is kept of its forecasts lacks what is wanted, or ffmpeg is missing for it.
+    """
+    if wanted.animation == "mp4":
+        ffmpeg()
+    if layout.outputs.region is not None:
+        raise FigureError(
+            "figures: maps are of the whole globe, but outputs.region keeps a part of it; leave out one of the two"
+        )
+    kept = layout.kept
+    held = dict(kept.on_levels), kept.levels, kept.lead_hours
+    return [*expected_figures(wanted, *held), *expected_diagrams(wanted, *held)]
+
+
+def undrawn(store: Store, cases: Sequence[Case], names: Sequence[str]) -> list[Case]:
+    """Those Cases of which a figure is missing."""
+    return [case for case in cases if not all((_folder(store.path, case) / name).exists() for name in names)]
+
+
+def draw_stored(path: Path, case: Case, wanted: FiguresConfig, source: Truth) -> int:
+    """Draws the figures of one whole Case of a store.
+
+    Args:
+        path: of the store.
+        case: to be drawn.
+        wanted: what to draw, and how.
+        source: of the truth.
+
+    Returns:
+        How many files were written.
+
+    Raises:
+        FigureError: the forecast lacks what is wanted.
+        InputError: the truth cannot be read.
+    """
+    store = Store.open(path)
+    leads = slice(0, store.kept.leads(case.steps))
+    forecast = store.forecasts().isel(time=store.index_of(case), prediction_timedelta=leads)
+    truth = source.truth(case, *names_wanted(wanted, dict(store.kept.on_levels)))
+    folder = _folder(store.path, case)
+    drawn = draw_case(forecast, truth, wanted, folder, credit=_credit(forecast))
+    return len(drawn) + len(draw_diagrams(forecast, case, source, wanted, folder))
+
+
+def _credit(forecast: xr.Dataset) -> str:
+    """Who made a forecast, from the store's attributes, in one line."""
+    told = [shorten(str(forecast.attrs.get("source", "")), 100, placeholder=" ..."), forecast.attrs.get("precision")]
+    return ", ".join(str(part) for part in told if part)
+
+
+def _folder(path: Path, case: Case) -> Path:
+    return path / "figures" / case.key

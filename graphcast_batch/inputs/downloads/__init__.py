@@ -1,0 +1,1 @@
+"""Download published files, and resume downloads that were interrupted."""

@@ -1,0 +1,1 @@
+"""Open netCDF, zarr and GRIB files, on this machine and on others."""

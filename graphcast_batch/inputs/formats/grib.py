@@ -1,0 +1,305 @@
+"""The messages of a GRIB file become a dataset whose fields are decoded when they are read."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from graphcast_batch.errors import InputError
+from graphcast_batch.inputs.formats.extras import extra_module
+from graphcast_batch.inputs.formats.grib_grid import GribGrid, grib_grid
+from graphcast_batch.inputs.provenance import GRIB_KEYS
+from graphcast_batch.inputs.window_names import PERIODS, WINDOW, WINDOW_BOUNDS
+
+_HEADERS: Final = (
+    "paramId",
+    "typeOfLevel",
+    "level:float",
+    "number",
+    "time",
+    "valid_time",
+    "stepType",
+    "stepUnits:int",
+    "startStep:int",
+    "endStep:int",
+    "gridType",
+    "md5GridSection",
+)
+_NAMES: Final = ("cfVarName", "shortName", "name", "units")
+"""Follow from paramId, but looking them up takes ecCodes most of the time that all headers of a message take."""
+_PRESSURE: Final = "isobaricInhPa"
+_SELECT: Final = "select its fields with: grib_copy -w KEY=VALUE IN OUT, by keys that grib_ls -P stepRange,number shows"
+LEFT_OUT: Final = "left_out"
+"""Key of a dataset's encoding: by variable, why it is not read."""
+LEAD_HOURS: Final = "lead_hours"
+"""Key of a variable's encoding: (time, [level]) hours since the start of each field's forecast, NaN where none is."""
+_PRECIPITATION: Final = "tp"
+_CONSTANT: Final = ("lsm", "z_surface")
+"""Parameters 172 and 129 of ECMWF's database, of which files may repeat the same field at every time."""
+_ONE_PLACE: Final = ("t2m", "msl", "u10", "v10", "tp", "tisr", "lsm", "orog")
+"""Their name says where they hold, so that the level, which editions of GRIB write differently, says nothing."""
+_ON_LEVELS: Final = ("t", "z", "gh", "u", "v", "w", "q")
+"""Their name alone means pressure levels, also where a file has another kind of level only."""
+
+_MEANING: Final = ("stepType", "startStep:int", "endStep:int", "time", "md5GridSection")
+"""Headers in which fields agree of which one may stand for the other."""
+
+_Header = dict[str, Any]
+_Stream = Mapping[object, Mapping[str, Any]]
+
+
+@functools.lru_cache(maxsize=8)
+def read_headers(path: Path, modified_ns: int, size: int, origin: str) -> xr.Dataset:
+    """The dataset, its fields unread; kept, because reading all headers takes long and a file is opened for every Case.
+
+    Args:
+        path: of the file.
+        modified_ns: when it was last changed, by which it is known again.
+        size: bytes.
+        origin: what the file is called in messages.
+
+    Raises:
+        InputError: it holds several members, another grid, or no variable whose fields are clear.
+    """
+    cfgrib = extra_module("cfgrib", "grib")
+    stream = cfgrib.FileStream(str(path), errors="raise")
+    index = cfgrib.FieldsetIndex.from_fieldset(stream, _HEADERS, cfgrib.COMPUTED_KEYS)
+    headers: list[_Header] = [
+        dict(zip(_HEADERS, values, strict=True), id=place) for values, places in index.iter_index() for place in places
+    ]
+    samples = {header["paramId"]: header["id"] for header in headers}
+    names = {number: {key: stream[place].get(key, "unknown") for key in _NAMES} for number, place in samples.items()}
+    headers = [header | names[header["paramId"]] for header in headers]
+    _check_member(headers, origin)
+    grids = _grids(stream, headers, origin)
+    grouped = {
+        name: found if name == _PRECIPITATION else _each_once(stream, name, found)
+        for name, found in _by_variable(headers).items()
+    }
+    reasons = {name: reason for name, found in grouped.items() if (reason := _unclear(name, found))}
+    variables = {name: found for name, found in grouped.items() if name not in reasons}
+    if not variables:
+        first, reason = next(iter(reasons.items()))
+        raise InputError(
+            f"the input {origin} must hold a variable whose fields are each there once, but holds none: {first} "
+            f"{reason}; {_SELECT}"
+        )
+    dataset = _grib_dataset(stream, variables, grids)
+    dataset.encoding[LEFT_OUT] = {
+        name: f"{name} of {origin} {reason} and is left out; {_SELECT}" for name, reason in reasons.items()
+    }
+    return dataset
+
+
+def _grib_dataset(
+    stream: _Stream, variables: Mapping[str, Sequence[_Header]], grids: Mapping[str, GribGrid]
+) -> xr.Dataset:
+    dims = {name: _header_dims(name, headers) for name, headers in variables.items()}
+    coords = {
+        dim: np.unique([header[key] for name, headers in variables.items() if dim in dims[name] for header in headers])
+        for dim, key in sorted({pair for found in dims.values() for pair in found.items()})
+    }
+    first = stream[next(iter(variables.values()))[0]["id"]]
+    grid = next(iter(grids.values()))
+    points = {"latitude": grid.latitude, "longitude": grid.longitude}
+    arrays = {}
+    for name, headers in variables.items():
+        fields = _GribFields(stream, _placed(headers, dims[name], coords, lambda header: header["id"]), grids)
+        arrays[name] = xr.Variable((*dims[name], *points), indexing.LazilyIndexedArray(fields), _attributes(headers))
+        if dims[name].get("valid_time"):
+            arrays[name].encoding[LEAD_HOURS] = _placed(headers, dims[name], coords, _lead_hours).astype(np.float64)
+    if "valid_time" in coords:
+        coords["valid_time"] = _dates(coords["valid_time"])
+    bounds = _window_bounds(variables[_PRECIPITATION]) if _PRECIPITATION in variables else {}
+    attributes = {"GRIB_edition": int(first["edition"]), **_provenance(first)}
+    return xr.Dataset(arrays, {**coords, **points, **bounds}, attributes)
+
+
+def _dates(seconds: NDArray[Any]) -> NDArray[np.datetime64]:
+    return np.asarray(seconds).astype("datetime64[s]").astype("datetime64[ns]")
+
+
+def _window_bounds(headers: Sequence[_Header]) -> dict[str, xr.Variable]:
+    """When the sum of each message begins and ends, and its forecast began."""
+    ends = _dates(np.asarray([header["valid_time"] for header in headers]))
+    lengths = np.asarray([_hours(header) for header in headers]) * 3600e9
+    is_sum = np.asarray([header["stepType"] == "accum" for header in headers])
+    starts = np.where(is_sum, ends - np.round(lengths).astype("timedelta64[ns]"), np.datetime64("NaT", "ns"))
+    init_times = _dates(np.asarray([header["time"] for header in headers]))
+    bounds = zip(WINDOW_BOUNDS, (starts, ends, init_times), strict=True)
+    return {name: xr.Variable(WINDOW, dates) for name, dates in bounds}
+
+
+def _provenance(message: Mapping[str, Any]) -> dict[str, str]:
+    """Whose the first message is, as far as it says: not all centres' have ECMWF's class."""
+    return {f"GRIB_{key}": str(message[key]) for key in GRIB_KEYS if message.get(key) is not None}
+
+
+def _attributes(headers: Sequence[_Header]) -> dict[str, Any]:
+    kind = headers[0]["stepType"]
+    hours = {} if kind == "instant" else {PERIODS: sorted({_hours(header) for header in headers})}
+    return {"long_name": headers[0]["name"], "units": headers[0]["units"], "GRIB_stepType": kind} | hours
+
+
+def _header_dims(name: str, headers: Sequence[_Header]) -> dict[str, str]:
+    """Dimensions of a variable beside its grid, and the header that tells the place along each."""
+    if name == _PRECIPITATION:
+        return {WINDOW: WINDOW}
+    kind = headers[0]["typeOfLevel"]
+    has_levels = kind == _PRESSURE or len({_place(name, header)[1] for header in headers}) > 1
+    time = {} if name in _CONSTANT else {"valid_time": "valid_time"}
+    return time | ({kind: "level:float"} if has_levels else {})
+
+
+def _by_variable(headers: Sequence[_Header]) -> dict[str, list[_Header]]:
+    """Headers by the name that their variable gets."""
+    kinds: dict[str, set[str]] = {}
+    for header in headers:
+        kinds.setdefault(_short_name(header), set()).add(header["typeOfLevel"])
+    grouped: dict[str, list[_Header]] = {}
+    for header in headers:
+        name, kind = _short_name(header), header["typeOfLevel"]
+        is_alone = len(kinds[name]) == 1 and name not in _ON_LEVELS
+        is_plain = kind == _PRESSURE or name in _ONE_PLACE or is_alone
+        grouped.setdefault(name if is_plain else f"{name}_{kind}", []).append(header)
+    for place, header in enumerate(grouped.get(_PRECIPITATION, ())):
+        header[WINDOW] = place
+    return grouped
+
+
+def _each_once(stream: _Stream, name: str, headers: Sequence[_Header]) -> list[_Header]:
+    """Headers without repeats: of a time and level the forecast that started last, and one of equal fields."""
+    places: dict[object, list[_Header]] = {}
+    for header in headers:
+        places.setdefault(_place(name, header), []).append(header)
+    return [header for found in places.values() for header in (_apart(stream, found) if found[1:] else found)]
+
+
+def _place(name: str, header: _Header) -> tuple[object, ...]:
+    """What tells a field from the others of its variable."""
+    return header["valid_time"], None if name in _ONE_PLACE else header["level:float"]
+
+
+def _apart(stream: _Stream, headers: Sequence[_Header]) -> list[_Header]:
+    """Of fields of one time and level those that are not the same as another."""
+    if all(header["stepType"] == "instant" for header in headers):
+        last = max(header["time"] for header in headers)
+        headers = [header for header in headers if header["time"] == last]
+    different: list[_Header] = []
+    for header in headers:
+        same = (one for one in different if all(one[key] == header[key] for key in _MEANING))
+        if not any(np.array_equal(stream[one["id"]]["values"], stream[header["id"]]["values"]) for one in same):
+            different.append(header)
+    return different
+
+
+def _short_name(header: _Header) -> str:
+    """As cfgrib has it."""
+    name = header["cfVarName"]
+    return str(header["shortName"] if name in ("undef", "unknown") else name)
+
+
+def _unclear(name: str, headers: Sequence[_Header]) -> str:
+    """Why the fields do not make one variable; empty where each is there once and means the same as the others.
+
+    Of precipitation each means what its window says, and archives look for other lengths of what else is summed up.
+    """
+    places = {_place(name, header) for header in headers}
+    kinds = sorted({header["stepType"] for header in headers})
+    if name == _PRECIPITATION:
+        return ""
+    if len(places) < len(headers) and name not in _CONSTANT:
+        return "is there twice for the same time and level"
+    return f"is {' and '.join(kinds)}" if len(kinds) > 1 else ""
+
+
+def _hours(header: _Header) -> float:
+    """How long a message sums up or averages."""
+    hours = extra_module("cfgrib.cfmessage", "grib").from_grib_step
+    return float(hours(header, "endStep:int") - hours(header, "startStep:int"))
+
+
+def _placed(
+    headers: Sequence[_Header],
+    dims: Mapping[str, str],
+    coords: Mapping[str, NDArray[Any]],
+    told: Callable[[_Header], object],
+) -> NDArray[np.object_]:
+    """For each time and level what is told of the field in the file, None where it is absent."""
+    found = np.full([coords[dim].size for dim in dims], None, np.object_)
+    for header in headers:
+        found[tuple(np.searchsorted(coords[dim], header[key]) for dim, key in dims.items())] = told(header)
+    return found
+
+
+def _lead_hours(header: _Header) -> float:
+    """Since the start of the forecast; -1 for sums and means, of which a longer one is another quantity."""
+    return (header["valid_time"] - header["time"]) / 3600 if header["stepType"] == "instant" else -1.0
+
+
+def _check_member(headers: Sequence[_Header], origin: str) -> None:
+    members = sorted({header["number"] for header in headers} - {"undef"})
+    if len(members) > 1:
+        raise InputError(
+            f"the input {origin} must hold one member of an ensemble, but holds {len(members)}, "
+            f"{', '.join(map(str, members[:4]))}{' ...' if members[4:] else ''}; run: "
+            f"grib_copy -w number={members[0]} {origin} OUT.grib, for each member, and give OUT.grib"
+        )
+
+
+def _grids(stream: _Stream, headers: Sequence[_Header], origin: str) -> dict[str, GribGrid]:
+    """The grid of each message by ``md5GridSection``: the same points, perhaps scanned another way."""
+    samples = {header["md5GridSection"]: header for header in headers}
+    grids = {key: grib_grid(stream[header["id"]], header["gridType"], origin) for key, header in samples.items()}
+    first = next(iter(grids.values()))
+    alike = {key: grid if grid is first else grid.like(first) for key, grid in grids.items()}
+    found = {key: grid for key, grid in alike.items() if grid}
+    if len(found) < len(grids):
+        shapes = ", ".join(f"{grid.shape[0]} x {grid.shape[1]}" for grid in grids.values())
+        raise InputError(
+            f"the input {origin} must have one grid, but has {len(grids)} ({shapes} points); run: "
+            f"grib_copy {origin} 'OUT_[md5GridSection].grib', and give the file of the grid that is wanted"
+        )
+    return found
+
+
+class _GribFields(BackendArray):
+    """Fields of a file, each read when it is wanted."""
+
+    def __init__(self, stream: _Stream, ids: NDArray[np.object_], grids: Mapping[str, GribGrid]) -> None:
+        self._stream, self._ids, self._grids = stream, ids, grids
+        self._shape = next(iter(grids.values())).shape
+        self.shape = (*ids.shape, *self._shape)
+        self.dtype = np.dtype(np.float32)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self._read
+        )
+        return found
+
+    def _read(self, key: tuple[Any, ...]) -> NDArray[np.float32]:
+        *where, rows, columns = key
+        ids = self._ids
+        for axis, part in reversed(list(enumerate(where))):
+            ids = ids[(slice(None),) * axis + (part,)]
+        ids = np.asarray(ids, np.object_)
+        fields = np.empty((*ids.shape, *self._shape), np.float32)
+        for place in np.ndindex(ids.shape):
+            fields[place] = self._field(ids[place])
+        return fields[..., rows, :][..., columns]
+
+    def _field(self, place: object) -> NDArray[np.float32] | float:
+        if place is None:
+            return np.nan
+        message = self._stream[place]
+        values = np.asarray(message["values"], np.float64)
+        if message["bitmapPresent"]:
+            values[values == message["missingValue"]] = np.nan
+        return self._grids[message["md5GridSection"]].field(values.astype(np.float32))

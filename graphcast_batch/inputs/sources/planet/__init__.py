@@ -1,0 +1,1 @@
+"""Compute the weather of an invented Earth: ground, continents, waves, climate, air and surface."""

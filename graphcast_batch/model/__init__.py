@@ -1,1 +1,0 @@
-"""COMPUTE: a state and weights become a stream of frames."""

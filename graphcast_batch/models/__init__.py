@@ -1,0 +1,1 @@
+"""Compute forecasts: the port of all models, and what they share."""

@@ -1,0 +1,145 @@
+"""A task becomes the places of its variables in the vectors that go in and out of the network.
+
+The published vectors hold variables in ASCII order of their names. Here a vector is laid out by what happens to its
+parts (frames that are fed back, forcings, fields that never change), so that the loop only slices and joins; the
+network reorders the rows and columns of its outer weights instead.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphcast_batch.errors import TaskError
+from graphcast_batch.plan import is_on_levels
+from graphcast_batch.spec import Task
+from graphcast_batch.variables import VARIABLES
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Which variables take which part, and how many values each has at a grid point.
+
+    Attributes:
+        frames: number of input frames.
+        levels: pressure levels in hPa.
+        carried: targets that are inputs too, and so are fed back; ASCII order.
+        diagnosed: targets that are not inputs; ASCII order.
+        forced: all forcing variables; ASCII order.
+        forced_inputs: those of them that are inputs too.
+        static: inputs that never change; ASCII order.
+        on_levels: variables that have a value on each level.
+    """
+
+    frames: int
+    levels: tuple[int, ...]
+    carried: tuple[str, ...]
+    diagnosed: tuple[str, ...]
+    forced: tuple[str, ...]
+    forced_inputs: tuple[str, ...]
+    static: tuple[str, ...]
+    on_levels: frozenset[str]
+
+    @classmethod
+    def of(cls, task: Task, dims: Mapping[str, Collection[str]]) -> "Channels":
+        """The channels of a task whose inputs have these dimensions.
+
+        Args:
+            task: names the variables.
+            dims: dimensions of the variables that the inputs hold; what is missing is taken as commonly known.
+
+        Raises:
+            TaskError: a variable's dimensions are unknown or not ours, or it is on levels and the task has none.
+        """
+        inputs, targets, forced = (
+            set(task.input_variables),
+            set(task.target_variables),
+            set(task.forcing_variables),
+        )
+        static = inputs - targets - forced
+        stray = sorted(name for name in static if name in VARIABLES and VARIABLES[name].kind in ("surface", "level"))
+        if stray:
+            raise unfed(stray[0])
+        on_levels = frozenset(name for name in inputs | targets | forced if is_on_levels(name, dims))
+        if on_levels and not task.pressure_levels:
+            raise TaskError(
+                f"the task must name the pressure_levels of {', '.join(sorted(on_levels))}, but names none; add them"
+            )
+        return cls(
+            frames=task.input_frames,
+            levels=task.pressure_levels,
+            carried=tuple(sorted(targets & inputs)),
+            diagnosed=tuple(sorted(targets - inputs)),
+            forced=tuple(sorted(forced)),
+            forced_inputs=tuple(sorted(forced & inputs)),
+            static=tuple(sorted(static)),
+            on_levels=on_levels,
+        )
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """All targets, in the order of the output vector: carried, then diagnosed."""
+        return self.carried + self.diagnosed
+
+    def width(self, names: Iterable[str]) -> int:
+        """Values at a grid point of these variables at one time."""
+        return sum(self._count(name) for name in names)
+
+    @cached_property
+    def inputs(self) -> int:
+        """Values at a grid point that go in, without the structural features."""
+        return self.frames * self.width(self.carried + self.forced_inputs) + self.width(self.static + self.forced)
+
+    @cached_property
+    def outputs(self) -> int:
+        """Values at a grid point that come out."""
+        return self.width(self.targets)
+
+    def slices(self, names: Iterable[str]) -> dict[str, slice]:
+        """Where each variable stands in a vector of these."""
+        found, start = {}, 0
+        for name in names:
+            found[name] = slice(start, start + self._count(name))
+            start += self._count(name)
+        return found
+
+    @cached_property
+    def input_rows(self) -> NDArray[np.int32]:
+        """For each value of our input vector, its place in the published one."""
+        times = range(self.frames)
+        ours = [
+            *((t, name) for t in times for name in self.carried),
+            *((t, name) for t in times for name in self.forced_inputs),
+            *((0, name) for name in self.static),
+            *((self.frames, name) for name in self.forced),
+        ]
+        changing = self.carried + self.forced_inputs
+        published = [
+            (t, name) for name in sorted(changing + self.static) for t in (times if name in changing else range(1))
+        ]
+        return self._places(ours, published + [(self.frames, name) for name in self.forced])
+
+    @cached_property
+    def output_columns(self) -> NDArray[np.int32]:
+        """For each value of our output vector, its place in the published one."""
+        return self._places([(0, name) for name in self.targets], [(0, name) for name in sorted(self.targets)])
+
+    def _places(self, ours: list[tuple[int, str]], published: list[tuple[int, str]]) -> NDArray[np.int32]:
+        starts, start = {}, 0
+        for part in published:
+            starts[part] = start
+            start += self._count(part[1])
+        return np.concatenate([starts[part] + np.arange(self._count(part[1])) for part in ours]).astype(np.int32)
+
+    def _count(self, name: str) -> int:
+        return len(self.levels) if name in self.on_levels else 1
+
+
+def unfed(name: str) -> TaskError:
+    """The error of an input that changes in time, but that nothing supplies after the first step."""
+    return TaskError(
+        f"the input {name} changes in time, so it must be a target (fed back) or a forcing (known ahead), but is "
+        "neither; add it to target_variables or forcing_variables"
+    )

@@ -1,0 +1,110 @@
+"""Graphs become blocks of rows, each row some edges of one receiver: what a device works through one after another.
+
+A block's intermediate values fit into a processor's cache, or into a small part of a GPU's memory, whatever the size of
+the grid; and edges of one receiver that stand side by side are summed by a reshape.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphcast_batch.models.graphs import Edges, Graphs
+
+_WIDEST, _MOST_PADDING = 6, 0.06
+
+
+class Rows(NamedTuple):
+    """Edges of one graph, by receiver.
+
+    Where a row has a place without an edge, its sender is node 0 and ``present`` is False; rows that only fill the last
+    block have no edge at all.
+
+    Attributes:
+        senders: (block, row, width) int32 node numbers.
+        receivers: (block, row) int32 node numbers, ascending.
+        present: (block, row, width) whether there is an edge.
+        features: (block, row, width, 4) float32.
+    """
+
+    senders: NDArray[np.int32]
+    receivers: NDArray[np.int32]
+    present: NDArray[np.bool_]
+    features: NDArray[np.float32]
+
+
+class BlockedGraphs(NamedTuple):
+    """All that the network knows of the globe.
+
+    Attributes:
+        grid_nodes: (block, point, 3) float32 structural features; zeros fill the last block.
+        mesh_nodes: (node, 3) float32 structural features.
+        grid2mesh: from grid points to the mesh nodes near them.
+        mesh: the multi-mesh.
+        mesh2grid: in the blocks of the grid points, a row of three for each.
+    """
+
+    grid_nodes: NDArray[np.float32]
+    mesh_nodes: NDArray[np.float32]
+    grid2mesh: Rows
+    mesh: Rows
+    mesh2grid: Rows
+
+
+def blocked(graphs: Graphs, edges_at_once: int) -> BlockedGraphs:
+    """The same graphs in blocks of about so many edges."""
+    points = graphs.grid_nodes.shape[0]
+    blocks, size = _evenly(points, edges_at_once // 3)
+    return BlockedGraphs(
+        grid_nodes=_filled(graphs.grid_nodes, blocks * size).reshape(blocks, size, -1),
+        mesh_nodes=graphs.mesh_nodes,
+        grid2mesh=_rows(graphs.grid2mesh, row_width(graphs.grid2mesh.receivers), edges_at_once),
+        mesh=_rows(graphs.mesh, row_width(graphs.mesh.receivers), edges_at_once),
+        mesh2grid=_rows(graphs.mesh2grid, 3, 3 * size),
+    )
+
+
+def row_width(receivers: NDArray[np.int32]) -> int:
+    """How many edges a row takes: as many as leave few places empty.
+
+    Args:
+        receivers: (edge,) node numbers.
+    """
+    degrees = np.bincount(receivers)
+    places = {width: int((-(-degrees // width)).sum()) * width for width in range(1, _WIDEST + 1)}
+    return max(width for width, count in places.items() if count <= (1 + _MOST_PADDING) * receivers.size)
+
+
+def _rows(edges: Edges, width: int, edges_at_once: int) -> Rows:
+    degrees = np.bincount(edges.receivers)
+    rows_of = -(-degrees // width)
+    receivers = np.repeat(np.arange(degrees.size, dtype=np.int32), rows_of)
+    blocks, size = _evenly(receivers.size, edges_at_once // width)
+    total = blocks * size
+    # Edge number k of a receiver stands in its place k, counted from the first place of its first row.
+    first_edge, first_place = np.cumsum(degrees) - degrees, (np.cumsum(rows_of) - rows_of) * width
+    place = np.arange(edges.receivers.size) + (first_place - first_edge)[edges.receivers]
+
+    def placed(values: NDArray[Any]) -> NDArray[Any]:
+        result = np.zeros((total * width, *values.shape[1:]), values.dtype)
+        result[place] = values
+        return result.reshape(blocks, size, width, *values.shape[1:])
+
+    return Rows(
+        senders=placed(edges.senders),
+        receivers=_filled(receivers, total, int(receivers[-1])).reshape(blocks, size),
+        present=placed(np.ones(edges.receivers.size, np.bool_)),
+        features=placed(edges.features),
+    )
+
+
+def _evenly(count: int, most: int) -> tuple[int, int]:
+    """Into how many blocks of which size, such that the last is hardly filled up."""
+    blocks = math.ceil(count / max(1, most))
+    return blocks, math.ceil(count / blocks)
+
+
+def _filled(values: NDArray[Any], length: int, fill: int = 0) -> NDArray[Any]:
+    width = [(0, length - values.shape[0])] + [(0, 0)] * (values.ndim - 1)
+    return np.pad(values, width, constant_values=fill)

@@ -1,0 +1,1 @@
+"""Compute forecasts with GraphCast, from checkpoints in DeepMind's format."""

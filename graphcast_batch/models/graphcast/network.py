@@ -1,0 +1,278 @@
+"""Normalised features at grid points become the normalised change of the weather: encoder, processor, decoder.
+
+Lam et al. 2023, supplement 3.3-3.6, by exact algebra in a cheaper order. What depends on weights and graphs alone is
+computed once: embeddings of edges and mesh nodes, and what they add to first layers. What a first layer does to a
+sender or receiver is done once per node, before the nodes are gathered. The rest runs block by block.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from graphcast_batch.models.edge_blocks import BlockedGraphs, Rows
+from graphcast_batch.models.graphcast.layers import Decoder, Encoder, NetworkWeights, Perceptron
+
+_EPSILON = 1e-5
+"""Of the layer norms (Haiku's)."""
+
+Step = tuple[Perceptron, Perceptron]
+"""Updates of edges and of nodes."""
+
+
+class EdgeRows(NamedTuple):
+    """Edges of one graph in blocks of rows, with what is known of them before the weather.
+
+    Attributes:
+        senders: (block, row, width) node numbers.
+        receivers: (block, row) node numbers, ascending.
+        present: (block, row, width) 1 for an edge, 0 for an empty place.
+        terms: (block, row, width, latent) what the first layer of their first update makes of them, with its bias;
+            None where that is computed again in every step.
+        features: (block, row, width, 4); None where ``terms`` are kept.
+    """
+
+    senders: Array
+    receivers: Array
+    present: Array
+    terms: Array | None
+    features: Array | None
+
+
+class Folded(NamedTuple):
+    """Weights and graphs in the precision of the network, with all that follows from them alone.
+
+    Attributes:
+        encoder: weights.
+        first: updates of edges and nodes in the first step on the mesh; None where that is the last.
+        middle: those of the steps between, stacked; None without any.
+        last: those of the last step.
+        decoder: weights.
+        grid_nodes: (block, point, 3) structural features.
+        mesh_nodes: (node, latent) latents.
+        receiving: (node, latent) what the first layer of the encoder's edges makes of mesh nodes.
+        mesh_latents: (block, row, width, latent) of the mesh's edges.
+        grid2mesh: from the grid to the mesh.
+        mesh: the multi-mesh.
+        mesh2grid: from the mesh to the grid.
+    """
+
+    encoder: Encoder
+    first: Step | None
+    middle: Step | None
+    last: Step
+    decoder: Decoder
+    grid_nodes: Array
+    mesh_nodes: Array
+    receiving: Array
+    mesh_latents: Array
+    grid2mesh: EdgeRows
+    mesh: EdgeRows
+    mesh2grid: EdgeRows
+
+
+def fold(weights: NetworkWeights, graphs: BlockedGraphs, dtype: Any, *, lean: bool) -> Folded:  # noqa: ANN401 - the type of JAX's dtypes is private
+    """Computes all that does not depend on the weather.
+
+    Args:
+        weights: of the network, float32 or finer.
+        graphs: of the grid and the mesh.
+        dtype: precision of the network: bfloat16, float32 or float64.
+        lean: whether the first layers of grid2mesh's and mesh2grid's edges are computed in every step, from four
+            features of each: more arithmetic, less memory.
+    """
+    weights, graphs = (
+        jax.tree.map(lambda a: a if jnp.issubdtype(a.dtype, jnp.integer) else a.astype(dtype), tree)
+        for tree in (weights, graphs)
+    )
+    encoder, processor, decoder = weights
+    steps = list(zip(processor.update_edges, processor.update_nodes, strict=True))
+    # A mesh node has zeros in place of the weather.
+    first = _product(jnp.asarray(graphs.mesh_nodes), encoder.mesh_nodes.parts[-1]) + encoder.mesh_nodes.bias
+    mesh_nodes = _onwards(encoder.mesh_nodes, first).astype(dtype)
+    return Folded(
+        encoder=encoder,
+        first=steps[0] if steps[1:] else None,
+        middle=jax.tree.map(lambda *weights: jnp.stack(weights), *steps[1:-1]) if steps[2:] else None,
+        last=steps[-1],
+        decoder=decoder,
+        grid_nodes=jnp.asarray(graphs.grid_nodes),
+        mesh_nodes=mesh_nodes,
+        receiving=_product(mesh_nodes, encoder.update_edges.parts[2]),
+        mesh_latents=jax.lax.map(partial(_embedded, processor.edges), graphs.mesh.features),
+        grid2mesh=_edges(graphs.grid2mesh, encoder.edges, encoder.update_edges, lean=lean),
+        mesh=_edges(graphs.mesh, processor.edges, processor.update_edges[0], lean=False),
+        mesh2grid=_edges(graphs.mesh2grid, decoder.edges, decoder.update_edges, lean=lean),
+    )
+
+
+def graphcast(folded: Folded, inputs: Array) -> Array:
+    """The network, from features at grid points to normalised outputs there.
+
+    Args:
+        folded: weights and graphs.
+        inputs: (point, channels) normalised, in the precision of ``folded``.
+
+    Returns:
+        (point, outputs) float32, in the order of the weights' columns.
+    """
+    points = inputs.shape[0]
+    blocks, size, _ = folded.grid_nodes.shape
+    weather = jnp.pad(inputs, ((0, blocks * size - points), (0, 0))).reshape(blocks, size, -1)
+    grid, sent = jax.lax.map(partial(_encoded, folded.encoder), (weather, folded.grid_nodes))
+    mesh = _onto_mesh(folded, sent.reshape(blocks * size, -1))
+    outputs = _onto_grid(folded, grid, _along_mesh(folded, mesh))
+    return outputs.reshape(blocks * size, -1)[:points]
+
+
+def _encoded(encoder: Encoder, block: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Latents of grid points for the decoder, and what the first layer of the encoder's edges makes of them."""
+    embedding, update = encoder.grid_nodes, encoder.update_grid
+    latent = _onwards(embedding, _first(embedding, *block)).astype(block[0].dtype)
+    sent = _product(latent, encoder.update_edges.parts[1]).astype(latent.dtype)
+    return latent + _onwards(update, _first(update, latent)).astype(latent.dtype), sent
+
+
+def _onto_mesh(folded: Folded, sent: Array) -> Array:
+    encoder, nodes = folded.encoder, folded.mesh_nodes
+
+    def block(received: Array, edges: EdgeRows) -> tuple[Array, None]:
+        known = _known(edges, encoder.edges, encoder.update_edges)
+        messages = _messages(encoder.update_edges, edges, known, sent, folded.receiving[edges.receivers])
+        return _added(received, edges, messages), None
+
+    received, _ = jax.lax.scan(block, jnp.zeros(nodes.shape, _summing(nodes.dtype)), folded.grid2mesh)
+    return _updated(encoder.update_mesh, nodes, received)
+
+
+def _along_mesh(folded: Folded, nodes: Array) -> Array:
+    edges, latents = folded.mesh, folded.mesh_latents
+    later = edges._replace(terms=None)
+    if folded.first is None:
+        return _mesh_step(folded.last, edges, nodes, latents, keep=False)[0]
+    state = _mesh_step(folded.first, edges, nodes, latents, keep=True)
+    if folded.middle:
+        state, _ = jax.lax.scan(lambda state, weights: (_mesh_step(weights, later, *state), None), state, folded.middle)
+    return _mesh_step(folded.last, later, *state, keep=False)[0]
+
+
+def _mesh_step(
+    weights: Step, edges: EdgeRows, nodes: Array, latents: Array, *, keep: bool = True
+) -> tuple[Array, Array]:
+    """A step of message passing.
+
+    Args:
+        weights: of the step.
+        edges: of the mesh; their terms are those of this step.
+        nodes: (node, latent).
+        latents: (block, row, width, latent) of the edges.
+        keep: whether new latents of the edges are wanted.
+
+    Returns:
+        New nodes and latents.
+    """
+    of_edges, of_nodes = weights
+    sent, receiving = (_product(nodes, part) for part in of_edges.parts[1:])
+
+    def block(received: Array, xs: tuple[EdgeRows, Array]) -> tuple[Array, Array | None]:
+        edges, latent = xs
+        known = _product(latent, of_edges.parts[0]) + of_edges.bias if edges.terms is None else edges.terms
+        messages = _messages(of_edges, edges, known, sent, receiving[edges.receivers])
+        return _added(received, edges, messages), latent + messages.astype(latent.dtype) if keep else None
+
+    received, new = jax.lax.scan(block, jnp.zeros(nodes.shape, _summing(nodes.dtype)), (edges, latents))
+    return _updated(of_nodes, nodes, received), latents if new is None else new
+
+
+def _onto_grid(folded: Folded, grid: Array, mesh: Array) -> Array:
+    decoder = folded.decoder
+    update, output = decoder.update_edges, decoder.output
+    sent = _product(mesh, update.parts[1])
+
+    def block(xs: tuple[Array, EdgeRows]) -> Array:
+        nodes, edges = xs
+        known = _known(edges, decoder.edges, update)
+        messages = _messages(update, edges, known, sent, _product(nodes, update.parts[2]))
+        nodes = _updated(decoder.update_grid, nodes, messages.sum(axis=1))
+        return _onwards(output, _first(output, nodes))
+
+    outputs: Array = jax.lax.map(block, (grid, folded.mesh2grid))
+    return outputs
+
+
+def _edges(rows: Rows, embedding: Perceptron, update: Perceptron, *, lean: bool) -> EdgeRows:
+    senders, receivers, present, features = map(jnp.asarray, rows)
+    edges = EdgeRows(senders, receivers, present, None, features)
+    if lean:
+        return edges
+    terms = jax.lax.map(lambda block: _known(block, embedding, update).astype(features.dtype), edges)
+    return edges._replace(terms=terms, features=None)
+
+
+def _known(edges: EdgeRows, embedding: Perceptron, update: Perceptron) -> Array:
+    """(row, width, latent) what the first layer of an update makes of a block's edges, with its bias."""
+    if edges.terms is not None:
+        return edges.terms
+    return _product(_embedded(embedding, edges.features), update.parts[0]) + update.bias
+
+
+def _embedded(embedding: Perceptron, features: Array | None) -> Array:
+    assert features is not None, "edges have terms or features"
+    return _onwards(embedding, _first(embedding, features)).astype(features.dtype)
+
+
+def _messages(update: Perceptron, edges: EdgeRows, known: Array, sent: Array, receiving: Array) -> Array:
+    """(row, width, latent) float32 messages along the edges of a block; 0 where there is no edge.
+
+    Args:
+        update: of the edges.
+        edges: of the block.
+        known: (row, width, latent) what the first layer makes of them, with its bias.
+        sent: (node, latent) what it makes of all senders.
+        receiving: (row, latent) what it makes of the receivers.
+    """
+    messages = _onwards(update, known + sent[edges.senders] + receiving[:, None])
+    return messages * edges.present[..., None]
+
+
+def _added(received: Array, edges: EdgeRows, messages: Array) -> Array:
+    return received.at[edges.receivers].add(messages.sum(axis=1), indices_are_sorted=True)
+
+
+def _updated(update: Perceptron, nodes: Array, received: Array) -> Array:
+    change = _onwards(update, _first(update, nodes, received.astype(nodes.dtype)))
+    return nodes + change.astype(nodes.dtype)
+
+
+def _first(perceptron: Perceptron, *parts: Array) -> Array:
+    """(..., columns) float32 of the first layer, of parts that are each (..., width)."""
+    products = [_product(part, weight) for part, weight in zip(parts, perceptron.parts, strict=True)]
+    return sum(products[1:], products[0]) + perceptron.bias
+
+
+def _onwards(perceptron: Perceptron, first: Array) -> Array:
+    """(..., columns) float32: the other layers and the layer norm, from what the first layer gave."""
+    values, dtype = first, perceptron.bias.dtype
+    for layer in perceptron.rest:
+        values = _product(jax.nn.swish(values).astype(dtype), layer.weight) + layer.bias
+    if perceptron.norm is None:
+        return values.astype(_summing(dtype))
+    scale, offset = perceptron.norm
+    values = values.astype(_summing(dtype))
+    centred = values - values.mean(axis=-1, keepdims=True)
+    variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+    return centred * (jax.lax.rsqrt(variance + _EPSILON) * scale) + offset
+
+
+def _product(values: Array, weight: Array) -> Array:
+    """(..., columns) of (..., rows): products of bfloat16 are summed in float32."""
+    flat = values.reshape(-1, values.shape[-1])
+    summed = jnp.matmul(flat, weight, preferred_element_type=_summing(weight.dtype))
+    return summed.reshape(*values.shape[:-1], -1)
+
+
+def _summing(dtype: Any) -> Any:  # noqa: ANN401 - the type of JAX's dtypes is private
+    """What numbers of a type are summed in: float32, or a finer type of their own, which gradients are tested in."""
+    return jnp.promote_types(dtype, jnp.float32)

@@ -1,0 +1,136 @@
+"""A state, the forcings of the next time and constants become the next state and frame: one 6 h step.
+
+Plain arrays only; everything large is an argument of the compiled program, nothing a constant in it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import haiku as hk
+import jax.numpy as jnp
+from jax import Array
+
+from graphcast_batch.models.channels import Channels
+from graphcast_batch.models.edge_blocks import BlockedGraphs
+from graphcast_batch.models.graphcast.layers import network_weights
+from graphcast_batch.models.graphcast.network import Folded, fold, graphcast
+from graphcast_batch.models.normalization import Normalisation
+from graphcast_batch.spec import Architecture
+
+
+class ModelState(NamedTuple):
+    """What a step starts from, in physical units, float32 or finer.
+
+    Attributes:
+        frames: (frame, point, carried) fed-back variables, oldest first.
+        forcings: (frame, point, forced_inputs) forcings at the same times.
+    """
+
+    frames: Array
+    forcings: Array
+
+
+class Constants(NamedTuple):
+    """What every step uses.
+
+    Attributes:
+        network: its weights and graphs, with what follows from them alone.
+        normalisation: scales and offsets.
+        static: (point, static) fields that never change, in physical units.
+    """
+
+    network: Folded
+    normalisation: Normalisation
+    static: Array
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """GraphCast's step as pure functions.
+
+    Attributes:
+        architecture: sizes of the network.
+        channels: places of the variables in its vectors.
+        precision: of the network, as published bfloat16; normalisation and frames are float32 or finer always. In
+            float64 gradients can be compared with differences.
+        lean: whether it spares memory at the cost of arithmetic; see `fold`.
+    """
+
+    architecture: Architecture
+    channels: Channels
+    precision: Literal["bfloat16", "float32", "float64"] = "float32"
+    lean: bool = False
+
+    def folded(self, parameters: Mapping[str, Mapping[str, Array]], graphs: BlockedGraphs) -> Folded:
+        """Weights by Haiku module and name, and graphs, made ready for the step; differentiable in the weights."""
+        channels = self.channels
+        collect: Any = hk.transform(
+            lambda: network_weights(
+                self.architecture, channels.inputs, channels.outputs, channels.input_rows, channels.output_columns
+            )
+        )
+        weights = hk.without_apply_rng(collect).apply(parameters)
+        return fold(weights, graphs, jnp.dtype(self.precision), lean=self.lean)
+
+    def step(self, constants: Constants, state: ModelState, forcing: Array) -> tuple[ModelState, Array]:
+        """One step.
+
+        Args:
+            constants: weights, graphs, scales.
+            state: at the current time.
+            forcing: (point, forced) forcings at the next time.
+
+        Returns:
+            The state at the next time, and its frame: (point, outputs) in the order of ``channels.targets``.
+        """
+        frame = self.frame(constants, state, self.normalised(constants, state, forcing))
+        return self.next_state(state, frame, forcing), frame
+
+    def normalised(self, constants: Constants, state: ModelState, forcing: Array) -> Array:
+        """(point, outputs) float32 or finer: what the network itself says of the next time, in our order."""
+        return graphcast(constants.network, self._features(constants, state, forcing).astype(self.precision))
+
+    def frame(self, constants: Constants, state: ModelState, normalised: Array) -> Array:
+        """(point, outputs) in physical units: the change of what is fed back, and the rest as it is."""
+        scales, carried = constants.normalisation, state.frames.shape[-1]
+        mean, deviation = scales.diagnosed
+        return jnp.concatenate(
+            [
+                state.frames[-1] + normalised[:, :carried] * scales.change,
+                normalised[:, carried:] * deviation + mean,
+            ],
+            axis=-1,
+        )
+
+    def next_state(self, state: ModelState, frame: Array, forcing: Array) -> ModelState:
+        """The state one step on."""
+        places = self.channels.slices(self.channels.forced)
+        known = [forcing[:, places[name]] for name in self.channels.forced_inputs]
+        known_next = jnp.concatenate([state.forcings[0, :, :0], *known], axis=-1)
+        carried = state.frames.shape[-1]
+        return ModelState(
+            frames=jnp.concatenate([state.frames[1:], frame[None, :, :carried]]),
+            forcings=jnp.concatenate([state.forcings[1:], known_next[None]]),
+        )
+
+    def _features(self, constants: Constants, state: ModelState, forcing: Array) -> Array:
+        scales = constants.normalisation
+        places = self.channels.slices(self.channels.forced)
+        forced_inputs = jnp.concatenate(
+            [scales.forced[:, :0], *(scales.forced[:, places[name]] for name in self.channels.forced_inputs)], axis=-1
+        )
+        return jnp.concatenate(
+            [
+                *_scaled(state.frames, scales.carried),
+                *_scaled(state.forcings, forced_inputs),
+                _scaled(constants.static, scales.static),
+                _scaled(forcing, scales.forced),
+            ],
+            axis=-1,
+        )
+
+
+def _scaled(values: Array, scales: Any) -> Array:  # noqa: ANN401 - an array, of NumPy or of JAX
+    mean, deviation = scales
+    return jnp.asarray((values - mean) / deviation)

@@ -1,0 +1,155 @@
+"""Named fields at the seam become the plain arrays of a state, and frames become named fields again."""
+
+from collections.abc import Collection, Iterable, Iterator
+from typing import TypeVar
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from graphcast_batch.errors import InputError
+from graphcast_batch.grid import Grid
+from graphcast_batch.models.channels import Channels, unfed
+from graphcast_batch.models.forcings import FORCINGS, forcing
+from graphcast_batch.spec import STEP_HOURS
+
+AnyArray = TypeVar("AnyArray")
+_STEP = np.timedelta64(STEP_HOURS, "h")
+
+
+def initial_arrays(
+    channels: Channels, fields: xr.Dataset, grid: Grid
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """The arrays that a rollout starts from.
+
+    Args:
+        channels: which variables, in which order.
+        fields: (time, [level], latitude, longitude) inputs, the last at the initial time; static ones without time.
+            Forcings that it lacks are computed.
+        grid: the points.
+
+    Returns:
+        (frame, point, carried) and (frame, point, forced_inputs) of the state, and (point, static).
+
+    Raises:
+        InputError: a variable is missing.
+        TaskError: an input changes in time, but nothing supplies it after the first step.
+    """
+    stray = [name for name in channels.static if name in fields and "time" in fields[name].dims]
+    if stray:
+        raise unfed(stray[0])
+    times = fields["time"].values
+    carried = [_points(fields, name, times.size, channels, grid) for name in channels.carried]
+    forced = [_forcing(channels, fields, name, times, grid) for name in channels.forced_inputs]
+    static = [_points(fields, name, 1, channels, grid)[0] for name in channels.static]
+    points = np.empty((times.size, grid.size, 0), np.float32)
+    return (
+        np.concatenate([points, *carried], axis=-1),
+        np.concatenate([points, *forced], axis=-1),
+        np.concatenate([points[0], *static], axis=-1),
+    )
+
+
+def forcing_blocks(
+    channels: Channels, known: xr.Dataset, init_time: np.datetime64, steps: int, steps_per_block: int, grid: Grid
+) -> Iterator[NDArray[np.float32]]:
+    """Forcings of the times to come, in blocks, each made when it is asked for.
+
+    Args:
+        channels: which forcings, in which order.
+        known: forcings that the inputs hold, by ``time``; the rest is computed.
+        init_time: initial time.
+        steps: number of 6 h steps.
+        steps_per_block: steps in a block; it divides ``steps``.
+        grid: the points.
+
+    Yields:
+        (steps_per_block, point, forced) float32.
+    """
+    for start in range(0, steps, steps_per_block):
+        times = init_time + np.arange(start + 1, start + steps_per_block + 1) * _STEP
+        yield forcing_points(channels, known, times, grid)
+
+
+def forcing_points(
+    channels: Channels, known: xr.Dataset, times: NDArray[np.datetime64], grid: Grid
+) -> NDArray[np.float32]:
+    """(time, point, forced) forcings at some times, in our order; see `forcing_blocks`."""
+    values = [_forcing(channels, known, name, times, grid) for name in channels.forced]
+    return np.concatenate([np.empty((times.size, grid.size, 0), np.float32), *values], axis=-1)
+
+
+def named_fields(channels: Channels, names: Iterable[str], planes: AnyArray, grid: Grid) -> dict[str, AnyArray]:
+    """Fields of variables that stand one after another.
+
+    Args:
+        channels: the number of levels of each variable.
+        names: the variables, in order.
+        planes: (..., channel, point) array of NumPy or JAX.
+        grid: the points.
+
+    Returns:
+        For each name (..., [level], latitude, longitude).
+    """
+    found = {}
+    for name, place in channels.slices(names).items():
+        shape = planes.shape[:-2]  # type: ignore[attr-defined] # arrays of NumPy and of JAX have no common base
+        levels = (len(channels.levels),) if name in channels.on_levels else ()
+        found[name] = planes[..., place, :].reshape(*shape, *levels, *grid.shape)  # type: ignore[index]
+    return found
+
+
+def target_points(channels: Channels, truth: xr.Dataset, grid: Grid) -> NDArray[np.float32]:
+    """(step, point, outputs) of (prediction_timedelta, [level], latitude, longitude) targets, in our order."""
+    fields = truth.drop_vars("time", errors="ignore").rename(prediction_timedelta="time")
+    return field_points(channels, fields, channels.targets, fields["time"].size, grid)
+
+
+def field_points(
+    channels: Channels, fields: xr.Dataset, names: Iterable[str], times: int, grid: Grid
+) -> NDArray[np.float32]:
+    """(time, point, values) of variables with (time, [level], latitude, longitude) or fewer, one after another."""
+    values = [_points(fields, name, times, channels, grid) for name in names]
+    return np.concatenate([np.empty((times, grid.size, 0), np.float32), *values], axis=-1)
+
+
+def _forcing(
+    channels: Channels, known: xr.Dataset, name: str, times: NDArray[np.datetime64], grid: Grid
+) -> NDArray[np.float32]:
+    """(time, point, values) of one forcing: as the inputs have it, else computed."""
+    held: Collection[np.datetime64] = set(known["time"].values) if name in known else ()
+    lacking = np.array([time not in held for time in times.astype("datetime64[ns]")])
+    if not lacking.any():
+        return _points(known.sel(time=times), name, times.size, channels, grid)
+    if name not in FORCINGS:
+        raise InputError(f"the forcing {name} is needed at {times[lacking][0]}, but the inputs lack it there")
+    values = _computed(name, times, grid)
+    if not lacking.all():
+        at = times[~lacking]
+        values[~lacking] = _points(known.sel(time=at), name, at.size, channels, grid)
+    return values
+
+
+def _computed(name: str, times: NDArray[np.datetime64], grid: Grid) -> NDArray[np.float32]:
+    values = forcing(name, times, grid.latitude, grid.longitude)
+    # (time,), (time, longitude) or (time, latitude, longitude): missing axes stand between time and the rest.
+    values = values.reshape(values.shape[0], *(1,) * (3 - values.ndim), *values.shape[1:])
+    return np.array(np.broadcast_to(values, (times.size, *grid.shape))).reshape(times.size, grid.size, 1)
+
+
+def _points(fields: xr.Dataset, name: str, times: int, channels: Channels, grid: Grid) -> NDArray[np.float32]:
+    """(time, point, values) of one variable, spread over the dimensions that it lacks."""
+    if name not in fields:
+        raise InputError(f"the variable {name} is missing from the inputs")
+    field = fields[name]
+    if name in channels.on_levels:
+        field = field.sel(level=list(channels.levels))
+    sizes = {
+        "time": times,
+        "latitude": grid.shape[0],
+        "longitude": grid.shape[1],
+        "level": channels.width([name]),
+    }
+    missing = [dim for dim in sizes if dim not in field.dims]
+    values = field.expand_dims(missing).transpose(*sizes).values.astype(np.float32)
+    return np.broadcast_to(values, tuple(sizes.values())).reshape(times, grid.size, -1)

@@ -1,1 +1,0 @@
-"""WRITE: frames become one zarr store and a ledger of what is whole."""

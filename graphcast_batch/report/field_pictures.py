@@ -1,0 +1,259 @@
+"""Forecasts, with what came true of them, become pictures in grey that a page turns into maps."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from PIL import Image
+
+from graphcast_batch.errors import ConfigError, EvaluationError, GridError, InputError
+from graphcast_batch.evaluation.case_scoring import ScoredSubset, part_of
+from graphcast_batch.evaluation.store_scoring import truth_of
+from graphcast_batch.figures.conventions import convention
+from graphcast_batch.figures.display_units import Unit, named, unit_of
+from graphcast_batch.figures.scales import difference_scale, field_scale
+from graphcast_batch.inputs.case_inputs import Timeline
+from graphcast_batch.plan import Case, Kept
+from graphcast_batch.report.choice import Choice, choose, stride_of
+from graphcast_batch.report.summary import Opened
+from graphcast_batch.variables import attributes
+
+Frames = NDArray[np.float32]
+Json = dict[str, Any]
+_Pair = tuple[Frames, Frames | None]
+"""Of forecast and truth."""
+_GREYS: Final = 254
+"""Steps between the lowest and the highest value: 1 to 255, as 0 says that there is none."""
+_CHARACTERS: Final = 1.1
+"""Of base64 that a point of a map takes: 8-bit weather is compressed to 0.55 to 0.85 of it, measured at 6°."""
+_HOUR: Final = np.timedelta64(1, "h")
+
+
+@dataclass(frozen=True)
+class Browsable:
+    """The forecasts of a store as a page needs them.
+
+    Attributes:
+        content: for JSON.
+        left_out: what of the store is not in it, in words.
+        notes: why there is no truth, or nothing at all.
+    """
+
+    content: Json
+    left_out: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def browsable(opened: Opened, whole: Sequence[str], most_bytes: int) -> Browsable:
+    """The maps of as many forecasts as there is room for.
+
+    Args:
+        opened: the store.
+        whole: keys of its whole Cases.
+        most_bytes: of all maps, encoded; where they come to more, the last are left out.
+
+    Raises:
+        StoreError: the forecasts cannot be read.
+    """
+    if opened.store.only_scores:
+        return Browsable({}, (), ("Of each forecast only the scores are kept (outputs: none).",))
+    cases = [case for case in opened.cases if case.key in whole]
+    if not cases:
+        return Browsable({}, (), ("No forecast is whole yet.",))
+    choice = choose(cases, opened.store.kept, int(most_bytes / _frame_bytes(opened.store.kept)))
+    fields, notes = _with_truth(_Reader(opened, choice, opened.store.forecasts(), None), most_bytes)
+    if not fields:
+        return Browsable({}, (), ("The page has no room for maps.",))
+    dropped = len(choice.fields) - len(fields)
+    content = {
+        "name": opened.name,
+        "cases": [case.key for case in choice.cases],
+        "hours": choice.lead_hours,
+        "grid": _grid(opened, choice.stride),
+        "fields": fields,
+    }
+    lost = [f"{dropped} fields for which there was no room"] if dropped else []
+    return Browsable(content, (*choice.told, *lost), notes)
+
+
+def quantised(frames: Frames) -> tuple[NDArray[np.uint8], list[float], list[float]]:
+    """Each frame in 254 steps between its lowest and its highest value.
+
+    Args:
+        frames: (lead, row, column) values; what is not finite counts as missing.
+
+    Returns:
+        (lead, row, column) greys, 1 for the lowest and 255 for the highest value, 0 where it is missing; and for each
+        lead time the two values, 0 where all are missing.
+    """
+    there = np.isfinite(frames)
+    low, high = (
+        np.where(there.any(axis=(1, 2)), extreme, 0.0).astype(np.float64)
+        for extreme in (
+            np.where(there, frames, np.inf).min(axis=(1, 2)),
+            np.where(there, frames, -np.inf).max(axis=(1, 2)),
+        )
+    )
+    span = np.where(high > low, high - low, 1.0)[:, np.newaxis, np.newaxis]
+    shares = (np.where(there, frames, 0.0) - low[:, np.newaxis, np.newaxis]) / span
+    greys = np.where(there, 1 + np.round(_GREYS * shares), 0).astype(np.uint8)
+    return greys, low.tolist(), high.tolist()
+
+
+def stacked(frames: Frames) -> Json:
+    """Frames as one picture, one below the other, with what its greys stand for."""
+    greys, low, high = quantised(frames)
+    content = BytesIO()
+    Image.fromarray(greys.reshape(-1, greys.shape[-1])).save(content, "png", optimize=True)
+    png = base64.b64encode(content.getvalue()).decode("ascii")
+    return {"png": png, "low": [_short(value) for value in low], "high": [_short(value) for value in high]}
+
+
+@dataclass(frozen=True, eq=False)
+class _Truth:
+    """What came true, on the points of a store."""
+
+    source: Timeline
+    part: ScoredSubset
+
+    def frames(self, case: Case, hours: Sequence[int], name: str, levels: Sequence[int]) -> xr.DataArray | None:
+        """(prediction_timedelta, [level], latitude, longitude) as far as it is held; None for nothing."""
+        if name not in self.source.dims:
+            return None
+        times = _valid(case, hours)
+        known = self.source.times_of([name])
+        held = times if known is None else times[np.isin(times, known)]
+        if not held.size:
+            return None
+        there = [level for level in levels if level in self.source.levels]
+        if levels and not there:
+            return None
+        found = self.source.fields([name], held, there)[name]
+        placed = self.part.of(found.values)
+        coords = {"time": held, **({"level": found["level"].values} if "level" in found.dims else {})}
+        return xr.DataArray(placed, dims=found.dims, coords=coords)
+
+
+def _truth(opened: Opened) -> _Truth:
+    kept, source = opened.store.kept, truth_of(opened.config, opened.store.kept)
+    held = (source.grid.latitude, source.grid.longitude)
+    part = part_of(f"truth {source.origin}", held, (kept.latitude, kept.longitude), "set scores.truth")
+    return _Truth(source, part)
+
+
+@dataclass(frozen=True, eq=False)
+class _Reader:
+    """The chosen part of the forecasts of a store, and of the truth for them."""
+
+    opened: Opened
+    choice: Choice
+    forecasts: xr.Dataset
+    truth: _Truth | None
+
+    def pairs(self, name: str, levels: Sequence[int | None]) -> list[_Pair]:
+        """Forecast and truth of each Case, (lead, level, latitude, longitude); NaN where there is none."""
+        return [self._pair(case, name, [level for level in levels if level is not None]) for case in self.choice.cases]
+
+    def _pair(self, case: Case, name: str, levels: Sequence[int]) -> _Pair:
+        store, hours = self.opened.store, self.choice.lead_hours
+        thinned: dict[str, Any] = dict.fromkeys(("latitude", "longitude"), slice(None, None, self.choice.stride))
+        places = thinned | {"prediction_timedelta": [store.kept.lead_hours.index(hour) for hour in hours]}
+        wanted: dict[str, Any] = {"time": _valid(case, hours)}
+        if levels:
+            places["level"] = [store.kept.levels.index(level) for level in levels]
+            wanted["level"] = list(levels)
+        frames = self.forecasts[name].isel(places | {"time": store.index_of(case)})
+        shape = (len(hours), max(1, len(levels)), frames.sizes["latitude"], frames.sizes["longitude"])
+        real = self.truth.frames(case, hours, name, levels) if self.truth else None
+        told = None if real is None else real.reindex(wanted).isel(thinned).values.reshape(shape)
+        return frames.values.reshape(shape), told
+
+
+def _with_truth(reader: _Reader, most_bytes: int) -> tuple[list[Json], tuple[str, ...]]:
+    """The chosen fields; without what came true, and why, where that cannot be read."""
+    try:
+        return _encoded(replace(reader, truth=_truth(reader.opened)), most_bytes), ()
+    except (ConfigError, InputError, GridError, EvaluationError) as error:  # the first for a secret that is not here
+        note = f"Forecasts are shown without what came true: {error}"
+        return _encoded(reader, most_bytes), (note,)
+
+
+def _encoded(reader: _Reader, most_bytes: int) -> list[Json]:
+    """The chosen fields, in their order, as far as there is room."""
+    found, spent, fields = list[Json](), 0, reader.choice.fields
+    read: dict[str, list[_Pair]] = {}
+    for name, level in fields:
+        levels = [other_level for other, other_level in fields if other == name]
+        if name not in read:  # all levels at once, as they lie in the same files
+            read[name] = reader.pairs(name, levels)
+        place = levels.index(level)
+        pairs = [(ours[:, place], None if real is None else real[:, place]) for ours, real in read[name]]
+        encoded = _field(name, level, pairs)
+        spent += sum(len(stack["png"]) for stacks in encoded["stacks"] for stack in stacks if stack)
+        if spent > most_bytes:
+            break
+        found.append(encoded)
+    return found
+
+
+def _valid(case: Case, hours: Sequence[int]) -> NDArray[np.datetime64]:
+    """(lead,) times that a Case forecasts."""
+    return np.asarray(case.init_time.astype("datetime64[ns]") + np.array(hours) * _HOUR)
+
+
+def _field(name: str, level: int | None, pairs: Sequence[_Pair]) -> Json:
+    """One variable at one level of all chosen Cases, in the unit that people know it in."""
+    unit = unit_of(name, attributes(name).get("units", ""))
+    ours = [unit.told(frames).astype(np.float32) for frames, _ in pairs]
+    apart = [None if real is None else _difference(unit, frames, real) for frames, real in pairs]
+    usual = convention(name)
+    scale = (difference_scale if usual.is_signed else field_scale)(ours, unit.text)
+    most = difference_scale([frames for frames in apart if frames is not None], unit.text).high
+    return {
+        "variable": name,
+        "level": level,
+        "label": named(name),
+        "colours": usual.colours,
+        "units": unit.text,
+        "differenceUnits": unit.of_differences.text,
+        "limits": [_short(scale.low), _short(scale.high)],
+        "differenceLimit": _short(most),
+        "stacks": [
+            [stacked(mine), None if off is None else stacked(off)] for mine, off in zip(ours, apart, strict=True)
+        ],
+    }
+
+
+def _difference(unit: Unit, ours: Frames, real: Frames) -> Frames:
+    return unit.of_differences.told(ours - real).astype(np.float32)
+
+
+def _grid(opened: Opened, stride: int) -> Json:
+    """Where the points of the pictures lie: the first of rows (south to north) and columns, and what follows."""
+    kept = opened.store.kept
+    axes = {"latitude": kept.latitude, "longitude": kept.longitude}
+    found: Json = {
+        name: {
+            "first": _short(float(axis[0])),
+            "step": _short(stride * (float(axis[-1]) - float(axis[0])) / max(axis.size - 1, 1)),
+            "count": axis[::stride].size,
+        }
+        for name, axis in axes.items()
+    }
+    circle: float = found["longitude"]["step"] * found["longitude"]["count"]
+    return found | {"isRound": bool(abs(circle - 360) < 1e-2)}
+
+
+def _frame_bytes(kept: Kept) -> float:
+    """Of base64 that one forecast field at one lead time takes, with its difference."""
+    rows, columns = (axis[:: stride_of(kept)].size for axis in (kept.latitude, kept.longitude))
+    return 2 * _CHARACTERS * rows * columns
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")

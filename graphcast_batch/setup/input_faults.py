@@ -1,0 +1,33 @@
+"""Find every reason why a Case cannot be started from the inputs of a run."""
+
+from graphcast_batch.errors import GridError, InputError
+from graphcast_batch.inputs.findings import Finding
+from graphcast_batch.inputs.quality.checks import faults_of_values, find_faults
+from graphcast_batch.plan import Case
+from graphcast_batch.setup.run_source import AnySource
+from graphcast_batch.spec import Task
+
+
+def input_faults(source: AnySource, case: Case, task: Task, resolution: float) -> list[Finding]:
+    """Every reason why a Case cannot be run with the inputs it would read; reads them, and uses no device.
+
+    Args:
+        source: of states.
+        case: to look at.
+        task: of the weights.
+        resolution: that the weights were trained for, degrees; 0 for any.
+    """
+    try:
+        problems = source.findings(case, task)
+        if problems:
+            return problems + faults_of_values(source.held(case, task))
+        return find_faults(source.read(case, task), task, source.grid, resolution)
+    except (InputError, GridError) as error:
+        return [_unreadable(error)]
+
+
+def _unreadable(error: InputError | GridError) -> Finding:
+    """The remedy, if the error names one, apart from what was found."""
+    found, separator, remedy = str(error).rpartition("; ")
+    otherwise = f"{remedy}, or leave the Case out" if separator else "leave the Case out"
+    return Finding("the data", "be readable", found or remedy, otherwise)

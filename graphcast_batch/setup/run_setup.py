@@ -1,0 +1,112 @@
+"""Open what a config names, and plan the Cases of the run."""
+
+import difflib
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphcast_batch.config.run_config import RunConfig
+from graphcast_batch.errors import ConfigError, InputError
+from graphcast_batch.inputs.case_inputs import times_of_inputs
+from graphcast_batch.inputs.quality.checks import check_statistics
+from graphcast_batch.inputs.sources.dataset_files import DatasetFiles
+from graphcast_batch.inputs.statistics import (
+    Statistics,
+)
+from graphcast_batch.models.channels import Channels
+from graphcast_batch.models.graphcast.checkpoint import Checkpoint
+from graphcast_batch.models.graphcast.weights import ConfiguredWeights
+from graphcast_batch.models.normalization import normalisation
+from graphcast_batch.plan import Case, Plan, plan_cases, plan_layout, plan_times
+from graphcast_batch.setup.run_source import AnySource, open_run_source
+from graphcast_batch.setup.run_statistics import STATISTICS_FOLDER, given_statistics
+from graphcast_batch.spec import Task
+
+
+@dataclass(frozen=True, eq=False)
+class RunSetup:
+    """What a configuration says, held against what is there.
+
+    Attributes:
+        config: as it was given.
+        source: of states and truth.
+        checkpoint: weights with their task and architecture.
+        channels: places of the task's variables.
+        statistics: for normalisation; None where they are still to be computed from the inputs.
+        plan: what is to be made.
+    """
+
+    config: RunConfig
+    source: AnySource
+    checkpoint: Checkpoint
+    channels: Channels
+    statistics: Statistics | None
+    plan: Plan
+
+
+def assemble(config: RunConfig, *, able: bool = True) -> RunSetup:
+    """Opens inputs, weights and statistics and plans the Cases; writes nothing and uses no device.
+
+    Args:
+        config: of the run.
+        able: whether only Cases that the inputs can start are planned, and others set aside.
+
+    Raises:
+        GraphcastBatchError: something is missing, or one part does not fit another.
+    """
+    weights = ConfiguredWeights(config.model.weights)
+    source = open_run_source(config, weights)
+    channels = weights.channels(source.dims)
+    _check_limited(config, weights.task)
+    layout = plan_layout(weights.task, source.grid, config.steps, source.dims, config.outputs)
+    cases, aside = _cases(config, source, weights.task, able=able)
+    statistics = given_statistics(config)
+    if statistics:
+        origin = str(config.model.statistics or config.store / STATISTICS_FOLDER)
+        check_statistics(statistics.by_kind, origin, weights.task, lambda: source.held(cases[0], weights.task))
+        normalisation(channels, statistics.by_kind)
+    return RunSetup(config, source, weights.checkpoint(channels), channels, statistics, Plan(cases, layout, aside))
+
+
+def _check_limited(config: RunConfig, task: Task) -> None:
+    targets = task.target_variables
+    for name in config.limits if isinstance(config.limits, dict) else ():
+        if name not in targets:
+            near = difflib.get_close_matches(name, targets, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"take one of {', '.join(sorted(targets))}"
+            raise ConfigError(f"limits: each must be of a variable that is predicted, but {name} is not; {hint}")
+
+
+def _cases(
+    config: RunConfig, source: AnySource, task: Task, *, able: bool
+) -> tuple[tuple[Case, ...], tuple[tuple[str, str], ...]]:
+    if isinstance(source, DatasetFiles):
+        return source.cases(config.steps, task)
+    assert config.times is not None
+    if not able:
+        return tuple(Case(time, config.steps) for time in plan_times(config.times)), ()
+    cases, aside = _startable(plan_times(config.times), config.steps, source, task)
+    problems = {case: source.findings(case, task) for case in cases} if source.findings(cases[0], task) else {}
+    startable = tuple(case for case in cases if not problems.get(case))
+    if not startable:
+        raise InputError(
+            f"{source.origin} cannot start any of {len(cases)} Cases: {'; '.join(map(str, problems[cases[0]]))}"
+        )
+    unable = tuple((case.key, "; ".join(map(str, found))) for case, found in problems.items() if found)
+    return startable, aside + unable
+
+
+def _startable(
+    init_times: list[np.datetime64], steps: int, source: AnySource, task: Task
+) -> tuple[tuple[Case, ...], tuple[tuple[str, str], ...]]:
+    """Those whose input times are held; where none are, the error names the variables that are not."""
+    try:
+        return plan_cases(init_times, steps, times_of_inputs(source, task), task.input_frames)
+    except ConfigError as error:
+        problems = source.findings(Case(init_times[0], steps), task)
+        if not problems:
+            raise
+        raise ConfigError(
+            f"none of the {len(init_times)} initial times can be run; the first, {Case(init_times[0], steps).key}: "
+            f"{'; '.join(map(str, problems))}"
+        ) from error

@@ -1,0 +1,65 @@
+"""Report what a user should know before a run, although it does not stop the run."""
+
+import shutil
+from typing import Final
+
+import numpy as np
+
+from graphcast_batch.config.run_config import RunConfig
+from graphcast_batch.inputs.findings import notices
+from graphcast_batch.setup.resources import configured_cache
+from graphcast_batch.setup.run_setup import RunSetup
+
+_COMPRESSION: Final = 1.37
+"""Of weather by the codec of the store, measured: see DECISIONS.md, 4."""
+
+
+_WASTE: Final = 4.0
+"""Bytes read for each that is needed, from which on it is worth a word: 13 of 37 levels alone make 2.8."""
+
+
+def run_warnings(run: RunSetup) -> list[str]:
+    """What a person should know before a run, although it does not stop it."""
+    source = run.source
+    init_times = np.array([case.init_time for case in run.plan.cases])
+    found = notices(run.checkpoint.description, source.provenance, init_times)
+    cost = source.cost(run.plan.cases[0], run.checkpoint.task)
+    if cost and cost.factor > _WASTE:
+        chunks = " x ".join(map(str, cost.worst_chunks))
+        found.append(
+            f"reading one Case fetches {cost.factor:.0f} times the bytes it needs, most of them for {cost.worst} in "
+            f"chunks of {chunks}: a copy of the inputs with one time a chunk reads faster"
+        )
+    return found + _space_doubt(run) + _cache_doubt(run.config)
+
+
+def _space_doubt(run: RunSetup) -> list[str]:
+    place = next(folder for folder in (run.config.store, *run.config.store.parents) if folder.exists())
+    compression = 1.0 if run.config.outputs.compression == "none" else _COMPRESSION
+    needed, free = run.plan.store_bytes / compression, shutil.disk_usage(place).free
+    if needed <= free:
+        return []
+    return [
+        f"all forecasts need about {needed / 1e9:.3g} GB, of which some may be there already, but {free / 1e9:.3g} GB "
+        f"are free at {place}: make room, or what does not fit is left for another run"
+    ]
+
+
+def _cache_doubt(config: RunConfig) -> list[str]:
+    cache = configured_cache(config)
+    if config.cache == "off" or (cache and cache.writable):
+        return []
+    where = f"the cache {cache.folder} cannot be written" if cache else "there is no home folder to keep a cache in"
+    return [
+        f"{where}, so that each worker builds graphs and compiles programs for itself; give another folder (cache: "
+        "FOLDER), or do without one (cache: off)"
+    ]
+
+
+def reading(run: RunSetup) -> dict[str, str]:
+    """How the inputs are understood, by what a person calls each part."""
+    cost = run.source.cost(run.plan.cases[0], run.checkpoint.task)
+    rows = {"inputs": run.source.origin, "layout": run.source.spoken, **run.source.changes}
+    if cost:
+        rows["reading"] = f"{cost.touched_bytes / 1e6:.3g} MB a Case, of which {cost.wanted_bytes / 1e6:.3g} MB go in"
+    return rows

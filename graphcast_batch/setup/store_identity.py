@@ -1,0 +1,142 @@
+"""Lay out or resume the store of a run, and record what its forecasts were made by."""
+
+import hashlib
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Final, Literal
+
+from pydantic import JsonValue
+
+from graphcast_batch.config.inputs_section import DatasetInputs
+from graphcast_batch.config.loading import dump_config
+from graphcast_batch.config.model_section import Implementation
+from graphcast_batch.credentials import bare
+from graphcast_batch.inputs.statistics import (
+    Spread,
+    Statistics,
+    in_this_process,
+    write_statistics,
+)
+from graphcast_batch.models.normalization import normalisation
+from graphcast_batch.setup.resources import Precision
+from graphcast_batch.setup.run_setup import RunSetup
+from graphcast_batch.setup.run_statistics import STATISTICS_FOLDER, statistics_of
+from graphcast_batch.stores.zarr.store import NONE, OUTPUTS, Store
+
+_VERSIONS: Final = ("graphcast-batch", "jax", "dm-haiku", "numpy", "xarray", "zarr")
+
+
+def lay_out(run: RunSetup, precision: Precision, spread: Spread) -> Store:
+    """Makes the run's store, or takes up the one that is there; its statistics are kept in it.
+
+    Args:
+        run: what to make.
+        precision: of the network.
+        spread: where statistics are computed, if they must be.
+
+    Raises:
+        StoreMismatchError: the store was made by something else.
+        StoreError: it cannot be written.
+        StatisticsError: they cannot be computed from the inputs.
+    """
+    statistics = settled_statistics(run, spread)
+    store = Store.create_or_extend(
+        run.config.store,
+        run.plan,
+        identity=store_identity(run, statistics, precision),
+        provenance=_provenance(run, precision),
+        config_text=dump_config(run.config),
+    )
+    if not (store.path / STATISTICS_FOLDER).exists():
+        write_statistics(statistics, store.path / STATISTICS_FOLDER)
+    return store
+
+
+def kept_store(run: RunSetup) -> Store | None:
+    """The store that is there already, if it may be taken up.
+
+    Raises:
+        StoreMismatchError: it was made by something else, as far as can be told without a device or its statistics.
+        StoreError: none can be made there.
+    """
+    Store.check_place(run.config.store)
+    if not Store.exists(run.config.store):
+        return None
+    store = Store.open(run.config.store)
+    known = store_identity(run, run.statistics, run.config.model.precision)
+    unknown = {key: value for key, value in store.identity.items() if key in ("precision", "statistics")}
+    store.refuse_other(run.plan.layout, {**unknown, **known})
+    return store
+
+
+def store_identity(
+    run: RunSetup, statistics: Statistics | None, precision: Literal["auto", "float32", "bfloat16"]
+) -> Mapping[str, JsonValue]:
+    """What makes two forecasts from one state the same, as far as it is known."""
+    inputs = run.config.inputs
+    known: dict[str, JsonValue] = {
+        "weights": run.checkpoint.sha256,
+        # More dataset files may join a store, under whatever pattern; another archive may not.
+        "inputs": _files_of_any_name(inputs)
+        if isinstance(inputs, DatasetInputs)
+        else bare(inputs.model_dump(mode="json")),
+    }
+    if run.config.model.implementation != "native":  # which a store that says nothing was made by
+        known["implementation"] = run.config.model.implementation
+    if not run.config.outputs.forecasts:
+        known[OUTPUTS] = NONE
+    if precision != "auto":
+        known["precision"] = precision
+    if statistics:
+        constants = normalisation(run.channels, statistics.by_kind)
+        known["statistics"] = hashlib.sha256(b"".join(part.tobytes() for part in constants)).hexdigest()
+    return known
+
+
+def _files_of_any_name(inputs: DatasetInputs) -> JsonValue:
+    """How dataset files are read, if not as they are; a store that says their kind alone was made of such."""
+    read = inputs.model_dump(mode="json", include={"names", "units"}, exclude_defaults=True)
+    return {"kind": inputs.kind, **read} if read else inputs.kind
+
+
+def _provenance(run: RunSetup, precision: str) -> Mapping[str, JsonValue]:
+    checkpoint = run.checkpoint
+    return {
+        "title": "GraphCast forecasts",
+        "source": checkpoint.description,
+        "weights_sha256": checkpoint.sha256,
+        "weights_license": checkpoint.license,
+        "architecture": checkpoint.architecture.model_dump(mode="json", exclude_none=True),
+        "task": checkpoint.task.model_dump(mode="json"),
+        "precision": precision,
+        "implementation": run.config.model.implementation,
+        "versions": {"python": platform.python_version(), **_versions(run.config.model.implementation)},
+        "config": run.config.model_dump(mode="json", exclude_none=True),
+    }
+
+
+def _versions(implementation: Implementation) -> dict[str, str]:
+    found = {name: version(name) for name in _VERSIONS}
+    if implementation == "deepmind":
+        from graphcast_batch.models.deepmind import installed_package
+
+        package = installed_package()
+        found[package.name] = package.version
+    return found
+
+
+def settled_statistics(run: RunSetup, spread: Spread = in_this_process) -> Statistics:
+    """The statistics of a run, given or computed, with a constant for everything that goes in or comes out.
+
+    Args:
+        run: what to make.
+        spread: where they are computed, if they must be.
+
+    Raises:
+        StatisticsError: they cannot be computed from the inputs, or do not suffice.
+        InputError: the inputs cannot be read.
+    """
+    statistics = run.statistics or statistics_of(run.config, None, spread)
+    normalisation(run.channels, statistics.by_kind)
+    return statistics

@@ -1,0 +1,48 @@
+"""Write weather of the synthetic planet as a zarr archive."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphcast_batch.inputs.sources import archive_writer
+from graphcast_batch.inputs.sources.archive import SyntheticArchive
+from graphcast_batch.inputs.sources.synthetic import SyntheticPlanet
+
+Pieces = Callable[[Callable[..., None], Sequence[tuple[Any, ...]]], Iterable[BaseException | None]]
+
+
+_PIECE: Final = 4
+"""Times of an archive that are made and written at once."""
+
+
+def synthetic_archive(
+    path: Path, resolution: float, levels: Sequence[int], times: NDArray[np.datetime64], seed: int, spread: Pieces
+) -> None:
+    """Writes weather of the synthetic planet as a zarr archive.
+
+    Args:
+        path: where it is to be; nothing may be there.
+        resolution: degrees, a divisor of 180.
+        levels: hPa.
+        times: (time,) datetime64, ascending.
+        seed: of the weather.
+        spread: calls a function with each of many lists of arguments, and gives the results, or exceptions, in order.
+
+    Raises:
+        GridError: the resolution divides no half circle.
+        StoreError: something is at the path, or it cannot be written.
+    """
+    source = SyntheticArchive(SyntheticPlanet(seed), resolution, levels)
+    draft = archive_writer.lay_out(path, source.dims, source.grid, source.levels, times)
+    pieces = [(draft, source, start, times[start : start + _PIECE]) for start in range(0, times.size, _PIECE)]
+    for result in spread(_fill_piece, pieces):
+        if isinstance(result, BaseException):
+            raise result
+    archive_writer.publish(draft, path)
+
+
+def _fill_piece(draft: Path, source: SyntheticArchive, first: int, times: NDArray[np.datetime64]) -> None:
+    archive_writer.fill(draft, first, source.fields(tuple(source.dims), times, source.levels))

@@ -1,0 +1,85 @@
+"""Frames, as they come from the calls of a model, become the blocks that a store takes: what it keeps of each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from graphcast_batch.grid import Grid
+from graphcast_batch.plan import Case
+from graphcast_batch.spec import STEP_HOURS
+from graphcast_batch.stores.zarr.store import Store
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Some lead times of a Case, to be given to `Attempt.write`, or by variable to `Attempt.write_variable`.
+
+    Attributes:
+        first: the first of them, counted from 0 among those that the store keeps.
+        values: by variable, float32 (k, [level], latitude, longitude); may be views of the frames.
+    """
+
+    first: int
+    values: Mapping[str, NDArray[np.float32]]
+
+
+class Blocks:
+    """Takes from the frames of one Case what a store keeps; for one thread at a time.
+
+    Nothing is gathered: a shard grows with each block, so that however long it is, only the frames of the call at hand
+    are held.
+    """
+
+    def __init__(self, case: Case, store: Store, grid: Grid, levels: Sequence[int]) -> None:
+        """Begins with the first frame.
+
+        Args:
+            case: that the frames are of.
+            store: that they are for, laid out for that case.
+            grid: the points of a frame.
+            levels: of a frame, hPa, ascending.
+        """
+        kept = store.kept
+        self._on_levels = kept.on_levels
+        self._places = {lead: place for place, lead in enumerate(kept.lead_hours)}
+        self._steps = 0
+        self._levels = _index([levels.index(level) for level in kept.levels])
+        self._rows = _index(np.searchsorted(grid.latitude, kept.latitude))
+        self._columns = _index(_columns(kept.longitude, grid))
+
+    def add(self, frames: Mapping[str, NDArray[np.float32]]) -> list[Block]:
+        """Takes the next frames, which must stay as they are until the block is written.
+
+        Args:
+            frames: by variable, float32 (step, [level], latitude, longitude).
+
+        Returns:
+            What the store keeps of them: one block, or none.
+        """
+        count = next(iter(frames.values())).shape[0]
+        hours = range(STEP_HOURS * (self._steps + 1), STEP_HOURS * (self._steps + count) + 1, STEP_HOURS)
+        self._steps += count
+        wanted = [step for step, lead in enumerate(hours) if lead in self._places]
+        if not wanted:
+            return []
+        steps, first = _index(wanted), self._places[hours[wanted[0]]]
+        return [Block(first, {name: self._cut(frames[name][steps], levelled) for name, levelled in self._on_levels})]
+
+    def _cut(self, values: NDArray[np.float32], levelled: bool) -> NDArray[np.float32]:
+        at_levels = values[:, self._levels] if levelled else values
+        return at_levels[..., self._rows, :][..., self._columns]
+
+
+def _columns(longitude: NDArray[np.float32], grid: Grid) -> NDArray[np.intp]:
+    """Where longitudes, of which some may be negative, stand on a grid."""
+    beyond = longitude.astype(np.float64) - float(grid.longitude[0])
+    return np.rint(beyond / grid.resolution).astype(np.intp) % grid.longitude.size
+
+
+def _index(places: ArrayLike) -> slice | NDArray[np.intp]:
+    """What takes these places of an axis, without a copy where they are next to each other."""
+    found = np.asarray(places, np.intp)
+    consecutive = found.size > 0 and bool(np.all(np.diff(found) == 1))
+    return slice(int(found[0]), int(found[-1]) + 1) if consecutive else found

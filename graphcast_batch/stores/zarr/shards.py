@@ -1,0 +1,211 @@
+"""Lead times of a variable, one after another, become one file: a shard, as zarr's sharding codec writes it.
+
+zarr itself takes a shard in one piece, so that all of it must be in memory, copies it twice more, and leaves it to be
+read again for its checksum. Here each lead time is encoded, summed up and written as it comes, and the index of all
+of them, https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/, when the last is there.
+"""
+
+import os
+import threading
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+import google_crc32c
+import numpy as np
+from numcodecs.blosc import Blosc  # type: ignore[import-untyped]  # shipped without types
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec
+
+from graphcast_batch.config.outputs_section import OutputsConfig
+from graphcast_batch.errors import StoreError
+from graphcast_batch.files.durable import Sealed
+from graphcast_batch.stores.zarr.rounding import keep_bits
+
+_KEEP_BITS: Final = "keep_bits"
+"""The attribute of an array that tells how many bits of the mantissa its values keep, where not all of them."""
+_SHUFFLES: Final = {"noshuffle": Blosc.NOSHUFFLE, "shuffle": Blosc.SHUFFLE, "bitshuffle": Blosc.BITSHUFFLE}
+_LEVELS: Final = {"lz4": 5, "zstd": 1}
+_LITTLE_ENDIAN: Final = {"name": "bytes", "configuration": {"endian": "little"}}
+_ABSENT: Final = 2**64 - 1
+"""What the index says of a lead time that is not there."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a lead time of one variable becomes bytes.
+
+    Attributes:
+        block_steps: lead times in a shard.
+        keep_bits: of the mantissa; None for all.
+        blosc: configuration of the compressor, as in zarr's metadata; None without any.
+    """
+
+    block_steps: int
+    keep_bits: int | None
+    blosc: dict[str, Any] | None
+
+    @classmethod
+    def wanted(cls, outputs: OutputsConfig, name: str, block_steps: int) -> Self:
+        """The encoding of a variable that a configuration asks for."""
+        bits, codec = outputs.bits_of(name), outputs.compression
+        # Rounding leaves whole planes of zero bits, which only bitshuffle brings together.
+        shuffle = "shuffle" if bits is None else "bitshuffle"
+        blosc = {"typesize": 4, "cname": codec, "clevel": _LEVELS.get(codec), "shuffle": shuffle, "blocksize": 0}
+        return cls(block_steps, bits, None if codec == "none" else blosc)
+
+    @classmethod
+    def of(cls, array: Mapping[str, Any]) -> Self:
+        """The encoding that the metadata of an array ask for.
+
+        Raises:
+            StoreError: it is none that this program writes.
+        """
+        try:
+            block_steps = array["chunk_grid"]["configuration"]["chunk_shape"][1]
+            _, *compressors = array["codecs"][0]["configuration"]["codecs"]
+            blosc = compressors[0]["configuration"] if compressors else None
+            found = cls(block_steps, array["attributes"].get(_KEEP_BITS), blosc)
+            if array != {**array, **found._metadata(array["shape"])} or found.keep_bits not in (None, *range(1, 23)):
+                raise ValueError(f"{array['data_type']}, {array['codecs']}, {array['attributes']}")
+            found.encode(np.zeros(1, np.float32))
+        except (KeyError, IndexError, ValueError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
+            raise StoreError(
+                f"each variable must have an encoding that this program writes, but one has not: {error!r}; "
+                "write with the version that made the store"
+            ) from error
+        return found
+
+    @property
+    def codec(self) -> BloscCodec | None:
+        """The compressor, as zarr names it."""
+        return BloscCodec(**self.blosc) if self.blosc else None
+
+    @property
+    def attributes(self) -> dict[str, int]:
+        """What readers of the variable should know of it."""
+        return {} if self.keep_bits is None else {_KEEP_BITS: self.keep_bits}
+
+    def __str__(self) -> str:
+        kept = "" if self.keep_bits is None else f", {self.keep_bits} bits of the mantissa"
+        named = self.blosc and "blosc {cname} {clevel} {shuffle}".format_map(self.blosc)
+        return f"{named or 'no compression'}{kept}"
+
+    def encode(self, values: NDArray[np.float32]) -> memoryview:
+        """The bytes of one lead time, in any thread: others run meanwhile."""
+        plain = np.ascontiguousarray(values, "<f4")
+        if self.keep_bits is not None:
+            plain = keep_bits(plain, self.keep_bits)
+        if self.blosc is None:
+            return plain.reshape(-1).view(np.uint8).data
+        blosc = Blosc(**self.blosc | {"shuffle": _SHUFFLES[self.blosc["shuffle"]]})
+        return memoryview(blosc.encode(plain))
+
+    def _metadata(self, shape: Sequence[int]) -> dict[str, Any]:
+        """What of the metadata of an array of that shape tells its encoding."""
+        compressors = [{"name": "blosc", "configuration": self.blosc}] if self.blosc else []
+        sharding = {
+            "chunk_shape": [1, 1, *shape[2:]],
+            "codecs": [_LITTLE_ENDIAN, *compressors],
+            "index_codecs": [_LITTLE_ENDIAN, {"name": "crc32c"}],
+            "index_location": "end",
+        }
+        return {
+            "data_type": "float32",
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [1, self.block_steps, *shape[2:]]}},
+            "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+        }
+
+
+class Shard:
+    """One file that grows by a lead time at a time. Any thread may append, but in the order of the lead times."""
+
+    def __init__(self, path: Path, encoding: Encoding, leads: int) -> None:
+        """Begins a file.
+
+        Args:
+            path: of it.
+            encoding: of the variable.
+            leads: how many lead times will come, no more than are in a shard.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        self._name = f"{path.parent.name}/{path.name}"
+        self._file = path.open("wb", buffering=0)
+        self._encoding = encoding
+        self._leads = leads
+        self._lock = threading.Lock()
+        self._index: list[int] = []
+        self._size = self._checksum = 0
+        self.sealed: Sealed | None = None
+        """Once all is written and outlasts a power failure."""
+
+    def append(self, first: int, values: NDArray[np.float32]) -> None:
+        """Writes the next lead times.
+
+        Args:
+            first: the first of them, counted from 0 in this shard.
+            values: (k, [level], latitude, longitude).
+
+        Raises:
+            StoreError: it is another's turn.
+            OSError: they cannot be written.
+        """
+        with self._lock:
+            written = len(self._index) // 2
+            if first != written:
+                raise StoreError(
+                    f"the lead times of {self._name} must be written in their order, but after {written} of them "
+                    f"number {first} came, counted from 0; write each once, and none before those that precede it"
+                )
+            for lead in values:
+                content = self._encoding.encode(lead)
+                self._index += [self._size, content.nbytes]
+                self._write(content)
+            if first + len(values) == self._leads:
+                self._seal()
+
+    def close(self) -> None:
+        """Gives the file up, if it is not sealed."""
+        self._file.close()
+
+    def _seal(self) -> None:
+        absent = [_ABSENT] * (2 * self._encoding.block_steps - len(self._index))
+        index = np.array(self._index + absent, "<u8").tobytes()
+        self._write(memoryview(index + google_crc32c.value(index).to_bytes(4, "little")))
+        os.fsync(self._file.fileno())
+        found = os.fstat(self._file.fileno())
+        self._file.close()
+        self.sealed = Sealed(self._size, f"{self._checksum:08x}", found.st_dev, found.st_ino)
+
+    def _write(self, content: memoryview) -> None:
+        self._checksum = zlib.crc32(content, self._checksum)
+        self._size += content.nbytes
+        while content:  # the system may take less than all at once
+            content = content[self._file.write(content) :]
+
+
+def file_of(name: str, levelled: bool, index: int, block: int) -> str:
+    """A shard of a variable, by its path in the store.
+
+    Args:
+        name: of the variable.
+        levelled: whether it is on levels.
+        index: of the Case on the time axis.
+        block: which of its shards, counted from 0.
+    """
+    return f"{name}/c.{index}.{block}{'.0' * (2 + levelled)}"
+
+
+def files_of(index: int, blocks: int, on_levels: tuple[tuple[str, bool], ...]) -> set[str]:
+    """The first shards of every variable of a Case, by their path in the store.
+
+    Args:
+        index: of the Case on the time axis.
+        blocks: how many of each variable.
+        on_levels: for each variable whether it is on levels.
+    """
+    return {file_of(name, levelled, index, block) for name, levelled in on_levels for block in range(blocks)}

@@ -1,0 +1,312 @@
+"""A Plan becomes the metadata of one zarr store, which may grow along its initial and lead times."""
+
+import glob
+import json
+import re
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from pydantic import JsonValue
+from zarr.codecs import BloscCodec
+from zarr.errors import ZarrUserWarning
+
+from graphcast_batch.credentials import bare
+from graphcast_batch.errors import StoreError
+from graphcast_batch.files.durable import drop_left_over, replace, sync_folder, sync_tree
+from graphcast_batch.files.leases import Lease
+from graphcast_batch.files.process_identity import mark
+from graphcast_batch.files.staging import STAGING, alone
+from graphcast_batch.plan import Kept, Plan
+from graphcast_batch.stores.zarr.shards import Encoding
+from graphcast_batch.stores.zarr.store_path import LAYING_OUT, ROOT, SUBMITTED, held, is_laid_out, move_into_place
+from graphcast_batch.variables import attributes
+
+LEDGER: Final = "ledger"
+_CONFIG: Final = "run.yaml"
+_FORMAT, _IDENTITY = "graphcast_batch_format", "graphcast_batch_identity"
+_GROWING: Final = ("time", "prediction_timedelta")
+_AXIS_CODEC: Final = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
+_GROWTH: Final = "growth"
+"""The subject of private folders."""
+_NAME: Final = re.compile(r"[^\s./\\][^\0-\x1f/\\]{0,99}")
+_LONGEST: Final = 2**23
+"""Values along any axis: every hour of the years 1678 to 2261, which are all that fit, makes 5.1 million."""
+
+
+def lay_out(
+    path: Path,
+    plan: Plan,
+    identity: Mapping[str, JsonValue],
+    provenance: Mapping[str, JsonValue],
+    config_text: str,
+) -> None:
+    """Makes a store beside its place and moves it there, unless there is one by then.
+
+    Args:
+        path: the folder to be.
+        plan: what will be written.
+        identity: what makes forecasts belong together.
+        provenance: root attributes; what is neither text nor number is kept as JSON text.
+        config_text: kept as ``run.yaml``.
+
+    Raises:
+        StoreError: the folder is something else.
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        drop_left_over(left)
+    if is_laid_out(path):
+        return
+    draft = path.with_name(f".{path.name}.{mark()}.partial")
+    try:
+        _create_arrays(draft, plan, _root_attributes(identity, provenance))
+        for folder in (STAGING, LEDGER):
+            (draft / folder).mkdir()
+        (draft / _CONFIG).write_text(config_text, encoding="utf-8")
+        sync_tree(draft)
+        move_into_place(draft, path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def unfinished(path: Path) -> list[Path]:
+    """What writers had under way in a store, but for its ledger and attempts: it is of use to nobody else."""
+    # Folders of variables, which may hold a million files, have none of these.
+    found = [each for pattern in (".*", f"{SUBMITTED}/.*", "scores/*/records/.*") for each in path.glob(pattern)]
+    return [each for each in found if each.suffix in (".tmp", ".aside") or each.name.startswith(f"{LAYING_OUT}-")]
+
+
+def read_root(path: Path) -> dict[str, Any]:
+    """The group's metadata, with that of all arrays.
+
+    Raises:
+        StoreError: there is no store, or something else.
+        OSError: it cannot be read.
+    """
+    try:
+        root = json.loads((path / ROOT).read_bytes())
+        ours = root["attributes"][_FORMAT] == 1
+        if ours:
+            _check_root(root)
+    except FileNotFoundError as error:
+        raise StoreError(f"there is no store at {path}; give the path of one, or make it first") from error
+    except (NotADirectoryError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise StoreError(
+            f"{path} must be a store that this program made, but is not readable as one ({error}); put its {ROOT} "
+            "back from a copy"
+        ) from error
+    if not ours:
+        raise StoreError(f"{path} must be a store of format 1, but is of another; use the version that made it")
+    return dict(root)
+
+
+def read_coordinates(path: Path) -> dict[str, NDArray[Any]]:
+    """Values of each dimension of a store, in its order.
+
+    Raises:
+        StoreError: some are missing or damaged.
+        OSError: they cannot be read.
+    """
+    group = zarr.open_group(path, mode="r", use_consolidated=True)
+    return {name: _whole(path / name, array) for name, array in group.arrays() if array.ndim == 1}
+
+
+def identity_of(root: dict[str, Any]) -> dict[str, JsonValue]:
+    """What makes forecasts belong into a store; those of old may hold secrets, which belong to nothing."""
+    return {key: bare(part) for key, part in json.loads(root["attributes"][_IDENTITY]).items()}
+
+
+def arrays_of(root: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The metadata of each array."""
+    return dict(root["consolidated_metadata"]["metadata"])
+
+
+def keep_config(path: Path, text: str) -> None:
+    """Keeps the text as the store's ``run.yaml``."""
+    config = path / _CONFIG
+    if not config.exists() or config.read_bytes() != text.encode():
+        replace(config, text.encode())
+
+
+def half_grown(path: Path, root: dict[str, Any]) -> bool:
+    """Whether an array says of itself something else than the root, as when a driver died in `grow`."""
+    return any(_metadata(path / name) != array for name, array in arrays_of(root).items())
+
+
+@contextmanager
+def growing(path: Path) -> Iterator[Lease]:
+    """The claim on growing a store, once no other driver has it.
+
+    Raises:
+        StoreError: another driver keeps it.
+    """
+    with held(path / LEDGER / ".extending") as lock:
+        yield lock
+
+
+def grow(
+    path: Path, root: dict[str, Any], init_times: NDArray[np.datetime64], lead_hours: tuple[int, ...], lock: Lease
+) -> None:
+    """Makes the time and lead time axes longer: first the arrays, one by one, then in one step the root.
+
+    Args:
+        path: the store.
+        root: its metadata, read since the lock was taken.
+        init_times: (time,) datetime64[h], those that are there and then the new ones.
+        lead_hours: those that are there and then the new ones.
+        lock: from `growing`.
+
+    Raises:
+        StoreError: another driver took over.
+        OSError: the store cannot be written.
+    """
+    axes = {"time": init_times.astype(np.int64), "prediction_timedelta": np.array(lead_hours, np.int64)}
+    grown = {name: _resized(array, axes) for name, array in arrays_of(root).items()}
+    consolidated = root["consolidated_metadata"] | {"metadata": grown}
+    with alone(path / STAGING, _GROWTH, lock) as staging:
+        draft = staging.folder / _GROWTH
+        for name, array in grown.items():
+            staging.write(f"{_GROWTH}/{name}/{ROOT}", _json(array))
+        for name, hours in axes.items():
+            zarr.open_array(draft / name, mode="r+").with_config({"write_empty_chunks": True})[...] = hours
+        staging.write(f"{_GROWTH}/{ROOT}", _json(root | {"consolidated_metadata": consolidated}))
+        sync_tree(draft)
+        for name in grown:
+            # Its metadata first: what lies beyond the end of an array is not read.
+            for each in sorted((draft / name).iterdir(), key=lambda each: each.name != ROOT):
+                staging.replace(f"{_GROWTH}/{name}/{each.name}", path / name / each.name)
+            sync_folder(path / name)
+        staging.replace(f"{_GROWTH}/{ROOT}", path / ROOT)
+        sync_folder(path)
+
+
+def _check_root(root: dict[str, Any]) -> None:
+    """Raises what comes unless its arrays have plain names and possible sizes: it may be damaged, or someone else's."""
+    identity_of(root)
+    arrays = arrays_of(root)
+    for name, array in arrays.items():
+        shape, chunks = array["shape"], array["chunk_grid"]["configuration"]["chunk_shape"]
+        if not _NAME.fullmatch(name) or not len(array["dimension_names"]) == len(shape) == len(chunks) > 0:
+            raise ValueError(f"the array {name!r} is none of its")
+        if not all(0 < size <= _LONGEST for size in (*shape, *chunks)) or (len(shape) > 1 and chunks[0] != 1):
+            raise ValueError(f"the array {name!r} cannot be of shape {shape} in shards of {chunks}")
+    if not {*_GROWING, "latitude", "longitude"} < arrays.keys() or all(len(a["shape"]) == 1 for a in arrays.values()):
+        raise ValueError(f"it holds only {', '.join(arrays)}")
+
+
+def _whole(folder: Path, array: zarr.Array[Any]) -> NDArray[Any]:
+    """Values of an array, of which zarr would take what is gone for its fill value."""
+    try:
+        if array.nchunks_initialized < array.nchunks:
+            raise FileNotFoundError("a file is missing")
+        return np.asarray(array[...])
+    except (FileNotFoundError, RuntimeError, ValueError) as error:  # of the system, of the codec and of zarr
+        raise StoreError(
+            f"{folder} must hold the {folder.name} of all forecasts, but cannot be read ({error}); put its files back "
+            "from a copy: nothing is written until then"
+        ) from error
+
+
+def _metadata(folder: Path) -> object:
+    """What an array says of itself; None if that is lost, which is no harm: the root says it too."""
+    try:
+        return json.loads((folder / ROOT).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _create_arrays(folder: Path, plan: Plan, root_attributes: dict[str, Any]) -> None:
+    layout = plan.layout
+    group = zarr.create_group(folder, attributes=root_attributes)
+    hours = np.array(sorted(case.init_time for case in plan.cases), "datetime64[h]").astype(np.int64)
+    coordinates = _coordinates(layout.kept, hours)
+    for name, (values, of_axis) in coordinates.items():
+        length = 4096 if name in _GROWING else values.size
+        array = _create(group, name, (name,), values.shape, values.dtype, (length,), None, _AXIS_CODEC, of_axis)
+        # Without write_empty_chunks the one initial time 1970-01-01T00 would be left out, as if it had been lost.
+        array.with_config({"write_empty_chunks": True})[...] = values
+    for name, levelled in layout.kept.on_levels:
+        dims = tuple(dim for dim in coordinates if levelled or dim != "level")
+        shape = tuple(coordinates[dim][0].size for dim in dims)
+        chunks, shards = (1, 1, *shape[2:]), (1, layout.block_steps, *shape[2:])
+        encoding = Encoding.wanted(layout.outputs, name, layout.block_steps)
+        of_array = attributes(name) | encoding.attributes
+        _create(group, name, dims, shape, np.dtype(np.float32), chunks, shards, encoding.codec, of_array)
+    with warnings.catch_warnings():
+        # zarr warns that the specification of version 3 does not yet have what xarray and zarr both read.
+        warnings.simplefilter("ignore", ZarrUserWarning)
+        zarr.consolidate_metadata(folder)
+
+
+def _create(
+    group: zarr.Group,
+    name: str,
+    dims: tuple[str, ...],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    chunks: tuple[int, ...],
+    shards: tuple[int, ...] | None,
+    codec: BloscCodec | None,
+    of_array: Mapping[str, str | int],
+) -> zarr.Array[Any]:
+    return group.create_array(
+        name,
+        shape=shape,
+        dtype=dtype,
+        chunks=chunks,
+        shards=shards,
+        compressors=codec,
+        fill_value=np.nan if dtype == np.float32 else 0,
+        # All files of a variable in one folder: with "/" each would sit in three folders of its own.
+        chunk_key_encoding={"name": "default", "separator": "."},
+        dimension_names=dims,
+        attributes=dict(of_array),
+    )
+
+
+def _coordinates(kept: Kept, hours: NDArray[np.int64]) -> dict[str, tuple[NDArray[Any], dict[str, str]]]:
+    """Values and CF attributes of each dimension, in the order in which the variables have them."""
+    time_of = {"standard_name": "forecast_reference_time", "long_name": "initial time", "axis": "T"}
+    time_of |= {"units": "hours since 1970-01-01", "calendar": "proleptic_gregorian"}
+    # xarray decodes lead times as such only with this dtype; units alone leave them numbers.
+    lead_of = {"standard_name": "forecast_period", "long_name": "lead time"}
+    lead_of |= {"units": "hours", "dtype": "timedelta64[ns]"}
+    level_of = {"standard_name": "air_pressure", "long_name": "pressure level", "units": "hPa"}
+    level_of |= {"positive": "down", "axis": "Z"}
+    latitude_of = {"standard_name": "latitude", "long_name": "latitude", "units": "degrees_north", "axis": "Y"}
+    longitude_of = {"standard_name": "longitude", "long_name": "longitude", "units": "degrees_east", "axis": "X"}
+    level = {"level": (np.array(kept.levels, np.int32), level_of)} if kept.levels else {}
+    return {
+        "time": (hours, time_of),
+        "prediction_timedelta": (np.array(kept.lead_hours, np.int64), lead_of),
+        **level,
+        "latitude": (kept.latitude.astype(np.float32), latitude_of),
+        "longitude": (kept.longitude.astype(np.float32), longitude_of),
+    }
+
+
+def _root_attributes(identity: Mapping[str, JsonValue], provenance: Mapping[str, JsonValue]) -> dict[str, Any]:
+    """Attributes that netCDF can hold too, so that xarray can write what it read."""
+    plain = {
+        key: value if isinstance(value, str | int | float) and not isinstance(value, bool) else json.dumps(value)
+        for key, value in provenance.items()
+    }
+    kept = {"Conventions": "CF-1.11", _FORMAT: 1, _IDENTITY: json.dumps(dict(identity), sort_keys=True)}
+    return plain | kept
+
+
+def _resized(array: dict[str, Any], axes: Mapping[str, NDArray[np.int64]]) -> dict[str, Any]:
+    sizes = zip(array["dimension_names"], array["shape"], strict=True)
+    return array | {"shape": [axes[dim].size if dim in axes else size for dim, size in sizes]}
+
+
+def _json(metadata: Mapping[str, Any]) -> bytes:
+    return json.dumps(metadata, indent=1).encode()

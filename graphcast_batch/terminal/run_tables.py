@@ -1,0 +1,182 @@
+"""Plans, stores and what is wrong with them become what a person reads."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from graphcast_batch.cluster.diagnostics.doctor import Diagnosis as Diagnosis
+from graphcast_batch.cluster.slurm.submit import JobState
+from graphcast_batch.inputs.findings import Finding
+from graphcast_batch.integrity.repair import Repair
+from graphcast_batch.integrity.verify import Verification
+from graphcast_batch.models.graphcast.device_memory import mesh_counts
+from graphcast_batch.plan import Case, Plan
+from graphcast_batch.stores.zarr.ledger import CaseFailure, CaseState
+from graphcast_batch.timing import Balance
+
+MOST_SHOWN: Final = 20
+"""Of things alike; the others are counted."""
+
+
+def show_plan(
+    console: Console,
+    plan: Plan,
+    reading: Mapping[str, str],
+    states: Mapping[str, CaseState],
+    mesh_size: int,
+    device_bytes: Mapping[str, int],
+) -> None:
+    """Prints what a run will do."""
+    layout, kept, cases = plan.layout, plan.layout.kept, plan.cases
+    nodes, edges = mesh_counts(mesh_size)
+    remains = "kept" if layout.outputs.forecasts else "scored"
+    table = Table(show_header=False, box=None, pad_edge=False)
+    rows = {
+        "Cases": f"{len(cases)}: {cases[0].key} to {cases[-1].key}, {layout.steps} steps ({6 * layout.steps} h) each",
+        "already whole": f"{sum(state is CaseState.WHOLE for state in states.values())}",
+        **reading,
+        "grid": str(layout.grid),
+        "mesh": f"{nodes} nodes, {edges} edges (size {mesh_size})",
+        remains: f"{len(kept.variables)} variables, {len(kept.levels)} levels, {kept.fields} of {layout.channels} "
+        f"fields, {len(kept.lead_hours)} of {layout.steps} lead times, {kept.latitude.size} x {kept.longitude.size} "
+        "points",
+        "chunks": f"one lead time of one variable; {layout.block_steps} lead times in a shard (one file)",
+        "bytes": f"{_size(layout.case_bytes)} a Case, {_size(plan.store_bytes)} in all, before compression",
+        "files": f"{layout.case_files} a Case, {layout.case_files * len(cases)} in all",
+        "memory": "; ".join(f"{_size(size)} ({name})" for name, size in device_bytes.items()) + ": a worker's device",
+    }
+    for name, value in rows.items():
+        table.add_row(Text(name, "bold"), Text(value))
+    console.print(table)
+    show_set_aside(console, plan)
+
+
+def show_set_aside(console: Console, plan: Plan) -> None:
+    """Prints what cannot be run, and why."""
+    for key, reason in plan.set_aside[:MOST_SHOWN]:
+        console.print(Text(f"set aside: {key}: {reason}", "yellow"), soft_wrap=True)
+    if len(plan.set_aside) > MOST_SHOWN:
+        console.print(f"... and {len(plan.set_aside) - MOST_SHOWN} more set aside")
+
+
+def show_notices(console: Console, notices: Sequence[str]) -> None:
+    """Prints what does not stop a run, but should be known."""
+    for notice in notices:
+        console.print(Text(f"note: {notice}", "yellow"), soft_wrap=True)
+
+
+def show_faults(console: Console, found: Mapping[Case, Sequence[Finding] | BaseException]) -> None:
+    """Prints what keeps Cases from being run: a row for each fault, with the Cases that have it."""
+    rows: dict[tuple[object, ...], list[tuple[Case, Finding]]] = {}
+    for case, result in found.items():
+        for fault in _as_findings(result):
+            alike = (fault.variable, fault.level, fault.expected, fault.remedy)
+            rows.setdefault(alike, []).append((case, fault))
+    bad = {case for row in rows.values() for case, _ in row}
+    console.print(f"{len(found) - len(bad)} of {len(found)} Cases can be run, {len(bad)} cannot", highlight=False)
+    if not rows:
+        return
+    table = Table(show_lines=True)
+    for title, ratio in (("Cases", None), ("variable", None), ("hPa", None), ("fault", 3), ("remedy", 2)):
+        table.add_column(title, overflow="fold", ratio=ratio, no_wrap=title in ("Cases", "hPa"))
+    for row in list(rows.values())[:MOST_SHOWN]:
+        case, first = row[0]
+        where = case.key if len(row) == 1 else f"{case.key}\nand {len(row) - 1} more"
+        level = "" if first.level is None else f"{first.level:g}"
+        texts = (where, first.variable, level, f"must {first.expected}, but {first.found}", first.remedy)
+        table.add_row(*(Text(text) for text in texts))
+    console.print(table)
+    if len(rows) > MOST_SHOWN:
+        console.print(f"... and {len(rows) - MOST_SHOWN} more faults")
+
+
+def _as_findings(result: Sequence[Finding] | BaseException) -> Sequence[Finding]:
+    if isinstance(result, BaseException):
+        return [Finding("the check", "end", str(result), "look at the inputs, or check again")]
+    return result
+
+
+def show_verification(console: Console, found: Verification) -> None:
+    """Prints what is not as it should be."""
+    counts = Counter(flaw.kind.value for flaw in found.flaws)
+    what = ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "nothing amiss"
+    console.print(
+        f"{found.cases} whole Cases, {_size(found.bytes)}, looked at in {found.seconds:.1f} s: {what}", highlight=False
+    )
+    for flaw in found.flaws[:MOST_SHOWN]:
+        console.print(Text(f"{flaw.kind.value}: {flaw}", "yellow" if flaw.harmless else "red"), soft_wrap=True)
+    if len(found.flaws) > MOST_SHOWN:
+        console.print(f"... and {len(found.flaws) - MOST_SHOWN} more")
+
+
+def show_repair(console: Console, done: Repair) -> None:
+    """Prints what was done to a store."""
+    console.print(
+        f"{len(done.forgotten)} Cases will be made again by the next run: {' '.join(done.forgotten[:MOST_SHOWN])}\n"
+        f"{len(done.unscored)} Cases will be scored again by the next evaluation: "
+        f"{' '.join(done.unscored[:MOST_SHOWN])}\n"
+        f"{len(done.removed)} files removed; {len(done.busy)} Cases left alone, since someone works on them",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def show_states(console: Console, states: Mapping[str, CaseState], failures: list[CaseFailure]) -> None:
+    """Prints how far a store is."""
+    counts = Counter(states.values())
+    console.print(", ".join(f"{counts[state]} {state.value}" for state in CaseState), highlight=False)
+    for state in (CaseState.RUNNING, CaseState.MISSING):
+        keys = [key for key, found in states.items() if found is state]
+        if keys:
+            rest = f" and {len(keys) - MOST_SHOWN} more" if len(keys) > MOST_SHOWN else ""
+            console.print(f"{state.value}: {' '.join(keys[:MOST_SHOWN])}{rest}", highlight=False, soft_wrap=True)
+    show_failures(console, failures)
+
+
+def show_diagnosis(console: Console, findings: Sequence[Diagnosis]) -> None:
+    """Prints what a doctor found."""
+    colours = {"ok": "green", "note": "yellow", "problem": "red"}
+    for finding in findings:
+        line = Text(f"{finding.state:8}", colours[finding.state])
+        console.print(line + Text(f"{finding.what}: {finding.text}", "default"), soft_wrap=True)
+
+
+def show_jobs(console: Console, jobs: Sequence[JobState]) -> None:
+    """Prints what Slurm knows of a store's jobs."""
+    for job in jobs:
+        state = job.state or "not known to Slurm here"
+        console.print(Text(f"job {job.job} ({job.kind}): {state}"), soft_wrap=True)
+
+
+def show_balance(console: Console, balance: Balance) -> None:
+    """Prints how long workers were busy in each stage, and how nearly the slowest of them set the pace."""
+    busy = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in balance.busy.items())
+    console.print(
+        f"busy: {busy}; {balance.wall:.1f} s without the start of workers, {balance.ratio:.2f} times the slowest "
+        f"stage, {balance.slowest}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def show_failures(console: Console, failures: Sequence[CaseFailure]) -> None:
+    """Prints why Cases are set aside, and what can be done."""
+    for failure in failures[:MOST_SHOWN]:
+        text = f"{failure.key} failed after {failure.attempts} attempts on {failure.host}: {failure.error}: "
+        console.print(Text(text + failure.message, "red"), soft_wrap=True)
+    if len(failures) > MOST_SHOWN:
+        console.print(f"... and {len(failures) - MOST_SHOWN} more failed")
+    if failures:
+        console.print("once the cause is mended, free them with: graphcast-batch retry-failed STORE", highlight=False)
+
+
+def _size(count: int) -> str:
+    if count < 1000:
+        return f"{count} B"
+    power = min(4, int(math.log(count, 1000)))
+    return f"{count / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"

@@ -1,0 +1,110 @@
+"""Scores become tables by lead time."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from graphcast_batch.evaluation.comparison import Change
+from graphcast_batch.evaluation.score_results import Results, headlines, shown_hours, skill_of, values_of
+from graphcast_batch.evaluation.spectra import Loss
+from graphcast_batch.evaluation.store_scoring import Evaluation
+from graphcast_batch.terminal.run_tables import MOST_SHOWN
+
+
+def show_evaluation(console: Console, evaluation: Evaluation) -> None:
+    """Prints what there is to score, and what is left out."""
+    counts = f"{len(evaluation.left)} to score, {len(evaluation.done)} scored before"
+    console.print(Text(f"{evaluation.name}: {counts}; truth: {evaluation.scoring.truth.origin}"), soft_wrap=True)
+    if evaluation.only_scores:
+        console.print("nothing is kept of these forecasts but the scores that their run gave them", highlight=False)
+    everywhere = " in all stores" if evaluation.scoring.members else ""
+    left_out = {
+        f"left out, as they are not whole{everywhere}": evaluation.not_whole,
+        "left out, without any truth": evaluation.without_truth,
+        "with truth in part": evaluation.partly,
+    }
+    for what, keys in left_out.items():
+        if keys:
+            shown = " ".join(keys[:MOST_SHOWN]) + (f" and {len(keys) - MOST_SHOWN} more" if keys[MOST_SHOWN:] else "")
+            console.print(Text(f"{len(keys)} {what}: {shown}", "yellow"), soft_wrap=True)
+
+
+def show_scores(console: Console, results: Mapping[str, Results], region: str) -> None:
+    """Prints the root mean square errors of the headline variables by lead time; of baselines the skill as well.
+
+    Args:
+        console: to print on.
+        results: averaged over all initial times, by name; the first is what the others are held against.
+        region: of which they are.
+    """
+    name, first = next(iter(results.items()))
+    hours = shown_hours(first)
+    table = _by_lead_time(f"RMSE of {name}, {region}", hours)
+    for line in headlines(first, hours):
+        if all(map(math.isnan, line.values)):
+            continue
+        table.add_row(Text(line.label), line.unit, *_numbers(line.values, ".4g"), line.cases)
+        for other, against in list(results.items())[1:]:
+            skill = skill_of(line, against, hours)
+            table.add_row(Text(f"  skill over {other}", "dim"), "", *_numbers(skill, "+.2f"), "")
+    console.print(table)
+
+
+def show_ensemble(console: Console, results: Results, region: str) -> None:
+    """Prints the continuous ranked probability scores of an ensemble by lead time, and how its spread fits its errors.
+
+    Args:
+        console: to print on.
+        results: averaged over all initial times.
+        region: of which they are.
+    """
+    hours = shown_hours(results)
+    table = _by_lead_time(f"CRPS of the ensemble, {region}", hours)
+    for line in headlines(results, hours, "crps"):
+        if not all(map(math.isnan, line.values)):  # winds as vectors have none
+            table.add_row(Text(line.label), line.unit, *_numbers(line.values, ".4g"), line.cases)
+            ratios = values_of(line, results, "spread_skill_ratio", hours)
+            table.add_row(Text("  spread / skill", "dim"), "", *_numbers(ratios, ".2f"), "")
+    console.print(table)
+
+
+def _by_lead_time(title: str, hours: Sequence[int]) -> Table:
+    """A table of headline scores, without rows yet."""
+    table = Table(title=Text(title), title_justify="left")
+    leads = (f"{hour // 24} d" if hour % 24 == 0 else f"{hour} h" for hour in hours)
+    for column in ("variable", "unit", *leads, "Cases"):
+        table.add_column(column, justify="left" if column in ("variable", "unit") else "right")
+    return table
+
+
+def _numbers(values: Sequence[float], form: str) -> list[str]:
+    """As text; nothing where there is none."""
+    return ["" if math.isnan(value) else format(value, form) for value in values]
+
+
+def show_losses(console: Console, losses: Sequence[Loss], band: str) -> None:
+    """Prints from which wavenumber on a forecast has less than half the power of what came true."""
+    for loss in losses:
+        lost = f"half the power is lost from wavenumber {loss.wavenumber:.0f} on"
+        found = "half the power or more is there in the shortest waves" if math.isnan(loss.wavenumber) else lost
+        text = f"{loss.label}, {band}: {found}, at {loss.hours} h ({loss.cases} Cases)"
+        console.print(Text(text), soft_wrap=True)
+
+
+def show_comparison(console: Console, names: tuple[str, str], changes: Sequence[Change], region: str) -> None:
+    """Prints how much better the second of two forecasts is than the first, and how surely."""
+    table = Table(title=Text(f"RMSE of {names[1]} against {names[0]}, {region}"), title_justify="left")
+    for title in ("variable", "lead", "first", "second", "change", "95 % by blocks", "p, paired", "Cases"):
+        table.add_column(title, justify="left" if title == "variable" else "right")
+    for change in changes:
+        span = "" if math.isnan(change.low) else f"{change.low:+.1%} to {change.high:+.1%}"
+        p = "" if math.isnan(change.paired.p) else f"{change.paired.p:.2g}{' *' if change.paired.significant else ''}"
+        sizes = (f"{change.first:.4g}", f"{change.second:.4g}", f"{change.relative:+.1%}")
+        table.add_row(Text(change.label), f"{change.hours} h", *sizes, span, p, str(change.paired.cases))
+    console.print(table)
+    if any(math.isnan(change.paired.p) for change in changes):
+        console.print("too few initial times for a test; a confidence interval needs more than 10 days of them")
+    console.print(Text("* significant at 95 %, with the autocorrelation of initial times", "dim"))
