@@ -206,12 +206,12 @@ class WorkerContext:
             )
         object.__setattr__(self, "_device", _Device(self.forecasts, self.cases_per_call))
 
-    def run_case(self, case: Case, claim: Lease | None, attempts: int) -> CompletedCase:
+    def run_case(self, case: Case, lease: Lease | None, attempts: int) -> CompletedCase:
         """Makes one forecast and commits it to the store.
 
         Args:
             case: to be made.
-            claim: on it.
+            lease: on it.
             attempts: how many this makes.
 
         Returns:
@@ -237,7 +237,7 @@ class WorkerContext:
                     scores.write("")  # before the record, since nothing could be scored afterwards
                 with watch.stage("commit"):
                     record = attempt.commit(
-                        claim=claim,
+                        lease=lease,
                         seconds=watch.seconds,
                         device=self.forecasts.device,
                         worker=self.name,

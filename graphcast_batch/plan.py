@@ -48,7 +48,7 @@ class Case:
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
+class OutputGrid:
     """What a store keeps of a forecast, along each axis but the initial time.
 
     Attributes:
@@ -119,7 +119,7 @@ class Layout:
     on_levels: tuple[tuple[str, bool], ...]
     steps: int
     outputs: OutputsConfig = _ALL
-    kept: Kept = field(init=False, compare=False)
+    kept: OutputGrid = field(init=False, compare=False)
     block_steps: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -155,7 +155,7 @@ class Plan:
 
     cases: tuple[Case, ...]
     layout: Layout
-    set_aside: tuple[tuple[str, str], ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
     """Cases that cannot be run, by key, each with the reason."""
 
     @property
@@ -199,20 +199,20 @@ def plan_cases(
         ConfigError: no initial time is left.
     """
     held = None if available is None else {time.astype("datetime64[s]") for time in available}
-    cases, aside = [], []
+    cases, skipped = [], []
     for init_time in init_times:
         case = Case(init_time, steps)
         needed = [init_time - n * np.timedelta64(STEP_HOURS, "h") for n in reversed(range(input_frames))]
         lacking = [time for time in needed if held is not None and time.astype("datetime64[s]") not in held]
         if lacking:
-            aside.append((case.key, f"the archive lacks {', '.join(str(time) for time in lacking)}"))
+            skipped.append((case.key, f"the archive lacks {', '.join(str(time) for time in lacking)}"))
         else:
             cases.append(case)
     if not cases:
         raise ConfigError(
-            f"none of the {len(init_times)} initial times can be run; the first: {aside[0][0]}: {aside[0][1]}"
+            f"none of the {len(init_times)} initial times can be run; the first: {skipped[0][0]}: {skipped[0][1]}"
         )
-    return tuple(cases), tuple(aside)
+    return tuple(cases), tuple(skipped)
 
 
 def plan_layout(
@@ -253,14 +253,14 @@ def is_on_levels(name: str, dims: Mapping[str, Collection[str]]) -> bool:
     )
 
 
-def _kept(layout: Layout) -> Kept:
+def _kept(layout: Layout) -> OutputGrid:
     outputs = layout.outputs
     on_levels = _kept_variables(layout)
     levels = _kept_levels(layout, any(levelled for _, levelled in on_levels))
     latitude, longitude = layout.grid.latitude, layout.grid.longitude
     if outputs.region is not None:
         latitude, longitude = _kept_points(outputs.region, layout.grid)
-    return Kept(on_levels, levels, _kept_hours(layout), latitude, longitude)
+    return OutputGrid(on_levels, levels, _kept_hours(layout), latitude, longitude)
 
 
 def _kept_variables(layout: Layout) -> tuple[tuple[str, bool], ...]:
@@ -335,7 +335,7 @@ def _kept_points(region: RegionConfig, grid: Grid) -> tuple[NDArray[np.float32],
     return latitude, longitude
 
 
-def _block_steps(kept: Kept, max_files: int | None) -> int:
+def _block_steps(kept: OutputGrid, max_files: int | None) -> int:
     leads, variables = len(kept.lead_hours), len(kept.on_levels)
     if max_files is None:
         return min(leads, _BLOCK_STEPS)

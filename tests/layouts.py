@@ -83,9 +83,9 @@ def dataset_file(fields, folder):
     times = frames["time"].values
     moving = [name for name, array in frames.data_vars.items() if "time" in array.dims]
     frames = frames.rename(latitude="lat", longitude="lon").assign_coords(time=times - times[0])
-    whole = xr.merge([frames[moving].expand_dims("batch"), frames.drop_vars(moving)])
+    complete = xr.merge([frames[moving].expand_dims("batch"), frames.drop_vars(moving)])
     path = folder / f"source-era5_date-2019-12-31_res-{DEGREES:.1f}_levels-13_steps-{times.size - 2:02}.nc"
-    whole.assign_coords(datetime=(("batch", "time"), times[None])).to_netcdf(path, engine="netcdf4")
+    complete.assign_coords(datetime=(("batch", "time"), times[None])).to_netcdf(path, engine="netcdf4")
     return {"kind": "datasets", "path": str(path), "per_file": "all"}
 
 
@@ -145,9 +145,9 @@ def weatherbench_forecasts(fields, folder):
             frames["temperature"].notnull().any(("level", "latitude", "longitude"))
         )
         runs.append(frames.assign_coords(time=leads).rename(time="prediction_timedelta"))
-    whole = xr.concat(runs, "time").assign_coords(time=inits)
-    whole["total_precipitation"].attrs["units"] = "m"
-    return archive(as_zarr(xr.merge([whole, fields[KINDS["static"]]]), folder / "forecasts.zarr"))
+    complete = xr.concat(runs, "time").assign_coords(time=inits)
+    complete["total_precipitation"].attrs["units"] = "m"
+    return archive(as_zarr(xr.merge([complete, fields[KINDS["static"]]]), folder / "forecasts.zarr"))
 
 
 def arco(fields, folder):

@@ -41,7 +41,7 @@ driver.connected = counted
 config, place = json.loads(sys.argv[1])
 outcome = gb.run(gb.Plan(config, store=place), address=os.environ["RAY_ADDRESS"])
 first = {
-    "complete": outcome.complete, "left": outcome.left, "undrawn": outcome.undrawn, "text": repr(outcome),
+    "complete": outcome.succeeded, "left": outcome.left, "undrawn": outcome.undrawn, "text": repr(outcome),
     "made": [case.key for case in outcome.made], "html": outcome._repr_html_(),
 }
 scores = gb.evaluate(outcome.store, baselines=["persistence"])
@@ -128,7 +128,7 @@ def test_a_plan_tells_cases_bytes_and_memory(tmp_path):
         == np.arange("2020-01-01", "2020-01-02", 6, "datetime64[h]").astype("datetime64[ns]").tolist()
     )
     assert set(plan.memory) == {"float32 on CPU, fast", "float32 on CPU, lean"}
-    assert (plan.states, plan.set_aside) == ({}, {})
+    assert (plan.states, plan.skipped) == ({}, {})
     assert not (tmp_path / "run").exists()
 
 
@@ -181,7 +181,7 @@ def test_what_is_shown_is_escaped(tmp_path):
     assert text.count(bad) == 2
     assert "<script" not in outcome._repr_html_()
     assert repr(outcome) == text.rstrip("\n")
-    assert not outcome.complete
+    assert not outcome.succeeded
 
 
 @pytest.fixture(scope="module")
@@ -243,11 +243,11 @@ def test_forecasts_are_those_of_the_store_with_valid_times(finished):
 
     assert not forecasts["geopotential"].variable._in_memory
     xr.testing.assert_equal(
-        forecasts.drop_vars(["valid_time", "whole_hours"]), xr.open_zarr(finished.store, chunks=None)
+        forecasts.drop_vars(["valid_time", "complete_hours"]), xr.open_zarr(finished.store, chunks=None)
     )
     assert forecasts["valid_time"].values[1, 2] == np.datetime64("2020-01-02T00")
-    assert forecasts["whole_hours"].values.tolist() == [18, 18, 18, 18]
-    assert forecasts.attrs["not_whole"] == ""
+    assert forecasts["complete_hours"].values.tolist() == [18, 18, 18, 18]
+    assert forecasts.attrs["incomplete"] == ""
 
 
 @pytest.fixture
@@ -263,11 +263,11 @@ def test_forecasts_that_are_not_whole_are_left_out_and_named(partial):
     forecasts = gb.open_forecasts(partial)
 
     assert [str(time)[11:13] for time in forecasts["time"].values] == ["00", "12", "18"]
-    assert forecasts.attrs["not_whole"] == "2020-01-01T06"
+    assert forecasts.attrs["incomplete"] == "2020-01-01T06"
     assert np.isfinite(forecasts["2m_temperature"].values).all()
 
-    everything = gb.open_forecasts(str(partial), only_whole=False)
-    assert everything["whole_hours"].values.tolist() == [18, 0, 18, 18]
+    everything = gb.open_forecasts(str(partial), only_complete=False)
+    assert everything["complete_hours"].values.tolist() == [18, 0, 18, 18]
 
 
 def test_a_store_without_a_whole_forecast_is_refused(partial):

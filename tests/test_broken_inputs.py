@@ -31,7 +31,7 @@ def told(config):
         return [str(error)]
     task, resolution = run.checkpoint.task, run.checkpoint.architecture.resolution
     found = [fault for case in run.plan.cases for fault in input_faults(run.source, case, task, resolution)]
-    return [reason for _, reason in run.plan.set_aside] + list(map(str, found))
+    return [reason for _, reason in run.plan.skipped] + list(map(str, found))
 
 
 def test_of_right_inputs_nothing_is_told(hourly, tmp_path):

@@ -11,7 +11,7 @@ from graphcast_batch.config.loading import load_config
 from graphcast_batch.errors import GraphcastBatchError
 from graphcast_batch.grid import regular_grid
 from graphcast_batch.inputs.sources.synthetic import SyntheticPlanet
-from graphcast_batch.inputs.statistics import in_this_process
+from graphcast_batch.inputs.statistics import run_serially
 from graphcast_batch.setup import run_setup, store_identity, worker_setup
 from tests.conftest import SMALL
 from tests.fuzz.archives import FORCINGS, NETWORK, ended, unmoved
@@ -122,18 +122,18 @@ def run_verdict(path, monkeypatch):
     try:
         run = run_setup.assemble(load_config(path))
         fitting(run)
-        store_identity.lay_out(run, "float32", in_this_process)
-        bench = worker_setup.worker_context(run.config, run.source, "float32", "test")
+        store_identity.lay_out(run, "float32", run_serially)
+        context = worker_setup.worker_context(run.config, run.source, "float32", "test")
     except GraphcastBatchError as error:
         return [], False, str(error)
     why = ""
     for case in run.plan.cases:
         try:
-            bench.run_case(case, None, 1)
+            context.run_case(case, None, 1)
             complete.append(case.key)
         except GraphcastBatchError as error:
             why = str(error)
-    return complete, len(complete) == len(run.plan.cases) and not run.plan.set_aside, why
+    return complete, len(complete) == len(run.plan.cases) and not run.plan.skipped, why
 
 
 def verdicts(seed, folder, monkeypatch):

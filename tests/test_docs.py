@@ -138,11 +138,11 @@ def test_configs_load(block, at_root):
     if "folder" in content:
         parse_config(content, TrainingRecipe, origin=block.page)
         return
-    whole = {"store": "runs/x", "inputs": {"kind": "synthetic", "resolution": 6}, "steps": 40} | {
+    complete = {"store": "runs/x", "inputs": {"kind": "synthetic", "resolution": 6}, "steps": 40} | {
         "model": {"weights": {"kind": "checkpoint", "path": "weights.npz"}, "statistics": "stats"}
     }
-    whole |= {} if content.get("inputs", {}).get("kind") == "datasets" else {"times": {"list": ["2020-01-01T00"]}}
-    parse_config(content if "store" in content else whole | content, RunConfig, origin=block.page)
+    complete |= {} if content.get("inputs", {}).get("kind") == "datasets" else {"times": {"list": ["2020-01-01T00"]}}
+    parse_config(content if "store" in content else complete | content, RunConfig, origin=block.page)
 
 
 def test_the_page_of_exit_codes_has_all_of_them():

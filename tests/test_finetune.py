@@ -113,10 +113,10 @@ def test_killed_and_then_asked_to_stop_it_goes_on_and_ends_bit_identical(trained
     assert 0 < first < second < 60
     assert f"{second} of 60 updates" in told
     assert done.returncode == 0, done.stderr
-    whole = trained[1]
-    for name, expected in weights(whole).items():
+    complete = trained[1]
+    for name, expected in weights(complete).items():
         np.testing.assert_array_equal(weights(folder)[name], expected)
-    assert without_clocks(lines(folder)) == without_clocks(lines(whole))
+    assert without_clocks(lines(folder)) == without_clocks(lines(complete))
     again = run_on_ray("finetune", recipe, cwd=tmp_path)
     assert again.returncode == 0
     assert saved(folder) == 60

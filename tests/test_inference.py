@@ -53,8 +53,8 @@ def test_a_place_where_nothing_can_be_saved_is_refused_at_once(infer, tmp_path):
 
 def test_a_loss_without_truth_is_refused_at_once(infer, tmp_path):
     (dataset,) = REFERENCE.glob("source-*.nc")
-    with xr.open_dataset(dataset, decode_timedelta=False) as whole:
-        whole.isel(time=slice(2)).to_netcdf(tmp_path / "short.nc", engine="netcdf4")
+    with xr.open_dataset(dataset, decode_timedelta=False) as complete:
+        complete.isel(time=slice(2)).to_netcdf(tmp_path / "short.nc", engine="netcdf4")
     with pytest.raises(InputError, match="the loss needs the truth, but the dataset lacks any target frame"):
         infer(tmp_path / "short.nc", with_loss=True)
 

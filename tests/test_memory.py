@@ -16,7 +16,7 @@ from graphcast_batch.models.graphcast.parameters import parameter_shapes
 from graphcast_batch.models.graphcast.predictor import Constants, ModelState, Predictor
 from graphcast_batch.models.graphcast.rollout import several_steps
 from graphcast_batch.models.graphs import build_graphs
-from graphcast_batch.models.normalization import Normalisation
+from graphcast_batch.models.normalization import Normalization
 from graphcast_batch.setup import resources
 from graphcast_batch.setup.resources import needed_bytes
 from graphcast_batch.setup.run_setup import assemble
@@ -73,7 +73,7 @@ def of_xla(architecture, grid, *, steps, lean, accelerated):
     parameters = {module: {name: array(*shape) for name, shape in named.items()} for module, named in listed.items()}
     network = jax.eval_shape(predictor.folded, parameters, blocked(build_graphs(architecture, grid), edges))
     carried, forced, static = (channels.width(n) for n in (channels.carried, channels.forced, channels.static))
-    scales = Normalisation(array(2, carried), array(2, forced), array(2, static), array(carried), array(2, 0))
+    scales = Normalization(array(2, carried), array(2, forced), array(2, static), array(carried), array(2, 0))
     state = ModelState(array(2, grid.size, carried), array(2, grid.size, forced))
     call = jax.jit(lambda *args: several_steps(predictor, *args), donate_argnums=1)
     constants = Constants(network, scales, array(grid.size, static))

@@ -18,7 +18,7 @@ from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.case_inputs import CaseInputs
 from graphcast_batch.inputs.formats.chunks import ReadCost
 from graphcast_batch.inputs.quality.limits import forecast_limits
-from graphcast_batch.inputs.statistics import in_this_process
+from graphcast_batch.inputs.statistics import run_serially
 from graphcast_batch.pipeline import CaseStage, WorkerContext, peak_memory_bytes
 from graphcast_batch.plan import Case, Layout, Plan
 from graphcast_batch.setup.run_setup import assemble
@@ -99,12 +99,12 @@ def unlimited(name, level):
     return None
 
 
-def bench(store, forecasts, source=None, check=lambda inputs: None, limits=unlimited):
+def context(store, forecasts, source=None, check=lambda inputs: None, limits=unlimited):
     return WorkerContext(source or FakeSource(), check, forecasts, TASK, store, lambda start: limits, "tester")
 
 
-def make(bench, case, attempts=1):
-    return bench.run_case(case, bench.store.ledger.claim(case, 60), attempts).record
+def make(context, case, attempts=1):
+    return context.run_case(case, context.store.ledger.lease(case, 60), attempts).record
 
 
 @pytest.mark.parametrize("block_steps", [1, 3, 4, 12])
@@ -113,7 +113,7 @@ def test_frames_of_any_calls_fill_blocks_of_any_size(tmp_path, per_call, block_s
     (case,) = cases(1, 12)
     store = store_of(tmp_path / "s", (case,), block_steps)
 
-    record = make(bench(store, FakeForecasts(per_call)), case)
+    record = make(context(store, FakeForecasts(per_call)), case)
 
     stored = xr.open_zarr(tmp_path / "s")
     expected = np.array([value(case, step) for step in range(12)])
@@ -132,7 +132,7 @@ def test_a_frame_that_is_not_finite_fails_the_case_by_name_and_leaves_nan(tmp_pa
     store = store_of(tmp_path / "s", (case,), 2)
 
     with pytest.raises(ForecastError, match="2020-01-01T00: a at 850 hPa must stay finite, but is nan after 30 h"):
-        make(bench(store, FakeForecasts(2, broken_at=4)), case)
+        make(context(store, FakeForecasts(2, broken_at=4)), case)
 
     assert store.ledger.record(case.key) is None
     assert np.isnan(xr.open_zarr(tmp_path / "s")["b"].values).all()
@@ -145,7 +145,7 @@ def test_what_is_not_finite_is_refused_without_any_limits_and_whatever_they_are(
     for number, limits in enumerate([unlimited, lambda name, level: (-1e300, 1e300)]):
         store = store_of(tmp_path / str(number), (case,))
         with pytest.raises(ForecastError, match=f"must stay finite, but is {broken} after 12 h"):
-            make(bench(store, FakeForecasts(2, broken_at=1, broken=broken), limits=limits), case)
+            make(context(store, FakeForecasts(2, broken_at=1, broken=broken), limits=limits), case)
 
 
 @pytest.mark.parametrize(("per_call", "block_steps"), [(1, 1), (4, 2), (4, 12), (12, 8)])
@@ -158,7 +158,7 @@ def test_a_frame_beyond_its_limits_fails_the_case_with_all_that_is_known(
     forecasts = FakeForecasts(per_call, broken_at=6, broken=broken)
 
     with pytest.raises(ForecastError) as caught:
-        make(bench(store, forecasts, limits=lambda name, level: (low, high) if level == 850 else None), case)
+        make(context(store, forecasts, limits=lambda name, level: (low, high) if level == 850 else None), case)
 
     # Row 2 of 5 is the equator, column 3 of 8 is 135 degrees east; step 6, counted from 0, is 42 h after the start.
     assert str(caught.value) == (
@@ -187,14 +187,14 @@ def test_of_a_call_the_earliest_frame_is_told_and_of_its_values_the_worst(tmp_pa
     with pytest.raises(
         ForecastError, match=r": b must stay .* 500, but is 900 after 12 h .* 90, longitude 315, one of 9"
     ):
-        make(bench(store, Wild(4), limits=lambda name, level: (0, 500)), case)
+        make(context(store, Wild(4), limits=lambda name, level: (0, 500)), case)
 
 
 def test_the_limits_themselves_may_be_reached(tmp_path):
     (case,) = cases(1, 4)
     store = store_of(tmp_path / "s", (case,))
 
-    make(bench(store, FakeForecasts(2), limits=lambda name, level: (value(case, 0), value(case, 3))), case)
+    make(context(store, FakeForecasts(2), limits=lambda name, level: (value(case, 0), value(case, 3))), case)
 
     assert store.ledger.record(case.key).steps == 4
 
@@ -211,7 +211,7 @@ def test_units_are_told_with_the_limits(tmp_path):
             yield {"2m_temperature": np.full((1, *GRID.shape), 700, np.float32)}
 
     with pytest.raises(ForecastError, match=r"2m_temperature must stay within -5 and 520 K, but is 700 after 6 h"):
-        make(bench(store, Hot(), limits=lambda name, level: (-5, 520)), case)
+        make(context(store, Hot(), limits=lambda name, level: (-5, 520)), case)
 
 
 def test_a_rollout_that_went_wrong_is_not_run_on(tmp_path):
@@ -219,7 +219,7 @@ def test_a_rollout_that_went_wrong_is_not_run_on(tmp_path):
     forecasts = FakeForecasts(1, broken_at=100)
 
     with pytest.raises(ForecastError, match="after 606 h"):
-        make(bench(store_of(tmp_path / "s", (case,), 8), forecasts), case)
+        make(context(store_of(tmp_path / "s", (case,), 8), forecasts), case)
 
     # While the broken one is looked at, one waits, one comes to the host, and one has just been asked for.
     assert forecasts.made <= 101 + 3
@@ -229,14 +229,14 @@ def test_an_error_of_the_device_ends_the_attempt_and_frees_the_device_for_the_ne
     first, second = cases(2, 4)
     store = store_of(tmp_path / "s", (first, second), 2)
     forecasts = FakeForecasts(1, error_at=2)
-    shared, before = bench(store, forecasts), threading.active_count()  # some are of tests before this one
+    shared, before = context(store, forecasts), threading.active_count()  # some are of tests before this one
 
     with pytest.raises(RuntimeError, match="the device is gone"):
         make(shared, first)
     forecasts.error_at = None
     make(shared, second)
 
-    assert set(store.ledger.states((second,)).values()) == {CaseState.WHOLE}
+    assert set(store.ledger.states((second,)).values()) == {CaseState.COMPLETE}
     assert threading.active_count() < before + 10
 
 
@@ -253,13 +253,13 @@ def test_inputs_that_do_not_pass_the_check_never_reach_the_device(tmp_path):
             pytest.fail("the device was used")
 
     with pytest.raises(InputError, match="too warm"):
-        make(bench(store_of(tmp_path / "s", (case,)), Untouchable(), check=check), case)
+        make(context(store_of(tmp_path / "s", (case,)), Untouchable(), check=check), case)
 
 
 def test_cases_in_several_threads_take_turns_on_the_device(tmp_path):
     some = cases(8, 3)
     store = store_of(tmp_path / "s", some)
-    shared = bench(store, FakeForecasts())
+    shared = context(store, FakeForecasts())
     errors = []
 
     def work(case):
@@ -275,7 +275,7 @@ def test_cases_in_several_threads_take_turns_on_the_device(tmp_path):
         thread.join()
 
     assert not errors
-    assert set(store.ledger.states(some).values()) == {CaseState.WHOLE}
+    assert set(store.ledger.states(some).values()) == {CaseState.COMPLETE}
     leads = xr.open_zarr(tmp_path / "s")["b"].values[:, :, 0, 0]
     np.testing.assert_array_equal(leads, [[value(case, step) for step in range(3)] for case in some])
 
@@ -294,7 +294,7 @@ def test_a_slow_disk_holds_the_device_back_instead_of_filling_memory(tmp_path, m
         write(attempt, name, first, values)
 
     monkeypatch.setattr(Attempt, "write_variable", slow)
-    make(bench(store, forecasts), case)
+    make(context(store, forecasts), case)
 
     # One is written, one checked, one waits, one comes to the host, and one is computed.
     assert max(waiting) <= 5
@@ -310,7 +310,7 @@ def test_a_store_that_cannot_be_written_ends_the_rollout_early(tmp_path, monkeyp
 
     monkeypatch.setattr(Attempt, "write_variable", full)
     with pytest.raises(StoreError, match="no space left"):
-        make(bench(store, forecasts), case)
+        make(context(store, forecasts), case)
 
     assert forecasts.made < 10
 
@@ -318,11 +318,11 @@ def test_a_store_that_cannot_be_written_ends_the_rollout_early(tmp_path, monkeyp
 def test_a_claim_that_was_lost_keeps_the_forecast_out(tmp_path):
     (case,) = cases(1, 2)
     store = store_of(tmp_path / "s", (case,))
-    claim = store.ledger.claim(case, 60)
-    claim.path.unlink()
+    lease = store.ledger.lease(case, 60)
+    lease.path.unlink()
 
     with pytest.raises(StoreError, match="the claim must be held"):
-        bench(store, FakeForecasts()).run_case(case, claim, 1)
+        context(store, FakeForecasts()).run_case(case, lease, 1)
 
     assert store.ledger.record(case.key) is None
 
@@ -355,8 +355,8 @@ def in_a_thread(work, *arguments):
     assert not thread.is_alive()
 
 
-def stages(bench):
-    return {stage.key: stage.name for stage in bench.under_way()}
+def stages(context):
+    return {stage.key: stage.name for stage in context.under_way()}
 
 
 def test_each_case_under_way_is_seen_where_it_is(tmp_path, monkeypatch):
@@ -382,7 +382,7 @@ def test_each_case_under_way_is_seen_where_it_is(tmp_path, monkeypatch):
         write(attempt, name, first, values)
 
     monkeypatch.setattr(Attempt, "write_variable", gated)
-    shared = bench(store, GatedForecasts(), GatedSource())
+    shared = context(store, GatedForecasts(), GatedSource())
     assert shared.under_way() == []
 
     with in_a_thread(make, shared, first):
@@ -407,7 +407,7 @@ def test_each_case_under_way_is_seen_where_it_is(tmp_path, monkeypatch):
 
 def test_a_case_that_failed_is_no_longer_under_way(tmp_path):
     (case,) = cases(1, 2)
-    shared = bench(store_of(tmp_path / "s", (case,)), FakeForecasts(1, error_at=1))
+    shared = context(store_of(tmp_path / "s", (case,)), FakeForecasts(1, error_at=1))
 
     with pytest.raises(RuntimeError, match="the device is gone"):
         make(shared, case)
@@ -429,7 +429,7 @@ def test_a_read_that_hangs_is_late_after_its_limit_and_who_waits_for_it_is_not(t
             gate()
             return super().read(case, task)
 
-    shared = bench(store_of(tmp_path / "s", (first, second)), FakeForecasts(), Hanging())
+    shared = context(store_of(tmp_path / "s", (first, second)), FakeForecasts(), Hanging())
     with in_a_thread(make, shared, first):
         assert gate.reached.wait(60)
         with in_a_thread(make, shared, second):
@@ -445,7 +445,7 @@ def test_a_read_that_hangs_is_late_after_its_limit_and_who_waits_for_it_is_not(t
 
 def test_a_thread_that_cannot_start_fails_its_case_alone_and_the_next_is_made(tmp_path, monkeypatch):
     first, second = cases(2, 2)
-    shared = bench(store_of(tmp_path / "s", (first, second)), FakeForecasts())
+    shared = context(store_of(tmp_path / "s", (first, second)), FakeForecasts())
     with monkeypatch.context() as patch:
 
         def refuse(_thread):
@@ -460,7 +460,7 @@ def test_a_thread_that_cannot_start_fails_its_case_alone_and_the_next_is_made(tm
 
 def test_a_lack_of_memory_between_two_calls_fails_who_waits_and_the_next_is_made(tmp_path, monkeypatch):
     first, second = cases(2, 2)
-    shared = bench(store_of(tmp_path / "s", (first, second)), FakeForecasts())
+    shared = context(store_of(tmp_path / "s", (first, second)), FakeForecasts())
     with monkeypatch.context() as patch:
 
         def lack(_device):
@@ -479,7 +479,7 @@ def test_a_case_that_waits_while_nothing_moves_is_late(tmp_path, monkeypatch):
     gate, start = Gate(), threading.Thread.start
     now = [1000.0]
     monkeypatch.setattr(pipeline, "monotonic", lambda: now[0])
-    shared = bench(store_of(tmp_path / "s", (case,)), FakeForecasts())
+    shared = context(store_of(tmp_path / "s", (case,)), FakeForecasts())
 
     def hang(thread):
         if thread.name == "compute":
@@ -535,7 +535,7 @@ def test_the_device_has_its_next_call_before_the_last_is_waited_for_even_that_of
                     "a": Awaited(frames["a"], lambda number=number: asked_for.append((number, len(begun)))),
                 }
 
-    shared = bench(store_of(tmp_path / "s", some), Asynchronous(), Reading())
+    shared = context(store_of(tmp_path / "s", some), Asynchronous(), Reading())
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda case: make(shared, case), some))
 
@@ -557,7 +557,7 @@ def test_no_more_inputs_are_read_than_the_device_will_need_next(tmp_path):
             computed()
             yield from super().forecast(*arguments)
 
-    shared = bench(store_of(tmp_path / "s", some), Gated(), Noted())
+    shared = context(store_of(tmp_path / "s", some), Gated(), Noted())
     with ThreadPoolExecutor() as pool:
         made = [pool.submit(make, shared, case) for case in some]
         assert computed.reached.wait(60)
@@ -747,11 +747,11 @@ class Clock:
         self.now, self.seen = 1000.0, []
         monkeypatch.setattr(pipeline, "monotonic", lambda: self.now)
 
-    def take(self, seconds, bench, name):
-        while [(stage.name, stage.seconds) for stage in bench.under_way()] != [(name, 0)]:
+    def take(self, seconds, context, name):
+        while [(stage.name, stage.seconds) for stage in context.under_way()] != [(name, 0)]:
             time.sleep(1e-4)
         self.now += seconds
-        self.seen.append(bench.late(LIMITS))
+        self.seen.append(context.late(LIMITS))
 
 
 def test_frames_count_as_getting_on(tmp_path, monkeypatch):
@@ -773,7 +773,7 @@ def test_frames_count_as_getting_on(tmp_path, monkeypatch):
             for step, frames in enumerate(super().forecast(*arguments)):
                 yield {**frames, "a": Slow(frames["a"], 21 if step == 30 else 19)}
 
-    shared = bench(store, SlowForecasts())
+    shared = context(store, SlowForecasts())
     make(shared, case)
 
     assert [stage for stage in clock.seen if stage] == [CaseStage(case.key, "compute", 21)]
@@ -791,7 +791,7 @@ def test_blocks_count_as_getting_on(tmp_path, monkeypatch):
         write(attempt, name, first, values)
 
     monkeypatch.setattr(Attempt, "write_variable", slow)
-    shared = bench(store, FakeForecasts())
+    shared = context(store, FakeForecasts())
     make(shared, case)
 
     assert [stage for stage in clock.seen if stage] == [CaseStage(case.key, "write", 31)]
@@ -801,7 +801,7 @@ def test_blocks_count_as_getting_on(tmp_path, monkeypatch):
 def small_bench(tmp_path, **changes):
     config = parse_config(SMALL | {"store": str(tmp_path / "run"), "steps": 2} | changes, RunConfig, origin="here")
     run = assemble(config)
-    lay_out(run, "float32", in_this_process)
+    lay_out(run, "float32", run_serially)
     return worker_context(config, run.source, "float32", "tester"), run.plan.cases[0]
 
 

@@ -106,15 +106,15 @@ def test_a_run_killed_halfway_makes_only_what_is_missing_and_ends_bit_identical(
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     _await_end_of_workers(store)
-    whole = {path.stem: path.stat().st_mtime_ns for path in store.glob("ledger/**/2020*.json")}
-    assert 3 <= len(whole) < 16
+    complete = {path.stem: path.stat().st_mtime_ns for path in store.glob("ledger/**/2020*.json")}
+    assert 3 <= len(complete) < 16
 
     done = command("run", disturbed)
 
     assert done.returncode == 0, done.stderr
-    assert f"16 of 16 Cases whole, {16 - len(whole)} of them now" in done.stdout
+    assert f"16 of 16 Cases whole, {16 - len(complete)} of them now" in done.stdout
     after = {path.stem: path.stat().st_mtime_ns for path in store.glob("ledger/**/2020*.json")}
-    assert all(after[key] == written for key, written in whole.items())
+    assert all(after[key] == written for key, written in complete.items())
     assert files(store) == files(tmp_path / "undisturbed")
     assert not list((store / ".staging").iterdir())
     assert not list(store.rglob("*.claim"))
@@ -371,7 +371,7 @@ def _statistics(folder):
 
 
 @pytest.fixture
-def in_this_process(tmp_path, monkeypatch, capsys):
+def run_serially(tmp_path, monkeypatch, capsys):
     """Runs what stops before it starts anything, which needs no process of its own."""
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
@@ -416,8 +416,8 @@ def test_statistics_that_are_not_given_are_computed_from_the_inputs_and_kept(sma
         ),
     ],
 )
-def test_what_cannot_run_says_why_in_a_few_lines(small_config, in_this_process, changes, message, code):
-    ended, told = in_this_process("run", small_config(**changes))
+def test_what_cannot_run_says_why_in_a_few_lines(small_config, run_serially, changes, message, code):
+    ended, told = run_serially("run", small_config(**changes))
 
     assert ended == code, told
     assert re.search(message, told, re.DOTALL)
@@ -499,8 +499,8 @@ def test_infer_takes_a_random_model_from_yaml(command, tmp_path):
         (("--mode", "Random", "--var", "temperature", "--level", "333"), 2, "temperature is not predicted at 333 hPa"),
     ],
 )
-def test_infer_says_what_does_not_fit(in_this_process, options, code, message):
-    ended, told = infer(in_this_process, "small_13", *options)
+def test_infer_says_what_does_not_fit(run_serially, options, code, message):
+    ended, told = infer(run_serially, "small_13", *options)
 
     assert ended == code
     assert message in " ".join(told.split())

@@ -56,7 +56,7 @@ def evaluate(
     Returns:
         float64 variables over (forecast, metric, [time, hour, month or season], prediction_timedelta, [level], region),
         of which ``forecast`` is "forecast" or a baseline; NaN where nothing was scored or a metric is undefined. In the
-        attributes ``not_whole``, ``without_truth`` and ``not_scored`` say what was left out, the last with reasons;
+        attributes ``incomplete``, ``without_truth`` and ``not_scored`` say what was left out, the last with reasons;
         ``cases`` of a variable is the most initial times behind a score of the forecast, and ``variable_units`` its
         unit, in which a metric is, or in its square, or in none.
 
@@ -74,7 +74,7 @@ def evaluate(
         {name: average_pieces(pieces(*at), over) for name, at in where.items() if name == FORECAST or scored(*at)}
     ).assign_attrs(
         truth=first.scoring.truth.origin,
-        not_whole=" ".join(first.not_whole),
+        incomplete=" ".join(first.incomplete),
         without_truth=" ".join(first.without_truth),
         not_scored="; ".join(not_scored),
     )

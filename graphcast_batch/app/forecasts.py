@@ -11,7 +11,7 @@ from graphcast_batch.spec import STEP_HOURS
 from graphcast_batch.stores.zarr.store import Store
 
 
-def open_forecasts(store: str | os.PathLike[str], *, only_whole: bool = True) -> xr.Dataset:
+def open_forecasts(store: str | os.PathLike[str], *, only_complete: bool = True) -> xr.Dataset:
     """Opens the forecasts of a store; values are read when they are looked at.
 
     >>> forecasts = open_forecasts("runs/demo")
@@ -19,14 +19,14 @@ def open_forecasts(store: str | os.PathLike[str], *, only_whole: bool = True) ->
 
     Args:
         store: its folder.
-        only_whole: whether initial times without a whole forecast are left out; otherwise what was never written of
+        only_complete: whether initial times without a whole forecast are left out; otherwise what was never written of
             them is NaN.
 
     Returns:
         float32 variables over (time, prediction_timedelta, [level], latitude, longitude), initial times ascending. The
-        coordinate ``valid_time`` (time, prediction_timedelta) is what a forecast is for, and ``whole_hours`` (time)
+        coordinate ``valid_time`` (time, prediction_timedelta) is what a forecast is for, and ``complete_hours`` (time)
         the lead time up to which it is whole, beyond which nothing can be relied on; 0 where it is not. The attribute
-        ``not_whole`` names the Cases without a whole forecast.
+        ``incomplete`` names the Cases without a whole forecast.
 
     Raises:
         StoreError: there is no store, it keeps only scores, or no forecast of it is whole.
@@ -34,11 +34,11 @@ def open_forecasts(store: str | os.PathLike[str], *, only_whole: bool = True) ->
     opened = Store.open(Path(store))
     if opened.only_scores:
         raise StoreError(f"{opened.path} must keep forecasts, but keeps only scores (outputs: none); see its scores")
-    steps = opened.ledger.whole_steps()
+    steps = opened.ledger.complete_steps()
     keys = [str(time) for time in opened.init_times]
     hours = np.array([STEP_HOURS * steps.get(key, 0) for key in keys], np.int32)
     places = np.argsort(opened.init_times, kind="stable")
-    if only_whole:
+    if only_complete:
         places = places[hours[places] > 0]
         if not places.size:
             raise StoreError(
@@ -46,9 +46,9 @@ def open_forecasts(store: str | os.PathLike[str], *, only_whole: bool = True) ->
                 "graphcast-batch status"
             )
     described = {"long_name": "lead time up to which the forecast is whole", "units": "hours"}
-    forecasts = opened.forecasts().assign_coords(whole_hours=("time", hours, described))
+    forecasts = opened.forecasts().assign_coords(complete_hours=("time", hours, described))
     chosen = forecasts.isel(time=_as_slice(places)).assign_attrs(
-        not_whole=" ".join(key for key in sorted(keys) if key not in steps)
+        incomplete=" ".join(key for key in sorted(keys) if key not in steps)
     )
     return chosen.assign_coords(valid_time=_valid_time(chosen))
 

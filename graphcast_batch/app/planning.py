@@ -19,10 +19,10 @@ from graphcast_batch.plan import Case
 from graphcast_batch.setup.resources import check_memory, device_needs, machine_bytes, resolved_precision
 from graphcast_batch.setup.run_setup import RunSetup, assemble
 from graphcast_batch.setup.run_warnings import reading, run_warnings
-from graphcast_batch.setup.store_identity import kept_store
+from graphcast_batch.setup.store_identity import existing_store
 from graphcast_batch.stores.zarr.ledger import CaseState
 from graphcast_batch.stores.zarr.store import Store
-from graphcast_batch.terminal import show_notices, show_plan
+from graphcast_batch.terminal import show_plan, show_warnings
 
 Config = RunConfig | Mapping[str, Any] | str | os.PathLike[str]
 """A checked config, the content of one, or the path of a YAML file."""
@@ -73,9 +73,9 @@ class PlannedRun:
         return np.array([case.init_time for case in self.cases], "datetime64[ns]")
 
     @property
-    def set_aside(self) -> dict[str, str]:
+    def skipped(self) -> dict[str, str]:
         """Cases that cannot be run, by key, each with the reason."""
-        return dict(self.assembled.plan.set_aside)
+        return dict(self.assembled.plan.skipped)
 
     @property
     def case_bytes(self) -> int:
@@ -98,7 +98,7 @@ class PlannedRun:
         return self._store.ledger.states(self.cases) if self._store else {}
 
     @cached_property
-    def notices(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """What should be known before a run, although it does not stop it."""
         return run_warnings(self.assembled)
 
@@ -126,7 +126,7 @@ class PlannedRun:
 
     def _show_all(self, console: Console) -> None:
         self.show(console)
-        show_notices(console, self.notices)
+        show_warnings(console, self.warnings)
 
 
 def fitting(run: RunSetup) -> tuple[tuple[str, ...], Store | None]:
@@ -137,7 +137,7 @@ def fitting(run: RunSetup) -> tuple[tuple[str, ...], Store | None]:
         StoreMismatchError: the store was made by something else.
     """
     wanted = run.config.figures
-    return tuple(check_figures(wanted, run.plan.layout)) if wanted else (), kept_store(run)
+    return tuple(check_figures(wanted, run.plan.layout)) if wanted else (), existing_store(run)
 
 
 def checked(config: Config, changes: Mapping[str, object]) -> RunConfig:

@@ -21,7 +21,7 @@ from graphcast_batch.plan import Case
 from graphcast_batch.screen import Screen
 from graphcast_batch.setup.run_setup import RunSetup
 from graphcast_batch.stores.zarr.ledger import CaseFailure
-from graphcast_batch.terminal import Watcher, show_balance, show_failures, show_set_aside
+from graphcast_batch.terminal import Watcher, show_balance, show_failures, show_skipped
 from graphcast_batch.timing import Balance
 
 
@@ -32,7 +32,7 @@ class RunResult:
     Attributes:
         plan: what was to be made.
         store: the folder that holds it.
-        whole: Cases that are whole now.
+        complete: Cases that are whole now.
         made: those of them that this run made.
         failed: Cases that were set aside, in this run or before, with their errors.
         left: how many Cases are neither whole nor failed: it was interrupted, or another run is at work.
@@ -43,7 +43,7 @@ class RunResult:
 
     plan: PlannedRun
     store: Path
-    whole: tuple[Case, ...]
+    complete: tuple[Case, ...]
     made: tuple[Case, ...]
     failed: tuple[CaseFailure, ...]
     left: int
@@ -55,13 +55,13 @@ class RunResult:
     def of(cls, plan: PlannedRun, made: driver.RunOutcome, undrawn: dict[str, str]) -> Self:
         """What the driver says, and what came of the figures."""
         return cls(
-            plan, made.store.path, made.whole, made.made, made.failed, made.left, undrawn, made.seconds, made.balance
+            plan, made.store.path, made.complete, made.made, made.failed, made.left, undrawn, made.seconds, made.balance
         )
 
     @property
-    def complete(self) -> bool:
+    def succeeded(self) -> bool:
         """Whether all that was asked for is there."""
-        return not (self.failed or self.left or self.undrawn or self.plan.set_aside)
+        return not (self.failed or self.left or self.undrawn or self.plan.skipped)
 
     @property
     def steps_per_second(self) -> float:
@@ -76,7 +76,7 @@ class RunResult:
         """Prints failures, counts and the store."""
         show_failures(console, self.failed)
         console.print(
-            f"{len(self.whole)} of {len(self.plan.cases)} Cases whole, {len(self.made)} of them now, "
+            f"{len(self.complete)} of {len(self.plan.cases)} Cases whole, {len(self.made)} of them now, "
             f"{len(self.failed)} failed, {self.left} left; "
             f"{self.seconds:.0f} s, {self.steps_per_second:.1f} steps/s\n"
             f"store: {self.store}",
@@ -92,7 +92,7 @@ class RunResult:
         return as_html(self._show_all)
 
     def _show_all(self, console: Console) -> None:
-        show_set_aside(console, self.plan.assembled.plan)
+        show_skipped(console, self.plan.assembled.plan)
         self.show(console)
         if self.balance:
             show_balance(console, self.balance)
@@ -104,7 +104,7 @@ def run(config: Config | PlannedRun, *, address: str | None = None) -> RunResult
     """Makes the forecasts and figures that are not there yet, as ``graphcast-batch run`` does, and says how it goes.
 
     >>> outcome = run("run.yaml")
-    >>> outcome.complete or [(failure.key, failure.message) for failure in outcome.failed]
+    >>> outcome.succeeded or [(failure.key, failure.message) for failure in outcome.failed]
 
     Interrupted once (the kernel's stop, Ctrl-C), it finishes what is under way and returns; run again, it makes only
     what is missing.
@@ -125,7 +125,7 @@ def run(config: Config | PlannedRun, *, address: str | None = None) -> RunResult
     with Drain(None, here.start, here.end) as drain, driver.connected(cluster_address(address), drain):
         with Watcher(Screen(), plan.config.store, plan.config.steps) as watcher:
             made = forecast(plan, watcher, drain)
-        missing = undrawn(made.store, made.whole, plan.figures)
+        missing = undrawn(made.store, made.complete, plan.figures)
         results = list(drawn(plan.assembled, missing, drain))
     told = {case.key: str(result) for case, result in results if isinstance(result, BaseException)}
     told |= {case.key: "interrupted" for case in missing[len(results) :]}
@@ -139,7 +139,7 @@ def cluster_address(given: str | None) -> str | None:
 
 def forecast(plan: PlannedRun, watcher: driver.Progress, drain: Drain, *, traced: bool = False) -> driver.RunOutcome:
     """Makes the forecasts of a plan, and scores them if it says so, on a connected cluster; see `driver.run`."""
-    scorer = run_scorer if plan.config.scores.during else None
+    scorer = run_scorer if plan.config.scores.online else None
     return driver.run(plan.assembled, watcher, drain, traced=traced, open_scorer=scorer)
 
 

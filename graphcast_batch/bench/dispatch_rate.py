@@ -55,7 +55,7 @@ _FILES, _SPANS = 55, 20
 """Of a Case of so many steps of GraphCast_small: 11 variables in shards of 8 lead times, and what a worker tells."""
 _PARTS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
-        "claim": ("ledger.py", "claim"),
+        "lease": ("ledger.py", "lease"),
         "release": ("leases.py", "release"),
         "choose": ("dispatch_rules.py", "choose"),
         "send": ("actor.py", "_remote"),
@@ -160,7 +160,7 @@ class _Sleeper:
         """Nothing is ever late."""
         return WorkerState()
 
-    async def run_case(self, case: Case, claim: Lease, attempts: int) -> CompletedCase:
+    async def run_case(self, case: Case, lease: Lease, attempts: int) -> CompletedCase:
         """Sleeps, and records the Case by an empty file: the less a worker does, the less it is what is measured."""
         begun = clock()
         await asyncio.sleep(_SLEEP_SECONDS)
@@ -258,14 +258,14 @@ def _work_through(folder: Path, workers: int, cases: int, call: Callable[[Callab
     with TemporaryDirectory(dir=folder) as place:
         plan = _plan(cases)
         store = Store.create_or_extend(Path(place) / "run", plan, identity={}, provenance={}, config_text="")
-        crew, watch = _Sleepers(store, workers), _Watch(store.path, cases)
-        shift = DispatchLoop(crew, store, plan.cases, _config(store.path), watch, Drain(), CompletedCases())
+        pool, watch = _Sleepers(store, workers), _Watch(store.path, cases)
+        shift = DispatchLoop(pool, store, plan.cases, _config(store.path), watch, Drain(), CompletedCases())
         call(shift.work_through)
-        whole, held = len(store.ledger.whole_steps()), len(list(store.ledger.folder.glob("*.claim")))
-        if whole != cases or watch.seen[-1].done != cases or held:
+        complete, held = len(store.ledger.complete_steps()), len(list(store.ledger.folder.glob("*.claim")))
+        if complete != cases or watch.seen[-1].done != cases or held:
             raise BenchError(
-                f"all {cases} Cases must be whole, taken in and let go, but {whole} are whole, {watch.seen[-1].done} "
-                f"taken in and {held} still claimed: the driver lost some; look at its tests"
+                f"all {cases} Cases must be complete and released, but {complete} are complete, {watch.seen[-1].done} "
+                f"recorded and {held} still leased: the driver lost some; look at its tests"
             )
     return watch.seen
 

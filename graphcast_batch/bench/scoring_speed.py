@@ -102,7 +102,7 @@ def _make(place: Path, resolution: float, steps: int, cases: int) -> tuple[Grid,
         with store.attempt(case) as attempt:
             for first in range(0, steps, store.block_steps):
                 attempt.write(first, {name: all_[first : first + store.block_steps] for name, all_ in frames.items()})
-            attempt.commit(claim=None, seconds={}, device="cpu", worker="bench", attempts=1, details={})
+            attempt.commit(lease=None, seconds={}, device="cpu", worker="bench", attempts=1, details={})
     _make_truth(place / "truth.zarr", grid, layout, frames, _FIRST + np.arange(1, steps + _EVERY * cases) * _STEP)
     return grid, store
 

@@ -111,7 +111,7 @@ class _Sleeping:
 class _Quiet:
     """Watches a run in which nothing may go wrong."""
 
-    def started(self, workers: int, device: str, total: int, whole: int) -> None:
+    def started(self, workers: int, device: str, total: int, complete: int) -> None:
         """Nothing is shown."""
 
     def under_way(self, worker: str, stages: Sequence[CaseStage]) -> None:

@@ -228,6 +228,6 @@ def _ours(layout: Layout, threads: int, per_call: int) -> _Contestant:
                             block.values.items(),
                         )
                     )
-            attempt.commit(claim=None, seconds={}, device="", worker="", attempts=1, details={})
+            attempt.commit(lease=None, seconds={}, device="", worker="", attempts=1, details={})
 
     return store_case

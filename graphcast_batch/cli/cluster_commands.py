@@ -69,7 +69,7 @@ def submit(
     from graphcast_batch.config.loading import load_config
     from graphcast_batch.figures.store_figures import check_figures
     from graphcast_batch.setup.run_setup import assemble
-    from graphcast_batch.setup.store_identity import kept_store
+    from graphcast_batch.setup.store_identity import existing_store
 
     if array and nodes > 1:
         raise ConfigError(
@@ -84,7 +84,7 @@ def submit(
         )
     if assembled.config.figures:
         check_figures(assembled.config.figures, assembled.plan.layout)
-    kept_store(assembled)
+    existing_store(assembled)
     asked = {"nodes": nodes, "gpus-per-node": gpus_per_node or None, "cpus-per-task": cpus_per_node, "time": time}
     asked |= {"partition": partition, "account": account, "array": array, "chdir": str(Path.cwd())}
     job = submit.Job(

@@ -58,10 +58,10 @@ def archive_synthetic(
     times = np.array(plan_times(parse_config(span, TimesConfig, origin="of --first, --last and --every-hours")))
     with Drain() as drain, driver.connected(address, drain):
 
-        def spread(function: Callable[..., Any], pieces: Sequence[tuple[Any, ...]]) -> Iterable[Any]:
+        def executor(function: Callable[..., Any], pieces: Sequence[tuple[Any, ...]]) -> Iterable[Any]:
             return tracked(driver.each(function, pieces, drain), "writing", len(pieces))
 
-        synthetic_archive(out.absolute(), res, _levels(levels), times, seed, spread)
+        synthetic_archive(out.absolute(), res, _levels(levels), times, seed, executor)
     say(f"{times.size} times in {out}")
 
 
@@ -96,14 +96,14 @@ def stats(
     is_config = place.endswith((".yaml", ".yml"))
     with Drain() as drain, driver.connected(address, drain):
 
-        def spread(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> Iterable[Any]:
+        def executor(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> Iterable[Any]:
             return tracked(driver.each(function, arguments, drain), "reading", len(arguments))
 
         if is_config:
-            found = statistics_of(load_config(Path(place)), times, spread)
+            found = statistics_of(load_config(Path(place)), times, executor)
         else:
             inputs = parse_config({"kind": "archive", "path": place}, ArchiveInputs, origin="of the archive")
-            found = computed_statistics(open_source(inputs, ()), None, times, spread)
+            found = computed_statistics(open_source(inputs, ()), None, times, executor)
     write_statistics(found, out)
     say(f"statistics in {out}")
 
@@ -134,7 +134,7 @@ def fetch(
             update = partial(_show_bytes, bar, bar.add_task(file.name, total=file.size_bytes))
             fetched = published.fetch(file, folder, update, mirror)
         say(f"{folder / file.file}\n{fetched.bytes} bytes, sha256 {fetched.sha256}")
-    say(published.licence(kind))
+    say(published.license(kind))
 
 
 @app.command(rich_help_panel=SOURCES, epilog=examples("graphcast-batch finetune configs/training/planet.yaml"))
@@ -168,7 +168,7 @@ def finetune(
                 with TrainingWatcher(
                     console, wanted.steps_after, wanted.updates, group.update, manner.level
                 ) as watcher:
-                    whole = train(wanted, group, watcher.tell, lambda: drain.asked)
+                    complete = train(wanted, group, watcher.tell, lambda: drain.asked)
             finally:
                 group.stop()
                 _draw_training(folder)
@@ -176,7 +176,7 @@ def finetune(
         f"{group.update} of {wanted.updates} updates; {watcher.waited:.1%} of the time waited for samples\n"
         f"weights: {folder.weights}"
     )
-    if not whole:
+    if not complete:
         raise typer.Exit(WORK_LEFT)
 
 

@@ -125,11 +125,11 @@ def figures(
         raise FigureError(f"{place} keeps only scores (outputs: none), so that there are no forecasts to draw")
     assembled = assemble(config)
     check_figures(config.figures, assembled.plan.layout)
-    whole = Store.open(config.store).ledger.whole(assembled.plan.cases)
+    complete = Store.open(config.store).ledger.complete(assembled.plan.cases)
     with Drain() as drain, driver.connected(address, drain):
-        undrawable = draw(assembled, whole, drain)
+        undrawable = draw(assembled, complete, drain)
         if config.figures.mean_error:
-            undrawable += _draw_mean_errors(assembled, whole, drain)
+            undrawable += _draw_mean_errors(assembled, complete, drain)
     if drain.asked:
         raise typer.Exit(WORK_LEFT)
     if undrawable:

@@ -167,7 +167,7 @@ def _accepted(source: AnySource, task: Task, steps: int, left_out: dict[str, str
 def _on_whole_levels(source: AnySource, task: Task, case: Case, left_out: dict[str, str]) -> Task:
     """Without levels that some variables lack, or without variables that lack more than half of the levels."""
     frames = source.held(case, task)
-    whole = {
+    complete = {
         str(name): {
             level
             for level in task.pressure_levels
@@ -176,12 +176,14 @@ def _on_whole_levels(source: AnySource, task: Task, case: Case, left_out: dict[s
         for name, array in frames.data_vars.items()
         if "level" in array.dims
     }
-    few = {name for name, levels in whole.items() if 2 * len(levels) < len(task.pressure_levels)}
-    if few != whole.keys():
-        left_out |= {name: f"it is whole on {len(whole[name])} levels only" for name in few}
-    common = set(task.pressure_levels).intersection(*(levels for name, levels in whole.items() if name not in left_out))
+    few = {name for name, levels in complete.items() if 2 * len(levels) < len(task.pressure_levels)}
+    if few != complete.keys():
+        left_out |= {name: f"it is whole on {len(complete[name])} levels only" for name in few}
+    common = set(task.pressure_levels).intersection(
+        *(levels for name, levels in complete.items() if name not in left_out)
+    )
     for level in sorted({*task.pressure_levels} - common):
-        lacking = sorted(name for name, levels in whole.items() if level not in levels and name not in left_out)
+        lacking = sorted(name for name, levels in complete.items() if level not in levels and name not in left_out)
         left_out[f"{level} hPa"] = f"{', '.join(lacking)} has gaps there"
     return _without(_with_levels(task, sorted(common)), left_out, source)
 

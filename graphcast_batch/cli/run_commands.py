@@ -60,23 +60,23 @@ def run(
         from graphcast_batch.app.running import forecast
         from graphcast_batch.cluster import driver
         from graphcast_batch.figures.store_figures import undrawn
-        from graphcast_batch.terminal import Watcher, show_notices, show_set_aside
+        from graphcast_batch.terminal import Watcher, show_skipped, show_warnings
 
         planned = PlannedRun(config)
         assembled, names = planned.assembled, planned.figures
-        show_set_aside(console, assembled.plan)
-        show_notices(console, planned.notices)
+        show_skipped(console, assembled.plan)
+        show_warnings(console, planned.warnings)
         with waiting("Ray is starting"):
             stack.enter_context(driver.connected(address, drain))
         with Watcher(console, assembled.config.store, assembled.config.steps, manner.level) as watcher:
             outcome = forecast(planned, watcher, drain, traced=trace is not None)
-        undrawable = draw(assembled, undrawn(outcome.store, outcome.whole, names), drain)
+        undrawable = draw(assembled, undrawn(outcome.store, outcome.complete, names), drain)
     _summarise(planned, outcome)
     if trace:
         _write_trace(trace, outcome)
-    if outcome.left or (drain.asked and undrawn(outcome.store, outcome.whole, names)):
+    if outcome.left or (drain.asked and undrawn(outcome.store, outcome.complete, names)):
         raise typer.Exit(WORK_LEFT)
-    if outcome.failed or planned.set_aside or undrawable:
+    if outcome.failed or planned.skipped or undrawable:
         raise typer.Exit(Exit.SOME_FAILED)
 
 
@@ -84,12 +84,12 @@ def run(
 def plan(config: ConfigPath) -> None:
     """Shows what a run of CONFIG would do; starts nothing."""
     from graphcast_batch.app.planning import PlannedRun
-    from graphcast_batch.terminal import show_notices
+    from graphcast_batch.terminal import show_warnings
 
     planned = PlannedRun(config)
     planned.show(console)
     planned.check_memory()
-    show_notices(console, planned.notices)
+    show_warnings(console, planned.warnings)
 
 
 @app.command(rich_help_panel=FORECASTS, epilog=examples("graphcast-batch check hindcast.yaml"))
@@ -105,7 +105,7 @@ def check(config: ConfigPath, address: Address = None) -> None:
     from graphcast_batch.setup.run_setup import assemble
     from graphcast_batch.setup.run_warnings import run_warnings
     from graphcast_batch.setup.store_identity import settled_statistics
-    from graphcast_batch.terminal import show_faults, show_notices, show_set_aside
+    from graphcast_batch.terminal import show_faults, show_skipped, show_warnings
 
     try:
         assembled = assemble(load_config(config), able=False)
@@ -113,14 +113,14 @@ def check(config: ConfigPath, address: Address = None) -> None:
         tell(error)
         raise typer.Exit(Exit.SOME_FAILED) from error
     fitting(assembled)
-    show_notices(console, run_warnings(assembled))
+    show_warnings(console, run_warnings(assembled))
     plan, checkpoint = assembled.plan, assembled.checkpoint
-    show_set_aside(console, plan)
+    show_skipped(console, plan)
     arguments = [(assembled.source, case, checkpoint.task, checkpoint.architecture.resolution) for case in plan.cases]
     unfit: GraphcastBatchError | None = None
     with Drain() as drain, driver.connected(address, drain):
 
-        def spread(function: Callable[..., Any], pieces: Sequence[tuple[Any, ...]]) -> Iterable[Any]:
+        def executor(function: Callable[..., Any], pieces: Sequence[tuple[Any, ...]]) -> Iterable[Any]:
             return tracked(driver.each(function, pieces, drain), "computing statistics", len(pieces))
 
         results = tracked(driver.each(input_faults, arguments, drain), "checking", len(arguments))
@@ -128,14 +128,14 @@ def check(config: ConfigPath, address: Address = None) -> None:
         show_faults(console, found)
         if not all(found.values()):
             try:
-                settled_statistics(assembled, spread)
+                settled_statistics(assembled, executor)
             except GraphcastBatchError as error:
                 unfit = error
     if len(found) < len(plan.cases) or (unfit and drain.asked):
         raise typer.Exit(WORK_LEFT)
     if unfit:
         tell(unfit)
-    if plan.set_aside or unfit or any(found.values()):
+    if plan.skipped or unfit or any(found.values()):
         raise typer.Exit(Exit.SOME_FAILED)
 
 
@@ -207,15 +207,15 @@ def verify(
     from graphcast_batch.terminal import show_repair, show_verification
 
     with ExitStack() as stack:
-        spread: verifying.Spread = starmap
+        executor: verifying.Executor = starmap
         if deep:
             drain = stack.enter_context(Drain())
             stack.enter_context(driver.connected(address, drain))
 
-            def spread(function: Callable[..., Any], cases: Sequence[tuple[Any, ...]]) -> Iterable[Any]:
+            def executor(function: Callable[..., Any], cases: Sequence[tuple[Any, ...]]) -> Iterable[Any]:
                 return tracked(driver.each(function, cases, drain), "reading", len(cases))
 
-        found = verifying.verify(store, deep=deep, spread=spread)
+        found = verifying.verify(store, deep=deep, executor=executor)
     show_verification(console, found)
     if found.left:
         raise typer.Exit(WORK_LEFT)

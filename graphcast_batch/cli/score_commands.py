@@ -185,10 +185,10 @@ def climatology(
         times = np.array(plan_times(parse_config(span, TimesConfig, origin="of --first, --last and --every-hours")))
     with Drain() as drain, driver.connected(address, drain):
 
-        def spread(function: Callable[..., Any], pieces: Sequence[tuple[Any, ...]]) -> Iterable[Any]:
+        def executor(function: Callable[..., Any], pieces: Sequence[tuple[Any, ...]]) -> Iterable[Any]:
             return tracked(driver.each(function, pieces, drain), "averaging", len(pieces))
 
-        make_climatology(source, out.absolute(), np.asarray(times, "datetime64[ns]"), spread)
+        make_climatology(source, out.absolute(), np.asarray(times, "datetime64[ns]"), executor)
     say(f"climatology in {out}")
 
 

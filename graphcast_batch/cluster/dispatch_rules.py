@@ -159,7 +159,7 @@ class Dispatch:
             if state is not CaseState.RUNNING:
                 del self._elsewhere[key]
 
-    def whole(self, worker: str, case: Case) -> None:
+    def complete(self, worker: str, case: Case) -> None:
         """A worker has made a Case."""
         key = case.key
         self._suspects.discard(key)
@@ -181,7 +181,7 @@ class Dispatch:
         """
         self._take_from(worker, case.key)
         if isinstance(error, _OWN):
-            return self._set_aside(case, final=True)
+            return self._skipped(case, final=True)
         self._posts[worker].failed[case.key] = not isinstance(error, ForecastError)
         self._judge(worker)
         self._failed_on.setdefault(case.key, set()).add(worker)
@@ -285,12 +285,12 @@ class Dispatch:
     def _try_again(self, case: Case, now: float) -> int:
         attempts = self._attempts[case.key]
         if attempts > self._retries:
-            return self._set_aside(case, final=False)
+            return self._skipped(case, final=False)
         pause = min(_FIRST_PAUSE_SECONDS * 4 ** (attempts - 1), _LONGEST_PAUSE_SECONDS)
         heapq.heappush(self._resting, (now + pause, case))
         return 0
 
-    def _set_aside(self, case: Case, *, final: bool) -> int:
+    def _skipped(self, case: Case, *, final: bool) -> int:
         if not final:
             self._aside[case.key] = case
         return self._attempts[case.key]

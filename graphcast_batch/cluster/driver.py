@@ -124,13 +124,13 @@ def run(
     todo = [case for case in run.plan.cases if states[case.key] in (CaseState.MISSING, CaseState.RUNNING)]
     start, made = time.perf_counter(), CompletedCases(traced)
     if todo:
-        crew = WorkerPool(run, store, device, precision, open_scorer)
-        count = min(len(todo), crew.places)
+        pool = WorkerPool(run, store, device, precision, open_scorer)
+        count = min(len(todo), pool.places)
         if device == "cpu":
             given = allocation(os.environ).memory_bytes or machine_bytes()
             check_memory(run, precision, most_on_a_node(run.config.workers), min(given, machine_bytes()))
         progress.started(count, device, len(run.plan.cases), len(run.plan.cases) - len(todo))
-        DispatchLoop(crew, store, todo, run.config, progress, drain, made).work_through()
+        DispatchLoop(pool, store, todo, run.config, progress, drain, made).work_through()
     return _outcome(run, store, made, time.perf_counter() - start)
 
 
@@ -139,7 +139,7 @@ class DispatchLoop:
 
     def __init__(
         self,
-        crew: WorkerStarter,
+        pool: WorkerStarter,
         store: Store,
         cases: Sequence[Case],
         config: RunConfig,
@@ -147,7 +147,7 @@ class DispatchLoop:
         drain: Drain,
         made: CompletedCases,
     ) -> None:
-        self._crew = crew
+        self._pool = pool
         self._store = store
         self._dispatch = Dispatch(cases, config.retries, in_flight(config.model.cases_per_call))
         self._limits = config.time_limits
@@ -161,7 +161,7 @@ class DispatchLoop:
         self._under_way: dict[Any, WorkerHandle] = {}
         self._asked: dict[Any, tuple[WorkerHandle, float]] = {}
         # By the key of a Case, the one first that has been without a heartbeat for longest.
-        self._claims: OrderedDict[str, tuple[float, Lease]] = OrderedDict()
+        self._leases: OrderedDict[str, tuple[float, Lease]] = OrderedDict()
         self._stillborn = 0
         self._hire_from = self._questioned = self._counted = self._look_from = self._ask_from = time.monotonic()
         self._refused_since: float | None = None
@@ -173,7 +173,7 @@ class DispatchLoop:
             self._hire()
             while self._goes_on():
                 self._wait()
-                self._beat()
+                self._renew_leases()
                 self._question()
                 self._count_heads()
                 self._hand_out()
@@ -181,9 +181,9 @@ class DispatchLoop:
             self._check_time()
         finally:
             end_all([*self._ready.values(), *self._preparing.values()])
-            for _, claim in self._claims.values():
+            for _, lease in self._leases.values():
                 with suppress(StoreError):  # on a disk that refuses all, it must not hide what ended the run
-                    claim.release()
+                    lease.release()
             self._seldom.close()
             self._metrics.stands(self._dispatch.ours, 0, 0)
 
@@ -217,8 +217,8 @@ class DispatchLoop:
     def _hire(self) -> None:
         """Starts as many workers as there are places and work for."""
         members = [*self._ready.values(), *self._preparing.values()]
-        for _ in range(min(self._crew.places, self._dispatch.ours) - len(members)):
-            member, reference = self._crew.start(members)
+        for _ in range(min(self._pool.places, self._dispatch.ours) - len(members)):
+            member, reference = self._pool.start(members)
             self._preparing[reference] = member
             members.append(member)
 
@@ -240,7 +240,7 @@ class DispatchLoop:
         if not is_gone(member.node):
             self._stillborn += 1
             # Where others are at work, the fault is that of one node.
-            if self._stillborn == 1 and not self._ready and (fault := self._crew.fault(member)):
+            if self._stillborn == 1 and not self._ready and (fault := self._pool.fault(member)):
                 raise ClusterError(f"a worker died before its first Case: {fault}") from error
         if self._stillborn > _MOST_STILLBORN:
             raise ClusterError(
@@ -261,13 +261,13 @@ class DispatchLoop:
                 self._dispatch.put_back(case)
                 self._stop_early(case)
                 return
-            claim = self._claim(case)
-            if claim:
-                self._claims[case.key] = time.monotonic(), claim
+            lease = self._lease(case)
+            if lease:
+                self._leases[case.key] = time.monotonic(), lease
                 self._walltime.hand(case, time.time())
                 attempt = self._dispatch.hand(member.name, case)
-                reference = member.actor.run_case.remote(case, claim, attempt)
-                member.under_way[reference] = case, claim
+                reference = member.actor.run_case.remote(case, lease, attempt)
+                member.under_way[reference] = case, lease
                 self._under_way[reference] = member
 
     def _stop_early(self, case: Case) -> None:
@@ -279,10 +279,10 @@ class DispatchLoop:
         )
         self._drain.ask()
 
-    def _claim(self, case: Case) -> Lease | None:
+    def _lease(self, case: Case) -> Lease | None:
         """Claims the chosen Case; None if it is not to be handed out now."""
         try:
-            claim = self._store.ledger.claim(case, _LEASE_SECONDS)
+            lease = self._store.ledger.lease(case, _LEASE_SECONDS)
         except StoreError as error:
             self._bear(error)
             attempts = self._dispatch.refuse(case, time.monotonic())
@@ -291,14 +291,14 @@ class DispatchLoop:
                 self._tell(case, error, attempts)
             return None
         self._refused_since = None
-        if claim is None:
+        if lease is None:
             self._dispatch.leave(case)
-        return claim
+        return lease
 
-    def _release(self, claim: Lease) -> None:
+    def _release(self, lease: Lease) -> None:
         """Gives a claim back; one that cannot be lapses, since it is no longer kept."""
         with self._bearing():
-            claim.release()
+            lease.release()
 
     @contextmanager
     def _bearing(self) -> Iterator[None]:
@@ -326,18 +326,18 @@ class DispatchLoop:
         if isinstance(result, RayError) and not isinstance(result, RayTaskError):
             self._bury(member, result)
             return
-        case, claim = self._taken_from(member, reference, whole=isinstance(result, CompletedCase))
+        case, lease = self._taken_from(member, reference, complete=isinstance(result, CompletedCase))
         if isinstance(result, RayError):
             try:
-                self._fail(member, case, claim, unwrapped(result))
+                self._fail(member, case, lease, unwrapped(result))
             finally:
-                self._release(claim)
+                self._release(lease)
             return
-        self._release(claim)
-        self._dispatch.whole(member.name, case)
+        self._release(lease)
+        self._dispatch.complete(member.name, case)
         self._made.add(case, result)
         self._progress.finished(result.record)
-        self._metrics.whole(result)
+        self._metrics.complete(result)
         if result.unscored:
             self._progress.note("not scored", f"{result.unscored}; the forecast is whole: evaluate the store later")
         self._retire_broken()  # this Case may have failed on another worker before
@@ -347,20 +347,20 @@ class DispatchLoop:
         member: WorkerHandle,
         reference: Any,  # noqa: ANN401 - as above
         *,
-        whole: bool = False,
+        complete: bool = False,
     ) -> tuple[Case, Lease]:
         """What a worker no longer has under way."""
-        case, claim = member.under_way.pop(reference)
-        del self._under_way[reference], self._claims[case.key]
-        self._walltime.back(case, time.time(), whole=whole)
-        return case, claim
+        case, lease = member.under_way.pop(reference)
+        del self._under_way[reference], self._leases[case.key]
+        self._walltime.back(case, time.time(), complete=complete)
+        return case, lease
 
-    def _fail(self, member: WorkerHandle, case: Case, claim: Lease, error: BaseException) -> None:
+    def _fail(self, member: WorkerHandle, case: Case, lease: Lease, error: BaseException) -> None:
         if isinstance(error, StoreUnwritableError):
             raise error
         held = True
         with self._bearing():
-            held = claim.held()
+            held = lease.held()
         if not held:  # this driver was stopped for longer than its lease
             self._dispatch.forgo(member.name, case)
             return
@@ -425,17 +425,17 @@ class DispatchLoop:
         if self._dispatch.ours and (reason := self._walltime.in_vain(time.time())):
             raise ClusterError(reason)
 
-    def _beat(self) -> None:
+    def _renew_leases(self) -> None:
         """Keeps the claims."""
         now = time.monotonic()
-        while self._claims and now >= self._ask_from:
-            key, (since, claim) = next(iter(self._claims.items()))
+        while self._leases and now >= self._ask_from:
+            key, (since, lease) = next(iter(self._leases.items()))
             if now - since < _BEAT_SECONDS:
                 return
-            self._claims[key] = now, claim
-            self._claims.move_to_end(key)
+            self._leases[key] = now, lease
+            self._leases.move_to_end(key)
             with self._bearing():
-                claim.beat()
+                lease.renew()
 
     def _question(self) -> None:
         """Asks each worker where its Cases are, and whether one has been in one stage for too long."""
@@ -491,10 +491,10 @@ def _outcome(run: RunSetup, store: Store, made: CompletedCases, seconds: float) 
         patiently(partial(store.ledger.failure, key)) for key, state in states.items() if state is CaseState.FAILED
     ]
     failures = tuple(failure for failure in found if failure)
-    whole = tuple(case for case in cases if states[case.key] is CaseState.WHOLE)
-    left = len(cases) - len(whole) - len(failures)
+    complete = tuple(case for case in cases if states[case.key] is CaseState.COMPLETE)
+    left = len(cases) - len(complete) - len(failures)
     return RunOutcome(
-        store, len(cases), whole, tuple(made.cases), failures, left, seconds, made.overlap.balance, tuple(made.trace)
+        store, len(cases), complete, tuple(made.cases), failures, left, seconds, made.overlap.balance, tuple(made.trace)
     )
 
 

@@ -14,7 +14,7 @@ from graphcast_batch.timing import Balance, StageOverlap
 class Progress(Protocol):
     """Who watches a run."""
 
-    def started(self, workers: int, device: str, total: int, whole: int) -> None:
+    def started(self, workers: int, device: str, total: int, complete: int) -> None:
         """Workers are starting, on cpu or gpu; so many of the Cases were whole before."""
 
     def under_way(self, worker: str, stages: Sequence[CaseStage]) -> None:
@@ -40,7 +40,7 @@ class RunOutcome:
     Attributes:
         store: what it wrote into.
         total: Cases planned.
-        whole: those of them that are whole now.
+        complete: those of them that are whole now.
         made: those that this run made.
         failed: Cases set aside, in this run or before.
         left: Cases neither whole nor failed: a drain, or another driver at work.
@@ -51,7 +51,7 @@ class RunOutcome:
 
     store: Store
     total: int
-    whole: tuple[Case, ...]
+    complete: tuple[Case, ...]
     made: tuple[Case, ...]
     failed: tuple[CaseFailure, ...]
     left: int

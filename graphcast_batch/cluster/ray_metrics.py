@@ -50,7 +50,7 @@ class RayMetric:
         return (Counter if self.kind == "counter" else Gauge)(self.name, self.text, tags)
 
 
-WHOLE: Final = RayMetric("graphcast_batch_cases_whole", "counter", "Cases that became whole", ("host",))
+COMPLETE: Final = RayMetric("graphcast_batch_cases_whole", "counter", "Cases that became whole", ("host",))
 RETRIED: Final = RayMetric("graphcast_batch_cases_retried", "counter", "Failed attempts that are repeated", ("error",))
 FAILED: Final = RayMetric("graphcast_batch_cases_failed", "counter", "Cases set aside", ("error",))
 FRAMES: Final = RayMetric("graphcast_batch_frames", "counter", "6 h steps of Cases that became whole", ("host",))
@@ -64,7 +64,7 @@ SECONDS: Final = RayMetric(
 LEFT: Final = RayMetric("graphcast_batch_cases_left", "gauge", "Cases that are this driver's and not whole")
 IN_FLIGHT: Final = RayMetric("graphcast_batch_cases_in_flight", "gauge", "Cases that workers have")
 WORKERS: Final = RayMetric("graphcast_batch_workers", "gauge", "Workers that are ready")
-METRICS: Final = (WHOLE, RETRIED, FAILED, FRAMES, BYTES, STAGES, SECONDS, LEFT, IN_FLIGHT, WORKERS)
+METRICS: Final = (COMPLETE, RETRIED, FAILED, FRAMES, BYTES, STAGES, SECONDS, LEFT, IN_FLIGHT, WORKERS)
 
 
 class RunMetrics:
@@ -82,12 +82,12 @@ class RunMetrics:
             for metric in METRICS:
                 self._instruments[metric.name] = metric.instrument().set_default_tags({"store": store.name})
 
-    def whole(self, made: CompletedCase) -> None:
+    def complete(self, made: CompletedCase) -> None:
         """A Case is whole."""
         record, spans = made.record, made.spans
         host = {"host": record.host}
         with self._harmless():
-            self._add(WHOLE, 1, host)
+            self._add(COMPLETE, 1, host)
             self._add(FRAMES, record.steps, host)
             self._add(BYTES, record.bytes, host)
             for stage, seconds in record.seconds.items():

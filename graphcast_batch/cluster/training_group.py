@@ -35,7 +35,7 @@ class _Actor:
     """One of the workers."""
 
     def __init__(self) -> None:
-        self._apprentice: TrainingWorker | None = None
+        self._worker: TrainingWorker | None = None
 
     def address(self) -> str:
         """Where the others can meet this one."""
@@ -44,7 +44,7 @@ class _Actor:
             host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call] # Ray leaves it without types
             return f"{host}:{free.getsockname()[1]}"
 
-    def prepare(self, course: TrainingSetup, device: str, rank: int, workers: int, address: str, on_node: int) -> int:
+    def prepare(self, setup: TrainingSetup, device: str, rank: int, workers: int, address: str, on_node: int) -> int:
         """Gets ready, as one of so many on its node; returns how many updates were made before."""
         if workers > 1:
             join(address, rank, workers)
@@ -53,13 +53,13 @@ class _Actor:
                 f"Ray gave a worker on {socket.gethostname()} a GPU, but JAX sees only the CPU there; install "
                 "graphcast-batch[cuda13] or [cuda12] to fit the driver, or set workers.device: cpu"
             )
-        precision = resolved_precision(course.recipe.model.precision, accelerated=device == "gpu")
-        self._apprentice = TrainingWorker(course, precision, rank, workers, int(_KEPT * machine_bytes() / on_node))
-        return self._apprentice.update
+        precision = resolved_precision(setup.recipe.model.precision, accelerated=device == "gpu")
+        self._worker = TrainingWorker(setup, precision, rank, workers, int(_KEPT * machine_bytes() / on_node))
+        return self._worker.update
 
     def call(self, what: str, *arguments: object) -> Any:  # noqa: ANN401 - what it returns
         """Calls a method of the apprentice."""
-        return getattr(self._apprentice, what)(*arguments)
+        return getattr(self._worker, what)(*arguments)
 
 
 class TrainingGroup:
@@ -71,19 +71,19 @@ class TrainingGroup:
 
     update: int
 
-    def __init__(self, course: TrainingSetup) -> None:
+    def __init__(self, setup: TrainingSetup) -> None:
         """Starts them.
 
         Args:
-            course: what to train by.
+            setup: what to train by.
 
         Raises:
             ConfigError: the batch cannot be divided among them.
             WorkersLostError: one died.
             ClusterError: they cannot be started.
         """
-        self._course, self._actors = course, list[Any]()
-        self._device = device_of(course.recipe.workers)
+        self._setup, self._actors = setup, list[Any]()
+        self._device = device_of(setup.recipe.workers)
         self._start()
 
     def restart(self) -> None:
@@ -107,7 +107,7 @@ class TrainingGroup:
     def validate(self) -> tuple[float, float]:
         """The mean loss of the validation samples, and that of persistence."""
         losses, persistence = zip(*self._all("validate"), strict=True)
-        count = self._course.validation.size
+        count = self._setup.validation.size
         return sum(losses) / count, sum(persistence) / count
 
     def save(self) -> None:
@@ -115,23 +115,23 @@ class TrainingGroup:
         self._all("save")
 
     def _start(self) -> None:
-        workers = self._course.recipe.workers
+        workers = self._setup.recipe.workers
         count = places(workers, self._device)
-        _check_batch(self._course.recipe, count)
+        _check_batch(self._setup.recipe, count)
         options = actor_options(workers, self._device)
         self._actors = [ray.remote(_Actor).options(**options).remote() for _ in range(count)]
         address = self._each([actor.address.remote() for actor in self._actors], _START_SECONDS)[0]
         on_node = math.ceil(count / max(1, len(alive_nodes())))
-        course = ray.put(self._course)
+        setup = ray.put(self._setup)
         updates = self._each(
             [
-                actor.prepare.remote(course, self._device, rank, count, address, on_node)
+                actor.prepare.remote(setup, self._device, rank, count, address, on_node)
                 for rank, actor in enumerate(self._actors)
             ]
         )
         if len(set(updates)) > 1:
             raise ClusterError(
-                f"all workers must see the same {self._course.recipe.folder}, but find trainings of "
+                f"all workers must see the same {self._setup.recipe.folder}, but find trainings of "
                 f"{sorted(set(updates))} updates there; put it on a disk that all nodes share"
             )
         self.update = updates[0]

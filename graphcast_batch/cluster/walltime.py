@@ -35,10 +35,10 @@ class Walltime:
         """A Case is handed out."""
         self._since[case.key] = now
 
-    def back(self, case: Case, now: float, *, whole: bool) -> None:
+    def back(self, case: Case, now: float, *, complete: bool) -> None:
         """A Case is no longer under way."""
         seconds = now - self._since.pop(case.key)
-        if whole:
+        if complete:
             self._step_seconds.append(seconds / case.steps)
 
     def left(self, now: float) -> float:
@@ -67,12 +67,12 @@ class Walltime:
         """
         if self._end is None or self._step_seconds or self.left(now) > RESERVE_SECONDS:
             return ""
-        had, whole = now - self._begun, self._end - self._start
-        if had < whole / 2:
+        had, complete = now - self._begun, self._end - self._start
+        if had < complete / 2:
             return ""
         longest = now - min(self._since.values(), default=now)
         return (
-            f"a job must last for at least one Case, but in {had:.0f} s of its {whole:.0f} s none became whole, and "
+            f"a job must last for at least one Case, but in {had:.0f} s of its {complete:.0f} s none became whole, and "
             f"the first still under way has been so for {longest:.0f} s; ask for more time (--time), make fewer steps, "
             "or take a faster device"
         )

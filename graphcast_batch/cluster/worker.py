@@ -40,7 +40,7 @@ class Worker:
     """Makes Cases on one device."""
 
     def __init__(self) -> None:
-        self._bench: WorkerContext | None = None
+        self._context: WorkerContext | None = None
 
     def prepare(self, arguments: Arguments) -> None:
         """Loads weights and graphs onto the device.
@@ -66,21 +66,21 @@ class Worker:
                 "smaller model or a larger GPU"
             )
         scorer = open_scorer(config) if open_scorer else None
-        self._bench = worker_context(config, source, precision, f"{socket.gethostname()}:{os.getpid()}", scorer)
+        self._context = worker_context(config, source, precision, f"{socket.gethostname()}:{os.getpid()}", scorer)
         # Only on its own host can the death of another worker be seen, whose half of a forecast takes up the disk.
-        self._bench.store.sweep()
+        self._context.store.sweep()
 
     def report(self, limits: TimeLimitsConfig) -> WorkerState:
         """What it is at, and whether a Case has been in one stage for longer than its limit."""
-        bench = self._bench
-        return WorkerState(bench.name, tuple(bench.under_way()), bench.late(limits)) if bench else WorkerState()
+        context = self._context
+        return WorkerState(context.name, tuple(context.under_way()), context.late(limits)) if context else WorkerState()
 
-    def run_case(self, case: Case, claim: Lease, attempts: int) -> CompletedCase:
+    def run_case(self, case: Case, lease: Lease, attempts: int) -> CompletedCase:
         """Makes one forecast; see `WorkerContext.run_case`.
 
         Raises:
             ClusterError: the worker was not prepared.
         """
-        if self._bench is None:
+        if self._context is None:
             raise ClusterError("a worker must be prepared before it is handed a Case; call prepare first")
-        return self._bench.run_case(case, claim, attempts)
+        return self._context.run_case(case, lease, attempts)

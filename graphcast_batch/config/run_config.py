@@ -115,7 +115,7 @@ class RunConfig(FrozenModel):
 
     @model_validator(mode="after")
     def _something_remains(self) -> Self:
-        if not self.outputs.forecasts and not self.scores.during:
+        if not self.outputs.forecasts and not self.scores.online:
             raise ValueError("outputs: none needs scores.during: true, or nothing would remain of a forecast")
         if not self.outputs.forecasts and self.figures:
             raise ValueError("figures must be left out with outputs: none, which keeps no forecasts to draw")

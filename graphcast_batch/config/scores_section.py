@@ -13,7 +13,7 @@ from graphcast_batch.spec import FrozenModel, Levels, Names, check_name
 class ScoresConfig(FrozenModel):
     """What forecasts are scored against, and where; without a key all that both sides hold."""
 
-    during: bool = False
+    online: bool = False
     """Whether a run scores its forecasts as it makes them; otherwise ``graphcast-batch evaluate`` does it later."""
     truth: Annotated[SyntheticInputs | DatasetInputs | ArchiveInputs, Field(discriminator="kind")] | None = None
     """What came true; without it the run's own inputs."""

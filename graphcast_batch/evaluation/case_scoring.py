@@ -93,18 +93,18 @@ class ScoredSubset:
         columns: indices of their longitudes, in the order of the forecasts.
         latitude: degrees of the forecasts' points, for messages.
         longitude: the same.
-        whole: whether they are all of it, in its order.
+        complete: whether they are all of it, in its order.
     """
 
     rows: NDArray[np.intp]
     columns: NDArray[np.intp]
     latitude: NDArray[np.float32]
     longitude: NDArray[np.float32]
-    whole: bool
+    complete: bool
 
     def of(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """What of fields on the truth's grid lies on the forecasts' points, (..., latitude, longitude)."""
-        return values if self.whole else values[..., self.rows[:, np.newaxis], self.columns]
+        return values if self.complete else values[..., self.rows[:, np.newaxis], self.columns]
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +164,7 @@ class ScoringSetup:
         Raises:
             EvaluationError: one is unknown or empty, or the truth has no land-sea mask for it.
         """
-        part = None if self.part.whole else (self.part.rows, self.part.columns)
+        part = None if self.part.complete else (self.part.rows, self.part.columns)
         return weigh(self.regions, self.boxes, self.truth.grid, lambda: _land(self.truth), part)
 
     def leads_of(self, case: Case) -> NDArray[np.int64]:
@@ -220,8 +220,8 @@ def part_of(
         raise EvaluationError(
             f"the {origin} must be on the grid of the forecasts, {_points(wanted)}, but has {_points(held)}; {remedy}"
         )
-    whole = all(np.array_equal(found, np.arange(axis.size)) for found, axis in zip(at, held, strict=True))
-    return ScoredSubset(*at, *wanted, whole)
+    complete = all(np.array_equal(found, np.arange(axis.size)) for found, axis in zip(at, held, strict=True))
+    return ScoredSubset(*at, *wanted, complete)
 
 
 def _adjoin(places: NDArray[np.intp], size: int) -> bool:

@@ -23,7 +23,7 @@ from graphcast_batch.evaluation.climatology_store import ClimatologyDraft
 from graphcast_batch.evaluation.derived import DERIVATIONS
 from graphcast_batch.evaluation.metrics import DRY_BELOW
 from graphcast_batch.inputs.case_inputs import Timeline, fewest_times
-from graphcast_batch.plan import Kept
+from graphcast_batch.plan import OutputGrid
 from graphcast_batch.variables import VARIABLES
 
 Floats = NDArray[np.float64]
@@ -40,7 +40,7 @@ _SORTED: Final = 2**23
 """Values that are sorted at once."""
 _VALUES: Final = "-values"
 _NOTHING: Final = np.zeros(0, np.float32)
-Spread = Callable[[Callable[..., None], Sequence[tuple[Any, ...]]], Iterable[BaseException | None]]
+Executor = Callable[[Callable[..., None], Sequence[tuple[Any, ...]]], Iterable[BaseException | None]]
 """Calls a function with each tuple of arguments; results in their order, and for a call that failed its exception."""
 
 
@@ -80,7 +80,7 @@ class Window:
     count: Floats
 
 
-def make_climatology(source: Timeline, path: Path, times: NDArray[np.datetime64], spread: Spread) -> None:
+def make_climatology(source: Timeline, path: Path, times: NDArray[np.datetime64], executor: Executor) -> None:
     """Writes the climatology of all variables of a source that change and that this program knows.
 
     A worker holds 1 GB, or twice a field on all levels in float64 if that is more. Beside the path there is as much
@@ -91,7 +91,7 @@ def make_climatology(source: Timeline, path: Path, times: NDArray[np.datetime64]
         source: of the fields.
         path: where it is to be; nothing may be there.
         times: (time,) those to take, whole hours.
-        spread: where the pieces are worked out.
+        executor: where the pieces are worked out.
 
     Raises:
         EvaluationError: there is no variable, a time is none, no whole hour or lacks a variable, at an hour of the day
@@ -119,14 +119,14 @@ def make_climatology(source: Timeline, path: Path, times: NDArray[np.datetime64]
             levels = len(source.levels) if levelled else 1
             together = written.levels_together(levels, source.grid)
             pieces = _pieces(source, name, levels, hours, times)
-            _all_of(spread, gather_days, [(draft, source, piece) for piece in pieces if not _kept(draft, piece)])
+            _all_of(executor, gather_days, [(draft, source, piece) for piece in pieces if not _kept(draft, piece)])
             windows = (
                 Window(name, n, slice(level, level + together), slice(first, first + written.BLOCK), counts[n])
                 for n in range(len(hours))
                 for first in range(0, written.DAYS, written.BLOCK)
                 for level in range(0, levels, together)
             )
-            _all_of(spread, fill_window, [(draft, source.grid.shape, window) for window in windows])
+            _all_of(executor, fill_window, [(draft, source.grid.shape, window) for window in windows])
             draft.finish(name)
     draft.publish()
 
@@ -174,8 +174,8 @@ def fill_window(draft: ClimatologyDraft, shape: tuple[int, int], window: Window)
     weights = triangle(window.days)
     near = np.flatnonzero(weights.any(axis=0) & (window.count > 0))
     kept = [draft.kept(window.name, window.hour, int(day)) for day in near]
-    mean, spread = _smoothed(weights[:, near] * window.count[near], kept, window.levels)
-    found = {"": mean, written.SPREAD: spread}
+    mean, executor = _smoothed(weights[:, near] * window.count[near], kept, window.levels)
+    found = {"": mean, written.SPREAD: executor}
     if _is_rain(window.name):
         values = [draft.kept(window.name, window.hour, int(day), _VALUES) for day in near]
         found[written.DRY], found[written.HEAVY] = _of_rain(weights[:, near], values, DRY_BELOW[window.name])
@@ -221,7 +221,7 @@ class Climatology:
     """
 
     path: Path
-    kept: Kept
+    kept: OutputGrid
 
     def fields(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> Fields:
         """Means at valid times.
@@ -336,9 +336,9 @@ def _field(array: xr.DataArray, hour: int, day: int, levels: Sequence[int], part
     return part.of(np.asarray(at.values, np.float32))
 
 
-def _all_of(spread: Spread, function: Callable[..., None], pieces: Sequence[tuple[Any, ...]]) -> None:
+def _all_of(executor: Executor, function: Callable[..., None], pieces: Sequence[tuple[Any, ...]]) -> None:
     done = 0
-    for result in spread(function, pieces):
+    for result in executor(function, pieces):
         if isinstance(result, BaseException):
             raise result
         done += 1
@@ -410,7 +410,7 @@ def _smoothed(
     flat = [each.reshape(2, -1, *each.shape[-2:])[:, levels].reshape(2, -1) for each in kept]
     points = flat[0].shape[1]
     shares = weights / weights.sum(axis=1, keepdims=True)
-    mean, spread = np.empty((2, len(weights), points), np.float32)
+    mean, executor = np.empty((2, len(weights), points), np.float32)
     for run in (slice(first, first + _POINTS) for first in range(0, points, _POINTS)):
         means, variances = np.stack([each[:, run] for each in flat], axis=1).astype(np.float64)
         # Beside a value near them, so that their squares lose no digits.
@@ -418,8 +418,8 @@ def _smoothed(
         means -= origin
         middle = shares @ means
         mean[:, run] = origin + middle
-        spread[:, run] = np.sqrt(np.maximum(shares @ (variances + means**2) - middle**2, 0))
-    return mean, spread
+        executor[:, run] = np.sqrt(np.maximum(shares @ (variances + means**2) - middle**2, 0))
+    return mean, executor
 
 
 def _of_rain(

@@ -8,7 +8,7 @@ import numpy as np
 
 from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation.case_scoring import Fields, ForecastReader
-from graphcast_batch.plan import Case, Kept
+from graphcast_batch.plan import Case, OutputGrid
 from graphcast_batch.stores.zarr.store import Store
 
 ENSEMBLE: Final = "ensemble"
@@ -62,7 +62,7 @@ def check_members(stores: Sequence[Store]) -> None:
             )
 
 
-def _described(kept: Kept) -> dict[str, str]:
+def _described(kept: OutputGrid) -> dict[str, str]:
     """What must be the same in all members, each in words."""
     axes = {"latitudes": kept.latitude, "longitudes": kept.longitude}
     return {

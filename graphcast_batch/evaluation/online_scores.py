@@ -123,14 +123,14 @@ class CaseScores:
     def write(self, forecast: str) -> None:
         """Writes the scores, unless an evaluation is just doing that."""
         scores, index = self._run.scores, self._run.store.index_of(self._case)
-        claim = scores.claim(self._case)
-        if claim is None and self._run.store.only_scores:
+        lease = scores.lease(self._case)
+        if lease is None and self._run.store.only_scores:
             raise StoreError(f"{self._case.key}: its scores must be this run's to write, but another one writes them")
-        if claim is None:
+        if lease is None:
             return
-        with scores.keeping(claim):
+        with scores.keeping(lease):
             means = {name: found.means for name, found in self._sums.items()}
-            scores.write(index, self._case, means, self._fields, forecast, self._watch.seconds, claim)
+            scores.write(index, self._case, means, self._fields, forecast, self._watch.seconds, lease)
 
     def close(self) -> None:
         """Ends what is still read ahead."""

@@ -102,8 +102,8 @@ def weigh(
         raise EvaluationError(f"each region must hold a point of {grid}, but {', '.join(empty)} holds none; widen it")
     if part is not None:
         inside = {name: found[np.ix_(*part)] for name, found in weights.items()}
-        whole = {name: found for name, found in inside.items() if found.sum() >= _WHOLE * weights[name].sum()}
-        weights = {STORED: area[np.ix_(*part)]} | whole
+        complete = {name: found for name, found in inside.items() if found.sum() >= _WHOLE * weights[name].sum()}
+        weights = {STORED: area[np.ix_(*part)]} | complete
     return Regions(tuple(weights), np.stack(list(weights.values())))
 
 

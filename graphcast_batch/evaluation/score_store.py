@@ -152,7 +152,7 @@ class ScoreStore:
         """Where the record of a Case is."""
         return self.folder / RECORDS / f"{key}.json"
 
-    def claim(self, case: Case) -> Lease | None:
+    def lease(self, case: Case) -> Lease | None:
         """Claims the scoring of a Case for this process; None if a live one has it.
 
         Raises:
@@ -162,14 +162,14 @@ class ScoreStore:
 
     def hold(self, key: str) -> Lease | None:
         """The same, by the key of the Case."""
-        return Lease.take(self._claim_path(key), _LEASE_SECONDS)
+        return Lease.take(self._lease_path(key), _LEASE_SECONDS)
 
     def is_held(self, key: str) -> bool:
         """Whether a live process has claimed the scoring of a Case."""
-        path = self._claim_path(key)
+        path = self._lease_path(key)
         return path.exists() and not expired(path, _LEASE_SECONDS, folder_clock(path.parent))
 
-    def forget(self, key: str, files: Sequence[str], claim: Lease | None = None) -> None:
+    def forget(self, key: str, files: Sequence[str], lease: Lease | None = None) -> None:
         """Removes damaged files of a Case, then its record, for who has claimed it.
 
         Broken off, it leaves a record of files that are missing.
@@ -177,34 +177,34 @@ class ScoreStore:
         Args:
             key: of the Case.
             files: by their path in the group.
-            claim: on the Case; without one, the caller knows that nobody else works on it.
+            lease: on the Case; without one, the caller knows that nobody else works on it.
 
         Raises:
             StoreError: they cannot be removed.
         """
-        with explained(f"{key}: forgetting its scores in {self.folder}"), self._alone(key, claim) as staging:
+        with explained(f"{key}: forgetting its scores in {self.folder}"), self._alone(key, lease) as staging:
             for path in (*(self.folder / file for file in files), self.record_path(key)):
                 staging.take_away(path)
                 sync_folder(path.parent)
 
     @contextmanager
-    def keeping(self, claim: Lease) -> Iterator[None]:
+    def keeping(self, lease: Lease) -> Iterator[None]:
         """Within, a claim is kept alive, however long a Case takes; then it is given back."""
         over = threading.Event()
 
-        def beat() -> None:
+        def renew() -> None:
             while not over.wait(_BEAT_SECONDS):
                 with suppress(StoreError):  # on a disk that refuses it now, it may be written later
-                    claim.beat()
+                    lease.renew()
 
-        beating = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        beating = threading.Thread(target=renew, name="heartbeat", daemon=True)
         beating.start()
         try:
             yield
         finally:
             over.set()
             beating.join()
-            claim.release()
+            lease.release()
 
     def write(
         self,
@@ -214,7 +214,7 @@ class ScoreStore:
         fields: int,
         forecast: str,
         seconds: Mapping[str, float],
-        claim: Lease | None = None,
+        lease: Lease | None = None,
     ) -> ScoreRecord:
         """Writes the scores of a Case in a private folder, moves them into their place, and declares it scored.
 
@@ -226,13 +226,13 @@ class ScoreStore:
             fields: how many pairs of variable and lead time have scores.
             forecast: what tells this forecast from another of the same Case.
             seconds: time spent, by stage.
-            claim: on the Case; without one, the caller knows that nobody else works on it.
+            lease: on the Case; without one, the caller knows that nobody else works on it.
 
         Raises:
             StoreError: they do not fit, the claim was lost, or they cannot be written.
         """
         what = f"{case.key}: writing its scores to {self.folder}"
-        with explained(what), self._alone(case.key, claim) as staging:
+        with explained(what), self._alone(case.key, lease) as staging:
             files = {
                 name: sealed for each in means.items() for name, sealed in self._draft(staging, index, case, *each)
             }
@@ -275,9 +275,9 @@ class ScoreStore:
         for chunk in sorted(draft.glob(f"c.0.{index}.*")):
             yield f"{name}/{chunk.name}", seal(chunk)
 
-    def _alone(self, key: str, claim: Lease | None) -> AbstractContextManager[Staging]:
+    def _alone(self, key: str, lease: Lease | None) -> AbstractContextManager[Staging]:
         """A private folder for the scores of a Case, among those of the store."""
-        return alone(self.folder.parent.parent / STAGING, f"{SCORES}.{self.name}.{key}", claim)
+        return alone(self.folder.parent.parent / STAGING, f"{SCORES}.{self.name}.{key}", lease)
 
     def dataset(self) -> xr.Dataset:
         """All scores, read when their values are asked for: float64 (statistic, time, lead time, [level], region).
@@ -290,7 +290,7 @@ class ScoreStore:
             opened: xr.Dataset = xr.open_zarr(self.folder, chunks=None, consolidated=True)
             return opened
 
-    def _claim_path(self, key: str) -> Path:
+    def _lease_path(self, key: str) -> Path:
         return self.folder / RECORDS / f"{key}.claim"
 
     @property

@@ -32,8 +32,8 @@ _HOUR: Final = np.timedelta64(1, "h")
 
 def bands_of(regions: Regions) -> tuple[str, ...]:
     """Names of those regions that hold whole latitude circles: each has one weight all along it."""
-    whole = (np.ptp(regions.weights, axis=2) == 0).all(axis=1)
-    return tuple(name for name, each in zip(regions.names, whole, strict=True) if each)
+    complete = (np.ptp(regions.weights, axis=2) == 0).all(axis=1)
+    return tuple(name for name, each in zip(regions.names, complete, strict=True) if each)
 
 
 def areas_of(regions: Regions, bands: Sequence[str]) -> Floats:

@@ -28,7 +28,7 @@ from graphcast_batch.evaluation.score_store import FORECAST, ScoreRecord, ScoreS
 from graphcast_batch.evaluation.spectra import bands_of
 from graphcast_batch.inputs.case_inputs import Timeline
 from graphcast_batch.inputs.sources.configured import open_source
-from graphcast_batch.plan import Case, Kept
+from graphcast_batch.plan import Case, OutputGrid
 from graphcast_batch.stores.zarr.store import Store
 from graphcast_batch.timing import Stopwatch
 
@@ -71,7 +71,7 @@ class Evaluation:
         scoring: what is scored against what.
         left: Cases that are to be scored.
         done: keys of those that were scored before.
-        not_whole: keys of Cases of the store without a whole forecast, which are left out.
+        incomplete: keys of Cases of the store without a whole forecast, which are left out.
         without_truth: keys of those for which no truth is held at any lead time.
         partly: keys of those for which truth is held at some lead times, or of some variables.
         only_scores: whether the forecasts were scored as they were made, and nothing else is kept of them.
@@ -82,7 +82,7 @@ class Evaluation:
     scoring: ScoringSetup
     left: tuple[Case, ...]
     done: tuple[str, ...]
-    not_whole: tuple[str, ...]
+    incomplete: tuple[str, ...]
     without_truth: tuple[str, ...]
     partly: tuple[str, ...]
     only_scores: bool = False
@@ -119,7 +119,7 @@ def evaluations(config: RunConfig, baselines: Sequence[str] = ()) -> list[Evalua
     return [lay_out(store, name, scoring, identity) for name, scoring in wanted.items()]
 
 
-def truth_of(config: RunConfig, kept: Kept) -> Timeline:
+def truth_of(config: RunConfig, kept: OutputGrid) -> Timeline:
     """Opens what forecasts are scored against: what the section scores names, or else the run's own inputs.
 
     Args:
@@ -225,14 +225,14 @@ def lay_out(store: Store, name: str, scoring: ScoringSetup, identity: Mapping[st
     """
     records = ScoreStore.lay_out(store.path, name, scored_by(scoring, scoring.weighed(), identity)).records()
     times, stores = scoring.times(), _stores(store, scoring)
-    whole = _whole(stores)
+    complete = _complete(stores)
     only_scores = store.only_scores and name == FORECAST
     if only_scores:
-        whole = {key: steps for key, steps in whole.items() if key in records}
+        complete = {key: steps for key, steps in complete.items() if key in records}
     known = np.unique(np.concatenate([each.init_times for each in stores]))
-    absent = tuple(str(time) for time in known if str(time) not in whole)
+    absent = tuple(str(time) for time in known if str(time) not in complete)
     left, done, without, partly = list[Case](), list[str](), list[str](), list[str]()
-    for key, steps in sorted(whole.items()):
+    for key, steps in sorted(complete.items()):
         case = Case(np.datetime64(key, "h"), steps)
         held = scoring.held(case, times)
         fields, most = (sum(int(at.sum()) for at in each.values()) for each in (held, scoring.forecast(case)))
@@ -285,15 +285,15 @@ def score_stored(path: Path, name: str, scoring: ScoringSetup, case: Case) -> Sc
         GraphcastBatchError: forecast or truth cannot be read or are not finite, or scores not written.
     """
     scores, store, watch = ScoreStore.at(path, name), Store.open(path), Stopwatch()
-    claim = scores.claim(case)
-    if claim is None:
+    lease = scores.lease(case)
+    if lease is None:
         return None
-    with scores.keeping(claim):
+    with scores.keeping(lease):
         forecast = _forecast_id(_stores(store, scoring), case)
         sums = score_case(scoring, case, watch)
         fields = sum(int(there.sum()) for there in scoring.held(case, scoring.times()).values())
         means = {name: found.means for name, found in sums.items()}
-        return scores.write(store.index_of(case), case, means, fields, forecast, watch.seconds, claim)
+        return scores.write(store.index_of(case), case, means, fields, forecast, watch.seconds, lease)
 
 
 def _stores(store: Store, scoring: ScoringSetup) -> list[Store]:
@@ -301,9 +301,9 @@ def _stores(store: Store, scoring: ScoringSetup) -> list[Store]:
     return [store, *(Store.open(path) for path in scoring.members[1:])]
 
 
-def _whole(stores: Sequence[Store]) -> dict[str, int]:
+def _complete(stores: Sequence[Store]) -> dict[str, int]:
     """How many steps of each Case are whole, by its key, of those that are equally long in all stores."""
-    first, *others = (store.ledger.whole_steps() for store in stores)
+    first, *others = (store.ledger.complete_steps() for store in stores)
     return {key: steps for key, steps in first.items() if all(other.get(key) == steps for other in others)}
 
 
@@ -313,7 +313,7 @@ def _forecast_id(stores: Sequence[Store], case: Case) -> str:
     return " ".join(record.finished_at if record else "" for record in records)
 
 
-def _variables(wanted: Wanted, kept: Kept, truth: Timeline) -> tuple[tuple[str, bool], ...]:
+def _variables(wanted: Wanted, kept: OutputGrid, truth: Timeline) -> tuple[tuple[str, bool], ...]:
     """Those that are wanted, or else all that forecasts and truth have in common."""
     common = tuple((name, levelled) for name, levelled in kept.on_levels if name in truth.dims)
     for name in wanted.variables or ():
@@ -376,7 +376,7 @@ def _with_spectra(scoring: ScoringSetup, wanted: Sequence[str], regions: Regions
     return replace(scoring, spectra=tuple(name for name in names if name in wanted), bands=bands)
 
 
-def _levels(wanted: Wanted, kept: Kept, truth: Timeline) -> tuple[int, ...]:
+def _levels(wanted: Wanted, kept: OutputGrid, truth: Timeline) -> tuple[int, ...]:
     """Those that are wanted, or else all of the forecasts."""
     levels = kept.levels if wanted.levels is None else tuple(sorted(set(wanted.levels)))
     for where, there in (("forecasts", kept.levels), (f"truth {truth.origin}", truth.levels)):

@@ -17,7 +17,7 @@ from PIL import Image
 from graphcast_batch.errors import FigureError
 from graphcast_batch.figures.maps import Sheet, description, leads_of
 from graphcast_batch.figures.projections import PLATE_CARREE, Projection
-from graphcast_batch.figures.saving import package_style, write_whole
+from graphcast_batch.figures.saving import package_style, write_complete
 from graphcast_batch.figures.scene import Scene, Showable, scene
 
 Frame = NDArray[np.uint8]
@@ -62,7 +62,7 @@ def draw_animation(
         sheet = Sheet(shown, projection, credit, rows=1, panel_pixels=_PIXELS)
         alt = f"Film: {description(shown, sheet.scales, projection)}"
         frames = _frames(sheet, shown)
-        write_whole(path, _mp4(frames, alt) if path.suffix == ".mp4" else _gif(frames, alt, _palette(sheet.colours)))
+        write_complete(path, _mp4(frames, alt) if path.suffix == ".mp4" else _gif(frames, alt, _palette(sheet.colours)))
 
 
 def ffmpeg() -> str:

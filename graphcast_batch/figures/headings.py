@@ -12,7 +12,7 @@ def counted(cases: int) -> str:
     return f"{cases} initial time{'s' if cases != 1 else ''}"
 
 
-def whole_hours(leads: NDArray[np.timedelta64]) -> list[int]:
+def complete_hours(leads: NDArray[np.timedelta64]) -> list[int]:
     """Lead times in hours."""
     return [int(hours) for hours in leads // np.timedelta64(1, "h")]
 

@@ -22,7 +22,7 @@ from graphcast_batch.figures.saving import package_style, save
 from graphcast_batch.figures.scales import difference_scale, field_scale
 from graphcast_batch.figures.scene import Layer, quantity
 from graphcast_batch.grid import Grid, cell_area
-from graphcast_batch.plan import Case, Kept
+from graphcast_batch.plan import Case, OutputGrid
 from graphcast_batch.stores.zarr.store import Store
 
 FOLDER: Final = "mean_error"
@@ -75,7 +75,7 @@ class ErrorSums:
         self.counts += known
 
 
-def wanted_errors(wanted: FiguresConfig, kept: Kept) -> Iterator[MeanErrors]:
+def wanted_errors(wanted: FiguresConfig, kept: OutputGrid) -> Iterator[MeanErrors]:
     """What mean errors a store is to have, a few lead times at a time.
 
     Args:
@@ -142,7 +142,7 @@ def draw_mean_errors(path: Path, which: MeanErrors, sums: ErrorSums, kind: str) 
     return drawn
 
 
-def _draw(path: Path, which: MeanErrors, hours: int, sums: ErrorSums, kept: Kept) -> None:
+def _draw(path: Path, which: MeanErrors, hours: int, sums: ErrorSums, kept: OutputGrid) -> None:
     of = quantity(xr.DataArray(name=which.name, coords={} if which.level is None else {"level": which.level}))
     unit = of.unit.of_differences
     count = np.where(sums.counts > 0, sums.counts, np.nan)

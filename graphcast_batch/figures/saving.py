@@ -54,10 +54,10 @@ def save(figure: Figure, path: Path, alt: str) -> None:
     content = BytesIO()
     FigureCanvasAgg(figure)
     figure.savefig(content, format=path.suffix[1:], metadata=_METADATA[path.suffix](heading, alt))
-    write_whole(path, content.getvalue())
+    write_complete(path, content.getvalue())
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_complete(path: Path, content: bytes) -> None:
     """Writes a file so that a reader sees the old one or the new one, never a part; its folder is made if missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid4().hex}.part")

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from graphcast_batch.errors import FigureError
 from graphcast_batch.figures.display_units import named, unit_of
-from graphcast_batch.figures.headings import counted, lead_words, whole_hours
+from graphcast_batch.figures.headings import complete_hours, counted, lead_words
 from graphcast_batch.figures.saving import package_style, save
 from graphcast_batch.variables import attributes
 
@@ -44,7 +44,7 @@ def draw_spectra(path: Path, power: xr.DataArray, band: str, cases: int) -> None
     power = power.isel(prediction_timedelta=power.notnull().all(["part", "wavenumber"]).values)
     if not power.size:
         raise FigureError(f"spectra of {power.name} need a lead time that was scored, but have none; evaluate first")
-    drawn = power.isel(prediction_timedelta=_chosen(whole_hours(power["prediction_timedelta"].values)))
+    drawn = power.isel(prediction_timedelta=_chosen(complete_hours(power["prediction_timedelta"].values)))
     with package_style():
         figure = Figure(figsize=(6.4, 6.2), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
@@ -94,7 +94,7 @@ def _draw_ratio(axes: Axes, power: xr.DataArray) -> None:
 
 def _curves(values: xr.DataArray) -> list[tuple[object, str, int, xr.DataArray]]:
     """Colour, line, lead time in hours and values of each lead time."""
-    hours = whole_hours(values["prediction_timedelta"].values)
+    hours = complete_hours(values["prediction_timedelta"].values)
     shades = colormaps["viridis"](np.linspace(0.0, 0.8, len(hours)))
     return list(zip(shades, _LINES, hours, values, strict=False))
 
@@ -120,7 +120,7 @@ def _plain_numbers(axis: Axis) -> None:
 def _alt(power: xr.DataArray, band: str) -> str:
     last = power.isel(prediction_timedelta=-1)
     ratio = (last.sel(part="forecast") / last.sel(part="truth")).values
-    leads = ", ".join(lead_words(hours) for hours in whole_hours(power["prediction_timedelta"].values))
+    leads = ", ".join(lead_words(hours) for hours in complete_hours(power["prediction_timedelta"].values))
     return (
         f"Spectra of {_subject(power)}, {band}, of forecast and truth at {leads}. At the last, the forecast has "
         f"{ratio[0]:.2f} of the truth's power at wavenumber 1 and {ratio[-1]:.2f} at wavenumber "

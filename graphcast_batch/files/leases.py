@@ -69,7 +69,7 @@ class Owner(Entry):
 class Lease:
     """A lease on something that only one process may do at a time.
 
-    It lasts while its owner calls `beat` more often than every ``lease_seconds``; then anyone may take it over.
+    It lasts while its owner calls `renew` more often than every ``lease_seconds``; then anyone may take it over.
     """
 
     path: Path
@@ -82,19 +82,19 @@ class Lease:
         Raises:
             StoreError: the file cannot be written.
         """
-        claim = cls(path, Owner.here(lease_seconds))
+        lease = cls(path, Owner.here(lease_seconds))
         with explained(f"the claim {path}"):
             drop_expired(path, lease_seconds)
             try:
                 # A power failure ends owners as well: a claim need not outlast one, and one that is torn lapses.
-                publish(path, claim.owner.model_dump_json().encode(), durably=False)
+                publish(path, lease.owner.model_dump_json().encode(), durably=False)
             except FileExistsError:
                 return None
             except OSError:
                 with suppress(StoreError):  # it may be there all the same, and would last for the lease
-                    claim.release()
+                    lease.release()
                 raise
-        return claim
+        return lease
 
     def held(self) -> bool:
         """Whether the lease is still this owner's."""
@@ -102,7 +102,7 @@ class Lease:
             owner = owner_in(self.path)
         return owner is not None and owner.token == self.owner.token
 
-    def beat(self) -> bool:
+    def renew(self) -> bool:
         """Prolongs the lease; False if it was lost to someone else."""
         held = self.held()
         if held:

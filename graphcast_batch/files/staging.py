@@ -173,13 +173,13 @@ class Staging:
 
 
 @contextmanager
-def alone(parent: Path, subject: str, claim: Lease | None) -> Iterator[Staging]:
+def alone(parent: Path, subject: str, lease: Lease | None) -> Iterator[Staging]:
     """Gives a private folder, after those of all rivals were removed; it goes with the context.
 
     Args:
         parent: of the folders.
         subject: of the work.
-        claim: on it; without one, rivals may remove the folders of each other, and at most one of them gets through.
+        lease: on it; without one, rivals may remove the folders of each other, and at most one of them gets through.
 
     Raises:
         StoreError: the claim was lost, or a folder cannot be removed.
@@ -188,9 +188,9 @@ def alone(parent: Path, subject: str, claim: Lease | None) -> Iterator[Staging]:
     staging = Staging.beside(parent, subject)
     try:
         staging.make()
-        if claim and not claim.held():
+        if lease and not lease.held():
             raise StoreError(
-                f"{claim.path}: the claim must be held until the work is done, but was lost to another process or "
+                f"{lease.path}: the claim must be held until the work is done, but was lost to another process or "
                 "removed; run again"
             )
         staging.fence()

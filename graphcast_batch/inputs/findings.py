@@ -90,7 +90,7 @@ def _nearness(one: str, other: str) -> float:
     return difflib.SequenceMatcher(None, one.lower(), other.lower()).ratio()
 
 
-def notices(description: str, data: Provenance, init_times: NDArray[np.datetime64]) -> list[str]:
+def input_warnings(description: str, data: Provenance, init_times: NDArray[np.datetime64]) -> list[str]:
     """What a user should know of weights and inputs that fit each other, but may not go together well.
 
     Args:

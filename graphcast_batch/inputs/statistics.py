@@ -59,14 +59,14 @@ class Statistics:
         return {kind: getattr(self, kind) for kind in _KINDS}
 
 
-Spread = Callable[
+Executor = Callable[
     [Callable[[Timeline, Forcing, ArchiveBlock], Tally], Sequence[tuple[Timeline, Forcing, ArchiveBlock]]],
     Iterable[Tally | BaseException],
 ]
 """Calls a function with each tuple of arguments; results in their order, and for a call that failed its exception."""
 
 
-def in_this_process(function: Callable[..., Any], argument_lists: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+def run_serially(function: Callable[..., Any], argument_lists: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
     """Calls a function with each tuple of arguments, one after another; an exception is raised where it happens."""
     for arguments in argument_lists:
         yield function(*arguments)
@@ -99,7 +99,7 @@ def compute_statistics(
     task: Task,
     forcing: Forcing,
     times: Sequence[np.datetime64] | NDArray[np.datetime64] | None = None,
-    spread: Spread = in_this_process,
+    executor: Executor = run_serially,
 ) -> Statistics:
     """Statistics of a task's variables in one pass over an archive, in float64.
 
@@ -113,7 +113,7 @@ def compute_statistics(
         task: which variables, on which levels.
         forcing: computes the forcing variables that the source lacks.
         times: which times; None for all at which the source holds every variable of the task.
-        spread: where the blocks are tallied. The same blocks are merged in the same order wherever that is, so that
+        executor: where the blocks are tallied. The same blocks are merged in the same order wherever that is, so that
             the result does not depend on it, to the last bit.
 
     Raises:
@@ -127,7 +127,7 @@ def compute_statistics(
     stamps = _sorted_times(source, names, times)
     blocks = _blocks(source, task, names, stamps)
     tally, done = Tally({}, {}), 0
-    for part in spread(tally_block, [(source, forcing, block) for block in blocks]):
+    for part in executor(tally_block, [(source, forcing, block) for block in blocks]):
         if isinstance(part, BaseException):
             raise part
         tally, done = tally.merge(part), done + 1
@@ -355,10 +355,10 @@ def _by_whole_level(dataset: xr.Dataset, path: Path) -> xr.Dataset:
     if "level" not in dataset.dims:
         return exact
     levels = dataset["level"].values if "level" in dataset.coords else np.asarray([np.nan])
-    whole = np.round(levels.astype(np.float64))
-    if not np.all(np.isclose(levels, whole)) or len(set(whole)) < whole.size:
+    complete = np.round(levels.astype(np.float64))
+    if not np.all(np.isclose(levels, complete)) or len(set(complete)) < complete.size:
         raise StatisticsError(f"the level of {path} must be whole hPa, each once, but is {levels.tolist()}")
-    return exact.assign_coords(level=("level", whole.astype(np.int32), {"units": "hPa"})).sortby("level")
+    return exact.assign_coords(level=("level", complete.astype(np.int32), {"units": "hPa"})).sortby("level")
 
 
 def _flush(path: Path) -> None:

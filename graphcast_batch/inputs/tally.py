@@ -229,8 +229,8 @@ def _joined(
     origin, total = near[0, :, 0], len(near) * int(counts.sum())
     offsets = near - origin[:, np.newaxis] + means
     offset = (offsets * counts).sum((0, 2)) / total
-    spread = (squares + counts * np.square(offsets - offset[:, np.newaxis])).sum((0, 2))
-    return Moments(total, origin.reshape(shape), offset.reshape(shape), spread.reshape(shape))
+    executor = (squares + counts * np.square(offsets - offset[:, np.newaxis])).sum((0, 2))
+    return Moments(total, origin.reshape(shape), offset.reshape(shape), executor.reshape(shape))
 
 
 def _merged(one: Mapping[str, Moments], other: Mapping[str, Moments]) -> dict[str, Moments]:

@@ -65,21 +65,21 @@ def repair(path: Path, flaws: Sequence[Flaw]) -> Repair:
             raise StoreError(f"nothing was repaired in {path}: {flaw}")
     damaged = {flaw.key for flaw in flaws if flaw.kind in _OF_CASES}
     to_read = {flaw.key for flaw in flaws if flaw.kind is FlawKind.CHECKSUM}
-    store, whole = open_with_cases(path)
+    store, complete = open_with_cases(path)
     forgotten, removed, busy = list[str](), list[str](), list[str]()
-    for case in (case for case in whole if case.key in damaged):
-        claim = store.ledger.hold(case.key, _LEASE_SECONDS)
-        if not claim:
+    for case in (case for case in complete if case.key in damaged):
+        lease = store.ledger.hold(case.key, _LEASE_SECONDS)
+        if not lease:
             busy.append(case.key)
             continue
         try:
-            files = _forget(case, claim, deep=case.key in to_read)
+            files = _forget(case, lease, deep=case.key in to_read)
         finally:
-            claim.release()
+            lease.release()
         if files is not None:
             forgotten.append(case.key)
             removed += files
-    removed += _remove_foreign(store.path, [flaw.path for flaw in flaws if flaw.kind is FlawKind.FOREIGN])
+    removed += _remove_unexpected(store.path, [flaw.path for flaw in flaws if flaw.kind is FlawKind.FOREIGN])
     unscored = list[str]()
     for name, key in sorted({(flaw.path.split("/")[1], flaw.key) for flaw in flaws if flaw.kind is FlawKind.SCORES}):
         scores = ScoreStore.at(store.path, name)
@@ -92,7 +92,7 @@ def repair(path: Path, flaws: Sequence[Flaw]) -> Repair:
     return Repair(tuple(forgotten), tuple(removed), tuple(busy), tuple(unscored))
 
 
-def _forget(case: CompleteCase, claim: Lease, *, deep: bool) -> list[str] | None:
+def _forget(case: CompleteCase, lease: Lease, *, deep: bool) -> list[str] | None:
     """Removes the damaged files of a Case, then its record; None if it is damaged no more.
 
     Files first: broken off, it leaves a record of files that are missing, which the next repair finds.
@@ -101,8 +101,8 @@ def _forget(case: CompleteCase, claim: Lease, *, deep: bool) -> list[str] | None
         flaws = [flaw for flaw in look_at(case, deep=deep)[1] if flaw.kind in _OF_CASES]
         if not flaws or case.ledger.steps_of(case.key) != case.steps:
             return None
-        _check_held(case, claim)
-        with alone(case.path / STAGING, case.key, claim) as staging:
+        _check_held(case, lease)
+        with alone(case.path / STAGING, case.key, lease) as staging:
             removed = [flaw.path for flaw in flaws if flaw.kind in (FlawKind.SIZE, FlawKind.CHECKSUM)]
             removed = [file for file in removed if staging.take_away(case.path / file)]
             _sync_folders(case.path, removed)
@@ -117,33 +117,33 @@ def _forget_scores(store: Store, scores: ScoreStore, key: str) -> list[str] | No
     """
     all_there_is = store.only_scores and scores.name == FORECAST
     with ExitStack() as held:
-        claims = [scores.hold(key)] if scores.exists else []
+        leases = [scores.hold(key)] if scores.exists else []
         if all_there_is:
-            claims.append(store.ledger.hold(key, _LEASE_SECONDS))
-        for claim in filter(None, claims):
-            held.callback(claim.release)
-        if not all(claims):
+            leases.append(store.ledger.hold(key, _LEASE_SECONDS))
+        for lease in filter(None, leases):
+            held.callback(lease.release)
+        if not all(leases):
             return None
-        flaws = look_at_scores(store, scores, key, deep=True, claimed=True)
+        flaws = look_at_scores(store, scores, key, deep=True, leased=True)
         paths = [store.path / flaw.path for flaw in flaws]
         damaged = [path for path in paths if path != scores.record_path(key) and path.exists()]
         if flaws:
-            scores.forget(key, [str(path.relative_to(scores.folder)) for path in damaged], claims[0])
+            scores.forget(key, [str(path.relative_to(scores.folder)) for path in damaged], leases[0])
         if all_there_is and not scores.record_path(key).exists():
-            with alone(store.path / STAGING, key, claims[-1]) as staging:
+            with alone(store.path / STAGING, key, leases[-1]) as staging:
                 store.ledger.forget(key, staging)
         return [str(path.relative_to(store.path)) for path in damaged]
 
 
-def _check_held(case: CompleteCase, claim: Lease) -> None:
-    if not claim.held():
+def _check_held(case: CompleteCase, lease: Lease) -> None:
+    if not lease.held():
         raise StoreError(
             f"{case.key}: the claim must be held until the Case is forgotten, but was lost to another process; "
             "verify again"
         )
 
 
-def _remove_foreign(path: Path, files: Sequence[str]) -> list[str]:
+def _remove_unexpected(path: Path, files: Sequence[str]) -> list[str]:
     """Removes files that no Case has a place for, while no Case can be given a new one."""
     if not files:
         return []

@@ -150,17 +150,17 @@ class CompleteCase:
 
 Looked = tuple[int, tuple[Flaw, ...]]
 """Bytes that were looked at, as recorded, and what is wrong with them."""
-Spread = Callable[[Callable[[CompleteCase], Looked], Sequence[tuple[CompleteCase]]], Iterable[Looked | BaseException]]
+Executor = Callable[[Callable[[CompleteCase], Looked], Sequence[tuple[CompleteCase]]], Iterable[Looked | BaseException]]
 """Calls a function with each tuple of arguments; results in their order, and for a call that failed its exception."""
 
 
-def verify(path: Path, *, deep: bool, spread: Spread = starmap) -> Verification:
+def verify(path: Path, *, deep: bool, executor: Executor = starmap) -> Verification:
     """Compares a store with its ledger; writes nothing into it but the moment's file that tells its clock.
 
     Args:
         path: of the store.
         deep: read every file and compare its checksum; else names and sizes only.
-        spread: where files are read.
+        executor: where files are read.
 
     Raises:
         StoreError: there is no store, it cannot be opened, or its folders cannot be read.
@@ -171,22 +171,22 @@ def verify(path: Path, *, deep: bool, spread: Spread = starmap) -> Verification:
         first = Store.open(path)
         listing = {name: _sizes(first.path / name) for name in first.variables}
         running = first.ledger.running()
-        store, whole = open_with_cases(path)
+        store, complete = open_with_cases(path)
     except GraphcastBatchError:
         raise
     except Exception as error:  # whatever zarr makes of metadata that are no longer a store's
         raise StoreError(
             f"{path} must be a whole store, but cannot be opened: {error!r}; restore its {_METADATA} from a copy"
         ) from error
-    results = list(_look_at_all(whole, spread) if deep else _filtered(whole, listing))
+    results = list(_look_at_all(complete, executor) if deep else _filtered(complete, listing))
     flaws = [flaw for _, found in results for flaw in found]
     with explained(f"verifying {store.path}"):
-        flaws += _rest(store, whole, running, listing) + _layout_flaws(store)
+        flaws += _rest(store, complete, running, listing) + _layout_flaws(store)
     # A store that is being made has none yet.
-    flaws += _statistics_flaws(store.path) if whole else []
-    flaws += _scores_flaws(store, [case.key for case in whole], deep=deep)
+    flaws += _statistics_flaws(store.path) if complete else []
+    flaws += _scores_flaws(store, [case.key for case in complete], deep=deep)
     size = sum(size for size, _ in results)
-    return Verification(len(results), len(whole) - len(results), size, time.perf_counter() - start, tuple(flaws))
+    return Verification(len(results), len(complete) - len(results), size, time.perf_counter() - start, tuple(flaws))
 
 
 def look(case: CompleteCase, *, deep: bool) -> Looked:
@@ -230,7 +230,7 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 def open_with_cases(path: Path) -> tuple[Store, list[CompleteCase]]:
     """The store, and what its ledger says is whole, by key."""
-    steps_of = Ledger(path / LEDGER).whole_steps()
+    steps_of = Ledger(path / LEDGER).complete_steps()
     # Only now, so that an axis that is growing has every Case that was listed.
     store = Store.open(path)
     indices = {str(init_time): index for index, init_time in enumerate(store.init_times)}
@@ -240,16 +240,16 @@ def open_with_cases(path: Path) -> tuple[Store, list[CompleteCase]]:
     ]
 
 
-def _look_at_all(whole: Sequence[CompleteCase], spread: Spread) -> Iterator[Looked]:
-    for result in spread(look_deep, [(case,) for case in whole]):
+def _look_at_all(complete: Sequence[CompleteCase], executor: Executor) -> Iterator[Looked]:
+    for result in executor(look_deep, [(case,) for case in complete]):
         if isinstance(result, BaseException):
             raise result
         yield result
 
 
-def _filtered(whole: Iterable[CompleteCase], listing: dict[str, dict[str, int]]) -> Iterator[Looked]:
+def _filtered(complete: Iterable[CompleteCase], listing: dict[str, dict[str, int]]) -> Iterator[Looked]:
     """Looks closely at those Cases only that are not as listed: a listing is faster than each file by itself."""
-    for case in whole:
+    for case in complete:
         size = _size_as_listed(case, listing)
         yield look(case, deep=False) if size is None else (size, ())
 
@@ -346,23 +346,23 @@ def _fault(path: Path, size: int, checksum: str, *, deep: bool) -> tuple[FlawKin
 
 
 def _rest(
-    store: Store, whole: Iterable[CompleteCase], running: set[str], listing: dict[str, dict[str, int]]
+    store: Store, complete: Iterable[CompleteCase], running: set[str], listing: dict[str, dict[str, int]]
 ) -> list[Flaw]:
     """Files that no record names: of attempts that died, or that nothing here has made.
 
     Args:
         store: opened after they were listed.
-        whole: looked at after that.
+        complete: looked at after that.
         running: keys of the Cases that someone was at work on between the two.
         listing: names in the folder of each variable.
     """
-    blocks = {case.index: case.blocks for case in whole}
+    blocks = {case.index: case.blocks for case in complete}
     foreign, rest = list[Flaw](), list[Flaw]()
     for variable, levelled in store.kept.on_levels:
         for name in sorted(listing[variable]):
             file, place = f"{variable}/{name}", place_in(store, name, levelled)
             if place is None:
-                foreign.append(_foreign_flaw(file))
+                foreign.append(_unexpected_flaw(file))
             elif place[1] >= blocks.get(place[0], 0) and (key := str(store.init_times[place[0]])) not in running:
                 expected, remedy = "be spoken of by a record", "leave it: it is replaced when the Case is made"
                 rest.append(Flaw(FlawKind.UNRECORDED, key, file, expected, "an attempt that died has left it", remedy))
@@ -381,7 +381,7 @@ def place_in(store: Store, name: str, levelled: bool) -> tuple[int, int] | None:
     return (index, block) if fits else None
 
 
-def _foreign_flaw(file: str) -> Flaw:
+def _unexpected_flaw(file: str) -> Flaw:
     expected, found = "be a file of a Case that the store was laid out for", "no Case has a file of this name"
     return Flaw(
         FlawKind.FOREIGN, "", file, expected, found, "verify with --repair, which removes it; a folder remove yourself"
@@ -416,11 +416,11 @@ def _growing(path: Path) -> bool:
 def _coordinate_flaws(store: Store) -> list[Flaw]:
     """What can be told of coordinates by themselves; the grid was checked when the store was opened."""
     coordinates, kept = read_coordinates(store.path), store.kept
-    whole_steps = all(lead % STEP_HOURS == 0 for lead in kept.lead_hours)
+    complete_steps = all(lead % STEP_HOURS == 0 for lead in kept.lead_hours)
     leads = f"ascend in multiples of {STEP_HOURS} h"
     checks = [
         ("time", "hold each initial time once", np.unique(store.init_times).size == store.init_times.size),
-        ("prediction_timedelta", leads, _ascend(kept.lead_hours) and whole_steps),
+        ("prediction_timedelta", leads, _ascend(kept.lead_hours) and complete_steps),
         ("level", "ascend from above 0 hPa", _ascend(kept.levels)),
     ]
     for name in store.variables:
@@ -435,12 +435,12 @@ def _ascend(numbers: Iterable[int]) -> bool:
     return all(low < high for low, high in pairwise((0, *numbers)))
 
 
-def _scores_flaws(store: Store, whole: Sequence[str], *, deep: bool) -> list[Flaw]:
+def _scores_flaws(store: Store, complete: Sequence[str], *, deep: bool) -> list[Flaw]:
     """Scores that are not as their records say, unless they are being written, or were since.
 
     Args:
         store: that they are in.
-        whole: keys of the Cases that were whole before.
+        complete: keys of the Cases that were whole before.
         deep: read their files, and compare checksums.
     """
     found = list[Flaw]()
@@ -449,14 +449,14 @@ def _scores_flaws(store: Store, whole: Sequence[str], *, deep: bool) -> list[Fla
             found += look_at_scores(store, scores, key, deep=deep)
     if store.only_scores:
         forecast = ScoreStore.at(store.path, FORECAST)
-        for key in sorted(set(whole) - set(forecast.keys())):
+        for key in sorted(set(complete) - set(forecast.keys())):
             path = str(forecast.record_path(key).relative_to(store.path))
             expected = "be there, as nothing but scores is kept of the Case"
             found.append(Flaw(FlawKind.SCORES, key, path, expected, "is not there", _REPAIR))
     return found
 
 
-def look_at_scores(store: Store, scores: ScoreStore, key: str, *, deep: bool, claimed: bool = False) -> list[Flaw]:
+def look_at_scores(store: Store, scores: ScoreStore, key: str, *, deep: bool, leased: bool = False) -> list[Flaw]:
     """What is wrong with the scores of one Case, as far as they are not being written.
 
     Args:
@@ -464,7 +464,7 @@ def look_at_scores(store: Store, scores: ScoreStore, key: str, *, deep: bool, cl
         scores: which.
         key: of the Case.
         deep: read their files, and compare checksums.
-        claimed: whether the caller holds the claim, so that nobody else writes.
+        leased: whether the caller holds the claim, so that nobody else writes.
 
     Raises:
         StoreError: a folder cannot be read.
@@ -489,7 +489,7 @@ def look_at_scores(store: Store, scores: ScoreStore, key: str, *, deep: bool, cl
         faults = {file: _fault(scores.folder / file, *record.files[file], deep=deep) for file in sorted(record.files)}
         found = [flaw(scores.folder / file, *fault[1:]) for file, fault in faults.items() if fault]
         # Who writes holds the claim until the record speaks of what was written.
-        written = found and not claimed and (scores.is_held(key) or ScoreRecord.read(path) != record)
+        written = found and not leased and (scores.is_held(key) or ScoreRecord.read(path) != record)
         return [] if written else found
 
 

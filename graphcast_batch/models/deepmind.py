@@ -28,7 +28,7 @@ from graphcast_batch.models.graphcast.checkpoint import Checkpoint
 from graphcast_batch.models.graphcast.device_memory import steps_in_call
 from graphcast_batch.models.graphcast.forecaster import Precision
 from graphcast_batch.models.graphcast.parameters import check_parameters
-from graphcast_batch.models.normalization import normalisation
+from graphcast_batch.models.normalization import normalization
 from graphcast_batch.models.state_arrays import forcing_blocks, initial_arrays, named_fields
 from graphcast_batch.spec import STEP_HOURS
 
@@ -102,7 +102,7 @@ class DeepmindForecaster:
         check_parameters(
             checkpoint.parameters, checkpoint.architecture, channels.inputs, channels.outputs, "the checkpoint"
         )
-        normalisation(channels, statistics)  # only for its checks: the package warns of a gap and goes on
+        normalization(channels, statistics)  # only for its checks: the package warns of a gap and goes on
         package = installed_package()
         _check_libraries(package, precision)
         self.grid = grid

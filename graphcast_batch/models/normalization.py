@@ -13,7 +13,7 @@ from graphcast_batch.models.channels import Channels
 _REMEDY: Final = "correct the statistics, or compute them from the inputs"
 
 
-class Normalisation(NamedTuple):
+class Normalization(NamedTuple):
     """Constants of the step, in the order of `Channels`; all float32.
 
     Attributes:
@@ -31,7 +31,7 @@ class Normalisation(NamedTuple):
     diagnosed: NDArray[np.float32]
 
 
-def normalisation(channels: Channels, statistics: Mapping[str, xr.Dataset]) -> Normalisation:
+def normalization(channels: Channels, statistics: Mapping[str, xr.Dataset]) -> Normalization:
     """Picks the constants of every channel.
 
     Args:
@@ -45,7 +45,7 @@ def normalisation(channels: Channels, statistics: Mapping[str, xr.Dataset]) -> N
     def both(names: Iterable[str]) -> NDArray[np.float32]:
         return np.stack([_vector(channels, statistics, kind, names) for kind in ("mean", "stddev")])
 
-    return Normalisation(
+    return Normalization(
         carried=both(channels.carried),
         forced=both(channels.forced),
         static=both(channels.static),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from graphcast_batch.plan import Case, Kept
+from graphcast_batch.plan import Case, OutputGrid
 
 Item = TypeVar("Item")
 HEADLINES: Final = (
@@ -56,7 +56,7 @@ class Choice:
 _NAMES: Final = ("initial times", "lead times", "fields (variables and levels)")
 
 
-def choose(cases: Sequence[Case], kept: Kept, frames: int) -> Choice:
+def choose(cases: Sequence[Case], kept: OutputGrid, frames: int) -> Choice:
     """The first, the last and evenly between of initial and lead times; headline variables before others.
 
     Args:
@@ -96,14 +96,14 @@ def evenly(items: Sequence[Item], count: int) -> tuple[Item, ...]:
     return tuple(items[round(n * (len(items) - 1) / (count - 1))] for n in range(count))
 
 
-def stride_of(kept: Kept) -> int:
+def stride_of(kept: OutputGrid) -> int:
     """Every how many-th point is shown, so that they are no closer than a map can show."""
     axis = kept.latitude if kept.latitude.size > 1 else kept.longitude
     spacing = float(axis[1] - axis[0]) if axis.size > 1 else 180.0
     return max(1, math.ceil(_COARSE / spacing - 1e-3))
 
 
-def _fields(kept: Kept) -> list[tuple[str, int | None]]:
+def _fields(kept: OutputGrid) -> list[tuple[str, int | None]]:
     """All that are kept: headlines, then what is at the surface, then the rest by level."""
     on_levels = dict(kept.on_levels)
     every = [(name, level) for name, levelled in on_levels.items() for level in (kept.levels if levelled else (None,))]

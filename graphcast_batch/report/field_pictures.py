@@ -18,7 +18,7 @@ from graphcast_batch.figures.conventions import convention
 from graphcast_batch.figures.display_units import Unit, named, unit_of
 from graphcast_batch.figures.scales import difference_scale, field_scale
 from graphcast_batch.inputs.case_inputs import Timeline
-from graphcast_batch.plan import Case, Kept
+from graphcast_batch.plan import Case, OutputGrid
 from graphcast_batch.report.choice import Choice, choose, stride_of
 from graphcast_batch.report.summary import Opened
 from graphcast_batch.variables import attributes
@@ -49,12 +49,12 @@ class Browsable:
     notes: tuple[str, ...]
 
 
-def browsable(opened: Opened, whole: Sequence[str], most_bytes: int) -> Browsable:
+def browsable(opened: Opened, complete: Sequence[str], most_bytes: int) -> Browsable:
     """The maps of as many forecasts as there is room for.
 
     Args:
         opened: the store.
-        whole: keys of its whole Cases.
+        complete: keys of its whole Cases.
         most_bytes: of all maps, encoded; where they come to more, the last are left out.
 
     Raises:
@@ -62,7 +62,7 @@ def browsable(opened: Opened, whole: Sequence[str], most_bytes: int) -> Browsabl
     """
     if opened.store.only_scores:
         return Browsable({}, (), ("Of each forecast only the scores are kept (outputs: none).",))
-    cases = [case for case in opened.cases if case.key in whole]
+    cases = [case for case in opened.cases if case.key in complete]
     if not cases:
         return Browsable({}, (), ("No forecast is whole yet.",))
     choice = choose(cases, opened.store.kept, int(most_bytes / _frame_bytes(opened.store.kept)))
@@ -249,7 +249,7 @@ def _grid(opened: Opened, stride: int) -> Json:
     return found | {"isRound": bool(abs(circle - 360) < 1e-2)}
 
 
-def _frame_bytes(kept: Kept) -> float:
+def _frame_bytes(kept: OutputGrid) -> float:
     """Of base64 that one forecast field at one lead time takes, with its difference."""
     rows, columns = (axis[:: stride_of(kept)].size for axis in (kept.latitude, kept.longitude))
     return 2 * _CHARACTERS * rows * columns

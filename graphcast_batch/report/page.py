@@ -116,7 +116,7 @@ def _page(
     data = {"charts": charts, "speed": _speed(line) if line else None}
     bare = _rendered("page.html.j2", data | _drawing([]), sides=[], **shown)
     room = min(_MOST_MAPS, MOST_BYTES - _MARGIN - len(bare.encode()))
-    sides = _sides(opened, found.keys[CaseState.WHOLE], other, room)
+    sides = _sides(opened, found.keys[CaseState.COMPLETE], other, room)
     data["sides"] = [side.content for side in sides]
     return _rendered("page.html.j2", data | _drawing(sides), sides=sides, **shown)
 
@@ -128,12 +128,12 @@ def _other(opened: Opened, against: Path | None) -> Opened | None:
     return dataclasses.replace(other, name=str(other.store.path)) if other and same else other
 
 
-def _sides(opened: Opened, whole: tuple[str, ...], other: Opened | None, room: int) -> list[Browsable]:
+def _sides(opened: Opened, complete: tuple[str, ...], other: Opened | None, room: int) -> list[Browsable]:
     """The maps of the store, and of the other one beside it at the same initial times."""
     if other is None:
-        return [browsable(opened, whole, room)]
-    ours = browsable(opened, whole, room // 2)
-    theirs = standing(other).keys[CaseState.WHOLE]
+        return [browsable(opened, complete, room)]
+    ours = browsable(opened, complete, room // 2)
+    theirs = standing(other).keys[CaseState.COMPLETE]
     same = [key for key in theirs if key in ours.content.get("cases", theirs)]
     return [ours, browsable(other, same, room // 2)]
 

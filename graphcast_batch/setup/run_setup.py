@@ -16,7 +16,7 @@ from graphcast_batch.inputs.statistics import (
 from graphcast_batch.models.channels import Channels
 from graphcast_batch.models.graphcast.checkpoint import Checkpoint
 from graphcast_batch.models.graphcast.weights import ConfiguredWeights
-from graphcast_batch.models.normalization import normalisation
+from graphcast_batch.models.normalization import normalization
 from graphcast_batch.plan import Case, Plan, plan_cases, plan_layout, plan_times
 from graphcast_batch.setup.run_source import AnySource, open_run_source
 from graphcast_batch.setup.run_statistics import STATISTICS_FOLDER, given_statistics
@@ -59,13 +59,13 @@ def assemble(config: RunConfig, *, able: bool = True) -> RunSetup:
     channels = weights.channels(source.dims)
     _check_limited(config, weights.task)
     layout = plan_layout(weights.task, source.grid, config.steps, source.dims, config.outputs)
-    cases, aside = _cases(config, source, weights.task, able=able)
+    cases, skipped = _cases(config, source, weights.task, able=able)
     statistics = given_statistics(config)
     if statistics:
         origin = str(config.model.statistics or config.store / STATISTICS_FOLDER)
         check_statistics(statistics.by_kind, origin, weights.task, lambda: source.held(cases[0], weights.task))
-        normalisation(channels, statistics.by_kind)
-    return RunSetup(config, source, weights.checkpoint(channels), channels, statistics, Plan(cases, layout, aside))
+        normalization(channels, statistics.by_kind)
+    return RunSetup(config, source, weights.checkpoint(channels), channels, statistics, Plan(cases, layout, skipped))
 
 
 def _check_limited(config: RunConfig, task: Task) -> None:
@@ -85,7 +85,7 @@ def _cases(
     assert config.times is not None
     if not able:
         return tuple(Case(time, config.steps) for time in plan_times(config.times)), ()
-    cases, aside = _startable(plan_times(config.times), config.steps, source, task)
+    cases, skipped = _startable(plan_times(config.times), config.steps, source, task)
     problems = {case: source.findings(case, task) for case in cases} if source.findings(cases[0], task) else {}
     startable = tuple(case for case in cases if not problems.get(case))
     if not startable:
@@ -93,7 +93,7 @@ def _cases(
             f"{source.origin} cannot start any of {len(cases)} Cases: {'; '.join(map(str, problems[cases[0]]))}"
         )
     unable = tuple((case.key, "; ".join(map(str, found))) for case, found in problems.items() if found)
-    return startable, aside + unable
+    return startable, skipped + unable
 
 
 def _startable(

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 
 from graphcast_batch.config.run_config import RunConfig
-from graphcast_batch.inputs.findings import notices
+from graphcast_batch.inputs.findings import input_warnings
 from graphcast_batch.setup.resources import configured_cache
 from graphcast_batch.setup.run_setup import RunSetup
 
@@ -22,7 +22,7 @@ def run_warnings(run: RunSetup) -> list[str]:
     """What a person should know before a run, although it does not stop it."""
     source = run.source
     init_times = np.array([case.init_time for case in run.plan.cases])
-    found = notices(run.checkpoint.description, source.provenance, init_times)
+    found = input_warnings(run.checkpoint.description, source.provenance, init_times)
     cost = source.cost(run.plan.cases[0], run.checkpoint.task)
     if cost and cost.factor > _WASTE:
         chunks = " x ".join(map(str, cost.worst_chunks))
@@ -30,10 +30,10 @@ def run_warnings(run: RunSetup) -> list[str]:
             f"reading one Case fetches {cost.factor:.0f} times the bytes it needs, most of them for {cost.worst} in "
             f"chunks of {chunks}: a copy of the inputs with one time a chunk reads faster"
         )
-    return found + _space_doubt(run) + _cache_doubt(run.config)
+    return found + _space_warning(run) + _cache_warning(run.config)
 
 
-def _space_doubt(run: RunSetup) -> list[str]:
+def _space_warning(run: RunSetup) -> list[str]:
     place = next(folder for folder in (run.config.store, *run.config.store.parents) if folder.exists())
     compression = 1.0 if run.config.outputs.compression == "none" else _COMPRESSION
     needed, free = run.plan.store_bytes / compression, shutil.disk_usage(place).free
@@ -45,7 +45,7 @@ def _space_doubt(run: RunSetup) -> list[str]:
     ]
 
 
-def _cache_doubt(config: RunConfig) -> list[str]:
+def _cache_warning(config: RunConfig) -> list[str]:
     cache = configured_cache(config)
     if config.cache == "off" or (cache and cache.writable):
         return []

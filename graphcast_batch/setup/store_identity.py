@@ -13,12 +13,12 @@ from graphcast_batch.config.loading import dump_config
 from graphcast_batch.config.model_section import Implementation
 from graphcast_batch.credentials import bare
 from graphcast_batch.inputs.statistics import (
-    Spread,
+    Executor,
     Statistics,
-    in_this_process,
+    run_serially,
     write_statistics,
 )
-from graphcast_batch.models.normalization import normalisation
+from graphcast_batch.models.normalization import normalization
 from graphcast_batch.setup.resources import Precision
 from graphcast_batch.setup.run_setup import RunSetup
 from graphcast_batch.setup.run_statistics import STATISTICS_FOLDER, statistics_of
@@ -27,20 +27,20 @@ from graphcast_batch.stores.zarr.store import NONE, OUTPUTS, Store
 _VERSIONS: Final = ("graphcast-batch", "jax", "dm-haiku", "numpy", "xarray", "zarr")
 
 
-def lay_out(run: RunSetup, precision: Precision, spread: Spread) -> Store:
+def lay_out(run: RunSetup, precision: Precision, executor: Executor) -> Store:
     """Makes the run's store, or takes up the one that is there; its statistics are kept in it.
 
     Args:
         run: what to make.
         precision: of the network.
-        spread: where statistics are computed, if they must be.
+        executor: where statistics are computed, if they must be.
 
     Raises:
         StoreMismatchError: the store was made by something else.
         StoreError: it cannot be written.
         StatisticsError: they cannot be computed from the inputs.
     """
-    statistics = settled_statistics(run, spread)
+    statistics = settled_statistics(run, executor)
     store = Store.create_or_extend(
         run.config.store,
         run.plan,
@@ -53,7 +53,7 @@ def lay_out(run: RunSetup, precision: Precision, spread: Spread) -> Store:
     return store
 
 
-def kept_store(run: RunSetup) -> Store | None:
+def existing_store(run: RunSetup) -> Store | None:
     """The store that is there already, if it may be taken up.
 
     Raises:
@@ -89,7 +89,7 @@ def store_identity(
     if precision != "auto":
         known["precision"] = precision
     if statistics:
-        constants = normalisation(run.channels, statistics.by_kind)
+        constants = normalization(run.channels, statistics.by_kind)
         known["statistics"] = hashlib.sha256(b"".join(part.tobytes() for part in constants)).hexdigest()
     return known
 
@@ -126,17 +126,17 @@ def _versions(implementation: Implementation) -> dict[str, str]:
     return found
 
 
-def settled_statistics(run: RunSetup, spread: Spread = in_this_process) -> Statistics:
+def settled_statistics(run: RunSetup, executor: Executor = run_serially) -> Statistics:
     """The statistics of a run, given or computed, with a constant for everything that goes in or comes out.
 
     Args:
         run: what to make.
-        spread: where they are computed, if they must be.
+        executor: where they are computed, if they must be.
 
     Raises:
         StatisticsError: they cannot be computed from the inputs, or do not suffice.
         InputError: the inputs cannot be read.
     """
-    statistics = run.statistics or statistics_of(run.config, None, spread)
-    normalisation(run.channels, statistics.by_kind)
+    statistics = run.statistics or statistics_of(run.config, None, executor)
+    normalization(run.channels, statistics.by_kind)
     return statistics

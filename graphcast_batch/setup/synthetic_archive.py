@@ -19,7 +19,7 @@ _PIECE: Final = 4
 
 
 def synthetic_archive(
-    path: Path, resolution: float, levels: Sequence[int], times: NDArray[np.datetime64], seed: int, spread: Pieces
+    path: Path, resolution: float, levels: Sequence[int], times: NDArray[np.datetime64], seed: int, executor: Pieces
 ) -> None:
     """Writes weather of the synthetic planet as a zarr archive.
 
@@ -29,7 +29,7 @@ def synthetic_archive(
         levels: hPa.
         times: (time,) datetime64, ascending.
         seed: of the weather.
-        spread: calls a function with each of many lists of arguments, and gives the results, or exceptions, in order.
+        executor: calls a function with each of many lists of arguments, and gives the results, or exceptions, in order.
 
     Raises:
         GridError: the resolution divides no half circle.
@@ -38,7 +38,7 @@ def synthetic_archive(
     source = SyntheticArchive(SyntheticPlanet(seed), resolution, levels)
     draft = archive_writer.lay_out(path, source.dims, source.grid, source.levels, times)
     pieces = [(draft, source, start, times[start : start + _PIECE]) for start in range(0, times.size, _PIECE)]
-    for result in spread(_fill_piece, pieces):
+    for result in executor(_fill_piece, pieces):
         if isinstance(result, BaseException):
             raise result
     archive_writer.publish(draft, path)

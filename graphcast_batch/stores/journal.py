@@ -67,9 +67,9 @@ class Journal:
         self._tell = tell
         self._is_torn = self._was_told = False
 
-    def started(self, workers: int, device: str, total: int, whole: int) -> None:
+    def started(self, workers: int, device: str, total: int, complete: int) -> None:
         """Workers are starting."""
-        self.note("started", device=device, workers=workers, total=total, whole=whole)
+        self.note("started", device=device, workers=workers, total=total, complete=complete)
 
     def finished(self, record: CaseRecord) -> None:
         """A Case is whole: a line for each of its stages, and one for all."""
@@ -119,9 +119,9 @@ class Journal:
         """Opened each time: there is nothing to be closed, and a network file system sends it off at once."""
         self._path.parent.mkdir(exist_ok=True)
         with self._path.open("ab", buffering=0) as file:
-            whole = b"\n" * self._is_torn + lines
+            complete = b"\n" * self._is_torn + lines
             self._is_torn = True
-            if file.write(whole) < len(whole):
+            if file.write(complete) < len(complete):
                 raise OSError("no space left for the whole of a line")
             self._is_torn = False
 

@@ -7,12 +7,12 @@ from graphcast_batch.terminal.run_tables import (
     show_failures,
     show_faults,
     show_jobs,
-    show_notices,
     show_plan,
     show_repair,
-    show_set_aside,
+    show_skipped,
     show_states,
     show_verification,
+    show_warnings,
 )
 from graphcast_batch.terminal.score_tables import (
     show_comparison,
@@ -36,11 +36,11 @@ __all__ = [
     "show_faults",
     "show_jobs",
     "show_losses",
-    "show_notices",
     "show_plan",
     "show_repair",
     "show_scores",
-    "show_set_aside",
+    "show_skipped",
     "show_states",
     "show_verification",
+    "show_warnings",
 ]

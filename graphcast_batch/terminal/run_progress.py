@@ -84,12 +84,12 @@ class Watcher:
         if self._live:
             self._live.stop()
 
-    def started(self, workers: int, device: str, total: int, whole: int) -> None:
+    def started(self, workers: int, device: str, total: int, complete: int) -> None:
         """Workers are starting."""
-        self._journal.started(workers, device, total, whole)
-        self._total, self._done = total, whole
+        self._journal.started(workers, device, total, complete)
+        self._total, self._done = total, complete
         if self._level != "quiet":
-            self._say(f"{total} Cases, {total - whole} to make; {workers} workers on {device} are starting")
+            self._say(f"{total} Cases, {total - complete} to make; {workers} workers on {device} are starting")
         self._bar.start_task(self._task)
         self._update()
         if self._live:

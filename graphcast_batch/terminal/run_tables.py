@@ -38,7 +38,7 @@ def show_plan(
     table = Table(show_header=False, box=None, pad_edge=False)
     rows = {
         "Cases": f"{len(cases)}: {cases[0].key} to {cases[-1].key}, {layout.steps} steps ({6 * layout.steps} h) each",
-        "already whole": f"{sum(state is CaseState.WHOLE for state in states.values())}",
+        "already whole": f"{sum(state is CaseState.COMPLETE for state in states.values())}",
         **reading,
         "grid": str(layout.grid),
         "mesh": f"{nodes} nodes, {edges} edges (size {mesh_size})",
@@ -53,18 +53,18 @@ def show_plan(
     for name, value in rows.items():
         table.add_row(Text(name, "bold"), Text(value))
     console.print(table)
-    show_set_aside(console, plan)
+    show_skipped(console, plan)
 
 
-def show_set_aside(console: Console, plan: Plan) -> None:
+def show_skipped(console: Console, plan: Plan) -> None:
     """Prints what cannot be run, and why."""
-    for key, reason in plan.set_aside[:MOST_SHOWN]:
+    for key, reason in plan.skipped[:MOST_SHOWN]:
         console.print(Text(f"set aside: {key}: {reason}", "yellow"), soft_wrap=True)
-    if len(plan.set_aside) > MOST_SHOWN:
-        console.print(f"... and {len(plan.set_aside) - MOST_SHOWN} more set aside")
+    if len(plan.skipped) > MOST_SHOWN:
+        console.print(f"... and {len(plan.skipped) - MOST_SHOWN} more set aside")
 
 
-def show_notices(console: Console, notices: Sequence[str]) -> None:
+def show_warnings(console: Console, notices: Sequence[str]) -> None:
     """Prints what does not stop a run, but should be known."""
     for notice in notices:
         console.print(Text(f"note: {notice}", "yellow"), soft_wrap=True)

@@ -22,7 +22,7 @@ def show_evaluation(console: Console, evaluation: Evaluation) -> None:
         console.print("nothing is kept of these forecasts but the scores that their run gave them", highlight=False)
     everywhere = " in all stores" if evaluation.scoring.members else ""
     left_out = {
-        f"left out, as they are not whole{everywhere}": evaluation.not_whole,
+        f"left out, as they are not whole{everywhere}": evaluation.incomplete,
         "left out, without any truth": evaluation.without_truth,
         "with truth in part": evaluation.partly,
     }

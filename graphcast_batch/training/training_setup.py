@@ -14,7 +14,7 @@ from graphcast_batch.models.channels import Channels
 from graphcast_batch.models.graphcast.checkpoint import Checkpoint
 from graphcast_batch.models.graphcast.trainer import frozen_modules
 from graphcast_batch.models.graphcast.weights import ConfiguredWeights
-from graphcast_batch.models.normalization import normalisation
+from graphcast_batch.models.normalization import normalization
 from graphcast_batch.models.state_arrays import initial_arrays
 from graphcast_batch.plan import Case, plan_times
 from graphcast_batch.recipe import TrainingRecipe
@@ -73,7 +73,7 @@ def training_setup(recipe: TrainingRecipe) -> TrainingSetup:
     channels = weights.channels(source.dims)
     checkpoint = weights.checkpoint(channels)
     statistics = read_statistics(recipe.model.statistics)
-    normalisation(channels, statistics.by_kind)  # what it needs is there
+    normalization(channels, statistics.by_kind)  # what it needs is there
     state = TrainingFolder(recipe.folder).state()
     if state:
         refuse_other(state, recipe, checkpoint.sha256, recipe.folder)

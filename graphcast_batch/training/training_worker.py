@@ -17,7 +17,7 @@ from graphcast_batch.models.graphcast.loss import persistence_loss
 from graphcast_batch.models.graphcast.programs import compiled_once
 from graphcast_batch.models.graphcast.trainer import Samples, Trainer, arrays_of
 from graphcast_batch.models.graphs import cached_graphs
-from graphcast_batch.models.normalization import normalisation
+from graphcast_batch.models.normalization import normalization
 from graphcast_batch.pipeline import peak_memory_bytes
 from graphcast_batch.training.sample_order import drawn, share
 from graphcast_batch.training.samples import SampleReader
@@ -37,11 +37,11 @@ class TrainingWorker:
 
     update: int
 
-    def __init__(self, course: TrainingSetup, precision: Precision, rank: int, workers: int, keep_bytes: int) -> None:
+    def __init__(self, setup: TrainingSetup, precision: Precision, rank: int, workers: int, keep_bytes: int) -> None:
         """Loads weights and graphs onto the device, and goes on where the folder says.
 
         Args:
-            course: what to train by.
+            setup: what to train by.
             precision: of the network.
             rank: which of the workers this is, from 0.
             workers: how many train together.
@@ -51,22 +51,22 @@ class TrainingWorker:
             TrainingError: the folder holds another training.
             GraphcastBatchError: a part is missing or does not fit.
         """
-        recipe, checkpoint, kept_in = course.recipe, course.checkpoint, users_folder()
+        recipe, checkpoint, kept_in = setup.recipe, setup.checkpoint, users_folder()
         cache = Cache(kept_in).check() if kept_in else None
-        self._course, self._rank, self._workers = course, rank, workers
-        self._reader = SampleReader(course.source, course.channels, checkpoint.task, keep_bytes)
+        self._setup, self._rank, self._workers = setup, rank, workers
+        self._reader = SampleReader(setup.source, setup.channels, checkpoint.task, keep_bytes)
         self._trainer = Trainer(
             checkpoint,
-            course.statistics.by_kind,
-            course.source.grid,
-            course.channels,
-            course.static,
-            cached_graphs(checkpoint.architecture, course.source.grid, cache),
+            setup.statistics.by_kind,
+            setup.source.grid,
+            setup.channels,
+            setup.static,
+            cached_graphs(checkpoint.architecture, setup.source.grid, cache),
             precision,
             weight_decay=recipe.weight_decay,
             clip=recipe.clip,
             average=recipe.average,
-            frozen=course.frozen,
+            frozen=setup.frozen,
             together=recipe.together,
         )
         self._folder = TrainingFolder(recipe.folder)
@@ -89,8 +89,8 @@ class TrainingWorker:
             GraphcastBatchError: samples cannot be read.
         """
         said: list[dict[str, float]] = []
-        for _ in range(min(updates, self._course.recipe.updates - self.update)):
-            phase, within = self._course.recipe.phase_of(self.update)
+        for _ in range(min(updates, self._setup.recipe.updates - self.update)):
+            phase, within = self._setup.recipe.phase_of(self.update)
             rate = phase.rate(within)
             begun = time.perf_counter()
             samples = self._samples()
@@ -112,9 +112,9 @@ class TrainingWorker:
 
     def validate(self) -> tuple[float, float]:
         """Sums of the losses of this worker's validation samples, and of those of persistence there."""
-        course, rollout = self._course, self._course.recipe.validation.rollout
-        scales = normalisation(course.channels, course.statistics.by_kind)
-        times, losses, persistence = course.validation, 0.0, 0.0
+        setup, rollout = self._setup, self._setup.recipe.validation.rollout
+        scales = normalization(setup.channels, setup.statistics.by_kind)
+        times, losses, persistence = setup.validation, 0.0, 0.0
         # All workers compute equally often: who has no sample left takes the last once more, which does not count.
         rounds = math.ceil(times.size / self._workers)
         for place in range(self._rank, rounds * self._workers, self._workers):
@@ -125,41 +125,41 @@ class TrainingWorker:
             if place < times.size:
                 losses += float(loss)
                 persistence += persistence_loss(
-                    course.channels, course.source.grid, scales, samples.frames[0, -1], samples.targets[0]
+                    setup.channels, setup.source.grid, scales, samples.frames[0, -1], samples.targets[0]
                 )
         return losses, persistence
 
     def save(self) -> None:
         """Writes a checkpoint, if this is the first of the workers."""
         if self._rank == 0:
-            begun, recipe = self._course.checkpoint, self._course.recipe
+            begun, recipe = self._setup.checkpoint, self._setup.recipe
             state = TrainingState(self.update, arrays_of(self._training), recipe.model_dump(mode="json"), begun.sha256)
             description = f"trained by graphcast-batch for {self.update} updates, from: {begun.description}"
             parameters = self._trainer.result(self._training)
-            of_grid = {"resolution": self._course.source.grid.square_step}
+            of_grid = {"resolution": self._setup.source.grid.square_step}
             architecture = begun.architecture.model_copy(update=of_grid)
             trained = replace(begun, parameters=parameters, architecture=architecture)
             self._folder.save(state, replace(trained, description=description, sha256=""))
 
     def _samples(self) -> Samples:
         """Those of the next update; those after it are read meanwhile."""
-        last = min(self.update + _AHEAD, self._course.recipe.updates - 1)
+        last = min(self.update + _AHEAD, self._setup.recipe.updates - 1)
         for update in range(self.update, last + 1):
             if update not in self._ahead:
                 self._ahead[update] = self._pool.submit(self._read, update)
         return self._ahead[self.update].result()
 
     def _read(self, update: int) -> Samples:
-        recipe = self._course.recipe
+        recipe = self._setup.recipe
         phase, _ = recipe.phase_of(update)
-        times = self._course.times[phase.rollout]
+        times = self._setup.times[phase.rollout]
         own = share(drawn(recipe.seed, times.size, recipe.batch, update), self._rank, self._workers)
         return self._reader.read(times[own], phase.rollout)
 
     def _compile(self, samples: Samples) -> float:
         """Seconds that it took, which say nothing of how fast updates are."""
         begun = time.perf_counter()
-        with self._once("update", samples.targets.shape[:2], self._course.recipe.together):
+        with self._once("update", samples.targets.shape[:2], self._setup.recipe.together):
             self._trainer.compile(self._training, samples)
         return time.perf_counter() - begun
 
@@ -169,8 +169,8 @@ class TrainingWorker:
         if key in self._ready:
             yield
             return
-        begun = self._course.checkpoint
-        with compiled_once(self._cache, *key, begun.architecture, begun.task, self._course.source.grid.shape):
+        begun = self._setup.checkpoint
+        with compiled_once(self._cache, *key, begun.architecture, begun.task, self._setup.source.grid.shape):
             yield
         self._ready.add(key)
 

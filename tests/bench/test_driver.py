@@ -4,8 +4,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import pytest
-
-from graphcast_batch.bench import dispatch_rate
+from graphcast_batch.context import dispatch_rate
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +24,7 @@ def test_hand_outs_are_no_faster_than_cases_sleep(found):
     assert found["processor, 8 workers, 100 Cases"].median > 0
 
 
-@pytest.mark.parametrize("part", ["claim", "release", "choose", "send", "wait", "get", "journal"])
+@pytest.mark.parametrize("part", ["lease", "release", "choose", "send", "wait", "get", "journal"])
 def test_each_part_of_the_driver_takes_its_time(found, part):
     assert found[f"{part}, 8 workers, under the profiler"].median > 0
 

@@ -2,9 +2,9 @@ import json
 from pathlib import Path
 
 import pytest
+from graphcast_batch.context import forcing_speed
+from graphcast_batch.context.records import BenchmarkFigure, BenchmarkResult, read_result, replaced, table
 
-from graphcast_batch.bench import forcing_speed
-from graphcast_batch.bench.records import BenchmarkFigure, BenchmarkResult, read_result, replaced, table
 from graphcast_batch.errors import ConfigError
 
 
@@ -37,8 +37,8 @@ def test_a_table_shows_median_spread_limit_and_goal():
 
 
 def test_a_short_table_shows_only_what_has_a_goal():
-    assert "| ours" in table([made()], whole=False)
-    assert "| peak" not in table([made()], whole=False)
+    assert "| ours" in table([made()], complete=False)
+    assert "| peak" not in table([made()], complete=False)
 
 
 def test_a_page_gets_its_table_between_its_marks_again_and_again():
@@ -75,4 +75,4 @@ def test_the_readmes_table_is_that_of_the_kept_results():
     kept = [read_result(path) for path in sorted((root / "benchmarks-results").glob("bench-*.json"))]
 
     assert kept
-    assert replaced(page, table(kept, whole=False)) == page
+    assert replaced(page, table(kept, complete=False)) == page

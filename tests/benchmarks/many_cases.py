@@ -31,7 +31,7 @@ class Samples:
     def __init__(self, count):
         self.every, self.done, self.begun = max(1, count // 10), 0, time.perf_counter()
 
-    def started(self, workers, device, total, whole):
+    def started(self, workers, device, total, complete):
         pass
 
     def finished(self, record):
@@ -75,7 +75,7 @@ def main(folder, count):
     }
     with driver.connected(None, Drain()):
         outcome = driver.run(assemble(parse_config(content, RunConfig, origin="here")), Samples(count), Drain())
-    print(json.dumps({"whole": len(outcome.whole), "failed": len(outcome.failed), "seconds": outcome.seconds}))
+    print(json.dumps({"whole": len(outcome.complete), "failed": len(outcome.failed), "seconds": outcome.seconds}))
 
 
 if __name__ == "__main__":

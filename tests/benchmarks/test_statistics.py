@@ -158,7 +158,7 @@ def test_statistics_over_workers_beside_reading_alone(benchmark, request, tmp_pa
     with Drain() as drain, driver.connected(None, drain):
         each, parts = partial(driver.each, drain=drain), np.array_split(source.times, frames // FRAMES_AT_ONCE)
         found = benchmark.pedantic(
-            lambda: rates.timed("statistics", lambda: compute_statistics(source, TASK, None, spread=each)),
+            lambda: rates.timed("statistics", lambda: compute_statistics(source, TASK, None, executor=each)),
             setup=lambda: rates.timed("fields", lambda: list(each(read_part, [(times,) for times in parts]))) and None,
             rounds=rounds,
             warmup_rounds=1,

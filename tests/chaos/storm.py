@@ -162,9 +162,9 @@ def write_run(
     times = {"first": "2020-01-01T00", "last": str(last), "every_hours": 6}
     config, kept = folder / f"{name}.yaml", folder / f"{name}.tries"
     kept.mkdir()
-    crew = {"device": "cpu", "threads": 1} | ({"count": count} if count else {})
+    pool = {"device": "cpu", "threads": 1} | ({"count": count} if count else {})
     limits = {"read": read_limit, "compute": 30.0, "write": 30.0}
-    own = {"store": str(store), "times": times, "workers": crew, "time_limits": limits}
+    own = {"store": str(store), "times": times, "workers": pool, "time_limits": limits}
     config.write_text(yaml.safe_dump(TINY | own | changes))
     trouble = Trouble(str(kept), read_seconds, LEASE_SECONDS, BEAT_SECONDS, dict(wrong))
     trouble.write(folder / f"{name}.json")
@@ -295,7 +295,7 @@ class Storm:
         if not self._drivers or not (there := workers(self._cluster)):
             return  # all is whole: there is nothing to strike
         with self._output.open("a") as told:
-            told.write(f"--- {time.strftime('%X')} {fault.kind} after {len(self._whole())}\n")
+            told.write(f"--- {time.strftime('%X')} {fault.kind} after {len(self._complete())}\n")
         subject, verb, *signals = fault.kind.split()
         most = getattr(self, f"_{subject}_{verb}")(there, *signals)
         self.round.most += IN_FLIGHT * most
@@ -303,7 +303,7 @@ class Storm:
 
     # Waiting
 
-    def _whole(self):
+    def _complete(self):
         """Keys of the whole Cases; a record that was written anew is a loss."""
         records = {}
         for path in self._store.glob("ledger/steps-*/*.json"):
@@ -324,12 +324,12 @@ class Storm:
             if not self._drivers:
                 self._drivers.append(begin(self._cluster, self._config, self._trouble_file, self._output))
             if time.monotonic() > deadline:
-                raise AssertionError(f"stuck at {len(self._whole())} Cases:\n{self.told}")
+                raise AssertionError(f"stuck at {len(self._complete())} Cases:\n{self.told}")
             time.sleep(0.05)
 
     def _ended(self, count):
-        whole = len(self._whole())
-        return whole == CASES or (whole >= count and self._drivers and workers(self._cluster))
+        complete = len(self._complete())
+        return complete == CASES or (complete >= count and self._drivers and workers(self._cluster))
 
     def _reap(self):
         for process in [process for process in self._drivers if process.poll() is not None]:
@@ -401,8 +401,8 @@ class Storm:
         paused = self._drivers[0]
         paused.send_signal(signal.SIGSTOP)
         self._driver_added(there)
-        other, before = self._drivers[-1], self._whole()
-        wait(60, lambda: other.poll() is not None or len(self._whole()) > len(before) + WORKERS * IN_FLIGHT)
+        other, before = self._drivers[-1], self._complete()
+        wait(60, lambda: other.poll() is not None or len(self._complete()) > len(before) + WORKERS * IN_FLIGHT)
         paused.send_signal(signal.SIGCONT)
         return len(there)
 
@@ -455,7 +455,7 @@ class Storm:
 
     def _file(self):
         """One of a whole Case."""
-        key = self._draw.choice(sorted(self._whole() - self._damaged))
+        key = self._draw.choice(sorted(self._complete() - self._damaged))
         self._damaged.add(key)
         return self._store / self._draw.choice(sorted(Store.open(self._store).ledger.record(key).files))
 

@@ -190,7 +190,7 @@ def test_what_init_writes_fits_the_schema(tmp_path, capsys):
     [
         {"times": {"file": "times.txt", "hours": [0, 12]}},
         {"times": {"list": ["2020-01-01"]}},
-        {"outputs": "none", "scores": {"during": True}, "figures": None},
+        {"outputs": "none", "scores": {"online": True}, "figures": None},
         {"limits": {"temperature": [100, 400]}, "cache": "off"},
         {"outputs": {"keep_bits": {"geopotential": 14}}},
     ],

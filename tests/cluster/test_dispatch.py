@@ -18,7 +18,7 @@ def cases(count):
     return [Case(np.datetime64("2020-01-01T00") + np.timedelta64(6 * n, "h"), 1) for n in range(count)]
 
 
-def crew(dispatch, *names):
+def pool(dispatch, *names):
     for name in names:
         dispatch.join(name)
     return dispatch
@@ -33,14 +33,14 @@ def take(dispatch, now=0.0):
 
 
 def test_work_goes_to_whoever_has_least_as_long_as_anyone_has_room():
-    dispatch = crew(Dispatch(cases(9), 0, in_flight=4), "a", "b")
+    dispatch = pool(Dispatch(cases(9), 0, in_flight=4), "a", "b")
     assert [take(dispatch)[0] for _ in range(8)] == ["a", "b"] * 4
     assert take(dispatch) is None
 
 
 @pytest.mark.parametrize("together", [1, 2, 5])
 def test_a_worker_has_enough_for_each_stage_and_one_more(together):
-    dispatch = crew(Dispatch(cases(30), 0, in_flight(together)), "a")
+    dispatch = pool(Dispatch(cases(30), 0, in_flight(together)), "a")
     count = 0
     while take(dispatch):
         count += 1
@@ -48,7 +48,7 @@ def test_a_worker_has_enough_for_each_stage_and_one_more(together):
 
 
 def test_nobody_takes_more_than_an_even_share_of_what_is_left():
-    dispatch = crew(Dispatch(cases(5), 0, in_flight=4), "a")
+    dispatch = pool(Dispatch(cases(5), 0, in_flight=4), "a")
 
     def taken(expected):
         while choice := dispatch.choose(0.0, expected):
@@ -58,12 +58,12 @@ def test_nobody_takes_more_than_an_even_share_of_what_is_left():
     assert taken(expected=4) == 1
     assert taken(expected=2) == 2
     assert taken(expected=1) == 3
-    crew(dispatch, "b")
+    pool(dispatch, "b")
     assert taken(expected=0) == 5
 
 
 def test_what_is_put_back_is_first_in_line_again_and_no_attempt():
-    dispatch = crew(Dispatch(cases(2), 0), "a")
+    dispatch = pool(Dispatch(cases(2), 0), "a")
     worker, case = dispatch.choose(0.0)
     dispatch.put_back(case)
     assert dispatch.ours == 2
@@ -72,14 +72,14 @@ def test_what_is_put_back_is_first_in_line_again_and_no_attempt():
 
 
 def test_an_error_of_the_input_is_never_tried_again():
-    dispatch = crew(Dispatch(cases(1), 5), "a")
+    dispatch = pool(Dispatch(cases(1), 5), "a")
     _, case = take(dispatch)
     assert dispatch.fail("a", case, InputError("gap"), 0.0) == 1
     assert not dispatch.unfinished
 
 
 def test_a_failed_case_rests_and_is_tried_on_another_worker():
-    dispatch = crew(Dispatch(cases(1), 2), "a", "b")
+    dispatch = pool(Dispatch(cases(1), 2), "a", "b")
     worker, case = take(dispatch)
     assert dispatch.fail(worker, case, OSError("stale"), 10.0) == 0
     assert take(dispatch, 10.5) is None
@@ -91,52 +91,52 @@ def test_a_failed_case_rests_and_is_tried_on_another_worker():
 
 
 def test_a_lone_worker_gets_the_case_again():
-    dispatch = crew(Dispatch(cases(1), 1), "a")
+    dispatch = pool(Dispatch(cases(1), 1), "a")
     _, case = take(dispatch)
     dispatch.fail("a", case, OSError("stale"), 0.0)
     assert take(dispatch, LATER) == ("a", case)
 
 
 def test_of_two_cases_neither_is_charged_with_a_death_but_each_is_worked_on_alone():
-    dispatch = crew(Dispatch(cases(3), 0), "a")
+    dispatch = pool(Dispatch(cases(3), 0), "a")
     take(dispatch)
     take(dispatch)
     assert dispatch.die("a", 0.0) is None
-    crew(dispatch, "b")
+    pool(dispatch, "b")
     first, _, third = cases(3)
     assert take(dispatch) == ("b", third)
     assert take(dispatch) is None
-    dispatch.whole("b", third)
+    dispatch.complete("b", third)
     assert take(dispatch) == ("b", first)
     assert take(dispatch) is None
     assert dispatch.die("b", 0.0) == (first, 1)
 
 
 def test_a_case_that_kills_its_worker_alone_is_charged():
-    dispatch = crew(Dispatch(cases(1), 0), "a")
+    dispatch = pool(Dispatch(cases(1), 0), "a")
     _, case = take(dispatch)
     assert dispatch.die("a", 0.0) == (case, 1)
 
 
 def test_a_known_culprit_is_charged_and_its_neighbour_is_not():
-    dispatch = crew(Dispatch(cases(2), 0), "a")
+    dispatch = pool(Dispatch(cases(2), 0), "a")
     (_, first), (_, second) = take(dispatch), take(dispatch)
     assert dispatch.die("a", 0.0, second.key) == (second, 1)
-    crew(dispatch, "b")
+    pool(dispatch, "b")
     assert take(dispatch) == ("b", first)
 
 
 def test_a_lost_node_costs_no_attempt():
-    dispatch = crew(Dispatch(cases(1), 0), "a")
+    dispatch = pool(Dispatch(cases(1), 0), "a")
     _, case = take(dispatch)
     dispatch.lose("a")
-    crew(dispatch, "b")
+    pool(dispatch, "b")
     assert dispatch.choose(0.0) == ("b", case)
     assert dispatch.hand("b", case) == 1
 
 
 def test_a_case_that_another_driver_took_over_counts_for_nothing_here():
-    dispatch = crew(Dispatch(cases(1), 0), "a")
+    dispatch = pool(Dispatch(cases(1), 0), "a")
     worker, case = take(dispatch)
     dispatch.forgo(worker, case)
     assert dispatch.elsewhere == (case,)
@@ -146,7 +146,7 @@ def test_a_case_that_another_driver_took_over_counts_for_nothing_here():
 
 
 def test_a_case_that_the_store_refuses_rests_and_is_set_aside_in_the_end_with_nobody_to_blame():
-    dispatch = crew(Dispatch(cases(1), 1), "a")
+    dispatch = pool(Dispatch(cases(1), 1), "a")
     _, case = dispatch.choose(0.0)
     assert dispatch.refuse(case, 0.0) == 0
     assert dispatch.choose(0.5) is None
@@ -157,33 +157,33 @@ def test_a_case_that_the_store_refuses_rests_and_is_set_aside_in_the_end_with_no
 
 
 def test_a_worker_that_has_a_suspect_gets_nothing_more_until_it_is_whole():
-    dispatch = crew(Dispatch(cases(3), 0, in_flight=3), "a")
+    dispatch = pool(Dispatch(cases(3), 0, in_flight=3), "a")
     for _ in range(2):
         take(dispatch)
     dispatch.die("a", 0.0)
-    crew(dispatch, "b")
+    pool(dispatch, "b")
     first, second, third = cases(3)
     assert dispatch.choose(0.0) == ("b", third)
     dispatch.leave(third)
     assert take(dispatch) == ("b", first)
     dispatch.look_again({third.key: CaseState.MISSING})
     assert take(dispatch) is None
-    dispatch.whole("b", first)
+    dispatch.complete("b", first)
     assert take(dispatch) == ("b", second)
     assert take(dispatch) is None
 
 
 def test_workers_with_as_many_cases_take_turns():
-    dispatch = crew(Dispatch(cases(9), 0, in_flight=2), "a", "b", "c")
+    dispatch = pool(Dispatch(cases(9), 0, in_flight=2), "a", "b", "c")
     handed = [take(dispatch) for _ in range(6)]
     assert [worker for worker, _ in handed] == ["a", "b", "c"] * 2
     for worker, case in (handed[1], handed[3], handed[4]):
-        dispatch.whole(worker, case)
+        dispatch.complete(worker, case)
     assert [take(dispatch)[0] for _ in range(3)] == ["b", "a", "b"]
 
 
 def test_a_worker_whose_failures_others_mend_is_broken():
-    dispatch = crew(Dispatch(cases(2), 3), "a", "b")
+    dispatch = pool(Dispatch(cases(2), 3), "a", "b")
     for case in cases(2):
         dispatch._waiting.remove(case)
         dispatch.hand("a", case)
@@ -192,28 +192,28 @@ def test_a_worker_whose_failures_others_mend_is_broken():
     for _ in range(2):
         worker, case = take(dispatch, LATER)
         assert worker == "b"
-        dispatch.whole("b", case)
+        dispatch.complete("b", case)
     assert dispatch.broken() == "a"
     assert dispatch.retire("a") == []
 
 
 def test_errors_of_the_machine_one_after_another_retire_a_worker_and_are_not_charged():
-    dispatch = crew(Dispatch(cases(3), 0), "a")
+    dispatch = pool(Dispatch(cases(3), 0), "a")
     for _ in range(3):
         _, case = take(dispatch)
         assert dispatch.fail("a", case, RuntimeError("illegal memory access"), 0.0) == 1
     assert dispatch.broken() == "a"
     assert sorted(dispatch.retire("a")) == [case.key for case in cases(3)]
-    crew(dispatch, "b")
+    pool(dispatch, "b")
     worker, case = take(dispatch)
     assert worker == "b"
-    dispatch.whole("b", case)
+    dispatch.complete("b", case)
     assert not dispatch.fruitless
 
 
 def test_forecasts_that_leave_physics_retire_nobody():
     """Weights that give NaN do so on every device."""
-    dispatch = crew(Dispatch(cases(5), 0), "a")
+    dispatch = pool(Dispatch(cases(5), 0), "a")
     for _ in range(5):
         _, case = take(dispatch)
         dispatch.fail("a", case, ForecastError("NaN"), 0.0)
@@ -224,7 +224,7 @@ def test_different_cases_that_kill_workers_with_none_whole_between_leave_no_hope
     dispatch = Dispatch(cases(9), 0)
     for number in range(4):
         assert not dispatch.fruitless
-        crew(dispatch, f"worker {number}")
+        pool(dispatch, f"worker {number}")
         take(dispatch)
         dispatch.die(f"worker {number}", 0.0)
     assert len(dispatch.fruitless) == 4
@@ -233,7 +233,7 @@ def test_different_cases_that_kill_workers_with_none_whole_between_leave_no_hope
 def test_one_case_that_kills_every_worker_leaves_hope():
     dispatch = Dispatch(cases(1), 9)
     for number in range(9):
-        crew(dispatch, f"worker {number}")
+        pool(dispatch, f"worker {number}")
         take(dispatch, LATER * (number + 1))
         dispatch.die(f"worker {number}", LATER * (number + 1))
     assert not dispatch.fruitless
@@ -243,13 +243,13 @@ def test_one_case_that_kills_every_worker_leaves_hope():
     ("state", "waits", "ours"),
     [
         (CaseState.RUNNING, True, 0),
-        (CaseState.WHOLE, False, 0),
+        (CaseState.COMPLETE, False, 0),
         (CaseState.FAILED, False, 0),
         (CaseState.MISSING, True, 1),
     ],
 )
 def test_cases_of_other_drivers_are_waited_for_and_taken_up_when_let_go(state, waits, ours):
-    dispatch = crew(Dispatch(cases(1), 0), "a")
+    dispatch = pool(Dispatch(cases(1), 0), "a")
     _, case = dispatch.choose(0.0)
     dispatch.leave(case)
     assert dispatch.elsewhere == (case,)
@@ -313,7 +313,7 @@ class Run(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from(self.busy()))
         case = self.workers[worker].pop(data.draw(st.sampled_from(sorted(self.workers[worker]))))
         if kind == "whole":
-            self.dispatch.whole(worker, case)
+            self.dispatch.complete(worker, case)
             self.end(case, kind)
             return
         error = {"input": InputError("x"), "physics": ForecastError("x"), "machine": OSError("x")}[kind]

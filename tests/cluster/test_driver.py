@@ -23,7 +23,7 @@ from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.errors import ClusterError, ConfigError, InputError, StoreError
 from graphcast_batch.files.leases import Lease
 from graphcast_batch.inputs.sources.archive import SyntheticArchive
-from graphcast_batch.inputs.statistics import in_this_process
+from graphcast_batch.inputs.statistics import run_serially
 from graphcast_batch.pipeline import CompletedCase
 from graphcast_batch.setup.run_setup import assemble
 from graphcast_batch.setup.store_identity import lay_out
@@ -54,9 +54,9 @@ class Troubled(SyntheticArchive):
             if self._kind == "once" and count == 1:
                 raise OSError("stale file handle")
             if self._kind == "robbed once" and count == 1:
-                claim = self._folder / "run" / "ledger" / f"{case.key}.claim"
-                claim.unlink()
-                Lease.take(claim, 5)
+                lease = self._folder / "run" / "ledger" / f"{case.key}.claim"
+                lease.unlink()
+                Lease.take(lease, 5)
             if self._kind == "slow":
                 time.sleep(6)
             if self._kind == "hanging once" and count == 1:
@@ -81,8 +81,8 @@ class Watch:
     def __init__(self):
         self.told = []
 
-    def started(self, workers, device, total, whole):
-        self.told.append(("started", workers, total, whole))
+    def started(self, workers, device, total, complete):
+        self.told.append(("started", workers, total, complete))
 
     def finished(self, record):
         self.told.append(("finished", record.key, record.attempts))
@@ -123,7 +123,7 @@ def tries(tmp_path):
 def test_an_error_of_the_input_costs_no_second_try_and_the_others_go_on(cluster, tmp_path):
     outcome, _ = run_with(tmp_path, KEYS[1], "input", retries=3)
 
-    assert (len(outcome.whole), len(outcome.failed), outcome.left) == (3, 1, 0)
+    assert (len(outcome.complete), len(outcome.failed), outcome.left) == (3, 1, 0)
     assert len(tries(tmp_path)) == 1
     failure = outcome.failed[0]
     assert (failure.key, failure.error, failure.message, failure.attempts) == (
@@ -139,7 +139,7 @@ def test_an_error_of_the_input_costs_no_second_try_and_the_others_go_on(cluster,
 def test_a_fault_that_passes_costs_a_retry_and_no_case(cluster, tmp_path):
     outcome, watch = run_with(tmp_path, KEYS[2], "once")
 
-    assert (len(outcome.whole), outcome.failed) == (4, ())
+    assert (len(outcome.complete), outcome.failed) == (4, ())
     assert watch.of("retried") == [[KEYS[2], "stale file handle"]]
     assert [KEYS[2], 2] in watch.of("finished")
 
@@ -149,13 +149,13 @@ def test_a_fault_that_stays_is_set_aside_after_its_retries(cluster, tmp_path):
 
     assert len(tries(tmp_path)) == 3
     assert [(failure.key, failure.error, failure.attempts) for failure in outcome.failed] == [(KEYS[0], "OSError", 3)]
-    assert len(outcome.whole) == 3
+    assert len(outcome.complete) == 3
 
 
 def test_a_worker_that_dies_is_replaced_and_its_cases_are_made_by_another(cluster, tmp_path):
     outcome, watch = run_with(tmp_path, KEYS[1], "deadly once", retries=2)
 
-    assert (len(outcome.whole), outcome.failed) == (4, ())
+    assert (len(outcome.complete), outcome.failed) == (4, ())
     assert len(set(tries(tmp_path))) == 2
     assert sorted(key for key, _ in watch.of("finished")) == KEYS
 
@@ -164,22 +164,22 @@ def test_a_case_that_kills_every_worker_is_set_aside_and_the_others_become_whole
     outcome, _ = run_with(tmp_path, KEYS[3], "deadly", retries=1)
 
     assert [failure.key for failure in outcome.failed] == [KEYS[3]]
-    assert len(outcome.whole) == 3
+    assert len(outcome.complete) == 3
     assert "the worker died while it made" in outcome.failed[0].message
 
 
 def test_cases_that_a_living_driver_has_claimed_are_waited_for_and_made_when_it_lets_go(cluster, tmp_path):
     config = parse_config(ON_TWO | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
     assembled = assemble(config)
-    store = lay_out(assembled, "float32", in_this_process)
-    claim = store.ledger.claim(assembled.plan.cases[0], 60)
-    let_go = threading.Timer(15, claim.release)
+    store = lay_out(assembled, "float32", run_serially)
+    lease = store.ledger.lease(assembled.plan.cases[0], 60)
+    let_go = threading.Timer(15, lease.release)
     let_go.start()
 
     outcome = driver.run(assembled, Watch(), Drain())
 
     assert not let_go.is_alive()
-    assert (len(outcome.whole), outcome.left) == (4, 0)
+    assert (len(outcome.complete), outcome.left) == (4, 0)
 
 
 def test_two_drivers_share_a_run_and_make_no_case_twice(cluster, tmp_path):
@@ -189,11 +189,11 @@ def test_two_drivers_share_a_run_and_make_no_case_twice(cluster, tmp_path):
         origin="here",
     )
     assembled = assemble(config)
-    lay_out(assembled, "float32", in_this_process)
+    lay_out(assembled, "float32", run_serially)
     with ThreadPoolExecutor() as pool:
         outcomes = list(pool.map(lambda _: driver.run(assembled, Watch(), Drain()), range(2)))
 
-    assert [len(outcome.whole) for outcome in outcomes] == [12, 12]
+    assert [len(outcome.complete) for outcome in outcomes] == [12, 12]
     made = [record.key for outcome in outcomes for record in outcome.made]
     assert sorted(made) == [case.key for case in assembled.plan.cases]
 
@@ -202,18 +202,18 @@ def test_a_case_that_takes_longer_than_its_lease_stays_its_drivers(cluster, tmp_
     monkeypatch.setattr(driver, "_LEASE_SECONDS", 3.0)
     monkeypatch.setattr(driver, "_BEAT_SECONDS", 0.5)
     assembled = troubled(tmp_path, KEYS[1], "slow")
-    lay_out(assembled, "float32", in_this_process)
+    lay_out(assembled, "float32", run_serially)
     with ThreadPoolExecutor() as pool:
         outcomes = list(pool.map(lambda _: driver.run(assembled, Watch(), Drain()), range(2)))
 
-    assert [len(outcome.whole) for outcome in outcomes] == [4, 4]
+    assert [len(outcome.complete) for outcome in outcomes] == [4, 4]
     assert len(tries(tmp_path)) == 1
 
 
 def test_a_case_that_another_has_taken_over_is_left_to_it_and_costs_no_attempt(cluster, tmp_path):
     outcome, watch = run_with(tmp_path, KEYS[1], "robbed once", retries=0)
 
-    assert (len(outcome.whole), outcome.failed) == (4, ())
+    assert (len(outcome.complete), outcome.failed) == (4, ())
     assert watch.of("retried") == []
     assert sorted(watch.of("finished")) == [[key, 1] for key in KEYS]
     assert len(tries(tmp_path)) == 2
@@ -224,7 +224,7 @@ def test_a_read_that_hangs_costs_a_worker_and_an_attempt_of_this_case_alone(clus
 
     outcome, watch = run_with(tmp_path, KEYS[1], "hanging once", time_limits={"read": 4.0})
 
-    assert (len(outcome.whole), outcome.failed) == (4, ())
+    assert (len(outcome.complete), outcome.failed) == (4, ())
     (told,) = watch.of("retried")
     assert told[0] == KEYS[1]
     assert re.search(r"must not be in the stage read for longer than time_limits\.read", told[1])
@@ -233,20 +233,20 @@ def test_a_read_that_hangs_costs_a_worker_and_an_attempt_of_this_case_alone(clus
 
 
 def test_a_claim_that_cannot_be_taken_puts_its_case_off_and_the_run_goes_on(cluster, tmp_path, monkeypatch):
-    claim, claimed = Ledger.claim, []
+    lease, leased = Ledger.lease, []
 
     def failing_once(ledger, case, lease_seconds):
-        claimed.append(case.key)
-        if len(claimed) == 1:
+        leased.append(case.key)
+        if len(leased) == 1:
             raise StoreError("the network is down")
-        return claim(ledger, case, lease_seconds)
+        return lease(ledger, case, lease_seconds)
 
-    monkeypatch.setattr(Ledger, "claim", failing_once)
+    monkeypatch.setattr(Ledger, "lease", failing_once)
     config = parse_config(ON_TWO | {"store": str(tmp_path / "run"), "retries": 1}, RunConfig, origin="here")
     watch = Watch()
     outcome = driver.run(assemble(config), watch, Drain())
 
-    assert (len(outcome.whole), outcome.failed) == (4, ())
+    assert (len(outcome.complete), outcome.failed) == (4, ())
     assert watch.of("retried") == [[KEYS[0], "the network is down"]]
     assert watch.of("store refused") == [["the network is down"]]
     assert sorted(watch.of("finished")) == [[key, 1 + (key == KEYS[0])] for key in KEYS]
@@ -254,18 +254,18 @@ def test_a_claim_that_cannot_be_taken_puts_its_case_off_and_the_run_goes_on(clus
 
 def test_a_heartbeat_that_fails_costs_nothing_while_the_lease_lasts(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(driver, "_BEAT_SECONDS", 0.5)
-    beat, beats = Lease.beat, []
+    renew, beats = Lease.renew, []
 
-    def failing_once(claim):
-        beats.append(claim.path.stem)
+    def failing_once(lease):
+        beats.append(lease.path.stem)
         if len(beats) == 1:
             raise StoreError("the network is down")
-        return beat(claim)
+        return renew(lease)
 
-    monkeypatch.setattr(Lease, "beat", failing_once)
+    monkeypatch.setattr(Lease, "renew", failing_once)
     outcome, watch = run_with(tmp_path, KEYS[1], "slow")
 
-    assert (len(outcome.whole), outcome.failed) == (4, ())
+    assert (len(outcome.complete), outcome.failed) == (4, ())
     assert watch.of("store refused") == [["the network is down"]]
     assert beats.count(KEYS[1]) > 2
 
@@ -294,7 +294,7 @@ def test_a_handle_that_is_stale_while_failed_cases_are_freed_or_counted_does_not
     config = parse_config(ON_TWO | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
     watch = Watch()
     outcome = driver.run(assemble(config), watch, Drain())
-    assert (len(outcome.whole), outcome.failed) == (4, ())
+    assert (len(outcome.complete), outcome.failed) == (4, ())
     assert all(called)
     assert watch.of("store refused") == [["free_failed failed"]]
 
@@ -354,7 +354,7 @@ def test_a_worker_that_rays_memory_monitor_ended_is_replaced_and_the_cause_is_to
     outcome, watch = run_with(tmp_path, "none", "none")
 
     assert len(ended) == 1
-    assert (len(outcome.whole), outcome.failed) == (4, ())
+    assert (len(outcome.complete), outcome.failed) == (4, ())
     (text,) = watch.of("worker lost")[0]
     assert "Ray's memory monitor ended the worker, because 22.53GB of 23.42GB were used on its node" in text
     assert "workers.count" in text
@@ -373,7 +373,7 @@ def test_a_node_without_jax_ends_no_run_that_others_work_on(tmp_path, monkeypatc
     monkeypatch.setattr(ray, "kill", lambda actor: None)
     monkeypatch.setattr(driver, "is_gone", lambda node: False)
     run, watch = troubled(tmp_path, "none", "none"), Watch()
-    store = lay_out(run, "float32", in_this_process)
+    store = lay_out(run, "float32", run_serially)
     parts = Stillbirths(), store, run.plan.cases, run.config, watch, Drain(), driver.Yield()
     member = driver.Member(None, "worker 2", "node b")
 
@@ -427,7 +427,7 @@ def test_a_gpu_that_is_too_small_for_a_case_is_told_before_any(monkeypatch, tmp_
 def test_a_new_worker_removes_what_the_dead_of_its_host_left_half_written(tmp_path):
     config = parse_config(ON_TWO | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
     assembled = assemble(config)
-    store = lay_out(assembled, "float32", in_this_process)
+    store = lay_out(assembled, "float32", run_serially)
     dying = (
         "import os, sys, numpy; from graphcast_batch.stores.zarr.store import Store;"
         "from graphcast_batch.plan import Case;"
@@ -448,7 +448,7 @@ def test_a_run_that_is_asked_to_stop_before_it_began_hands_nothing_out(cluster, 
 
     outcome = driver.run(assemble(config), Watch(), drain)
 
-    assert (outcome.whole, outcome.left) == ((), 4)
+    assert (outcome.complete, outcome.left) == ((), 4)
     assert list(driver.each(lambda text: text, [("abc",)] * 9, drain)) == []
     with pytest.raises(KeyboardInterrupt):
         drain._ask(15, None)
@@ -458,7 +458,7 @@ def test_what_would_not_be_whole_in_time_is_left_for_the_next_job(cluster, tmp_p
     monkeypatch.setattr(Walltime, "fits", lambda _, case, now: case.key < KEYS[2])
     outcome, watch = run_with(tmp_path, KEYS[1], "none")
 
-    assert ([case.key for case in outcome.whole], outcome.left) == (KEYS[:2], 2)
+    assert ([case.key for case in outcome.complete], outcome.left) == (KEYS[:2], 2)
     assert re.search("nothing more is handed out: a Case takes up to", watch.of("walltime")[0][0])
 
 
@@ -470,13 +470,13 @@ def test_what_is_under_way_at_the_end_of_a_job_is_dropped_without_a_trace(cluste
 
     # Behind the one that hangs, another may wait on the same worker.
     assert outcome.failed == ()
-    assert 1 <= outcome.left == 4 - len(outcome.whole) <= 2
-    assert KEYS[1] not in {case.key for case in outcome.whole}
+    assert 1 <= outcome.left == 4 - len(outcome.complete) <= 2
+    assert KEYS[1] not in {case.key for case in outcome.complete}
     assert re.fullmatch("the job ends; Cases under way that are dropped: [12]", watch.of("walltime")[0][0])
     assert not list(tmp_path.glob("run/ledger/*.claim"))
     assert np.isnan(xr.open_zarr(tmp_path / "run")["2m_temperature"].isel(time=1).values).all()
     monkeypatch.undo()
-    assert len(driver.run(run, Watch(), Drain()).whole) == 4
+    assert len(driver.run(run, Watch(), Drain()).complete) == 4
     assert not list(tmp_path.glob("run/.staging/*"))
 
 

@@ -109,7 +109,7 @@ def silent(text):
 
 
 def test_a_whole_case_is_counted_with_its_frames_bytes_stages_and_time_from_first_to_last(recorded):
-    RunMetrics(Path("/scratch/hindcast-2020"), silent).whole(made())
+    RunMetrics(Path("/scratch/hindcast-2020"), silent).complete(made())
 
     tags = {"store": "hindcast-2020", "host": "node7"}
     assert sorted(recorded, key=lambda each: (each[0], each[1])) == [
@@ -123,7 +123,7 @@ def test_a_whole_case_is_counted_with_its_frames_bytes_stages_and_time_from_firs
 
 
 def test_a_case_of_which_only_scores_are_kept_counts_no_bytes(recorded):
-    RunMetrics(Path("run"), silent).whole(made(bytes=0))
+    RunMetrics(Path("run"), silent).complete(made(bytes=0))
 
     assert "graphcast_batch_written_bytes" not in {name for name, _, _ in recorded}
 
@@ -135,7 +135,7 @@ def test_metrics_that_ray_refuses_are_told_once_and_raise_nothing(monkeypatch):
     monkeypatch.setattr(RayMetric, "instrument", refuse)
     told = []
     metrics = RunMetrics(Path("run"), told.append)
-    metrics.whole(made())
+    metrics.complete(made())
     metrics.retried("OSError")
     metrics.failed("OSError")
     metrics.stands(3, 2, 1)

@@ -20,7 +20,7 @@ def walltime(*seconds, now=START, start=START, end=END):
     found = Walltime(now, start, end)
     for number, took in enumerate(seconds):
         found.hand(case(number), now)
-        found.back(case(number), now + took, whole=True)
+        found.back(case(number), now + took, complete=True)
     return found
 
 
@@ -47,7 +47,7 @@ def test_a_case_with_more_steps_takes_longer_in_proportion():
 def test_what_did_not_become_whole_tells_nothing():
     found = walltime()
     found.hand(case(0), START)
-    found.back(case(0), START + 1000, whole=False)
+    found.back(case(0), START + 1000, complete=False)
     assert found.expected(case(1)) == 0
 
 

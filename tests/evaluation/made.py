@@ -92,7 +92,7 @@ def fill(store, case, change, source):
         frames[name] = frames[name].astype(np.float32)
     with store.attempt(case) as attempt:
         attempt.write(0, frames)
-        attempt.commit(claim=None, seconds={}, device="cpu", worker="w", attempts=1, details={})
+        attempt.commit(lease=None, seconds={}, device="cpu", worker="w", attempts=1, details={})
 
 
 def config_for(path, **scores):

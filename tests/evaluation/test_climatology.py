@@ -13,7 +13,7 @@ from graphcast_batch.evaluation.climatology import Climatology, make_climatology
 from graphcast_batch.evaluation.score_results import average, read, rows
 from graphcast_batch.evaluation.store_scoring import evaluations, lay_out, score_stored, scoring_of
 from graphcast_batch.inputs.sources.archive import SyntheticArchive
-from graphcast_batch.inputs.statistics import in_this_process
+from graphcast_batch.inputs.statistics import run_serially
 from tests.evaluation.made import LEVELS, cases, config_for, stored, truth
 
 RESOLUTION = 90.0
@@ -52,7 +52,7 @@ def years(first, last, every_hours=12):
 def made(tmp_path_factory):
     """Of a leap year and a common one."""
     path = tmp_path_factory.mktemp("climatology") / "c.zarr"
-    make_climatology(noisy(), path, years(2000, 2001), in_this_process)
+    make_climatology(noisy(), path, years(2000, 2001), run_serially)
     return path
 
 
@@ -99,13 +99,13 @@ def test_a_climatology_is_laid_out_as_weatherbench_has_it(made):
 
 def test_less_than_a_year_is_refused_with_the_day_that_is_bare(tmp_path):
     with pytest.raises(EvaluationError, match=r"has none at 00 UTC near day 120 and 217 more; give whole years"):
-        make_climatology(noisy(), tmp_path / "c", years(2000, 2000)[:180], in_this_process)
+        make_climatology(noisy(), tmp_path / "c", years(2000, 2000)[:180], run_serially)
     assert not list(tmp_path.iterdir())
 
 
 def test_what_is_there_is_not_replaced(made):
     with pytest.raises(StoreError, match="must not exist yet"):
-        make_climatology(noisy(), made, years(2000, 2000), in_this_process)
+        make_climatology(noisy(), made, years(2000, 2000), run_serially)
 
 
 class Counting(SyntheticArchive):
@@ -132,7 +132,7 @@ def test_each_field_is_read_once_and_the_pieces_do_not_matter(tmp_path, made, mo
     # The last day of a common year stands for two, which may lie in two pieces.
     source, expected = counting(), set(years(2000, 2001).tolist())
 
-    make_climatology(source, tmp_path / "c", years(2000, 2001), in_this_process)
+    make_climatology(source, tmp_path / "c", years(2000, 2001), run_serially)
 
     assert {time for _, time in source.asked} == expected
     assert len(source.asked) - len(expected) == (0 if size > 300 else 2)
@@ -153,7 +153,7 @@ def test_a_climatology_that_was_stopped_is_not_published_and_goes_on_where_it_wa
     assert not path.exists()
 
     source = counting()
-    make_climatology(source, path, times, in_this_process)
+    make_climatology(source, path, times, run_serially)
 
     assert 0 < len(source.asked) < times.size
     xr.testing.assert_equal(xr.open_zarr(path, chunks=None)[SURFACE], xr.open_zarr(made, chunks=None)[SURFACE])
@@ -166,7 +166,7 @@ def test_what_was_begun_of_other_times_is_not_taken_up(tmp_path):
         make_climatology(counting(), path, years(2000, 2000), lambda function, pieces: [])
 
     source = counting()
-    make_climatology(source, path, years(2001, 2001), in_this_process)
+    make_climatology(source, path, years(2001, 2001), run_serially)
 
     assert xr.open_zarr(path, chunks=None).attrs["period"] == "2001-01-01T00 to 2001-12-31T12"
     assert len(source.asked) == years(2001, 2001).size
@@ -190,7 +190,7 @@ class RainyPlanet:
 def test_what_seeps_needs_of_precipitation_is_what_xarray_finds_in_the_window(tmp_path):
     source, name = SyntheticArchive(RainyPlanet(), RESOLUTION, LEVELS), "total_precipitation_6hr"
     source.dims = {name: source.dims[name]}
-    make_climatology(source, tmp_path / "c", years(2000, 2001), in_this_process)
+    make_climatology(source, tmp_path / "c", years(2000, 2001), run_serially)
 
     for hour, day in ((0, 1), (12, 250)):
         which, weights = window(hour, day)

@@ -24,7 +24,7 @@ from graphcast_batch.evaluation.score_store import FORECAST, ScoreStore
 from graphcast_batch.evaluation.store_scoring import lay_out, score_stored, scored_by, scoring_of
 from graphcast_batch.inputs.case_inputs import CaseInputs
 from graphcast_batch.inputs.formats.chunks import ReadCost
-from graphcast_batch.inputs.statistics import in_this_process
+from graphcast_batch.inputs.statistics import run_serially
 from graphcast_batch.integrity.repair import repair
 from graphcast_batch.integrity.verify import FlawKind, verify
 from graphcast_batch.pipeline import WorkerContext
@@ -97,16 +97,16 @@ def bench_of(store, scorer=None, per_call=1, source=None):
 
 
 def run(store, planned, scorer=None, per_call=1):
-    bench = bench_of(store, scorer, per_call)
-    return [made_by(bench, case) for case in planned]
+    context = bench_of(store, scorer, per_call)
+    return [made_by(context, case) for case in planned]
 
 
-def made_by(bench, case):
-    claim = bench.store.ledger.claim(case, 60)
+def made_by(context, case):
+    lease = context.store.ledger.lease(case, 60)
     try:
-        return bench.run_case(case, claim, 1)
+        return context.run_case(case, lease, 1)
     finally:
-        claim.release()
+        lease.release()
 
 
 def evaluated(store, source, wanted=None):
@@ -135,16 +135,16 @@ def assert_same_scores(first, second):
 )
 def test_scores_during_a_run_are_those_of_the_stored_forecasts_to_the_last_bit(tmp_path, outputs, wanted):
     planned = cases(2, steps=12)
-    during, after = (stored(tmp_path / name, planned, None, filled=[], **outputs) for name in ("during", "after"))
+    online, after = (stored(tmp_path / name, planned, None, filled=[], **outputs) for name in ("during", "after"))
 
-    made = run(during, planned, scorer_of(during, truth(), wanted), per_call=5)
+    made = run(online, planned, scorer_of(online, truth(), wanted), per_call=5)
     run(after, planned, per_call=5)
     evaluated(after, truth(), wanted)
 
     assert [each.unscored for each in made] == ["", ""]
     assert {"truth", "score"} <= {span.stage for span in made[0].spans}
-    assert_same_scores(during, after)
-    assert evaluated(during, truth(), wanted).left == ()
+    assert_same_scores(online, after)
+    assert evaluated(online, truth(), wanted).left == ()
 
 
 @pytest.mark.parametrize(
@@ -161,18 +161,18 @@ def test_scores_during_a_run_are_those_of_the_stored_forecasts_to_the_last_bit(t
 def test_derived_variables_have_the_same_scores_during_a_run_and_afterwards(tmp_path, per_call, outputs, wanted, days):
     planned, wanted = cases(2, steps=12), Wanted(**wanted, derived=DERIVED)
     stays = {key: value for key, value in outputs.items() if key != "forecasts"}
-    during, after = (
+    online, after = (
         stored(tmp_path / name, planned, None, filled=[], variables=RAINY, **kept)
         for name, kept in (("during", outputs), ("after", stays))
     )
 
-    made = run(during, planned, scorer_of(during, truth(), wanted), per_call)
+    made = run(online, planned, scorer_of(online, truth(), wanted), per_call)
     run(after, planned)
     evaluated(after, truth(), wanted)
 
     assert [each.unscored for each in made] == ["", ""]
-    assert_same_scores(during, after)
-    found = ScoreStore.at(during.path, FORECAST).dataset()
+    assert_same_scores(online, after)
+    found = ScoreStore.at(online.path, FORECAST).dataset()
     assert np.isfinite(found["10m_wind_speed"]).all()
     of_days = np.isfinite(found["total_precipitation_24hr"]).all(("statistic", "region"))
     assert of_days.sum("prediction_timedelta").values.tolist() == [days] * 2
@@ -181,11 +181,11 @@ def test_derived_variables_have_the_same_scores_during_a_run_and_afterwards(tmp_
 def test_of_frames_that_were_scored_nothing_is_held_but_what_sums_need(tmp_path):
     store = stored(tmp_path / "s", cases(1, steps=12), None, filled=[], variables=RAINY)
     frames = Frames(store, {"total_precipitation_6hr": 4})
-    whole = np.zeros((8, 4, *truth().grid.shape), np.float32)
-    alive = weakref.ref(whole)
-    rain = {"total_precipitation_6hr": whole[:, 0] + np.arange(8, dtype=np.float32)[:, None, None]}
-    frames.take(0, {"temperature": whole[:, :2], "10m_u_component_of_wind": whole[:, 2]} | rain)
-    del whole
+    complete = np.zeros((8, 4, *truth().grid.shape), np.float32)
+    alive = weakref.ref(complete)
+    rain = {"total_precipitation_6hr": complete[:, 0] + np.arange(8, dtype=np.float32)[:, None, None]}
+    frames.take(0, {"temperature": complete[:, :2], "10m_u_component_of_wind": complete[:, 2]} | rain)
+    del complete
 
     assert frames.fields(cases(1)[0], ["temperature"], [48], [850])["temperature"].shape[:2] == (1, 1)
     frames.drop_before(8)
@@ -202,13 +202,13 @@ def test_of_frames_that_were_scored_nothing_is_held_but_what_sums_need(tmp_path)
 def test_truth_in_part_is_scored_as_far_as_it_goes(tmp_path, per_call):
     planned = cases(2, steps=12)
     source = written(tmp_path / "truth.zarr", times(11), lacking=())
-    during, after = (stored(tmp_path / name, planned, None, filled=[]) for name in ("during", "after"))
+    online, after = (stored(tmp_path / name, planned, None, filled=[]) for name in ("during", "after"))
 
-    run(during, planned, scorer_of(during, source), per_call)
+    run(online, planned, scorer_of(online, source), per_call)
     run(after, planned)
     evaluated(after, source)
 
-    assert_same_scores(during, after)
+    assert_same_scores(online, after)
 
 
 def test_a_case_without_truth_is_whole_and_told_and_scored_once_there_is_truth(tmp_path):
@@ -220,7 +220,7 @@ def test_a_case_without_truth_is_whole_and_told_and_scored_once_there_is_truth(t
 
     assert [bool(each.unscored) for each in made] == [False, False, True]
     assert "2020-01-02T00: truth must be held at one lead time at least" in made[2].unscored
-    assert len(store.ledger.whole(planned)) == 3
+    assert len(store.ledger.complete(planned)) == 3
     assert [case.key for case in evaluated(store, truth()).left] == ["2020-01-01T12", "2020-01-02T00"]
 
 
@@ -247,7 +247,7 @@ def test_truth_that_cannot_be_read_leaves_the_forecast_whole_and_to_be_scored(tm
     (made,) = run(store, planned, scorer_of(store, source))
 
     assert "is damaged" in made.unscored
-    assert len(store.ledger.whole(planned)) == 1
+    assert len(store.ledger.complete(planned)) == 1
     assert ScoreStore.at(store.path, FORECAST).records() == {}
     assert evaluated(store, truth()).left == tuple(planned)
 
@@ -274,7 +274,7 @@ def test_a_run_that_keeps_only_scores_has_those_of_stored_forecasts_to_the_last_
         ({}, 0, "none")
     ] * 2
     assert not [path for name in alone.variables for path in (alone.path / name).iterdir() if path.name != "zarr.json"]
-    assert len(alone.ledger.whole(planned)) == 2
+    assert len(alone.ledger.complete(planned)) == 2
     assert [str(flaw) for flaw in verify(alone.path, deep=True).flaws if flaw.kind != "statistics"] == []
     found = evaluated(alone, truth(), wanted)
     assert (found.left, found.done, found.only_scores) == ((), tuple(case.key for case in planned), True)
@@ -289,32 +289,32 @@ def test_where_only_scores_are_kept_a_case_without_them_is_not_whole(tmp_path):
     with pytest.raises(EvaluationError, match="2020-01-02T00: truth must be held at one lead time at least"):
         run(store, planned[2:], scorer)
 
-    assert store.ledger.whole(planned) == planned[:2]
-    assert evaluated(store, truth()).not_whole == ("2020-01-02T00",)
+    assert store.ledger.complete(planned) == planned[:2]
+    assert evaluated(store, truth()).incomplete == ("2020-01-02T00",)
     with pytest.raises(StoreError, match=r"keeps scores only, .* but nothing scores them; set scores\.during: true"):
         bench_of(store)
 
 
 def test_killed_before_its_record_a_case_that_keeps_only_scores_is_made_again_to_the_same_scores(tmp_path, monkeypatch):
     planned = cases(2)
-    store, whole = only_scores(tmp_path / "s", planned), only_scores(tmp_path / "whole", planned)
-    run(whole, planned, scorer_of(whole, truth()))
+    store, complete = only_scores(tmp_path / "s", planned), only_scores(tmp_path / "whole", planned)
+    run(complete, planned, scorer_of(complete, truth()))
     with monkeypatch.context() as patch:
         patch.setattr(Ledger, "enter", killed)
         with pytest.raises(Killed):
             run(store, planned, scorer_of(store, truth()))
-    assert store.ledger.whole(planned) == []
+    assert store.ledger.complete(planned) == []
 
     run(store, planned, scorer_of(store, truth()))
 
-    assert_same_scores(store, whole)
-    assert len(store.ledger.whole(planned)) == 2
+    assert_same_scores(store, complete)
+    assert len(store.ledger.complete(planned)) == 2
 
 
 def test_killed_before_its_scores_are_written_a_case_is_whole_and_left_to_an_evaluation(tmp_path, monkeypatch):
     planned = cases(2)
-    store, whole = (stored(tmp_path / name, planned, None, filled=[]) for name in ("s", "whole"))
-    run(whole, planned, scorer_of(whole, truth()))
+    store, complete = (stored(tmp_path / name, planned, None, filled=[]) for name in ("s", "whole"))
+    run(complete, planned, scorer_of(complete, truth()))
     with monkeypatch.context() as patch:
         patch.setattr(ScoreStore, "write", killed)
         with pytest.raises(Killed):
@@ -322,12 +322,12 @@ def test_killed_before_its_scores_are_written_a_case_is_whole_and_left_to_an_eva
 
     run(store, planned[1:], scorer_of(store, truth()))
 
-    assert store.ledger.whole(planned) == planned
+    assert store.ledger.complete(planned) == planned
     assert evaluated(store, truth()).left == tuple(planned[:1])
-    assert_same_scores(store, whole)
+    assert_same_scores(store, complete)
 
 
-SCORED = {"store": "s", "scores": {"during": True}}
+SCORED = {"store": "s", "scores": {"online": True}}
 
 
 @pytest.mark.parametrize(
@@ -364,7 +364,7 @@ def test_where_only_scores_are_kept_a_case_whose_scores_are_damaged_is_made_agai
     assert [(flaw.key, flaw.path) for flaw in flaws] == [("2020-01-01T12", f"scores/forecast/{lost}")]
     assert "so that the next run makes the Case again" in str(flaws[0])
     assert (done.forgotten, done.unscored) == (("2020-01-01T12",), ())
-    assert store.ledger.whole(planned) == planned[:1]
+    assert store.ledger.complete(planned) == planned[:1]
     run(store, planned[1:], scorer_of(store, truth()))
     xr.testing.assert_identical(ScoreStore.at(store.path, FORECAST).dataset().load(), before)
 
@@ -417,10 +417,10 @@ def test_cases_in_several_threads_read_inputs_and_truth_in_turn_and_all_get_on(t
     planned = cases(8, steps=12)
     store = stored(tmp_path / "s", planned, None, filled=[])
     lock = threading.Lock()
-    bench = bench_of(store, scorer_of(store, Alone(truth(), lock)), source=Alone(Source(), lock))
+    context = bench_of(store, scorer_of(store, Alone(truth(), lock)), source=Alone(Source(), lock))
 
     with ThreadPoolExecutor(4) as pool:
-        made = list(pool.map(lambda case: made_by(bench, case), planned))
+        made = list(pool.map(lambda case: made_by(context, case), planned))
 
     assert [each.unscored for each in made] == [""] * 8
     assert len(ScoreStore.at(store.path, FORECAST).records()) == 8
@@ -438,7 +438,7 @@ def test_a_run_that_keeps_only_scores_gives_those_of_the_stored_run_and_every_co
     tmp_path, command, small_config, finished, capsys
 ):
     derived = ["wind_speed", "10m_wind_speed", "geopotential_height", "relative_humidity", "total_precipitation_24hr"]
-    config = small_config("alone", outputs="none", scores={"during": True, "derived": derived})
+    config = small_config("alone", outputs="none", scores={"online": True, "derived": derived})
     alone, after = tmp_path / "alone", tmp_path / "after"
     finished.copy(after)
 
@@ -458,14 +458,14 @@ def test_a_run_that_keeps_only_scores_gives_those_of_the_stored_run_and_every_co
     assert "4 whole Cases, 0 B, looked at" in told(capsys, "verify", alone)
     opened = ScoreStore.at(alone, FORECAST).dataset()
     assert np.isfinite(opened[derived[:-1]]).to_dataarray().all()  # of 18 h there is no day's precipitation
-    refused = told(capsys, "run", small_config("alone", scores={"during": True}))
+    refused = told(capsys, "run", small_config("alone", scores={"online": True}))
     assert "outputs: the store has none, this run has (absent)" in refused
 
 
 def test_a_run_tells_of_cases_without_truth_and_goes_on(tmp_path, command, small_config):
     there = np.datetime64("2020-01-01T00", "h") + np.arange(4) * np.timedelta64(6, "h")
-    synthetic_archive(tmp_path / "truth.zarr", 15, (500, 850), there, 0, in_this_process)
-    wanted = {"during": True, "truth": {"kind": "archive", "path": str(tmp_path / "truth.zarr")}, "levels": [500]}
+    synthetic_archive(tmp_path / "truth.zarr", 15, (500, 850), there, 0, run_serially)
+    wanted = {"online": True, "truth": {"kind": "archive", "path": str(tmp_path / "truth.zarr")}, "levels": [500]}
 
     done = command("run", small_config("run", scores=wanted))
 

@@ -251,7 +251,7 @@ def test_only_cases_that_are_whole_in_all_stores_are_scored_and_others_once_they
     second = score(stores)
 
     assert [case.key for case in first.left] == ["2020-01-01T12"]
-    assert first.not_whole == ("2020-01-01T00", "2020-01-02T00", "2020-01-02T12")
+    assert first.incomplete == ("2020-01-01T00", "2020-01-02T00", "2020-01-02T12")
     assert [case.key for case in second.left] == ["2020-01-02T00"]
     assert second.done == ("2020-01-01T12",)
     assert score(stores).left == ()

@@ -198,17 +198,17 @@ def test_an_undefined_score_stands_in_the_table_with_the_cases_that_went_in(tmp_
 
 def test_extremes_during_a_run_are_those_of_the_stored_forecasts_to_the_last_bit(tmp_path, usual_path):
     planned = cases(1, steps=12)
-    during, after = (stored(tmp_path / name, planned, None, filled=[], keep_bits=9) for name in ("during", "after"))
-    scoring = scoring_of(WANTED, during, truth(), Climatology(usual_path, during.kept))
+    online, after = (stored(tmp_path / name, planned, None, filled=[], keep_bits=9) for name in ("during", "after"))
+    scoring = scoring_of(WANTED, online, truth(), Climatology(usual_path, online.kept))
     regions = scoring.weighed()
-    scores = ScoreStore.lay_out(during.path, FORECAST, scored_by(scoring, regions, {}))
+    scores = ScoreStore.lay_out(online.path, FORECAST, scored_by(scoring, regions, {}))
 
-    (made,) = run(during, planned, RunScorer(during, scores, scoring, regions), per_call=5)
+    (made,) = run(online, planned, RunScorer(online, scores, scoring, regions), per_call=5)
     run(after, planned)
     scored(after, usual_path)
 
     assert made.unscored == ""
-    assert_same_scores(during, after)
+    assert_same_scores(online, after)
     assert np.isfinite(average(read(after.path)).values.sel(metric="sedi@0.9", region="global")["temperature"]).all()
 
 

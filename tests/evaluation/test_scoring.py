@@ -68,9 +68,9 @@ def test_a_part_of_the_globe_across_the_meridian_is_scored_like_the_same_box_of_
     box = RegionConfig(latitude=(20, 60), longitude=(-30, 40))
     source, wanted = truth(), Wanted(regions=("global",), boxes={"here": box})
     part = stored(tmp_path / "part", cases(1), lambda name, hours, values: values * 1.5, region=box)
-    whole = stored(tmp_path / "whole", cases(1), lambda name, hours, values: values * 1.5)
+    complete = stored(tmp_path / "whole", cases(1), lambda name, hours, values: values * 1.5)
 
-    of_part, of_whole = scoring_of(wanted, part, source), scoring_of(wanted, whole, source)
+    of_part, of_whole = scoring_of(wanted, part, source), scoring_of(wanted, complete, source)
     here, there = means_of(of_part, cases(1)[0]), means_of(of_whole, cases(1)[0])
 
     assert of_part.weighed().names == ("stored", "here")
@@ -142,7 +142,7 @@ def test_points_are_found_in_any_order_and_across_the_meridian():
 
     found = part_of("truth", (latitude, longitude), (np.float32([-90, 0]), np.float32([180, 270, 360])), "")
 
-    assert (found.rows.tolist(), found.columns.tolist(), found.whole) == ([2, 1], [3, 0, 1], False)
+    assert (found.rows.tolist(), found.columns.tolist(), found.complete) == ([2, 1], [3, 0, 1], False)
 
 
 class BlankPlanet(WavePlanet):

@@ -58,11 +58,11 @@ def test_gaps_between_initial_times_are_no_neighbours():
     times = every(12, 2000)
     kept = np.random.default_rng(4).random(2000) < 0.8
 
-    whole = paired_difference(values, times)
+    complete = paired_difference(values, times)
     gappy = paired_difference(np.where(kept, values, np.nan), times)
 
     assert gappy.cases == kept.sum()
-    assert gappy.inflation == pytest.approx(whole.inflation, rel=0.25)
+    assert gappy.inflation == pytest.approx(complete.inflation, rel=0.25)
 
 
 def test_few_initial_times_have_no_interval():

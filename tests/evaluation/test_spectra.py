@@ -248,18 +248,18 @@ def test_sums_of_pieces_add_up_to_those_of_the_case(tmp_path, monkeypatch):
 def test_spectra_during_a_run_are_those_of_the_stored_forecasts_to_the_last_bit(tmp_path, outputs, make):
     planned = cases(2, steps=12)
     wanted = WANTED.model_copy(update={"derived": (SPEED,), "spectra": (U, T, SPEED)})
-    during, after = (
+    online, after = (
         make(tmp_path / "during", planned, **outputs),
         stored(tmp_path / "after", planned, None, filled=[], **outputs),
     )
 
-    made = run(during, planned, scorer_of(during, truth(), wanted), per_call=5)
+    made = run(online, planned, scorer_of(online, truth(), wanted), per_call=5)
     run(after, planned, per_call=5)
     evaluated(after, truth(), wanted)
 
     assert [each.unscored for each in made] == ["", ""]
-    assert set(spectra_in(during.path)) == {U, T, SPEED}
-    assert_same_scores(during, after)
+    assert set(spectra_in(online.path)) == {U, T, SPEED}
+    assert_same_scores(online, after)
 
 
 def test_what_is_derived_has_a_spectrum_too(tmp_path):

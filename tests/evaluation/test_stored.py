@@ -56,7 +56,7 @@ def test_scoring_is_taken_up_where_it_stopped_and_old_scores_stay_to_the_byte(tm
     second = score(store)
 
     assert [case.key for case in first.left] == ["2020-01-01T00", "2020-01-01T12"]
-    assert (first.not_whole, second.not_whole) == (("2020-01-02T00",), ())
+    assert (first.incomplete, second.incomplete) == (("2020-01-02T00",), ())
     assert [case.key for case in second.left] == ["2020-01-02T00"]
     assert second.done == ("2020-01-01T00", "2020-01-01T12")
     assert len(files) == 6
@@ -133,11 +133,11 @@ def test_a_case_that_another_process_is_scoring_is_left_to_it(tmp_path):
     store = stored(tmp_path / "s", cases(1), shifted)
     scoring = scoring_of(Wanted(), store, truth())
     found = lay_out(store, "forecast", scoring, {})
-    claim = ScoreStore.at(store.path, "forecast").claim(found.left[0])
+    lease = ScoreStore.at(store.path, "forecast").lease(found.left[0])
 
-    assert claim is not None
+    assert lease is not None
     assert score_stored(store.path, "forecast", scoring, found.left[0]) is None
-    claim.release()
+    lease.release()
     assert score_stored(store.path, "forecast", scoring, found.left[0]) is not None
 
 
@@ -186,7 +186,7 @@ def test_damaged_scores_are_found_freed_and_scored_again_to_the_same_numbers(tmp
     assert re.search(f"{text}.*verify with --repair, so that the next evaluation scores the Case again", str(found[0]))
     assert (done.unscored, done.forgotten, done.busy) == (("2020-01-01T12",), (), ())
     assert damaged(store) == []
-    assert len(store.ledger.whole(cases(2))) == 2
+    assert len(store.ledger.complete(cases(2))) == 2
     assert [case.key for case in score(store).left] == ["2020-01-01T12"]
     xr.testing.assert_identical(ScoreStore.at(store.path, "forecast").dataset().load(), before)
 
@@ -208,10 +208,10 @@ def test_scores_that_are_being_written_are_no_flaw_and_not_touched(tmp_path):
     (store.path / "scores/forecast/temperature/c.0.0.0.0.0").unlink()
     (found,) = damaged(store)
 
-    claim = ScoreStore.at(store.path, "forecast").claim(cases(1)[0])
+    lease = ScoreStore.at(store.path, "forecast").lease(cases(1)[0])
     assert damaged(store) == []
     assert repair(store.path, [found]).busy == ("2020-01-01T00",)
-    claim.release()
+    lease.release()
     assert damaged(store) == [found]
 
 
@@ -223,18 +223,18 @@ def test_a_case_is_free_again_two_minutes_after_its_evaluator_fell_silent_and_no
 
     def silent_for(seconds):
         past = time.time() - seconds
-        os.utime(claim.path, (past, past))
+        os.utime(lease.path, (past, past))
 
-    claim = scores.claim(cases(1)[0])
+    lease = scores.lease(cases(1)[0])
     silent_for(110)
     assert scores.is_held("2020-01-01T00")
     silent_for(130)
     assert not scores.is_held("2020-01-01T00")
-    with scores.keeping(claim):
-        while claim.path.stat().st_mtime < time.time() - 60:
+    with scores.keeping(lease):
+        while lease.path.stat().st_mtime < time.time() - 60:
             time.sleep(0.01)
-        assert scores.claim(cases(1)[0]) is None
-    assert not claim.path.exists()
+        assert scores.lease(cases(1)[0]) is None
+    assert not lease.path.exists()
 
 
 def test_remedies_for_the_truth_name_its_own_keys(tmp_path):

@@ -6,9 +6,9 @@ from hypothesis.extra.numpy import arrays
 from graphcast_batch.evaluation.weighted_sums import Sums
 
 # Whole numbers, so that order cannot matter by rounding.
-whole = arrays(np.float64, (2, 3), elements=st.integers(-(2**20), 2**20).map(float))
+complete = arrays(np.float64, (2, 3), elements=st.integers(-(2**20), 2**20).map(float))
 weights = arrays(np.float64, (2, 3), elements=st.integers(0, 2**20).map(float))
-sums = st.builds(Sums, whole, weights)
+sums = st.builds(Sums, complete, weights)
 
 
 def same(one, other):

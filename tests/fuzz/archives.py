@@ -26,7 +26,7 @@ from graphcast_batch.cli import main
 from graphcast_batch.cluster import driver
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig
-from graphcast_batch.inputs.statistics import in_this_process
+from graphcast_batch.inputs.statistics import run_serially
 from graphcast_batch.setup import worker_setup
 from graphcast_batch.setup.run_setup import assemble
 from graphcast_batch.setup.store_identity import lay_out
@@ -176,11 +176,11 @@ def _forecasts(folder):
     content = SMALL | {"store": str(folder / "forecasts"), "model": SMALL["model"] | {"weights": weights}}
     content |= {"times": {"list": HOURS[:2]}, "steps": 2, "limits": "off"}
     run = assemble(config := parse_config(content, RunConfig, origin="fuzz"))
-    lay_out(run, "float32", in_this_process)
+    lay_out(run, "float32", run_serially)
     with mock.patch.object(worker_setup, "_forecasts", unmoved):
-        bench = worker_context(config, run.source, "float32", "fuzz")
+        context = worker_context(config, run.source, "float32", "fuzz")
     for case in run.plan.cases:
-        bench.run_case(case, None, 1)
+        context.run_case(case, None, 1)
     return config.store
 
 
@@ -216,9 +216,9 @@ def _lose_part(chance, folder):
         place, engine="zarr" if place.is_dir() else "netcdf4", decode_times=False, mask_and_scale=False, chunks=None
     )
     with opened:
-        whole = opened.load().drop_encoding()
+        complete = opened.load().drop_encoding()
     change = chance.choice(CHANGES)
-    left = change(chance, whole)
+    left = change(chance, complete)
     if place.is_dir():
         shutil.rmtree(place)
         left.to_zarr(place, zarr_format=2, consolidated=True)
@@ -249,76 +249,78 @@ def _messages(path, key):
             eccodes.codes_release(handle)
 
 
-def lose_variables(chance, whole):
-    names = sorted(whole.data_vars)
+def lose_variables(chance, complete):
+    names = sorted(complete.data_vars)
     count = min(len(names), chance.choice((1, 1, 2, max(0, len(names) - 1), len(names))))
-    return whole.drop_vars(chance.sample(names, count))
+    return complete.drop_vars(chance.sample(names, count))
 
 
-def lose_times(chance, whole):
-    return _shortened(chance, whole, ("time", "valid_time", "t0", "prediction_timedelta", "step"))
+def lose_times(chance, complete):
+    return _shortened(chance, complete, ("time", "valid_time", "t0", "prediction_timedelta", "step"))
 
 
-def lose_levels(chance, whole):
-    return _shortened(chance, whole, ("level", "pressure_level", "plev"))
+def lose_levels(chance, complete):
+    return _shortened(chance, complete, ("level", "pressure_level", "plev"))
 
 
-def lose_points(chance, whole):
-    return _shortened(chance, whole, ("latitude", "longitude", "lat", "lon"))
+def lose_points(chance, complete):
+    return _shortened(chance, complete, ("latitude", "longitude", "lat", "lon"))
 
 
-def lose_a_dimension(chance, whole):
+def lose_a_dimension(chance, complete):
     """One place along it is left, with or without its coordinate."""
-    dims = sorted(map(str, whole.dims))
+    dims = sorted(map(str, complete.dims))
     if not dims:
-        return whole
+        return complete
     dim = chance.choice(dims)
-    return whole.isel({dim: chance.randrange(whole.sizes[dim])} if whole.sizes[dim] else {}, drop=chance.random() < 0.5)
+    return complete.isel(
+        {dim: chance.randrange(complete.sizes[dim])} if complete.sizes[dim] else {}, drop=chance.random() < 0.5
+    )
 
 
-def lose_a_dimension_of_one(chance, whole):
+def lose_a_dimension_of_one(chance, complete):
     """One variable loses one of its dimensions."""
-    names = [name for name, array in whole.data_vars.items() if array.size and array.dims]
+    names = [name for name, array in complete.data_vars.items() if array.size and array.dims]
     if not names:
-        return whole
+        return complete
     name = chance.choice(sorted(names))
-    dim = chance.choice(whole[name].dims)
-    return whole.assign({name: whole[name].isel({dim: 0}, drop=True)})
+    dim = chance.choice(complete[name].dims)
+    return complete.assign({name: complete[name].isel({dim: 0}, drop=True)})
 
 
-def lose_a_coordinate(chance, whole):
-    names = sorted(map(str, whole.coords))
-    return whole.drop_vars(chance.choice(names)) if names else whole
+def lose_a_coordinate(chance, complete):
+    names = sorted(map(str, complete.coords))
+    return complete.drop_vars(chance.choice(names)) if names else complete
 
 
-def lose_attributes(chance, whole):
-    for name in whole.variables:
+def lose_attributes(chance, complete):
+    for name in complete.variables:
         if chance.random() < 0.5:
-            whole[name].attrs = {}
-    return whole
+            complete[name].attrs = {}
+    return complete
 
 
-def lose_values(chance, whole):
+def lose_values(chance, complete):
     """One coordinate or variable has one value that is not finite, if it can."""
-    name = chance.choice(sorted(map(str, whole.variables)) or [None])
-    if name is None or not whole[name].size or not np.issubdtype(whole[name].dtype, np.number):
-        return whole
-    values = whole[name].values.astype(float)
+    name = chance.choice(sorted(map(str, complete.variables)) or [None])
+    if name is None or not complete[name].size or not np.issubdtype(complete[name].dtype, np.number):
+        return complete
+    values = complete[name].values.astype(float)
     values.flat[chance.randrange(values.size)] = np.nan
-    return whole.assign({name: (whole[name].dims, values, whole[name].attrs)})
+    return complete.assign({name: (complete[name].dims, values, complete[name].attrs)})
 
 
-def gain_a_time(chance, whole):
+def gain_a_time(chance, complete):
     """What is constant gets the times of the others."""
-    name = next((name for name in ("time", "valid_time", "t0") if name in whole.dims), None)
-    fixed = sorted(str(key) for key, array in whole.data_vars.items() if name not in array.dims)
+    name = next((name for name in ("time", "valid_time", "t0") if name in complete.dims), None)
+    fixed = sorted(str(key) for key, array in complete.data_vars.items() if name not in array.dims)
     if name is None or not fixed:
-        return whole
+        return complete
     one = chance.choice(fixed)
-    spread = whole[one].expand_dims({name: whole.sizes[name]}).copy(deep=True)
+    spread = complete[one].expand_dims({name: complete.sizes[name]}).copy(deep=True)
     if chance.random() < 0.5 and spread.size:
         spread.values[-1] += 1
-    return whole.assign({one: spread})
+    return complete.assign({one: spread})
 
 
 CHANGES: tuple[Callable, ...] = (
@@ -333,14 +335,14 @@ CHANGES: tuple[Callable, ...] = (
 )
 
 
-def _shortened(chance, whole, dims):
-    dims = [dim for dim in dims if whole.sizes.get(dim)]
+def _shortened(chance, complete, dims):
+    dims = [dim for dim in dims if complete.sizes.get(dim)]
     if not dims:
-        return whole
+        return complete
     dim = chance.choice(dims)
-    size = whole.sizes[dim]
+    size = complete.sizes[dim]
     left = chance.choice((0, 1, 1, 2, size // 2, size - 1, size - 1))
-    return whole.isel({dim: sorted(chance.sample(range(size), min(left, size)))})
+    return complete.isel({dim: sorted(chance.sample(range(size), min(left, size)))})
 
 
 def rounds(prepared, seeds):

@@ -62,7 +62,7 @@ def failure(data, folder):
     Ledger(folder).failure(CASE.key)
 
 
-def claim(data, folder):
+def lease(data, folder):
     path = _file(folder / "x.claim", data)
     owner_in(path)
     Lease.take(path, 60.0)
@@ -120,7 +120,7 @@ def attributes(data, folder):
     translation(xr.Dataset(variables, attrs={"GRIB_edition": lines[0]}), "here", dialect)
 
 
-_ALL = (config, times, checkpoint, checkpoint_entry, record, failure, claim, ledger_names, key, root)
+_ALL = (config, times, checkpoint, checkpoint_entry, record, failure, lease, ledger_names, key, root)
 TARGETS = {function.__name__: function for function in (*_ALL, dataset_name, published, classic, attributes)}
 
 

@@ -440,9 +440,9 @@ def of_two_starts(fields):
     frames = fields.drop_vars("total_precipitation_6hr")
     runs = [frames.isel(time=[n, n + 1]).rename(time="step").assign_coords(step=[0, 6]) for n in (0, 2)]
     moving = [name for name, array in frames.data_vars.items() if "time" in array.dims]
-    whole = xr.concat([run[moving] for run in runs], "time").assign_coords(time=frames["time"].values[[0, 2]])
-    whole = xr.merge([whole, frames.drop_vars([*moving, "time"])]).rename(level="isobaricInhPa")
-    return whole.assign_coords(valid_time=whole["time"] + whole["step"] * np.timedelta64(1, "h"))
+    complete = xr.concat([run[moving] for run in runs], "time").assign_coords(time=frames["time"].values[[0, 2]])
+    complete = xr.merge([complete, frames.drop_vars([*moving, "time"])]).rename(level="isobaricInhPa")
+    return complete.assign_coords(valid_time=complete["time"] + complete["step"] * np.timedelta64(1, "h"))
 
 
 @pytest.mark.parametrize("change", [of_one_start, of_two_starts])

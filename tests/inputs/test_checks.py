@@ -35,7 +35,7 @@ def good():
 
 
 @pytest.fixture(scope="module")
-def whole():
+def complete():
     """Every variable of a published task."""
     task = TASKS["GraphCast"]
     planet = SyntheticArchive(SyntheticPlanet(1), 15, task.pressure_levels)
@@ -240,14 +240,16 @@ def test_the_synthetic_planet_passes_in_every_season(day):
         ("land_sea_mask", "%", lambda x: x * 100),
     ],
 )
-def test_a_wrong_unit_is_recognised_and_the_setting_for_it_named(whole, name, unit, wrong):
-    fault = the_fault(changed(whole, name, wrong))
+def test_a_wrong_unit_is_recognised_and_the_setting_for_it_named(complete, name, unit, wrong):
+    fault = the_fault(changed(complete, name, wrong))
     assert fault.variable == name
     assert fault.remedy == f"this looks like {unit}: give inputs.units {{{name}: '{unit}'}}, or convert it"
 
 
-def test_a_share_is_told_without_a_unit(whole):
-    assert the_fault(changed(whole, "land_sea_mask", lambda array: 2 * array)).expected == "lie within -0.05 and 1.05"
+def test_a_share_is_told_without_a_unit(complete):
+    assert (
+        the_fault(changed(complete, "land_sea_mask", lambda array: 2 * array)).expected == "lie within -0.05 and 1.05"
+    )
 
 
 def test_radiation_in_watts_is_recognised_though_no_limit_is_passed(good, task, grid):
@@ -257,18 +259,18 @@ def test_radiation_in_watts_is_recognised_though_no_limit_is_passed(good, task, 
     assert fault.remedy.startswith("this looks like W m-2: give inputs.units")
 
 
-def test_no_unit_is_guessed_for_a_planet_without_mountains(whole):
-    fault = the_fault(changed(whole, "geopotential_at_surface", lambda array: 1e-4 * array))
+def test_no_unit_is_guessed_for_a_planet_without_mountains(complete):
+    fault = the_fault(changed(complete, "geopotential_at_surface", lambda array: 1e-4 * array))
     assert fault.expected == "reach 9000 m**2 s**-2 somewhere on the globe"
     assert fault.remedy == "correct the data, or use others"
 
 
-def test_one_value_off_the_limits_of_its_level_is_counted_and_placed_without_a_guess_at_its_unit(whole):
+def test_one_value_off_the_limits_of_its_level_is_counted_and_placed_without_a_guess_at_its_unit(complete):
     def spoil(array):
         array.values[1, 17, 2, 3] = 330  # 330 K may be found at 850 hPa, not at 300
         return array
 
-    fault = the_fault(changed(whole, "temperature", spoil))
+    fault = the_fault(changed(complete, "temperature", spoil))
     assert (fault.level, fault.time) == (300, np.datetime64("2020-07-01T06"))
     assert fault.expected == "lie within 165 and 290 K at 300 hPa"
     assert fault.found.startswith(f"1 of {2 * 37 * 13 * 24} values lie beyond such limits, at ")
@@ -278,12 +280,12 @@ def test_one_value_off_the_limits_of_its_level_is_counted_and_placed_without_a_g
     assert fault.remedy == "correct the data, or use others"
 
 
-def test_a_value_on_a_limit_is_within_it(whole):
+def test_a_value_on_a_limit_is_within_it(complete):
     def touch(array):
         array.values[:, 0, 0] = 110
         return array
 
-    touching = changed(whole, "10m_u_component_of_wind", touch)
+    touching = changed(complete, "10m_u_component_of_wind", touch)
     assert of_whole(touching) == []
 
     def pass_by(array):
@@ -299,12 +301,12 @@ def test_a_variable_of_another_task_has_no_limits(good, task, grid):
 
 
 @pytest.mark.parametrize("name", [v.name for v in VARIABLES.values() if v.kind in ("surface", "level")])
-def test_a_field_of_one_value_is_no_weather(whole, name):
+def test_a_field_of_one_value_is_no_weather(complete, name):
     def flatten(array):
         array.values[1] = array.values[1].mean(axis=(-2, -1), keepdims=True)
         return array
 
-    faults = of_whole(changed(whole, name, flatten))
+    faults = of_whole(changed(complete, name, flatten))
     (fault,) = faults
     if name == "total_precipitation_6hr":
         assert fault.expected == "reach 0.0005 m somewhere on the globe"
@@ -321,12 +323,12 @@ NEVER_ZERO = [
 
 
 @pytest.mark.parametrize("name", NEVER_ZERO)
-def test_a_chunk_of_zeros_is_taken_for_one_that_was_never_written(whole, name):
+def test_a_chunk_of_zeros_is_taken_for_one_that_was_never_written(complete, name):
     def erase(array):
         array.values[0, ..., 1:4, :12] = 0  # 36 of the 264 points between the poles
         return array
 
-    fault = the_fault(changed(whole, name, erase))
+    fault = the_fault(changed(complete, name, erase))
     assert fault.expected == "be exactly 0 in no more than 10% of a field"
     assert "fields are 0 in up to 14%, the first at time 2020-07-01T00:00" in fault.found
     assert fault.level == (None if name in NEVER_ZERO[:4] else 100 if name == "vertical_velocity" else 1)
@@ -334,20 +336,20 @@ def test_a_chunk_of_zeros_is_taken_for_one_that_was_never_written(whole, name):
 
 
 @pytest.mark.parametrize("name", ["specific_humidity", "total_precipitation_6hr", "land_sea_mask"])
-def test_zeros_are_in_order_where_nothing_may_be(whole, name):
-    assert of_whole(changed(whole, name, lambda array: array.where(array["longitude"] > 60, 0))) == []
+def test_zeros_are_in_order_where_nothing_may_be(complete, name):
+    assert of_whole(changed(complete, name, lambda array: array.where(array["longitude"] > 60, 0))) == []
 
 
-def test_no_wind_at_the_poles_is_in_order(whole):
-    calm = changed(whole, "u_component_of_wind", lambda array: array.where(np.abs(array["latitude"]) < 90, 0))
+def test_no_wind_at_the_poles_is_in_order(complete):
+    calm = changed(complete, "u_component_of_wind", lambda array: array.where(np.abs(array["latitude"]) < 90, 0))
     assert of_whole(calm) == []
 
 
-def test_two_frames_that_are_one_are_recognised(whole):
+def test_two_frames_that_are_one_are_recognised(complete):
     def repeat(frames):
         return frames.map(lambda array: array.copy(data=array.values[[0, 0]]) if "time" in array.dims else array)
 
-    fault = the_fault(with_frames(whole, repeat))
+    fault = the_fault(with_frames(complete, repeat))
     assert fault.variable.split(", ") == sorted(
         v.name for v in VARIABLES.values() if v.kind in ("surface", "level") and v.name != "total_precipitation_6hr"
     )
@@ -355,47 +357,47 @@ def test_two_frames_that_are_one_are_recognised(whole):
     assert "must change within 6 h, but the frames number 1 and 2 are the same in every value" in str(fault)
 
 
-def test_one_variable_that_repeats_among_others_that_change_is_recognised(whole):
-    fault = the_fault(changed(whole, "geopotential", lambda array: array.copy(data=array.values[[1, 1]])))
+def test_one_variable_that_repeats_among_others_that_change_is_recognised(complete):
+    fault = the_fault(changed(complete, "geopotential", lambda array: array.copy(data=array.values[[1, 1]])))
     assert fault.variable == "geopotential"
 
 
-def test_one_level_that_stays_the_same_is_in_order(whole):
+def test_one_level_that_stays_the_same_is_in_order(complete):
     def hold(array):
         array.values[1, 0] = array.values[0, 0]
         return array
 
-    assert of_whole(changed(whole, "temperature", hold)) == []
+    assert of_whole(changed(complete, "temperature", hold)) == []
 
 
-def noise(whole, seed):
+def noise(complete, seed):
     """Random numbers as large as temperatures are at the surface, in every variable."""
     draw = np.random.default_rng(seed)
-    return with_frames(whole, lambda frames: frames.map(lambda a: a.copy(data=draw.normal(280, 10, a.shape))))
+    return with_frames(complete, lambda frames: frames.map(lambda a: a.copy(data=draw.normal(280, 10, a.shape))))
 
 
 @given(st.integers(0, 2**32))
 @settings(max_examples=5, deadline=None)
-def test_random_numbers_need_only_be_finite(whole, seed):
-    random = noise(whole, seed)
+def test_random_numbers_need_only_be_finite(complete, seed):
+    random = noise(complete, seed)
     assert of_whole(random) == []
     (gap,) = of_whole(changed(random, "mean_sea_level_pressure", lambda array: array.where(array["latitude"] > 0)))
     assert gap.expected == "be finite"
 
 
 @pytest.mark.parametrize("name", ["temperature", "2m_temperature", "geopotential"])
-def test_one_smooth_field_among_random_numbers_is_enough_to_be_held_against_the_earth(whole, name):
-    found = of_whole(changed(noise(whole, 0), name, lambda array: whole.frames[name]))
+def test_one_smooth_field_among_random_numbers_is_enough_to_be_held_against_the_earth(complete, name):
+    found = of_whole(changed(noise(complete, 0), name, lambda array: complete.frames[name]))
     assert "mean_sea_level_pressure" in {fault.variable for fault in found}
 
 
-def test_single_broken_values_do_not_make_noise_of_weather(whole):
+def test_single_broken_values_do_not_make_noise_of_weather(complete):
     def spike(frames):
         for name in ("temperature", "2m_temperature", "geopotential"):
             frames[name].values[..., 6, 7] = 1e30
         return frames
 
-    assert len(of_whole(with_frames(whole, spike))) == 3
+    assert len(of_whole(with_frames(complete, spike))) == 3
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphcast_batch.inputs.case_inputs import findings
-from graphcast_batch.inputs.findings import Finding, listed, near_pair, notices
+from graphcast_batch.inputs.findings import Finding, input_warnings, listed, near_pair
 from graphcast_batch.inputs.provenance import Provenance
 from graphcast_batch.plan import Case
 
@@ -56,9 +56,9 @@ def test_findings_about_a_source_tell_variable_level_and_time_apart(task):
 
 @pytest.mark.parametrize(("description", "data"), [(GRAPHCAST, ERA5), (OPERATIONAL, HRES)])
 def test_later_inputs_of_the_kind_that_weights_were_last_trained_on_need_no_notice(description, data):
-    assert notices(description, data, NEW) == []
-    assert notices(description, UNKNOWN, NEW) == []
-    assert notices(description, Provenance("", "centre ecmf"), NEW) == []
+    assert input_warnings(description, data, NEW) == []
+    assert input_warnings(description, UNKNOWN, NEW) == []
+    assert input_warnings(description, Provenance("", "centre ecmf"), NEW) == []
 
 
 @pytest.mark.parametrize(
@@ -71,13 +71,13 @@ def test_later_inputs_of_the_kind_that_weights_were_last_trained_on_need_no_noti
     ],
 )
 def test_weights_and_inputs_of_different_kinds_are_noticed_with_what_says_so(description, last, data, told):
-    (notice,) = notices(description, data, NEW)
+    (notice,) = input_warnings(description, data, NEW)
     assert notice.startswith(f"the weights were last {last}, but the inputs are {told}: forecasts will be worse")
 
 
 def test_initial_times_of_the_training_are_counted_by_year():
     days = ["1978-12-31T18", "1979-01-01T00", "2003-07-01T06", "2016-02-03T00", "2017-12-31T18", "2018-01-01T00"]
-    (notice,) = notices(GRAPHCAST, ERA5, np.asarray(days, "datetime64[h]"))
+    (notice,) = input_warnings(GRAPHCAST, ERA5, np.asarray(days, "datetime64[h]"))
     assert "4 of 6 initial times, in 1979, 2003, 2016 to 2017, lie in the years" in notice
     assert "trained on (ERA5 1979 to 2017)" in notice
     assert notice.endswith("judge the weights by times after 2017")
@@ -85,7 +85,7 @@ def test_initial_times_of_the_training_are_counted_by_year():
 
 def test_years_of_fine_tuning_count_as_years_of_training():
     times = np.asarray(["2000-06-01T00", "2021-12-31T18", "2022-01-01T00"], "datetime64[ns]")
-    (notice,) = notices(OPERATIONAL, HRES, times)
+    (notice,) = input_warnings(OPERATIONAL, HRES, times)
     assert "2 of 3 initial times, in 2000, 2021, lie" in notice
     assert "(ERA5 1979 to 2017, HRES 2016 to 2021)" in notice
     assert notice.endswith("after 2021")
@@ -101,7 +101,7 @@ def test_years_of_fine_tuning_count_as_years_of_training():
     ],
 )
 def test_years_are_found_in_other_wordings(text):
-    (notice,) = notices(text, ERA5, np.asarray(["2000-01-01"], "datetime64[D]"))
+    (notice,) = input_warnings(text, ERA5, np.asarray(["2000-01-01"], "datetime64[D]"))
     assert "1 of 1 initial times, in 2000" in notice
     assert "(ERA5 1979 to 2017)" in notice
 
@@ -118,20 +118,20 @@ def test_years_are_found_in_other_wordings(text):
 )
 @pytest.mark.parametrize("data", [ERA5, HRES, UNKNOWN])
 def test_descriptions_that_say_nothing_give_no_notice(text, data):
-    assert notices(text, data, np.asarray(["2000-01-01T00"], "datetime64[h]")) == []
+    assert input_warnings(text, data, np.asarray(["2000-01-01T00"], "datetime64[h]")) == []
 
 
 def test_weights_last_tuned_on_other_analyses_are_not_taken_for_those_of_their_first_training():
-    assert notices("trained on ERA5 data and fine-tuned on GDPS analyses", HRES, NEW) == []
+    assert input_warnings("trained on ERA5 data and fine-tuned on GDPS analyses", HRES, NEW) == []
 
 
 @given(st.text())
 def test_any_text_can_be_read(text):
-    assert notices(text, UNKNOWN, NEW[:0]) == []
+    assert input_warnings(text, UNKNOWN, NEW[:0]) == []
 
 
 def test_no_initial_time_gives_no_notice():
-    assert notices(GRAPHCAST, ERA5, NEW[:0]) == []
+    assert input_warnings(GRAPHCAST, ERA5, NEW[:0]) == []
 
 
 def test_of_a_few_names_all_are_listed_and_of_many_the_five_that_are_nearest():

@@ -122,10 +122,10 @@ def test_cfgrib_finds_the_same(written, edition):
 
 def test_selections_are_read_in_any_order(written):
     path = written(*(message("t", time, level) for time in (0, 6) for level in (300, 500, 850)))
-    whole = read(path)["t"].values
+    complete = read(path)["t"].values
     with open_data(path) as dataset:
-        np.testing.assert_array_equal(dataset["t"][[1, 0], [2, 0], ::-1, 3], whole[[1, 0]][:, [2, 0]][:, :, ::-1, 3])
-        np.testing.assert_array_equal(dataset["t"][1, 1:, 2, [5, 2]], whole[1, 1:, 2][:, [5, 2]])
+        np.testing.assert_array_equal(dataset["t"][[1, 0], [2, 0], ::-1, 3], complete[[1, 0]][:, [2, 0]][:, :, ::-1, 3])
+        np.testing.assert_array_equal(dataset["t"][1, 1:, 2, [5, 2]], complete[1, 1:, 2][:, [5, 2]])
 
 
 def test_a_file_is_known_by_its_first_bytes(written):

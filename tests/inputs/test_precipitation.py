@@ -98,9 +98,9 @@ def test_what_a_read_costs_is_known_where_no_sum_can_be_made(tmp_path):
 def test_at_no_times_forecasts_hold_fields_of_no_time(tmp_path):
     opened = archive(forecasts((6, 12), since=True), tmp_path / "a.nc")
     names = ["2m_temperature", SUMMED]
-    whole, none = (opened.fields(names, times, ()) for times in (opened.times[:1], opened.times[:0]))
+    complete, none = (opened.fields(names, times, ()) for times in (opened.times[:1], opened.times[:0]))
     assert {name: field.shape for name, field in none.items()} == {
-        name: (0, *field.shape[1:]) for name, field in whole.items()
+        name: (0, *field.shape[1:]) for name, field in complete.items()
     }
 
 
@@ -227,10 +227,10 @@ def windows(rows, kind="messages"):
 @settings(max_examples=100, deadline=None)
 def test_every_way_covers_the_6_hours_once_whichever_files_hold_the_sums(rows, cuts):
     """``rows``: initial time, start and length; forecasts that differ are never subtracted."""
-    whole = [(init + start, init + start + length, init) for init, start, length in rows]
-    edges = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
-    files = [windows(whole[a:b]) for a, b in pairwise(edges) if a < b]
-    table, uncut = Table.of(files), Table.of([windows(whole)])
+    complete = [(init + start, init + start + length, init) for init, start, length in rows]
+    edges = [0, *sorted(min(cut, len(complete)) for cut in cuts), len(complete)]
+    files = [windows(complete[a:b]) for a, b in pairwise(edges) if a < b]
+    table, uncut = Table.of(files), Table.of([windows(complete)])
     for way, same in zip(ways_of(table), ways_of(uncut), strict=True):
         assert way.title == same.title
         np.testing.assert_array_equal(way.rows, same.rows)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from graphcast_batch.errors import InputError, InputNotFoundError
 from graphcast_batch.inputs.downloads import published, transfer
-from graphcast_batch.inputs.downloads.published import KNOWN, RECORD, Published, fetch, find, licence, listing
+from graphcast_batch.inputs.downloads.published import KNOWN, RECORD, Published, fetch, find, license, listing
 
 ROOT = Path(__file__).parents[2]
 CONTENT = bytes(range(256)) * 20
@@ -147,7 +147,7 @@ def test_a_file_arrives_whole_with_a_record_of_its_origin(site, tmp_path):
     assert kept["url"] == f"{site.address}{PLACE}"
     assert kept["bytes"] == len(CONTENT)
     assert kept["sha256"] == hashlib.sha256(CONTENT).hexdigest()
-    assert kept["licence"] == "CC-BY-4.0"
+    assert kept["license"] == "CC-BY-4.0"
     assert kept["date"].endswith("+00:00")
 
 
@@ -581,4 +581,4 @@ def test_the_published_statistics_are_taken_from_a_mirror(shared_data, tmp_path)
 
 @pytest.mark.parametrize("kind", ["checkpoint", "stats", "sample"])
 def test_the_terms_name_the_licence_and_who_grants_it(kind):
-    assert "Google LLC, CC BY 4.0, https://creativecommons.org/licenses/by/4.0/" in licence(kind)
+    assert "Google LLC, CC BY 4.0, https://creativecommons.org/licenses/by/4.0/" in license(kind)

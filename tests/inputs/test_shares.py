@@ -28,18 +28,20 @@ def frames(made):
     return fields
 
 
-def same(archive, whole):
+def same(archive, complete):
     """Whether an archive holds what another does, as far as anybody can tell."""
-    assert archive.levels == whole.levels
-    assert {name: set(dims) for name, dims in archive.dims.items()} == {n: set(dims) for n, dims in whole.dims.items()}
-    np.testing.assert_array_equal(archive.times, whole.times)
-    names = sorted(whole.dims)
+    assert archive.levels == complete.levels
+    assert {name: set(dims) for name, dims in archive.dims.items()} == {
+        n: set(dims) for n, dims in complete.dims.items()
+    }
+    np.testing.assert_array_equal(archive.times, complete.times)
+    names = sorted(complete.dims)
     for times, levels in (
-        (whole.times[::-1], whole.levels),
-        (whole.times[1:2], whole.levels[::2]),
-        (whole.times[:0], ()),
+        (complete.times[::-1], complete.levels),
+        (complete.times[1:2], complete.levels[::2]),
+        (complete.times[:0], ()),
     ):
-        expected = whole.fields(names, times, levels)
+        expected = complete.fields(names, times, levels)
         xr.testing.assert_identical(archive.fields(names, times, levels)[names], expected[names])
 
 

@@ -17,7 +17,7 @@ from graphcast_batch.inputs.sources.synthetic import SyntheticPlanet
 from graphcast_batch.inputs.statistics import compute_statistics, held_task, read_statistics, write_statistics
 from graphcast_batch.models.channels import Channels
 from graphcast_batch.models.forcings import forcing
-from graphcast_batch.models.normalization import normalisation
+from graphcast_batch.models.normalization import normalization
 from graphcast_batch.spec import TASKS
 from graphcast_batch.variables import LEVELS_13, LEVELS_37, VARIABLES
 
@@ -152,14 +152,14 @@ def test_blocks_tallied_elsewhere_in_any_order_give_the_same_to_the_last_bit(tmp
         patch.setattr(statistics, "_PIECE_BYTES", 4 * 5 * 7 * 12)
         patch.setattr(statistics, "_STEPS_A_BLOCK", 1)
         here = compute_statistics(Archive(path), task, forcing)
-        there = compute_statistics(Archive(path), task, forcing, spread=elsewhere)
+        there = compute_statistics(Archive(path), task, forcing, executor=elsewhere)
     for kind in KINDS:
         xr.testing.assert_identical(there.by_kind[kind], here.by_kind[kind])
 
 
 def test_the_error_of_a_block_that_failed_elsewhere_is_raised(archive, task):
     with pytest.raises(InputError, match="the disk is gone"):
-        compute_statistics(archive(), task, no_forcing, spread=lambda call, given: [InputError("the disk is gone")])
+        compute_statistics(archive(), task, no_forcing, executor=lambda call, given: [InputError("the disk is gone")])
 
 
 def test_a_pass_that_was_stopped_gives_no_statistics(archive, task):
@@ -167,7 +167,7 @@ def test_a_pass_that_was_stopped_gives_no_statistics(archive, task):
         return [call(*given[0])]
 
     with pytest.raises(StatisticsError, match=r"need all 2 blocks of .*, but were stopped after 1; run it again"):
-        compute_statistics(archive(), task, no_forcing, spread=stopped)
+        compute_statistics(archive(), task, no_forcing, executor=stopped)
 
 
 @pytest.mark.parametrize("piece", [1, 4, 100])
@@ -429,7 +429,7 @@ def test_a_broken_file_is_named(tmp_path):
 def assert_picks_13_of_37_levels(folder, stored):
     task = TASKS["GraphCast_small"]
     channels = Channels.of(task, {})
-    found = normalisation(channels, read_statistics(folder).by_kind)
+    found = normalization(channels, read_statistics(folder).by_kind)
     assert task.pressure_levels == LEVELS_13
     start = sum(channels.width([name]) for name in channels.carried[: channels.carried.index("temperature")])
     for picked, kind in ((found.carried[0], "mean"), (found.carried[1], "stddev"), (found.change, "diffs_stddev")):

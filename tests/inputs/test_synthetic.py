@@ -321,8 +321,8 @@ def assert_near(found, published):
     """Within a factor of 2; a mean by the published deviation, since winds have means of about 0."""
     (mean, *spreads), (published_mean, *published_spreads) = found, published
     assert np.abs((mean - published_mean) / published_spreads[0]).max() < 0.5
-    for spread, published_spread in zip(spreads, published_spreads, strict=True):
-        ratio = spread / published_spread
+    for executor, published_spread in zip(spreads, published_spreads, strict=True):
+        ratio = executor / published_spread
         assert 0.5 < ratio.min() <= ratio.max() < 2
 
 

@@ -37,12 +37,12 @@ def of_values(frames):
 def test_moments_do_not_depend_on_how_the_numbers_are_split(values, cuts, backwards):
     bounds = [0, *sorted(cuts), 12]
     parts = [of_values(values[a:b]) for a, b in itertools.pairwise(bounds)]
-    whole = functools.reduce(Moments.merge, parts[::-1] if backwards else parts)
+    complete = functools.reduce(Moments.merge, parts[::-1] if backwards else parts)
     exact = values.astype(np.float64)
     scale = np.abs(exact).max() + 1e-30
-    assert whole.count == 24
-    np.testing.assert_allclose(whole.mean, exact.mean((0, 2)), rtol=1e-12, atol=1e-12 * scale)
-    np.testing.assert_allclose(whole.stddev, exact.std((0, 2)), rtol=1e-9, atol=1e-9 * scale)
+    assert complete.count == 24
+    np.testing.assert_allclose(complete.mean, exact.mean((0, 2)), rtol=1e-12, atol=1e-12 * scale)
+    np.testing.assert_allclose(complete.stddev, exact.std((0, 2)), rtol=1e-9, atol=1e-9 * scale)
 
 
 @pytest.mark.parametrize("points", [1, 100, 2**13, 2**13 + 1, 50_000])

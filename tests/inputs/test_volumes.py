@@ -42,27 +42,27 @@ def read(archive, names, *times):
 @pytest.fixture
 def months(tmp_path):
     """A folder of two files that meet at the end of a month."""
-    whole = made("2019-12-31T00", 48, ("2m_temperature", "total_precipitation"))
+    complete = made("2019-12-31T00", 48, ("2m_temperature", "total_precipitation"))
     (tmp_path / "months").mkdir()
     for number, part in enumerate((slice(0, 24), slice(24, 48))):
-        written(whole.isel(time=part), tmp_path / "months" / f"{number}.nc")
-    return whole, tmp_path / "months"
+        written(complete.isel(time=part), tmp_path / "months" / f"{number}.nc")
+    return complete, tmp_path / "months"
 
 
 @pytest.mark.parametrize("ask", ["", "*.nc"])
 def test_a_folder_or_a_glob_of_files_is_one_archive(months, ask):
-    whole, folder = months
+    complete, folder = months
     archive = Archive(str(folder / ask) if ask else folder)
-    assert archive.times_of(["2m_temperature"]).tolist() == whole["time"].values.tolist()
+    assert archive.times_of(["2m_temperature"]).tolist() == complete["time"].values.tolist()
     found = read(archive, ["2m_temperature"], "2020-01-01T03", "2019-12-31T21")
-    np.testing.assert_array_equal(found["2m_temperature"], whole["2m_temperature"].isel(time=[27, 21]))
+    np.testing.assert_array_equal(found["2m_temperature"], complete["2m_temperature"].isel(time=[27, 21]))
 
 
 def test_precipitation_over_6_hours_is_summed_across_files(months):
-    whole, folder = months
+    complete, folder = months
     archive = Archive(folder, Reading(precipitation="hourly"))
     found = read(archive, [SUMMED], "2020-01-01T03")[SUMMED]
-    hourly = whole["total_precipitation"].values.astype(np.float64)
+    hourly = complete["total_precipitation"].values.astype(np.float64)
     np.testing.assert_allclose(found[0], hourly[22:28].sum(axis=0), rtol=1e-6)
     assert archive.times[0] == np.datetime64("2019-12-31T05")
     assert archive.changes == {

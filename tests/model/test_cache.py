@@ -123,12 +123,12 @@ def test_only_the_user_may_look_into_a_new_folder(cache):
 def test_an_entry_that_is_torn_or_rotten_is_removed_and_made_again(tmp_path_factory, data):
     cache = Cache(tmp_path_factory.mktemp("cache"))
     cache.put(NAME, CONTENT)
-    whole = entry(cache).read_bytes()
-    place = data.draw(st.integers(0, len(whole) - 1))
+    complete = entry(cache).read_bytes()
+    place = data.draw(st.integers(0, len(complete) - 1))
     bits = data.draw(st.integers(1, 255))
     torn = data.draw(st.booleans())
     entry(cache).write_bytes(
-        whole[:place] if torn else whole[:place] + bytes([whole[place] ^ bits]) + whole[place + 1 :]
+        complete[:place] if torn else complete[:place] + bytes([complete[place] ^ bits]) + complete[place + 1 :]
     )
 
     with cache.turn(NAME) as kept:

@@ -36,13 +36,13 @@ def test_forcings_that_the_inputs_lack_are_computed(reference):
 
 def test_forcings_of_some_lead_times_suffice_and_the_rest_is_computed(reference):
     forecaster = reference.forecaster("float32", 2)
-    whole = joined(forecaster.forecast(reference.inputs, reference.forcings, 2))
+    complete = joined(forecaster.forecast(reference.inputs, reference.forcings, 2))
     half = joined(forecaster.forecast(reference.inputs, reference.forcings.isel(time=[0]), 2))
 
-    for name in whole:
+    for name in complete:
         scale = reference.statistics["diffs_stddev"][name].values.min()
-        np.testing.assert_array_equal(whole[name][0], half[name][0])
-        np.testing.assert_allclose(whole[name][1], half[name][1], rtol=0, atol=0.05 * scale)
+        np.testing.assert_array_equal(complete[name][0], half[name][0])
+        np.testing.assert_allclose(complete[name][1], half[name][1], rtol=0, atol=0.05 * scale)
 
 
 TASKS_TRIED = {

@@ -13,11 +13,11 @@ import xarray as xr
 from graphcast_batch.app.single_forecast import infer
 from graphcast_batch.config.loading import load_config
 from graphcast_batch.errors import CheckpointError, ConfigError, PackageError, StatisticsError, StoreMismatchError
-from graphcast_batch.inputs.statistics import in_this_process
+from graphcast_batch.inputs.statistics import run_serially
 from graphcast_batch.models.deepmind import DeepmindForecaster, installed_package
 from graphcast_batch.models.graphcast.forecaster import Forecaster
 from graphcast_batch.setup.run_setup import assemble
-from graphcast_batch.setup.store_identity import kept_store, lay_out
+from graphcast_batch.setup.store_identity import existing_store, lay_out
 from graphcast_batch.setup.worker_setup import worker_context
 from tests.conftest import SMALL
 from tests.model.conftest import FOLDER, joined, load_reference
@@ -294,37 +294,37 @@ def run_of(small_config):
 
 def test_a_store_of_one_implementation_is_refused_by_the_other(run_of, packages):
     packages("weathernext.weathernext1_graph.graphcast", version="0.3.0")
-    store = lay_out(run_of("deepmind"), "float32", in_this_process)
+    store = lay_out(run_of("deepmind"), "float32", run_serially)
 
     assert store.root["attributes"]["implementation"] == "deepmind"
     assert json.loads(store.root["attributes"]["versions"])["weathernext"] == "0.3.0"
-    assert kept_store(run_of("deepmind"))
+    assert existing_store(run_of("deepmind"))
     with pytest.raises(StoreMismatchError, match=r"implementation: the store has deepmind, this run has \(absent\)"):
-        kept_store(run_of("native"))
+        existing_store(run_of("native"))
     with pytest.raises(StoreMismatchError, match="implementation: the store has deepmind"):
-        lay_out(run_of("native"), "float32", in_this_process)
+        lay_out(run_of("native"), "float32", run_serially)
 
 
 def test_a_store_that_names_no_implementation_is_of_the_native_one(run_of):
-    store = lay_out(run_of("native"), "float32", in_this_process)
+    store = lay_out(run_of("native"), "float32", run_serially)
 
     assert "implementation" not in store.identity
-    assert kept_store(run_of("native"))
+    assert existing_store(run_of("native"))
     with pytest.raises(StoreMismatchError, match=r"implementation: the store has \(absent\), this run has deepmind"):
-        kept_store(run_of("deepmind"))
+        existing_store(run_of("deepmind"))
 
 
 def test_a_run_without_the_package_ends_before_its_store_is_made(run_of, packages):
     run = run_of("deepmind")
 
     with pytest.raises(PackageError, match="neither is installed here"):
-        lay_out(run, "float32", in_this_process)
+        lay_out(run, "float32", run_serially)
     assert not run.config.store.exists()
 
 
 def test_a_worker_imports_the_implementation_that_the_config_names_and_no_other(run_of, monkeypatch):
     run = run_of("native")
-    lay_out(run, "float32", in_this_process)
+    lay_out(run, "float32", run_serially)
     monkeypatch.setitem(sys.modules, "graphcast_batch.models.deepmind", None)  # what makes its import fail
     worker_context(run.config, run.source, "float32", "worker")
 

@@ -75,7 +75,7 @@ def of_steps(steps):
 
 
 @cache
-def whole(steps):
+def complete(steps):
     return outputs_of(of_steps(steps), *drawn(of_steps(steps)))
 
 
@@ -99,7 +99,7 @@ def test_neither_the_size_of_blocks_nor_what_is_kept_changes_the_outputs(edges_a
 
     parted = outputs_of(architecture, *drawn(architecture), edges_at_once, lean)
 
-    np.testing.assert_allclose(whole(steps), parted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(complete(steps), parted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

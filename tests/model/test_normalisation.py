@@ -7,7 +7,7 @@ import xarray as xr
 from graphcast_batch.errors import StatisticsError
 from graphcast_batch.inputs.statistics import read_statistics
 from graphcast_batch.models.channels import Channels
-from graphcast_batch.models.normalization import normalisation
+from graphcast_batch.models.normalization import normalization
 from graphcast_batch.spec import TASKS, Task
 
 TASK = Task(
@@ -32,7 +32,7 @@ def statistics():
 
 
 def test_constants_stand_in_the_order_of_the_channels():
-    found = normalisation(CHANNELS, statistics())
+    found = normalization(CHANNELS, statistics())
 
     np.testing.assert_array_equal(found.carried, [[0, 9, 7], [100, 109, 107]])  # 2m_temperature, then 500 and 850 hPa
     np.testing.assert_array_equal(found.change, [200, 209, 207])
@@ -47,26 +47,26 @@ def test_a_missing_constant_is_an_error_that_names_it():
         lacking = statistics()
         lacking[kind] = lacking[kind].drop_vars("2m_temperature")
         with pytest.raises(StatisticsError, match=f"the {kind} statistics lack 2m_temperature"):
-            normalisation(CHANNELS, lacking)
+            normalization(CHANNELS, lacking)
 
 
 def test_a_missing_level_is_named():
     lacking = statistics() | {"mean": constants(0.0).sel(level=[700, 850])}
     with pytest.raises(StatisticsError, match=r"the mean of temperature lacks the levels \[500\] hPa"):
-        normalisation(CHANNELS, lacking)
+        normalization(CHANNELS, lacking)
 
 
 def test_a_level_variable_with_one_number_is_refused():
     flat = constants(0.0).assign(temperature=((), 1.0))
     with pytest.raises(StatisticsError, match="the mean of temperature must be given by level"):
-        normalisation(CHANNELS, statistics() | {"mean": flat})
+        normalization(CHANNELS, statistics() | {"mean": flat})
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, np.nan])
 def test_deviations_must_be_positive(value):
     bad = constants(100.0).assign({"2m_temperature": ((), value)})
     with pytest.raises(StatisticsError, match="the stddev of 2m_temperature must be positive"):
-        normalisation(CHANNELS, statistics() | {"stddev": bad})
+        normalization(CHANNELS, statistics() | {"stddev": bad})
 
 
 PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "stats_era5_levels-37"
@@ -77,7 +77,7 @@ PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "stats_era5_levels-3
 def test_the_published_statistics_serve_every_published_task(task):
     channels = Channels.of(task, {})
 
-    found = normalisation(channels, read_statistics(PUBLISHED).by_kind)
+    found = normalization(channels, read_statistics(PUBLISHED).by_kind)
 
     assert found.carried.shape == (2, channels.width(channels.carried))
     (name,) = [name for name in channels.carried if name == "geopotential"]
@@ -89,4 +89,4 @@ def test_the_shipped_statistics_serve_the_published_task_on_13_levels():
     folder = Path(__file__).parents[2] / "stats" / "synthetic"
     channels = Channels.of(TASKS["GraphCast_small"], {})
 
-    assert normalisation(channels, read_statistics(folder).by_kind).change.shape == (channels.width(channels.carried),)
+    assert normalization(channels, read_statistics(folder).by_kind).change.shape == (channels.width(channels.carried),)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from graphcast_batch.config.loading import load_config
-from graphcast_batch.inputs.statistics import in_this_process
+from graphcast_batch.inputs.statistics import run_serially
 from graphcast_batch.models import graphs
 from graphcast_batch.models.disk_cache import Cache
 from graphcast_batch.models.graphcast import programs
@@ -105,13 +105,13 @@ def test_what_was_compiled_once_is_not_compiled_again(cache, seen):
 def test_of_several_processes_that_start_at_once_one_compiles(tmp_path):
     words = [sys.executable, "-c", PROCESS, str(tmp_path / "cache")]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    crew = [subprocess.Popen(words, **pipes) for _ in range(3)]
-    for process in crew:
+    pool = [subprocess.Popen(words, **pipes) for _ in range(3)]
+    for process in pool:
         assert process.stdout.readline() == "ready\n"
-    for process in crew:
+    for process in pool:
         process.stdin.write("\n")
         process.stdin.flush()
-    found = [tuple(map(int, process.communicate(timeout=60)[0].split())) for process in crew]
+    found = [tuple(map(int, process.communicate(timeout=60)[0].split())) for process in pool]
 
     assert [total for total, _, _ in found] == [sum(n * n for n in range(8))] * 3
     assert sorted(misses > 0 for _, misses, _ in found) == [False, False, True]
@@ -283,15 +283,15 @@ def test_a_program_that_was_compiled_in_the_window_is_not_compiled_after_it(cach
 
 def test_a_second_worker_builds_no_graphs_and_compiles_nothing(small_config, cache, seen, monkeypatch):
     run = assemble(load_config(small_config(cache=str(cache.folder))))
-    lay_out(run, "float32", in_this_process)
+    lay_out(run, "float32", run_serially)
     frames = []
     for worker in ("first", "second"):
         jax.clear_caches()
         seen.clear()
-        bench = worker_context(run.config, run.source, "float32", worker)
+        context = worker_context(run.config, run.source, "float32", worker)
         case = run.plan.cases[0]
-        inputs = run.source.read(case, bench.task)
-        frames += list(bench.forecasts.forecast(inputs.frames, inputs.forcings, case.steps))
+        inputs = run.source.read(case, context.task)
+        frames += list(context.forecasts.forecast(inputs.frames, inputs.forcings, case.steps))
         monkeypatch.delattr(graphs, "build_graphs", raising=False)
 
     assert seen[HIT] > 0

@@ -11,7 +11,7 @@ from graphcast_batch.models.graphcast.loss import rollout_loss
 from graphcast_batch.models.graphcast.predictor import Constants, ModelState, Predictor
 from graphcast_batch.models.graphcast.trainer import Samples, Trainer, arrays_of, frozen_modules
 from graphcast_batch.models.graphs import build_graphs
-from graphcast_batch.models.normalization import normalisation
+from graphcast_batch.models.normalization import normalization
 from graphcast_batch.models.state_arrays import forcing_blocks, initial_arrays, target_points
 from graphcast_batch.spec import Architecture, Task
 from tests.model.conftest import made_up
@@ -132,7 +132,7 @@ def slope_of(precision, *, rematerialised):
     """What gives loss and gradient, from weights and all that `of_rollouts` gives."""
     reference = case()
     predictor = Predictor(reference.checkpoint.architecture, reference.channels, precision)
-    scales = normalisation(reference.channels, reference.statistics)
+    scales = normalization(reference.channels, reference.statistics)
     loss = rollout_loss(predictor, reference.grid, rematerialised=rematerialised)
 
     def of_weights(weights, graphs, static, frames, forcings, known, targets):
@@ -187,11 +187,11 @@ def frozen():
     return tuple(sorted(frozen_modules(["mesh_gnn/*", "*layer_norm"], case().checkpoint.parameters)))
 
 
-def assert_same_gradient(found, whole, scale=1.0):
+def assert_same_gradient(found, complete, scale=1.0):
     """Array by array: what float32 rounds off in a sum goes with its terms, of which one element may hold little."""
     for module, named in gradient(found).items():
         for name, slope in named.items():
-            other = gradient(whole)[module][name] * scale
+            other = gradient(complete)[module][name] * scale
             assert np.linalg.norm(slope - other) <= 1e-4 * np.linalg.norm(other) + 1e-5 * scale, (module, name)
 
 
@@ -251,8 +251,8 @@ def test_frozen_modules_stay_bit_by_bit_and_the_others_move():
     for module, named in found.items():
         idle = module in frozen() or "mesh2grid_gnn/~_networks_builder/processor_nodes_0_mesh_nodes" in module
         assert all(np.array_equal(named[name], begun[module][name]) for name in named) == idle, module
-    _, (whole,) = updated()
-    assert float(said.gradient_norm) < float(whole.gradient_norm)
+    _, (complete,) = updated()
+    assert float(said.gradient_norm) < float(complete.gradient_norm)
 
 
 def test_an_update_that_is_not_finite_changes_nothing():
@@ -272,13 +272,13 @@ def test_an_update_that_is_not_finite_changes_nothing():
 
 def test_a_training_goes_on_bit_by_bit_from_its_arrays():
     made = trainer()
-    whole, _ = updated((1e-2, 1e-2))
+    complete, _ = updated((1e-2, 1e-2))
     half, _ = updated((1e-2,))
 
     taken_up = made.restored(made.begin(), arrays_of(half))
     found, _ = made.update(taken_up, drawn(), 1e-2)
 
-    expected = arrays_of(whole)
+    expected = arrays_of(complete)
     for place, array in arrays_of(found).items():
         np.testing.assert_array_equal(array, expected[place])
 

@@ -32,7 +32,7 @@ class Folder:
 class World:
     """What the server holds, and where each attempt is."""
 
-    claim: int | None
+    lease: int | None
     places: tuple  # of FILES: whose file is there
     record: object  # whose attempt is recorded as whole, at full length
     folders: tuple
@@ -123,11 +123,11 @@ def run(world, number, programs):
     kind, *rest = calls[step]
     folder, onward = world.folders[number], step + 1 if step + 1 < len(calls) else DONE
     if kind == "take":
-        return moved(replace(world, claim=number), number, onward)
+        return moved(replace(world, lease=number), number, onward)
     if kind == "make":
         world = with_change(world, number, made=True, names=frozenset({*FILES, "aside"}))
     elif kind == "held":
-        if world.claim != number:
+        if world.lease != number:
             return moved(world, number, len(calls) - 2)
     elif kind == "list":
         if not world.folders[rest[0]].made or world.folders[rest[0]].closed:
@@ -157,7 +157,7 @@ def run(world, number, programs):
     elif kind == "remove":
         world = with_change(world, number, names=frozenset(), aside=frozenset(), closed=True)
     elif kind == "release":
-        world = replace(world, claim=None) if world.claim == number else world
+        world = replace(world, lease=None) if world.lease == number else world
     else:
         world, well = land(world, number, (kind, *rest), folder.generation)
         if not well:

@@ -59,8 +59,8 @@ def write_all(attempt, store, case):
         attempt.write(first, {name: array[first:last] for name, array in values.items()})
 
 
-def commit(attempt, claim=None):
-    return attempt.commit(claim=claim, seconds={"compute": 1.0}, device="cpu", worker="w", attempts=1, details={})
+def commit(attempt, lease=None):
+    return attempt.commit(lease=lease, seconds={"compute": 1.0}, device="cpu", worker="w", attempts=1, details={})
 
 
 def fill(store, *cases):

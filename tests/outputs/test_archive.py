@@ -48,12 +48,12 @@ def laid_out(tmp_path, count=4):
 
 
 def test_an_archive_reads_back_as_it_was_with_its_attributes(tmp_path):
-    whole, path = fields(4), tmp_path / "made.zarr"
+    complete, path = fields(4), tmp_path / "made.zarr"
     draft = laid_out(tmp_path)
-    fill(draft, 0, whole)
+    fill(draft, 0, complete)
     publish(draft, path)
     read = xr.open_zarr(path, chunks=None, consolidated=True)
-    xr.testing.assert_equal(read.load(), whole)
+    xr.testing.assert_equal(read.load(), complete)
     assert {read[name].dtype for name in DIMS} == {np.dtype("float32")}
     assert (read.temperature.attrs["units"], read.temperature.attrs["standard_name"]) == ("K", "air_temperature")
     assert read.total_precipitation_6hr.attrs["cell_methods"] == "time: sum (interval: 6 hours)"
@@ -79,23 +79,25 @@ def test_laying_out_writes_no_chunk_of_a_field(tmp_path):
 @settings(max_examples=10, deadline=None)
 @given(order=st.permutations([0, 1, 2, 3]), size=st.integers(1, 4))
 def test_blocks_may_come_in_any_order_and_size(tmp_path_factory, order, size):
-    tmp_path, whole = tmp_path_factory.mktemp("any"), fields(4)
+    tmp_path, complete = tmp_path_factory.mktemp("any"), fields(4)
     draft = laid_out(tmp_path)
     for first in [first for first in order if first % size == 0]:
-        fill(draft, first, block_of(whole, first, first + size))
+        fill(draft, first, block_of(complete, first, first + size))
     publish(draft, tmp_path / "made.zarr")
-    xr.testing.assert_equal(xr.load_dataset(tmp_path / "made.zarr", engine="zarr"), whole)
+    xr.testing.assert_equal(xr.load_dataset(tmp_path / "made.zarr", engine="zarr"), complete)
 
 
 def test_processes_may_fill_a_draft_at_once(tmp_path):
-    whole, draft = fields(4), laid_out(tmp_path)
-    children = [SPAWN.Process(target=fill, args=(draft, first, block_of(whole, first, first + 2))) for first in (2, 0)]
+    complete, draft = fields(4), laid_out(tmp_path)
+    children = [
+        SPAWN.Process(target=fill, args=(draft, first, block_of(complete, first, first + 2))) for first in (2, 0)
+    ]
     for child in children:
         child.start()
     for child in children:
         child.join()
     publish(draft, tmp_path / "made.zarr")
-    xr.testing.assert_equal(xr.load_dataset(tmp_path / "made.zarr", engine="zarr"), whole)
+    xr.testing.assert_equal(xr.load_dataset(tmp_path / "made.zarr", engine="zarr"), complete)
 
 
 def test_an_archive_without_levels_has_no_level(tmp_path):

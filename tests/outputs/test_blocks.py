@@ -81,9 +81,9 @@ def test_a_store_holds_what_xarray_selects_from_the_whole_forecast(
     with tempfile.TemporaryDirectory() as folder:
         found = stored(folder, case, outputs, per_call)
 
-    whole = as_dataset(frames_of(case))[sorted(names)]
-    longitude = (whole["longitude"] - west) % 360 + west
-    ordered = whole.assign_coords(longitude=longitude).sortby("longitude")
+    complete = as_dataset(frames_of(case))[sorted(names)]
+    longitude = (complete["longitude"] - west) % 360 + west
+    ordered = complete.assign_coords(longitude=longitude).sortby("longitude")
     expected = ordered.sel(
         lead=slice(6 * every, None, every), latitude=slice(south, north), longitude=slice(west, west + width)
     )

@@ -13,11 +13,11 @@ def path(tmp_path):
 
 
 def test_a_heartbeat_prolongs_a_claim(path):
-    claim = Lease.take(path, 60)
+    lease = Lease.take(path, 60)
     past = time.time() - 59
-    os.utime(claim.path, (past, past))
-    assert claim.beat()
-    assert claim.path.stat().st_mtime > past + 50
+    os.utime(lease.path, (past, past))
+    assert lease.renew()
+    assert lease.path.stat().st_mtime > past + 50
 
 
 def test_a_taker_that_judged_too_slowly_gives_a_fresh_claim_back(path, monkeypatch):
@@ -67,9 +67,9 @@ def test_a_claim_waits_for_no_disk(path, monkeypatch):
         raise AssertionError("a claim was synced")
 
     monkeypatch.setattr(os, "fsync", refuse)
-    claim = Lease.take(path, 60)
+    lease = Lease.take(path, 60)
     assert Lease.take(path, 60) is None
-    claim.release()
+    lease.release()
     assert not path.exists()
 
 
@@ -95,5 +95,5 @@ def test_a_job_that_was_begun_anew_is_dead_as_it_was_before(path, monkeypatch, b
     owner = Owner.here(60).model_copy(update=elsewhere)
     path.write_text(owner.model_dump_json())
     as_job(now)
-    claim = Lease.take(path, 60)
-    assert (claim is not None) == gone
+    lease = Lease.take(path, 60)
+    assert (lease is not None) == gone

@@ -33,7 +33,7 @@ from tests.outputs.made_stores import (
     values_of,
     write_all,
 )
-from tests.test_pipeline import FakeForecasts, bench, cases, store_of
+from tests.test_pipeline import FakeForecasts, cases, context, store_of
 from tests.test_pipeline import make as make_case
 
 EARLIER = plan_of(range(1), 3, on_levels=VARIABLES[1:2])
@@ -98,14 +98,14 @@ def make_all(path, plan):
     store.sweep()
     states = store.ledger.states(plan.cases)
     for case in plan.cases:
-        if states[case.key] is not CaseState.WHOLE:
-            claim = store.ledger.claim(case, 60)
+        if states[case.key] is not CaseState.COMPLETE:
+            lease = store.ledger.lease(case, 60)
             try:
                 with store.attempt(case) as attempt:
                     write_all(attempt, store, case)
-                    commit(attempt, claim)
+                    commit(attempt, lease)
             finally:
-                claim.release()
+                lease.release()
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def assert_nothing_is_lost(history, path):
         assert_whole_cases_are_all_there(store, known)
     if history == "grown":
         (case,) = EARLIER.cases
-        assert store.ledger.states(EARLIER.cases) == {case.key: CaseState.WHOLE}
+        assert store.ledger.states(EARLIER.cases) == {case.key: CaseState.COMPLETE}
         kept = store.forecasts().sel(time=case.init_time, prediction_timedelta=case.lead_times)
         for name, values in values_of(store, case).items():
             np.testing.assert_array_equal(kept[name], values)
@@ -144,11 +144,11 @@ def assert_nothing_is_lost(history, path):
 
 def assert_mended(history, undisturbed, path):
     # The next run is another process, to which the claims of this one are void.
-    for claim in path.glob("ledger/*.claim"):
-        claim.unlink()
+    for lease in path.glob("ledger/*.claim"):
+        lease.unlink()
     make_all(path, PLAN)
     assert data_files(path) == data_files(undisturbed / history)
-    assert set(Store.open(path).ledger.states(PLAN.cases).values()) == {CaseState.WHOLE}
+    assert set(Store.open(path).ledger.states(PLAN.cases).values()) == {CaseState.COMPLETE}
 
 
 FULL = "No space left on device.*; mend the space, quota or limits of files and run again: what is whole stays whole"
@@ -218,11 +218,11 @@ def test_the_rollout_stops_at_a_full_disk_and_leaves_no_case_behind(disk):
     disk.leave_pages(60)
     forecasts = FakeForecasts(8)
     with pytest.raises(StoreUnwritableError, match=rf"2020-01-01T00: writing it to {path} failed: .*{FULL}"):
-        make_case(bench(store, forecasts), some[0])
+        make_case(context(store, forecasts), some[0])
     assert not list((path / ".staging").iterdir())
     assert store.ledger.record(some[0].key) is None
     disk.free()
-    assert make_case(bench(store, forecasts), some[1]).steps == 400
+    assert make_case(context(store, forecasts), some[1]).steps == 400
 
 
 def make_one(store, moment):
@@ -231,7 +231,7 @@ def make_one(store, moment):
     moment("sweep")
     store.sweep()
     moment("claim")
-    claim = store.ledger.claim(case, 60)
+    lease = store.ledger.lease(case, 60)
     try:
         moment("attempt")
         with store.attempt(case) as attempt:
@@ -240,10 +240,10 @@ def make_one(store, moment):
                 moment(f"write {first}")
                 attempt.write(first, {name: array[first:last] for name, array in values.items()})
             moment("commit")
-            commit(attempt, claim)
+            commit(attempt, lease)
     finally:
         moment("release")
-        claim.release()
+        lease.release()
 
 
 MAKING = ("sweep", "claim", "attempt", "write 0", "write 8", "commit")
@@ -261,7 +261,7 @@ def test_a_disk_that_becomes_read_only_stops_what_writes_and_leaves_what_reads(d
     with pytest.raises(StoreUnwritableError, match=f"{path}.* failed: .*{READ_ONLY}"):
         make_one(store, read_only)
     states = Store.open(path).ledger.states(PLAN.cases)
-    assert (CaseState.WHOLE in states.values()) == (when == "release")
+    assert (CaseState.COMPLETE in states.values()) == (when == "release")
     assert Store.open(path).forecasts()["temperature"].shape == (2, 10, 2, 5, 8)
     disk.remount("rw")
     assert_mended("new", undisturbed, path)
@@ -472,7 +472,7 @@ def test_a_write_that_hangs_commits_nothing_and_holds_up_nobody_else(tmp_path, u
     path = tmp_path / "run.zarr"
     store = make(path, PLAN)
     hung, other = PLAN.cases
-    claim, ended, piped = store.ledger.claim(hung, 60), [], []
+    lease, ended, piped = store.ledger.lease(hung, 60), [], []
 
     def write():
         try:
@@ -482,7 +482,7 @@ def test_a_write_that_hangs_commits_nothing_and_holds_up_nobody_else(tmp_path, u
                 os.mkfifo(pipe)
                 piped.append(pipe)
                 write_all(attempt, store, hung)
-                commit(attempt, claim)
+                commit(attempt, lease)
         except BaseException as error:
             ended.append(error)
 
@@ -491,7 +491,7 @@ def test_a_write_that_hangs_commits_nothing_and_holds_up_nobody_else(tmp_path, u
     while not piped:
         time.sleep(0.01)
     fill(store, other)
-    assert store.ledger.states(PLAN.cases) == {hung.key: CaseState.RUNNING, other.key: CaseState.WHOLE}
+    assert store.ledger.states(PLAN.cases) == {hung.key: CaseState.RUNNING, other.key: CaseState.COMPLETE}
     assert not list(path.glob("*/c.0.*"))
     handle = os.open(piped[0], os.O_RDONLY | os.O_NONBLOCK)
     thread.join(60)
@@ -569,7 +569,7 @@ def test_a_disk_that_deletes_nothing_holds_up_no_case_and_what_is_left_goes_with
     path = tmp_path / "run.zarr"
     make(path, PLAN)
     in_another_process(make_all_without_unlink, path)
-    assert set(Store.open(path).ledger.states(PLAN.cases).values()) == {CaseState.WHOLE}
+    assert set(Store.open(path).ledger.states(PLAN.cases).values()) == {CaseState.COMPLETE}
     assert list(path.glob("ledger/.*")), list(path.glob(".staging/*"))
     Store.open(path).sweep()
     assert not [*path.rglob(".*.tmp"), *path.rglob(".*.aside"), *path.glob(".staging/*"), *path.glob("ledger/*.claim")]

@@ -44,7 +44,7 @@ def test_a_run_is_told_line_by_line(tmp_path, told):
 
     made = {"case": CASE.key, "worker": "w", "device": "cpu"}
     assert dicts(store.path) == [
-        {"event": "started", "device": "cpu", "workers": 2, "total": 5, "whole": 1},
+        {"event": "started", "device": "cpu", "workers": 2, "total": 5, "complete": 1},
         {"event": "retried", "case": CASE.key, "error": "ForecastError", "message": "not finite"},
         {"event": "stage", **made, "stage": "compute", "seconds": 1.0},
         {"event": "finished", **made, "steps": 2, "bytes": record.bytes, "attempts": 1},

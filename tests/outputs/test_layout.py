@@ -16,7 +16,7 @@ from graphcast_batch.errors import StoreError, StoreMismatchError
 from graphcast_batch.files.leases import Lease
 from graphcast_batch.integrity.verify import FlawKind, verify
 from graphcast_batch.setup.run_setup import assemble
-from graphcast_batch.setup.store_identity import kept_store
+from graphcast_batch.setup.store_identity import existing_store
 from graphcast_batch.stores.zarr.ledger import CaseState
 from graphcast_batch.stores.zarr.store import Store
 from graphcast_batch.stores.zarr.store_layout import growing
@@ -192,7 +192,7 @@ def test_what_was_selected_resumes_and_grows_in_time_and_lead_time(tmp_path):
     assert np.isnan(longer.forecasts()["temperature"][0, 2:]).all()
     fill(longer, case_at(0, 16), case_at(2, 16))
     assert {flaw.kind for flaw in verify(path, deep=True).flaws} == {FlawKind.STATISTICS}
-    assert longer.ledger.states([case_at(0, 8)]) == {case_at(0, 8).key: CaseState.WHOLE}
+    assert longer.ledger.states([case_at(0, 8)]) == {case_at(0, 8).key: CaseState.COMPLETE}
     assert not np.isnan(longer.forecasts()["temperature"].isel(time=[0, 2])).any()
 
 
@@ -349,11 +349,11 @@ def test_drivers_that_extend_at_once_all_get_their_times(tmp_path):
 
 def test_the_lock_of_a_dead_driver_does_not_stop_an_extension(tmp_path):
     store = make(tmp_path / "run.zarr", plan_of([0], 1))
-    claim = Lease.take(store.ledger.folder / ".extending", 60)
-    dead = claim.owner.model_copy(update={"started": "1"})
-    claim.path.write_text(dead.model_dump_json())
+    lease = Lease.take(store.ledger.folder / ".extending", 60)
+    dead = lease.owner.model_copy(update={"started": "1"})
+    lease.path.write_text(dead.model_dump_json())
     assert make(store.path, plan_of([0, 1], 1)).init_times.size == 2
-    assert not claim.path.exists()
+    assert not lease.path.exists()
 
 
 def test_no_draft_is_left_where_a_store_could_not_be_laid_out(tmp_path):
@@ -398,14 +398,14 @@ def test_a_place_where_no_store_can_be_is_refused_by_plan_and_by_run(small_confi
     path = tmp_path / "place" / below
     run = assemble(load_config(small_config(store=str(path))))
     with pytest.raises(StoreError, match=told.format(path=re.escape(str(tmp_path / "place")))):
-        kept_store(run)
+        existing_store(run)
     with pytest.raises(StoreError, match="choose another `store` path"):
         make(path, plan_of([0], 1))
 
 
 def test_the_root_of_the_file_system_is_no_place_for_a_store(small_config):
     with pytest.raises(StoreError, match=r"/ must be a folder for a store, but is the root .*; choose another"):
-        kept_store(assemble(load_config(small_config(store="/"))))
+        existing_store(assemble(load_config(small_config(store="/"))))
 
 
 def test_an_empty_folder_a_link_to_a_folder_and_nothing_are_places_for_a_store(tmp_path):

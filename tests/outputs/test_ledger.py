@@ -62,11 +62,11 @@ def test_the_first_record_stands(ledger):
 def test_a_longer_record_takes_the_place_of_a_shorter_one(ledger):
     short, long = case_at(0, steps=4), case_at(0, steps=9)
     ledger.enter(record_of(short))
-    assert ledger.states([short]) == {short.key: CaseState.WHOLE}
+    assert ledger.states([short]) == {short.key: CaseState.COMPLETE}
     assert ledger.states([long]) == {long.key: CaseState.MISSING}
     assert ledger.record(long.key, long.steps) is None
     ledger.enter(record_of(long))
-    assert ledger.states([short]) == ledger.states([long]) == {long.key: CaseState.WHOLE}
+    assert ledger.states([short]) == ledger.states([long]) == {long.key: CaseState.COMPLETE}
     assert [path.parent.name for path in ledger.folder.rglob("*.json")] == ["steps-9"]
 
 
@@ -107,16 +107,16 @@ def test_a_failure_ends_when_the_case_becomes_whole(ledger):
     ledger.fail(CaseFailure.of(case, ValueError(), attempts=1))
     ledger.enter(record_of(case))
     assert ledger.failure(case.key) is None
-    assert ledger.states([case]) == {case.key: CaseState.WHOLE}
+    assert ledger.states([case]) == {case.key: CaseState.COMPLETE}
 
 
 def test_states_tell_apart_whole_running_failed_and_missing(ledger):
-    whole, running, failed, missing = cases = [case_at(index) for index in range(4)]
-    ledger.enter(record_of(whole))
-    ledger.claim(running, 60)
+    complete, running, failed, missing = cases = [case_at(index) for index in range(4)]
+    ledger.enter(record_of(complete))
+    ledger.lease(running, 60)
     ledger.fail(CaseFailure.of(failed, ValueError(), attempts=1))
     assert ledger.states(cases) == {
-        whole.key: CaseState.WHOLE,
+        complete.key: CaseState.COMPLETE,
         running.key: CaseState.RUNNING,
         failed.key: CaseState.FAILED,
         missing.key: CaseState.MISSING,
@@ -137,41 +137,41 @@ def test_only_keys_of_cases_reach_the_file_system(ledger, key):
 
 
 def test_a_claim_is_exclusive_until_released(ledger):
-    claim = ledger.claim(case_at(0), 60)
-    assert claim.held()
-    assert claim.beat()
-    assert ledger.claim(case_at(0), 60) is None
-    assert owner_in(claim.path).pid == os.getpid()
-    claim.release()
-    assert not claim.held()
-    assert owner_in(claim.path) is None
-    assert ledger.claim(case_at(0), 60) is not None
+    lease = ledger.lease(case_at(0), 60)
+    assert lease.held()
+    assert lease.renew()
+    assert ledger.lease(case_at(0), 60) is None
+    assert owner_in(lease.path).pid == os.getpid()
+    lease.release()
+    assert not lease.held()
+    assert owner_in(lease.path) is None
+    assert ledger.lease(case_at(0), 60) is not None
 
 
 def test_a_whole_case_cannot_be_claimed_but_its_longer_version_can(ledger):
     ledger.enter(record_of(case_at(0, steps=4)))
-    assert ledger.claim(case_at(0, steps=3), 60) is None
-    assert ledger.claim(case_at(0, steps=4), 60) is None
-    assert ledger.claim(case_at(0, steps=5), 60) is not None
+    assert ledger.lease(case_at(0, steps=3), 60) is None
+    assert ledger.lease(case_at(0, steps=4), 60) is None
+    assert ledger.lease(case_at(0, steps=5), 60) is not None
 
 
 def test_a_claim_without_a_heartbeat_is_taken_over(ledger):
-    late = ledger.claim(case_at(0), 0.2)
+    late = ledger.lease(case_at(0), 0.2)
     assert ledger.states([case_at(0)]) == {case_at(0).key: CaseState.RUNNING}
     past = time.time() - 1
     os.utime(late.path, (past, past))
     assert ledger.states([case_at(0)]) == {case_at(0).key: CaseState.MISSING}
-    taker = ledger.claim(case_at(0), 60)
+    taker = ledger.lease(case_at(0), 60)
     assert taker.held()
     assert not late.held()
-    assert not late.beat()
+    assert not late.renew()
     late.release()
     assert taker.held()
     assert [path.name for path in ledger.folder.iterdir()] == [taker.path.name]
 
 
 def claim_and_wait(folder, ready):
-    Ledger(folder).claim(case_at(0), 1e6)
+    Ledger(folder).lease(case_at(0), 1e6)
     ready.set()
     time.sleep(600)
 
@@ -181,19 +181,19 @@ def test_the_claim_of_a_process_that_was_killed_here_is_taken_over_at_once(ledge
     child = SPAWN.Process(target=claim_and_wait, args=(ledger.folder, ready))
     child.start()
     assert ready.wait(60)
-    assert ledger.claim(case_at(0), 60) is None
+    assert ledger.lease(case_at(0), 60) is None
     os.kill(child.pid, signal.SIGKILL)
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # dead, but its number not yet given back
     assert owner_in(ledger.folder / f"{case_at(0).key}.claim").gone
     assert ledger.states([case_at(0)]) == {case_at(0).key: CaseState.MISSING}
-    assert ledger.claim(case_at(0), 60).held()
+    assert ledger.lease(case_at(0), 60).held()
     child.join()
 
 
 def claim_all(folder, start, name):
     ledger = Ledger(folder)
     start.wait(60)
-    won = [case_at(index).key for index in range(200) if ledger.claim(case_at(index), 3600)]
+    won = [case_at(index).key for index in range(200) if ledger.lease(case_at(index), 3600)]
     Path(folder, f"won-{name}").write_text("\n".join(won))
     start.wait(60)  # an owner that has ended would be taken over
 
@@ -223,8 +223,8 @@ def test_without_hard_links_files_are_still_exclusive(ledger, monkeypatch):
     record = record_of(case_at(0))
     assert ledger.enter(record) == record
     assert ledger.enter(record_of(case_at(0), worker="second")) == record
-    assert ledger.claim(case_at(1), 60).held()
-    assert ledger.claim(case_at(1), 60) is None
+    assert ledger.lease(case_at(1), 60).held()
+    assert ledger.lease(case_at(1), 60) is None
     assert not list(ledger.folder.rglob("*.tmp"))
 
 
@@ -234,7 +234,7 @@ def test_what_dead_writers_left_is_swept_after_a_day(ledger):
     fresh.touch()
     past = time.time() - 90000
     os.utime(old, (past, past))
-    lapsed, fresh_claim = ledger.claim(case_at(0), 60), ledger.claim(case_at(1), 60)
+    lapsed, fresh_claim = ledger.lease(case_at(0), 60), ledger.lease(case_at(1), 60)
     os.utime(lapsed.path, (past, past))
     assert ledger.sweep() == [lapsed.path, old]
     assert fresh.exists()
@@ -256,7 +256,7 @@ def test_a_sweep_frees_the_claims_of_the_dead_and_keeps_those_of_the_living(tmp_
         "assert Ledger(Path(sys.argv[1])).claim(Case(np.datetime64('2020-01-01T00'), 1), 3600)"
     )
     subprocess.run([sys.executable, "-c", claiming, str(ledger.folder)], check=True)
-    assert ledger.claim(alive, 3600)
+    assert ledger.lease(alive, 3600)
 
     swept = ledger.sweep()
 

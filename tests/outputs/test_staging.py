@@ -42,7 +42,7 @@ def test_however_two_attempts_hang_die_and_land_late_a_recorded_case_is_of_one_o
 def test_whatever_two_attempts_left_a_third_makes_the_case_and_what_lands_after_it_changes_nothing(extending):
     programs = (*two(extending), program([0, 1], extending=extending))
     worlds = explore(two(extending), extending=extending, twice=False)
-    for world in {replace(world, claim=None, steps=()) for world in worlds}:
+    for world in {replace(world, lease=None, steps=()) for world in worlds}:
         folders = (*world.folders, Folder())
         last = settled(replace(world, folders=folders, steps=(DEAD, DEAD, 0)), programs)
         assert last.record is not None
@@ -111,7 +111,7 @@ def test_the_model_makes_the_calls_that_an_attempt_makes(tmp_path, monkeypatch, 
         if not (store.path / file).exists():
             (store.path / file).touch()  # as a dead attempt may leave it
     case, calls = case_at(0, 16), []
-    taken = store.ledger.claim(case, 60)
+    taken = store.ledger.lease(case, 60)
 
     def note(owner, attribute, called):
         function = getattr(owner, attribute)
@@ -173,11 +173,11 @@ class Late:
         return delayed
 
 
-def start(name, store, case, claim, late):
+def start(name, store, case, lease, late):
     def work():
         with suppress(StoreError), store.attempt(case) as attempt:
             write_all(attempt, store, case)
-            commit(attempt, claim)
+            commit(attempt, lease)
         late.stopped[name].set()
 
     thread = threading.Thread(target=work, name=name)
@@ -236,11 +236,11 @@ def run_two(patch, store, case, first, second):
         for each of them, whether it came as far as that call.
     """
     late = Late(patch, first=first, second=second)
-    claim = store.ledger.claim(case, 60)
-    threads = [start("first", store, case, claim, late)]
+    lease = store.ledger.lease(case, 60)
+    threads = [start("first", store, case, lease, late)]
     late.stopped["first"].wait()
-    os.utime(claim.path, (0, 0))
-    taken = store.ledger.claim(case, 60)
+    os.utime(lease.path, (0, 0))
+    taken = store.ledger.lease(case, 60)
     if taken:
         threads.append(start("second", store, case, taken, late))
         late.stopped["second"].wait()
@@ -279,8 +279,8 @@ def overtaken(monkeypatch, number, work, claim_of, other_work):
         thread = threading.Thread(target=first, name="first")
         thread.start()
         late.stopped["first"].wait()
-        for claim in claim_of():
-            os.utime(claim, (0, 0))
+        for lease in claim_of():
+            os.utime(lease, (0, 0))
         other_work()
         late.go["first"].set()
         thread.join()
@@ -339,9 +339,9 @@ def test_scores_that_are_written_too_late_leave_those_of_another_as_they_are(tmp
         scores, case = ScoreStore.lay_out(store.path, "forecast", by()), case_at(1, 4)
 
         def write(seed, scores=scores, case=case):
-            claim = scores.claim(case)
-            with scores.keeping(claim):
-                scores.write(1, case, means_of(seed), 8, str(seed), {}, claim)
+            lease = scores.lease(case)
+            with scores.keeping(lease):
+                scores.write(1, case, means_of(seed), 8, str(seed), {}, lease)
 
         reached = overtaken(
             monkeypatch,

@@ -163,9 +163,9 @@ def test_a_second_attempt_at_a_whole_case_gives_the_record_that_stands(tmp_path)
 
 def test_whoever_lost_the_claim_cannot_commit(tmp_path):
     store, case = make(tmp_path / "run.zarr", plan_of([0], 3)), case_at(0, 3)
-    lost = store.ledger.claim(case, 60)
+    lost = store.ledger.lease(case, 60)
     os.utime(lost.path, (0, 0))
-    taker = store.ledger.claim(case, 60)
+    taker = store.ledger.lease(case, 60)
     with store.attempt(case) as attempt:
         write_all(attempt, store, case)
         with pytest.raises(StoreError, match=r"2020-01-01T00: the claim must be held .* lost to another"):
@@ -177,15 +177,15 @@ def test_whoever_lost_the_claim_cannot_commit(tmp_path):
 
 def test_a_claim_lost_after_the_last_file_leaves_the_case_without_a_record(tmp_path, monkeypatch):
     store, case = make(tmp_path / "run.zarr", plan_of([0], 3)), case_at(0, 3)
-    claim = store.ledger.claim(case, 60)
+    lease = store.ledger.lease(case, 60)
     with store.attempt(case) as attempt:
         write_all(attempt, store, case)
         # The folders are synced between the last file and the record: that is when another takes the claim.
         monkeypatch.setattr(
-            "graphcast_batch.stores.zarr.attempts.sync_folder", lambda folder: claim.path.unlink(missing_ok=True)
+            "graphcast_batch.stores.zarr.attempts.sync_folder", lambda folder: lease.path.unlink(missing_ok=True)
         )
         with pytest.raises(StoreError, match=r"2020-01-01T00: the claim must be held"):
-            commit(attempt, claim)
+            commit(attempt, lease)
     assert store.ledger.record(case.key) is None
 
 
@@ -202,7 +202,7 @@ def test_a_folder_where_a_file_belongs_breaks_a_commit_off_before_its_first_file
     obstacle.rmdir()
     fill(store, case)
     assert_whole_cases_are_all_there(store, [case])
-    assert store.ledger.states([case]) == {case.key: CaseState.WHOLE}
+    assert store.ledger.states([case]) == {case.key: CaseState.COMPLETE}
 
 
 def test_only_what_the_dead_left_is_swept(tmp_path):
@@ -228,12 +228,12 @@ def test_only_what_the_dead_left_is_swept(tmp_path):
 def fill_in_turn(path, cases):
     store = Store.open(path)
     for case in cases:
-        claim = store.ledger.claim(case, 3600)
-        if claim:
+        lease = store.ledger.lease(case, 3600)
+        if lease:
             with store.attempt(case) as attempt:
                 write_all(attempt, store, case)
-                commit(attempt, claim)
-            claim.release()
+                commit(attempt, lease)
+            lease.release()
 
 
 def make_and_fill(path, cases, steps, together):
@@ -255,7 +255,7 @@ def test_eight_processes_at_once_lay_out_one_store_and_lose_nothing(tmp_path):
     alone = make(tmp_path / "alone.zarr", plan_of(range(24), 10))
     fill(alone, *cases)
     assert data_files(tmp_path / "run.zarr") == data_files(alone.path)
-    assert set(Ledger(tmp_path / "run.zarr" / "ledger").states(cases).values()) == {CaseState.WHOLE}
+    assert set(Ledger(tmp_path / "run.zarr" / "ledger").states(cases).values()) == {CaseState.COMPLETE}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone.zarr", "run.zarr"]
 
 
@@ -286,7 +286,7 @@ def test_killed_at_any_moment_nothing_counts_as_whole_that_is_not_and_a_rerun_me
     undisturbed = make(tmp_path / "undisturbed.zarr", plan_of(range(16), 20))
     fill(undisturbed, *cases)
     assert data_files(store.path) == data_files(undisturbed.path)
-    assert set(store.ledger.states(cases).values()) == {CaseState.WHOLE}
+    assert set(store.ledger.states(cases).values()) == {CaseState.COMPLETE}
 
 
 def commit_when_told(path, case, ready, go):
@@ -295,7 +295,7 @@ def commit_when_told(path, case, ready, go):
         write_all(attempt, store, case)
         ready.set()
         go.wait()
-        commit(attempt, store.ledger.claim(case, 3600))
+        commit(attempt, store.ledger.lease(case, 3600))
 
 
 def test_killed_while_committing_a_case_is_whole_or_missing(tmp_path):
@@ -333,9 +333,9 @@ def test_a_full_disk_stops_a_case_with_its_name_and_space_mends_it(tmp_path):
             fill(store, *plan.cases)
         assert_whole_cases_are_all_there(store, plan.cases)
         states = store.ledger.states(plan.cases)
-        assert set(states.values()) == {CaseState.WHOLE, CaseState.MISSING}
+        assert set(states.values()) == {CaseState.COMPLETE, CaseState.MISSING}
         assert not list((store.path / ".staging").iterdir())
         subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
         fill(store, *(case for case in plan.cases if states[case.key] == CaseState.MISSING))
-        assert set(store.ledger.states(plan.cases).values()) == {CaseState.WHOLE}
+        assert set(store.ledger.states(plan.cases).values()) == {CaseState.COMPLETE}
         assert_whole_cases_are_all_there(store, plan.cases)

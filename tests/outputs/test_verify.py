@@ -33,7 +33,7 @@ from tests.outputs.made_stores import (
 )
 
 STEPS = 10
-WHOLE = [case_at(0, STEPS), case_at(1, STEPS), case_at(2, 3), case_at(4, STEPS)]
+COMPLETE = [case_at(0, STEPS), case_at(1, STEPS), case_at(2, 3), case_at(4, STEPS)]
 """Of five initial times, one longer than a file, one shorter, one missing."""
 FILES = sorted(
     f"{name}/c.{index}.{block}{'.0' * (2 + levelled)}"
@@ -67,7 +67,7 @@ def no_power_failure():
 def sound(tmp_path_factory):
     """A store that nobody may change."""
     store = with_statistics(make(tmp_path_factory.mktemp("sound") / "run.zarr", plan_of(range(5), STEPS)))
-    fill(store, *WHOLE)
+    fill(store, *COMPLETE)
     return store
 
 
@@ -89,8 +89,8 @@ def found_in(store, *, deep=False):
 
 def remake(store):
     """What the next run does: the Cases that are not whole."""
-    states = store.ledger.states(WHOLE)
-    fill(store, *(case for case in WHOLE if states[case.key] is not CaseState.WHOLE))
+    states = store.ledger.states(COMPLETE)
+    fill(store, *(case for case in COMPLETE if states[case.key] is not CaseState.COMPLETE))
 
 
 def flip(path, place):
@@ -158,8 +158,8 @@ def test_repair_forgets_just_the_damaged_cases_and_after_the_next_run_every_byte
         assert set(done.forgotten) == {key_of(file) for file in damaged}
         assert set(done.removed) == {file for file, kind in kinds(damaged).items() if kind is not FlawKind.MISSING}
         assert done.busy == ()
-        states = store.ledger.states(WHOLE)
-        assert {key for key, state in states.items() if state is not CaseState.WHOLE} == set(done.forgotten)
+        states = store.ledger.states(COMPLETE)
+        assert {key for key, state in states.items() if state is not CaseState.COMPLETE} == set(done.forgotten)
         left = verify(store.path, deep=True)
         assert {flaw.kind for flaw in left.flaws} <= {FlawKind.UNRECORDED}
         assert not left.damaged
@@ -178,7 +178,7 @@ def test_what_was_damaged_is_read_as_nan_after_the_repair(store, sound):
 
 
 @settings(max_examples=15, deadline=None)
-@given(case=st.sampled_from(WHOLE), how=st.sampled_from([shorten, flip]), place=places)
+@given(case=st.sampled_from(COMPLETE), how=st.sampled_from([shorten, flip]), place=places)
 def test_a_damaged_record_is_found_and_its_case_made_again(sound, case, how, place):
     with copy_of(sound) as store:
         path = store.ledger.folder / f"steps-{case.steps}" / f"{case.key}.json"
@@ -214,7 +214,7 @@ def test_a_record_that_is_not_of_its_case_is_named(store, old, new, text):
     assert repair(store.path, [flaw]).forgotten == ("2020-01-01T06",)
 
 
-def break_off_commit(store, case, monkeypatch, after, claim):
+def break_off_commit(store, case, monkeypatch, after, lease):
     """Moves so many files into the store, and no more; while it lasts the attempt is under way."""
     moved = []
 
@@ -233,7 +233,7 @@ def break_off_commit(store, case, monkeypatch, after, claim):
             patch.setattr(os, "replace", stopping(os.replace))
             patch.setattr(staging, "place", stopping(staging.place))
             with pytest.raises(StoreError, match="the power fails"):
-                commit(attempt, claim)
+                commit(attempt, lease)
 
 
 def test_what_a_dead_attempt_left_is_told_as_harmless_and_left_alone(store, monkeypatch):
@@ -248,20 +248,20 @@ def test_what_a_dead_attempt_left_is_told_as_harmless_and_left_alone(store, monk
 
 
 def test_a_case_that_is_being_written_is_no_finding(store, monkeypatch):
-    claim = store.ledger.claim(case_at(3, STEPS), 3600)
-    break_off_commit(store, case_at(3, STEPS), monkeypatch, 3, claim)
+    lease = store.ledger.lease(case_at(3, STEPS), 3600)
+    break_off_commit(store, case_at(3, STEPS), monkeypatch, 3, lease)
     assert found_in(store, deep=True) == []
-    claim.release()
+    lease.release()
     assert len(found_in(store)) == 3
 
 
 def test_a_longer_forecast_that_is_taking_the_place_of_a_shorter_one_is_no_finding_unless_it_died(store, monkeypatch):
     short, long = case_at(2, 3), case_at(2, STEPS)
-    claim = store.ledger.claim(long, 3600)
-    break_off_commit(store, long, monkeypatch, 4, claim)
+    lease = store.ledger.lease(long, 3600)
+    break_off_commit(store, long, monkeypatch, 4, lease)
     flaws = verify(store.path, deep=True).flaws
     assert flaws == ()
-    claim.release()
+    lease.release()
     flaws = verify(store.path, deep=False).flaws
     assert {(flaw.kind, flaw.key) for flaw in flaws} == {("size", short.key), ("unrecorded", short.key)}
     assert repair(store.path, flaws).forgotten == (short.key,)
@@ -430,19 +430,19 @@ def test_a_lost_variable_is_lost_in_every_case(store):
     flaws = verify(store.path, deep=False).flaws
     lost = [file for file in FILES if file.startswith("temperature/")]
     assert {flaw.path for flaw in flaws} == {*lost, "temperature/zarr.json"}
-    assert set(repair(store.path, flaws).forgotten) == {case.key for case in WHOLE}
+    assert set(repair(store.path, flaws).forgotten) == {case.key for case in COMPLETE}
 
 
 def test_repair_never_touches_a_case_that_someone_works_on(store):
     for file in ("temperature/c.0.0.0.0.0", "temperature/c.1.0.0.0.0"):
         shorten(store.path / file, 100)
     flaws = verify(store.path, deep=False).flaws
-    claim = store.ledger.hold(KEY_OF[0], 3600)
+    lease = store.ledger.hold(KEY_OF[0], 3600)
     done = repair(store.path, flaws)
     assert (done.forgotten, done.busy) == ((KEY_OF[1],), (KEY_OF[0],))
     assert (store.path / "temperature/c.0.0.0.0.0").exists()
     assert store.ledger.steps_of(KEY_OF[0]) == STEPS
-    claim.release()
+    lease.release()
     assert repair(store.path, flaws).forgotten == (KEY_OF[0],)
     assert not list(store.ledger.folder.glob("*.claim"))
 
@@ -459,7 +459,7 @@ def test_a_case_that_was_mended_since_is_not_forgotten(store, sound):
 def test_a_repair_that_loses_its_claim_forgets_nothing(store, monkeypatch):
     shorten(store.path / FILES[0], 5)
     flaws = verify(store.path, deep=False).flaws
-    monkeypatch.setattr("graphcast_batch.files.leases.Claim.held", lambda claim: False)
+    monkeypatch.setattr("graphcast_batch.files.leases.Lease.held", lambda lease: False)
     with pytest.raises(StoreError, match=rf"{KEY_OF[0]}: the claim must be held .*lost to another process; verify"):
         repair(store.path, flaws)
     assert store.ledger.steps_of(KEY_OF[0]) == STEPS
@@ -494,8 +494,8 @@ def test_a_repair_killed_at_any_removal_leaves_nothing_worse_and_the_next_one_en
         patch.setattr(os, "rename", stop_taking)
         with pytest.raises(KeyboardInterrupt):
             repair(store.path, flaws)
-    states = store.ledger.states(WHOLE)
-    assert {key for key, state in states.items() if state is not CaseState.WHOLE} <= {KEY_OF[0], KEY_OF[4]}
+    states = store.ledger.states(COMPLETE)
+    assert {key for key, state in states.items() if state is not CaseState.COMPLETE} <= {KEY_OF[0], KEY_OF[4]}
     repair(store.path, verify(store.path, deep=True).flaws)
     assert not verify(store.path, deep=True).damaged
     remake(store)
@@ -509,16 +509,16 @@ def test_files_are_read_where_the_spread_reads_them(store):
     def backwards(function, arguments):
         return reversed(list(starmap(function, reversed(arguments))))
 
-    verification = verify(store.path, deep=True, spread=backwards)
+    verification = verify(store.path, deep=True, executor=backwards)
     assert [(flaw.kind, flaw.key) for flaw in verification.flaws] == [("checksum", KEY_OF[1])]
     assert verification.cases == 4
 
 
 def test_a_spread_that_stops_early_leaves_cases_and_what_fails_in_it_is_raised(store):
-    verification = verify(store.path, deep=True, spread=lambda function, arguments: starmap(function, arguments[:3]))
+    verification = verify(store.path, deep=True, executor=lambda function, arguments: starmap(function, arguments[:3]))
     assert (verification.cases, verification.left) == (3, 1)
     with pytest.raises(StoreError, match="lost"):
-        verify(store.path, deep=True, spread=lambda function, arguments: [StoreError("lost")])
+        verify(store.path, deep=True, executor=lambda function, arguments: [StoreError("lost")])
 
 
 def fill_and_grow(path, ready, stop):
@@ -532,12 +532,12 @@ def fill_and_grow(path, ready, stop):
 
 
 def fill_claimed(store, case):
-    claim = store.ledger.claim(case, 3600)
-    if claim:
+    lease = store.ledger.lease(case, 3600)
+    if lease:
         with store.attempt(case) as attempt:
             write_all(attempt, store, case)
-            commit(attempt, claim)
-        claim.release()
+            commit(attempt, lease)
+        lease.release()
 
 
 def test_while_a_driver_writes_and_extends_nothing_is_found(tmp_path):

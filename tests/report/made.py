@@ -27,7 +27,7 @@ def config_of(path, steps=4, **changes):
     return parse_config(content | changes, RunConfig, origin="of a test")
 
 
-def run(path, change=better, *, count=4, whole=None, archive=None, provenance=None, identity=None, **changes):
+def run(path, change=better, *, count=4, complete=None, archive=None, provenance=None, identity=None, **changes):
     """A store of so many Cases, of which the first are whole."""
     planned = cases(count)
     if archive is not None:
@@ -41,7 +41,7 @@ def run(path, change=better, *, count=4, whole=None, archive=None, provenance=No
         provenance=provenance or {},
         config_text=dump_config(config),
     )
-    for case in planned[:whole]:
+    for case in planned[:complete]:
         fill(store, case, change, truth())
     return store
 
@@ -55,7 +55,7 @@ def weather(path, count=12):
 def journal(store):
     """Tells of every whole Case as a run does; each took 3 s."""
     kept = Journal(store.path, print)
-    for key, steps in store.ledger.whole_steps().items():
+    for key, steps in store.ledger.complete_steps().items():
         record = store.ledger.record(key, steps)
         kept.finished(record.model_copy(update={"seconds": {"read": 1.0, "compute": 2.0}, "worker": "host:7"}))
 

@@ -31,7 +31,7 @@ def chromium():
 def store(tmp_path_factory):
     """Three Cases too high by 2 K, scored, one that failed, and one that is still to be made."""
     folder = tmp_path_factory.mktemp("browser")
-    found = run(folder / "s", better, count=5, whole=3, archive=weather(folder / "truth.zarr"))
+    found = run(folder / "s", better, count=5, complete=3, archive=weather(folder / "truth.zarr"))
     score(found, truth())
     journal(found)
     fail(found, cases(4)[3], "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>")
@@ -304,7 +304,7 @@ def test_another_store_stands_below_with_differences_of_its_own(store, tmp_path,
 def test_pages_without_maps_open_as_quietly(tmp_path, opened):
     (tmp_path / "empty").mkdir()
     write_page(tmp_path / "empty", tmp_path / "waiting.html", reload_seconds=60)
-    write_page(run(tmp_path / "s", whole=0).path, tmp_path / "missing.html")
+    write_page(run(tmp_path / "s", complete=0).path, tmp_path / "missing.html")
 
     assert "Not laid out yet" in opened(tmp_path / "waiting.html").inner_text("main")
     assert "0 of 4 Cases are whole" in opened(tmp_path / "missing.html").inner_text("main")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphcast_batch.plan import Case, Kept
+from graphcast_batch.plan import Case, OutputGrid
 from graphcast_batch.report.choice import affordable, choose, evenly, stride_of
 
 COUNTS = st.fixed_dictionaries(dict.fromkeys(("fields", "cases", "leads"), st.integers(1, 400)))
@@ -14,7 +14,7 @@ COUNTS = st.fixed_dictionaries(dict.fromkeys(("fields", "cases", "leads"), st.in
 def kept(degrees, variables=(("2m_temperature", False), ("geopotential", True)), levels=(50, 500), leads=4):
     latitude = np.linspace(-90, 90, round(180 / degrees) + 1, dtype=np.float32)
     longitude = np.arange(round(360 / degrees), dtype=np.float32) * np.float32(degrees)
-    return Kept(variables, levels, tuple(range(6, 6 * leads + 1, 6)), latitude, longitude)
+    return OutputGrid(variables, levels, tuple(range(6, 6 * leads + 1, 6)), latitude, longitude)
 
 
 def cases(count, steps=4):

@@ -60,7 +60,7 @@ def test_nothing_in_a_page_is_fetched_from_elsewhere(tmp_path):
 
 
 def test_what_failed_is_told_and_cannot_become_part_of_the_page(tmp_path):
-    store = run(tmp_path / "s", whole=0)
+    store = run(tmp_path / "s", complete=0)
     fail(store, cases(4)[0], "</pre><script>alert('taken')</script>")
 
     text = page_of(store.path, tmp_path / "r.html")
@@ -82,8 +82,8 @@ def test_a_name_cannot_end_the_data_of_a_page(tmp_path):
 
 
 def test_a_store_that_keeps_only_scores_says_so(tmp_path):
-    kept = {"outputs": "none", "scores": {"during": True}}
-    store = run(tmp_path / "s", whole=0, identity={"outputs": "none"}, **kept)
+    kept = {"outputs": "none", "scores": {"online": True}}
+    store = run(tmp_path / "s", complete=0, identity={"outputs": "none"}, **kept)
 
     text = page_of(store.path, tmp_path / "r.html")
 
@@ -102,7 +102,7 @@ def test_a_store_that_is_not_laid_out_says_so_and_one_that_never_was_is_refused(
 
 def test_another_store_stands_beside_under_a_name_of_its_own(tmp_path):
     ours = run(tmp_path / "a" / "s", count=3)
-    theirs = run(tmp_path / "b" / "s", lambda name, hours, values: values + 4, count=4, whole=2)
+    theirs = run(tmp_path / "b" / "s", lambda name, hours, values: values + 4, count=4, complete=2)
 
     data = data_of(page_of(ours.path, tmp_path / "r.html", against=theirs.path))
 
@@ -119,7 +119,7 @@ def test_another_store_that_is_not_laid_out_is_told_of(tmp_path):
 
 
 def test_a_page_is_written_anew_until_nothing_is_left_to_be_made(tmp_path):
-    store, out, seen = run(tmp_path / "s", count=2, whole=0), tmp_path / "r.html", []
+    store, out, seen = run(tmp_path / "s", count=2, complete=0), tmp_path / "r.html", []
 
     def sleep(seconds):
         seen.append(out.read_text())
@@ -135,7 +135,7 @@ def test_a_page_is_written_anew_until_nothing_is_left_to_be_made(tmp_path):
 
 
 def test_a_person_who_has_seen_enough_keeps_a_page_that_stays_as_it_is(tmp_path):
-    store, out = run(tmp_path / "s", count=1, whole=0), tmp_path / "r.html"
+    store, out = run(tmp_path / "s", count=1, complete=0), tmp_path / "r.html"
 
     def interrupted(seconds):
         raise KeyboardInterrupt
@@ -162,7 +162,7 @@ def test_the_page_of_a_large_store_stays_small_and_says_what_it_leaves_out(tmp_p
     for case in planned:
         with store.attempt(case) as attempt:
             attempt.write(0, {"temperature": noise})
-            attempt.commit(claim=None, seconds={}, device="cpu", worker="w", attempts=1, details={})
+            attempt.commit(lease=None, seconds={}, device="cpu", worker="w", attempts=1, details={})
 
     text = page_of(store.path, tmp_path / "r.html")
 

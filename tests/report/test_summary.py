@@ -25,13 +25,13 @@ def test_what_was_never_a_store_is_refused(tmp_path):
 
 
 def test_every_case_is_in_one_state_and_failures_are_told_by_their_end(tmp_path):
-    store = run(tmp_path / "s", whole=1)
+    store = run(tmp_path / "s", complete=1)
     fail(store, cases(4)[1], "x" * 30_000 + "the end")
 
     found = standing(open_store(store.path))
 
     assert found.keys == {
-        CaseState.WHOLE: ("2020-01-01T00",),
+        CaseState.COMPLETE: ("2020-01-01T00",),
         CaseState.RUNNING: (),
         CaseState.FAILED: ("2020-01-01T12",),
         CaseState.MISSING: ("2020-01-02T00", "2020-01-02T12"),
@@ -44,7 +44,7 @@ def test_every_case_is_in_one_state_and_failures_are_told_by_their_end(tmp_path)
 
 def test_a_store_says_what_it_holds_and_what_made_it(tmp_path):
     provenance = {"source": "a model", "weights_sha256": "ab12", "versions": {"zarr": "3", "jax": "0.7"}}
-    opened = open_store(run(tmp_path / "s", whole=0, provenance=provenance).path)
+    opened = open_store(run(tmp_path / "s", complete=0, provenance=provenance).path)
 
     told = dict(facts(opened))
 

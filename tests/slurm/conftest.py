@@ -67,10 +67,10 @@ class Submitted:
         """What all jobs have printed."""
         return "".join(path.read_text() for path in sorted(self.store.glob("slurm/*.out")))[-9000:]
 
-    def whole(self):
+    def complete(self):
         return sorted(path.stem for path in self.store.glob("ledger/steps-*/*.json"))
 
-    def claims(self):
+    def leases(self):
         return sorted(path.stem for path in self.store.glob("ledger/*.claim"))
 
     def change(self, **sections):
@@ -79,8 +79,8 @@ class Submitted:
 
     def until_made(self, count):
         """Waits until so many Cases are whole while others are under way."""
-        self.bed.until(lambda: len(self.whole()) >= count or self._failed())
-        assert len(self.whole()) < self.cases, "it was to be disturbed, but is done"
+        self.bed.until(lambda: len(self.complete()) >= count or self._failed())
+        assert len(self.complete()) < self.cases, "it was to be disturbed, but is done"
 
     def until_done(self, state="COMPLETED", seconds=240.0):
         self.bed.until_state(self.job, state, "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", seconds=seconds)
@@ -93,7 +93,7 @@ class Submitted:
 
     def hosts(self):
         ledger = Store.open(self.store).ledger
-        hosts = [ledger.record(key).worker.split(":")[0] for key in self.whole()]
+        hosts = [ledger.record(key).worker.split(":")[0] for key in self.complete()]
         return tuple(hosts.count(node) for node in self.bed.nodes)
 
     def _failed(self):
@@ -190,19 +190,19 @@ def is_as_undisturbed(undisturbed, request):
     """Asserts that a run has made all Cases, none twice, bit for bit, and puts it into the table."""
 
     def check(run):
-        assert len(run.whole()) == run.cases
+        assert len(run.complete()) == run.cases
         finished = run.finished()
         assert len(set(finished)) == len(finished), "a Case was made twice"
         # A worker may have committed a Case that its driver was killed before noting.
-        assert len(set(run.whole()) ^ set(finished)) <= run.in_flight
+        assert len(set(run.complete()) ^ set(finished)) <= run.in_flight
         assert digest(run.store) == undisturbed(run.cases, run.heavy)
-        assert not run.claims()
+        assert not run.leases()
         status = run.bed.call("graphcast-batch", "status", str(run.store))
         assert f"{run.cases} whole, 0 running, 0 failed, 0 missing" in status
         starts = sum(1 + int(run.bed.job(job).get("Restarts", 0)) for job in run.jobs)
         hosts = ", ".join(map(str, run.hosts()))
         twice, wall = len(finished) - len(set(finished)), time.monotonic() - run.begun
-        counts = (run.cases, hosts, starts, run.in_flight, twice, run.cases - len(run.whole()), f"{wall:.0f}")
+        counts = (run.cases, hosts, starts, run.in_flight, twice, run.cases - len(run.complete()), f"{wall:.0f}")
         request.config.stash[_TABLE].append((run.name, *map(str, counts)))
         print(status)
 

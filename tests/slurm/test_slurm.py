@@ -33,7 +33,7 @@ def test_requeued_in_the_middle(begin, is_as_undisturbed):
     run.until_made(4)
     run.bed.call("scontrol", "requeue", run.job)
     run.bed.until_state(run.job, "PENDING")
-    run.in_flight = len(run.claims())
+    run.in_flight = len(run.leases())
     run.until_done()
     assert run.bed.job(run.job)["Restarts"] == "1"
     is_as_undisturbed(run)
@@ -45,7 +45,7 @@ def test_preempted_by_a_job_of_higher_priority(begin, is_as_undisturbed):
     urgent = ["--partition=high", "--nodes=2", "--exclusive", "--wrap=sleep 3", f"--output={run.folder}/urgent"]
     other = run.bed.call("sbatch", "--parsable", *urgent).strip()
     run.bed.until_state(other, "COMPLETED")
-    run.in_flight = len(run.claims())
+    run.in_flight = len(run.leases())
     run.until_done()
     assert run.bed.job(run.job)["Restarts"] == "1"
     is_as_undisturbed(run)
@@ -57,7 +57,7 @@ def test_cancelled_and_submitted_again(begin, is_as_undisturbed):
     run.bed.call("scancel", run.job)
     run.bed.until_state(run.job, "CANCELLED")
     run.bed.until_idle()
-    run.in_flight = len(run.claims())
+    run.in_flight = len(run.leases())
     run.submit("--nodes", "2", "--cpus-per-node", "2", "--time", "10")
     run.until_done()
     is_as_undisturbed(run)
@@ -75,7 +75,7 @@ def test_the_walltime_is_reached(begin, is_as_undisturbed):
 def test_a_node_goes_down_and_comes_back(begin, is_as_undisturbed):
     run = begin(CASES, "--nodes", "2")
     run.until_made(4)
-    before = set(run.claims())
+    before = set(run.leases())
     run.bed.kill_node("n2")
     run.in_flight = len(before)
     run.until_done()

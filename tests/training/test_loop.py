@@ -72,9 +72,9 @@ def recorded(recipe):
 def test_every_update_is_made_once_with_checkpoints_and_validation_at_their_times(recipe):
     group = Group(recipe)
 
-    whole, told = go(recipe, group)
+    complete, told = go(recipe, group)
 
-    assert whole
+    assert complete
     assert group.of("save") == [8, 16, 24, 25]
     assert group.of("validate") == [10, 20, 25]
     assert [line["update"] for line in told if "loss" in line] == list(range(1, 26))
@@ -94,9 +94,9 @@ def test_a_call_takes_about_two_seconds_whatever_the_rollout(recipe):
 def test_asked_to_stop_it_saves_and_goes_on_later(recipe):
     group = Group(recipe, seconds=2.0)
 
-    whole, _ = go(recipe, group, asked=lambda: group.update == 5)
+    complete, _ = go(recipe, group, asked=lambda: group.update == 5)
 
-    assert (whole, group.saved) == (False, 5)
+    assert (complete, group.saved) == (False, 5)
     again = Group(recipe)
     again.update = again.saved = 5
     assert go(recipe, again)[0]
@@ -130,9 +130,9 @@ def test_a_training_that_has_ended_is_left_as_it_is(recipe):
 def test_after_a_death_all_go_on_from_the_checkpoint_and_nothing_is_recorded_twice(recipe):
     group = Group(recipe, seconds=2.0, deaths=[11, "restart", 13])
 
-    whole, told = go(recipe, group)
+    complete, told = go(recipe, group)
 
-    assert whole
+    assert complete
     assert group.of("restart") == [8, 8, 8]
     assert [line["update"] for line in told if "lost" in line] == [11, 11, 13]
     assert [line["update"] for line in recorded(recipe) if "loss" in line] == list(range(1, 26))

@@ -30,9 +30,9 @@ def assert_same(one, other):
 
 
 def test_one_that_is_taken_up_goes_on_as_if_it_had_never_stopped(tmp_path):
-    whole = apprentice(recipe_in(tmp_path / "whole"))
-    lines = [*whole.advance(8), *whole.advance(100)]
-    whole.save()
+    complete = apprentice(recipe_in(tmp_path / "whole"))
+    lines = [*complete.advance(8), *complete.advance(100)]
+    complete.save()
     broken = apprentice(recipe_in(tmp_path / "broken"))
     first = broken.advance(5)
     broken.save()
@@ -50,7 +50,7 @@ def test_one_that_is_taken_up_goes_on_as_if_it_had_never_stopped(tmp_path):
     assert plain == [{key: value for key, value in line.items() if key not in clocks} for line in first + later]
     assert [line["rollout"] for line in lines] == [1] * 8 + [2] * 2
     assert all(0 <= line["waited"] <= line["seconds"] for line in lines)
-    assert again.validate() == whole.validate()
+    assert again.validate() == complete.validate()
 
 
 def test_weights_tell_what_they_were_made_from(tmp_path):

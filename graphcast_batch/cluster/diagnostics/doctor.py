@@ -124,7 +124,7 @@ def of_folder(surveys: Sequence[Survey], answers: int, given: Allocation | None)
         *findings,
         _shared(surveys, answers),
         _once(wins),
-        _whole(torn),
+        _complete(torn),
         _late(
             "file clock", "note", offset, "the folder's clock and a node's", "nothing relies on it but what is logged"
         ),
@@ -253,7 +253,7 @@ def _once(wins: Mapping[int, int]) -> Diagnosis:
     return Diagnosis("ok", "exclusive", "a file that many create at once is created by one of them")
 
 
-def _whole(torn: int) -> Diagnosis:
+def _complete(torn: int) -> Diagnosis:
     if torn:
         text = f"a file that is renamed onto another must be seen whole, but {torn} reads met with parts of both"
         return Diagnosis("problem", "rename", f"{text}; use another file system")

@@ -87,7 +87,7 @@ class Fetched(BaseModel):
         bytes: its size.
         sha256: hexadecimal.
         date: when it was verified, UTC, ISO 8601.
-        licence: SPDX identifier.
+        license: SPDX identifier.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
@@ -96,7 +96,7 @@ class Fetched(BaseModel):
     bytes: int
     sha256: str
     date: str
-    licence: str
+    license: str
 
 
 def _samples() -> Iterator[Published]:
@@ -152,7 +152,7 @@ _ECMWF: Final = (
 )
 
 
-def licence(kind: Kind) -> str:
+def license(kind: Kind) -> str:
     """The terms of a kind of files, for people, as their publisher stated them in August 2026."""
     match kind:
         case "checkpoint":
@@ -240,13 +240,13 @@ def fetch(file: Published, folder: Path, progress: Progress, mirror: str | None 
             records = _read_records(folder / RECORD)
             record = records.get(file.file)
             sha256 = file.sha256 or (record.sha256 if record else "")
-            whole = target.is_file() and _digests(target)[0] == sha256
-            if whole and record and record.sha256 == sha256:
+            complete = target.is_file() and _digests(target)[0] == sha256
+            if complete and record and record.sha256 == sha256:
                 return record
-            if not whole:
+            if not complete:
                 sha256 = _bring(origin, file, target, progress)
             fetched = Fetched(
-                url=address(origin), bytes=target.stat().st_size, sha256=sha256, date=_now(), licence=LICENCE
+                url=address(origin), bytes=target.stat().st_size, sha256=sha256, date=_now(), license=LICENCE
             )
             replace(folder / RECORD, _RECORDS.dump_json({**records, file.file: fetched}, indent=2) + b"\n")
     return fetched

@@ -76,7 +76,7 @@ def open_netcdf(path: Path) -> Iterator[xr.Dataset]:
     """
     check_ordinary(path)
     with _naming(str(path), "a whole netCDF file"):
-        _check_whole(path)
+        _check_complete(path)
         undated = xr.open_dataset(path, engine="netcdf4", cache=False, **_AS_STORED)
     with undated:
         yield _dated(undated, str(path))
@@ -174,7 +174,7 @@ def _from_zip(address: str, packed: Path, name: str, modified_ns: int, size: int
     """A file of a zip, opened; kept open, because it takes long to unpack, and nameless, so that nothing is left."""
     with unpacked(packed, name) as path, _naming(address, "a whole netCDF or GRIB file"):
         if not _is_grib(path):
-            _check_whole(path)
+            _check_complete(path)
             return _dated(xr.open_dataset(path, engine="netcdf4", cache=False, **_AS_STORED), address)
         copy = Nameless(path)
         dataset = read_headers.__wrapped__(copy.path, 0, 0, address)
@@ -268,7 +268,7 @@ def _dated(undated: xr.Dataset, origin: str) -> xr.Dataset:
             ) from error
 
 
-def _check_whole(path: Path) -> None:
+def _check_complete(path: Path) -> None:
     if not path.is_file():
         return
     with path.open("rb") as file:

@@ -120,7 +120,7 @@ def whole_levels(dataset: xr.Dataset, origin: str, to_hpa: Conversion) -> tuple[
         return (), np.zeros(0, np.intp)
     stored = coordinate(dataset, LEVEL, origin) * to_hpa.factor
     order = np.argsort(stored)
-    order = order[_is_whole(stored[order]) & (stored[order] < _HIGHEST)]
+    order = order[_is_complete(stored[order]) & (stored[order] < _HIGHEST)]
     levels = tuple(int(level) for level in np.round(stored[order]))
     if len(set(levels)) < len(levels):
         raise InputError(
@@ -129,9 +129,9 @@ def whole_levels(dataset: xr.Dataset, origin: str, to_hpa: Conversion) -> tuple[
     return levels, order
 
 
-def _is_whole(levels: NDArray[np.float64]) -> NDArray[np.bool_]:
-    whole = np.round(levels)
-    return np.asarray(np.isclose(levels, whole, rtol=0, atol=_WHOLE_HPA) & (whole > 0))
+def _is_complete(levels: NDArray[np.float64]) -> NDArray[np.bool_]:
+    complete = np.round(levels)
+    return np.asarray(np.isclose(levels, complete, rtol=0, atol=_WHOLE_HPA) & (complete > 0))
 
 
 def odd_levels(dataset: xr.Dataset, origin: str, to_hpa: Conversion) -> tuple[float, ...]:
@@ -139,4 +139,4 @@ def odd_levels(dataset: xr.Dataset, origin: str, to_hpa: Conversion) -> tuple[fl
     if LEVEL not in dataset.dims:
         return ()
     stored = coordinate(dataset, LEVEL, origin) * to_hpa.factor
-    return tuple(sorted(float(level) for level in stored[~_is_whole(stored)]))
+    return tuple(sorted(float(level) for level in stored[~_is_complete(stored)]))

@@ -258,8 +258,8 @@ def _check_once(found: Mapping[str, str], dataset: xr.Dataset, origin: str) -> N
             sources.setdefault(found.get(old, old), []).append(old)
         for new, both in sources.items():
             if len(both) > 1:
-                aside = next(old for old in both if old != new)
+                skipped = next(old for old in both if old != new)
                 raise InputError(
                     f"one {what} of {origin} must be {new}, but {' and '.join(both)} both are; say in inputs.names "
-                    f"what the other one is, such as inputs.names {{{aside}: other_{aside}}}"
+                    f"what the other one is, such as inputs.names {{{skipped}: other_{skipped}}}"
                 )

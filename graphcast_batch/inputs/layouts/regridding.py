@@ -182,8 +182,8 @@ def _between_columns(source: Grid, target: Grid) -> Weights:
 
 def _between(places: NDArray[np.float64], size: int) -> Weights:
     """Weights (target, source) of the points before and after places that count source points, around the end."""
-    whole = np.round(places)
-    places = np.where(np.abs(places - whole) < _ROUNDING, whole, places)
+    complete = np.round(places)
+    places = np.where(np.abs(places - complete) < _ROUNDING, complete, places)
     before = np.floor(places).astype(np.intp)
     targets = np.arange(places.size)
     weights = np.zeros((places.size, size))

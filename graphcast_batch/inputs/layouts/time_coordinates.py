@@ -45,13 +45,13 @@ def to_whole_minutes(times: NDArray[Any]) -> NDArray[Any]:
     """Dates or durations in ns, of which those within 10 s of a whole minute are brought to it."""
     counts = times.astype(np.int64)
     minute = int(_MINUTE / np.timedelta64(1, "ns"))
-    whole = ((counts + minute // 2) // minute * minute).astype(times.dtype)
-    return np.where(np.isnat(times) | (np.abs(times - whole) > _ROUNDING), times, whole)
+    complete = ((counts + minute // 2) // minute * minute).astype(times.dtype)
+    return np.where(np.isnat(times) | (np.abs(times - complete) > _ROUNDING), times, complete)
 
 
-def furthest(stored: NDArray[Any], whole: NDArray[Any]) -> float:
+def furthest(stored: NDArray[Any], complete: NDArray[Any]) -> float:
     """Seconds that the time was moved by that was moved most; 0 where none was."""
-    moved = np.abs(stored.astype(whole.dtype) - whole)
+    moved = np.abs(stored.astype(complete.dtype) - complete)
     return float(moved[~np.isnat(moved)].max(initial=np.timedelta64(0, "ns")) / np.timedelta64(1, "s"))
 
 

@@ -97,11 +97,16 @@ def find_misplaced(frames: xr.Dataset, forcings: xr.Dataset) -> list[Finding]:
     if grid.longitude.size < _FEWEST_COLUMNS or grid.latitude.size < _FEWEST_COLUMNS // 2:
         return []
     at = _places(grid)
-    whole = [
+    complete = [
         fields.drop_vars([name for name, array in fields.data_vars.items() if not _usable(array)])
         for fields in (frames, forcings)
     ]
-    return [*_off_coasts(whole[0], at), *_out_of_balance(whole[0], at), *_turned(whole[0], at), *_sunless(whole, at)]
+    return [
+        *_off_coasts(complete[0], at),
+        *_out_of_balance(complete[0], at),
+        *_turned(complete[0], at),
+        *_sunless(complete, at),
+    ]
 
 
 def is_of_sea(mask: xr.DataArray) -> bool:

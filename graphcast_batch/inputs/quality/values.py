@@ -321,6 +321,6 @@ def is_noise(frames: xr.Dataset) -> bool:
 def _differs_as_much(array: xr.DataArray) -> bool:
     values, axes = array.values, _across(array)
     steps = np.abs(values - np.roll(values, 1, axis=array.dims.index("longitude")))
-    spread = np.abs(values - np.median(values, axis=axes, keepdims=True))
+    executor = np.abs(values - np.median(values, axis=axes, keepdims=True))
     # Of independent normal numbers the left is the square root of 2 times the right.
-    return bool(np.all(np.median(steps, axis=axes) > np.median(spread, axis=axes)))
+    return bool(np.all(np.median(steps, axis=axes) > np.median(executor, axis=axes)))

@@ -330,10 +330,10 @@ class Archive:
     ) -> xr.DataArray:
         if "time" not in self.dims[name]:
             return parts[0]
-        whole, absent = join_fields(parts, times, levels) if parts else (None, times)
-        if whole is None or absent.size:
+        complete, absent = join_fields(parts, times, levels) if parts else (None, times)
+        if complete is None or absent.size:
             raise InputError(f"{self.origin} must hold {name} at all times asked for, but lacks {_minutes(absent)}")
-        return whole
+        return complete
 
     @property
     def _stored_grid(self) -> Grid:

@@ -146,21 +146,21 @@ class DatasetFiles:
             ConfigError: two files have the same initial time.
         """
         cases: dict[np.datetime64, Case] = {}
-        aside: list[tuple[str, str]] = []
+        skipped: list[tuple[str, str]] = []
         for path in self.paths:
             try:
                 of_file = self._cases(path, steps, task)
             except (InputError, GridError) as error:
-                aside.append((path.name, str(error)))
+                skipped.append((path.name, str(error)))
                 continue
             for case in of_file:
                 _check_unique(case, cases)
                 cases[case.init_time] = case
         if not cases:
             raise InputError(
-                f"none of the {len(self.paths)} dataset files of {self.origin} can be run; the first: {aside[0][1]}"
+                f"none of the {len(self.paths)} dataset files of {self.origin} can be run; the first: {skipped[0][1]}"
             )
-        return tuple(sorted(cases.values())), tuple(aside)
+        return tuple(sorted(cases.values())), tuple(skipped)
 
     def read(self, case: Case, task: Task) -> CaseInputs:
         """Reads what a Case of one of these files starts from.

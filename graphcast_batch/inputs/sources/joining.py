@@ -36,14 +36,14 @@ def join_fields(
     if len(parts) == 1 and first.sizes["time"] == times.size and (not has_levels or first.sizes[LEVEL] == len(levels)):
         return first, times[:0]
     lead = (times.size, len(levels)) if has_levels else (times.size,)
-    whole = np.empty((*lead, *first.shape[len(lead) :]), first.dtype)
+    complete = np.empty((*lead, *first.shape[len(lead) :]), first.dtype)
     there = np.zeros(lead, bool)
     for part in parts:
         at = np.isin(times, part["time"].values)
         place = np.ix_(at, np.isin(levels, part[LEVEL].values)) if has_levels else np.ix_(at)
-        whole[place], there[place] = part.values, True
+        complete[place], there[place] = part.values, True
     coords = {LEVEL: np.asarray(levels, np.int32)} if has_levels else {}
-    joined = xr.DataArray(whole, coords, first.dims, name=first.name, attrs=first.attrs)
+    joined = xr.DataArray(complete, coords, first.dims, name=first.name, attrs=first.attrs)
     return joined, times[~(there.all(axis=1) if has_levels else there)]
 
 

@@ -20,7 +20,7 @@ from graphcast_batch.models.graphcast.parameters import Parameters, check_parame
 from graphcast_batch.models.graphcast.predictor import Constants, ModelState, Predictor
 from graphcast_batch.models.graphcast.rollout import rollout, several_steps
 from graphcast_batch.models.graphs import Graphs, build_graphs
-from graphcast_batch.models.normalization import normalisation
+from graphcast_batch.models.normalization import normalization
 from graphcast_batch.models.state_arrays import forcing_blocks, initial_arrays, named_fields, target_points
 
 Precision = Literal["float32", "bfloat16"]
@@ -67,9 +67,9 @@ class Forecaster:
         at_once = edges_at_once(checkpoint.architecture.latent_size, accelerated=backend() != "cpu")
         self._graphs = blocked(graphs, at_once)
         self._network = jax.jit(self._predictor.folded)(used(checkpoint.parameters), self._graphs)
-        self._normalisation = jax.tree.map(jnp.asarray, normalisation(channels, statistics))
+        self._normalization = jax.tree.map(jnp.asarray, normalization(channels, statistics))
         self._advance = jax.jit(self._several_frames, donate_argnums=1)
-        of_each = Constants(network=None, normalisation=None, static=0)  # type: ignore[arg-type] # what vmap maps
+        of_each = Constants(network=None, normalization=None, static=0)  # type: ignore[arg-type] # what vmap maps
         self._advance_many = jax.jit(jax.vmap(self._several_frames, in_axes=(of_each, 0, 0)), donate_argnums=1)
 
     @property
@@ -162,7 +162,7 @@ class Forecaster:
 
     def _start(self, inputs: xr.Dataset) -> tuple[Constants, ModelState]:
         frames, forcings, static = map(jnp.asarray, initial_arrays(self._channels, inputs, self.grid))
-        constants = Constants(self._network, self._normalisation, static)
+        constants = Constants(self._network, self._normalization, static)
         return constants, ModelState(frames=frames, forcings=forcings)
 
     def _blocks(self, inputs: xr.Dataset, forcings: xr.Dataset, steps: int) -> Iterator[NDArray[np.float32]]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from graphcast_batch.grid import Grid
 from graphcast_batch.models.channels import Channels
 from graphcast_batch.models.graphcast.predictor import Constants, ModelState, Predictor
-from graphcast_batch.models.normalization import Normalisation
+from graphcast_batch.models.normalization import Normalization
 
 _WEIGHTS: Final = {
     "10m_u_component_of_wind": 0.1,
@@ -93,7 +93,7 @@ def rollout_loss(
 
 
 def persistence_loss(
-    channels: Channels, grid: Grid, scales: Normalisation, state: NDArray[np.float32], targets: NDArray[np.float32]
+    channels: Channels, grid: Grid, scales: Normalization, state: NDArray[np.float32], targets: NDArray[np.float32]
 ) -> float:
     """The loss of a rollout that leaves the weather as it is; of what is not fed back it says the mean.
 
@@ -121,7 +121,7 @@ def gradient_norms(gradient: Mapping[str, Mapping[str, Array]]) -> dict[str, flo
 
 def _normalised_target(constants: Constants, state: ModelState, target: Array) -> Array:
     """(point, outputs) what the network should say of the next time, given (point, outputs) the truth."""
-    scales, carried = constants.normalisation, state.frames.shape[-1]
+    scales, carried = constants.normalization, state.frames.shape[-1]
     mean, deviation = scales.diagnosed
     return jnp.concatenate(
         [(target[:, :carried] - state.frames[-1]) / scales.change, (target[:, carried:] - mean) / deviation], axis=-1

@@ -15,7 +15,7 @@ from graphcast_batch.models.channels import Channels
 from graphcast_batch.models.edge_blocks import BlockedGraphs
 from graphcast_batch.models.graphcast.layers import network_weights
 from graphcast_batch.models.graphcast.network import Folded, fold, graphcast
-from graphcast_batch.models.normalization import Normalisation
+from graphcast_batch.models.normalization import Normalization
 from graphcast_batch.spec import Architecture
 
 
@@ -36,12 +36,12 @@ class Constants(NamedTuple):
 
     Attributes:
         network: its weights and graphs, with what follows from them alone.
-        normalisation: scales and offsets.
+        normalization: scales and offsets.
         static: (point, static) fields that never change, in physical units.
     """
 
     network: Folded
-    normalisation: Normalisation
+    normalization: Normalization
     static: Array
 
 
@@ -93,7 +93,7 @@ class Predictor:
 
     def frame(self, constants: Constants, state: ModelState, normalised: Array) -> Array:
         """(point, outputs) in physical units: the change of what is fed back, and the rest as it is."""
-        scales, carried = constants.normalisation, state.frames.shape[-1]
+        scales, carried = constants.normalization, state.frames.shape[-1]
         mean, deviation = scales.diagnosed
         return jnp.concatenate(
             [
@@ -115,7 +115,7 @@ class Predictor:
         )
 
     def _features(self, constants: Constants, state: ModelState, forcing: Array) -> Array:
-        scales = constants.normalisation
+        scales = constants.normalization
         places = self.channels.slices(self.channels.forced)
         forced_inputs = jnp.concatenate(
             [scales.forced[:, :0], *(scales.forced[:, places[name]] for name in self.channels.forced_inputs)], axis=-1

@@ -31,7 +31,7 @@ from graphcast_batch.models.graphcast.network import Folded
 from graphcast_batch.models.graphcast.parameters import Parameters, check_parameters
 from graphcast_batch.models.graphcast.predictor import Constants, ModelState, Predictor
 from graphcast_batch.models.graphs import Graphs
-from graphcast_batch.models.normalization import normalisation
+from graphcast_batch.models.normalization import normalization
 
 _placed: Any = jax.make_array_from_process_local_data
 _BETAS = 0.9, 0.95
@@ -136,7 +136,7 @@ class Trainer:
         at_once = edges_at_once(checkpoint.architecture.latent_size, accelerated=backend() != "cpu")
         self._mesh = Mesh(np.array(jax.devices()), ("samples",))
         self._constants = self._shared(
-            (still, blocked(graphs, at_once), normalisation(channels, statistics), static.astype(np.float32))
+            (still, blocked(graphs, at_once), normalization(channels, statistics), static.astype(np.float32))
         )
         self._optimiser = optax.chain(
             optax.clip_by_global_norm(clip),

@@ -20,7 +20,7 @@ from graphcast_batch.errors import StoreError
 from graphcast_batch.files.durable import Sealed, explained, now, sync_folder
 from graphcast_batch.files.leases import Lease
 from graphcast_batch.files.staging import STAGING, Staging
-from graphcast_batch.plan import Case, Kept
+from graphcast_batch.plan import Case, OutputGrid
 from graphcast_batch.stores.zarr.ledger import CaseRecord, Ledger
 from graphcast_batch.stores.zarr.shards import Encoding, Shard, file_of, files_of
 
@@ -33,7 +33,7 @@ class Destination(Protocol):
         """Its folder."""
 
     @property
-    def kept(self) -> Kept:
+    def kept(self) -> OutputGrid:
         """What it holds of each forecast."""
 
     @property
@@ -137,7 +137,7 @@ class Attempt:
     def commit(
         self,
         *,
-        claim: Lease | None,
+        lease: Lease | None,
         seconds: Mapping[str, float],
         device: str,
         worker: str,
@@ -147,7 +147,7 @@ class Attempt:
         """Puts the files into the store and declares the Case whole; drops them if it was whole already.
 
         Args:
-            claim: on the Case; without one, the caller knows that nobody else works on it.
+            lease: on the Case; without one, the caller knows that nobody else works on it.
             seconds: time spent, by stage.
             device: what it was computed on.
             worker: which worker made it.
@@ -165,7 +165,7 @@ class Attempt:
         if standing:
             return standing
         files = self._complete()
-        self._check_claim(claim)
+        self._check_lease(lease)
         with self._explained():
             self._staging.fence()
             # Another attempt may have recorded the Case before it lost its folder; none does from here on.
@@ -186,7 +186,7 @@ class Attempt:
             finished_at=now(),
             details=dict(details),
         )
-        self._check_claim(claim)
+        self._check_lease(lease)
         return ledger.enter(record, self._staging)
 
     def _complete(self) -> dict[str, Sealed]:
@@ -205,13 +205,13 @@ class Attempt:
 
     def _publish(self, files: Mapping[str, Sealed]) -> None:
         store, staging = self._store, self._staging
-        whole = self._files(store.ledger.steps_of(self._case.key))
-        for file in sorted(self._files(store.most_steps) - whole):
+        complete = self._files(store.ledger.steps_of(self._case.key))
+        for file in sorted(self._files(store.most_steps) - complete):
             staging.take_away(store.path / file)
         staging.drop_taken()
         # What a record names is replaced last: until then the shorter forecast is as it was.
-        for file in sorted(files, key=lambda file: (file in whole, file)):
-            (staging.replace if file in whole else staging.publish)(file, store.path / file)
+        for file in sorted(files, key=lambda file: (file in complete, file)):
+            (staging.replace if file in complete else staging.publish)(file, store.path / file)
         for name in store.variables:
             sync_folder(store.path / name)  # and a network file system looks again at the names in it
         for file, sealed in files.items():
@@ -221,8 +221,8 @@ class Attempt:
                     "another process has put its own there; this attempt is dropped: run again"
                 )
 
-    def _check_claim(self, claim: Lease | None) -> None:
-        if claim and not claim.held():
+    def _check_lease(self, lease: Lease | None) -> None:
+        if lease and not lease.held():
             raise StoreError(
                 f"{self._case.key}: the claim must be held until the Case is recorded in {self._store.path}, but was "
                 "lost to another process or removed; this attempt is dropped: run again"

@@ -48,7 +48,7 @@ _RECORD_FILE: Final = "record.json"
 class CaseState(StrEnum):
     """What the ledger knows of a Case."""
 
-    WHOLE = "whole"
+    COMPLETE = "complete"
     RUNNING = "running"
     FAILED = "failed"
     MISSING = "missing"
@@ -138,22 +138,22 @@ class Ledger:
             names = os.listdir(self.folder)
             running = self._running(names)
             failed = {name.removesuffix(_FAILED) for name in names if name.endswith(_FAILED)}
-            whole = self._whole_steps(names)
-        return {case.key: _state(case, whole, running, failed) for case in cases}
+            complete = self._complete_steps(names)
+        return {case.key: _state(case, complete, running, failed) for case in cases}
 
-    def whole(self, cases: Sequence[Case]) -> list[Case]:
+    def complete(self, cases: Sequence[Case]) -> list[Case]:
         """Those Cases that are whole."""
         states = self.states(cases)
-        return [case for case in cases if states[case.key] is CaseState.WHOLE]
+        return [case for case in cases if states[case.key] is CaseState.COMPLETE]
 
-    def whole_steps(self) -> dict[str, int]:
+    def complete_steps(self) -> dict[str, int]:
         """How many steps of each Case are whole, by its key, from names alone.
 
         Raises:
             StoreError: the folder cannot be read.
         """
         with explained(f"the ledger {self.folder}"):
-            steps_of = self._whole_steps(os.listdir(self.folder))
+            steps_of = self._complete_steps(os.listdir(self.folder))
         return {key: steps for key, steps in steps_of.items() if _KEY.fullmatch(key)}
 
     def running(self) -> set[str]:
@@ -165,7 +165,7 @@ class Ledger:
         with explained(f"the ledger {self.folder}"):
             return self._running(os.listdir(self.folder))
 
-    def claim(self, case: Case, lease_seconds: float) -> Lease | None:
+    def lease(self, case: Case, lease_seconds: float) -> Lease | None:
         """Claims a Case for this process; None if it is whole or a live owner has claimed it.
 
         A claim without a heartbeat for its own lease, or whose process on this very host is dead, is taken over.
@@ -176,11 +176,11 @@ class Ledger:
         with explained(f"{case.key}: its record in {self.folder}"):
             if self._record_path(case.key, case.steps).exists():
                 return None
-        claim = Lease.take(self._path(case.key, _CLAIM), lease_seconds)
-        if claim and self.record(case.key, case.steps):  # it is whole to more steps, or became so since
-            claim.release()
+        lease = Lease.take(self._path(case.key, _CLAIM), lease_seconds)
+        if lease and self.record(case.key, case.steps):  # it is whole to more steps, or became so since
+            lease.release()
             return None
-        return claim
+        return lease
 
     def hold(self, key: str, lease_seconds: float) -> Lease | None:
         """Claims a Case, whole or not, for this process; None if a live owner has claimed it.
@@ -322,9 +322,9 @@ class Ledger:
 
     def sweep(self) -> list[Path]:
         """Removes void claims, and what writers that died half-way left behind a day ago; returns what it removed."""
-        claims = [path for path in self.folder.glob(f"*{_CLAIM}") if drop_expired(path, LEFT_OVER_SECONDS)]
+        leases = [path for path in self.folder.glob(f"*{_CLAIM}") if drop_expired(path, LEFT_OVER_SECONDS)]
         found = [path for path in self.folder.rglob(".*") if path.suffix in (".tmp", ".aside")]
-        return claims + [path for path in found if drop_left_over(path)]
+        return leases + [path for path in found if drop_left_over(path)]
 
     def _path(self, key: str, suffix: str) -> Path:
         if not _KEY.fullmatch(key):
@@ -341,17 +341,17 @@ class Ledger:
         return [steps for steps in lengths if self._record_path(key, steps).exists()]
 
     def _running(self, names: Iterable[str]) -> set[str]:
-        claims = [name for name in names if name.endswith(_CLAIM)]
-        clock = folder_clock(self.folder) if claims else 0.0
-        return {name.removesuffix(_CLAIM) for name in claims if not expired(self.folder / name, math.inf, clock)}
+        leases = [name for name in names if name.endswith(_CLAIM)]
+        clock = folder_clock(self.folder) if leases else 0.0
+        return {name.removesuffix(_CLAIM) for name in leases if not expired(self.folder / name, math.inf, clock)}
 
-    def _whole_steps(self, names: Iterable[str]) -> dict[str, int]:
+    def _complete_steps(self, names: Iterable[str]) -> dict[str, int]:
         """Steps by key, the most where there are several records."""
-        whole: dict[str, int] = {}
+        complete: dict[str, int] = {}
         for steps in sorted(_lengths(names)):
             records = os.listdir(self.folder / f"{_STEPS}{steps}")
-            whole |= {name.removesuffix(_RECORD): steps for name in records if name.endswith(_RECORD)}
-        return whole
+            complete |= {name.removesuffix(_RECORD): steps for name in records if name.endswith(_RECORD)}
+        return complete
 
 
 def _lengths(names: Iterable[str]) -> list[int]:
@@ -359,10 +359,10 @@ def _lengths(names: Iterable[str]) -> list[int]:
     return [int(end) for end in ends if re.fullmatch(r"[1-9][0-9]*", end)]
 
 
-def _state(case: Case, whole: dict[str, int], running: set[str], failed: set[str]) -> CaseState:
+def _state(case: Case, complete: dict[str, int], running: set[str], failed: set[str]) -> CaseState:
     key = case.key
-    if whole.get(key, 0) >= case.steps:
-        return CaseState.WHOLE
+    if complete.get(key, 0) >= case.steps:
+        return CaseState.COMPLETE
     if key in running:
         return CaseState.RUNNING
     return CaseState.FAILED if key in failed else CaseState.MISSING

@@ -24,7 +24,7 @@ from graphcast_batch.errors import StoreError, StoreMismatchError
 from graphcast_batch.files.durable import drop_left_over, explained
 from graphcast_batch.files.leases import Lease, drop_abandoned
 from graphcast_batch.files.staging import OWNER, STAGING
-from graphcast_batch.plan import Case, Kept, Layout, Plan
+from graphcast_batch.plan import Case, Layout, OutputGrid, Plan
 from graphcast_batch.spec import STEP_HOURS
 from graphcast_batch.stores.zarr.attempts import Attempt
 from graphcast_batch.stores.zarr.ledger import Ledger
@@ -66,7 +66,7 @@ class Store:
     path: Path
     root: dict[str, Any]
     init_times: NDArray[np.datetime64]
-    kept: Kept
+    kept: OutputGrid
 
     @classmethod
     def create_or_extend(
@@ -141,7 +141,7 @@ class Store:
             path=path,
             root=root,
             init_times=coordinates["time"].astype("datetime64[h]"),
-            kept=Kept(
+            kept=OutputGrid(
                 on_levels=_on_levels(arrays_of(root)),
                 levels=tuple(coordinates.get("level", np.empty(0, int)).tolist()),
                 lead_hours=tuple(coordinates["prediction_timedelta"].tolist()),
@@ -307,7 +307,7 @@ class Store:
         grow(self.path, self.root, init_times, lead_hours, lock)
 
 
-def _described(kept: Kept, encodings: Mapping[str, Encoding]) -> dict[str, Any]:
+def _described(kept: OutputGrid, encodings: Mapping[str, Encoding]) -> dict[str, Any]:
     rows, columns = kept.latitude, kept.longitude
     checksum = zlib.crc32(rows.astype("<f4").tobytes() + columns.astype("<f4").tobytes())
     return {

@@ -23,7 +23,7 @@ from graphcast_batch.files.durable import drop_left_over, replace, sync_folder, 
 from graphcast_batch.files.leases import Lease
 from graphcast_batch.files.process_identity import mark
 from graphcast_batch.files.staging import STAGING, alone
-from graphcast_batch.plan import Kept, Plan
+from graphcast_batch.plan import OutputGrid, Plan
 from graphcast_batch.stores.zarr.shards import Encoding
 from graphcast_batch.stores.zarr.store_path import LAYING_OUT, ROOT, SUBMITTED, held, is_laid_out, move_into_place
 from graphcast_batch.variables import attributes
@@ -116,7 +116,7 @@ def read_coordinates(path: Path) -> dict[str, NDArray[Any]]:
         OSError: they cannot be read.
     """
     group = zarr.open_group(path, mode="r", use_consolidated=True)
-    return {name: _whole(path / name, array) for name, array in group.arrays() if array.ndim == 1}
+    return {name: _complete(path / name, array) for name, array in group.arrays() if array.ndim == 1}
 
 
 def identity_of(root: dict[str, Any]) -> dict[str, JsonValue]:
@@ -202,7 +202,7 @@ def _check_root(root: dict[str, Any]) -> None:
         raise ValueError(f"it holds only {', '.join(arrays)}")
 
 
-def _whole(folder: Path, array: zarr.Array[Any]) -> NDArray[Any]:
+def _complete(folder: Path, array: zarr.Array[Any]) -> NDArray[Any]:
     """Values of an array, of which zarr would take what is gone for its fill value."""
     try:
         if array.nchunks_initialized < array.nchunks:
@@ -272,7 +272,7 @@ def _create(
     )
 
 
-def _coordinates(kept: Kept, hours: NDArray[np.int64]) -> dict[str, tuple[NDArray[Any], dict[str, str]]]:
+def _coordinates(kept: OutputGrid, hours: NDArray[np.int64]) -> dict[str, tuple[NDArray[Any], dict[str, str]]]:
     """Values and CF attributes of each dimension, in the order in which the variables have them."""
     time_of = {"standard_name": "forecast_reference_time", "long_name": "initial time", "axis": "T"}
     time_of |= {"units": "hours since 1970-01-01", "calendar": "proleptic_gregorian"}

@@ -47,7 +47,7 @@ def check_place(path: Path) -> None:
             kind = "a file" if parent.is_file() else "neither a file nor a folder"
             raise StoreError(f"{path} must be a folder or not exist yet, but {parent} is {kind}; {remedy}")
         break
-    if parent == path and not is_laid_out(path) and (names := _foreign(path)):
+    if parent == path and not is_laid_out(path) and (names := _unexpected(path)):
         raise _something_else(path, f"it holds {', '.join(names[:5])}")
 
 
@@ -85,7 +85,7 @@ def held(path: Path) -> Iterator[Lease]:
         lock.release()
 
 
-def _foreign(path: Path) -> list[str]:
+def _unexpected(path: Path) -> list[str]:
     """What is in a folder that becomes no store, as far as names tell."""
     names = {each.name for each in path.iterdir()}
     return [] if _HALF in names else sorted(names - {SUBMITTED})
@@ -134,8 +134,8 @@ def _fill(path: Path, draft: Path) -> None:
 def _wait_for(lock: Path) -> Lease:
     deadline = time.monotonic() + 2 * _LOCK_SECONDS
     while time.monotonic() < deadline:
-        claim = Lease.take(lock, _LOCK_SECONDS)
-        if claim:
-            return claim
+        lease = Lease.take(lock, _LOCK_SECONDS)
+        if lease:
+            return lease
         time.sleep(0.1)
     raise StoreError(f"{lock} must be released by the driver that extends the store, but is still held; run again")
