@@ -1,12 +1,15 @@
 """Latitudes and longitudes become a checked global grid with exact cell areas."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graphcast_batch.errors import GridError
 
+SAME_PLACE_DEGREES: Final = 1e-3
+"""Coordinates that differ by less are the same place: float32 coordinates of 0.25° are off by 1e-5."""
 _TOLERANCE = 2e-3  # degrees; GRIB 1 rounds both ends to thousandths, float32 coordinates of 0.25° are off by 1e-5
 
 

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from graphcast_batch.config.outputs_section import OutputsConfig, RegionConfig
 from graphcast_batch.config.times_section import TimesConfig
 from graphcast_batch.errors import ConfigError, GridError, TaskError
-from graphcast_batch.grid import Grid
+from graphcast_batch.grid import SAME_PLACE_DEGREES, Grid
 from graphcast_batch.spec import STEP_HOURS, Task
 from graphcast_batch.variables import DIMS, VARIABLES
 
 _BLOCK_STEPS = 8
-_TOLERANCE = 1e-3  # degrees; as that of grids
 _ALL = OutputsConfig()
 
 
@@ -321,12 +320,14 @@ def _kept_hours(layout: Layout) -> tuple[int, ...]:
 def _kept_points(region: RegionConfig, grid: Grid) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Latitudes and longitudes of a region, the latter ascending from its western edge."""
     south, north = region.latitude
-    latitude = grid.latitude[(south - _TOLERANCE <= grid.latitude) & (grid.latitude <= north + _TOLERANCE)]
+    latitude = grid.latitude[
+        (south - SAME_PLACE_DEGREES <= grid.latitude) & (grid.latitude <= north + SAME_PLACE_DEGREES)
+    ]
     west, east = region.longitude
     if west > east:
         west, east = (west, east + 360) if east <= 0 else (west - 360, east)
-    beyond = (grid.longitude.astype(np.float64) - west + _TOLERANCE) % 360 - _TOLERANCE
-    longitude = np.sort(west + beyond[beyond <= east - west + _TOLERANCE]).astype(np.float32)
+    beyond = (grid.longitude.astype(np.float64) - west + SAME_PLACE_DEGREES) % 360 - SAME_PLACE_DEGREES
+    longitude = np.sort(west + beyond[beyond <= east - west + SAME_PLACE_DEGREES]).astype(np.float32)
     if not latitude.size or not longitude.size:
         raise ConfigError(
             f"outputs.region must hold points of the grid, but between latitudes {south:g} and {north:g} and "
@@ -349,8 +350,13 @@ def _block_steps(kept: OutputGrid, max_files: int | None) -> int:
 
 def _check_axis(name: str, values: NDArray[np.float32], low: float, high: float) -> None:
     steps = np.diff(values.astype(np.float64))
-    even = not steps.size or (steps.min() > 0 and np.ptp(steps) <= _TOLERANCE)
-    if values.ndim != 1 or not values.size or not np.all((low - _TOLERANCE <= values) & (values <= high)) or not even:
+    even = not steps.size or (steps.min() > 0 and np.ptp(steps) <= SAME_PLACE_DEGREES)
+    if (
+        values.ndim != 1
+        or not values.size
+        or not np.all((low - SAME_PLACE_DEGREES <= values) & (values <= high))
+        or not even
+    ):
         raise GridError(
             f"the {name} of what is kept must ascend evenly within {low} and {high} degrees, but is {values}; "
             "restore it from a copy of the store"

@@ -7,6 +7,10 @@ the CF standard name table (version 85). A task may use other names: they are ta
 from dataclasses import dataclass
 from typing import Final, Literal
 
+import numpy as np
+
+HOUR: Final = np.timedelta64(1, "h")
+"""The unit in which lead times are counted."""
 DIMS: Final = ("time", "level", "latitude", "longitude")
 """All dimensions that a variable of the inputs may have, in the order in which it is read."""
 

@@ -11,6 +11,7 @@ import xarray as xr
 from graphcast_batch.app.forecasts import open_forecasts
 from graphcast_batch.errors import FigureError
 from graphcast_batch.figures.maps import draw_maps, draw_strip
+from graphcast_batch.variables import HOUR
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,6 @@ def _at(field: xr.DataArray, dim: str, place: object, what: str) -> xr.DataArray
         return field.isel({dim: 0})
     wanted = np.datetime64(str(place), "ns") if dim == "time" and place is not None else place
     if wanted is None or wanted not in held:
-        shown = [str(each) for each in (held / np.timedelta64(1, "h") if held.dtype.kind == "m" else held)]
+        shown = [str(each) for each in (held / HOUR if held.dtype.kind == "m" else held)]
         raise FigureError(f"{what} must be one of {', '.join(shown)}, but is {place}; give one of those")
     return field.sel({dim: wanted})

@@ -34,7 +34,7 @@ from graphcast_batch.spec import Task
 from graphcast_batch.stores.zarr.ledger import CaseFailure, CaseRecord
 from graphcast_batch.stores.zarr.store import Store
 from graphcast_batch.timing import Balance, balance
-from graphcast_batch.variables import LEVELS_13
+from graphcast_batch.variables import HOUR, LEVELS_13
 
 _STEPS, _PER_CALL = 16, 4
 _LEVELLED, _SURFACE = ("geopotential", "temperature"), ("2m_temperature",)
@@ -215,7 +215,7 @@ def network(folder: Path, workers: int, cases: int) -> NetworkRun:
         cases: to be made.
     """
     with TemporaryDirectory(dir=folder) as place:
-        hours = np.datetime64("2020-01-01T00") + 6 * np.arange(cases) * np.timedelta64(1, "h")
+        hours = np.datetime64("2020-01-01T00") + 6 * np.arange(cases) * HOUR
         content = _NETWORK | {
             "store": f"{place}/store",
             "cache": str(folder / "cache"),
@@ -238,7 +238,7 @@ def _balance(folder: Path, cases: int, read_seconds: float, compute_seconds: flo
     names = tuple(sorted((*_LEVELLED, *_SURFACE)))
     task = Task(input_variables=names, target_variables=names, forcing_variables=(), pressure_levels=LEVELS_13)
     begin = np.datetime64("2020-01-01T00")
-    some = tuple(Case(begin + 6 * number * np.timedelta64(1, "h"), _STEPS) for number in range(cases))
+    some = tuple(Case(begin + 6 * number * HOUR, _STEPS) for number in range(cases))
     layout = Layout(grid, LEVELS_13, tuple((name, name in _LEVELLED) for name in names), _STEPS)
     place = folder / "overlap"
     shutil.rmtree(place, ignore_errors=True)

@@ -17,7 +17,7 @@ from graphcast_batch.plan import Case
 from graphcast_batch.setup.input_faults import input_faults
 from graphcast_batch.setup.run_source import AnySource
 from graphcast_batch.spec import STEP_HOURS, TASKS, Task
-from graphcast_batch.variables import DIMS, LEVELS_13, VARIABLES
+from graphcast_batch.variables import DIMS, HOUR, LEVELS_13, VARIABLES
 
 Times = NDArray[np.datetime64]
 _PUBLISHED: Final = ("GraphCast_small", "GraphCast_operational")
@@ -26,7 +26,6 @@ _SYNOPTIC_HOURS: Final = 6
 """Analyses are made at 00, 06, 12 and 18 UTC, and so were the weights."""
 _MOST_BYTES: Final = 2**30
 """Of one Case's inputs that are read to look for gaps; of more, and that may be far away, nothing is read."""
-_HOUR: Final = np.timedelta64(1, "h")
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +90,7 @@ def propose_times(
         )
     judged = able[np.isin(able + steps * STEP, held)]
     able = _synoptic(judged if judged.size else able)
-    spacing = int(np.diff(able).min() // _HOUR) if able.size > 1 else STEP_HOURS
+    spacing = int(np.diff(able).min() // HOUR) if able.size > 1 else STEP_HOURS
     every = every_hours or spacing * -(-_EVERY_HOURS // spacing)
     first, last = _longest_row(able, np.timedelta64(every, "h"))
     return str(first.astype("datetime64[h]")), str(last.astype("datetime64[h]")), every
@@ -252,7 +251,7 @@ def _starts(held: Times) -> int:
 
 def _synoptic(times: Times) -> Times:
     """Those at 00, 06, 12 and 18 UTC, if there are any."""
-    hours = (times - times.astype("datetime64[D]")) // _HOUR
+    hours = (times - times.astype("datetime64[D]")) // HOUR
     chosen = times[hours % _SYNOPTIC_HOURS == 0]
     return chosen if chosen.size else times
 

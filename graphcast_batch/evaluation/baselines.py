@@ -9,10 +9,10 @@ import numpy as np
 from graphcast_batch.evaluation.case_scoring import ClimatologyReader, Fields, ScoredSubset
 from graphcast_batch.inputs.case_inputs import Timeline
 from graphcast_batch.plan import Case
+from graphcast_batch.variables import HOUR
 
 PERSISTENCE: Final = "persistence"
 CLIMATOLOGY: Final = "climatology"
-_HOUR: Final = np.timedelta64(1, "h")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,5 +50,5 @@ class Climatological:
 
     def fields(self, case: Case, names: Sequence[str], lead_hours: Sequence[int], levels: Sequence[int]) -> Fields:
         """The climatological mean."""
-        times = case.init_time.astype("datetime64[ns]") + np.array(lead_hours) * _HOUR
+        times = case.init_time.astype("datetime64[ns]") + np.array(lead_hours) * HOUR
         return self.usual.fields(names, np.asarray(times), levels)

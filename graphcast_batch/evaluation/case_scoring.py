@@ -28,20 +28,20 @@ from graphcast_batch.evaluation.regions import Regions, weigh
 from graphcast_batch.evaluation.score_layout import PARTS, SPECTRUM
 from graphcast_batch.evaluation.spectra import areas_of, spectra_of
 from graphcast_batch.evaluation.weighted_sums import Sums
+from graphcast_batch.grid import SAME_PLACE_DEGREES
 from graphcast_batch.inputs.case_inputs import Timeline
 from graphcast_batch.inputs.quality.geography import is_of_sea
 from graphcast_batch.inputs.quality.values import find_blank
 from graphcast_batch.plan import Case
 from graphcast_batch.spec import STEP_HOURS
 from graphcast_batch.timing import Stopwatch
+from graphcast_batch.variables import HOUR
 
 _PIECE_BYTES: Final = 2**27
 """Of a forecast, or of all members of an ensemble, that are read at once, or one variable at one lead time if that has
 more; truth and climatology with them, and all while the piece before is scored."""
 _BATCH_FIELDS: Final = 32
 """Fields at a run of points that go through the statistics together."""
-_HOUR: Final = np.timedelta64(1, "h")
-_TOLERANCE: Final = 1e-3  # degrees; as that of grids
 _HEAVY: Final = " heavy"
 _DRY: Final = " dry"
 _DEVIATION: Final = " deviation"
@@ -170,7 +170,7 @@ class ScoringSetup:
     def leads_of(self, case: Case) -> NDArray[np.int64]:
         """(lead,) hours of the lead times that a Case has, of those that are scored."""
         hours = np.array(self.lead_hours, np.int64)
-        return hours[hours <= int(case.lead_times[-1] // _HOUR)]
+        return hours[hours <= int(case.lead_times[-1] // HOUR)]
 
     def times(self) -> dict[str, NDArray[np.datetime64] | None]:
         """By variable, the times at which its truth is held; None for every time."""
@@ -215,7 +215,7 @@ def part_of(
     columns = np.abs(np.subtract.outer(wanted[1].astype(np.float64) % 360, np.asarray(held[1], np.float64) % 360))
     columns = np.minimum(columns, 360 - columns)
     at = rows.argmin(axis=1), columns.argmin(axis=1)
-    there = max(rows.min(axis=1).max(), columns.min(axis=1).max()) <= _TOLERANCE
+    there = max(rows.min(axis=1).max(), columns.min(axis=1).max()) <= SAME_PLACE_DEGREES
     if not (there and _adjoin(at[0], held[0].size) and _adjoin(at[1], held[1].size)):
         raise EvaluationError(
             f"the {origin} must be on the grid of the forecasts, {_points(wanted)}, but has {_points(held)}; {remedy}"
@@ -488,7 +488,7 @@ def _gap(scoring: ScoringSetup, case: Case, piece: ScorePart, name: str, at: Poi
 
 
 def _valid(case: Case, hours: NDArray[np.int64]) -> NDArray[np.datetime64]:
-    return np.asarray(case.init_time.astype("datetime64[ns]") + hours * _HOUR)
+    return np.asarray(case.init_time.astype("datetime64[ns]") + hours * HOUR)
 
 
 def _land(truth: Timeline) -> NDArray[np.float32]:

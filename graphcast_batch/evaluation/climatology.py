@@ -24,7 +24,7 @@ from graphcast_batch.evaluation.derived import DERIVATIONS
 from graphcast_batch.evaluation.metrics import DRY_BELOW
 from graphcast_batch.inputs.case_inputs import Timeline, fewest_times
 from graphcast_batch.plan import OutputGrid
-from graphcast_batch.variables import VARIABLES
+from graphcast_batch.variables import HOUR, VARIABLES
 
 Floats = NDArray[np.float64]
 REACH: Final = 30
@@ -511,7 +511,7 @@ def _check_covered(source: Timeline, counts: Sequence[Floats], hours: Sequence[i
 
 
 def _hours(times: NDArray[np.datetime64]) -> NDArray[np.int64]:
-    return np.asarray((times - times.astype("datetime64[D]")) // np.timedelta64(1, "h"), np.int64)
+    return np.asarray((times - times.astype("datetime64[D]")) // HOUR, np.int64)
 
 
 def _days(times: NDArray[np.datetime64]) -> NDArray[np.int64]:

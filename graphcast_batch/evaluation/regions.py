@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from graphcast_batch.config.outputs_section import RegionConfig
 from graphcast_batch.errors import EvaluationError
-from graphcast_batch.grid import Grid, cell_area
+from graphcast_batch.grid import SAME_PLACE_DEGREES, Grid, cell_area
 
 Floats = NDArray[np.float64]
-_TOLERANCE: Final = 1e-3  # degrees; as that of grids
 _WHOLE: Final = 1 - 1e-9
 _RUN: Final = 8192
 """Points; found by trying: from 4096 to 16384 it is the same, and the whole globe at once takes twice as long."""
@@ -125,7 +124,7 @@ def _share(name: str, grid: Grid, land: Callable[[], NDArray[np.float32]]) -> Fl
 def _inside(latitude: tuple[float, float], longitude: tuple[float, float], grid: Grid) -> Floats:
     """1 at the points of a box, whose longitudes go eastwards from the first to the second, and 0 elsewhere."""
     (south, north), (west, east) = latitude, longitude
-    rows = (grid.latitude >= south - _TOLERANCE) & (grid.latitude <= north + _TOLERANCE)
+    rows = (grid.latitude >= south - SAME_PLACE_DEGREES) & (grid.latitude <= north + SAME_PLACE_DEGREES)
     width = east - west if abs(east - west) >= 360 else (east - west) % 360
-    beyond = (grid.longitude.astype(np.float64) - west + _TOLERANCE) % 360 - _TOLERANCE
-    return np.outer(rows, beyond <= width + _TOLERANCE).astype(np.float64)
+    beyond = (grid.longitude.astype(np.float64) - west + SAME_PLACE_DEGREES) % 360 - SAME_PLACE_DEGREES
+    return np.outer(rows, beyond <= width + SAME_PLACE_DEGREES).astype(np.float64)

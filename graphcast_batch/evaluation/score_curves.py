@@ -16,12 +16,12 @@ from graphcast_batch.evaluation.comparison import check_alike
 from graphcast_batch.evaluation.metrics import METRICS, Metric
 from graphcast_batch.evaluation.score_results import ScoreHeadline, average, headlines, read_headlines
 from graphcast_batch.evaluation.significance import CONFIDENCE, block_bootstrap
+from graphcast_batch.variables import HOUR
 
 Floats = NDArray[np.float64]
 DRAWN: Final = ("rmse", "acc", "bias")
 """Metrics that have curves, where the statistics are there."""
 _ENDS: Final = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
-_HOUR: Final = np.timedelta64(1, "h")
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +89,7 @@ def curves(scores: Mapping[str, tuple[Path, str]], region: str) -> list[ScoreCur
 def _shown(means: xr.Dataset) -> list[ScoreHeadline]:
     """Variables and levels of the table of headline scores."""
     results = average(means.expand_dims("region"))
-    hours = (means["prediction_timedelta"].values // _HOUR).astype(int).tolist()
+    hours = (means["prediction_timedelta"].values // HOUR).astype(int).tolist()
     return headlines(results, hours)
 
 
@@ -104,7 +104,7 @@ def _curve(name: str, metric: Metric, line: ScoreHeadline, means: xr.Dataset) ->
         parts, value = _applied(metric.value, parts)[:, np.newaxis], lambda mean: mean
     there = np.isfinite(parts).all(axis=1)
     if there.any():
-        hours = (array["prediction_timedelta"].values // _HOUR).astype(np.int64)
+        hours = (array["prediction_timedelta"].values // HOUR).astype(np.int64)
         times = array["time"].values
         ends = _sure(parts, there, times, value)
         most = int(there.sum(axis=0).max())

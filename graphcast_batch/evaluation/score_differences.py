@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import xarray as xr
@@ -14,10 +13,9 @@ from graphcast_batch.evaluation.comparison import check_alike
 from graphcast_batch.evaluation.score_results import pieces
 from graphcast_batch.evaluation.score_store import ScoreStore
 from graphcast_batch.evaluation.significance import Difference, paired_difference
-from graphcast_batch.variables import VARIABLES
+from graphcast_batch.variables import HOUR, VARIABLES
 
 Floats = NDArray[np.float64]
-_HOUR: Final = np.timedelta64(1, "h")
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +111,7 @@ def _squares(name: str, where: tuple[Path, str], region: str) -> xr.DataArray:
 
 
 def _cells(ours: xr.DataArray, other: xr.DataArray) -> _Cells:
-    hours = (ours["prediction_timedelta"].values // _HOUR).astype(int).tolist()
+    hours = (ours["prediction_timedelta"].values // HOUR).astype(int).tolist()
     times = ours["time"].values
     pairs = zip(hours, ours.values.T, other.values.T, strict=True)
     return {hour: _cell(mine, theirs, times) for hour, mine, theirs in pairs}

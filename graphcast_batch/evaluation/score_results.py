@@ -17,7 +17,7 @@ from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation.derived import DERIVATIONS
 from graphcast_batch.evaluation.metrics import VECTORS, metric_of, metrics_of, with_vectors
 from graphcast_batch.evaluation.score_store import ScoreStore, places
-from graphcast_batch.variables import VARIABLES
+from graphcast_batch.variables import HOUR, VARIABLES
 
 Over = Literal["all", "each", "hour", "month", "season"]
 """Initial times that are averaged over: all, none, those of an hour of the day, of a month, of a season."""
@@ -38,7 +38,6 @@ _HEADLINES: Final = (
     ("total_precipitation_6hr", None),
 )
 """After the headline scores of Rasp et al. 2024."""
-_HOUR: Final = np.timedelta64(1, "h")
 _LEAD: Final = "prediction_timedelta"
 
 
@@ -188,7 +187,7 @@ def rows(results: Results) -> Iterator[dict[str, object]]:
                 "variable": name,
                 "level": labels.get("level"),
                 "region": labels["region"],
-                "lead_hours": int(labels["prediction_timedelta"] // _HOUR),
+                "lead_hours": int(labels["prediction_timedelta"] // HOUR),
                 **({} if group is None else {group: str(labels[group])[:13]}),
                 "metric": labels["metric"],
                 "value": float(values.values[tuple(at)]),
@@ -254,7 +253,7 @@ def shown_hours(results: Results) -> list[int]:
     """Lead times of the table: the days of WeatherBench 2's scorecard at which anything was scored, and the last."""
     every = [array.any([dim for dim in array.dims if dim != _LEAD]) for array in results.held.data_vars.values()]
     scored = np.any([array.values for array in every], axis=0)
-    hours = (results.values[_LEAD].values[scored] // _HOUR).astype(int).tolist()
+    hours = (results.values[_LEAD].values[scored] // HOUR).astype(int).tolist()
     return [hour for hour in hours if hour in _SHOWN_HOURS or hour == hours[-1]]
 
 
@@ -298,7 +297,7 @@ def _at(values: xr.Dataset, name: str, level: int | None, metric: str, hours: Se
         return None
     array = values[name].sel(metric=metric).isel(region=0)
     array = array if level is None else array.sel(level=level)
-    return [float(value) for value in array.reindex(prediction_timedelta=np.array(hours) * _HOUR).values]
+    return [float(value) for value in array.reindex(prediction_timedelta=np.array(hours) * HOUR).values]
 
 
 def _first_level(array: xr.DataArray) -> int | None:

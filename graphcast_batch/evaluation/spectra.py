@@ -22,12 +22,12 @@ from graphcast_batch.evaluation.metrics import Points
 from graphcast_batch.evaluation.regions import Regions
 from graphcast_batch.evaluation.score_layout import PARTS, SPECTRUM
 from graphcast_batch.evaluation.score_store import ScoreStore, places
+from graphcast_batch.variables import HOUR
 
 Floats = NDArray[np.float64]
 LOST: Final = 0.5
 """Share of the truth's power below which a wavenumber counts as lost."""
 _SHOWN_LEVEL: Final = 500
-_HOUR: Final = np.timedelta64(1, "h")
 
 
 def bands_of(regions: Regions) -> tuple[str, ...]:
@@ -237,7 +237,7 @@ def losses(store: Path, name: str, band: str) -> list[Loss]:
         level = f" {spectra.power['level'].item()}" if "level" in spectra.power.coords else ""
         for lead, cases in zip(last["prediction_timedelta"].values, last.values, strict=True):
             wavenumber = spectra.effective_wavenumber.sel(prediction_timedelta=lead).item()
-            found.append(Loss(f"{spectra.power.name}{level}", int(lead // _HOUR), wavenumber, int(cases)))
+            found.append(Loss(f"{spectra.power.name}{level}", int(lead // HOUR), wavenumber, int(cases)))
     return found
 
 
@@ -257,7 +257,7 @@ def _rows(spectra: Spectra) -> Iterator[tuple[object, ...]]:
     power = spectra.power if "level" in spectra.power.dims else spectra.power.expand_dims({"level": [""]})
     power = power.transpose("prediction_timedelta", "level", "band", "wavenumber", "part")
     for of_lead, cases in zip(power, spectra.cases.values.tolist(), strict=True):
-        hours = int(of_lead["prediction_timedelta"].values // _HOUR)
+        hours = int(of_lead["prediction_timedelta"].values // HOUR)
         for of_level in of_lead if cases else ():
             for of_band in of_level:
                 place = (of_level["level"].item(), of_band["band"].item(), hours)

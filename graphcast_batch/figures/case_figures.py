@@ -13,6 +13,7 @@ from graphcast_batch.figures.animation import draw_animation
 from graphcast_batch.figures.maps import draw_strip, strip_rows
 from graphcast_batch.figures.projections import projection_called
 from graphcast_batch.figures.scene import Shown, Wind
+from graphcast_batch.variables import HOUR
 
 
 def draw_case(
@@ -39,7 +40,7 @@ def draw_case(
         FigureError: the forecast lacks what is wanted; nothing has been drawn then.
         GridError: the points are not a regular global grid.
     """
-    lead_hours = [int(lead // np.timedelta64(1, "h")) for lead in forecast["prediction_timedelta"].values]
+    lead_hours = [int(lead // HOUR) for lead in forecast["prediction_timedelta"].values]
     levels = [int(level) for level in forecast["level"].values] if "level" in forecast.coords else []
     on_levels = {str(name): "level" in variable.dims for name, variable in forecast.data_vars.items()}
     pictures = list(_pictures(wanted, on_levels, levels, lead_hours))

@@ -21,11 +21,11 @@ from graphcast_batch.figures.map_points import NamedPoint, nearest
 from graphcast_batch.figures.saving import package_style, save
 from graphcast_batch.figures.scales import Scale, difference_scale, field_scale
 from graphcast_batch.figures.scene import Quantity, quantity
+from graphcast_batch.variables import HOUR
 
 Floats = NDArray[np.float64]
 _COLUMNS: Final = ("Target", "Prediction", "Prediction − target")
 _BLUE, _BLACK = "#0072b2", "#1a1a1a"
-_HOUR: Final = np.timedelta64(1, "h")
 _PRESSURES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 300, 500, 700, 850, 1000)
 _COLOURS_A_SECTION: Final = 16
 
@@ -44,7 +44,7 @@ def draw_hovmoller(path: Path, prediction: xr.DataArray, target: xr.DataArray, b
     order = np.argsort(wrapped)
     order = np.concatenate([order[-1:], order, order[:1]])  # what the date line cuts shows on both sides of it
     across = wrapped[order] + np.array([-360, *[0] * wrapped.size, 360])
-    hours = prediction["prediction_timedelta"].values / _HOUR
+    hours = prediction["prediction_timedelta"].values / HOUR
     name, hours_a_unit = time_unit(float(hours[-1]))
     down = _edges(hours / hours_a_unit)
     with package_style():
@@ -82,7 +82,7 @@ def draw_section(path: Path, prediction: xr.DataArray, target: xr.DataArray) -> 
             axes.yaxis.set_minor_locator(NullLocator())
             axes.xaxis.set_major_formatter(FuncFormatter(lambda degrees, _: _degrees(degrees, "SN")))
         sheet.panels[0].axes.set_ylabel("Pressure (hPa)")
-        when = f"Initial time {_start(prediction)}    Lead time +{lead / _HOUR:g} h"
+        when = f"Initial time {_start(prediction)}    Lead time +{lead / HOUR:g} h"
         sheet.finish(path, "zonal mean", when)
 
 

@@ -6,6 +6,8 @@ import numpy as np
 from matplotlib.ticker import MultipleLocator
 from numpy.typing import NDArray
 
+from graphcast_batch.variables import HOUR
+
 
 def counted(cases: int) -> str:
     """How many initial times."""
@@ -14,7 +16,7 @@ def counted(cases: int) -> str:
 
 def complete_hours(leads: NDArray[np.timedelta64]) -> list[int]:
     """Lead times in hours."""
-    return [int(hours) for hours in leads // np.timedelta64(1, "h")]
+    return [int(hours) for hours in leads // HOUR]
 
 
 def lead_words(hours: int) -> str:

@@ -16,6 +16,7 @@ from graphcast_batch.figures.map_points import nearest, place_of
 from graphcast_batch.grid import cell_area
 from graphcast_batch.plan import Case
 from graphcast_batch.spec import STEP_HOURS
+from graphcast_batch.variables import HOUR
 
 
 class Truth(Protocol):
@@ -80,7 +81,7 @@ def draw_diagrams(forecast: xr.Dataset, case: Case, source: Truth, wanted: Figur
         FigureError: a place is not known, or no section can be drawn.
         InputError: the truth cannot be read.
     """
-    lead_hours = [int(lead // np.timedelta64(1, "h")) for lead in forecast["prediction_timedelta"].values]
+    lead_hours = [int(lead // HOUR) for lead in forecast["prediction_timedelta"].values]
     levels = [int(level) for level in forecast["level"].values] if "level" in forecast.coords else []
     on_levels = {str(name): "level" in variable.dims for name, variable in forecast.data_vars.items()}
     diagrams = list(_diagrams(wanted, on_levels, levels, lead_hours))

@@ -21,7 +21,7 @@ from graphcast_batch.inputs.case_inputs import Timeline
 from graphcast_batch.plan import Case, OutputGrid
 from graphcast_batch.report.choice import Choice, choose, stride_of
 from graphcast_batch.report.summary import Opened
-from graphcast_batch.variables import attributes
+from graphcast_batch.variables import HOUR, attributes
 
 Frames = NDArray[np.float32]
 Json = dict[str, Any]
@@ -31,7 +31,6 @@ _GREYS: Final = 254
 """Steps between the lowest and the highest value: 1 to 255, as 0 says that there is none."""
 _CHARACTERS: Final = 1.1
 """Of base64 that a point of a map takes: 8-bit weather is compressed to 0.55 to 0.85 of it, measured at 6°."""
-_HOUR: Final = np.timedelta64(1, "h")
 
 
 @dataclass(frozen=True)
@@ -203,7 +202,7 @@ def _encoded(reader: _Reader, most_bytes: int) -> list[Json]:
 
 def _valid(case: Case, hours: Sequence[int]) -> NDArray[np.datetime64]:
     """(lead,) times that a Case forecasts."""
-    return np.asarray(case.init_time.astype("datetime64[ns]") + np.array(hours) * _HOUR)
+    return np.asarray(case.init_time.astype("datetime64[ns]") + np.array(hours) * HOUR)
 
 
 def _field(name: str, level: int | None, pairs: Sequence[_Pair]) -> Json:

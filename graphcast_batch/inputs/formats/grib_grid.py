@@ -13,9 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphcast_batch.errors import InputError
-
-_SAME_PLACE: Final = 1e-3
-"""Degrees; GRIB keeps millionths, its first edition thousandths."""
+from graphcast_batch.grid import SAME_PLACE_DEGREES
 
 _REGULAR: Final = ("regular_ll", "regular_gg")
 _REGULAR_GRID: Final = (
@@ -85,7 +83,7 @@ def grib_grid(message: Mapping[str, Any], kind: str, origin: str) -> GribGrid:
         _table(np.asarray(message[name], np.float64), shape, by_columns=by_columns, alternating=False)
         for name in ("latitudes", "longitudes")
     )
-    if np.ptp(latitude, axis=1).max() > _SAME_PLACE or np.ptp(longitude, axis=0).max() > _SAME_PLACE:
+    if np.ptp(latitude, axis=1).max() > SAME_PLACE_DEGREES or np.ptp(longitude, axis=0).max() > SAME_PLACE_DEGREES:
         raise _other_grid(kind, origin)
     return GribGrid(latitude[:, 0], longitude[0], by_columns, bool(message["alternativeRowScanning"]))
 
@@ -116,4 +114,4 @@ def _matching(values: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArr
     found, sought = np.round(values, 3) % 360, np.round(wanted, 3) % 360
     places = np.empty(wanted.size, np.intp)
     places[np.argsort(sought)] = np.argsort(found)
-    return places if np.allclose(found[places], sought, rtol=0, atol=_SAME_PLACE) else None
+    return places if np.allclose(found[places], sought, rtol=0, atol=SAME_PLACE_DEGREES) else None

@@ -8,7 +8,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from graphcast_batch.errors import GridError, InputError
-from graphcast_batch.grid import Grid, exact_grid
+from graphcast_batch.grid import SAME_PLACE_DEGREES, Grid, exact_grid
 from graphcast_batch.inputs.layouts.axes import LEAD
 from graphcast_batch.inputs.layouts.dialects import VERSIONS
 from graphcast_batch.inputs.layouts.units import LEVEL, Conversion
@@ -18,7 +18,6 @@ _HIGHEST: Final = 1e6
 """No level in any unit reaches this; what does is damaged."""
 _WHOLE_HPA: Final = 1e-2
 """hPa that a level may lie from a whole number and still mean it; none are so near to each other."""
-_BELOW_360: Final = 1e-3  # degrees
 _LEAD_UNITS: Final = {"hours": 3600e9, "days": 86400e9, "minutes": 60e9, "seconds": 1e9, "nanoseconds": 1.0}
 """ns; as xarray and CF write units of time."""
 
@@ -99,7 +98,7 @@ def check_once(values: NDArray[np.float64], name: str, origin: str) -> None:
 def from_zero(longitude: NDArray[np.float64]) -> NDArray[np.float64]:
     """Degrees in 0..360, where rounding errors may not put 0 just below 360."""
     turned = np.where((longitude < 0) | (longitude >= 360), longitude % 360, longitude)
-    return np.where(turned > 360 - _BELOW_360, 0.0, turned)
+    return np.where(turned > 360 - SAME_PLACE_DEGREES, 0.0, turned)
 
 
 def grid_of(latitude: NDArray[np.float64], longitude: NDArray[np.float64], origin: str) -> Grid:

@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from graphcast_batch.errors import InputError
-from graphcast_batch.grid import Grid
+from graphcast_batch.grid import SAME_PLACE_DEGREES, Grid
 from graphcast_batch.inputs.findings import listed
 from graphcast_batch.inputs.formats.opening import load
 from graphcast_batch.inputs.layouts.axes import LEAD
@@ -31,11 +31,10 @@ from graphcast_batch.inputs.layouts.dialects import ACCUMULATED, SUM_HOURS, SUMM
 from graphcast_batch.inputs.layouts.time_coordinates import furthest, to_whole_minutes
 from graphcast_batch.inputs.layouts.units import LEVEL, SAME, Conversion
 from graphcast_batch.inputs.window_names import WINDOW
-from graphcast_batch.variables import DIMS, VARIABLES
+from graphcast_batch.variables import DIMS, HOUR, VARIABLES
 
 _HIGHEST_HPA: Final = 1100
 """No place on Earth has more pressure than this, so larger levels are in another unit."""
-_SAME_PLACE: Final = 1e-3  # degrees; rolled float32 longitudes differ in the last bit
 ZEROS_MISSING: Final = "zeros_are_missing"
 """Attribute of fields whose zeros are gaps, because 0 is their fill value."""
 _NO_LEADS: Final = np.zeros(0, "timedelta64[ns]")
@@ -185,7 +184,7 @@ def read_places(
 def same_points(one: Grid, other: Grid) -> bool:
     """Whether two grids are equal but for the rounding of their coordinates."""
     return one.shape == other.shape and all(
-        np.allclose(a, b, rtol=0, atol=_SAME_PLACE)
+        np.allclose(a, b, rtol=0, atol=SAME_PLACE_DEGREES)
         for a, b in ((one.latitude, other.latitude), (one.longitude, other.longitude))
     )
 
@@ -212,7 +211,7 @@ def hours_of(contents: Contents, name: str) -> NDArray[np.float64]:
     valid, every = np.broadcast_arrays(contents.init_times[:, np.newaxis] + leads, leads)
     order = np.lexsort((every.ravel(), valid.ravel()))
     first = np.unique(valid.ravel()[order], return_index=True)[1]
-    return np.asarray(every.ravel()[order][first] / np.timedelta64(1, "h"))
+    return np.asarray(every.ravel()[order][first] / HOUR)
 
 
 def is_instant(name: str) -> bool:

@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from graphcast_batch.errors import GridError
-from graphcast_batch.grid import Grid, regular_grid
+from graphcast_batch.grid import SAME_PLACE_DEGREES, Grid, regular_grid
 
 Method = Literal["subsample", "conservative", "linear"]
 Weights: TypeAlias = csr_array[np.float64, tuple[int, int]]
 
 _PLACE: Final = ("latitude", "longitude")
-_SAME_PLACE: Final = 1e-3  # degrees; what the coordinates of a Grid may be off
 _ROUNDING: Final = 1e-3  # of a source cell; float32 coordinates of a 0.1° grid are off by 2e-4 of one
 
 
@@ -106,7 +105,7 @@ def _check_coarser(source: Grid, target: Grid) -> None:
 
 
 def _check_shared(source: Grid, target: Grid) -> None:
-    if abs(source.latitude[0] + 90) > _SAME_PLACE or source.longitude[0] > _SAME_PLACE:
+    if abs(source.latitude[0] + 90) > SAME_PLACE_DEGREES or source.longitude[0] > SAME_PLACE_DEGREES:
         raise GridError(
             "subsample needs data with rows at the poles and a column at 0°, but the first row is at "
             f"{source.latitude[0]:g}° and the first column at {source.longitude[0]:g}°; "
@@ -122,7 +121,7 @@ def _check_shared(source: Grid, target: Grid) -> None:
 def _check_points(fields: xr.Dataset, source: Grid) -> None:
     for name, expected in zip(_PLACE, (source.latitude, source.longitude), strict=True):
         found = fields[name].values
-        if found.shape != expected.shape or not np.allclose(found, expected, rtol=0, atol=_SAME_PLACE):
+        if found.shape != expected.shape or not np.allclose(found, expected, rtol=0, atol=SAME_PLACE_DEGREES):
             raise GridError(
                 f"the fields must be on the grid {source} from {expected[0]:g}° on, but have {found.size} values of "
                 f"{name} from {found[0]:g}° on; make a regridder for their grid"

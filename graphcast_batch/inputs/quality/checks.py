@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from graphcast_batch.errors import InputError, StatisticsError, TaskError
-from graphcast_batch.grid import Grid
+from graphcast_batch.grid import SAME_PLACE_DEGREES, Grid
 from graphcast_batch.inputs.case_inputs import COMPUTABLE, STEP, CaseInputs
 from graphcast_batch.inputs.findings import SILENT, Finding, Stated
 from graphcast_batch.inputs.layouts.gridded import level_hint
@@ -20,8 +20,6 @@ from graphcast_batch.variables import DIMS, VARIABLES
 
 Units = Mapping[str, Stated]
 NONE: Final[Units] = {}
-
-_PLACE_TOLERANCE = 1e-3  # degrees
 
 
 def check_inputs(inputs: CaseInputs, task: Task, grid: Grid, resolution: float) -> None:
@@ -198,7 +196,7 @@ def _wrong_points(frames: xr.Dataset, grid: Grid) -> Iterator[Finding]:
             yield Finding(f"the coordinate {name}", "be there", "is missing", "give the points of the fields")
             continue
         found = frames[name].values
-        if found.shape != expected.shape or not np.allclose(found, expected, rtol=0, atol=_PLACE_TOLERANCE):
+        if found.shape != expected.shape or not np.allclose(found, expected, rtol=0, atol=SAME_PLACE_DEGREES):
             yield Finding(
                 name,
                 f"be the grid's, {expected[0]:g} to {expected[-1]:g}° in {expected.size} steps",

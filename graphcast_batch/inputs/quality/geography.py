@@ -22,7 +22,7 @@ from graphcast_batch.inputs.findings import Finding
 from graphcast_batch.inputs.quality.limits import standard_geopotential
 from graphcast_batch.inputs.quality.locations import stamp
 from graphcast_batch.sun import solar_radiation
-from graphcast_batch.variables import DIMS, LEVELS_37
+from graphcast_batch.variables import DIMS, HOUR, LEVELS_37
 
 Floats = NDArray[np.float64]
 Fit = Callable[[Floats], float]
@@ -309,4 +309,4 @@ def _zonal_anomaly(field: Floats) -> Floats:
 
 def _hours(time: np.datetime64, at: _Places) -> Floats:
     """(lon,) local solar time, hours, as the sun has it in the mean."""
-    return np.asarray((time - time.astype("datetime64[D]")) / np.timedelta64(1, "h") + at.longitude / 15)
+    return np.asarray((time - time.astype("datetime64[D]")) / HOUR + at.longitude / 15)
