@@ -4,7 +4,7 @@ import unicodedata
 
 
 def brief(value: object) -> str:
-    """A value as a message shows it, cut where it is long."""
+    """Return a value as text for a message, at most 200 characters of it."""
     try:
         text = repr(value)
     except ValueError:  # Python writes no number of more than 4300 digits
@@ -13,5 +13,5 @@ def brief(value: object) -> str:
 
 
 def is_plain(text: str) -> bool:
-    """Whether text is UTF-8 and has no line breaks or other control characters, such as those that steer a terminal."""
+    """Return whether text is valid UTF-8 without line breaks or other control characters."""
     return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)

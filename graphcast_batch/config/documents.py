@@ -1,4 +1,4 @@
-"""Read YAML files and lists of lines that people write, and refuse what would fill the memory or never end."""
+"""Read YAML files and lists of lines; refuse files that would fill the memory or never end."""
 
 import math
 import re
@@ -12,9 +12,9 @@ import yaml
 from graphcast_batch.errors import ConfigError
 
 _MOST_TEXT: Final = 2**24
-"""Bytes of a config or list of times, for some 600 000 times; more is a mistake that would fill the memory."""
+"""Largest size of a config or list of times in bytes, enough for some 600 000 times; a larger file is a mistake."""
 _NODE_TEXT: Final = 16
-"""What each key and value of YAML counts for, whatever its length."""
+"""Bytes that each key and value of YAML counts for, beside its text."""
 _KINDS: Final[Mapping[int, str]] = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe (FIFO)",
@@ -36,15 +36,15 @@ _CORE: Final = (
     ),
     ("merge", re.compile(r"<<"), ("<",)),
 )
-"""What a plain word is taken for, in this order, by its tag and first character: the core schema of YAML 1.2.2, section
-10.3.2, and YAML 1.1's merge key. All else is text: PyYAML's own 1.1 reads ``1:30`` as 90 and ``010`` as 8."""
+"""Tag, pattern and first characters of the values that are not text, in order of precedence: the core schema of YAML
+1.2.2, section 10.3.2, and the merge key of YAML 1.1. PyYAML by itself follows YAML 1.1, where ``1:30`` is 90."""
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds.
+    """Read the mapping in a YAML file.
 
     Raises:
-        ConfigError: the file is missing or holds something else.
+        ConfigError: the file is missing, is not YAML, or is not a mapping.
     """
     try:
         content = yaml.load(_text(path), Loader=_Loader)
@@ -52,7 +52,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise ConfigError(f"the config {path} does not exist; give the path of a YAML file") from error
     except yaml.MarkedYAMLError as error:
         # From None: its text quotes the line, which may hold a password.
-        raise ConfigError(f"the config {path} must be readable YAML, but: {_told(error)}") from None
+        raise ConfigError(f"the config {path} must be readable YAML, but: {_position(error)}") from None
     # PyYAML's constructors raise what comes, such as IndexError for ``!!int ""`` and KeyError for ``!!bool 1``.
     except (OSError, yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
         raise ConfigError(f"the config {path} must be readable YAML, but: {error}") from error
@@ -62,23 +62,23 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Lines of a text file that are neither empty nor comments (#).
+    """Read the lines of a text file that are neither empty nor comments (#).
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not text, too long, or no file.
+        ValueError: the file is not text, is too long, or is not a regular file.
     """
     return [line for line in (line.split("#")[0].strip() for line in _text(path).splitlines()) if line]
 
 
 def as_yaml(content: Mapping[str, Any]) -> str:
-    """A mapping as YAML that `read_mapping`, and whatever reads YAML 1.1 or 1.2, reads back to an equal one."""
+    """Return a mapping as YAML, from which `read_mapping` and any reader of YAML 1.1 or 1.2 restores an equal one."""
     return yaml.dump(dict(content), Dumper=_Dumper, sort_keys=False)
 
 
 def _text(path: Path) -> str:
     mode = path.stat().st_mode
-    if not stat.S_ISREG(mode):  # whoever opens a pipe that nobody writes to waits for ever
+    if not stat.S_ISREG(mode):  # opening a pipe to which no process writes never returns
         raise ValueError(f"{path} must be a file, but is {_KINDS.get(stat.S_IFMT(mode), 'none')}; give one")
     with path.open("rb") as file:
         content = file.read(_MOST_TEXT + 1)
@@ -87,8 +87,8 @@ def _text(path: Path) -> str:
     return content.decode("utf-8")
 
 
-def _told(error: yaml.MarkedYAMLError) -> str:
-    """What is wrong and where, without the text that stands there."""
+def _position(error: yaml.MarkedYAMLError) -> str:
+    """Return what is wrong and where, without the text at that place."""
     parts = [(error.context, error.context_mark), (error.problem, error.problem_mark)]
     return ", ".join(
         f"{what}{f' (line {mark.line + 1}, column {mark.column + 1})' if mark else ''}" for what, mark in parts if what
@@ -96,10 +96,7 @@ def _told(error: yaml.MarkedYAMLError) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads plain words as YAML 1.2 does, and refuses a key that a mapping repeats, of which YAML takes the last.
-
-    Also refuses aliases that, written out, would be longer than a config may be.
-    """
+    """Read values as YAML 1.2 does; refuse repeated keys, and aliases that are too long when they are written out."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - as PyYAML declares it
 
@@ -134,7 +131,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts into quotes what YAML 1.1 or 1.2 would take for something else than text."""
+    """Quote text that YAML 1.1 or 1.2 would read as something else than text."""
 
 
 def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:

@@ -40,11 +40,11 @@ def refuse_address(value: object) -> object:
 
 
 File = Annotated[Path, Strict(False), AfterValidator(lambda path: Path(absolute_path(str(path))))]
-"""Absolute; in a config relative to the working directory, where ~ stands for the home folder."""
+"""A path, made absolute: relative paths start from the working directory, and ~ is the home folder."""
 
 
 Pattern = Annotated[str, AfterValidator(absolute_path), AfterValidator(without_secrets)]
-"""The same of a path that may be a glob, or an address, of which secrets are kept apart."""
+"""A path, glob or address, made absolute; secrets in an address are replaced by references."""
 
 
 Latitude = Annotated[float, Field(ge=-90, le=90)]

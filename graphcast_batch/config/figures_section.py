@@ -9,45 +9,47 @@ from graphcast_batch.spec import FrozenModel, Levels, Names, check_name
 
 
 class ContoursConfig(FrozenModel):
-    """A field to be drawn in lines over the colours of another."""
+    """Contour lines of a second field over the colors of a map."""
 
     variable: Annotated[str, AfterValidator(check_name)]
-    """Its name."""
+    """Name of the variable whose contour lines are drawn."""
     level: Annotated[int, Field(gt=0, lt=2**31)] | None = None
-    """hPa; for a variable on levels, and only for one."""
+    """Pressure level of the contour lines in hPa; required for a variable on levels, and only for one."""
 
 
 class FiguresConfig(FrozenModel):
-    """Maps to draw of every whole Case."""
+    """Maps and diagrams that are drawn of every complete Case."""
 
     variables: Annotated[Names, Field(min_length=1)]
-    """To draw, each in pictures of its own."""
+    """Variables that are drawn, each in figures of its own."""
     levels: Levels = ()
-    """hPa; of variables that have them."""
+    """Pressure levels in hPa at which variables on levels are drawn."""
     lead_hours: Annotated[tuple[Annotated[int, Field(gt=0)], ...] | None, Strict(False)] = None
-    """Lead times to draw; without it all of them."""
+    """Lead times that are drawn, in hours; by default all."""
     projection: Literal["plate_carree", "robinson", "orthographic", "north_polar", "south_polar"] = "plate_carree"
-    """Of the maps."""
+    """Projection of the maps."""
     center: Annotated[tuple[Latitude, Longitude], Strict(False)] | None = None
-    """Latitude and longitude of the middle of an orthographic map, degrees; for that alone."""
+    """Latitude and longitude of the center of an orthographic map, in degrees; for that projection only."""
     contours: ContoursConfig | None = None
-    """Another field in lines over the colours."""
+    """A second field whose contour lines are drawn over the colors."""
     wind: Literal["none", "barbs", "streamlines"] = "none"
-    """How to draw the wind at the field's level over it."""
+    """How the wind at the level of the field is drawn over it: as barbs, as streamlines, or not at all."""
     format: Literal["png", "svg", "pdf"] = "png"
-    """Of the files."""
+    """File format of the figures."""
     strip: bool = False
-    """Whether all lead times share a picture, or have one each."""
+    """Whether all lead times are drawn in one figure; by default each has a figure of its own."""
     animation: Literal["none", "gif", "mp4"] = "none"
-    """A film of all lead times beside the pictures; mp4 needs the program ffmpeg."""
+    """File format of an animation of all lead times, which is drawn beside the figures; mp4 needs the program ffmpeg.
+    """
     places: Names = ()
-    """Cities, or "LATITUDE, LONGITUDE", at which each variable is drawn over time."""
+    """Points at which each variable is drawn over time: names of cities, or "LATITUDE, LONGITUDE" in degrees."""
     hovmoller: Annotated[tuple[Latitude, Latitude], Strict(False)] | None = None
-    """South and north of a band, degrees, whose mean is drawn as longitude by time."""
+    """Southern and northern edge of a latitude band in degrees, whose mean is drawn as a Hovmöller diagram (longitude
+    by time)."""
     sections: bool = False
     """Whether zonal means of variables on levels are drawn as latitude by pressure."""
     mean_error: bool = False
-    """Whether maps of bias and root mean square error over all Cases are drawn by ``graphcast-batch figures``."""
+    """Whether ``graphcast-batch figures`` draws maps of bias and root mean square error over all Cases."""
 
     @model_validator(mode="after")
     def _middle(self) -> Self:

@@ -12,61 +12,66 @@ DialectName = Literal["graphcast", "weatherbench2", "weatherbench2-hres", "arco-
 
 
 Accumulation = Literal["hourly", "since_start"]
-"""Precipitation of the hour before, or since the start of a forecast."""
+"""Period of precipitation: the hour before each time, or since the start of the forecast."""
 
 
 class SyntheticInputs(FrozenModel):
-    """The planet that comes with the package."""
+    """Weather of the synthetic planet that comes with the package."""
 
     kind: Literal["synthetic"]
     resolution: Annotated[float, Field(ge=0.05, le=30)]
-    """Degrees between grid points, a divisor of 180."""
+    """Distance between grid points in degrees; it must divide 180."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Of the weather; the climate is the same."""
+    """Seed of the random weather; the climate of the planet is the same for every seed."""
 
 
 class DatasetInputs(FrozenModel):
-    """GraphCast dataset files: a glob."""
+    """Dataset files as DeepMind publishes them for GraphCast, each with a few consecutive times."""
 
     kind: Literal["datasets"]
     path: Pattern
-    """Of the files; may be a glob."""
+    """Path of the dataset files; may be a glob such as ``/data/*.nc``."""
     per_file: Literal["first", "all"] = "first"
-    """A Case from the first frames of each file, or from every time of it that has the frame before."""
+    """Number of Cases from each file: ``first`` makes one Case from the first input frames, ``all`` makes one from
+    every time whose input frames are in the file."""
     names: dict[str, str] = {}
-    """Their names to ours, where they are others than GraphCast's."""
+    """Mapping from names in the files to GraphCast's names, for variables and dimensions that are named otherwise."""
     units: dict[str, str] = {}
-    """Units by our names, or of ``level``, where the files say none or a wrong one."""
+    """Units of variables (by GraphCast's names) or of ``level``, for files that state no unit or a wrong one."""
 
 
 class ArchiveInputs(FrozenModel):
-    """Fields at absolute times, in one or more files or stores of any known layout."""
+    """An archive: fields at absolute times, in files or zarr stores of any known layout."""
 
     kind: Literal["archive"]
     path: Pattern | Annotated[tuple[Pattern, ...], Strict(False), Field(min_length=1)]
-    """Files, zarr stores, globs, folders of files, or addresses of remote stores; all together are the archive."""
+    """Paths of the archive: files, zarr stores, globs, folders of files, or addresses of remote stores; together they
+    are one archive."""
     statics: Pattern | None = None
-    """A further file or store, of which only fields without time are taken; they win over what ``path`` holds."""
+    """Path of another file or store from which the fields without time (orography, land-sea mask) are read, in place of
+    those in ``path``."""
     dialect: DialectName | None = None
-    """Layout of the files; without it each is recognised."""
+    """Layout of the files, which decides how names and units are translated; by default it is recognized for each file.
+    """
     names: dict[str, str] = {}
-    """Their names to ours, where the dialect does not know them."""
+    """Mapping from names in the archive to GraphCast's names, for variables and dimensions that the layout does not
+    know."""
     units: dict[str, str] = {}
-    """Units by our names, or of ``level``, where the data say none or a wrong one."""
+    """Units of variables (by GraphCast's names) or of ``level``, for data that state no unit or a wrong one."""
     precipitation: Accumulation | None = None
-    """Since when ``total_precipitation`` is summed up, whatever messages of GRIB say; without it as they or the dialect
-    have it."""
+    """Period over which ``total_precipitation`` is summed up: ``hourly`` is the hour before each time, ``since_start``
+    is since the start of the forecast; by default as GRIB messages or the layout say."""
     regrid: Literal["subsample", "conservative", "linear"] | None = None
-    """How a finer grid is brought to that of the weights; without it a finer grid is refused."""
+    """Method that brings a finer grid to the grid of the weights; by default a finer grid is refused."""
     anonymous: bool = False
     """Whether remote stores are read without credentials."""
     storage: dict[str, str] = {}
-    """Options of remote stores, such as region or endpoint; ``${NAME}`` stands for the environment variable."""
+    """Options for remote stores, such as the region or the endpoint; ``${NAME}`` stands for an environment variable."""
 
     @model_validator(mode="before")
     @classmethod
     def _secrets_apart(cls, content: object) -> object:
-        """With references in place of secrets, so that nothing that is written or printed of a config holds one."""
+        """Replace secrets by references, so that a config that is written or printed holds none."""
         options = content.get("storage") if isinstance(content, dict) else None
         if not isinstance(content, dict) or not isinstance(options, dict):
             return content
@@ -78,5 +83,5 @@ class ArchiveInputs(FrozenModel):
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """All paths."""
+        """All paths of the archive."""
         return (self.path,) if isinstance(self.path, str) else self.path

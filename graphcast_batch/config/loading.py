@@ -10,15 +10,15 @@ from graphcast_batch.config.run_config import RunConfig
 
 
 def load_config(path: Path) -> RunConfig:
-    """Reads and checks a run's configuration.
+    """Read and check the config of a run.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or a key or value is not what it must be; every finding is
-            named by its dotted path.
+        ConfigError: the file is missing or is not YAML, or keys or values are not valid; the message names each by its
+            dotted path.
     """
     return parse_config(read_mapping(path), RunConfig, origin=str(path))
 
 
 def dump_config(config: BaseModel) -> str:
-    """The configuration as YAML that `load_config` reads back to an equal one."""
+    """Return a config as YAML, from which `load_config` restores an equal one."""
     return as_yaml(config.model_dump(mode="json", exclude_none=True))

@@ -1,4 +1,4 @@
-"""Check a mapping against a model, and say of every key that does not fit what it should have been."""
+"""Check a mapping against a pydantic model, and report every key or value that does not fit."""
 
 import difflib
 import types
@@ -15,10 +15,15 @@ Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
 def parse_config(content: Mapping[str, Any], kind: type[Parsed], *, origin: str) -> Parsed:
-    """Checks a mapping against a model.
+    """Check a mapping against a pydantic model.
+
+    Args:
+        content: keys and values, as read from YAML.
+        kind: the model.
+        origin: where the mapping comes from, for messages.
 
     Raises:
-        ConfigError: naming every key that does not fit by its dotted path.
+        ConfigError: some keys or values do not fit; the message names each by its dotted path, and says what is valid.
     """
     try:
         return kind.model_validate(content)
@@ -29,7 +34,7 @@ def parse_config(content: Mapping[str, Any], kind: type[Parsed], *, origin: str)
 
 def _finding(detail: Any, kind: type[BaseModel]) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
     location = _without_tags(kind, detail["loc"])
-    path = ".".join(str(part) for part in location) or "the whole"
+    path = ".".join(str(part) for part in location) or "the config"
     if detail["type"] == "extra_forbidden":
         valid = sorted(_valid_names(kind, detail["loc"][:-1]))
         near = difflib.get_close_matches(str(location[-1]), valid, n=1, cutoff=0.5)
@@ -56,7 +61,7 @@ def _wrong_kind(detail: Any, kind: type[BaseModel]) -> str:  # noqa: ANN401 - py
 
 
 def _without_tags(kind: type[BaseModel], location: tuple[Any, ...]) -> list[Any]:
-    """A location without the tags that pydantic adds for the chosen member of a union."""
+    """Return a location without the tags that pydantic adds for the chosen member of a union."""
     kept = []
     for depth, part in enumerate(location):
         before = _models_at(kind, location[:depth])

@@ -8,7 +8,7 @@ from graphcast_batch.config.field_types import File
 from graphcast_batch.spec import TASKS, Architecture, FrozenModel, Task
 
 Implementation = Literal["native", "deepmind"]
-"""Of the network: ours, or DeepMind's own package."""
+"""Name of an implementation: the one of this package, or DeepMind's own package."""
 
 
 _TaskName = Literal["GraphCast", "GraphCast_operational", "GraphCast_small"]
@@ -23,43 +23,46 @@ def _named_task(value: object) -> object:
 
 
 class RandomWeights(FrozenModel):
-    """Weights drawn at random, for trying out everything but the forecast."""
+    """Random weights, with which everything can be tried but the quality of the forecast."""
 
     kind: Literal["random"]
     seed: Annotated[int, Field(ge=0)] = 0
-    """Of the weights."""
+    """Seed of the random number generator that draws the weights."""
     architecture: Architecture
-    """Sizes of the network."""
+    """Sizes of the network whose weights are drawn."""
     task: Annotated[Task, BeforeValidator(_named_task, json_schema_input_type=_TaskName | Task)]
-    """Which variables go in and out: the name of a published task, or a mapping."""
+    """Variables and levels that the network takes and predicts: the name of a published task, or a mapping of the keys
+    of a task."""
 
 
 class CheckpointWeights(FrozenModel):
-    """Weights from a file in DeepMind's format; its task and architecture come with it."""
+    """Weights from a checkpoint file in DeepMind's format, which also holds the task and the sizes of the network."""
 
     kind: Literal["checkpoint"]
     path: File
-    """Of an .npz file."""
+    """Path of the checkpoint file (.npz)."""
 
 
 class ModelConfig(FrozenModel):
-    """Which network, in which precision, with which normalisation."""
+    """The model that makes the forecasts: its implementation, weights, normalization and precision."""
 
     implementation: Implementation = "native"
-    """``deepmind`` runs DeepMind's own package, if it is installed, for comparison with ours."""
+    """Implementation of the network: ``native`` is the one of this package; ``deepmind`` runs DeepMind's own package,
+    which must be installed, for comparison."""
     weights: Annotated[RandomWeights | CheckpointWeights, Field(discriminator="kind")]
-    """A checkpoint, or numbers drawn at random."""
+    """Weights of the network: a checkpoint file, or random numbers."""
     statistics: File | None = None
-    """Folder of the three normalisation files; without it they are computed from the inputs."""
+    """Folder of the three files of normalization statistics; by default the statistics are computed from the inputs."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """``auto``: bfloat16 on an accelerator, float32 on CPU."""
+    """Floating-point precision of the network; ``auto`` is bfloat16 on an accelerator and float32 on a CPU."""
     memory: Literal["auto", "fast", "lean"] = "auto"
-    """Whether what never changes is kept on the device or, where it is large, computed again in every step; ``auto``:
-    kept if there is room."""
+    """How the network uses the memory of the device: ``fast`` keeps large constant arrays there, ``lean`` computes them
+    again in every step; ``auto`` is ``fast`` where there is room."""
     steps_per_call: Annotated[int, Field(gt=0)] = 4
-    """At most so many steps in one call of the compiled program."""
+    """Largest number of time steps that one call of the compiled program computes."""
     cases_per_call: Annotated[int, Field(gt=0)] = 1
-    """So many Cases of a worker are computed together; a small network keeps a large device busier so."""
+    """Batch size: the number of Cases that a worker computes in one call of the compiled program; a larger batch keeps
+    a large device busier with a small network."""
 
     @model_validator(mode="after")
     def _only_ours_computes_together(self) -> Self:

@@ -11,12 +11,12 @@ KeepBits = Annotated[int, Field(ge=1, le=22)]
 
 
 class RegionConfig(FrozenModel):
-    """A part of the globe; its edges belong to it."""
+    """A region between two parallels and two meridians, which belong to it."""
 
     latitude: Annotated[tuple[Latitude, Latitude], Strict(False)]
-    """South and north, degrees."""
+    """Southern and northern edge in degrees."""
     longitude: Annotated[tuple[Longitude, Longitude], Strict(False)]
-    """West and east, degrees; with west behind east across 0° or 180°."""
+    """Western and eastern edge in degrees; the region may cross 0° or 180°."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -29,37 +29,37 @@ class RegionConfig(FrozenModel):
 
 
 def _or_word(schema: dict[str, Any]) -> None:
-    """Adds the word that `OutputsConfig` may be."""
+    """Add to the JSON schema that the word ``none`` may stand in place of the section."""
     mapping = schema.copy()
     schema.clear()
     schema["anyOf"] = [{"const": "none"}, mapping]
 
 
 class OutputsConfig(FrozenModel):
-    """What a store keeps of each forecast, and how; without a key all of it, and every bit."""
+    """What the store keeps of each forecast; by default all variables, levels, lead times and points, unrounded."""
 
     model_config = ConfigDict(json_schema_extra=_or_word)
 
     forecasts: bool = True
-    """Whether it keeps them at all; ``outputs: none`` is short for ``forecasts: false``, and leaves nothing but the
-    scores of what it would have kept."""
+    """Whether the store keeps forecasts at all; ``outputs: none`` is short for ``forecasts: false``, and keeps only
+    their scores."""
     variables: Annotated[Names, Field(min_length=1)] | None = None
-    """To keep; without it all."""
+    """Variables that the store keeps; by default all that are predicted."""
     levels: Annotated[Levels, Field(min_length=1)] | None = None
-    """To keep, hPa; without it all."""
+    """Pressure levels in hPa that the store keeps; by default all."""
     lead_hours: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Strict(False), Field(min_length=1)] | None = None
-    """Lead times to keep; the last of them is the last of the forecast."""
+    """Lead times in hours that the store keeps; the last of them must be the last of the forecast. By default all."""
     every_hours: Annotated[int, Field(gt=0, multiple_of=STEP_HOURS)] | None = None
-    """Or every so many hours."""
+    """Interval in hours between the lead times that the store keeps, in place of ``lead_hours``."""
     region: RegionConfig | None = None
-    """Part of the globe to keep; without it all."""
+    """Region of the globe that the store keeps; by default all of it."""
     keep_bits: KeepBits | dict[str, KeepBits] | None = None
-    """Bits of the mantissa to keep, of 23, of all variables or by variable: what is kept of a value is within
-    2**-(keep_bits + 1) of it."""
+    """Number of bits (of 23) of the mantissa that the store keeps, for all variables or by variable; a stored value
+    differs from the computed one by at most the fraction 2**-(keep_bits + 1)."""
     compression: Literal["lz4", "zstd", "none"] = "lz4"
-    """Always without loss: lz4 for speed, zstd for size."""
+    """Lossless compression of the store: ``lz4`` for speed, ``zstd`` for size."""
     max_files: Annotated[int, Field(gt=0)] | None = None
-    """At most so many files a Case; without it one for each 8 lead times of a variable."""
+    """Largest number of files of one Case; by default one file for each 8 lead times of a variable."""
 
     @model_validator(mode="before")
     @classmethod

@@ -52,58 +52,60 @@ FrameLimits = Annotated[
 
 
 class WorkersConfig(FrozenModel):
-    """How many processes, on what."""
+    """Worker processes that compute the forecasts."""
 
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    """What they compute on; ``auto``: GPUs if there are any."""
+    """Device that a worker computes on; ``auto`` is GPUs where there are any, else CPUs."""
     count: Annotated[int, Field(gt=0)] | None = None
-    """Without it: one for each GPU, or on CPU one for each ``threads`` cores."""
+    """Number of workers; by default one for each GPU, or on CPUs one for each ``threads`` cores."""
     threads: Annotated[int, Field(gt=0)] = 2
-    """Cores that a CPU worker computes with."""
+    """Number of cores that a worker on a CPU computes with."""
 
 
 class TimeLimitsConfig(FrozenModel):
-    """Seconds that a Case may stay in one stage without getting on; after that its worker is given up."""
+    """Time limits of the stages of a Case, in seconds: a worker whose Case makes no progress for longer is replaced."""
 
     read: Annotated[float, Field(gt=0)] = 1800
-    """Until the state that it starts from is there."""
+    """Longest time in seconds until the initial state of a Case has been read."""
     compute: Annotated[float, Field(gt=0)] = 3600
-    """Until the next frames are there; the first come after the program was compiled."""
+    """Longest time in seconds until the next frames have been computed; the first frames also wait for the program to
+    be compiled."""
     write: Annotated[float, Field(gt=0)] = 1800
-    """Until the next block is written."""
+    """Longest time in seconds until the next block has been written."""
 
 
 class RunConfig(FrozenModel):
-    """All that a run is made of."""
+    """Everything that a run is made of."""
 
     store: Annotated[File, BeforeValidator(refuse_address, json_schema_input_type=str)]
-    """Folder of the zarr store to make, relative to the working directory."""
+    """Folder of the zarr store that the run writes, relative to the working directory."""
     inputs: Annotated[SyntheticInputs | DatasetInputs | ArchiveInputs, Field(discriminator="kind")]
-    """Where the states come from that forecasts start from."""
+    """Data from which the initial states of the forecasts are read."""
     times: TimesConfig | None = None
-    """Initial times; left out for dataset files, which fix them."""
+    """Initial times of the forecasts; required except with dataset files, which fix them."""
     steps: Annotated[int, Field(gt=0, le=MOST_HOURS // STEP_HOURS)]
-    """Of 6 h, of each forecast; 40 are 10 days."""
+    """Number of time steps of each forecast; the steps of GraphCast are 6 h long, so that 40 are 10 days."""
     model: ModelConfig
-    """The network and its weights."""
+    """The model that makes the forecasts, and its weights."""
     workers: WorkersConfig = WorkersConfig()
-    """Processes that compute."""
+    """Worker processes that compute the forecasts."""
     retries: Annotated[int, Field(ge=0)] = 1
-    """How often a failed Case is tried again before it is set aside."""
+    """How often a Case that failed is tried again before it is recorded as failed."""
     limits: FrameLimits = "auto"
-    """What a frame may hold; one beyond ends its Case. ``auto``: what could be weather, with a wide margin; ``off``:
-    all that is finite; a mapping of variables to lowest and highest value: these so, the others as with auto."""
+    """Range that each predicted variable must stay in, or its Case fails: ``auto`` is what weather can be, with a wide
+    margin; ``off`` is any finite value; a mapping of variables to [low, high] sets these, and leaves the others as with
+    ``auto``."""
     time_limits: TimeLimitsConfig = TimeLimitsConfig()
-    """After how long a Case that hangs is given up."""
+    """Time limits of the stages of a Case."""
     cache: Annotated[Literal["off"] | File, BeforeValidator(_read_cache)] | None = None
-    """Where graphs and compiled programs are kept for later workers; ``off``: nowhere; without it the user's own cache
-    folder, ``$XDG_CACHE_HOME/graphcast-batch`` or ``~/.cache/graphcast-batch``."""
+    """Folder in which graphs and compiled programs are kept for later workers; ``off`` keeps none. By default the
+    user's cache folder, ``$XDG_CACHE_HOME/graphcast-batch`` or ``~/.cache/graphcast-batch``."""
     outputs: OutputsConfig = OutputsConfig()
-    """What is kept of each forecast."""
+    """What the store keeps of each forecast."""
     figures: FiguresConfig | None = None
-    """What is drawn of it."""
+    """Figures that are drawn of each Case; by default none."""
     scores: ScoresConfig = ScoresConfig()
-    """What it is held against."""
+    """What the forecasts are scored against."""
 
     @model_validator(mode="after")
     def _times_fit_inputs(self) -> Self:
@@ -116,7 +118,7 @@ class RunConfig(FrozenModel):
     @model_validator(mode="after")
     def _something_remains(self) -> Self:
         if not self.outputs.forecasts and not self.scores.online:
-            raise ValueError("outputs: none needs scores.during: true, or nothing would remain of a forecast")
+            raise ValueError("outputs: none needs scores.online: true, or nothing of a forecast would be kept")
         if not self.outputs.forecasts and self.figures:
             raise ValueError("figures must be left out with outputs: none, which keeps no forecasts to draw")
         return self

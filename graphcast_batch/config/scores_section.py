@@ -11,37 +11,39 @@ from graphcast_batch.spec import FrozenModel, Levels, Names, check_name
 
 
 class ScoresConfig(FrozenModel):
-    """What forecasts are scored against, and where; without a key all that both sides hold."""
+    """What forecasts are scored against, and where; by default all that the forecasts and the truth both have."""
 
     online: bool = False
-    """Whether a run scores its forecasts as it makes them; otherwise ``graphcast-batch evaluate`` does it later."""
+    """Whether a run scores its forecasts as it makes them; otherwise ``graphcast-batch evaluate`` scores them later."""
     truth: Annotated[SyntheticInputs | DatasetInputs | ArchiveInputs, Field(discriminator="kind")] | None = None
-    """What came true; without it the run's own inputs."""
+    """Analyses that the forecasts are scored against; by default the inputs of the run."""
     climatology: File | None = None
-    """Made by ``graphcast-batch climatology``, or WeatherBench 2's; without it nothing is said of anomalies."""
+    """Folder of a climatology, made by ``graphcast-batch climatology`` or published with WeatherBench 2; without one,
+    scores of anomalies are left out."""
     variables: Annotated[Names, Field(min_length=1)] | None = None
-    """To score; without it all that both sides hold."""
+    """Variables that are scored; by default all that the forecasts and the truth both have."""
     levels: Annotated[Levels, Field(min_length=1)] | None = None
-    """To score, hPa; without it all that both sides hold."""
+    """Pressure levels in hPa that are scored; by default all that the forecasts and the truth both have."""
     derived: Names = ()
-    """Variables to make of others before they are scored: ``wind_speed``, ``10m_wind_speed``, ``geopotential_height``,
-    ``relative_humidity``, ``total_precipitation_24hr``."""
+    """Variables that are derived from others before they are scored: ``wind_speed``, ``10m_wind_speed``,
+    ``geopotential_height``, ``relative_humidity``, ``total_precipitation_24hr``."""
     regions: Annotated[tuple[str, ...], Strict(False)] = (
         *("global", "tropics", "extra-tropics", "northern-hemisphere", "southern-hemisphere"),
         *("europe", "north-america", "north-atlantic", "north-pacific", "east-asia", "ausnz", "arctic", "antarctic"),
     )
-    """Named as in WeatherBench 2, whose headline regions these are; also ``land`` and ``sea``."""
+    """Regions over which scores are averaged, named as in WeatherBench 2; ``land`` and ``sea`` are known too. By
+    default the headline regions of WeatherBench 2."""
     boxes: dict[Annotated[str, AfterValidator(check_name)], RegionConfig] = {}
-    """Further regions."""
+    """Further regions by name, each given by its edges."""
     quantiles: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Strict(False)] = ()
-    """Of what is usual at the place, day and hour, such as 0.01 and 0.99: how well values beyond them are forecast,
-    above those from a half on, below the others; not of precipitation, and only with a climatology."""
+    """Quantiles of the climatology at the place, day and hour, such as 0.01 and 0.99: scores of how well values above
+    those from 0.5 on, and below the others, are forecast. They need a climatology, and leave precipitation out."""
     members: Annotated[tuple[Annotated[File, BeforeValidator(refuse_address)], ...], Strict(False)] = ()
-    """Stores of other forecasts from the same initial times, which are an ensemble together with that of the run; by
+    """Stores of other forecasts from the same initial times, which form an ensemble with the forecasts of the run; for
     ``graphcast-batch evaluate`` only."""
     spectra: Names = ()
-    """Variables, of those that are scored, whose power by zonal wavenumber is kept too: how much a forecast is blurred;
-    in each region of whole latitude circles."""
+    """Variables, among those that are scored, whose power spectrum by zonal wavenumber is kept too, in each region of
+    complete latitude circles: it shows how much a forecast is blurred."""
 
     @model_validator(mode="after")
     def _quantiles_differ(self) -> Self:

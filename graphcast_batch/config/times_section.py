@@ -11,15 +11,15 @@ from graphcast_batch.config.field_types import absolute_path
 from graphcast_batch.spec import FrozenModel
 
 _FIRST_YEAR, _LAST_YEAR = 1678, 2261
-"""Whole years that fit into 64 bits of nanoseconds around 1970, which valid times are kept in."""
+"""The first and last complete year that valid times can be in, as 64-bit nanoseconds around 1970."""
 
 
 MOST_HOURS: Final = 2**63 // (3600 * 10**9)
-"""The longest span that fits into as many."""
+"""The longest period in hours that fits into 64-bit nanoseconds."""
 
 
 _MOST_TIMES: Final = 1_000_000
-"""Initial times of a run: one an hour for 114 years."""
+"""Largest number of initial times of a run: one an hour for 114 years."""
 
 
 def _read_time(value: object) -> object:
@@ -39,7 +39,7 @@ def _read_time(value: object) -> object:
 
 
 def _lines(path: object) -> list[str]:
-    """Lines of the file of initial times."""
+    """Read the lines of the file of initial times."""
     if not isinstance(path, str):
         raise ValueError(f"file must be a path, but is {path!r}")
     try:
@@ -51,36 +51,39 @@ def _lines(path: object) -> list[str]:
 
 
 Time = Annotated[datetime, BeforeValidator(_read_time, json_schema_input_type=str)]
-"""A whole hour, UTC, naive."""
+"""An initial time: a whole hour in UTC, without a time zone."""
 
 
 def _with_file(schema: dict[str, Any]) -> None:
-    """Adds the key that `TimesConfig` turns into its list."""
-    schema["properties"]["file"] = {"type": "string", "description": "Text file with one initial time a line."}
+    """Add to the JSON schema the key ``file``, which `TimesConfig` reads into its list."""
+    schema["properties"]["file"] = {
+        "type": "string",
+        "description": "Text file with one initial time (UTC) a line, in place of ``list``.",
+    }
 
 
 class TimesConfig(FrozenModel):
-    """Initial times: a list, a file with one a line, or first, last and every; hours and exclude narrow them."""
+    """Initial times of the run: a list, a file, or first, last and every_hours; hours and exclude leave some out."""
 
     model_config = ConfigDict(json_schema_extra=_with_file)
 
     list: Annotated[tuple[Time, ...] | None, Strict(False)] = None
-    """Each by itself, UTC."""
+    """Initial times in UTC, each a whole hour such as 2020-01-01T00."""
     first: Time | None = None
-    """UTC, a whole hour, such as 2020-01-01T00."""
+    """First initial time in UTC, a whole hour such as 2020-01-01T00."""
     last: Time | None = None
-    """It is one of them, if the steps from the first lead there."""
+    """Last initial time in UTC; it is included if a whole number of intervals leads to it."""
     every_hours: Annotated[int, Field(gt=0, le=MOST_HOURS)] | None = None
-    """From one initial time to the next."""
+    """Interval between initial times, in hours."""
     hours: Annotated[tuple[Annotated[int, Field(ge=0, le=23)], ...], Strict(False)] = ()
-    """Hours of the day to keep; none for all."""
+    """Hours of the day (UTC) at which forecasts start; by default all hours that the other keys give."""
     exclude: Annotated[tuple[Time, ...], Strict(False)] = ()
-    """Times to leave out."""
+    """Initial times that are left out."""
 
     @model_validator(mode="before")
     @classmethod
     def _from_file(cls, content: object) -> object:
-        """With the lines of ``file`` as the list, so that a store's copy of the config needs no other file."""
+        """Put the lines of ``file`` into the list, so that the copy of the config in the store needs no other file."""
         if not isinstance(content, dict) or "file" not in content:
             return content
         if "list" in content:

@@ -9,13 +9,13 @@ from graphcast_batch.spec import Task
 
 
 def input_faults(source: AnySource, case: Case, task: Task, resolution: float) -> list[Finding]:
-    """Every reason why a Case cannot be run with the inputs it would read; reads them, and uses no device.
+    """Read the inputs of a Case, and return every reason why it cannot be started from them; uses no device.
 
     Args:
-        source: of states.
-        case: to look at.
-        task: of the weights.
-        resolution: that the weights were trained for, degrees; 0 for any.
+        source: source of the inputs.
+        case: Case to check.
+        task: task of the weights.
+        resolution: resolution in degrees that the weights were trained for; 0 for any.
     """
     try:
         problems = source.findings(case, task)
@@ -27,7 +27,7 @@ def input_faults(source: AnySource, case: Case, task: Task, resolution: float) -
 
 
 def _unreadable(error: InputError | GridError) -> Finding:
-    """The remedy, if the error names one, apart from what was found."""
+    """Return an error as a finding, in which the remedy is separate from what was found."""
     found, separator, remedy = str(error).rpartition("; ")
     otherwise = f"{remedy}, or leave the Case out" if separator else "leave the Case out"
     return Finding("the data", "be readable", found or remedy, otherwise)

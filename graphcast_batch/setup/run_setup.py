@@ -25,15 +25,15 @@ from graphcast_batch.spec import Task
 
 @dataclass(frozen=True, eq=False)
 class RunSetup:
-    """What a configuration says, held against what is there.
+    """A config with everything that it names, opened and checked.
 
     Attributes:
-        config: as it was given.
-        source: of states and truth.
+        config: config of the run.
+        source: source of initial states and truth.
         checkpoint: weights with their task and architecture.
-        channels: places of the task's variables.
-        statistics: for normalisation; None where they are still to be computed from the inputs.
-        plan: what is to be made.
+        channels: positions of the variables of the task in the vectors of the network.
+        statistics: normalization statistics; None if they are still to be computed from the inputs.
+        plan: the Cases, and the layout of what they write.
     """
 
     config: RunConfig
@@ -45,14 +45,14 @@ class RunSetup:
 
 
 def assemble(config: RunConfig, *, able: bool = True) -> RunSetup:
-    """Opens inputs, weights and statistics and plans the Cases; writes nothing and uses no device.
+    """Open inputs, weights and statistics, and plan the Cases; writes nothing and uses no device.
 
     Args:
-        config: of the run.
-        able: whether only Cases that the inputs can start are planned, and others set aside.
+        config: config of the run.
+        able: whether Cases that the inputs cannot start are skipped; otherwise they are planned too.
 
     Raises:
-        GraphcastBatchError: something is missing, or one part does not fit another.
+        GraphcastBatchError: something that the config names is missing or cannot be read, or two parts do not fit.
     """
     weights = ConfiguredWeights(config.model.weights)
     source = open_run_source(config, weights)
@@ -99,7 +99,7 @@ def _cases(
 def _startable(
     init_times: list[np.datetime64], steps: int, source: AnySource, task: Task
 ) -> tuple[tuple[Case, ...], tuple[tuple[str, str], ...]]:
-    """Those whose input times are held; where none are, the error names the variables that are not."""
+    """Return the Cases whose input times the source has; if it has none, the error names what it lacks."""
     try:
         return plan_cases(init_times, steps, times_of_inputs(source, task), task.input_frames)
     except ConfigError as error:

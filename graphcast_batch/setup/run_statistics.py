@@ -21,19 +21,20 @@ from graphcast_batch.setup.run_source import AnySource, open_run_source
 from graphcast_batch.spec import STEP_HOURS, Task
 
 STATISTICS_FOLDER: Final = "statistics"
+"""Folder in a store for the normalization statistics of its forecasts."""
 
 
 def statistics_of(config: RunConfig, times: TimesConfig | None, executor: Executor = run_serially) -> Statistics:
-    """Normalisation statistics of what a run reads.
+    """Compute the normalization statistics of what a run reads.
 
     Args:
-        config: of the run.
-        times: take these and the times one step before each; without them all that the inputs hold, or, where they
-            hold every time, the run's own.
-        executor: where they are computed.
+        config: config of the run.
+        times: times to use, with the times one step before each; by default all times of the inputs, or, if the inputs
+            have every time, those of the run.
+        executor: runs parts of the computation in parallel.
 
     Raises:
-        GraphcastBatchError: the inputs cannot be read, or do not suffice.
+        GraphcastBatchError: the inputs cannot be read, or lack what is needed.
     """
     weights = ConfiguredWeights(config.model.weights)
     source = open_run_source(config, weights)
@@ -45,16 +46,16 @@ def statistics_of(config: RunConfig, times: TimesConfig | None, executor: Execut
 def computed_statistics(
     source: AnySource, task: Task | None = None, times: TimesConfig | None = None, executor: Executor = run_serially
 ) -> Statistics:
-    """Normalisation statistics of a source, with forcings where it has none.
+    """Compute the normalization statistics of a source; forcings that it lacks are computed.
 
     Args:
-        source: of states.
-        task: names the variables; without it all that the source holds and this program knows.
-        times: take these and the times one step before each; without them all that the source holds.
-        executor: where they are computed.
+        source: source of states.
+        task: task that names the variables; by default all known variables of the source.
+        times: times to use, with the times one step before each; by default all times of the source.
+        executor: runs parts of the computation in parallel.
 
     Raises:
-        StatisticsError: the source lacks a variable or time, or nothing changes in it.
+        StatisticsError: the source lacks a variable or a time, or its fields do not change.
     """
     wanted = None
     if times is not None:
@@ -64,7 +65,7 @@ def computed_statistics(
 
 
 def given_statistics(config: RunConfig) -> Statistics | None:
-    """Those that the configuration names, else those that the store has kept from computing them."""
+    """Read the statistics that a config names, else those that the store keeps; None if there are neither."""
     kept = config.store / STATISTICS_FOLDER
     folder = config.model.statistics or (kept if kept.exists() else None)
     return read_statistics(folder) if folder else None

@@ -11,15 +11,15 @@ from graphcast_batch.setup.resources import configured_cache
 from graphcast_batch.setup.run_setup import RunSetup
 
 _COMPRESSION: Final = 1.37
-"""Of weather by the codec of the store, measured: see DECISIONS.md, 4."""
+"""Ratio by which the codec of the store compresses weather, as measured: see DECISIONS.md, 4."""
 
 
 _WASTE: Final = 4.0
-"""Bytes read for each that is needed, from which on it is worth a word: 13 of 37 levels alone make 2.8."""
+"""Ratio of bytes read to bytes needed above which a warning is given: reading 13 of 37 levels alone makes 2.8."""
 
 
 def run_warnings(run: RunSetup) -> list[str]:
-    """What a person should know before a run, although it does not stop it."""
+    """Return what a user should know before a run, although it does not stop the run."""
     source = run.source
     init_times = np.array([case.init_time for case in run.plan.cases])
     found = input_warnings(run.checkpoint.description, source.provenance, init_times)
@@ -41,7 +41,7 @@ def _space_warning(run: RunSetup) -> list[str]:
         return []
     return [
         f"all forecasts need about {needed / 1e9:.3g} GB, of which some may be there already, but {free / 1e9:.3g} GB "
-        f"are free at {place}: make room, or what does not fit is left for another run"
+        f"are free at {place}: make room, or Cases that do not fit are left for another run"
     ]
 
 
@@ -57,9 +57,11 @@ def _cache_warning(config: RunConfig) -> list[str]:
 
 
 def reading(run: RunSetup) -> dict[str, str]:
-    """How the inputs are understood, by what a person calls each part."""
+    """Return how the inputs were interpreted, as rows of a table."""
     cost = run.source.cost(run.plan.cases[0], run.checkpoint.task)
     rows = {"inputs": run.source.origin, "layout": run.source.spoken, **run.source.changes}
     if cost:
-        rows["reading"] = f"{cost.touched_bytes / 1e6:.3g} MB a Case, of which {cost.wanted_bytes / 1e6:.3g} MB go in"
+        rows["reading"] = (
+            f"{cost.touched_bytes / 1e6:.3g} MB a Case, of which {cost.wanted_bytes / 1e6:.3g} MB are needed"
+        )
     return rows

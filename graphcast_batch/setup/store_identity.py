@@ -28,17 +28,17 @@ _VERSIONS: Final = ("graphcast-batch", "jax", "dm-haiku", "numpy", "xarray", "za
 
 
 def lay_out(run: RunSetup, precision: Precision, executor: Executor) -> Store:
-    """Makes the run's store, or takes up the one that is there; its statistics are kept in it.
+    """Lay out the store of a run, or resume the one that is there; the store keeps the normalization statistics.
 
     Args:
-        run: what to make.
-        precision: of the network.
-        executor: where statistics are computed, if they must be.
+        run: the run.
+        precision: precision of the network.
+        executor: runs parts of the computation of statistics in parallel, if they must be computed.
 
     Raises:
-        StoreMismatchError: the store was made by something else.
-        StoreError: it cannot be written.
-        StatisticsError: they cannot be computed from the inputs.
+        StoreMismatchError: the store at the path belongs to another run.
+        StoreError: the store cannot be written.
+        StatisticsError: the statistics cannot be computed from the inputs.
     """
     statistics = settled_statistics(run, executor)
     store = Store.create_or_extend(
@@ -54,11 +54,11 @@ def lay_out(run: RunSetup, precision: Precision, executor: Executor) -> Store:
 
 
 def existing_store(run: RunSetup) -> Store | None:
-    """The store that is there already, if it may be taken up.
+    """Open the store of a run if it exists, and check that the run may resume it; None if there is none.
 
     Raises:
-        StoreMismatchError: it was made by something else, as far as can be told without a device or its statistics.
-        StoreError: none can be made there.
+        StoreMismatchError: the store belongs to another run, as far as is known before statistics and precision are.
+        StoreError: no store can be made at the path.
     """
     Store.check_place(run.config.store)
     if not Store.exists(run.config.store):
@@ -73,7 +73,7 @@ def existing_store(run: RunSetup) -> Store | None:
 def store_identity(
     run: RunSetup, statistics: Statistics | None, precision: Literal["auto", "float32", "bfloat16"]
 ) -> Mapping[str, JsonValue]:
-    """What makes two forecasts from one state the same, as far as it is known."""
+    """Return everything that decides the numbers of a forecast from a given state, as far as it is known."""
     inputs = run.config.inputs
     known: dict[str, JsonValue] = {
         "weights": run.checkpoint.sha256,
@@ -82,7 +82,7 @@ def store_identity(
         if isinstance(inputs, DatasetInputs)
         else bare(inputs.model_dump(mode="json")),
     }
-    if run.config.model.implementation != "native":  # which a store that says nothing was made by
+    if run.config.model.implementation != "native":  # a store without this entry was made by the native one
         known["implementation"] = run.config.model.implementation
     if not run.config.outputs.forecasts:
         known[OUTPUTS] = NONE
@@ -95,7 +95,7 @@ def store_identity(
 
 
 def _files_of_any_name(inputs: DatasetInputs) -> JsonValue:
-    """How dataset files are read, if not as they are; a store that says their kind alone was made of such."""
+    """Return how names and units of dataset files are translated; only their kind where nothing is translated."""
     read = inputs.model_dump(mode="json", include={"names", "units"}, exclude_defaults=True)
     return {"kind": inputs.kind, **read} if read else inputs.kind
 
@@ -127,14 +127,14 @@ def _versions(implementation: Implementation) -> dict[str, str]:
 
 
 def settled_statistics(run: RunSetup, executor: Executor = run_serially) -> Statistics:
-    """The statistics of a run, given or computed, with a constant for everything that goes in or comes out.
+    """Return the normalization statistics of a run, given or computed, complete for all of its variables.
 
     Args:
-        run: what to make.
-        executor: where they are computed, if they must be.
+        run: the run.
+        executor: runs parts of the computation in parallel, if the statistics must be computed.
 
     Raises:
-        StatisticsError: they cannot be computed from the inputs, or do not suffice.
+        StatisticsError: the statistics cannot be computed from the inputs, or lack a variable.
         InputError: the inputs cannot be read.
     """
     statistics = run.statistics or statistics_of(run.config, None, executor)

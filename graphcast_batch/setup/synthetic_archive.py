@@ -11,29 +11,34 @@ from graphcast_batch.inputs.sources import archive_writer
 from graphcast_batch.inputs.sources.archive import SyntheticArchive
 from graphcast_batch.inputs.sources.synthetic import SyntheticPlanet
 
-Pieces = Callable[[Callable[..., None], Sequence[tuple[Any, ...]]], Iterable[BaseException | None]]
+ArchiveExecutor = Callable[[Callable[..., None], Sequence[tuple[Any, ...]]], Iterable[BaseException | None]]
 
 
 _PIECE: Final = 4
-"""Times of an archive that are made and written at once."""
+"""Number of times that are computed and written together."""
 
 
 def synthetic_archive(
-    path: Path, resolution: float, levels: Sequence[int], times: NDArray[np.datetime64], seed: int, executor: Pieces
+    path: Path,
+    resolution: float,
+    levels: Sequence[int],
+    times: NDArray[np.datetime64],
+    seed: int,
+    executor: ArchiveExecutor,
 ) -> None:
-    """Writes weather of the synthetic planet as a zarr archive.
+    """Write weather of the synthetic planet as a zarr archive.
 
     Args:
-        path: where it is to be; nothing may be there.
-        resolution: degrees, a divisor of 180.
-        levels: hPa.
-        times: (time,) datetime64, ascending.
-        seed: of the weather.
-        executor: calls a function with each of many lists of arguments, and gives the results, or exceptions, in order.
+        path: path of the new archive; nothing may be there yet.
+        resolution: distance between grid points in degrees, a divisor of 180.
+        levels: pressure levels in hPa.
+        times: (time,) datetime64 valid times, ascending.
+        seed: seed of the random weather.
+        executor: calls a function with each of many lists of arguments, and yields results or exceptions in order.
 
     Raises:
-        GridError: the resolution divides no half circle.
-        StoreError: something is at the path, or it cannot be written.
+        GridError: the resolution does not divide 180 degrees.
+        StoreError: something is at the path already, or the path cannot be written.
     """
     source = SyntheticArchive(SyntheticPlanet(seed), resolution, levels)
     draft = archive_writer.lay_out(path, source.dims, source.grid, source.levels, times)
