@@ -182,7 +182,7 @@ def _label(root: str, key: str) -> str:
 
 
 def _dialects(_: Sequence[str]) -> Iterator[str]:
-    """The layouts of archives that are recognised, in the order in which they are tried."""
+    """The layouts of archives that are recognized, in the order in which they are tried."""
     rows = []
     for one in DIALECTS.values():
         names = ", ".join(f"``{theirs}``" for theirs in one.variables)
