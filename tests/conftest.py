@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import yaml
 from hypothesis import settings
 
 from tests import forks
+from tests.forking import SETUP_WORKER
 
 settings.register_profile("tests", deadline=None)  # a busy machine makes no example wrong
 settings.load_profile("tests")
@@ -42,7 +44,13 @@ import sys
 from ray.cluster_utils import Cluster
 
 cluster = Cluster(
-    initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False, "object_store_memory": 2**28}
+    initialize_head=True,
+    head_node_args={
+        "num_cpus": 2,
+        "include_dashboard": False,
+        "object_store_memory": 2**28,
+        "setup_worker_path": sys.argv[1],
+    },
 )
 print(cluster.address, flush=True)
 sys.stdin.read()
@@ -96,17 +104,17 @@ def on_ray(own_cache, tmp_path_factory):
     token.write_text(secrets.token_hex(32))
     environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen([sys.executable, "-c", RAY], env=environment, text=True, **pipes) as head:
+    words = [sys.executable, "-c", RAY, SETUP_WORKER]
+    with forks.forking(environment) as found, subprocess.Popen(words, env=found, text=True, **pipes) as head:
         address = head.stdout.readline().strip()
         assert address, "no Ray could be started for the tests"
-        yield environment | {"RAY_ADDRESS": address}
+        yield found | {"RAY_ADDRESS": address}
 
 
 @pytest.fixture(scope="session")
 def run_on_ray(on_ray):
     """Runs ``graphcast-batch`` in a fork, in the folder ``cwd``, on the Ray that the tests share."""
-    forks.start(on_ray)
-    return forks.run
+    return partial(forks.run, env=on_ray)
 
 
 def run_command(*arguments, **options):

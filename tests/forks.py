@@ -1,42 +1,38 @@
-"""Run commands in forks of a process that has imported what they import, which takes longer than most of them do."""
+"""Run commands in forks of a process that has imported what they import; see `tests.forking`."""
 
-import multiprocessing
 import os
 import subprocess
 import sys
-from multiprocessing import forkserver
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-PRELOADED = [
-    "graphcast_batch.cli",
-    "graphcast_batch.app",
-    "graphcast_batch.setup.worker_setup",
-    "graphcast_batch.cluster.driver",
-    "graphcast_batch.report",
-    "matplotlib.backends.backend_agg",
-    "haiku",
-    "optax",
-]
+from tests.forking import ADDRESS, KINDS, WITHOUT_THREADS, ask
+
 _SECONDS = 300
-_CONTEXT = multiprocessing.get_context("forkserver")
+_ROOT = Path(__file__).parents[1]
 
 
-def start(env):
-    """Starts the process that forks, in an environment: some of what it imports looks at it no more than once."""
-    _CONTEXT.set_forkserver_preload(PRELOADED)
-    before = dict(os.environ)
-    os.environ.clear()
-    os.environ.update(env)
-    try:
-        forkserver.ensure_running()
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+@contextmanager
+def forking(environment) -> Iterator[dict[str, str]]:
+    """The process that forks; the environment with which Ray finds it.
+
+    Args:
+        environment: that it starts in, some of which is looked at only once by what it imports.
+    """
+    with TemporaryDirectory(prefix="gb-") as folder:
+        address = f"{folder}/forking"
+        words = [sys.executable, "-m", "tests.forking", "serve", address]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        with subprocess.Popen(words, env=environment | WITHOUT_THREADS, cwd=_ROOT, **pipes) as process:
+            ready = [process.stdout.readline() for _ in KINDS]
+            assert set(ready) == {"ready\n"}, "the process that forks could not be started"
+            yield environment | {ADDRESS: address}
 
 
-def run(*arguments, cwd):
-    """Runs ``graphcast-batch`` in a fork, in a folder, in the environment that the forking process was started in.
+def run(*arguments, cwd, env):
+    """Runs ``graphcast-batch`` in a fork, in a folder and an environment that `forking` has given.
 
     Returns:
         What `subprocess.run` does.
@@ -45,27 +41,17 @@ def run(*arguments, cwd):
         subprocess.TimeoutExpired: it took too long, and was killed.
     """
     words = list(map(str, arguments))
-    with TemporaryDirectory() as folder:
-        process = _CONTEXT.Process(target=_become, args=(words, str(cwd), folder))
-        process.start()
-        process.join(_SECONDS)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            raise subprocess.TimeoutExpired(words, _SECONDS)
-        printed = (Path(folder, name).read_text() for name in ("out", "err"))
-        return subprocess.CompletedProcess(words, process.exitcode, *printed)
-
-
-def _become(words, cwd, folder):
-    for number, name in enumerate(("out", "err"), start=1):
-        file = os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT)
-        os.dup2(file, number)
-        os.close(file)
-    os.chdir(cwd)
-    sys.argv = ["graphcast-batch", *words]
-    sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115 - to the end
-
-    from graphcast_batch.cli import main
-
-    main(words)
+    request = {"kind": "command", "arguments": words, "cwd": str(cwd), "environment": env}
+    with TemporaryDirectory() as folder, open(os.devnull) as nothing:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        with out.open("w") as to_out, err.open("w") as to_err:
+            client = ask(env[ADDRESS], request, [file.fileno() for file in (nothing, to_out, to_err)])
+        with client, client.makefile() as answers:
+            pid = int(answers.readline())
+            client.settimeout(_SECONDS)
+            try:
+                code = int(answers.readline())
+            except TimeoutError as error:
+                os.kill(pid, 9)
+                raise subprocess.TimeoutExpired(words, _SECONDS) from error
+        return subprocess.CompletedProcess(words, code, out.read_text(), err.read_text())
