@@ -1,23 +1,25 @@
 """A small run on the synthetic planet, and the command that makes it, as a user would call it."""
 
+import fcntl
 import os
+import pickle
 import secrets
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 from hypothesis import settings
 
-from tests import forks
+from tests import forks, parts
 from tests.forking import SETUP_WORKER
 
 settings.register_profile("tests", deadline=None)  # a busy machine makes no example wrong
-settings.load_profile("tests")
+settings.register_profile("thorough", deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "tests"))
 
 ROOT = Path(__file__).parents[1]
 SMALL = {
@@ -48,6 +50,8 @@ cluster = Cluster(
     head_node_args={
         "num_cpus": 2,
         "include_dashboard": False,
+        "include_log_monitor": False,
+        "no_monitor": True,
         "object_store_memory": 2**28,
         "setup_worker_path": sys.argv[1],
     },
@@ -58,24 +62,46 @@ cluster.shutdown()
 """
 
 
+PART = pytest.StashKey[list[str]]()
+"""The tests of a part."""
+
+
 def pytest_addoption(parser):
-    parser.addoption("--part", metavar="K/N", help="run only each N-th of the tests chosen otherwise, from the K-th on")
+    parser.addoption("--part", metavar="K/N", help="run an N-th of the tests chosen otherwise, another for each K")
 
 
 @pytest.hookimpl(trylast=True)  # once markers have chosen
 def pytest_collection_modifyitems(config, items):
     if part := config.getoption("--part"):
-        first, parts = map(int, part.split("/"))
-        chosen = items[first - 1 :: parts]
-        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
-        items[:] = chosen
+        kept = parts.chosen(items, part)
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+        items[:] = kept
+        config.stash[PART] = [item.nodeid for item in kept]
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Names the tests of a part that the time did not suffice for."""
+    reports = [report for several in terminalreporter.stats.values() for report in several]
+    tried = {getattr(report, "nodeid", "") for report in reports}
+    for name in () if config.option.collectonly else config.stash.get(PART, ()):
+        if name not in tried:
+            terminalreporter.line(f"NOT TRIED {name}")
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory):
+    """A folder of this test run, for all of its processes."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory):
-    """Keeps graphs and compiled programs of tests apart from the user's."""
+def own_cache(shared_folder):
+    """Keeps graphs and compiled programs of tests apart from the user's, and makes them once for the whole test run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(shared_folder / "cache"))
         patch.setenv("RAY_worker_niceness", "0")  # else tests in other processes leave Ray's workers hardly any time
         yield
 
@@ -112,9 +138,22 @@ def on_ray(own_cache, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def run_on_ray(on_ray):
-    """Runs ``graphcast-batch`` in a fork, in the folder ``cwd``, on the Ray that the tests share."""
-    return partial(forks.run, env=on_ray)
+def begin_on_ray(on_ray):
+    """Starts ``graphcast-batch`` in a fork, in the folder ``cwd``, on the Ray that the tests share.
+
+    It gets the variables ``also``. With ``kind="python"`` it is code that is run.
+    """
+
+    def begin(*arguments, cwd, also=None, kind="command"):
+        return forks.Fork(*arguments, cwd=cwd, env=on_ray | (also or {}), kind=kind)
+
+    return begin
+
+
+@pytest.fixture(scope="session")
+def run_on_ray(begin_on_ray):
+    """The same, to its end."""
+    return lambda *arguments, **options: begin_on_ray(*arguments, **options).end()
 
 
 def run_command(*arguments, **options):
@@ -125,16 +164,28 @@ def run_command(*arguments, **options):
 
 @pytest.fixture
 def command(tmp_path, run_on_ray):
-    """Runs ``graphcast-batch`` in an empty folder, on the Ray that the tests share.
+    """Runs ``graphcast-batch`` in an empty folder, in a fork on the Ray that the tests share; with ``env``, anew.
 
     With ``env=os.environ`` it is a process that starts its own Ray, as for a user.
     """
     (tmp_path / "cwd").mkdir()
 
-    def call(*arguments, cwd=tmp_path / "cwd", env=None):
-        return run_command(*arguments, cwd=cwd, env=env) if env else run_on_ray(*arguments, cwd=cwd)
+    def call(*arguments, cwd=tmp_path / "cwd", env=None, also=None):
+        return run_command(*arguments, cwd=cwd, env=env) if env else run_on_ray(*arguments, cwd=cwd, also=also)
 
     return call
+
+
+def made_once(folder, make):
+    """What a function gives that fills a folder, called by the first process of a test run that comes to it."""
+    told = folder.with_suffix(".pickle")
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not told.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            told.write_bytes(pickle.dumps(make(folder)))
+        return pickle.loads(told.read_bytes())
 
 
 @dataclass(frozen=True)
@@ -156,9 +207,12 @@ class Finished:
 
 
 @pytest.fixture(scope="session")
-def finished(own_cache, tmp_path_factory):
-    """Made once, by the command with a Ray of its own."""
-    folder = tmp_path_factory.mktemp("finished")
-    store, config, trace = folder / "run", folder / "run.yaml", folder / "trace.json"
-    config.write_text(yaml.safe_dump(SMALL | TWO_WORKERS | {"store": str(store), "figures": FIGURES}))
-    return Finished(run_command("run", config, "--trace", trace, cwd=folder), store, trace)
+def finished(run_on_ray, shared_folder):
+    """Made once, by the command."""
+
+    def make(folder):
+        store, config, trace = folder / "run", folder / "run.yaml", folder / "trace.json"
+        config.write_text(yaml.safe_dump(SMALL | TWO_WORKERS | {"store": str(store), "figures": FIGURES}))
+        return Finished(run_on_ray("run", config, "--trace", trace, cwd=folder), store, trace)
+
+    return made_once(shared_folder / "finished", make)

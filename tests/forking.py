@@ -2,11 +2,11 @@
 
 ``python -m tests.forking serve SOCKET`` is the program that forks. A client connects to the socket and sends its three
 standard streams and a line of JSON that says what to run. It gets the number of the forked process and, when that has
-ended, its exit code, each in a line. The program ends when its standard input does.
+ended, its exit code, each as text of a fixed length. The program ends when its standard input does.
 
 Ray takes this file in place of its own ``setup_worker.py`` (see `SETUP_WORKER`): started so by Ray, it asks the program
 for a worker, and ends with it. Workers are forked before Ray is imported, because Ray reads the job that a worker is
-for from its environment when it is imported, and commands afterwards (ray 2.60).
+for from its environment when it is imported, and all else afterwards (ray 2.60).
 """
 
 import argparse
@@ -30,16 +30,21 @@ PRELOADED = ("haiku", "matplotlib.backends.backend_agg", "matplotlib.pyplot", "o
 """Beside all modules of the package."""
 WITHOUT_THREADS = {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1"}
 """For the environment of the program: the threads of a library that is loaded in it would not be there in a fork."""
-_STREAMS = 3
+_STREAMS, _LENGTH = 3, 8
 
 
 def ask(address: str, request: Mapping[str, object], streams: Sequence[int]) -> socket.socket:
     """Asks for a fork; the answers come on the socket that is returned."""
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    client.connect(f"{address}-{request['kind']}")
+    client.connect(f"{address}-worker" if request["kind"] == "worker" else f"{address}-rest")
     socket.send_fds(client, [b"."], list(streams))
     client.sendall(json.dumps(request).encode() + b"\n")
     return client
+
+
+def answer(client: socket.socket) -> int:
+    """The next of the two numbers that come."""
+    return int(client.recv(_LENGTH, socket.MSG_WAITALL))
 
 
 def run_command(arguments: list[str]) -> None:
@@ -49,6 +54,14 @@ def run_command(arguments: list[str]) -> None:
     from graphcast_batch.cli import main
 
     main(arguments)
+
+
+def run_python(arguments: list[str]) -> None:
+    """Runs Python code with arguments, as ``python -c`` does."""
+    code, *words = arguments
+    sys.argv = ["-c", *words]
+    sys.path.insert(0, "")
+    exec(compile(code, "<string>", "exec"), vars(sys.modules["__main__"]))
 
 
 def run_worker(arguments: list[str]) -> None:
@@ -61,17 +74,21 @@ def run_worker(arguments: list[str]) -> None:
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 
-KINDS: Mapping[str, Callable[[list[str]], None]] = {"command": run_command, "worker": run_worker}
+KINDS: Mapping[str, Callable[[list[str]], None]] = {
+    "command": run_command,
+    "python": run_python,
+    "worker": run_worker,
+}
 
 
 def serve(address: str) -> None:
-    """Forks for whoever asks, until standard input ends: workers at one socket, commands at another."""
+    """Forks for whoever asks, until standard input ends: workers at one socket, all else at another."""
     sys.modules["ray"] = None  # it cannot be imported
     _preload()
     del sys.modules["ray"]
     if os.fork() == 0:
         _preload()
-        _serve(f"{address}-command")
+        _serve(f"{address}-rest")
     else:
         _serve(f"{address}-worker")
 
@@ -117,8 +134,8 @@ def _stand_between(client: socket.socket) -> None:
     for stream in (*streams, 0, 1, 2):
         os.close(stream)
     with suppress(BrokenPipeError):
-        client.sendall(f"{child}\n".encode())
-        client.sendall(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n".encode())
+        client.sendall(b"%*d" % (_LENGTH, child))
+        client.sendall(b"%*d" % (_LENGTH, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])))
     os._exit(0)
 
 
@@ -141,9 +158,9 @@ def _become(request: Mapping[str, object], streams: Sequence[int]) -> None:
 def _start_worker() -> int:
     """What Ray has started instead of a worker."""
     request = {"kind": "worker", "arguments": sys.argv[1:], "cwd": os.getcwd(), "environment": dict(os.environ)}
-    with ask(os.environ[ADDRESS], request, range(_STREAMS)) as client, client.makefile() as answers:
-        answers.readline()
-        return int(answers.readline() or 1)
+    with ask(os.environ[ADDRESS], request, range(_STREAMS)) as client:
+        answer(client)
+        return answer(client)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 """Run commands in forks of a process that has imported what they import; see `tests.forking`."""
 
+import multiprocessing
 import os
+import select
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,8 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.forking import ADDRESS, KINDS, WITHOUT_THREADS, ask
+from tests.forking import ADDRESS, WITHOUT_THREADS, answer, ask
 
+PROCESSES = multiprocessing.get_context("forkserver")
+"""Starts functions of tests in processes of their own."""
+PROCESSES.set_forkserver_preload(["netCDF4", "pandas", "pydantic", "xarray", "zarr"])  # without threads
 _SECONDS = 300
 _ROOT = Path(__file__).parents[1]
 
@@ -26,32 +32,49 @@ def forking(environment) -> Iterator[dict[str, str]]:
         words = [sys.executable, "-m", "tests.forking", "serve", address]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         with subprocess.Popen(words, env=environment | WITHOUT_THREADS, cwd=_ROOT, **pipes) as process:
-            ready = [process.stdout.readline() for _ in KINDS]
+            ready = [process.stdout.readline() for _ in ("workers", "all else")]
             assert set(ready) == {"ready\n"}, "the process that forks could not be started"
             yield environment | {ADDRESS: address}
 
 
-def run(*arguments, cwd, env):
-    """Runs ``graphcast-batch`` in a fork, in a folder and an environment that `forking` has given.
+class Fork:
+    """``graphcast-batch`` in a fork, or Python code with arguments.
 
-    Returns:
-        What `subprocess.run` does.
+    Args:
+        arguments: of the command; or code, and arguments for it.
+        cwd: folder to be in.
+        env: environment, with what `forking` has put into it.
+        kind: ``command`` or ``python``.
 
-    Raises:
-        subprocess.TimeoutExpired: it took too long, and was killed.
+    Attributes:
+        pid: of the process.
     """
-    words = list(map(str, arguments))
-    request = {"kind": "command", "arguments": words, "cwd": str(cwd), "environment": env}
-    with TemporaryDirectory() as folder, open(os.devnull) as nothing:
-        out, err = Path(folder, "out"), Path(folder, "err")
-        with out.open("w") as to_out, err.open("w") as to_err:
-            client = ask(env[ADDRESS], request, [file.fileno() for file in (nothing, to_out, to_err)])
-        with client, client.makefile() as answers:
-            pid = int(answers.readline())
-            client.settimeout(_SECONDS)
+
+    def __init__(self, *arguments, cwd, env, kind="command"):
+        self._words = list(map(str, arguments))
+        self._folder = TemporaryDirectory()
+        self._streams = [Path(self._folder.name, name) for name in ("out", "err")]
+        request = {"kind": kind, "arguments": self._words, "cwd": str(cwd), "environment": dict(env)}
+        with open(os.devnull) as nothing, self._streams[0].open("w") as out, self._streams[1].open("w") as err:
+            self._answers = ask(env[ADDRESS], request, [file.fileno() for file in (nothing, out, err)])
+        self._answers.settimeout(_SECONDS)
+        self.pid = answer(self._answers)
+
+    @property
+    def is_running(self):
+        """Whether it has not ended yet."""
+        return not select.select([self._answers], [], [], 0)[0]
+
+    def end(self):
+        """Waits for its end; returns what `subprocess.run` does.
+
+        Raises:
+            subprocess.TimeoutExpired: it took too long, and was killed.
+        """
+        with self._answers, self._folder:
             try:
-                code = int(answers.readline())
+                code = answer(self._answers)
             except TimeoutError as error:
-                os.kill(pid, 9)
-                raise subprocess.TimeoutExpired(words, _SECONDS) from error
-        return subprocess.CompletedProcess(words, code, out.read_text(), err.read_text())
+                os.kill(self.pid, signal.SIGKILL)
+                raise subprocess.TimeoutExpired(self._words, _SECONDS) from error
+            return subprocess.CompletedProcess(self._words, code, *(stream.read_text() for stream in self._streams))

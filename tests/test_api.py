@@ -185,12 +185,11 @@ def test_what_is_shown_is_escaped(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def noted(on_ray, tmp_path_factory):
+def noted(run_on_ray, tmp_path_factory):
     """A run with figures and its scores, as a notebook makes them; what it told."""
     folder = tmp_path_factory.mktemp("notebook")
     order = json.dumps([SMALL | {"store": "unused", "figures": FIGURES}, str(folder / "run")])
-    words = [sys.executable, "-c", NOTEBOOK, order]
-    done = subprocess.run(words, env=on_ray, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    done = run_on_ray(NOTEBOOK, order, cwd=folder, kind="python")
     assert done.returncode == 0, done.stderr
     result = next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))
     return folder / "run", done.stdout, *json.loads(result.removeprefix("RESULT"))

@@ -145,7 +145,7 @@ def verdicts(seed, folder, monkeypatch):
     return checked, complete, everything, why
 
 
-@pytest.mark.parametrize("seed", [*range(5), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(5, 150))])
+@pytest.mark.parametrize("seed", [*range(5), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(5, 150))])
 def test_check_and_run_come_to_the_same_verdict(seed, tmp_path, monkeypatch):
     checked, complete, everything, why = verdicts(seed, tmp_path, monkeypatch)
 

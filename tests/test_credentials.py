@@ -221,7 +221,7 @@ def test_a_store_of_old_that_holds_secrets_is_compatible_with_a_config_that_keep
 
 
 @pytest.mark.slow
-def test_nothing_that_commands_write_or_print_holds_a_secret(web, command, small_config, tmp_path, on_ray):
+def test_nothing_that_commands_write_or_print_holds_a_secret(web, command, small_config, tmp_path):
     """Through the public door: run, evaluate, figures of scores, report, submit, and again with other secrets."""
     changes = {"times": {"list": ["2020-01-01T06"]}, "steps": 1, "workers": SMALL["workers"] | {"count": 1}}
     config = small_config(inputs=far(web), scores={"truth": in_bucket(web)}, **changes)
@@ -241,7 +241,7 @@ def test_nothing_that_commands_write_or_print_holds_a_secret(web, command, small
     asked = call("evaluate", store, code=2)
     names = re.search(r"must hold (.*), which the", asked)[1].split(", ")
     assert names == ["GRAPHCAST_BATCH_OWN_ACCESS_KEY_ID", "GRAPHCAST_BATCH_OWN_SECRET_ACCESS_KEY"]
-    assert "1 scored now" in call("evaluate", store, env=on_ray | dict(zip(names, (KEY, SECRET), strict=True)))
+    assert "1 scored now" in call("evaluate", store, also=dict(zip(names, (KEY, SECRET), strict=True)))
     call("report", store, "--out", tmp_path / "report.html")
     call("submit", config, "--dry-run", "--gpus-per-node", "0")
     call("status", store)

@@ -21,7 +21,7 @@ from graphcast_batch.cluster.drain import WORK_LEFT
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.recipe import TrainingRecipe
-from tests.conftest import ROOT, run_command
+from tests.conftest import ROOT
 
 DOCS = ROOT / "docs"
 COMMANDS = get_command(app)
@@ -36,6 +36,7 @@ MASKS = (
     (r"\s+", " "),
 )
 """What differs between machines."""
+WIDE = {"COLUMNS": "140"}
 
 
 @dataclass(frozen=True)
@@ -166,10 +167,10 @@ def test_the_documentation_builds_without_a_warning(tmp_path):
 class Reader:
     """Somebody in a clone who types what a page shows, and compares what they see."""
 
-    def __init__(self, folder, environment):
+    def __init__(self, folder, run):
         for name in ("configs", "stats"):
             shutil.copytree(ROOT / name, folder / name)
-        self.folder, self.environment = folder, environment | {"COLUMNS": "140"}
+        self.folder, self.run = folder, run
 
     def follow(self, page):
         told = ""
@@ -186,14 +187,20 @@ class Reader:
                 self.run_python(block)
 
     def _type(self, command):
-        done = run_command(*shlex.split(command)[1:], cwd=self.folder, env=self.environment)
+        done = self.run(*shlex.split(command)[1:], cwd=self.folder, also=WIDE)
         assert done.returncode == 0, f"{command}: {done.stderr}{done.stdout}"
         return done.stdout
 
     def run_python(self, block):
-        words = [sys.executable, "-c", block.text]
-        done = subprocess.run(words, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False)
+        done = self.run(block.text, cwd=self.folder, also=WIDE, kind="python")
         assert done.returncode == 0, f"{block}\n{done.stderr}"
+
+
+def of_its_own(*arguments, cwd, also, kind="command"):
+    """Runs a command with a Ray of its own, or Python code, in a new process."""
+    start = {"command": ["-m", "graphcast_batch"], "python": ["-c"]}[kind]
+    words = [sys.executable, *start, *arguments]
+    return subprocess.run(words, cwd=cwd, env=os.environ | also, capture_output=True, text=True, check=False)
 
 
 def masked(text):
@@ -206,9 +213,9 @@ def masked(text):
 
 
 @pytest.fixture(scope="module")
-def reader(on_ray, tmp_path_factory):
+def reader(run_on_ray, tmp_path_factory):
     """Who has followed the quickstart."""
-    found = Reader(tmp_path_factory.mktemp("clone"), dict(on_ray))
+    found = Reader(tmp_path_factory.mktemp("clone"), run_on_ray)
     found.follow(DOCS / "quickstart.md")
     return found
 
@@ -227,5 +234,5 @@ def test_python_on_other_pages_runs_after_the_quickstart(block, reader):
 
 @pytest.mark.slow
 def test_the_tutorial_does_what_it_says(tmp_path):
-    Reader(tmp_path, dict(os.environ)).follow(DOCS / "tutorial.md")  # with a Ray of its own for each command
+    Reader(tmp_path, of_its_own).follow(DOCS / "tutorial.md")
     assert (tmp_path / "scores.csv").read_text().count("\n") > 1000

@@ -31,12 +31,6 @@ def write_recipe(folder, name, **changes):
     return path
 
 
-def begin(environment, recipe):
-    words = [sys.executable, "-m", "graphcast_batch", "finetune", str(recipe)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(words, env=environment, start_new_session=True, **pipes)
-
-
 def saved(folder):
     """The update of the last checkpoint; 0 without one."""
     try:
@@ -49,7 +43,7 @@ def saved(folder):
 def until(process, reached):
     deadline = time.monotonic() + 180
     while not reached():
-        assert process.poll() is None, process.communicate()
+        assert process.is_running, process.end()
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -94,24 +88,24 @@ def test_a_training_leaves_weights_a_record_and_curves(trained):
     ]
 
 
-def test_killed_and_then_asked_to_stop_it_goes_on_and_ends_bit_identical(trained, on_ray, run_on_ray, tmp_path):
+def test_killed_and_then_asked_to_stop_it_goes_on_and_ends_bit_identical(trained, begin_on_ray, run_on_ray, tmp_path):
     recipe, folder = write_recipe(tmp_path, "disturbed"), tmp_path / "disturbed"
 
-    killed = begin(on_ray, recipe)
+    killed = begin_on_ray("finetune", recipe, cwd=tmp_path)
     until(killed, lambda: saved(folder))
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.communicate()
+    os.kill(killed.pid, signal.SIGKILL)
+    assert killed.end().returncode == -signal.SIGKILL
     first = saved(folder)
-    stopped = begin(on_ray, recipe)
-    until(stopped, lambda: saved(folder) > first)
-    stopped.terminate()
-    told, _ = stopped.communicate(timeout=120)
-    assert stopped.returncode == 75, told
+    stopping = begin_on_ray("finetune", recipe, cwd=tmp_path)
+    until(stopping, lambda: saved(folder) > first)
+    os.kill(stopping.pid, signal.SIGTERM)
+    stopped = stopping.end()
+    assert stopped.returncode == 75, stopped.stderr
     second = saved(folder)
     done = run_on_ray("finetune", recipe, cwd=tmp_path)
 
     assert 0 < first < second < 60
-    assert f"{second} of 60 updates" in told
+    assert f"{second} of 60 updates" in stopped.stdout + stopped.stderr
     assert done.returncode == 0, done.stderr
     complete = trained[1]
     for name, expected in weights(complete).items():

@@ -48,7 +48,7 @@ def measure(small_config, command, tmp_path):
     return peak
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_memory_levels_off_once_the_pipeline_is_full(measure):
     four, sixteen, sixty = (measure(steps) for steps in (4, 16, 60))
 

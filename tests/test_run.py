@@ -88,23 +88,20 @@ def test_another_precision_is_refused_with_the_difference(finished, small_config
     assert "Traceback" not in refused.stderr
 
 
-def test_a_run_killed_halfway_makes_only_what_is_missing_and_ends_bit_identical(small_config, command, tmp_path):
+def test_a_run_killed_halfway_makes_only_what_is_missing_and_ends_bit_identical(
+    small_config, command, begin_on_ray, tmp_path
+):
     many = {"times": SMALL["times"] | {"last": "2020-01-04T18"}}  # 16 Cases
     undisturbed, disturbed = small_config("undisturbed", **many), small_config("disturbed", **many)
     assert command("run", undisturbed).returncode == 0
 
     store = tmp_path / "disturbed"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "graphcast_batch", "run", disturbed],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    killed = begin_on_ray("run", disturbed, cwd=tmp_path)
     deadline = time.monotonic() + 240
     while len(list(store.glob("ledger/**/2020*.json"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    os.kill(killed.pid, signal.SIGKILL)
+    assert killed.end().returncode == -signal.SIGKILL
     _await_end_of_workers(store)
     complete = {path.stem: path.stat().st_mtime_ns for path in store.glob("ledger/**/2020*.json")}
     assert 3 <= len(complete) < 16
@@ -140,19 +137,23 @@ def _lives(pid):
 
 
 def _terminated(config, appeared):
-    """A run that gets SIGTERM as soon as something is there."""
+    """A run of a user that gets SIGTERM as soon as something is there."""
     process = subprocess.Popen(
         [sys.executable, "-m", "graphcast_batch", "run", config],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 120
-    while not appeared(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    _await(lambda: appeared(process.pid))
     process.terminate()
     out, err = process.communicate(timeout=120)
     return process.returncode, out + err
+
+
+def _await(appeared):
+    deadline = time.monotonic() + 120
+    while not appeared() and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def test_sigterm_drains_and_exits_with_work_left(small_config, tmp_path):
@@ -165,20 +166,25 @@ def test_sigterm_drains_and_exits_with_work_left(small_config, tmp_path):
     assert not list(tmp_path.glob("run/ledger/**/*.claim"))
 
 
-def test_a_drain_also_ends_the_drawing_and_leaves_the_rest_for_the_next_run(small_config, command, tmp_path):
+def test_a_drain_also_ends_the_drawing_and_leaves_the_rest_for_the_next_run(
+    small_config, command, begin_on_ray, tmp_path
+):
     config = small_config(
         times=SMALL["times"] | {"last": "2020-01-02T06"},
-        figures={"variables": ["temperature"], "levels": [500], "lead_hours": [6, 12, 18]},
+        figures={"variables": ["temperature"], "levels": [500], "lead_hours": [6, 18]},
     )
 
-    code, told = _terminated(config, lambda _: list(tmp_path.glob("run/figures/*/*.png")))
+    begun = begin_on_ray("run", config, cwd=tmp_path)
+    _await(lambda: list(tmp_path.glob("run/figures/*/*.png")))
+    os.kill(begun.pid, signal.SIGTERM)
+    done = begun.end()
 
-    assert code == 75, told
-    assert "6 of 6 Cases whole" in told
-    assert 0 < len(list(tmp_path.glob("run/figures/*/*.png"))) < 6 * 3
+    assert done.returncode == 75, done.stderr
+    assert "6 of 6 Cases whole" in done.stdout
+    assert 0 < len(list(tmp_path.glob("run/figures/*/*.png"))) < 6 * 2
     done = command("run", config)
     assert done.returncode == 0
-    assert len(list(tmp_path.glob("run/figures/*/*.png"))) == 6 * 3
+    assert len(list(tmp_path.glob("run/figures/*/*.png"))) == 6 * 2
 
 
 def test_sigterm_before_ray_has_started_also_leaves_the_work(small_config, tmp_path):

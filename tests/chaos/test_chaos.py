@@ -1,4 +1,4 @@
-"""Runs that are whole and bit-identical in the end, whatever was done to them; minutes, so only with ``-m slow``.
+"""Runs that are whole and bit-identical in the end, whatever was done to them; minutes, so only with ``-m long``.
 
 For longer: ``python -m tests.chaos --rounds 9 --faults 14 --seed 1 --out chaos.json``.
 """
@@ -35,7 +35,7 @@ def undisturbed(cluster, tmp_path_factory):
     return folder / "run"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [2, 3])
 def test_a_run_under_any_faults_ends_whole_and_as_if_nothing_had_been(cluster, undisturbed, tmp_path, seed):
     with small_disk(tmp_path / "disk") as mounted:

@@ -1,4 +1,4 @@
-"""A call of one run that reaches the store after another run has made the Case; minutes, so only with ``-m slow``."""
+"""A call of one run that reaches the store after another run has made the Case; minutes, so only with ``-m long``."""
 
 import signal
 import time
@@ -20,7 +20,7 @@ def cluster(tmp_path_factory):
         yield there
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_a_worker_publishes_after_another_run_took_its_case_over_leaves_the_longer_forecast_whole(
     cluster, tmp_path
 ):

@@ -1,8 +1,6 @@
 """What a doctor finds: every problem is made for real where a test can make it."""
 
 import ctypes
-import multiprocessing
-import os
 import re
 import resource
 import subprocess
@@ -17,12 +15,12 @@ from graphcast_batch.cluster import driver, ray_folder
 from graphcast_batch.cluster.diagnostics import doctor, survey
 from graphcast_batch.cluster.diagnostics.doctor import diagnose, here, of_folder, of_nodes
 from graphcast_batch.cluster.diagnostics.survey import GREETING, PRIZES, SWAPPED, Visit, visit
-from graphcast_batch.cluster.drain import Drain
 from graphcast_batch.cluster.slurm.allocation import Allocation
 from graphcast_batch.cluster.worker_pool import resources
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig
 from tests.conftest import SMALL
+from tests.forks import PROCESSES
 
 NEW_MOUNTS = 0x00020000
 """CLONE_NEWNS of unshare(2)."""
@@ -94,7 +92,7 @@ def test_several_processes_at_once_create_each_file_once_and_read_nothing_torn(t
     def everywhere(function, *arguments):
         if function is not survey.survey:
             return here(function, *arguments)
-        with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(2, PROCESSES) as pool:
             visits = [pool.submit(visit, number, *arguments) for number in range(4)]
             return [replace(healthy, host=f"n{number}", visit=met.result()) for number, met in enumerate(visits)]
 
@@ -111,7 +109,7 @@ def test_a_store_that_another_node_does_not_see_is_a_problem(tmp_path, healthy, 
     def everywhere(function, *arguments):
         if function is not survey.survey:
             return here(function, *arguments)
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), hide, (tmp_path,)) as elsewhere:
+        with ProcessPoolExecutor(1, PROCESSES, hide, (tmp_path,)) as elsewhere:
             other = elsewhere.submit(visit, 1, *arguments)
             return [
                 replace(healthy, host="n1", visit=visit(0, *arguments)),
@@ -276,10 +274,9 @@ def test_a_node_that_fails_is_a_problem(tmp_path):
     assert "a node cannot be looked at: graphcast_batch" in problems(found)["nodes"]
 
 
-def test_over_ray_each_node_is_looked_at(tmp_path):
-    with driver.connected(None, Drain()):
-        found = diagnose(tmp_path, None, resources(), driver.on_each_node)
-        failed = driver.on_each_node(lambda number: 1 // number)
+def test_over_ray_each_node_is_looked_at(tmp_path, cluster):
+    found = diagnose(tmp_path, None, resources(), driver.on_each_node)
+    failed = driver.on_each_node(lambda number: 1 // number)
 
     assert problems(found) == {}
     assert {one.what: one.text for one in found}["ray"].startswith("1 nodes, ")
@@ -292,7 +289,9 @@ def test_the_command_tells_and_ends_with_1_if_there_is_a_problem(command, small_
         cli.main(["doctor", str(config)])
     assert end.value.code == 0
 
-    ill = command("doctor", config, env=os.environ | {"XLA_FLAGS": "--xla_nonsense=1", "TMPDIR": str(tmp_path / "no")})
+    ill = command(
+        "doctor", config, also={"RAY_ADDRESS": "", "XLA_FLAGS": "--xla_nonsense=1", "TMPDIR": str(tmp_path / "no")}
+    )
     assert ill.returncode == 1
     assert "the run makes 0.00124 GB before compression, and 44 files" in ill.stdout
     assert "Unknown flag in XLA_FLAGS: --xla_nonsense=1; mend or unset XLA_FLAGS=--xla_nonsense=1" in ill.stdout

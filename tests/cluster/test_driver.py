@@ -69,12 +69,6 @@ class Troubled(SyntheticArchive):
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    with driver.connected(None, Drain()):
-        yield
-
-
 class Watch:
     """Keeps what it is told."""
 
@@ -387,10 +381,10 @@ def test_a_node_without_jax_ends_no_run_that_others_work_on(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("words", [["check"], ["stats", "--to", "statistics"]])
-def test_a_job_with_more_nodes_than_ray_is_told_of_it_by_whatever_command(words, command, small_config, on_ray):
+def test_a_job_with_more_nodes_than_ray_is_told_of_it_by_whatever_command(words, command, small_config):
     two = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_WORLD_SIZE": "1"}
 
-    told = command(*words, small_config(), env=on_ray | two)
+    told = command(*words, small_config(), also=two)
 
     assert told.returncode == 0, told.stderr
     assert "Ray has 1 of the 2 nodes of this job, and the others stay idle" in told.stderr

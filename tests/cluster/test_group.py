@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from graphcast_batch.models.graphcast.checkpoint import load_checkpoint
-from tests.test_finetune import begin, lines, saved, until, weights, write_recipe
+from tests.test_finetune import lines, saved, until, weights, write_recipe
 from tests.training.made import write_archive
 
 PHASES = [{"rollout": 1, "updates": 3, "peak": 1e-3}]
@@ -49,18 +49,19 @@ def workers():
 
 
 @pytest.mark.slow
-def test_after_the_death_of_a_worker_all_go_on_from_the_last_checkpoint(on_ray, run_on_ray, tmp_path):
+def test_after_the_death_of_a_worker_all_go_on_from_the_last_checkpoint(begin_on_ray, run_on_ray, tmp_path):
     phases = [{"rollout": 1, "updates": 40, "peak": 1e-3}]
     undisturbed = trained(run_on_ray, tmp_path, 2, phases=phases)
     recipe, folder = write_recipe(tmp_path, "disturbed", workers__count=2, phases=phases), tmp_path / "disturbed"
 
-    process = begin(on_ray, recipe)
-    until(process, lambda: saved(folder))
+    begun = begin_on_ray("finetune", recipe, cwd=tmp_path)
+    until(begun, lambda: saved(folder))
     for worker in workers()[-1:]:
         os.kill(worker.pid, signal.SIGKILL)
-    told, _ = process.communicate(timeout=240)
+    done = begun.end()
 
-    assert process.returncode == 0, told
+    told = done.stdout + done.stderr
+    assert done.returncode == 0, told
     assert re.search(r"after update \d+: a worker of the training died.*all workers start anew", told)
     for name, expected in weights(undisturbed).items():
         np.testing.assert_array_equal(weights(folder)[name], expected)

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -145,14 +143,12 @@ def test_metrics_that_ray_refuses_are_told_once_and_raise_nothing(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def tried(on_ray, tmp_path_factory):
+def tried(run_on_ray, tmp_path_factory):
     """Of a real run: all that Ray was given, and what it exports where it can."""
     store = tmp_path_factory.mktemp("metrics") / "night"
     content = SMALL | {"store": str(store), "retries": 1}
     order = json.dumps([content, find_spec("opencensus") is not None])
-    done = subprocess.run(
-        [sys.executable, "-c", TRIED, order], env=on_ray, cwd=ROOT, capture_output=True, text=True, timeout=200
-    )
+    done = run_on_ray(TRIED, order, cwd=ROOT, kind="python")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

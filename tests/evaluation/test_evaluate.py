@@ -4,8 +4,6 @@ import csv
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -89,7 +87,7 @@ def test_asked_to_stop_it_leaves_the_rest_to_another_run(tmp_path, command):
     (store.path / "run.yaml").write_text(CONFIG.format(path=tmp_path / "truth.zarr", store=tmp_path / "s"))
     (tmp_path / "drain").touch()
 
-    done = command("evaluate", tmp_path / "s", env=os.environ | {"GRAPHCAST_BATCH_DRAIN": str(tmp_path / "drain")})
+    done = command("evaluate", tmp_path / "s", also={"GRAPHCAST_BATCH_DRAIN": str(tmp_path / "drain")})
 
     assert done.returncode == 75, done.stderr
     assert ScoreStore.at(store.path, "forecast").records() == {}
@@ -172,23 +170,22 @@ def test_a_climatology_of_derived_variables_scores_those_of_the_forecasts(tmp_pa
     assert ("total_precipitation_24hr", "seeps") in scores
 
 
-def test_an_evaluation_that_was_killed_goes_on_where_it_was(tmp_path, on_ray, command):
+def test_an_evaluation_that_was_killed_goes_on_where_it_was(tmp_path, begin_on_ray, command):
     planned = cases(40)
     store = stored(tmp_path / "s", planned, shifted)
     written(tmp_path / "truth.zarr", times(90))
     (store.path / "run.yaml").write_text(CONFIG.format(path=tmp_path / "truth.zarr", store=store.path))
     scores = ScoreStore.at(store.path, "forecast")
-    words = [sys.executable, "-m", "graphcast_batch", "evaluate", str(store.path)]
-    said = tmp_path / "said"
-    with said.open("wb") as file, subprocess.Popen(words, env=on_ray, stdout=file, stderr=file) as first:
-        while first.poll() is None and len(scores.keys()) < 3:
-            time.sleep(0.005)
-        first.send_signal(signal.SIGKILL)
+    first = begin_on_ray("evaluate", store.path, cwd=tmp_path)
+    while first.is_running and len(scores.keys()) < 3:
+        time.sleep(0.005)
+    os.kill(first.pid, signal.SIGKILL)
+    killed = first.end()
     before = scores.records()
 
     done = command("evaluate", store.path)
 
-    assert first.returncode == -signal.SIGKILL, said.read_text()
+    assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
     assert done.returncode == 0, done.stderr
     assert 3 <= len(before) < 40
     records = scores.records()

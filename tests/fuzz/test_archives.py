@@ -24,7 +24,7 @@ def test_every_command_ends_plainly_whatever_an_archive_lacks(tmp_path, monkeypa
     assert faults_of(Prepared.make(tmp_path, CHEAP), range(2)) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("default")
 def test_every_command_ends_plainly_whatever_an_archive_of_any_layout_lacks(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))

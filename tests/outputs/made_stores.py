@@ -1,6 +1,5 @@
 """Stores to test with, filled with numbers that a retry repeats."""
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -15,7 +14,6 @@ from graphcast_batch.grid import Grid
 from graphcast_batch.plan import Case, Layout, Plan
 from graphcast_batch.stores.zarr.store import Store
 
-SPAWN = multiprocessing.get_context("spawn")
 VARIABLES = (("2m_temperature", False), ("temperature", True), ("total_precipitation_6hr", False))
 IDENTITY = {"checkpoint": "a1", "precision": "float32"}
 

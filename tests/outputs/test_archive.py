@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from graphcast_batch.errors import StoreError
 from graphcast_batch.inputs.sources.archive_writer import fill, lay_out, publish
-from tests.outputs.made_stores import SPAWN, grid_of
+from tests.forks import PROCESSES
+from tests.outputs.made_stores import grid_of
 
 DIMS = {
     "temperature": ("time", "level", "latitude", "longitude"),
@@ -90,7 +91,7 @@ def test_blocks_may_come_in_any_order_and_size(tmp_path_factory, order, size):
 def test_processes_may_fill_a_draft_at_once(tmp_path):
     complete, draft = fields(4), laid_out(tmp_path)
     children = [
-        SPAWN.Process(target=fill, args=(draft, first, block_of(complete, first, first + 2))) for first in (2, 0)
+        PROCESSES.Process(target=fill, args=(draft, first, block_of(complete, first, first + 2))) for first in (2, 0)
     ]
     for child in children:
         child.start()

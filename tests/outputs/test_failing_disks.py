@@ -20,8 +20,8 @@ from graphcast_batch.errors import StoreError, StoreUnwritableError
 from graphcast_batch.files.durable import publish
 from graphcast_batch.stores.zarr.ledger import CaseState
 from graphcast_batch.stores.zarr.store import Store
+from tests.forks import PROCESSES
 from tests.outputs.made_stores import (
-    SPAWN,
     VARIABLES,
     assert_whole_cases_are_all_there,
     case_at,
@@ -559,7 +559,7 @@ def die_laying_out(path, _how):
 
 
 def in_another_process(function, *arguments):
-    child = SPAWN.Process(target=function, args=arguments)
+    child = PROCESSES.Process(target=function, args=arguments)
     child.start()
     child.join(120)
     assert child.exitcode == 0

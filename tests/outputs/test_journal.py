@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from graphcast_batch.errors import ForecastError, StoreError
 from graphcast_batch.stores.journal import Journal, Line, read_journal
 from graphcast_batch.stores.zarr.ledger import CaseFailure
+from tests.forks import PROCESSES
 
-from .made_stores import SPAWN, case_at, fill, kill, make, plan_of, small_disk
+from .made_stores import case_at, fill, kill, make, plan_of, small_disk
 
 CASE = case_at(0, 2)
 
@@ -129,8 +130,8 @@ def keep_on(folder, wrote):
 
 
 def test_a_writer_that_is_killed_leaves_lines_that_can_be_read(tmp_path):
-    wrote = SPAWN.Event()
-    child = SPAWN.Process(target=keep_on, args=(tmp_path, wrote))
+    wrote = PROCESSES.Event()
+    child = PROCESSES.Process(target=keep_on, args=(tmp_path, wrote))
     child.start()
     assert wrote.wait(60)
     kill(child)
@@ -145,7 +146,7 @@ def note_here(folder):
 
 
 def test_two_drivers_never_write_one_file(tmp_path):
-    children = [SPAWN.Process(target=note_here, args=(tmp_path,)) for _ in range(2)]
+    children = [PROCESSES.Process(target=note_here, args=(tmp_path,)) for _ in range(2)]
     for child in children:
         child.start()
     for child in children:

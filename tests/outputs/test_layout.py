@@ -20,9 +20,9 @@ from graphcast_batch.setup.store_identity import existing_store
 from graphcast_batch.stores.zarr.ledger import CaseState
 from graphcast_batch.stores.zarr.store import Store
 from graphcast_batch.stores.zarr.store_layout import growing
+from tests.forks import PROCESSES
 from tests.outputs.made_stores import (
     IDENTITY,
-    SPAWN,
     VARIABLES,
     assert_whole_cases_are_all_there,
     case_at,
@@ -307,8 +307,8 @@ def test_killed_while_extending_the_store_opens_and_extending_again_mends_it(tmp
     path, chance = tmp_path / "run.zarr", random.Random(3)
     fill(make(path, plan_of(range(2), 1)), case_at(1, 1))
     for _ in range(4):
-        ready = SPAWN.Event()
-        child = SPAWN.Process(target=extend_on_and_on, args=(path, ready))
+        ready = PROCESSES.Event()
+        child = PROCESSES.Process(target=extend_on_and_on, args=(path, ready))
         child.start()
         assert ready.wait(120)
         for _ in range(10):  # a reader beside it
@@ -334,9 +334,9 @@ def extend_by(path, index, together):
 
 
 def test_drivers_that_extend_at_once_all_get_their_times(tmp_path):
-    path, together = tmp_path / "run.zarr", SPAWN.Barrier(4)
+    path, together = tmp_path / "run.zarr", PROCESSES.Barrier(4)
     make(path, plan_of([0], 1))
-    children = [SPAWN.Process(target=extend_by, args=(path, index, together)) for index in range(1, 5)]
+    children = [PROCESSES.Process(target=extend_by, args=(path, index, together)) for index in range(1, 5)]
     for child in children:
         child.start()
     for child in children:

@@ -15,8 +15,7 @@ from graphcast_batch.files.durable import publish
 from graphcast_batch.files.leases import Owner, owner_in
 from graphcast_batch.plan import Case
 from graphcast_batch.stores.zarr.ledger import CaseFailure, CaseRecord, CaseState, Ledger
-
-SPAWN = multiprocessing.get_context("spawn")
+from tests.forks import PROCESSES
 
 
 def case_at(index, steps=4):
@@ -177,8 +176,9 @@ def claim_and_wait(folder, ready):
 
 
 def test_the_claim_of_a_process_that_was_killed_here_is_taken_over_at_once(ledger):
-    ready = SPAWN.Event()
-    child = SPAWN.Process(target=claim_and_wait, args=(ledger.folder, ready))
+    context = multiprocessing.get_context("spawn")  # whose processes are children of this one
+    ready = context.Event()
+    child = context.Process(target=claim_and_wait, args=(ledger.folder, ready))
     child.start()
     assert ready.wait(60)
     assert ledger.lease(case_at(0), 60) is None
@@ -204,8 +204,8 @@ def test_two_processes_claim_each_of_200_cases_once(ledger, stale):
         dead = Owner.here(3600).model_copy(update={"started": "1"})
         for index in range(200):
             publish(ledger.folder / f"{case_at(index).key}.claim", dead.model_dump_json().encode())
-    start = SPAWN.Barrier(2)
-    children = [SPAWN.Process(target=claim_all, args=(ledger.folder, start, name)) for name in "ab"]
+    start = PROCESSES.Barrier(2)
+    children = [PROCESSES.Process(target=claim_all, args=(ledger.folder, start, name)) for name in "ab"]
     for child in children:
         child.start()
     for child in children:

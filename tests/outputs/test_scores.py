@@ -1,5 +1,3 @@
-import multiprocessing
-
 import numpy as np
 import pytest
 import xarray as xr
@@ -8,9 +6,8 @@ from graphcast_batch.errors import StoreError, StoreMismatchError
 from graphcast_batch.evaluation.score_layout import ScoreLayout
 from graphcast_batch.evaluation.score_store import ScoreStore
 from graphcast_batch.stores.zarr.store import Store
+from tests.forks import PROCESSES
 from tests.outputs.made_stores import case_at, make, plan_of
-
-SPAWN = multiprocessing.get_context("spawn")
 
 
 def by(**changes):
@@ -140,7 +137,7 @@ def lay_out_and_put(path, index):
 
 def test_several_processes_lay_out_and_write_at_once(tmp_path):
     store = make(tmp_path / "s", plan_of(range(4), 4))
-    writers = [SPAWN.Process(target=lay_out_and_put, args=(store.path, index)) for index in range(4)]
+    writers = [PROCESSES.Process(target=lay_out_and_put, args=(store.path, index)) for index in range(4)]
     for writer in writers:
         writer.start()
     for writer in writers:

@@ -33,7 +33,7 @@ def two(extending, change=lambda calls: calls):
 
 
 @pytest.mark.parametrize("extending", [False, True])
-@pytest.mark.parametrize("twice", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("twice", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_however_two_attempts_hang_die_and_land_late_a_recorded_case_is_of_one_of_them(extending, twice):
     assert len(explore(two(extending), extending=extending, twice=twice)) > 4000
 
@@ -191,7 +191,7 @@ NEVER = 999
 
 @pytest.mark.parametrize("history", HISTORIES)
 @pytest.mark.parametrize("links", [True, False])
-@pytest.mark.parametrize("both", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("both", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_wherever_real_attempts_stop_a_case_that_is_whole_stays_whole(tmp_path, history, links, both, monkeypatch):
     store, case = begun(tmp_path / "begun", HISTORIES[history])
     if not links:

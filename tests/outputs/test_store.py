@@ -19,8 +19,8 @@ from graphcast_batch.errors import StoreError
 from graphcast_batch.files.leases import Owner
 from graphcast_batch.stores.zarr.ledger import CaseState, Ledger
 from graphcast_batch.stores.zarr.store import Store
+from tests.forks import PROCESSES
 from tests.outputs.made_stores import (
-    SPAWN,
     VARIABLES,
     assert_whole_cases_are_all_there,
     case_at,
@@ -243,9 +243,9 @@ def make_and_fill(path, cases, steps, together):
 
 
 def test_eight_processes_at_once_lay_out_one_store_and_lose_nothing(tmp_path):
-    cases, together = [case_at(index, 10) for index in range(24)], SPAWN.Barrier(8)
+    cases, together = [case_at(index, 10) for index in range(24)], PROCESSES.Barrier(8)
     children = [
-        SPAWN.Process(target=make_and_fill, args=(tmp_path / "run.zarr", cases, 10, together)) for _ in range(8)
+        PROCESSES.Process(target=make_and_fill, args=(tmp_path / "run.zarr", cases, 10, together)) for _ in range(8)
     ]
     for child in children:
         child.start()
@@ -271,8 +271,8 @@ def test_killed_at_any_moment_nothing_counts_as_whole_that_is_not_and_a_rerun_me
     cases, chance = [case_at(index, 20) for index in range(16)], random.Random(1)
     store = make(tmp_path / "run.zarr", plan_of(range(16), 20))
     for _ in range(5):
-        ready, go = SPAWN.Event(), SPAWN.Event()
-        child = SPAWN.Process(target=fill_when_told, args=(store.path, cases, ready, go))
+        ready, go = PROCESSES.Event(), PROCESSES.Event()
+        child = PROCESSES.Process(target=fill_when_told, args=(store.path, cases, ready, go))
         child.start()
         assert ready.wait(120)
         go.set()
@@ -302,9 +302,9 @@ def test_killed_while_committing_a_case_is_whole_or_missing(tmp_path):
     # Many files, so that most kills fall between two of them; the first comes before any is moved.
     cases, chance = [case_at(index, 160) for index in range(6)], random.Random(2)
     store = make(tmp_path / "run.zarr", plan_of(range(6), 160))
-    signals = [(SPAWN.Event(), SPAWN.Event()) for _ in cases]
+    signals = [(PROCESSES.Event(), PROCESSES.Event()) for _ in cases]
     children = [
-        SPAWN.Process(target=commit_when_told, args=(store.path, case, *pair))
+        PROCESSES.Process(target=commit_when_told, args=(store.path, case, *pair))
         for case, pair in zip(cases, signals, strict=True)
     ]
     for child in children:

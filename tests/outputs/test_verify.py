@@ -20,8 +20,8 @@ from graphcast_batch.integrity.verify import FlawKind, verify
 from graphcast_batch.stores.zarr.ledger import CaseState
 from graphcast_batch.stores.zarr.store import Store
 from graphcast_batch.stores.zarr.store_layout import growing
+from tests.forks import PROCESSES
 from tests.outputs.made_stores import (
-    SPAWN,
     VARIABLES,
     case_at,
     commit,
@@ -542,8 +542,8 @@ def fill_claimed(store, case):
 
 def test_while_a_driver_writes_and_extends_nothing_is_found(tmp_path):
     store = with_statistics(make(tmp_path / "run.zarr", plan_of([0], 1)))
-    ready, stop = SPAWN.Event(), SPAWN.Event()
-    child = SPAWN.Process(target=fill_and_grow, args=(store.path, ready, stop), daemon=True)
+    ready, stop = PROCESSES.Event(), PROCESSES.Event()
+    child = PROCESSES.Process(target=fill_and_grow, args=(store.path, ready, stop), daemon=True)
     child.start()
     assert ready.wait(120)
     found = [flaw for look in range(30) for flaw in verify(store.path, deep=look % 2 == 1).flaws]
