@@ -24,6 +24,7 @@ def forecasts(run_on_ray, tmp_path_factory):
         "times": {"list": INIT_TIMES},
         "steps": 40,
         "workers": {"device": "cpu", "count": 1, "threads": 1},
+        "scores": {"regions": ["global"]},
     }
     del config["figures"]
     (folder / "run.yaml").write_text(yaml.safe_dump(config))
