@@ -80,7 +80,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """Names the tests of a part that the time did not suffice for."""
+    """Name the tests of a part that there was no time for."""
     reports = [report for several in terminalreporter.stats.values() for report in several]
     tried = {getattr(report, "nodeid", "") for report in reports}
     for name in () if config.option.collectonly else config.stash.get(PART, ()):
@@ -90,7 +90,7 @@ def pytest_terminal_summary(terminalreporter, config):
 
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory):
-    """A folder of this test run, for all of its processes."""
+    """Return a folder that all processes of this test run share."""
     own = tmp_path_factory.getbasetemp()
     folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -99,7 +99,7 @@ def shared_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(shared_folder):
-    """Keeps graphs and compiled programs of tests apart from the user's, and makes them once for the whole test run."""
+    """Keep graphs and compiled programs apart from the user's; all processes of the test run share them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(shared_folder / "cache"))
         patch.setenv("RAY_worker_niceness", "0")  # else tests in other processes leave Ray's workers hardly any time
@@ -139,9 +139,9 @@ def on_ray(own_cache, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def begin_on_ray(on_ray):
-    """Starts ``graphcast-batch`` in a fork, in the folder ``cwd``, on the Ray that the tests share.
+    """Start ``graphcast-batch`` in a fork, in the folder ``cwd``, on the Ray that the tests share.
 
-    It gets the variables ``also``. With ``kind="python"`` it is code that is run.
+    ``also`` are further variables of its environment. With ``kind="python"`` the arguments are code and its arguments.
     """
 
     def begin(*arguments, cwd, also=None, kind="command"):
@@ -152,7 +152,7 @@ def begin_on_ray(on_ray):
 
 @pytest.fixture(scope="session")
 def run_on_ray(begin_on_ray):
-    """The same, to its end."""
+    """Run a command to its end; see `begin_on_ray`."""
     return lambda *arguments, **options: begin_on_ray(*arguments, **options).end()
 
 
@@ -164,9 +164,9 @@ def run_command(*arguments, **options):
 
 @pytest.fixture
 def command(tmp_path, run_on_ray):
-    """Runs ``graphcast-batch`` in an empty folder, in a fork on the Ray that the tests share; with ``env``, anew.
+    """Run ``graphcast-batch`` in an empty folder, in a fork, on the Ray that the tests share.
 
-    With ``env=os.environ`` it is a process that starts its own Ray, as for a user.
+    With ``env`` it is a new process in that environment; with ``env=os.environ`` it starts its own Ray, as for a user.
     """
     (tmp_path / "cwd").mkdir()
 
@@ -177,15 +177,15 @@ def command(tmp_path, run_on_ray):
 
 
 def made_once(folder, make):
-    """What a function gives that fills a folder, called by the first process of a test run that comes to it."""
-    told = folder.with_suffix(".pickle")
+    """Return what a function returns that fills a folder, called only in the first process that needs the folder."""
+    returned = folder.with_suffix(".pickle")
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not told.exists():
+        if not returned.exists():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-            told.write_bytes(pickle.dumps(make(folder)))
-        return pickle.loads(told.read_bytes())
+            returned.write_bytes(pickle.dumps(make(folder)))
+        return pickle.loads(returned.read_bytes())
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ class Finished:
 
 @pytest.fixture(scope="session")
 def finished(run_on_ray, shared_folder):
-    """Made once, by the command."""
+    """Make the run once, by the command."""
 
     def make(folder):
         store, config, trace = folder / "run", folder / "run.yaml", folder / "trace.json"

@@ -1,12 +1,13 @@
-"""Fork processes that have imported what commands and Ray's workers import, which takes longer than most of them do.
+"""Fork processes from one that has imported what commands and Ray's workers import, which takes longer than most runs.
 
-``python -m tests.forking serve SOCKET`` is the program that forks. A client connects to the socket and sends its three
-standard streams and a line of JSON that says what to run. It gets the number of the forked process and, when that has
-ended, its exit code, each as text of a fixed length. The program ends when its standard input does.
+``python -m tests.forking serve SOCKET`` is the server. A client connects to one of its two sockets, and sends its three
+standard streams and a line of JSON: what to run, with which arguments, where, and in which environment. The client
+gets the number of the forked process and, when that process has ended, its exit code, each as text of a fixed length.
+The server ends when its standard input does.
 
-Ray takes this file in place of its own ``setup_worker.py`` (see `SETUP_WORKER`): started so by Ray, it asks the program
-for a worker, and ends with it. Workers are forked before Ray is imported, because Ray reads the job that a worker is
-for from its environment when it is imported, and all else afterwards (ray 2.60).
+Ray starts this file in place of its own ``setup_worker.py`` (see `SETUP_WORKER`); started so, it asks the server for a
+worker and ends when the worker does. Workers are forked before Ray is imported, and all else afterwards: importing Ray
+reads which job a worker is for from the environment (ray 2.60).
 """
 
 import argparse
@@ -25,16 +26,16 @@ from contextlib import suppress
 
 SETUP_WORKER = os.path.abspath(__file__)
 ADDRESS = "GRAPHCAST_BATCH_TESTS_FORKING"
-"""Variable with the socket's path, for Ray."""
+"""Variable that holds the path of the sockets without their ending."""
 PRELOADED = ("haiku", "matplotlib.backends.backend_agg", "matplotlib.pyplot", "optax", "pandas")
-"""Beside all modules of the package."""
-WITHOUT_THREADS = {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1"}
-"""For the environment of the program: the threads of a library that is loaded in it would not be there in a fork."""
+"""Modules to import beside all modules of the package."""
+WITHOUT_THREADS = {"OMP_NUM_THREADS": "1"}
+"""Environment of the server: threads that a library starts when it is imported would be missing in a fork."""
 _STREAMS, _LENGTH = 3, 8
 
 
 def ask(address: str, request: Mapping[str, object], streams: Sequence[int]) -> socket.socket:
-    """Asks for a fork; the answers come on the socket that is returned."""
+    """Ask the server for a fork; return the socket on which the two answers come."""
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     client.connect(f"{address}-worker" if request["kind"] == "worker" else f"{address}-rest")
     socket.send_fds(client, [b"."], list(streams))
@@ -43,12 +44,12 @@ def ask(address: str, request: Mapping[str, object], streams: Sequence[int]) -> 
 
 
 def answer(client: socket.socket) -> int:
-    """The next of the two numbers that come."""
+    """Return the next answer: first the number of the process, then its exit code."""
     return int(client.recv(_LENGTH, socket.MSG_WAITALL))
 
 
 def run_command(arguments: list[str]) -> None:
-    """Runs ``graphcast-batch``."""
+    """Run ``graphcast-batch``."""
     sys.argv = ["graphcast-batch", *arguments]
 
     from graphcast_batch.cli import main
@@ -57,7 +58,7 @@ def run_command(arguments: list[str]) -> None:
 
 
 def run_python(arguments: list[str]) -> None:
-    """Runs Python code with arguments, as ``python -c`` does."""
+    """Run Python code with arguments, as ``python -c`` does."""
     code, *words = arguments
     sys.argv = ["-c", *words]
     sys.path.insert(0, "")
@@ -65,12 +66,13 @@ def run_python(arguments: list[str]) -> None:
 
 
 def run_worker(arguments: list[str]) -> None:
-    """Does what Ray's ``setup_worker.py`` does, without two starts of Python (ray 2.60)."""
+    """Run a worker of Ray as Ray's ``setup_worker.py`` does (ray 2.60), without two starts of Python."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--serialized-runtime-env-context", default="{}")
     parser.add_argument("--language")
     ours, sys.argv = parser.parse_known_args(arguments)
     os.environ.update(json.loads(ours.serialized_runtime_env_context).get("env_vars") or {})
+    _choose_platform()
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 
@@ -82,8 +84,8 @@ KINDS: Mapping[str, Callable[[list[str]], None]] = {
 
 
 def serve(address: str) -> None:
-    """Forks for whoever asks, until standard input ends: workers at one socket, all else at another."""
-    sys.modules["ray"] = None  # it cannot be imported
+    """Fork for every client until standard input ends: workers at one socket, all else at another."""
+    sys.modules["ray"] = None  # so that importing it fails
     _preload()
     del sys.modules["ray"]
     if os.fork() == 0:
@@ -102,13 +104,13 @@ def _preload() -> None:
             with suppress(ModuleNotFoundError):
                 importlib.import_module(name)
     gc.collect()
-    gc.freeze()  # else the collector would touch, and so copy, all that forks share
+    gc.freeze()  # or the garbage collector would write to, and so copy, the memory that forks share
 
 
 def _serve(address: str) -> None:
     if os.getcwd() in sys.path:
         sys.path.remove(os.getcwd())
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes between
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the processes of _stand_between are not waited for
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
         server.bind(address)
         server.listen(64)
@@ -122,7 +124,7 @@ def _serve(address: str) -> None:
 
 
 def _stand_between(client: socket.socket) -> None:
-    """Forks, and tells the client how that ended; does not return."""
+    """Fork the process that a client asks for, and send how it ended; does not return."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _, streams, _, _ = socket.recv_fds(client, 1, _STREAMS)
     with client.makefile("r", encoding="utf-8") as lines:
@@ -140,23 +142,31 @@ def _stand_between(client: socket.socket) -> None:
 
 
 def _become(request: Mapping[str, object], streams: Sequence[int]) -> None:
-    """Is the process that was asked for; does not return."""
+    """Run what a client asked for in this process; does not return."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
     sys.stdin, sys.stdout, sys.stderr = (
-        open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - to the end
+        open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - open until the process ends
         for number, mode in enumerate("rww")
     )
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["cwd"])
+    _choose_platform()
     KINDS[request["kind"]](request["arguments"])
     sys.exit(0)
 
 
+def _choose_platform() -> None:
+    """Have JAX take the platform that the environment names, which it reads only when it is imported."""
+    import jax
+
+    jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS") or None)
+
+
 def _start_worker() -> int:
-    """What Ray has started instead of a worker."""
+    """Ask the server for the worker that Ray wants to start; return its exit code."""
     request = {"kind": "worker", "arguments": sys.argv[1:], "cwd": os.getcwd(), "environment": dict(os.environ)}
     with ask(os.environ[ADDRESS], request, range(_STREAMS)) as client:
         answer(client)

@@ -1,4 +1,4 @@
-"""Run commands in forks of a process that has imported what they import; see `tests.forking`."""
+"""Start processes as forks of one that has imported what they import; see `tests.forking`."""
 
 import multiprocessing
 import os
@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from tests.forking import ADDRESS, WITHOUT_THREADS, answer, ask
 
 PROCESSES = multiprocessing.get_context("forkserver")
-"""Starts functions of tests in processes of their own."""
+"""Runs functions of tests in processes of their own."""
 PROCESSES.set_forkserver_preload(["netCDF4", "pandas", "pydantic", "xarray", "zarr"])  # without threads
 _SECONDS = 300
 _ROOT = Path(__file__).parents[1]
@@ -22,10 +22,10 @@ _ROOT = Path(__file__).parents[1]
 
 @contextmanager
 def forking(environment) -> Iterator[dict[str, str]]:
-    """The process that forks; the environment with which Ray finds it.
+    """Start the server of forks; give the environment in which Ray and `Fork` find it.
 
     Args:
-        environment: that it starts in, some of which is looked at only once by what it imports.
+        environment: of the server; libraries read some of it when they are imported.
     """
     with TemporaryDirectory(prefix="gb-") as folder:
         address = f"{folder}/forking"
@@ -33,21 +33,21 @@ def forking(environment) -> Iterator[dict[str, str]]:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         with subprocess.Popen(words, env=environment | WITHOUT_THREADS, cwd=_ROOT, **pipes) as process:
             ready = [process.stdout.readline() for _ in ("workers", "all else")]
-            assert set(ready) == {"ready\n"}, "the process that forks could not be started"
+            assert set(ready) == {"ready\n"}, "the server of forks did not start"
             yield environment | {ADDRESS: address}
 
 
 class Fork:
-    """``graphcast-batch`` in a fork, or Python code with arguments.
+    """A forked process that runs ``graphcast-batch``, or Python code with arguments.
 
     Args:
-        arguments: of the command; or code, and arguments for it.
-        cwd: folder to be in.
-        env: environment, with what `forking` has put into it.
+        arguments: of the command; or the code and its arguments.
+        cwd: working directory.
+        env: environment, which `forking` has given.
         kind: ``command`` or ``python``.
 
     Attributes:
-        pid: of the process.
+        pid: number of the process.
     """
 
     def __init__(self, *arguments, cwd, env, kind="command"):
@@ -62,14 +62,14 @@ class Fork:
 
     @property
     def is_running(self):
-        """Whether it has not ended yet."""
+        """Whether the process has not ended yet."""
         return not select.select([self._answers], [], [], 0)[0]
 
     def end(self):
-        """Waits for its end; returns what `subprocess.run` does.
+        """Wait until the process has ended; return what `subprocess.run` does.
 
         Raises:
-            subprocess.TimeoutExpired: it took too long, and was killed.
+            subprocess.TimeoutExpired: the process took too long, and was killed.
         """
         with self._answers, self._folder:
             try:

@@ -1,4 +1,4 @@
-"""Choose a part of the tests for each time, so that parts take about as long and all are tried in turn."""
+"""Divide tests into parts that take about as long, one of which is run each time."""
 
 from pathlib import Path
 
@@ -9,12 +9,12 @@ _OTHERS = 2
 
 
 def chosen(items, part):
-    """The tests of a part, in the order in which they are to run.
+    """Return the tests of a part, in the order in which they are to run.
 
     Args:
         items: all tests.
-        part: like ``7/3``: for the 7th time, in 3 parts. Of three times in a row each takes another part. Every third
-            time another test comes first, so that it is not always the same ones that time runs out for.
+        part: ``K/N``, for the K-th run in N parts. N runs in a row take all parts. After that another test comes
+            first, so that it is not always the same tests for which there is no time left.
     """
     number, parts = map(int, part.split("/"))
     bins = [[] for _ in range(parts)]
@@ -27,5 +27,5 @@ def chosen(items, part):
 
 
 def seconds(nodeid):
-    """About what a test takes."""
+    """Return about how many seconds a test takes."""
     return max((each for name, each in _SECONDS.items() if name in nodeid), default=_OTHERS)
