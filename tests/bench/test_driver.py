@@ -4,7 +4,8 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import pytest
-from graphcast_batch.context import dispatch_rate
+
+from graphcast_batch.bench import dispatch_rate
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 import pytest
-from graphcast_batch.context.scoring_speed import measure
+
+from graphcast_batch.bench.scoring_speed import measure
 
 
 def test_scoring_is_measured_beside_reading_and_agrees_with_the_library(tmp_path):

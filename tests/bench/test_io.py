@@ -2,7 +2,8 @@ import json
 import re
 
 import pytest
-from graphcast_batch.context.write_speed import measure
+
+from graphcast_batch.bench.write_speed import measure
 
 
 @pytest.fixture(scope="module")

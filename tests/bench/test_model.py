@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from graphcast_batch.context.step_speed import SIZES, measure, operations
 
+from graphcast_batch.bench.step_speed import SIZES, measure, operations
 from graphcast_batch.errors import BenchError
 from graphcast_batch.models.graphs import Edges, Graphs, build_graphs
 from graphcast_batch.spec import Architecture

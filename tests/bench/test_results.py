@@ -2,9 +2,9 @@ import json
 from pathlib import Path
 
 import pytest
-from graphcast_batch.context import forcing_speed
-from graphcast_batch.context.records import BenchmarkFigure, BenchmarkResult, read_result, replaced, table
 
+from graphcast_batch.bench import forcing_speed
+from graphcast_batch.bench.records import BenchmarkFigure, BenchmarkResult, read_result, replaced, table
 from graphcast_batch.errors import ConfigError
 
 

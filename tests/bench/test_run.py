@@ -1,7 +1,8 @@
 """The benchmark of whole runs, small: what it measures is really made, and nothing is left behind."""
 
 import pytest
-from graphcast_batch.context import stage_overlap
+
+from graphcast_batch.bench import stage_overlap
 
 
 @pytest.mark.parametrize("bound", ["read", "compute", "write"])

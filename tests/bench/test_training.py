@@ -1,7 +1,8 @@
 """The benchmark of trainings, small: what it measures is really trained."""
 
 import pytest
-from graphcast_batch.context.training_speed import TrainedNetwork, measure
+
+from graphcast_batch.bench.training_speed import TrainedNetwork, measure
 
 
 @pytest.mark.slow

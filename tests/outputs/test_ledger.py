@@ -253,7 +253,7 @@ def test_a_sweep_frees_the_claims_of_the_dead_and_keeps_those_of_the_living(tmp_
     claiming = (
         "import sys, numpy as np; from pathlib import Path;"
         "from graphcast_batch.stores.zarr.ledger import Ledger; from graphcast_batch.plan import Case;"
-        "assert Ledger(Path(sys.argv[1])).claim(Case(np.datetime64('2020-01-01T00'), 1), 3600)"
+        "assert Ledger(Path(sys.argv[1])).lease(Case(np.datetime64('2020-01-01T00'), 1), 3600)"
     )
     subprocess.run([sys.executable, "-c", claiming, str(ledger.folder)], check=True)
     assert ledger.lease(alive, 3600)
