@@ -88,7 +88,7 @@ class RunConfig(FrozenModel):
     model: ModelConfig
     """The model that makes the forecasts, and its weights."""
     workers: WorkersConfig = WorkersConfig()
-    """Worker processes that compute the forecasts."""
+    """Number of worker processes, and the devices that they compute on."""
     retries: Annotated[int, Field(ge=0)] = 1
     """How often a Case that failed is tried again before it is recorded as failed."""
     limits: FrameLimits = "auto"
