@@ -202,7 +202,7 @@ class WorkerContext:
         if self.store.only_scores and self.scorer is None:
             raise StoreError(
                 f"{self.store.path} keeps scores only, so that its forecasts must be scored as they are made, but "
-                "nothing scores them; set scores.during: true, or keep forecasts in another store"
+                "nothing scores them; set scores.online: true, or keep forecasts in another store"
             )
         object.__setattr__(self, "_device", _Device(self.forecasts, self.cases_per_call))
 

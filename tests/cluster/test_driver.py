@@ -368,11 +368,11 @@ def test_a_node_without_jax_ends_no_run_that_others_work_on(tmp_path, monkeypatc
     monkeypatch.setattr(driver, "is_gone", lambda node: False)
     run, watch = troubled(tmp_path, "none", "none"), Watch()
     store = lay_out(run, "float32", run_serially)
-    parts = Stillbirths(), store, run.plan.cases, run.config, watch, Drain(), driver.Yield()
-    member = driver.Member(None, "worker 2", "node b")
+    parts = Stillbirths(), store, run.plan.cases, run.config, watch, Drain(), driver.CompletedCases()
+    member = driver.WorkerHandle(None, "worker 2", "node b")
 
     shift = driver.DispatchLoop(*parts)
-    shift._ready["worker 1"] = driver.Member(None, "worker 1", "node a")
+    shift._ready["worker 1"] = driver.WorkerHandle(None, "worker 1", "node a")
     shift._mourn(member, ray.exceptions.ActorDiedError())
     assert len(watch.of("worker lost")) == 1
 

@@ -291,7 +291,7 @@ def test_where_only_scores_are_kept_a_case_without_them_is_not_whole(tmp_path):
 
     assert store.ledger.complete(planned) == planned[:2]
     assert evaluated(store, truth()).incomplete == ("2020-01-02T00",)
-    with pytest.raises(StoreError, match=r"keeps scores only, .* but nothing scores them; set scores\.during: true"):
+    with pytest.raises(StoreError, match=r"keeps scores only, .* but nothing scores them; set scores\.online: true"):
         bench_of(store)
 
 
@@ -333,7 +333,7 @@ SCORED = {"store": "s", "scores": {"online": True}}
 @pytest.mark.parametrize(
     ("sections", "text"),
     [
-        ({"store": "s"}, r"outputs: none needs scores\.during: true, or nothing would remain"),
+        ({"store": "s"}, r"outputs: none needs scores\.online: true, or nothing would remain"),
         ({**SCORED, "figures": FIGURES}, "figures must be left out with outputs: none"),
     ],
 )
