@@ -3,7 +3,7 @@
 In a notebook, each with the same code as the command of that name:
 
     >>> import graphcast_batch as gb
-    >>> gb.Plan("run.yaml")                                # what a run would do; starts nothing
+    >>> gb.PlannedRun("run.yaml")                                # what a run would do; starts nothing
     >>> outcome = gb.run("run.yaml")                       # makes what is missing
     >>> forecasts = gb.open_forecasts(outcome.store)       # an xarray.Dataset, read when it is looked at
     >>> scores = gb.evaluate(outcome.store, baselines=["persistence"])

@@ -39,7 +39,7 @@ def counted(*arguments):
 
 driver.connected = counted
 config, place = json.loads(sys.argv[1])
-outcome = gb.run(gb.Plan(config, store=place), address=os.environ["RAY_ADDRESS"])
+outcome = gb.run(gb.PlannedRun(config, store=place), address=os.environ["RAY_ADDRESS"])
 first = {
     "complete": outcome.succeeded, "left": outcome.left, "undrawn": outcome.undrawn, "text": repr(outcome),
     "made": [case.key for case in outcome.made], "html": outcome._repr_html_(),
@@ -118,7 +118,7 @@ def content(tmp_path, **changes):
 
 
 def test_a_plan_tells_cases_bytes_and_memory(tmp_path):
-    plan = gb.Plan(content(tmp_path))
+    plan = gb.PlannedRun(content(tmp_path))
 
     # 15°: 13 latitudes by 24 longitudes; 5 variables at the surface and 6 on 13 levels; float32.
     frame_bytes = 4 * 13 * 24 * (5 + 6 * 13)
@@ -137,7 +137,7 @@ def test_a_plan_shows_what_the_command_prints(small_config, capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["plan", str(config)])
     printed = capsys.readouterr().out
-    plan = gb.Plan(config)
+    plan = gb.PlannedRun(config)
 
     words = " ".join(printed.split())
     assert " ".join(repr(plan).split()) == words
@@ -150,32 +150,32 @@ def test_file_mapping_and_checked_config_give_the_same_plan(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(given))
 
-    plans = [gb.Plan(kind) for kind in (path, str(path), given, load_config(path))]
+    plans = [gb.PlannedRun(kind) for kind in (path, str(path), given, load_config(path))]
     assert [plan.config for plan in plans] == 4 * [parse_config(given, RunConfig, origin="here")]
 
 
 def test_changes_narrow_a_section_and_one_of_another_kind_takes_its_place(tmp_path):
-    plan = gb.Plan(content(tmp_path), steps=5, model={"precision": "bfloat16"}, outputs={"levels": [500]})
+    plan = gb.PlannedRun(content(tmp_path), steps=5, model={"precision": "bfloat16"}, outputs={"levels": [500]})
     assert (plan.cases[0].steps, plan.config.model.precision, plan.config.outputs.levels) == (5, "bfloat16", (500,))
     assert plan.config.model.weights.kind == "random"
 
-    other = gb.Plan(content(tmp_path), inputs={"kind": "synthetic", "resolution": 30})
+    other = gb.PlannedRun(content(tmp_path), inputs={"kind": "synthetic", "resolution": 30})
     assert str(other.assembled.source.grid) == "7 x 12 (30°)"
     assert other.config.inputs.seed == 0
 
 
 def test_a_wrong_key_is_refused_by_its_path(tmp_path):
     with pytest.raises(ConfigError, match=r"given, with changes.*\n.*model\.precison"):
-        gb.Plan(content(tmp_path), model={"precison": "float32"})
+        gb.PlannedRun(content(tmp_path), model={"precison": "float32"})
 
 
 def test_what_is_shown_is_escaped(tmp_path):
-    plan = gb.Plan(content(tmp_path))
+    plan = gb.PlannedRun(content(tmp_path))
     bad = "<script>alert('&')</script> [red]"
     failure = CaseFailure(
         key="2020-01-01T00", error="OSError", message=bad, traceback="", attempts=2, host="h", failed_at=""
     )
-    outcome = gb.Outcome(plan, tmp_path / bad.replace("/", ""), (), (), (failure,), 3, {"x": bad}, 0.0, None)
+    outcome = gb.RunResult(plan, tmp_path / bad.replace("/", ""), (), (), (failure,), 3, {"x": bad}, 0.0, None)
 
     text = shown(outcome._repr_html_())
     assert text.count(bad) == 2
@@ -217,14 +217,14 @@ def test_scores_are_those_of_the_definition_beside_persistence(noted):
     assert scores["each"]["time"] == 4
     assert (scores["attrs"]["not_scored"], scores["attrs"]["without_truth"]) == ("", "")
     assert scores["temperature"] == {"cases": 4, "variable_units": "K"}
-    truth = gb.Plan(load_config(store / "run.yaml")).assembled.source
+    truth = gb.PlannedRun(load_config(store / "run.yaml")).assembled.source
     held = gb.open_forecasts(store)
     # A cell reaches half-way to its neighbours, and those at the poles end there: differences of sines of its edges.
     edges = np.deg2rad(np.clip(np.arange(-97.5, 98, 15), -90, 90))
     area = xr.DataArray(np.diff(np.sin(edges)), dims="latitude")
     errors = [
         (held["2m_temperature"].isel(time=n) - truth.truth(case, ["2m_temperature"])["2m_temperature"]) ** 2
-        for n, case in enumerate(gb.Plan(load_config(store / "run.yaml")).cases)
+        for n, case in enumerate(gb.PlannedRun(load_config(store / "run.yaml")).cases)
     ]
     means = [error.drop_vars("latitude").weighted(area).mean(("latitude", "longitude")) for error in errors]
     expected = np.sqrt(np.mean([mean.values for mean in means], axis=0))
@@ -319,7 +319,7 @@ def test_a_field_that_is_not_there_is_refused_with_those_that_are(finished):
 
 
 def test_a_plan_of_a_store_that_is_there_knows_what_is_whole(partial):
-    plan = gb.Plan(load_config(partial / "run.yaml"), store=str(partial))
+    plan = gb.PlannedRun(load_config(partial / "run.yaml"), store=str(partial))
 
     assert plan.states == {
         "2020-01-01T00": "whole",

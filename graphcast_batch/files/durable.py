@@ -51,7 +51,7 @@ class Entry(BaseModel):
             return None
         except ValidationError as error:
             raise StoreError(
-                f"{path} must be a {cls.__name__.lower()} as this program writes it, but is damaged; delete it and "
+                f"{path} must be a {cls.__name__.removeprefix('Case').lower()} as this program writes it, but is damaged; delete it and "
                 f"run again: {first_fault(error)}"
             ) from error
 

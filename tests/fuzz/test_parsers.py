@@ -45,7 +45,7 @@ def sound(tmp_path_factory):
         "checkpoint_entry": b"model_config:mesh_size.npy\n" + array_bytes(np.array(2)),
         "record": record_of(CASE).model_dump_json().encode(),
         "failure": CaseFailure.of(CASE, ValueError("x"), 1).model_dump_json().encode(),
-        "claim": Owner.here(60.0).model_dump_json().encode(),
+        "lease": Owner.here(60.0).model_dump_json().encode(),
         "ledger_names": b"2020-01-01T00.failed.json\n2020-01-01T00.claim\nsteps-4x",
         "key": b"2020-01-01T00",
         "root": (folder / "store" / "zarr.json").read_bytes(),
