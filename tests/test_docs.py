@@ -16,7 +16,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
-import graphcast_batch as gb
+from graphcast_batch.app.planning import PlannedRun
 from graphcast_batch.cli import app
 from graphcast_batch.cli.application import Exit
 from graphcast_batch.cluster.drain import WORK_LEFT
@@ -183,7 +183,7 @@ class Reader:
         fewer = config | {"figures": config["figures"] | {"lead_hours": lead_hours}}
         path.write_text(yaml.safe_dump(fewer))
         with chdir(self.folder):
-            plans = [gb.Plan(config), gb.Plan(fewer)]
+            plans = [PlannedRun(config), PlannedRun(fewer)]
         of_all, of_these = (f"{len(plan.figures) * len(plan.cases)} figures" for plan in plans)
         self.instead[of_all] = of_these
 
