@@ -31,7 +31,7 @@ from graphcast_batch.inputs.case_inputs import CaseInputs
 from graphcast_batch.inputs.formats.chunks import ReadCost
 from graphcast_batch.inputs.quality.limits import Limits
 from graphcast_batch.plan import Case
-from graphcast_batch.spec import STEP_HOURS, Task
+from graphcast_batch.spec import Task
 from graphcast_batch.stores.frame_blocks import Block, Blocks
 from graphcast_batch.stores.zarr.attempts import Attempt
 from graphcast_batch.stores.zarr.ledger import CaseRecord
@@ -664,7 +664,7 @@ class _FrameCheck:
         else:
             expected, remedy = "finite", "see whether weights, statistics and inputs belong together"
         return (
-            f"must stay {expected}, but is {worst:g} after {STEP_HOURS * self._steps} h at latitude "
+            f"must stay {expected}, but is {worst:g} after {self._case.step_hours * self._steps} h at latitude "
             f"{grid.latitude[row]:g}, longitude {grid.longitude[column]:g}, one of {count} such values among "
             f"{values.size}; nothing of this forecast is kept; {remedy}"
         )

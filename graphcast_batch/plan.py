@@ -2,48 +2,95 @@
 
 import difflib
 import math
+import re
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import total_ordering
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graphcast_batch.config.outputs_section import OutputsConfig, RegionConfig
-from graphcast_batch.config.times_section import TimesConfig
+from graphcast_batch.config.times_section import MOST_HOURS, TimesConfig
 from graphcast_batch.errors import ConfigError, GridError, TaskError
 from graphcast_batch.grid import SAME_PLACE_DEGREES, Grid
-from graphcast_batch.spec import STEP_HOURS, Task
+from graphcast_batch.spec import Task
 from graphcast_batch.variables import DIMS, VARIABLES
 
 _BLOCK_STEPS = 8
 _ALL = OutputsConfig()
 
 
-@dataclass(frozen=True, order=True)
+@total_ordering
+@dataclass(frozen=True)
 class Case:
-    """One forecast to make: the unit of work, retry, resume, logging and blame.
+    """One forecast to make: the unit of work, retry, resume, logging and fault attribution.
+
+    Cases are ordered by initial time, number of steps, step length, source and member; a Case without a member comes
+    before those with one.
 
     Attributes:
         init_time: initial time, UTC, a whole hour.
-        steps: number of 6 h steps.
+        steps: number of the model's steps.
+        step_hours: hours that the model advances in one step.
         source: the dataset file that holds the initial state; empty where one archive holds them all.
+        member: number of the ensemble member, from 0; None for a forecast that belongs to no ensemble.
+
+    Raises:
+        ValueError: ``member`` is negative.
     """
 
     init_time: np.datetime64
     steps: int
+    step_hours: int
     source: str = ""
+    member: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.member is not None and self.member < 0:
+            raise ValueError(f"the member of a Case must be 0 or more, but is {self.member}; count members from 0")
+
+    def __lt__(self, other: object) -> bool:
+        return self._order < other._order if isinstance(other, Case) else NotImplemented
 
     @property
     def key(self) -> str:
-        """What names the Case in file names, logs and tables, like ``2020-01-01T06``."""
-        return str(self.init_time.astype("datetime64[h]"))
+        """Name of the Case in file names, logs and tables: ``2020-01-01T06``, or ``2020-01-01T06-m007`` of a member."""
+        hour = str(self.init_time.astype("datetime64[h]"))
+        return hour if self.member is None else f"{hour}-m{self.member:03d}"
+
+    @property
+    def hours(self) -> int:
+        """Lead time of the last frame."""
+        return self.steps * self.step_hours
 
     @property
     def lead_times(self) -> np.ndarray[tuple[int], np.dtype[np.timedelta64]]:
         """(steps,) timedelta64[h] lead times."""
-        return np.arange(1, self.steps + 1) * np.timedelta64(STEP_HOURS, "h")
+        return np.arange(1, self.steps + 1) * np.timedelta64(self.step_hours, "h")
+
+    @property
+    def _order(self) -> tuple[np.datetime64, int, int, str, int]:
+        return self.init_time, self.steps, self.step_hours, self.source, -1 if self.member is None else self.member
+
+
+CASE_KEY: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2})(?:-m([0-9]{3,}))?")
+"""A `Case.key`: the hour of the initial time, and the number of the member if there is one."""
+
+
+def parse_key(key: str) -> tuple[np.datetime64, int | None]:
+    """Return the initial time, datetime64[h], and the member that a `Case.key` names.
+
+    Raises:
+        ValueError: it is no such key.
+    """
+    match = CASE_KEY.fullmatch(key)
+    if match is None:
+        raise ValueError(f"the key of a Case must look like 2020-01-01T06 or 2020-01-01T06-m007, but is {key!r}")
+    return np.datetime64(match[1], "h"), None if match[2] is None else int(match[2])
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,9 +138,9 @@ class OutputGrid:
         """Shape of a variable at one lead time: ([level], latitude, longitude)."""
         return (*((len(self.levels),) if levelled else ()), self.latitude.size, self.longitude.size)
 
-    def leads(self, steps: int) -> int:
-        """How many of the lead times a forecast of so many steps reaches."""
-        return bisect_right(self.lead_hours, STEP_HOURS * steps)
+    def leads(self, hours: int) -> int:
+        """How many of the lead times a forecast of so many hours reaches."""
+        return bisect_right(self.lead_hours, hours)
 
 
 @dataclass(frozen=True)
@@ -104,7 +151,8 @@ class Layout:
         grid: the points of a forecast.
         levels: of a forecast, pressure in hPa, ascending; empty without any variable on levels.
         on_levels: for each target variable, in ASCII order, whether it is on levels.
-        steps: of a forecast, of 6 h.
+        steps: number of the model's steps of a forecast.
+        step_hours: hours that the model advances in one step.
         outputs: what is to be kept of it.
         kept: that, along each axis.
         block_steps: how many lead times of a variable are one shard, which is one file.
@@ -117,6 +165,7 @@ class Layout:
     levels: tuple[int, ...]
     on_levels: tuple[tuple[str, bool], ...]
     steps: int
+    step_hours: int
     outputs: OutputsConfig = _ALL
     kept: OutputGrid = field(init=False, compare=False)
     block_steps: int = field(init=False)
@@ -184,15 +233,15 @@ def plan_times(times: TimesConfig) -> list[np.datetime64]:
 
 
 def plan_cases(
-    init_times: Sequence[np.datetime64], steps: int, available: Collection[np.datetime64] | None, input_frames: int
+    init_times: Sequence[np.datetime64], steps: int, available: Collection[np.datetime64] | None, task: Task
 ) -> tuple[tuple[Case, ...], tuple[tuple[str, str], ...]]:
     """The Cases that an archive can start, and those it cannot, with the reason.
 
     Args:
         init_times: wanted initial times.
-        steps: number of 6 h steps of each.
+        steps: number of the model's steps of each.
         available: times that the archive holds; None where it holds every time.
-        input_frames: how many frames, 6 h apart, go in; the last is at the initial time.
+        task: says how many frames go in, how far apart; the last is at the initial time.
 
     Raises:
         ConfigError: no initial time is left.
@@ -200,8 +249,8 @@ def plan_cases(
     held = None if available is None else {time.astype("datetime64[s]") for time in available}
     cases, skipped = [], []
     for init_time in init_times:
-        case = Case(init_time, steps)
-        needed = [init_time - n * np.timedelta64(STEP_HOURS, "h") for n in reversed(range(input_frames))]
+        case = Case(init_time, steps, task.step_hours)
+        needed = [init_time - n * task.step for n in reversed(range(task.input_frames))]
         lacking = [time for time in needed if held is not None and time.astype("datetime64[s]") not in held]
         if lacking:
             skipped.append((case.key, f"the archive lacks {', '.join(str(time) for time in lacking)}"))
@@ -222,7 +271,7 @@ def plan_layout(
     Args:
         task: names the target variables and levels.
         grid: the points.
-        steps: of 6 h.
+        steps: number of the model's steps of a forecast.
         dims: dimensions of the variables that the inputs hold.
         outputs: what is to be kept of a forecast.
 
@@ -232,7 +281,7 @@ def plan_layout(
     """
     on_levels = tuple((name, is_on_levels(name, dims)) for name in sorted(task.target_variables))
     levels = task.pressure_levels if any(levelled for _, levelled in on_levels) else ()
-    return Layout(grid, levels, on_levels, steps, outputs)
+    return Layout(grid, levels, on_levels, steps, task.step_hours, outputs)
 
 
 def is_on_levels(name: str, dims: Mapping[str, Collection[str]]) -> bool:
@@ -297,19 +346,27 @@ def _kept_levels(layout: Layout, needed: bool) -> tuple[int, ...]:
 
 
 def _kept_hours(layout: Layout) -> tuple[int, ...]:
-    last = STEP_HOURS * layout.steps
-    every, hours = layout.outputs.every_hours or STEP_HOURS, layout.outputs.lead_hours
+    step, outputs = layout.step_hours, layout.outputs
+    last = step * layout.steps
+    if last > MOST_HOURS:
+        raise ConfigError(
+            f"steps must be {MOST_HOURS // step} at most, as many of {step} h as there are in the longest time that "
+            f"can be stored, but is {layout.steps}"
+        )
+    every, hours = outputs.every_hours or step, outputs.lead_hours
+    if every % step:
+        raise ConfigError(f"outputs.every_hours must be a multiple of {step}, the model's step, but is {every}")
     kept = sorted(set(range(every, last + 1, every) if hours is None else hours))
     for lead in kept:
-        if lead % STEP_HOURS or lead > last:
-            near = min(max(STEP_HOURS, STEP_HOURS * round(lead / STEP_HOURS)), last)
+        if lead % step or lead > last:
+            near = min(max(step, step * round(lead / step)), last)
             raise ConfigError(
                 f"outputs.lead_hours: {lead} h must be a lead time of the forecast, which has one every "
-                f"{STEP_HOURS} h up to {last} h, but is not; the nearest is {near} h"
+                f"{step} h up to {last} h, but is not; the nearest is {near} h"
             )
     # So that a record of so many steps tells which lead times are in the store, even once there are more.
     if not kept or kept[-1] != last:
-        steps = (kept[-1] if kept else every) // STEP_HOURS
+        steps = (kept[-1] if kept else every) // step
         raise ConfigError(
             f"the last of {layout.steps} steps, {last} h, must be among the lead times that outputs keeps, but is not; "
             f"set steps to {steps}, or keep {last} h too"

@@ -5,12 +5,13 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Final, Self
 
+import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, model_validator
 
 from graphcast_batch.text import brief
 from graphcast_batch.variables import LEVELS_13, LEVELS_37, VARIABLES
 
-STEP_HOURS: Final = 6
+_STEP_HOURS: Final = 6
 """GraphCast's time step (Lam et al. 2023)."""
 
 
@@ -83,20 +84,30 @@ class Task(FrozenModel):
         if list(self.pressure_levels) != sorted(self.pressure_levels):
             raise ValueError(f"pressure_levels must ascend, but are {list(self.pressure_levels)}")
         if self.input_frames < 1:
-            raise ValueError(f"input_duration must be a multiple of {STEP_HOURS}h, but is {self.input_duration}")
+            raise ValueError(f"input_duration must be a multiple of {self.step_hours}h, but is {self.input_duration}")
         if self.input_frames > _MOST_FRAMES:
             raise ValueError(
-                f"input_duration must be at most {STEP_HOURS * _MOST_FRAMES}h, but is {self.input_duration}"
+                f"input_duration must be at most {self.step_hours * _MOST_FRAMES}h, but is {self.input_duration}"
             )
         return self
+
+    @property
+    def step_hours(self) -> int:
+        """Hours from one frame to the next, of the inputs and of the forecast."""
+        return _STEP_HOURS
+
+    @property
+    def step(self) -> np.timedelta64:
+        """`step_hours` as a timedelta64[h]."""
+        return np.timedelta64(self.step_hours, "h")
 
     @property
     def input_frames(self) -> int:
         """How many frames go in, the last of them at the initial time."""
         hours = self.input_duration.removesuffix("h")
-        if not hours.isdecimal() or int(hours) % STEP_HOURS:
+        if not hours.isdecimal() or int(hours) % self.step_hours:
             return 0
-        return int(hours) // STEP_HOURS
+        return int(hours) // self.step_hours
 
 
 class Architecture(FrozenModel):

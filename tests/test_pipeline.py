@@ -35,11 +35,11 @@ TASK = Task(input_variables=("a", "b"), target_variables=("a", "b"), forcing_var
 
 
 def cases(count, steps):
-    return tuple(Case(np.datetime64("2020-01-01T00") + np.timedelta64(6 * k, "h"), steps) for k in range(count))
+    return tuple(Case(np.datetime64("2020-01-01T00") + np.timedelta64(6 * k, "h"), steps, 6) for k in range(count))
 
 
 def store_of(path, some, block_steps=None):
-    layout = Layout(GRID, (500, 850), (("a", True), ("b", False)), some[0].steps)
+    layout = Layout(GRID, (500, 850), (("a", True), ("b", False)), some[0].steps, 6)
     if block_steps:
         object.__setattr__(layout, "block_steps", block_steps)
     return Store.create_or_extend(path, Plan(some, layout), identity={}, provenance={}, config_text="")
@@ -76,7 +76,7 @@ class FakeForecasts:
         self.busy = threading.Lock()
 
     def forecast(self, inputs, forcings, steps):
-        case = Case(inputs["time"].values[-1], steps)
+        case = Case(inputs["time"].values[-1], steps, 6)
         assert self.busy.acquire(blocking=False), "two Cases had the device at once"
         try:
             for first in range(0, steps, self.per_call):
@@ -201,7 +201,7 @@ def test_the_limits_themselves_may_be_reached(tmp_path):
 
 def test_units_are_told_with_the_limits(tmp_path):
     (case,) = cases(1, 1)
-    layout = Layout(GRID, (), (("2m_temperature", False),), 1)
+    layout = Layout(GRID, (), (("2m_temperature", False),), 1, 6)
     store = Store.create_or_extend(tmp_path / "s", Plan((case,), layout), identity={}, provenance={}, config_text="")
 
     class Hot:
@@ -578,7 +578,7 @@ class GroupForecasts(FakeForecasts):
 
     def forecast_many(self, starts, steps):
         assert len(starts) == self.size
-        keys = [Case(inputs["time"].values[-1], steps).key for inputs, _ in starts]
+        keys = [Case(inputs["time"].values[-1], steps, 6).key for inputs, _ in starts]
         self.groups.append(keys)
         each = [FakeForecasts(self.per_call).forecast(inputs, forcings, steps) for inputs, forcings in starts]
         for number, together in enumerate(zip(*each, strict=True)):
@@ -634,7 +634,7 @@ def test_cases_that_share_calls_become_whole_each_with_its_own_frames(tmp_path, 
 
 
 def test_cases_of_other_lengths_do_not_share_calls(tmp_path):
-    long, short = cases(4, 6)[::2], tuple(Case(case.init_time, 3) for case in cases(4, 3)[1::2])
+    long, short = cases(4, 6)[::2], tuple(Case(case.init_time, 3, 6) for case in cases(4, 3)[1::2])
     forecasts = GroupForecasts(2)
 
     make_together(tmp_path, (*short, *long), forecasts)
@@ -809,7 +809,7 @@ def test_the_real_network_forecasts_the_same_alone_and_in_company(tmp_path):
     stores = {}
     for together in (1, 3):
         shared, _ = small_bench(tmp_path / str(together), model=SMALL["model"] | {"cases_per_call": together})
-        some = [Case(np.datetime64("2020-01-01T00") + np.timedelta64(6 * number, "h"), 2) for number in range(4)]
+        some = [Case(np.datetime64("2020-01-01T00") + np.timedelta64(6 * number, "h"), 2, 6) for number in range(4)]
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda case, shared=shared: make(shared, case), some))
         stores[together] = xr.open_zarr(shared.store.path).load()

@@ -1,5 +1,6 @@
 import re
 import shutil
+from dataclasses import replace
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from graphcast_batch.config.times_section import TimesConfig
 from graphcast_batch.errors import ConfigError, FigureError, TaskError
 from graphcast_batch.figures.store_figures import check_figures
 from graphcast_batch.grid import Grid
-from graphcast_batch.plan import Case, Layout, is_on_levels, plan_cases, plan_layout, plan_times
+from graphcast_batch.plan import Case, Layout, is_on_levels, parse_key, plan_cases, plan_layout, plan_times
 from graphcast_batch.setup.resources import check_memory, needed_bytes
 from graphcast_batch.setup.run_setup import assemble
 from graphcast_batch.setup.run_warnings import run_warnings
@@ -28,11 +29,43 @@ START = datetime(2020, 1, 1)  # noqa: DTZ001 - UTC without a zone
 
 
 def test_a_case_is_named_by_its_initial_time_and_knows_its_lead_times():
-    case = Case(np.datetime64("2020-01-01T06", "ns"), 3)
+    case = Case(np.datetime64("2020-01-01T06", "ns"), 3, 6)
 
     assert case.key == "2020-01-01T06"
     assert case.lead_times.astype("timedelta64[h]").astype(int).tolist() == [6, 12, 18]
-    assert sorted([Case(np.datetime64("2020-01-02"), 1), case])[0] is case
+    assert sorted([Case(np.datetime64("2020-01-02"), 1, 6), case])[0] is case
+
+
+def test_the_lead_times_of_a_case_are_multiples_of_the_step_of_its_model():
+    assert Case(START, 4, 12).hours == 48
+    assert Case(START, 4, 12).lead_times.astype(int).tolist() == [12, 24, 36, 48]
+
+
+def test_a_member_is_in_the_key_and_comes_after_the_case_without():
+    alone, members = (
+        Case(np.datetime64("2020-01-01T06"), 3, 6),
+        [Case(np.datetime64("2020-01-01T06"), 3, 6, member=number) for number in (7, 1000, 0)],
+    )
+
+    assert [case.key for case in members] == ["2020-01-01T06-m007", "2020-01-01T06-m1000", "2020-01-01T06-m000"]
+    assert [case.member for case in sorted([*members, alone])] == [None, 0, 7, 1000]
+    assert len({alone, *members, replace(alone, member=7)}) == 4
+    with pytest.raises(ValueError, match="member of a Case must be 0 or more, but is -1"):
+        replace(alone, member=-1)
+
+
+@given(st.integers(-719_528 * 24, 2_932_896 * 24), st.none() | st.integers(0, 2**31))
+def test_a_key_gives_back_the_initial_time_and_the_member(hours, member):
+    case = Case(np.datetime64(hours, "h"), 1, 6, member=member)
+
+    if 0 <= int(str(case.init_time.astype("datetime64[Y]"))) <= 9999:
+        assert parse_key(case.key) == (case.init_time, member)
+
+
+@pytest.mark.parametrize("key", ["", "2020-01-01", "2020-01-01T06-m7", "2020-01-01T06-m", "2020-01-01T06.json"])
+def test_what_is_no_key_of_a_case_is_refused(key):
+    with pytest.raises(ValueError, match=r"like 2020-01-01T06 or 2020-01-01T06-m007, but is"):
+        parse_key(key)
 
 
 @given(st.integers(1, 48), st.integers(0, 400))
@@ -54,7 +87,7 @@ def test_times_that_the_archive_cannot_start_are_set_aside_with_what_is_lacking(
     held = np.arange("2020-01-01T00", "2020-01-01T19", 6, dtype="datetime64[h]").astype("datetime64[ns]")
     wanted = [np.datetime64("2020-01-01T00"), np.datetime64("2020-01-01T06"), np.datetime64("2020-01-02T00")]
 
-    cases, aside = plan_cases(wanted, 4, held, input_frames=2)
+    cases, aside = plan_cases(wanted, 4, held, TASKS["GraphCast"])
 
     assert [case.key for case in cases] == ["2020-01-01T06"]
     assert aside == (
@@ -63,9 +96,14 @@ def test_times_that_the_archive_cannot_start_are_set_aside_with_what_is_lacking(
     )
 
 
+def test_lead_times_beyond_what_can_be_stored_are_refused():
+    with pytest.raises(ConfigError, match=r"steps must be 427007 at most, .* of 6 h .*, but is 427008"):
+        plan_layout(TASKS["GraphCast"], COARSE, 427_008, {})
+
+
 def test_a_run_without_any_case_is_refused():
     with pytest.raises(ConfigError, match="none of the 1 initial times can be run; the first: 2020-01-01T00"):
-        plan_cases([np.datetime64("2020-01-01T00")], 4, [], input_frames=2)
+        plan_cases([np.datetime64("2020-01-01T00")], 4, [], TASKS["GraphCast"])
 
 
 def test_a_layout_counts_what_graphcast_writes():
@@ -80,7 +118,7 @@ def test_a_layout_counts_what_graphcast_writes():
 
 @given(st.integers(1, 100))
 def test_shards_cover_the_steps(steps):
-    layout = Layout(COARSE, (500,), (("a", True), ("b", False)), steps)
+    layout = Layout(COARSE, (500,), (("a", True), ("b", False)), steps, 6)
 
     assert 1 <= layout.block_steps <= min(8, steps)
     assert layout.case_files == 2 * -(-steps // layout.block_steps)
@@ -88,7 +126,7 @@ def test_shards_cover_the_steps(steps):
 
 @given(st.integers(1, 60), st.integers(2, 600))
 def test_shards_are_as_long_as_few_files_need(steps, max_files):
-    layout = Layout(COARSE, (500,), (("a", True), ("b", False)), steps, OutputsConfig(max_files=max_files))
+    layout = Layout(COARSE, (500,), (("a", True), ("b", False)), steps, 6, OutputsConfig(max_files=max_files))
 
     assert layout.case_files <= max_files
     # Shorter ones, of which there may be no fewer than usual, would make more files than that.
@@ -185,6 +223,7 @@ def test_without_a_variable_on_levels_there_are_none():
         ),
         (OutputsConfig(lead_hours=(240,)), r"outputs\.lead_hours: 240 h must .*; the nearest is 60 h"),
         (OutputsConfig(every_hours=24), r"the last of 10 steps, 60 h, must be .*; set steps to 8, or keep 60 h too"),
+        (OutputsConfig(every_hours=10), r"outputs\.every_hours must be a multiple of 6, the model's step, but is 10"),
         (OutputsConfig(every_hours=72), r"the last of 10 steps, 60 h, must be .*; set steps to 12, or keep 60 h too"),
         (OutputsConfig(lead_hours=(24,)), r"the last of 10 steps, 60 h, must be .*; set steps to 4, or keep 60 h too"),
         (

@@ -7,7 +7,6 @@ import numpy as np
 import xarray as xr
 
 from graphcast_batch.errors import StoreError
-from graphcast_batch.spec import STEP_HOURS
 from graphcast_batch.stores.zarr.store import Store
 
 
@@ -36,7 +35,7 @@ def open_forecasts(store: str | os.PathLike[str], *, only_complete: bool = True)
         raise StoreError(f"{opened.path} must keep forecasts, but keeps only scores (outputs: none); see its scores")
     steps = opened.ledger.complete_steps()
     keys = [str(time) for time in opened.init_times]
-    hours = np.array([STEP_HOURS * steps.get(key, 0) for key in keys], np.int32)
+    hours = np.array([opened.step_hours * steps.get(key, 0) for key in keys], np.int32)
     places = np.argsort(opened.init_times, kind="stable")
     if only_complete:
         places = places[hours[places] > 0]

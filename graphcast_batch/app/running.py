@@ -123,7 +123,7 @@ def run(config: Config | PlannedRun, *, address: str | None = None) -> RunResult
     plan = config if isinstance(config, PlannedRun) else PlannedRun(config)
     here = allocation(os.environ)
     with Drain(None, here.start, here.end) as drain, driver.connected(cluster_address(address), drain):
-        with Watcher(Screen(), plan.config.store, plan.config.steps) as watcher:
+        with Watcher(Screen(), plan.config.store, plan.config.steps, plan.assembled.plan.layout.step_hours) as watcher:
             made = forecast(plan, watcher, drain)
         missing = undrawn(made.store, made.complete, plan.figures)
         results = list(drawn(plan.assembled, missing, drain))

@@ -34,7 +34,6 @@ from graphcast_batch.files.leases import Lease
 from graphcast_batch.grid import regular_grid
 from graphcast_batch.pipeline import CaseStage, CompletedCase, peak_memory_bytes
 from graphcast_batch.plan import Case, Layout, Plan
-from graphcast_batch.spec import STEP_HOURS
 from graphcast_batch.stores.journal import Journal
 from graphcast_batch.stores.zarr.ledger import CaseFailure, CaseRecord
 from graphcast_batch.stores.zarr.store import Store
@@ -51,6 +50,8 @@ _PROFILED: Final = 1_000
 _SLEEP_SECONDS: Final = 0.005
 _PROCESSES: Final = 2
 _STEPS: Final = 40
+_STEP_HOURS: Final = 6
+"""Of the Cases, which no model computes."""
 _FILES, _SPANS = 55, 20
 """Of a Case of so many steps of GraphCast_small: 11 variables in shards of 8 lead times, and what a worker tells."""
 _PARTS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
@@ -273,9 +274,9 @@ def _work_through(folder: Path, workers: int, cases: int, call: Callable[[Callab
 def _plan(cases: int) -> Plan:
     """So many Cases of a small grid."""
     begin = np.datetime64("1700-01-01T00", "h")
-    times = (begin + number * np.timedelta64(STEP_HOURS, "h") for number in range(cases))
-    layout = Layout(regular_grid(90), (), (("2m_temperature", False),), _STEPS)
-    return Plan(tuple(Case(time, _STEPS) for time in times), layout)
+    times = (begin + number * np.timedelta64(_STEP_HOURS, "h") for number in range(cases))
+    layout = Layout(regular_grid(90), (), (("2m_temperature", False),), _STEPS, _STEP_HOURS)
+    return Plan(tuple(Case(time, _STEPS, _STEP_HOURS) for time in times), layout)
 
 
 def _config(store: Path) -> RunConfig:

@@ -30,13 +30,13 @@ from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.sources import archive_writer
 from graphcast_batch.inputs.sources.archive import Archive
 from graphcast_batch.plan import Case, Layout, Plan, plan_layout
-from graphcast_batch.spec import STEP_HOURS, TASKS
+from graphcast_batch.spec import TASKS
 from graphcast_batch.stores.zarr.store import Store
 from graphcast_batch.timing import Stopwatch
 
 _TASK: Final = "GraphCast_small"
 _FIRST: Final = np.datetime64("2020-01-01T00", "h")
-_STEP: Final = np.timedelta64(STEP_HOURS, "h")
+_STEP: Final = TASKS[_TASK].step
 _EVERY: Final = 2
 """Steps between initial times."""
 _THREADS: Final = "OMP_NUM_THREADS"
@@ -60,7 +60,7 @@ def measure(
         place = Path(name)
         grid, store = _make(place, resolution, steps, cases)
         scoring = scoring_of(ScoresConfig(), store, Archive(str(place / "truth.zarr")))
-        found = [Case(time, steps) for time in store.init_times]
+        found = [Case(time, steps, store.step_hours) for time in store.init_times]
         contestants = {
             "read and sum": partial(_read, place, store.variables, store.block_steps),
             "score": partial(_score, scoring),
@@ -94,7 +94,7 @@ def _make(place: Path, resolution: float, steps: int, cases: int) -> tuple[Grid,
     """A store of forecasts, and an archive of what came true."""
     grid, frames = weather(resolution, steps)
     layout = plan_layout(TASKS[_TASK], grid, steps, {})
-    planned = tuple(Case(_FIRST + n * _EVERY * _STEP, steps) for n in range(cases))
+    planned = tuple(Case(_FIRST + n * _EVERY * _STEP, steps, layout.step_hours) for n in range(cases))
     store = Store.create_or_extend(
         place / "run", Plan(planned, layout), identity={}, provenance={}, config_text="bench: evaluation\n"
     )
@@ -180,7 +180,7 @@ def _beside_library(place: Path, scoring: ScoringSetup, case: Case, rounds: int)
     """How many times as fast as the library we are in this process, and how far apart the numbers are."""
     if importlib.util.find_spec("scores") is None:
         return []
-    block = Case(case.init_time, min(case.steps, scoring.block))
+    block = Case(case.init_time, min(case.steps, scoring.block), case.step_hours)
     ratios, apart = list[float](), 0.0
     for turn in range(rounds + 1):
         start = perf_counter()

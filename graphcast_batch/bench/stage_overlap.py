@@ -238,8 +238,8 @@ def _balance(folder: Path, cases: int, read_seconds: float, compute_seconds: flo
     names = tuple(sorted((*_LEVELLED, *_SURFACE)))
     task = Task(input_variables=names, target_variables=names, forcing_variables=(), pressure_levels=LEVELS_13)
     begin = np.datetime64("2020-01-01T00")
-    some = tuple(Case(begin + 6 * number * HOUR, _STEPS) for number in range(cases))
-    layout = Layout(grid, LEVELS_13, tuple((name, name in _LEVELLED) for name in names), _STEPS)
+    some = tuple(Case(begin + number * task.step, _STEPS, task.step_hours) for number in range(cases))
+    layout = Layout(grid, LEVELS_13, tuple((name, name in _LEVELLED) for name in names), _STEPS, task.step_hours)
     place = folder / "overlap"
     shutil.rmtree(place, ignore_errors=True)
     store = Store.create_or_extend(place, Plan(some, layout), identity={}, provenance={}, config_text="")

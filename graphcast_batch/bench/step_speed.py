@@ -38,7 +38,7 @@ from graphcast_batch.models.graphcast.forecaster import Forecaster, Precision
 from graphcast_batch.models.graphcast.parameters import random_parameters
 from graphcast_batch.models.graphs import Graphs, build_graphs
 from graphcast_batch.pipeline import Model, peak_memory_bytes
-from graphcast_batch.spec import STEP_HOURS, TASKS, Architecture
+from graphcast_batch.spec import TASKS, Architecture
 
 SizeName = Literal["tiny", "small", "operational"]
 _Role = Literal["native", "deepmind", "product"]
@@ -335,7 +335,9 @@ def _rollouts(
     for number, fields in enumerate(_on_host(forecaster, inputs, steps), start=1):
         first_seconds = first_seconds or perf_counter() - start
         if number in (1, steps):
-            kept[f"{STEP_HOURS * number} h"] = np.concatenate([fields[name].ravel() for name in sorted(fields)])
+            kept[f"{size.channels.step_hours * number} h"] = np.concatenate(
+                [fields[name].ravel() for name in sorted(fields)]
+            )
     np.savez(frames, **kept)
     yield _answer(first_seconds, what)
     while True:
@@ -368,7 +370,7 @@ def _noise(size: Size) -> tuple[Checkpoint, xr.Dataset, dict[str, xr.Dataset]]:
     """Random weights and inputs, and statistics in whose units the inputs are."""
     task, channels, grid = TASKS[size.task], size.channels, size.grid
     draw = np.random.default_rng(0)
-    times = np.datetime64("2020-01-01T00", "ns") + np.arange(task.input_frames) * np.timedelta64(STEP_HOURS, "h")
+    times = np.datetime64("2020-01-01T00", "ns") + np.arange(task.input_frames) * task.step
     sizes = {"time": times.size, "level": len(channels.levels), "latitude": grid.shape[0], "longitude": grid.shape[1]}
 
     def field(name: str) -> tuple[tuple[str, ...], NDArray[np.float32]]:

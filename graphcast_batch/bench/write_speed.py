@@ -26,7 +26,7 @@ from graphcast_batch.files.durable import sync_tree
 from graphcast_batch.grid import Grid, regular_grid
 from graphcast_batch.inputs.sources.synthetic import SyntheticPlanet
 from graphcast_batch.plan import Case, Layout, Plan, plan_layout
-from graphcast_batch.spec import STEP_HOURS, TASKS
+from graphcast_batch.spec import TASKS
 from graphcast_batch.stores.frame_blocks import Blocks
 from graphcast_batch.stores.zarr.shards import Encoding
 from graphcast_batch.stores.zarr.store import Store
@@ -115,7 +115,7 @@ def measure(
 def weather(resolution: float, steps: int) -> tuple[Grid, Frames]:
     """A grid, and frames on it, by variable float32 (step, [level], latitude, longitude)."""
     task, grid, random = TASKS[_TASK], regular_grid(resolution), np.random.default_rng(0)
-    times = _CASE_TIME + np.arange(min(steps, _DISTINCT)) * np.timedelta64(STEP_HOURS, "h")
+    times = _CASE_TIME + np.arange(min(steps, _DISTINCT)) * task.step
     weather = SyntheticPlanet().fields(task.target_variables, times, grid, task.pressure_levels)
     frames = {}
     for name in sorted(task.target_variables):
@@ -215,7 +215,7 @@ def _ours(layout: Layout, threads: int, per_call: int) -> _Contestant:
     """An attempt at a Case, from frames as they come to its record."""
 
     def store_case(place: Path, frames: Frames) -> None:
-        case = Case(_CASE_TIME, layout.steps)
+        case = Case(_CASE_TIME, layout.steps, layout.step_hours)
         plan = Plan((case,), layout)
         store = Store.create_or_extend(place / "run", plan, identity={}, provenance={}, config_text="")
         blocks = Blocks(case, store, layout.grid, layout.levels)

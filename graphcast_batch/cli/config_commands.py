@@ -120,7 +120,7 @@ def init(
     }
     config = parse_config({key: part for key, part in content.items() if part}, RunConfig, origin="of these answers")
     figures = _figures(task, steps)
-    summary = _summary(config)
+    summary = _summary(config, task)
     with file.open("x", encoding="utf-8") as text:
         text.write(_written(file, content | {"figures": figures}, summary, _described(source)))
     for name in references(inputs):
@@ -259,20 +259,17 @@ def _weights(weights: str, source: "AnySource", steps: int) -> tuple[dict[str, A
 
 
 def _figures(task: "Task", steps: int) -> dict[str, Any]:
-    from graphcast_batch.spec import STEP_HOURS
-
     drawn = [name for name in task.target_variables if name in _DRAWN][:2]
     variables = drawn or list(task.target_variables[:1])
     levels = [_DRAWN_LEVEL] if _DRAWN_LEVEL in task.pressure_levels else list(task.pressure_levels[-1:])
-    hours = [hour for hour in _DRAWN_HOURS if hour <= steps * STEP_HOURS] or [steps * STEP_HOURS]
+    hours = [hour for hour in _DRAWN_HOURS if hour <= steps * task.step_hours] or [steps * task.step_hours]
     return {"variables": variables, "levels": levels, "lead_hours": hours}
 
 
-def _summary(config: "RunConfig") -> str:
+def _summary(config: "RunConfig", task: "Task") -> str:
     from graphcast_batch.plan import plan_times
-    from graphcast_batch.spec import STEP_HOURS
 
-    hours = config.steps * STEP_HOURS
+    hours = config.steps * task.step_hours
     if config.times is None:
         return f"forecasts of {hours} h, one from each dataset file"
     times = plan_times(config.times)

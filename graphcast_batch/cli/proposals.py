@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphcast_batch.errors import ConfigError, InputError
-from graphcast_batch.inputs.case_inputs import COMPUTABLE, STEP, fewest_times
+from graphcast_batch.inputs.case_inputs import COMPUTABLE, fewest_times
 from graphcast_batch.inputs.findings import Finding
 from graphcast_batch.inputs.sources.archive import SyntheticArchive
 from graphcast_batch.inputs.sources.dataset_files import DatasetFiles
@@ -16,12 +16,14 @@ from graphcast_batch.inputs.statistics import held_task
 from graphcast_batch.plan import Case
 from graphcast_batch.setup.input_faults import input_faults
 from graphcast_batch.setup.run_source import AnySource
-from graphcast_batch.spec import STEP_HOURS, TASKS, Task
+from graphcast_batch.spec import TASKS, Task
 from graphcast_batch.variables import DIMS, HOUR, LEVELS_13, VARIABLES
 
 Times = NDArray[np.datetime64]
 _PUBLISHED: Final = ("GraphCast_small", "GraphCast_operational")
 _EVERY_HOURS: Final = 12
+_STEP, _STEP_HOURS = TASKS[_PUBLISHED[0]].step, TASKS[_PUBLISHED[0]].step_hours
+"""Of the published tasks, after which every other one that is proposed is made."""
 _SYNOPTIC_HOURS: Final = 6
 """Analyses are made at 00, 06, 12 and 18 UTC, and so were the weights."""
 _MOST_BYTES: Final = 2**30
@@ -84,13 +86,13 @@ def propose_times(
     able = _startable(held)
     if not able.size:
         raise ConfigError(
-            f"{source.origin} must hold times {STEP_HOURS} h apart, two for each initial time, with all of "
+            f"{source.origin} must hold times {_STEP_HOURS} h apart, two for each initial time, with all of "
             f"{', '.join(moving)}, but holds none such: {fewest_times(source, moving)}; give an archive that does, or "
             "weights that go without"
         )
-    judged = able[np.isin(able + steps * STEP, held)]
+    judged = able[np.isin(able + steps * _STEP, held)]
     able = _synoptic(judged if judged.size else able)
-    spacing = int(np.diff(able).min() // HOUR) if able.size > 1 else STEP_HOURS
+    spacing = int(np.diff(able).min() // HOUR) if able.size > 1 else _STEP_HOURS
     every = every_hours or spacing * -(-_EVERY_HOURS // spacing)
     first, last = _longest_row(able, np.timedelta64(every, "h"))
     return str(first.astype("datetime64[h]")), str(last.astype("datetime64[h]")), every
@@ -130,10 +132,10 @@ def _at_common_times(source: AnySource, task: Task, left_out: dict[str, str]) ->
             together = both
     if together is None:
         raise ConfigError(
-            f"{source.origin} must hold times {STEP_HOURS} h apart, two for each initial time, but holds none such: "
+            f"{source.origin} must hold times {_STEP_HOURS} h apart, two for each initial time, but holds none such: "
             f"{fewest_times(source, list(held))}; give an archive that does"
         )
-    case = Case(_startable(together)[0].astype("datetime64[h]"), 1)
+    case = Case(_startable(together)[0].astype("datetime64[h]"), 1, task.step_hours)
     others = [name for name in held if name not in scarce]
     for name in scarce:
         wanted = task.model_copy(update={"input_variables": (*others, name), "forcing_variables": ()})
@@ -193,7 +195,7 @@ def _first_case(source: AnySource, task: Task, steps: int) -> Case:
         return cases[0]
     times = propose_times(source, [*task.input_variables, *task.target_variables], steps, None)
     assert times is not None
-    return Case(np.datetime64(times[0], "h"), steps)
+    return Case(np.datetime64(times[0], "h"), steps, task.step_hours)
 
 
 def _published(task: Task) -> str | None:
@@ -242,7 +244,7 @@ def _several(found: Sequence[Finding]) -> str:
 
 def _startable(held: Times) -> Times:
     """Those that are whole hours and have the frame before."""
-    return np.asarray(held[np.isin(held - STEP, held) & (held == held.astype("datetime64[h]"))])
+    return np.asarray(held[np.isin(held - _STEP, held) & (held == held.astype("datetime64[h]"))])
 
 
 def _starts(held: Times) -> int:

@@ -68,7 +68,9 @@ def run(
         show_warnings(console, planned.warnings)
         with waiting("Ray is starting"):
             stack.enter_context(driver.connected(address, drain))
-        with Watcher(console, assembled.config.store, assembled.config.steps, manner.level) as watcher:
+        with Watcher(
+            console, assembled.config.store, assembled.config.steps, assembled.plan.layout.step_hours, manner.level
+        ) as watcher:
             outcome = forecast(planned, watcher, drain, traced=trace is not None)
         undrawable = draw(assembled, undrawn(outcome.store, outcome.complete, names), drain)
     _summarise(planned, outcome)
@@ -154,7 +156,7 @@ def status(store: StorePath) -> None:
         return
     opened = Store.open(store)
     steps = load_config(store / "run.yaml").steps
-    states = opened.ledger.states(Case(time, steps) for time in opened.init_times)
+    states = opened.ledger.states(Case(time, steps, opened.step_hours) for time in opened.init_times)
     if opened.only_scores:
         say("of each forecast only the scores are kept (outputs: none)")
     failures = [opened.ledger.failure(key) for key, state in states.items() if state == "failed"]

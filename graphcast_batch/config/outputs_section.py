@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, Strict, model_validator
 
 from graphcast_batch.config.field_types import Latitude, Longitude
-from graphcast_batch.spec import STEP_HOURS, FrozenModel, Levels, Names
+from graphcast_batch.spec import FrozenModel, Levels, Names
 
 KeepBits = Annotated[int, Field(ge=1, le=22)]
 
@@ -49,7 +49,7 @@ class OutputsConfig(FrozenModel):
     """Pressure levels in hPa that the store keeps; by default all."""
     lead_hours: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Strict(False), Field(min_length=1)] | None = None
     """Lead times in hours that the store keeps; the last of them must be the last of the forecast. By default all."""
-    every_hours: Annotated[int, Field(gt=0, multiple_of=STEP_HOURS)] | None = None
+    every_hours: Annotated[int, Field(gt=0)] | None = None
     """Interval in hours between the lead times that the store keeps, in place of ``lead_hours``."""
     region: RegionConfig | None = None
     """Region of the globe that the store keeps; by default all of it."""

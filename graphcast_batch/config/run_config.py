@@ -14,7 +14,7 @@ from graphcast_batch.config.model_section import ModelConfig
 from graphcast_batch.config.outputs_section import OutputsConfig
 from graphcast_batch.config.scores_section import ScoresConfig
 from graphcast_batch.config.times_section import MOST_HOURS, TimesConfig
-from graphcast_batch.spec import STEP_HOURS, FrozenModel
+from graphcast_batch.spec import FrozenModel
 
 
 def _read_limits(value: object) -> object:
@@ -83,7 +83,7 @@ class RunConfig(FrozenModel):
     """Data from which the initial states of the forecasts are read."""
     times: TimesConfig | None = None
     """Initial times of the forecasts; required except with dataset files, which fix them."""
-    steps: Annotated[int, Field(gt=0, le=MOST_HOURS // STEP_HOURS)]
+    steps: Annotated[int, Field(gt=0, le=MOST_HOURS)]
     """Number of time steps of each forecast; the steps of GraphCast are 6 h long, so that 40 are 10 days."""
     model: ModelConfig
     """The model that makes the forecasts, and its weights."""

@@ -33,7 +33,6 @@ from graphcast_batch.inputs.case_inputs import Timeline
 from graphcast_batch.inputs.quality.geography import is_of_sea
 from graphcast_batch.inputs.quality.values import find_blank
 from graphcast_batch.plan import Case
-from graphcast_batch.spec import STEP_HOURS
 from graphcast_batch.timing import Stopwatch
 from graphcast_batch.variables import HOUR
 
@@ -170,7 +169,7 @@ class ScoringSetup:
     def leads_of(self, case: Case) -> NDArray[np.int64]:
         """(lead,) hours of the lead times that a Case has, of those that are scored."""
         hours = np.array(self.lead_hours, np.int64)
-        return hours[hours <= int(case.lead_times[-1] // HOUR)]
+        return hours[hours <= case.hours]
 
     def times(self) -> dict[str, NDArray[np.datetime64] | None]:
         """By variable, the times at which its truth is held; None for every time."""
@@ -189,7 +188,7 @@ class ScoringSetup:
     def forecast(self, case: Case) -> dict[str, NDArray[np.bool_]]:
         """For each variable, at which lead times of a Case there are forecasts: sums need those before too."""
         hours = self.leads_of(case)
-        before = {name: STEP_HOURS * np.arange(self.steps.get(name, 1)) for name, _ in self.on_levels}
+        before = {name: case.step_hours * np.arange(self.steps.get(name, 1)) for name, _ in self.on_levels}
         earlier = {name: np.subtract.outer(hours, each) for name, each in before.items()}
         return {name: np.asarray(np.isin(each, hours).all(axis=1)) for name, each in earlier.items()}
 

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation.case_scoring import Fields, ForecastReader
 from graphcast_batch.grid import Grid
-from graphcast_batch.inputs.case_inputs import STEP, Timeline
+from graphcast_batch.inputs.case_inputs import Timeline
 from graphcast_batch.plan import Case
-from graphcast_batch.spec import STEP_HOURS
 
 GRAVITY: Final = 9.80665
 """m s**-2, standard acceleration of free fall (CGPM 1901): that by which geopotential height is defined."""
@@ -88,6 +87,9 @@ DERIVATIONS: Final = {
 }
 """WeatherBench 2's but for geopotential height, with its definitions; relative humidity is a share, not percent."""
 
+_SUMMED: Final = np.timedelta64(6, "h")
+"""Hours of precipitation that one value of total_precipitation_6hr is the sum of."""
+
 
 @dataclass(frozen=True, eq=False)
 class DerivedTimeline:
@@ -133,7 +135,7 @@ class DerivedTimeline:
         for name in set(names) & set(self.derived):
             times = self.held.times_of(DERIVATIONS[name].parts)
             if times is not None:
-                before = (times - n * STEP for n in range(DERIVATIONS[name].steps))
+                before = (times - n * _SUMMED for n in range(DERIVATIONS[name].steps))
                 times = times[np.all([np.isin(each, times) for each in before], axis=0)]
                 found = times if found is None else np.intersect1d(found, times)
         return found
@@ -143,7 +145,7 @@ class DerivedTimeline:
         found = self.held.fields(_parts(names, self.derived), times, levels)
 
         def read(parts: Sequence[str], steps: int) -> Fields:
-            before = np.asarray(times - steps * STEP, "datetime64[ns]")
+            before = np.asarray(times - steps * _SUMMED, "datetime64[ns]")
             fields = self.held.fields(parts, before, levels) if steps else found
             return {part: fields[part].values for part in parts}
 
@@ -168,7 +170,7 @@ class DerivedForecasts:
         found = self.held.fields(case, _parts(names, self.derived), lead_hours, levels)
 
         def read(parts: Sequence[str], steps: int) -> Fields:
-            before = [hours - steps * STEP_HOURS for hours in lead_hours]
+            before = [hours - steps * case.step_hours for hours in lead_hours]
             return self.held.fields(case, parts, before, levels) if steps else found
 
         return {name: _made(name, read, levels) if name in self.derived else found[name] for name in names}

@@ -28,7 +28,6 @@ from graphcast_batch.evaluation.regions import Regions
 from graphcast_batch.evaluation.score_store import FORECAST, ScoreStore
 from graphcast_batch.evaluation.store_scoring import identity_of, scored_by, scoring_of, truth_of
 from graphcast_batch.plan import Case
-from graphcast_batch.spec import STEP_HOURS
 from graphcast_batch.stores.zarr.rounding import keep_bits
 from graphcast_batch.stores.zarr.store import Store
 from graphcast_batch.timing import Stopwatch
@@ -161,7 +160,7 @@ class Frames:
             store: that the forecast goes to, laid out for it.
             steps: of variables that sums over several steps of 6 h are made of, of how many.
         """
-        self._kept = store.kept
+        self._kept, self._step_hours = store.kept, store.step_hours
         self._steps = steps
         self._keep_bits = {name: encoding.keep_bits for name, encoding in store.encodings.items()}
         self._fields: dict[str, dict[int, NDArray[np.float32]]] = {name: {} for name in store.kept.variables}
@@ -177,7 +176,7 @@ class Frames:
     def drop_before(self, lead: int | None) -> None:
         """Drops what is not needed for a lead time and those behind it; None for all."""
         for name, fields in self._fields.items():
-            reach = STEP_HOURS * self._steps.get(name, 1)
+            reach = self._step_hours * self._steps.get(name, 1)
             over = np.inf if lead is None else self._kept.lead_hours[lead] - reach
             self._fields[name] = {hours: field for hours, field in fields.items() if hours > over}
 

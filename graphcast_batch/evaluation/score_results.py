@@ -17,6 +17,7 @@ from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation.derived import DERIVATIONS
 from graphcast_batch.evaluation.metrics import VECTORS, metric_of, metrics_of, with_vectors
 from graphcast_batch.evaluation.score_store import ScoreStore, places
+from graphcast_batch.plan import parse_key
 from graphcast_batch.variables import HOUR, VARIABLES
 
 Over = Literal["all", "each", "hour", "month", "season"]
@@ -104,7 +105,7 @@ def pieces(
     """The same as `read`, some initial times after others: of very many not all need be in memory."""
     scores = ScoreStore.at(store, name)
     opened = scores.dataset()
-    done = [key for key in scores.records() if np.datetime64(key, "ns") in opened["time"].values]
+    done = [key for key in scores.records() if parse_key(key)[0] in opened["time"].values]
     if not done:
         raise EvaluationError(
             f"{scores.folder} must hold the scores of a Case, but holds none; evaluate the store first"
@@ -116,7 +117,7 @@ def pieces(
         chosen = chosen.isel(level=places(opened, "level", levels, scores.folder))
     if regions is not None:
         chosen = chosen.isel(region=places(opened, "region", regions, scores.folder))
-    chosen = chosen.sel(time=np.sort(np.array(done, "datetime64[ns]")))
+    chosen = chosen.sel(time=np.unique([parse_key(key)[0].astype("datetime64[ns]") for key in done]))
     for start in range(0, len(done), _CASES_AT_ONCE):
         means = with_vectors(chosen.isel(time=slice(start, start + _CASES_AT_ONCE)).load())
         yield means if variables is None else means[list(variables)]

@@ -28,7 +28,7 @@ from graphcast_batch.evaluation.score_store import FORECAST, ScoreRecord, ScoreS
 from graphcast_batch.evaluation.spectra import bands_of
 from graphcast_batch.inputs.case_inputs import Timeline
 from graphcast_batch.inputs.sources.configured import open_source
-from graphcast_batch.plan import Case, OutputGrid
+from graphcast_batch.plan import Case, OutputGrid, parse_key
 from graphcast_batch.stores.zarr.store import Store
 from graphcast_batch.timing import Stopwatch
 
@@ -233,7 +233,8 @@ def lay_out(store: Store, name: str, scoring: ScoringSetup, identity: Mapping[st
     absent = tuple(str(time) for time in known if str(time) not in complete)
     left, done, without, partly = list[Case](), list[str](), list[str](), list[str]()
     for key, steps in sorted(complete.items()):
-        case = Case(np.datetime64(key, "h"), steps)
+        init_time, member = parse_key(key)
+        case = Case(init_time, steps, store.step_hours, member=member)
         held = scoring.held(case, times)
         fields, most = (sum(int(at.sum()) for at in each.values()) for each in (held, scoring.forecast(case)))
         record = records.get(key)

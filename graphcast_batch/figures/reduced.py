@@ -15,7 +15,6 @@ from graphcast_batch.figures.diagrams import draw_hovmoller, draw_section, draw_
 from graphcast_batch.figures.map_points import nearest, place_of
 from graphcast_batch.grid import cell_area
 from graphcast_batch.plan import Case
-from graphcast_batch.spec import STEP_HOURS
 from graphcast_batch.variables import HOUR
 
 
@@ -41,7 +40,7 @@ def truth_at(source: Truth, case: Case, name: str, levels: Sequence[int], hours:
     Raises:
         InputError: it cannot be read.
     """
-    last = replace(case, init_time=case.init_time + np.timedelta64(hours - STEP_HOURS, "h"), steps=1)
+    last = replace(case, init_time=case.init_time + np.timedelta64(hours - case.step_hours, "h"), steps=1)
     found = source.truth(last, [name], list(levels))
     return None if found is None or name not in found else found[name].isel(prediction_timedelta=0)
 

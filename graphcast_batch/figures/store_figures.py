@@ -54,7 +54,7 @@ def draw_stored(path: Path, case: Case, wanted: FiguresConfig, source: Truth) ->
         InputError: the truth cannot be read.
     """
     store = Store.open(path)
-    leads = slice(0, store.kept.leads(case.steps))
+    leads = slice(0, store.kept.leads(case.hours))
     forecast = store.forecasts().isel(time=store.index_of(case), prediction_timedelta=leads)
     truth = source.truth(case, *names_wanted(wanted, dict(store.kept.on_levels)))
     folder = _folder(store.path, case)

@@ -14,11 +14,10 @@ from graphcast_batch.inputs.findings import Finding, Stated, listed, near_pair
 from graphcast_batch.inputs.layouts.dialects import spellings
 from graphcast_batch.inputs.layouts.gridded import level_hint
 from graphcast_batch.plan import Case
-from graphcast_batch.spec import STEP_HOURS, Task
+from graphcast_batch.spec import Task
 from graphcast_batch.sun import solar_radiation
 from graphcast_batch.variables import VARIABLES
 
-STEP: Final = np.timedelta64(STEP_HOURS, "h")
 COMPUTABLE: Final = frozenset(name for name, variable in VARIABLES.items() if variable.kind == "forcing")
 """Forcings that follow from time and place, so that no input need hold them."""
 _MOST_LISTED: Final = 4
@@ -32,8 +31,9 @@ class CaseInputs:
     """What the model needs for one Case.
 
     Attributes:
-        frames: the task's input variables, float32; those that change have ``time``, which is exactly the task's input
-            times, 6 h apart, the last the initial time; ``level`` is exactly the task's. Forcings only as far as held.
+        frames: the task's input variables, float32; those that change have ``time``, which is exactly the task's
+            input times, one step apart, the last the initial time; ``level`` is exactly the task's. Forcings only
+            as far as held.
         forcings: the task's forcing variables that the source holds, float32, at those valid times that it holds; both
             may be none.
         stated: by variable, units that the data were converted from, for messages.
@@ -76,7 +76,7 @@ class Timeline(Protocol):
 
 def input_times(init_time: np.datetime64, task: Task) -> NDArray[np.datetime64]:
     """(input frames,) datetime64[ns] times of the frames that go in, ascending."""
-    return np.asarray(init_time.astype("datetime64[ns]") - STEP * np.arange(task.input_frames)[::-1])
+    return np.asarray(init_time.astype("datetime64[ns]") - task.step * np.arange(task.input_frames)[::-1])
 
 
 def times_of_inputs(held: Timeline, task: Task) -> NDArray[np.datetime64] | None:

@@ -19,11 +19,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from graphcast_batch.errors import InputError, StatisticsError
-from graphcast_batch.inputs.case_inputs import COMPUTABLE, STEP, Timeline, fewest_times
+from graphcast_batch.inputs.case_inputs import COMPUTABLE, Timeline, fewest_times
 from graphcast_batch.inputs.formats.opening import load, open_netcdf
 from graphcast_batch.inputs.layouts.gridded import level_hint
 from graphcast_batch.inputs.tally import ArchiveBlock, Forcing, Tally, tally_block
-from graphcast_batch.spec import STEP_HOURS, Task
+from graphcast_batch.spec import Task
 from graphcast_batch.variables import VARIABLES
 
 _KINDS: Final = ("mean", "stddev", "diffs_stddev")
@@ -124,7 +124,7 @@ def compute_statistics(
     """
     names = sorted({*task.input_variables, *task.target_variables, *task.forcing_variables})
     _check_held(source, task, names)
-    stamps = _sorted_times(source, names, times)
+    stamps = _sorted_times(source, task, names, times)
     blocks = _blocks(source, task, names, stamps)
     tally, done = Tally({}, {}), 0
     for part in executor(tally_block, [(source, forcing, block) for block in blocks]):
@@ -165,21 +165,22 @@ def held_task(source: Timeline) -> Task:
     )
 
 
-def _wave_of(period_hours: float) -> tuple[float, float, float]:
-    """Mean, stddev and stddev of the 6 h change of a sine of time, over whole periods."""
-    return 0.0, _WAVE, 2 * math.sin(math.pi * STEP_HOURS / period_hours) * _WAVE
-
-
-_PROGRESS: Final[Mapping[str, tuple[float, float, float]]] = {
-    "year_progress_sin": _wave_of(24 * _DAYS_A_YEAR),
-    "year_progress_cos": _wave_of(24 * _DAYS_A_YEAR),
-    "day_progress_sin": _wave_of(24),
-    "day_progress_cos": _wave_of(24),
+_PROGRESS: Final[Mapping[str, float]] = {
+    "year_progress_sin": 24 * _DAYS_A_YEAR,
+    "year_progress_cos": 24 * _DAYS_A_YEAR,
+    "day_progress_sin": 24,
+    "day_progress_cos": 24,
 }
+"""Periods in hours of the forcings that are sines of time."""
+
+
+def _wave_of(period_hours: float, step_hours: int) -> tuple[float, float, float]:
+    """Mean, standard deviation and that of the change over a step, of a sine of time over whole periods."""
+    return 0.0, _WAVE, 2 * math.sin(math.pi * step_hours / period_hours) * _WAVE
 
 
 def _sorted_times(
-    source: Timeline, names: Sequence[str], times: Sequence[np.datetime64] | NDArray[np.datetime64] | None
+    source: Timeline, task: Task, names: Sequence[str], times: Sequence[np.datetime64] | NDArray[np.datetime64] | None
 ) -> NDArray[np.datetime64]:
     moving = [name for name in names if name not in _PROGRESS and "time" in source.dims.get(name, ())]
     held = source.times_of(moving) if moving else source.times
@@ -197,10 +198,10 @@ def _sorted_times(
             + (f" and {absent.size - _MOST_LISTED} more" if absent.size > _MOST_LISTED else "")
             + f": {fewest_times(source, moving)}; give other times"
         )
-    if not np.any(np.isin(stamps - STEP, stamps)):
+    if not np.any(np.isin(stamps - task.step, stamps)):
         raise StatisticsError(
-            f"the change over {STEP_HOURS} h needs two times {STEP_HOURS} h apart, but {source.origin} gives none "
-            f"among {stamps.size} times from {stamps[0]} to {stamps[-1]}; give more times"
+            f"the change over {task.step_hours} h needs two times {task.step_hours} h apart, but {source.origin} gives "
+            f"none among {stamps.size} times from {stamps[0]} to {stamps[-1]}; give more times"
         )
     return stamps
 
@@ -233,14 +234,14 @@ def _blocks(source: Timeline, task: Task, names: Sequence[str], stamps: NDArray[
     fixed = tuple(name for name in names if name in source.dims and "time" not in source.dims[name])
     moving = [name for name in names if name not in _PROGRESS and name not in fixed]
     changing = {*task.target_variables, *task.forcing_variables}
-    blocks = [ArchiveBlock(fixed, (), task.pressure_levels, stamps[:0], (stamps[:1],))] if fixed else []
+    blocks = [ArchiveBlock(fixed, (), task.pressure_levels, stamps[:0], (stamps[:1],), task.step)] if fixed else []
     for group, piece in _groups(source, task, moving):
         counted = tuple(name for name in group if name in changing)
-        for pieces in _cut(source, stamps, piece):
+        for pieces in _cut(source, task, stamps, piece):
             times = np.concatenate(pieces)
-            before = times - STEP
+            before = times - task.step
             before = before[np.isin(before, stamps) & (before < times[0])]
-            blocks.append(ArchiveBlock(group, counted, task.pressure_levels, before, pieces))
+            blocks.append(ArchiveBlock(group, counted, task.pressure_levels, before, pieces, task.step))
     return blocks
 
 
@@ -259,10 +260,12 @@ def _groups(source: Timeline, task: Task, names: Sequence[str]) -> Iterator[tupl
         yield tuple(group), times // chunk * chunk or max(1, times)
 
 
-def _cut(source: Timeline, stamps: NDArray[np.datetime64], piece: int) -> Iterator[tuple[NDArray[np.datetime64], ...]]:
+def _cut(
+    source: Timeline, task: Task, stamps: NDArray[np.datetime64], piece: int
+) -> Iterator[tuple[NDArray[np.datetime64], ...]]:
     """Blocks of times as their pieces, which begin and end where chunks do."""
     places = np.arange(stamps.size) if source.times is None else np.searchsorted(source.times, stamps)
-    times_a_step = int(np.max(np.searchsorted(stamps, stamps + STEP) - np.arange(stamps.size)))
+    times_a_step = int(np.max(np.searchsorted(stamps, stamps + task.step) - np.arange(stamps.size)))
     pieces_a_block = -(-_STEPS_A_BLOCK * times_a_step // piece)
     for block in _runs(places // (piece * pieces_a_block)):
         yield tuple(stamps[block][part] for part in _runs(places[block] // piece))
@@ -282,13 +285,13 @@ def _statistics(tally: Tally, progress: Sequence[str], task: Task, times: NDArra
         variables["stddev"][name] = _positive(moments.stddev)
     for name, moments in tally.changes.items():
         if name in fed_back:
-            _check_changes(name, moments.stddev)
+            _check_changes(name, moments.stddev, task)
         variables["diffs_stddev"][name] = _changes(moments.stddev, variables["stddev"][name].values)
     for name in progress:
-        for kind, value in zip(_KINDS, _PROGRESS[name], strict=True):
+        for kind, value in zip(_KINDS, _wave_of(_PROGRESS[name], task.step_hours), strict=True):
             variables[kind][name] = _constant(np.asarray(value))
     attributes = {
-        "timestep_hours": STEP_HOURS,
+        "timestep_hours": task.step_hours,
         "date_start": str(times[0].astype("datetime64[m]")),
         "date_end": str(times[-1].astype("datetime64[m]")),
         "times": int(times.size),
@@ -317,10 +320,10 @@ def _changes(stddev: NDArray[np.float64], of_values: NDArray[np.float64]) -> xr.
     return found
 
 
-def _check_changes(name: str, stddev: NDArray[np.float64]) -> None:
+def _check_changes(name: str, stddev: NDArray[np.float64], task: Task) -> None:
     if np.all(stddev == 0):
         raise StatisticsError(
-            f"{name} must change between times {STEP_HOURS} h apart for its changes to have a scale, but it never "
+            f"{name} must change between times {task.step_hours} h apart for its changes to have a scale, but it never "
             "does; look whether the data repeat one frame, give other times, or a folder of statistics"
         )
 

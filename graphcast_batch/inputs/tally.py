@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from graphcast_batch.errors import StatisticsError
-from graphcast_batch.inputs.case_inputs import STEP, Timeline
+from graphcast_batch.inputs.case_inputs import Timeline
 from graphcast_batch.inputs.quality.values import find_gap
 
 Forcing = Callable[[str, NDArray[np.datetime64], NDArray[np.float32], NDArray[np.float32]], NDArray[np.floating]]
@@ -98,6 +98,7 @@ class ArchiveBlock:
         levels: hPa, of variables on levels.
         before: (time,) times one step before those of the block that are not in it; their values do not count.
         pieces: of the times of the block, (time,) each; so much is read at once.
+        step: time over which changes count.
     """
 
     names: tuple[str, ...]
@@ -105,6 +106,7 @@ class ArchiveBlock:
     levels: tuple[int, ...]
     before: NDArray[np.datetime64]
     pieces: tuple[NDArray[np.datetime64], ...]
+    step: np.timedelta64
 
 
 def tally_block(source: Timeline, forcing: Forcing, block: ArchiveBlock) -> Tally:
@@ -126,38 +128,41 @@ def tally_block(source: Timeline, forcing: Forcing, block: ArchiveBlock) -> Tall
 def _tally_piece(
     source: Timeline, forcing: Forcing, block: ArchiveBlock, times: NDArray[np.datetime64], recent: Mapping[str, Frames]
 ) -> tuple[Tally, dict[str, Frames]]:
-    """Tallies some times of a block, given the frames of the 6 h before by variable; and the frames of their last 6 h.
+    """Tallies some times of a block, given the frames of the step before by variable; also returns the latest frames.
 
     A function of its own, so that nothing of a piece is still held while the next one is read.
     """
     tally, latest = Tally({}, {}), dict[str, Frames]()
     for name, array in _arrays(source, forcing, block.names, block, times):
         changing, own, earlier = name in block.changing, _by_time(array, times), recent.get(name, {})
-        values, changes = moments({**earlier, **own}, times, changing=changing)
+        values, changes = moments({**earlier, **own}, times, block.step, changing=changing)
         _check_finite(values, array)
         tally = tally.merge(Tally({name: values}, {name: changes} if changes else {}))
         if changing:
             # Copies, because a view holds all that was read with it.
-            copies = {time: frame.copy() for time, frame in _last_step(own, times).items()}
-            latest[name] = {**_last_step(earlier, times), **copies}
+            copies = {time: frame.copy() for time, frame in _last_step(own, times, block.step).items()}
+            latest[name] = {**_last_step(earlier, times, block.step), **copies}
     return tally, latest
 
 
 @np.errstate(invalid="ignore", over="ignore")
-def moments(frames: Frames, times: NDArray[np.datetime64], *, changing: bool) -> tuple[Moments, Moments | None]:
-    """Of values and, in the same sweep, of their changes over 6 h; in float64. What is not finite gives no warning.
+def moments(
+    frames: Frames, times: NDArray[np.datetime64], step: np.timedelta64, *, changing: bool
+) -> tuple[Moments, Moments | None]:
+    """Of values and, in the same sweep, of their changes over a step; in float64. What is not finite gives no warning.
 
     Args:
-        frames: at the times, and those 6 h before the times wherever their changes are to count.
+        frames: at the times, and those a step before the times wherever their changes are to count.
         times: (time,) those whose values and changes count.
+        step: time over which changes count.
         changing: whether changes count at all.
 
     Returns:
         Moments of the values, and of the changes, None where there is none.
     """
-    stamps = _in_steps(np.asarray([time for time in frames if np.any((times == time) | (times == time + STEP))]))
+    stamps = _in_steps(np.asarray([time for time in frames if np.any((times == time) | (times == time + step))]), step)
     own = np.isin(stamps, times)
-    follows = np.append(False, np.diff(stamps) == STEP) & own & changing
+    follows = np.append(False, np.diff(stamps) == step) & own & changing
     swept = [np.atleast_2d(frames[time]) for time in stamps]
     near, values, changes = _sweep(swept, own, follows)
     points, shape = swept[0].shape[-1], frames[stamps[0]].shape[:-1]
@@ -168,9 +173,9 @@ def moments(frames: Frames, times: NDArray[np.datetime64], *, changing: bool) ->
     return of_values, _joined(np.diff(near, axis=0)[follows[1:]], changes[:, follows], counts, shape)
 
 
-def _in_steps(stamps: NDArray[np.datetime64]) -> NDArray[np.datetime64]:
-    """Times in an order in which each follows at once upon the one 6 h before, if that is there."""
-    return stamps[np.lexsort((stamps, (stamps - stamps[0]) % STEP))]
+def _in_steps(stamps: NDArray[np.datetime64], step: np.timedelta64) -> NDArray[np.datetime64]:
+    """Times in an order in which each follows at once upon the one a step before, if that is there."""
+    return stamps[np.lexsort((stamps, (stamps - stamps[0]) % step))]
 
 
 def _sweep(
@@ -262,9 +267,9 @@ def _by_time(array: xr.DataArray, times: NDArray[np.datetime64]) -> Frames:
     return dict(zip(times, values.reshape(shape), strict=True))
 
 
-def _last_step(frames: Frames, times: NDArray[np.datetime64]) -> Frames:
-    """Those of the last 6 h of some times, which later ones change from."""
-    return {time: frame for time, frame in frames.items() if time > times[-1] - STEP}
+def _last_step(frames: Frames, times: NDArray[np.datetime64], step: np.timedelta64) -> Frames:
+    """Those of the last step of some times, which later ones change from."""
+    return {time: frame for time, frame in frames.items() if time > times[-1] - step}
 
 
 def _check_finite(found: Moments, array: xr.DataArray) -> None:

@@ -25,7 +25,6 @@ from graphcast_batch.errors import GraphcastBatchError, StoreError
 from graphcast_batch.evaluation.score_store import FORECAST, ScoreRecord, ScoreStore
 from graphcast_batch.files.durable import checksum_of, explained, first_fault, folder_clock
 from graphcast_batch.files.leases import expired
-from graphcast_batch.spec import STEP_HOURS
 from graphcast_batch.stores.zarr.ledger import CaseRecord, Ledger
 from graphcast_batch.stores.zarr.shards import files_of
 from graphcast_batch.stores.zarr.store import Store
@@ -416,8 +415,8 @@ def _growing(path: Path) -> bool:
 def _coordinate_flaws(store: Store) -> list[Flaw]:
     """What can be told of coordinates by themselves; the grid was checked when the store was opened."""
     coordinates, kept = read_coordinates(store.path), store.kept
-    complete_steps = all(lead % STEP_HOURS == 0 for lead in kept.lead_hours)
-    leads = f"ascend in multiples of {STEP_HOURS} h"
+    complete_steps = all(lead % store.step_hours == 0 for lead in kept.lead_hours)
+    leads = f"ascend in multiples of {store.step_hours} h"
     checks = [
         ("time", "hold each initial time once", np.unique(store.init_times).size == store.init_times.size),
         ("prediction_timedelta", leads, _ascend(kept.lead_hours) and complete_steps),

@@ -23,6 +23,7 @@ class Channels:
     """Which variables take which part, and how many values each has at a grid point.
 
     Attributes:
+        step_hours: hours from one frame to the next.
         frames: number of input frames.
         levels: pressure levels in hPa.
         carried: targets that are inputs too, and so are fed back; ASCII order.
@@ -33,6 +34,7 @@ class Channels:
         on_levels: variables that have a value on each level.
     """
 
+    step_hours: int
     frames: int
     levels: tuple[int, ...]
     carried: tuple[str, ...]
@@ -68,6 +70,7 @@ class Channels:
                 f"the task must name the pressure_levels of {', '.join(sorted(on_levels))}, but names none; add them"
             )
         return cls(
+            step_hours=task.step_hours,
             frames=task.input_frames,
             levels=task.pressure_levels,
             carried=tuple(sorted(targets & inputs)),

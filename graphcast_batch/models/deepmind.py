@@ -30,7 +30,6 @@ from graphcast_batch.models.graphcast.forecaster import Precision
 from graphcast_batch.models.graphcast.parameters import check_parameters
 from graphcast_batch.models.normalization import normalization
 from graphcast_batch.models.state_arrays import forcing_blocks, initial_arrays, named_fields
-from graphcast_batch.spec import STEP_HOURS
 
 _INSTALL: Final = 'pip install "git+https://github.com/google-deepmind/graphcast@v0.3.0"'
 
@@ -137,7 +136,7 @@ class DeepmindForecaster:
             rng=jax.random.PRNGKey(0),  # asked for, though GraphCast draws nothing
             inputs=self._start(inputs),
             targets_template=self._template(steps),
-            forcings=self._over_time(_leads(steps), {self._channels.forced: known}),
+            forcings=self._over_time(self._leads(steps), {self._channels.forced: known}),
             num_steps_per_chunk=steps_in_call(steps, self._steps_per_call),
         )
         for predictions in calls:
@@ -154,7 +153,7 @@ class DeepmindForecaster:
 
     def _start(self, inputs: xr.Dataset) -> xr.Dataset:
         frames, forced, static = initial_arrays(self._channels, inputs, self.grid)
-        ages = _leads(frames.shape[0]) - np.timedelta64(STEP_HOURS * frames.shape[0], "h")
+        ages = self._leads(frames.shape[0]) - np.timedelta64(self._channels.step_hours * frames.shape[0], "h")
         changing = self._over_time(ages, {self._channels.carried: frames, self._channels.forced_inputs: forced})
         fields = named_fields(self._channels, self._channels.static, static.T, self.grid)
         return changing.assign({name: (self._dims(name), values) for name, values in fields.items()})
@@ -162,7 +161,7 @@ class DeepmindForecaster:
     def _template(self, steps: int) -> xr.Dataset:
         """What to predict: no values, and no memory, whatever the number of steps."""
         shape = (steps, self.grid.size, self._channels.outputs)
-        return self._over_time(_leads(steps), {self._channels.targets: np.broadcast_to(np.float32(np.nan), shape)})
+        return self._over_time(self._leads(steps), {self._channels.targets: np.broadcast_to(np.float32(np.nan), shape)})
 
     def _over_time(
         self, leads: NDArray[np.timedelta64], parts: Mapping[tuple[str, ...], NDArray[np.float32]]
@@ -175,6 +174,11 @@ class DeepmindForecaster:
         }
         place = {"level": list(self._channels.levels), "lat": self.grid.latitude, "lon": self.grid.longitude}
         return xr.Dataset(fields, coords={"time": leads, **place})
+
+    def _leads(self, steps: int) -> NDArray[np.timedelta64]:
+        """(step,) timedelta64[ns] lead times."""
+        step = np.timedelta64(self._channels.step_hours, "h")
+        return (np.arange(1, steps + 1) * step).astype("timedelta64[ns]")
 
     def _dims(self, name: str, *leading: str) -> tuple[str, ...]:
         return (*leading, *(("level",) if name in self._channels.on_levels else ()), "lat", "lon")
@@ -292,8 +296,3 @@ def _module(package: Package, name: str) -> ModuleType:
 def _at_levels(statistics: Mapping[str, xr.Dataset], channels: Channels) -> dict[str, xr.Dataset]:
     levels = list(channels.levels)
     return {kind: data.sel(level=levels) if "level" in data.dims else data for kind, data in statistics.items()}
-
-
-def _leads(steps: int) -> NDArray[np.timedelta64]:
-    """(step,) lead times."""
-    return (np.arange(1, steps + 1) * np.timedelta64(STEP_HOURS, "h")).astype("timedelta64[ns]")

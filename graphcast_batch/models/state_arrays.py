@@ -11,10 +11,8 @@ from graphcast_batch.errors import InputError
 from graphcast_batch.grid import Grid
 from graphcast_batch.models.channels import Channels, unfed
 from graphcast_batch.models.forcings import FORCINGS, forcing
-from graphcast_batch.spec import STEP_HOURS
 
 AnyArray = TypeVar("AnyArray")
-_STEP = np.timedelta64(STEP_HOURS, "h")
 
 
 def initial_arrays(
@@ -59,15 +57,16 @@ def forcing_blocks(
         channels: which forcings, in which order.
         known: forcings that the inputs hold, by ``time``; the rest is computed.
         init_time: initial time.
-        steps: number of 6 h steps.
+        steps: number of steps.
         steps_per_block: steps in a block; it divides ``steps``.
         grid: the points.
 
     Yields:
         (steps_per_block, point, forced) float32.
     """
+    step = np.timedelta64(channels.step_hours, "h")
     for start in range(0, steps, steps_per_block):
-        times = init_time + np.arange(start + 1, start + steps_per_block + 1) * _STEP
+        times = init_time + np.arange(start + 1, start + steps_per_block + 1) * step
         yield forcing_points(channels, known, times, grid)
 
 

@@ -64,7 +64,7 @@ def choose(cases: Sequence[Case], kept: OutputGrid, frames: int) -> Choice:
         kept: what the store keeps of each.
         frames: how many maps there may be.
     """
-    reach = max((case.steps for case in cases), default=0)
+    reach = max((case.hours for case in cases), default=0)
     hours, fields = kept.lead_hours[: kept.leads(reach)], _fields(kept)
     there = {"fields": len(fields), "cases": len(cases), "leads": len(hours)}
     take = affordable(there, frames)

@@ -73,7 +73,12 @@ def open_store(path: Path) -> Opened | None:
         return None
     store = Store.open(path)
     config = load_config(store.path / "run.yaml").model_copy(update={"store": store.path})
-    return Opened(store.path.name, store, config, tuple(Case(time, config.steps) for time in sorted(store.init_times)))
+    return Opened(
+        store.path.name,
+        store,
+        config,
+        tuple(Case(time, config.steps, store.step_hours) for time in sorted(store.init_times)),
+    )
 
 
 def standing(opened: Opened) -> Standing:
@@ -91,13 +96,13 @@ def standing(opened: Opened) -> Standing:
 
 def facts(opened: Opened) -> list[tuple[str, str]]:
     """What a store holds and what made it: labels and texts."""
-    store, attributes = opened.store, _attributes(opened.store)
+    store, attributes, steps = opened.store, _attributes(opened.store), opened.config.steps
     kept, times = store.kept, store.init_times
     surface = [name for name, levelled in kept.on_levels if not levelled]
     levelled = [name for name, on_levels in kept.on_levels if on_levels]
     rows = {
         "Initial times": f"{_time(times.min())} to {_time(times.max())} ({times.size})" if times.size else "none",
-        "Steps": f"{opened.config.steps} of 6 h, to {6 * opened.config.steps} h",
+        "Steps": f"{steps} of {store.step_hours} h, to {store.step_hours * steps} h",
         "Kept": "only scores (outputs: none)" if store.only_scores else f"{len(kept.lead_hours)} lead times",
         "Grid": f"{kept.latitude.size} × {kept.longitude.size} points",
         "At the surface": ", ".join(surface),

@@ -84,7 +84,7 @@ def _cases(
         return source.cases(config.steps, task)
     assert config.times is not None
     if not able:
-        return tuple(Case(time, config.steps) for time in plan_times(config.times)), ()
+        return tuple(Case(time, config.steps, task.step_hours) for time in plan_times(config.times)), ()
     cases, skipped = _startable(plan_times(config.times), config.steps, source, task)
     problems = {case: source.findings(case, task) for case in cases} if source.findings(cases[0], task) else {}
     startable = tuple(case for case in cases if not problems.get(case))
@@ -101,12 +101,13 @@ def _startable(
 ) -> tuple[tuple[Case, ...], tuple[tuple[str, str], ...]]:
     """Return the Cases whose input times the source has; if it has none, the error names what it lacks."""
     try:
-        return plan_cases(init_times, steps, times_of_inputs(source, task), task.input_frames)
+        return plan_cases(init_times, steps, times_of_inputs(source, task), task)
     except ConfigError as error:
-        problems = source.findings(Case(init_times[0], steps), task)
+        first = Case(init_times[0], steps, task.step_hours)
+        problems = source.findings(first, task)
         if not problems:
             raise
         raise ConfigError(
-            f"none of the {len(init_times)} initial times can be run; the first, {Case(init_times[0], steps).key}: "
+            f"none of the {len(init_times)} initial times can be run; the first, {first.key}: "
             f"{'; '.join(map(str, problems))}"
         ) from error

@@ -18,7 +18,7 @@ from graphcast_batch.models.forcings import forcing
 from graphcast_batch.models.graphcast.weights import ConfiguredWeights
 from graphcast_batch.plan import plan_times
 from graphcast_batch.setup.run_source import AnySource, open_run_source
-from graphcast_batch.spec import STEP_HOURS, Task
+from graphcast_batch.spec import Task
 
 STATISTICS_FOLDER: Final = "statistics"
 """Folder in a store for the normalization statistics of its forecasts."""
@@ -57,11 +57,11 @@ def computed_statistics(
     Raises:
         StatisticsError: the source lacks a variable or a time, or its fields do not change.
     """
-    wanted = None
+    task, wanted = task or held_task(source), None
     if times is not None:
         init_times = np.array(plan_times(times))
-        wanted = list(np.union1d(init_times, init_times - np.timedelta64(STEP_HOURS, "h")))
-    return compute_statistics(source, task or held_task(source), forcing, wanted, executor)
+        wanted = list(np.union1d(init_times, init_times - task.step))
+    return compute_statistics(source, task, forcing, wanted, executor)
 
 
 def given_statistics(config: RunConfig) -> Statistics | None:

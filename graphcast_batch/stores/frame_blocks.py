@@ -8,7 +8,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from graphcast_batch.grid import Grid
 from graphcast_batch.plan import Case
-from graphcast_batch.spec import STEP_HOURS
 from graphcast_batch.stores.zarr.store import Store
 
 
@@ -44,6 +43,7 @@ class Blocks:
         kept = store.kept
         self._on_levels = kept.on_levels
         self._places = {lead: place for place, lead in enumerate(kept.lead_hours)}
+        self._hours = range(case.step_hours, case.hours + 1, case.step_hours)
         self._steps = 0
         self._levels = _index([levels.index(level) for level in kept.levels])
         self._rows = _index(np.searchsorted(grid.latitude, kept.latitude))
@@ -59,7 +59,7 @@ class Blocks:
             What the store keeps of them: one block, or none.
         """
         count = next(iter(frames.values())).shape[0]
-        hours = range(STEP_HOURS * (self._steps + 1), STEP_HOURS * (self._steps + count) + 1, STEP_HOURS)
+        hours = self._hours[self._steps : self._steps + count]
         self._steps += count
         wanted = [step for step, lead in enumerate(hours) if lead in self._places]
         if not wanted:

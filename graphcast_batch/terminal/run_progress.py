@@ -15,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from graphcast_batch.plan import Case
-from graphcast_batch.spec import STEP_HOURS
 from graphcast_batch.stores.journal import Journal
 from graphcast_batch.stores.zarr.ledger import CaseFailure, CaseRecord
 
@@ -49,16 +48,18 @@ class WorkerLine(Protocol):
 class Watcher:
     """Shows a run's progress, bars on a terminal and a line for each Case elsewhere, and keeps its journal."""
 
-    def __init__(self, console: Console, store: Path, steps: int, level: Level = "normal") -> None:
+    def __init__(self, console: Console, store: Path, steps: int, step_hours: int, level: Level = "normal") -> None:
         """Shows nothing yet.
 
         Args:
             console: to show it on.
             store: of the run, whose journal is kept.
             steps: of each forecast.
+            step_hours: hours of a step.
             level: how much is shown.
         """
-        self._console, self._store, self._steps, self._level = console, store, steps, level
+        self._console, self._store, self._level = console, store, level
+        self._steps, self._step_hours = steps, step_hours
         self._journal = Journal(store, self._warn)
         self._bar = Progress(
             TextColumn("[bold]forecasts"),
@@ -101,7 +102,7 @@ class Watcher:
             before = {place.key: place.name for place in self._places_of(worker)}
             for place in places:
                 if before.get(place.key) != place.name:
-                    hours = f" from {place.steps * STEP_HOURS} h on" if place.steps else ""
+                    hours = f" from {place.steps * self._step_hours} h on" if place.steps else ""
                     self._say(f"{place.key} {_SPOKEN.get(place.name, place.name)}{hours} ({worker})")
         self._told = self._told | {worker: (monotonic(), tuple(places))}
         self._update()
@@ -177,7 +178,7 @@ class Watcher:
         shown.sort(key=lambda row: (-row[1].steps, row[1].key))
         table = Table.grid(padding=(0, 2))
         for worker, place in shown[:_MOST_ROWS]:
-            hours = f"{place.steps * STEP_HOURS} of {self._steps * STEP_HOURS} h"
+            hours = f"{place.steps * self._step_hours} of {self._steps * self._step_hours} h"
             bar = ProgressBar(self._steps, place.steps, width=_BAR_WIDTH)
             table.add_row(Text(place.key), _SPOKEN.get(place.name, place.name), bar, hours, Text(worker, "dim"))
         more = len(shown) - _MOST_ROWS

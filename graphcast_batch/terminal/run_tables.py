@@ -36,8 +36,9 @@ def show_plan(
     nodes, edges = mesh_counts(mesh_size)
     remains = "kept" if layout.outputs.forecasts else "scored"
     table = Table(show_header=False, box=None, pad_edge=False)
+    hours = layout.step_hours * layout.steps
     rows = {
-        "Cases": f"{len(cases)}: {cases[0].key} to {cases[-1].key}, {layout.steps} steps ({6 * layout.steps} h) each",
+        "Cases": f"{len(cases)}: {cases[0].key} to {cases[-1].key}, {layout.steps} steps ({hours} h) each",
         "already whole": f"{sum(state is CaseState.COMPLETE for state in states.values())}",
         **reading,
         "grid": str(layout.grid),

@@ -9,7 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from graphcast_batch.errors import TrainingError
-from graphcast_batch.inputs.case_inputs import COMPUTABLE, STEP, Timeline
+from graphcast_batch.inputs.case_inputs import COMPUTABLE, Timeline
 from graphcast_batch.models.channels import Channels
 from graphcast_batch.models.graphcast.trainer import Samples
 from graphcast_batch.models.state_arrays import field_points, forcing_points
@@ -111,5 +111,5 @@ class SampleReader:
 
 def needed_times(init_times: Times, task: Task, rollout: int) -> Times:
     """(sample, time) of the input frames and of the steps of samples, ascending; from (sample,) initial times."""
-    offsets = STEP * np.arange(1 - task.input_frames, rollout + 1)
+    offsets = task.step * np.arange(1 - task.input_frames, rollout + 1)
     return np.asarray(init_times.astype("datetime64[ns]")[:, None] + offsets)

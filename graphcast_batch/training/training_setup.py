@@ -78,7 +78,7 @@ def training_setup(recipe: TrainingRecipe) -> TrainingSetup:
     if state:
         refuse_other(state, recipe, checkpoint.sha256, recipe.folder)
     times, validation = _times(recipe, weights, SampleReader(source, channels, task, 0), source.origin)
-    first = read_inputs(source, Case(min(found[0] for found in times.values()), 1), task)
+    first = read_inputs(source, Case(min(found[0] for found in times.values()), 1, task.step_hours), task)
     check_inputs(first, task, source.grid, resolution)
     check_statistics(statistics.by_kind, str(recipe.model.statistics), task, lambda: first.frames)
     _, _, static = initial_arrays(channels, first.frames, source.grid)

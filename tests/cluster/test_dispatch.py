@@ -15,7 +15,7 @@ LATER = 1e6
 
 
 def cases(count):
-    return [Case(np.datetime64("2020-01-01T00") + np.timedelta64(6 * n, "h"), 1) for n in range(count)]
+    return [Case(np.datetime64("2020-01-01T00") + np.timedelta64(6 * n, "h"), 1, 6) for n in range(count)]
 
 
 def pool(dispatch, *names):

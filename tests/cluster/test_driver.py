@@ -425,7 +425,7 @@ def test_a_new_worker_removes_what_the_dead_of_its_host_left_half_written(tmp_pa
     dying = (
         "import os, sys, numpy; from graphcast_batch.stores.zarr.store import Store;"
         "from graphcast_batch.plan import Case;"
-        "Store.open(sys.argv[1]).attempt(Case(numpy.datetime64('2020-01-01T00', 'h'), 3)).__enter__(); os._exit(0)"
+        "Store.open(sys.argv[1]).attempt(Case(numpy.datetime64('2020-01-01T00', 'h'), 3, 6)).__enter__(); os._exit(0)"
     )
     subprocess.run([sys.executable, "-c", dying, store.path], check=True)
     assert len(list((store.path / ".staging").iterdir())) == 1

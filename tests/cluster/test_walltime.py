@@ -12,7 +12,7 @@ START, END = 1000.0, 5000.0
 
 
 def case(number, steps=10):
-    return Case(np.datetime64("2020-01-01T00") + np.timedelta64(6 * number, "h"), steps)
+    return Case(np.datetime64("2020-01-01T00") + np.timedelta64(6 * number, "h"), steps, 6)
 
 
 def walltime(*seconds, now=START, start=START, end=END):

@@ -61,7 +61,7 @@ def truth(resolution=RESOLUTION, levels=LEVELS):
 
 
 def cases(count, steps=4, every_hours=12):
-    return [Case(START + np.timedelta64(every_hours * n, "h"), steps) for n in range(count)]
+    return [Case(START + np.timedelta64(every_hours * n, "h"), steps, 6) for n in range(count)]
 
 
 def stored(
@@ -69,7 +69,7 @@ def stored(
 ):
     """A store of which each Case holds the truth after ``change`` (name, hours, values) made forecasts of it."""
     source = truth()
-    layout = Layout(grid or source.grid, levels, variables, planned[0].steps, OutputsConfig(**outputs))
+    layout = Layout(grid or source.grid, levels, variables, planned[0].steps, 6, OutputsConfig(**outputs))
     store = Store.create_or_extend(
         path, Plan(tuple(planned), layout), identity=identity or {}, provenance={}, config_text="a: 1\n"
     )

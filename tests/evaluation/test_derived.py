@@ -115,7 +115,7 @@ def test_forecasts_have_the_rain_of_a_day_from_the_lead_times_before():
         def fields(self, case, names, lead_hours, levels):
             return {name: np.array(lead_hours, np.float32)[:, None, None] for name in names}
 
-    case = Case(START, 8)
+    case = Case(START, 8, 6)
     forecasts = DerivedForecasts(Rain(), ("total_precipitation_24hr",))
 
     found = forecasts.fields(case, ["total_precipitation_24hr"], [24, 48], ())["total_precipitation_24hr"]

@@ -94,7 +94,7 @@ def test_asked_to_stop_it_leaves_the_rest_to_another_run(tmp_path, command):
 
 
 def test_a_climatology_is_made_over_ray_and_gives_anomaly_correlations_and_a_baseline(tmp_path, command):
-    summer = [Case(START + np.timedelta64(180, "D"), 4)]  # far from where the wave is cut off by the year's end
+    summer = [Case(START + np.timedelta64(180, "D"), 4, 6)]  # far from where the wave is cut off by the year's end
     store = stored(tmp_path / "s", summer, lambda name, hours, values: np.roll(values, 1, axis=-1))
     every_third_day = np.add.outer(np.arange(0, 8784, 72), np.arange(0, 24, 6)).ravel() * np.timedelta64(1, "h")
     winds = ("10m_u_component_of_wind", "10m_v_component_of_wind")
@@ -136,7 +136,7 @@ def rainy_archive(path, when):
 
 
 def test_a_climatology_of_derived_variables_scores_those_of_the_forecasts(tmp_path, command):
-    summer = [Case(START + np.timedelta64(180, "D"), 4)]
+    summer = [Case(START + np.timedelta64(180, "D"), 4, 6)]
     store = stored(tmp_path / "s", summer, lambda name, hours, values: 2 * values, variables=RAINY)
     # Every five days a day and a half: of its last four times there are sums, at all phases of the wave.
     days = np.add.outer(np.arange(0, 8700, 120), np.arange(0, 42, 6)).ravel() * np.timedelta64(1, "h")

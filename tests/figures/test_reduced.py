@@ -8,7 +8,7 @@ from graphcast_batch.figures.reduced import draw_diagrams, expected_diagrams, tr
 from graphcast_batch.plan import Case
 from tests.evaluation.made import START, cases, stored, truth, wave
 
-CASE = Case(START, 4)
+CASE = Case(START, 4, 6)
 HELD = ({"temperature": True, "10m_u_component_of_wind": False}, (500, 850), (6, 12, 18, 24))
 
 

@@ -27,7 +27,7 @@ from graphcast_batch.variables import VARIABLES
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 KNOWN = [*VARIABLES, "tp", "t", "valid_time", "total_precipitation"]
-CASE = Case(np.datetime64("2020-01-01T00", "h"), 4)
+CASE = Case(np.datetime64("2020-01-01T00", "h"), 4, 6)
 
 
 def config(data, folder):

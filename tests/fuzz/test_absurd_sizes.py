@@ -181,7 +181,7 @@ def test_a_list_of_times_without_end_is_refused():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": 10**12}, "steps: Input should be less than or equal to 427007"),
+        ({"steps": 10**12}, "steps: Input should be less than or equal to 2562047"),
         ({"times": {"first": "2020-01-01", "last": "2020-01-02", "every_hours": 10**30}}, r"times\.every_hours"),
         ({"inputs": {"kind": "synthetic", "resolution": 1e-9}}, r"inputs\.resolution"),
         ({"figures": {"variables": ["x"], "levels": [2**31]}}, r"figures\.levels\.0"),

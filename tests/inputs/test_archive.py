@@ -17,7 +17,7 @@ from graphcast_batch.inputs.sources.synthetic import SyntheticPlanet
 from graphcast_batch.plan import Case
 from graphcast_batch.spec import TASKS, Task
 
-SECOND = Case(np.datetime64("2020-01-01T06", "h"), 3)
+SECOND = Case(np.datetime64("2020-01-01T06", "h"), 3, 6)
 
 
 @pytest.fixture
@@ -53,10 +53,10 @@ def test_frames_end_at_the_initial_time_and_hold_exactly_the_tasks_levels(writte
 
 
 def test_forcings_are_those_held_at_the_valid_times_held(written, made, task):
-    late = Case(np.datetime64("2020-01-02T00", "h"), 3)
+    late = Case(np.datetime64("2020-01-02T00", "h"), 3, 6)
     forcings = written().read(late, task).forcings
     xr.testing.assert_equal(forcings, made()[["toa_incident_solar_radiation"]].isel(time=[5]))
-    last = Case(np.datetime64("2020-01-02T06", "h"), 3)
+    last = Case(np.datetime64("2020-01-02T06", "h"), 3, 6)
     assert written().read(last, task).forcings.sizes["time"] == 0
 
 
@@ -69,7 +69,7 @@ def test_forcings_are_none_where_the_archive_holds_none(written, task):
 @pytest.mark.parametrize("frames", [1, 2, 3])
 def test_as_many_frames_go_in_as_the_task_says(written, task, frames):
     longer = task.model_copy(update={"input_duration": f"{6 * frames}h"})
-    times = written().read(Case(np.datetime64("2020-01-01T12", "h"), 1), longer).frames["time"].values
+    times = written().read(Case(np.datetime64("2020-01-01T12", "h"), 1, 6), longer).frames["time"].values
     assert (
         times.tolist()
         == (np.datetime64("2020-01-01T12", "ns") - np.timedelta64(6, "h") * np.arange(frames))[::-1].tolist()
@@ -178,13 +178,13 @@ def test_a_forcing_that_cannot_be_computed_must_be_held_at_every_valid_time(writ
     inputs = archive.read(SECOND, task)
     assert inputs.forcings["ozone"].sizes["time"] == 3
     assert inputs.frames["ozone"].sizes["time"] == 2
-    late = Case(SECOND.init_time, 6)
+    late = Case(SECOND.init_time, 6, 6)
     with pytest.raises(InputError, match=r"valid times of ozone 2020-01-02T12:00, 2020-01-02T18:00 are missing"):
         archive.read(late, task)
 
 
 def test_truth_is_given_by_lead_time(written, made, task):
-    truth = written().truth(Case(SECOND.init_time, 9), ["temperature", "2m_temperature", "geopotential"])
+    truth = written().truth(Case(SECOND.init_time, 9, 6), ["temperature", "2m_temperature", "geopotential"])
     assert truth["temperature"].dims == ("prediction_timedelta", "level", "latitude", "longitude")
     assert truth["2m_temperature"].dims == ("prediction_timedelta", "latitude", "longitude")
     assert truth["time"].values == SECOND.init_time
@@ -201,7 +201,7 @@ def test_truth_is_given_on_the_levels_asked_for(written, made):
 
 def test_there_is_no_truth_without_variables_or_times(written):
     assert written().truth(SECOND, ["geopotential"]) is None
-    assert written().truth(Case(np.datetime64("2020-01-02T06", "h"), 3), ["temperature"]) is None
+    assert written().truth(Case(np.datetime64("2020-01-02T06", "h"), 3, 6), ["temperature"]) is None
 
 
 def test_all_missing_variables_are_named(written, task):
@@ -228,7 +228,7 @@ def test_missing_times_are_named(written, task):
     with pytest.raises(
         InputError, match=r"input times 2019-12-31T18:00 are missing from its 6 times, 2020-01-01T00:00"
     ):
-        written().read(Case(np.datetime64("2020-01-01T00", "h"), 1), task)
+        written().read(Case(np.datetime64("2020-01-01T00", "h"), 1, 6), task)
 
 
 def test_a_surface_archive_needs_no_levels(written, task):
@@ -348,7 +348,7 @@ class Steady:
 
 def test_a_planet_is_an_archive_of_every_time(task):
     planet = SyntheticArchive(Steady(), 30, (300, 850))
-    case = Case(np.datetime64("1900-01-01T06", "h"), 2)
+    case = Case(np.datetime64("1900-01-01T06", "h"), 2, 6)
     assert planet.times is None
     inputs = planet.read(case, task)
     assert inputs.frames["temperature"][:, 0, 0, 0].values.tolist() == [0, 6]
@@ -359,10 +359,10 @@ def test_a_planet_is_an_archive_of_every_time(task):
 def test_the_planet_of_the_package_starts_a_published_task():
     task = TASKS["GraphCast_operational"]
     planet = SyntheticArchive(SyntheticPlanet(1), 20, task.pressure_levels)
-    case = Case(np.datetime64("2020-07-01T06", "h"), 2)
+    case = Case(np.datetime64("2020-07-01T06", "h"), 2, 6)
     check_inputs(planet.read(case, task), task, planet.grid, 20)
     truth = planet.truth(case, task.target_variables)
-    later = planet.read(Case(np.datetime64("2020-07-01T18", "h"), 1), task).frames
+    later = planet.read(Case(np.datetime64("2020-07-01T18", "h"), 1, 6), task).frames
     np.testing.assert_array_equal(truth["temperature"], later["temperature"])
 
 
@@ -398,7 +398,7 @@ def wind_task():
 
 def test_real_forecasts_are_read_as_an_archive(shared_data, wind_task):
     archive = Archive(shared_data / "hres_2024-06-03_res-10.0_levels-6.nc")
-    case = Case(np.datetime64("2024-06-03T06", "h"), 9)
+    case = Case(np.datetime64("2024-06-03T06", "h"), 9, 6)
     inputs = archive.read(case, wind_task)
     check_inputs(inputs, wind_task, archive.grid, 10)
     warmest = inputs.frames["temperature"].sel(level=1000).mean(("time", "longitude")).idxmax("latitude")
@@ -418,7 +418,7 @@ def test_a_real_state_with_a_missing_level_is_stopped(shared_data, wind_task):
         )
         .model_copy(update={"input_duration": "6h"})
     )
-    inputs = archive.read(Case(np.datetime64("2011-10-11T00", "h"), 1), task)
+    inputs = archive.read(Case(np.datetime64("2011-10-11T00", "h"), 1, 6), task)
     with pytest.raises(InputError, match=r"vertical_velocity must be finite, but 10512 of 21024 .* level 50"):
         check_inputs(inputs, task, archive.grid, 0)
 

@@ -39,7 +39,7 @@ def complete():
     """Every variable of a published task."""
     task = TASKS["GraphCast"]
     planet = SyntheticArchive(SyntheticPlanet(1), 15, task.pressure_levels)
-    return planet.read(Case(np.datetime64("2020-07-01T06", "h"), 1), task)
+    return planet.read(Case(np.datetime64("2020-07-01T06", "h"), 1, 6), task)
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +223,7 @@ def the_fault(inputs):
 def test_the_synthetic_planet_passes_in_every_season(day):
     task = TASKS["GraphCast"]
     planet = SyntheticArchive(SyntheticPlanet(2), 15, task.pressure_levels)
-    check_inputs(planet.read(Case(np.datetime64(day, "h"), 1), task), task, planet.grid, 15)
+    check_inputs(planet.read(Case(np.datetime64(day, "h"), 1, 6), task), task, planet.grid, 15)
 
 
 @pytest.mark.parametrize(
@@ -413,7 +413,7 @@ def test_a_real_analysis_passes_on_all_levels_that_are_whole(shared_data):
     archive = Archive(shared_data / "gfs_2011-10-11T00_res-2.5_levels-13.nc")
     above_gap = {"pressure_levels": TASKS["GraphCast_small"].pressure_levels[1:], "input_duration": "6h"}
     task = TASKS["GraphCast_small"].model_copy(update=above_gap)
-    inputs = archive.read(Case(np.datetime64("2011-10-11T00", "h"), 1), task)
+    inputs = archive.read(Case(np.datetime64("2011-10-11T00", "h"), 1, 6), task)
     assert find_faults(inputs, task, archive.grid, 2.5) == []
 
 
@@ -427,4 +427,4 @@ def test_real_forecasts_pass(shared_data):
         pressure_levels=archive.levels,
     )
     for init_time in archive.times[1:]:
-        check_inputs(archive.read(Case(init_time.astype("datetime64[h]"), 1), task), task, archive.grid, 10)
+        check_inputs(archive.read(Case(init_time.astype("datetime64[h]"), 1, 6), task), task, archive.grid, 10)

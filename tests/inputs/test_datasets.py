@@ -80,7 +80,7 @@ def test_any_other_name_is_no_name(name):
 
 def test_the_initial_time_is_that_of_the_last_frame_that_goes_in(write, task):
     path = write("a.nc", first="2020-01-01T00")
-    assert only_case(path, task) == Case(np.datetime64("2020-01-01T06", "h"), 2, str(path))
+    assert only_case(path, task) == Case(np.datetime64("2020-01-01T06", "h"), 2, 6, str(path))
     one = task.model_copy(update={"input_duration": "6h"})
     assert only_case(path, one).key == "2020-01-01T00"
     three = task.model_copy(update={"input_duration": "18h"})
@@ -210,7 +210,7 @@ def test_a_file_on_another_grid_cannot_be_read(write, tmp_path, task):
     write("a.nc")
     other = write("b.nc", degrees=45)
     with pytest.raises(InputError, match="all dataset files of a run must have one grid"):
-        DatasetFiles(f"{tmp_path}/*.nc").read(Case(np.datetime64("2020-01-01T06", "h"), 1, str(other)), task)
+        DatasetFiles(f"{tmp_path}/*.nc").read(Case(np.datetime64("2020-01-01T06", "h"), 1, 6, str(other)), task)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ class Poor:
 
 
 def test_findings_about_a_source_tell_variable_level_and_time_apart(task):
-    case = Case(np.datetime64("2020-01-01T06", "h"), 1)
+    case = Case(np.datetime64("2020-01-01T06", "h"), 1, 6)
     variable, level, time = findings(Poor(), case, task)
     assert (variable.variable, variable.level, variable.time) == ("land_sea_mask", None, None)
     assert (level.variable, level.level, level.time) == ("temperature", 300, None)

@@ -92,7 +92,7 @@ def test_what_a_read_costs_is_known_where_no_sum_can_be_made(tmp_path):
     opened = archive(forecasts((9, 12), since=True), tmp_path / "a.nc")
     names = ("2m_temperature", SUMMED)
     task = Task(input_variables=names, target_variables=names, forcing_variables=(), pressure_levels=(500,))
-    assert opened.cost(Case(START + 9 * HOUR, 1), task).touched_bytes > 0
+    assert opened.cost(Case(START + 9 * HOUR, 1, 6), task).touched_bytes > 0
 
 
 def test_at_no_times_forecasts_hold_fields_of_no_time(tmp_path):
@@ -202,7 +202,7 @@ def test_the_remedy_tells_what_is_held(tmp_path):
     opened = archive(forecasts((0, 12, 24), since=True), tmp_path / "a.nc")
     names = (SUMMED, "2m_temperature")
     task = Task(input_variables=names, target_variables=names, forcing_variables=(), pressure_levels=(500,))
-    (found,) = opened.findings(Case(np.datetime64("2020-01-01T12", "h"), 1), task)
+    (found,) = opened.findings(Case(np.datetime64("2020-01-01T12", "h"), 1, 6), task)
     assert f"{TOTAL} is held as sums over 0, 12, 24 h" in found.remedy
     assert opened.changes == {"summed up": f"{SUMMED} of {TOTAL}: at no time"}
 

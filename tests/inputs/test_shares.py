@@ -198,8 +198,8 @@ def test_a_time_that_lacks_a_level_is_named_with_it(tmp_path, made):
     paths = [str(tmp_path / "a.nc"), str(tmp_path / "b.nc")]
     archive = Archive(paths, needed=task.input_variables, levels=task.pressure_levels)
     assert archive.levels == LEVELS
-    assert archive.findings(Case(np.datetime64("2020-01-01T06", "h"), 1), task) == []
-    finding = archive.findings(Case(np.datetime64("2020-01-01T12", "h"), 1), task)[0]
+    assert archive.findings(Case(np.datetime64("2020-01-01T06", "h"), 1, 6), task) == []
+    finding = archive.findings(Case(np.datetime64("2020-01-01T12", "h"), 1, 6), task)[0]
     assert "2020-01-01T12:00 are missing from its 2 times" in str(finding)
     assert "then it lacks temperature on [500] hPa" in str(finding)
 

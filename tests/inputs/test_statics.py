@@ -52,7 +52,7 @@ def test_a_file_of_statics_wins_over_what_the_archive_holds(tmp_path, weather):
     archive = Archive(folder / "a.nc", statics=str(folder / "right.nc"))
 
     xr.testing.assert_equal(statics_of(archive), bare(weather))
-    case = Case(np.datetime64("2020-01-01T00", "h"), 1)
+    case = Case(np.datetime64("2020-01-01T00", "h"), 1, 6)
     frames = archive.read(case, TASKS["GraphCast_small"]).frames
     xr.testing.assert_equal(bare(frames), bare(weather))
     assert archive.cost(case, TASKS["GraphCast_small"]).wanted_bytes > 0
@@ -114,7 +114,7 @@ def test_alone_it_is_no_orography(tmp_path, weather):
     folder = written(tmp_path, a=weather.drop_vars("geopotential_at_surface"), geopotential_500=lost)
     archive, task = Archive(folder), TASKS["GraphCast_small"]
 
-    (fault,) = find_faults(archive.read(Case(np.datetime64("2020-01-01T00", "h"), 1), task), task, archive.grid, 0)
+    (fault,) = find_faults(archive.read(Case(np.datetime64("2020-01-01T00", "h"), 1, 6), task), task, archive.grid, 0)
 
     assert fault.variable == "geopotential_at_surface"
     assert "looks like the geopotential at about 500 hPa" in fault.found

@@ -18,6 +18,7 @@ from graphcast_batch.inputs.tally import ArchiveBlock, Moments, moments, tally_b
 
 START = np.datetime64("2020-01-01T00", "ns")
 HOUR = np.timedelta64(1, "h")
+STEP = 6 * HOUR
 
 
 def every(hours, count):
@@ -26,7 +27,7 @@ def every(hours, count):
 
 def of_values(frames):
     times = every(6, len(frames))
-    return moments(dict(zip(times, frames, strict=True)), times, changing=False)[0]
+    return moments(dict(zip(times, frames, strict=True)), times, STEP, changing=False)[0]
 
 
 @given(
@@ -49,7 +50,7 @@ def test_moments_do_not_depend_on_how_the_numbers_are_split(values, cuts, backwa
 def test_moments_are_those_of_numpy_however_many_tiles_there_are(points):
     values = np.random.default_rng(points).gamma(0.1, 1e-3, (3, 10, points)).astype(np.float32)
     exact, times = values.astype(np.float64), every(6, 3)
-    found = moments(dict(zip(times, values, strict=True)), times, changing=True)
+    found = moments(dict(zip(times, values, strict=True)), times, STEP, changing=True)
     for part, expected in zip(found, (exact, np.diff(exact, axis=0)), strict=True):
         assert part.count == expected.shape[0] * points
         np.testing.assert_allclose(part.mean, expected.mean((0, 2)), rtol=1e-12, atol=1e-19)
@@ -89,7 +90,7 @@ def test_a_large_mean_does_not_drown_a_small_deviation():
 def test_equal_numbers_have_no_deviation_however_they_round(value):
     times = every(6, 3)
     frames = dict.fromkeys(times, np.full((2, 9000), value, np.float32))
-    values, changes = moments(frames, times, changing=True)
+    values, changes = moments(frames, times, STEP, changing=True)
     np.testing.assert_array_equal(values.mean, np.float32(value).astype(np.float64))
     assert not values.stddev.any()
     assert not changes.stddev.any()
@@ -98,7 +99,7 @@ def test_equal_numbers_have_no_deviation_however_they_round(value):
 def test_what_never_changes_has_changes_without_deviation():
     times = every(6, 3)
     frames = dict.fromkeys(times, np.random.default_rng(0).normal(280, 10, (2, 9000)).astype(np.float32))
-    _, changes = moments(frames, times, changing=True)
+    _, changes = moments(frames, times, STEP, changing=True)
     assert not changes.mean.any()
     assert not changes.stddev.any()
 
@@ -111,7 +112,7 @@ def test_values_count_at_the_times_asked_for_and_changes_up_to_them(held, counte
     counted = sorted(counted & set(held)) or held[:1]
     rows = dict(zip(held, np.random.default_rng(0).normal(0, 1, (len(held), 3, 5)), strict=True))
     frames = {START + hour * HOUR: row for hour, row in rows.items()}
-    values, changes = moments(frames, START + np.asarray(counted) * HOUR, changing=True)
+    values, changes = moments(frames, START + np.asarray(counted) * HOUR, STEP, changing=True)
     expected = np.stack([rows[hour] for hour in counted])
     pairs = [rows[hour] - rows[hour - 6] for hour in counted if hour - 6 in rows]
     np.testing.assert_allclose(values.stddev, expected.std((0, 2)), rtol=1e-12)
@@ -140,7 +141,7 @@ def test_a_block_counts_its_own_values_and_its_first_change_from_the_step_before
     path, fields = stored
     times, names = fields["time"].values, ("2m_temperature", "temperature")
     pieces = tuple(part for part in (times[first : first + cut], times[first + cut :]) if part.size)
-    block = ArchiveBlock(names, names[1:], (500,), times[:first][-1:], pieces)
+    block = ArchiveBlock(names, names[1:], (500,), times[:first][-1:], pieces, STEP)
     found = tally_block(Archive(path), no_forcing, block)
     surface = fields["2m_temperature"].values[first:].astype(np.float64)
     assert float(found.values["2m_temperature"].stddev) == pytest.approx(surface.std(), rel=1e-12)
@@ -169,7 +170,7 @@ class Watchful:
 def test_of_what_was_read_only_the_step_before_is_held_while_more_is_read():
     source, times, names = Watchful(), every(6, 9), ("2m_temperature",)
     found = tally_block(
-        source, no_forcing, ArchiveBlock(names, names, (), times[:1], (times[1:4], times[4:7], times[7:]))
+        source, no_forcing, ArchiveBlock(names, names, (), times[:1], (times[1:4], times[4:7], times[7:]), STEP)
     )
     assert found.values["2m_temperature"].count == found.changes["2m_temperature"].count == 8 * 100
     assert source.held == [0, 1, 0, 0]
@@ -180,6 +181,6 @@ def test_values_of_a_block_that_are_infinite_are_placed_and_give_no_warning(tmp_
     fields["2m_temperature"][1:3, 2, 1] = np.inf
     fields.to_netcdf(tmp_path / "a.nc", engine="netcdf4")
     times = fields["time"].values
-    block = ArchiveBlock(("2m_temperature",), ("2m_temperature",), (), times[:0], (times,))
+    block = ArchiveBlock(("2m_temperature",), ("2m_temperature",), (), times[:0], (times,), STEP)
     with pytest.raises(StatisticsError, match=r"2m_temperature must be finite, but 2 of .* time 2020-01-01T06:00"):
         tally_block(Archive(tmp_path / "a.nc"), no_forcing, block)

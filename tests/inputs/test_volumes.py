@@ -109,7 +109,7 @@ def test_fields_without_time_come_from_a_file_of_their_own(tmp_path):
     moving = written(made("2020-01-01T00", 24, ("2m_temperature", SUMMED), every=6), tmp_path / "moving.nc")
     mask = made("1940-01-01T00", 1, ("land_sea_mask", "2m_temperature"))
     archive = Archive(moving, statics=written(mask, tmp_path / "statics.nc"))
-    frames = archive.read(Case(np.datetime64("2020-01-01T06", "h"), 1), TASK).frames
+    frames = archive.read(Case(np.datetime64("2020-01-01T06", "h"), 1, 6), TASK).frames
     assert frames["land_sea_mask"].dims == ("latitude", "longitude")
     np.testing.assert_array_equal(frames["land_sea_mask"], mask["land_sea_mask"][0])
     assert np.datetime64("1940-01-01") not in archive.times
@@ -170,7 +170,7 @@ def test_what_a_case_reads_is_told_from_the_chunks(tmp_path):
     archive = Archive(
         written(fields.assign(land_sea_mask=fields["2m_temperature"][0]), tmp_path / "a.nc", encoding=chunks)
     )
-    cost = archive.cost(Case(np.datetime64("2020-01-01T06", "h"), 1), TASK)
+    cost = archive.cost(Case(np.datetime64("2020-01-01T06", "h"), 1, 6), TASK)
     assert cost.touched_bytes == 4 * GRID.size * (2 * 120 + 1)
     assert cost.wanted_bytes == 4 * GRID.size * (2 * 2 + 1)
     assert cost.worst_chunks == (120, *GRID.shape)

@@ -24,11 +24,11 @@ def grid_of(rows=5, columns=8):
 
 
 def case_at(index, steps):
-    return Case(np.datetime64("2020-01-01T00", "h") + np.timedelta64(6 * index, "h"), steps)
+    return Case(np.datetime64("2020-01-01T00", "h") + np.timedelta64(6 * index, "h"), steps, 6)
 
 
 def plan_of(indices, steps, *, grid=None, levels=(500, 850), on_levels=VARIABLES, **outputs):
-    layout = Layout(grid or grid_of(), levels, on_levels, steps, OutputsConfig(**outputs))
+    layout = Layout(grid or grid_of(), levels, on_levels, steps, 6, OutputsConfig(**outputs))
     return Plan(tuple(case_at(index, steps) for index in indices), layout)
 
 
@@ -51,7 +51,7 @@ def values_of(store, case):
 
 
 def write_all(attempt, store, case):
-    values, leads = values_of(store, case), store.kept.leads(case.steps)
+    values, leads = values_of(store, case), store.kept.leads(case.hours)
     for first in range(0, leads, store.block_steps):
         last = min(first + store.block_steps, leads)
         attempt.write(first, {name: array[first:last] for name, array in values.items()})

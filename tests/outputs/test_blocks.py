@@ -35,7 +35,7 @@ def as_dataset(frames):
 
 def stored(folder, case, outputs, per_call):
     """What comes out of a store that frames of so many steps a call went into."""
-    plan = Plan((case,), Layout(GRID, LEVELS, VARIABLES, case.steps, outputs))
+    plan = Plan((case,), Layout(GRID, LEVELS, VARIABLES, case.steps, 6, outputs))
     store, frames = make(Path(folder, "run.zarr"), plan), frames_of(case)
     blocks = Blocks(case, store, GRID, LEVELS)
     with store.attempt(case) as attempt:
@@ -109,7 +109,7 @@ def test_a_list_of_lead_times_is_kept_in_order(tmp_path, per_call):
 
 def test_of_whole_frames_nothing_is_copied(tmp_path):
     case = case_at(0, 4)
-    store, frames = make(tmp_path / "run.zarr", Plan((case,), Layout(GRID, LEVELS, VARIABLES, 4))), frames_of(case)
+    store, frames = make(tmp_path / "run.zarr", Plan((case,), Layout(GRID, LEVELS, VARIABLES, 4, 6))), frames_of(case)
     (block,) = Blocks(case, store, GRID, LEVELS).add(frames)
 
     assert all(np.shares_memory(values, frames[name]) for name, values in block.values.items())
@@ -117,7 +117,7 @@ def test_of_whole_frames_nothing_is_copied(tmp_path):
 
 def test_frames_without_a_lead_time_that_is_kept_give_no_block(tmp_path):
     case = case_at(0, 4)
-    layout = Layout(GRID, LEVELS, VARIABLES, 4, OutputsConfig(every_hours=24))
+    layout = Layout(GRID, LEVELS, VARIABLES, 4, 6, OutputsConfig(every_hours=24))
     blocks = Blocks(case, make(tmp_path / "run.zarr", Plan((case,), layout)), GRID, LEVELS)
     frames = frames_of(case)
 
@@ -130,7 +130,7 @@ def test_frames_without_a_lead_time_that_is_kept_give_no_block(tmp_path):
 def test_longitudes_west_of_zero_are_negative_and_those_beyond_180_are_not_torn(tmp_path):
     def longitudes(*edges):
         layout = Layout(
-            GRID, LEVELS, VARIABLES, 1, OutputsConfig(region=RegionConfig(latitude=(-90, 90), longitude=edges))
+            GRID, LEVELS, VARIABLES, 1, 6, OutputsConfig(region=RegionConfig(latitude=(-90, 90), longitude=edges))
         )
         return layout.kept.longitude.tolist()
 

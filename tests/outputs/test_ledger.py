@@ -19,7 +19,7 @@ from tests.forks import PROCESSES
 
 
 def case_at(index, steps=4):
-    return Case(np.datetime64("2020-01-01T00", "h") + np.timedelta64(6 * index, "h"), steps)
+    return Case(np.datetime64("2020-01-01T00", "h") + np.timedelta64(6 * index, "h"), steps, 6)
 
 
 def record_of(case, **changes):
@@ -249,11 +249,11 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 def test_a_sweep_frees_the_claims_of_the_dead_and_keeps_those_of_the_living(tmp_path):
     ledger = Ledger(tmp_path / "ledger")
     (tmp_path / "ledger").mkdir()
-    dead, alive = (Case(np.datetime64(time), 1) for time in ("2020-01-01T00", "2020-01-01T06"))
+    dead, alive = (Case(np.datetime64(time), 1, 6) for time in ("2020-01-01T00", "2020-01-01T06"))
     claiming = (
         "import sys, numpy as np; from pathlib import Path;"
         "from graphcast_batch.stores.zarr.ledger import Ledger; from graphcast_batch.plan import Case;"
-        "assert Ledger(Path(sys.argv[1])).lease(Case(np.datetime64('2020-01-01T00'), 1), 3600)"
+        "assert Ledger(Path(sys.argv[1])).lease(Case(np.datetime64('2020-01-01T00'), 1, 6), 3600)"
     )
     subprocess.run([sys.executable, "-c", claiming, str(ledger.folder)], check=True)
     assert ledger.lease(alive, 3600)

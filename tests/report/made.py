@@ -33,7 +33,7 @@ def run(path, change=better, *, count=4, complete=None, archive=None, provenance
     if archive is not None:
         changes["inputs"] = {"kind": "archive", "path": str(archive)}
     config = config_of(path, **changes)
-    layout = Layout(truth().grid, LEVELS, VARIABLES, planned[0].steps, config.outputs)
+    layout = Layout(truth().grid, LEVELS, VARIABLES, planned[0].steps, 6, config.outputs)
     store = Store.create_or_extend(
         path,
         Plan(tuple(planned), layout),

@@ -18,7 +18,7 @@ def kept(degrees, variables=(("2m_temperature", False), ("geopotential", True)),
 
 
 def cases(count, steps=4):
-    return [Case(np.datetime64("2020-01-01T00", "h") + np.timedelta64(12 * n, "h"), steps) for n in range(count)]
+    return [Case(np.datetime64("2020-01-01T00", "h") + np.timedelta64(12 * n, "h"), steps, 6) for n in range(count)]
 
 
 @given(COUNTS, st.integers(1, 10_000))

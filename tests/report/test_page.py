@@ -154,7 +154,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 def test_the_page_of_a_large_store_stays_small_and_says_what_it_leaves_out(tmp_path):
     levels, steps, grid = tuple(range(50, 700, 50)), 40, regular_grid(2)
     planned = cases(2, steps=steps)
-    plan = Plan(tuple(planned), Layout(grid, levels, (("temperature", True),), steps, OutputsConfig()))
+    plan = Plan(tuple(planned), Layout(grid, levels, (("temperature", True),), steps, 6, OutputsConfig()))
     text = dump_config(config_of(tmp_path / "s", steps=steps))
     store = Store.create_or_extend(tmp_path / "s", plan, identity={}, provenance={}, config_text=text)
     # No picture makes noise any smaller.

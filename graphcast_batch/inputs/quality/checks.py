@@ -8,14 +8,14 @@ import xarray as xr
 
 from graphcast_batch.errors import InputError, StatisticsError, TaskError
 from graphcast_batch.grid import SAME_PLACE_DEGREES, Grid
-from graphcast_batch.inputs.case_inputs import COMPUTABLE, STEP, CaseInputs
+from graphcast_batch.inputs.case_inputs import COMPUTABLE, CaseInputs
 from graphcast_batch.inputs.findings import SILENT, Finding, Stated
 from graphcast_batch.inputs.layouts.gridded import level_hint
 from graphcast_batch.inputs.quality.constants import find_implausible
 from graphcast_batch.inputs.quality.geography import find_misplaced
 from graphcast_batch.inputs.quality.locations import stamp
 from graphcast_batch.inputs.quality.values import find_fault, find_gap, find_repeats, is_noise
-from graphcast_batch.spec import STEP_HOURS, Task
+from graphcast_batch.spec import Task
 from graphcast_batch.variables import DIMS, VARIABLES
 
 Units = Mapping[str, Stated]
@@ -181,12 +181,12 @@ def _wrong_input_times(frames: xr.Dataset, task: Task) -> Iterator[Finding]:
     if not any("time" in array.dims for array in frames.data_vars.values()):
         return
     times = frames["time"].values if "time" in frames.coords else np.zeros(0, "datetime64[ns]")
-    if times.size != task.input_frames or np.any(np.diff(times) != STEP):
+    if times.size != task.input_frames or np.any(np.diff(times) != task.step):
         yield Finding(
             "time",
-            f"hold {task.input_frames} times {STEP_HOURS} h apart",
+            f"hold {task.input_frames} times {task.step_hours} h apart",
             f"holds {', '.join(map(stamp, times)) or 'none'}",
-            f"select frames {STEP_HOURS} h apart",
+            f"select frames {task.step_hours} h apart",
         )
 
 

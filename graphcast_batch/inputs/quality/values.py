@@ -13,7 +13,6 @@ from graphcast_batch.inputs.layouts.gridded import ZEROS_MISSING
 from graphcast_batch.inputs.layouts.units import conversion
 from graphcast_batch.inputs.quality.limits import Limits, least_peak, limits
 from graphcast_batch.inputs.quality.locations import finding, first, level_and_time
-from graphcast_batch.spec import STEP_HOURS
 from graphcast_batch.variables import VARIABLES
 
 Extremes = tuple[NDArray[np.floating], NDArray[np.floating]]
@@ -302,11 +301,18 @@ def find_repeats(frames: xr.Dataset) -> Iterator[Finding]:
         if same:
             yield Finding(
                 ", ".join(map(str, same)),
-                f"change within {STEP_HOURS} h",
+                _change_expected(frames, later),
                 f"the frames number {later} and {later + 1} are the same in every value",
                 "look whether the data repeat a frame, and use other times",
                 time=frames["time"].values[later] if "time" in frames.coords else None,
             )
+
+
+def _change_expected(frames: xr.Dataset, later: int) -> str:
+    if "time" not in frames.coords:
+        return "change from one frame to the next"
+    hours = (frames["time"].values[later] - frames["time"].values[later - 1]) / np.timedelta64(1, "h")
+    return f"change within {hours:g} h"
 
 
 def is_noise(frames: xr.Dataset) -> bool:

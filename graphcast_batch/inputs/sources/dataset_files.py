@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from graphcast_batch.errors import ConfigError, GridError, InputError, InputNotFoundError
 from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.case_inputs import (
-    STEP,
     CaseInputs,
     findings,
     input_times,
@@ -38,7 +37,7 @@ from graphcast_batch.inputs.layouts.gridded import Contents, describe, positions
 from graphcast_batch.inputs.layouts.time_coordinates import check_dates
 from graphcast_batch.inputs.provenance import Provenance, common, provenance
 from graphcast_batch.plan import Case
-from graphcast_batch.spec import STEP_HOURS, Task
+from graphcast_batch.spec import Task
 
 _NAME: Final = re.compile(
     r"source-(?P<source>.+)_date-(?P<date>\d{4}-\d\d-\d\d)_res-(?P<resolution>\d+(\.\d+)?)"
@@ -254,7 +253,7 @@ class DatasetFiles:
     def _cases(self, path: Path, steps: int, task: Task) -> list[Case]:
         file = self._file(path)
         init_times = _init_times(file, task) if self._per_file == "all" else [_init_time(file, task)]
-        cases = [Case(init_time, steps, str(path)) for init_time in init_times]
+        cases = [Case(init_time, steps, task.step_hours, str(path)) for init_time in init_times]
         problems = findings(file, cases[0], task)
         if problems:
             raise InputError(f"{path}: {'; '.join(map(str, problems))}")
@@ -379,10 +378,10 @@ def _init_time(file: _DatasetFile, task: Task) -> np.datetime64:
             f"{file.origin} must hold the {task.input_frames} frames that go into the model, but holds {times.size}; "
             "add those before, or leave the file out"
         )
-    if np.any(np.diff(times) != STEP):
+    if np.any(np.diff(times) != task.step):
         raise InputError(
-            f"the frames of {file.origin} must be {STEP_HOURS} h apart, but are at "
-            f"{', '.join(str(time.astype('datetime64[m]')) for time in times)}; select frames {STEP_HOURS} h apart"
+            f"the frames of {file.origin} must be {task.step_hours} h apart, but are at "
+            f"{', '.join(str(time.astype('datetime64[m]')) for time in times)}; select frames {task.step_hours} h apart"
         )
     init_time = times[task.input_frames - 1]
     hour = init_time.astype("datetime64[h]")
@@ -396,12 +395,12 @@ def _init_times(file: _DatasetFile, task: Task) -> list[np.datetime64]:
     hours = file.times.astype("datetime64[h]")
     able = hours[hours == file.times]
     for back in range(1, task.input_frames):
-        able = able[np.isin(able - back * STEP, hours)]
+        able = able[np.isin(able - back * task.step, hours)]
     if not able.size:
         raise InputError(
-            f"{file.origin} must hold {task.input_frames} frames {STEP_HOURS} h apart that go into the model, but its "
-            f"frames are at {', '.join(str(time.astype('datetime64[m]')) for time in file.times)}; add those before, "
-            "or leave the file out"
+            f"{file.origin} must hold {task.input_frames} frames {task.step_hours} h apart that go into the model, "
+            f"but its frames are at {', '.join(str(time.astype('datetime64[m]')) for time in file.times)}; add those "
+            "before, or leave the file out"
         )
     return list(able)
 

@@ -75,7 +75,7 @@ class Attempt:
         self._case = case
         self._index = store.index_of(case)
         self._staging = Staging.beside(store.path / STAGING, case.key)
-        self._leads = store.kept.leads(case.steps)
+        self._leads = store.kept.leads(case.hours)
         self._encodings = store.encodings
         self._shards: dict[str, Shard] = {}
         self._lock = threading.Lock()

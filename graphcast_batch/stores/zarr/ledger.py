@@ -35,9 +35,8 @@ from graphcast_batch.files.durable import (
 )
 from graphcast_batch.files.leases import Lease, drop_expired, expired
 from graphcast_batch.files.staging import Staging
-from graphcast_batch.plan import Case
+from graphcast_batch.plan import CASE_KEY, Case
 
-_KEY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}")
 _FILE: Final = r"^[^./][^/]*/c(\.[0-9]+)+$"
 """A shard of a variable: whoever follows a record stays in its store."""
 _CLAIM, _FAILED, _RECORD, _STEPS = ".claim", ".failed.json", ".json", "steps-"
@@ -154,7 +153,7 @@ class Ledger:
         """
         with explained(f"the ledger {self.folder}"):
             steps_of = self._complete_steps(os.listdir(self.folder))
-        return {key: steps for key, steps in steps_of.items() if _KEY.fullmatch(key)}
+        return {key: steps for key, steps in steps_of.items() if CASE_KEY.fullmatch(key)}
 
     def running(self) -> set[str]:
         """Keys of the Cases that a live owner has claimed.
@@ -264,7 +263,7 @@ class Ledger:
         """
         with explained(f"freeing the failed Cases in {self.folder}"):
             names = os.listdir(self.folder)
-            failed = {key for name in names if _KEY.fullmatch(key := name.removesuffix(_FAILED)) and key != name}
+            failed = {key for name in names if CASE_KEY.fullmatch(key := name.removesuffix(_FAILED)) and key != name}
             freed = sorted(failed if keys is None else failed.intersection(keys))
             for key in freed:
                 self._path(key, _FAILED).unlink(missing_ok=True)
@@ -327,8 +326,8 @@ class Ledger:
         return leases + [path for path in found if drop_left_over(path)]
 
     def _path(self, key: str, suffix: str) -> Path:
-        if not _KEY.fullmatch(key):
-            raise StoreError(f"the key of a Case must look like 2020-01-01T06, but is {key!r}")
+        if not CASE_KEY.fullmatch(key):
+            raise StoreError(f"the key of a Case must look like 2020-01-01T06 or 2020-01-01T06-m007, but is {key!r}")
         return self.folder / f"{key}{suffix}"
 
     def _record_path(self, key: str, steps: int) -> Path:

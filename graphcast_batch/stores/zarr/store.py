@@ -25,7 +25,7 @@ from graphcast_batch.files.durable import drop_left_over, explained
 from graphcast_batch.files.leases import Lease, drop_abandoned
 from graphcast_batch.files.staging import OWNER, STAGING
 from graphcast_batch.plan import Case, Layout, OutputGrid, Plan
-from graphcast_batch.spec import STEP_HOURS
+from graphcast_batch.spec import TASKS, Task
 from graphcast_batch.stores.zarr.attempts import Attempt
 from graphcast_batch.stores.zarr.ledger import Ledger
 from graphcast_batch.stores.zarr.shards import Encoding
@@ -190,14 +190,20 @@ class Store:
         """
         return {name: Encoding.of(self._arrays[name]) for name in self.variables}
 
+    @cached_property
+    def step_hours(self) -> int:
+        """Hours of one of the model's steps: those of the task that the attributes name, else GraphCast's."""
+        task = self.root["attributes"].get("task")
+        return (Task.model_validate_json(task) if isinstance(task, str) else TASKS["GraphCast"]).step_hours
+
     @property
     def most_steps(self) -> int:
         """Steps of the longest forecast that there is room for."""
-        return self.kept.lead_hours[-1] // STEP_HOURS
+        return self.kept.lead_hours[-1] // self.step_hours
 
     def blocks_of(self, steps: int) -> int:
         """How many shards of each variable a forecast of so many steps has."""
-        return 0 if self.only_scores else -(-self.kept.leads(steps) // self.block_steps)
+        return 0 if self.only_scores else -(-self.kept.leads(self.step_hours * steps) // self.block_steps)
 
     def index_of(self, case: Case) -> int:
         """Where a Case stands on the time axis.
@@ -206,7 +212,7 @@ class Store:
             StoreError: the store was not laid out for it.
         """
         index = self._index.get(case.key)
-        if index is None or STEP_HOURS * case.steps not in self.kept.lead_hours:
+        if index is None or case.hours not in self.kept.lead_hours:
             raise StoreError(
                 f"{case.key}: {self.path} must be laid out for it with {case.steps} steps, but holds "
                 f"{len(self.kept.lead_hours)} lead times up to {self.kept.lead_hours[-1]} h of {len(self._index)} "

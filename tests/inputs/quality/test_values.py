@@ -31,7 +31,7 @@ def planet():
 
 def faults_of(path, reading=None):
     archive, task = Archive(path, reading), TASKS["GraphCast_small"]
-    return find_faults(archive.read(Case(np.datetime64("2020-01-01T00", "h"), 1), task), task, archive.grid, 0)
+    return find_faults(archive.read(Case(np.datetime64("2020-01-01T00", "h"), 1, 6), task), task, archive.grid, 0)
 
 
 @pytest.mark.parametrize("degrees", [5, 10, 15, 30])
