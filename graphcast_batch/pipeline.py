@@ -25,17 +25,15 @@ from numpy.typing import NDArray
 
 from graphcast_batch.config.run_config import TimeLimitsConfig
 from graphcast_batch.errors import ClusterError, ForecastError, GraphcastBatchError, StoreError
-from graphcast_batch.files.leases import Lease
 from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.case_inputs import CaseInputs
 from graphcast_batch.inputs.formats.chunks import ReadCost
 from graphcast_batch.inputs.quality.limits import Limits
 from graphcast_batch.plan import Case
 from graphcast_batch.spec import Task
+from graphcast_batch.stores.base import NONE, OUTPUTS, Attempt, Lease, Store
+from graphcast_batch.stores.case_records import CaseRecord
 from graphcast_batch.stores.frame_blocks import Block, Blocks
-from graphcast_batch.stores.zarr.attempts import Attempt
-from graphcast_batch.stores.zarr.ledger import CaseRecord
-from graphcast_batch.stores.zarr.store import NONE, OUTPUTS, Store
 from graphcast_batch.timing import Span, Stopwatch, clock
 from graphcast_batch.variables import attributes
 

@@ -19,7 +19,7 @@ from graphcast_batch.config.loading import load_config
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.errors import ConfigError, EvaluationError, FigureError, StoreError
-from graphcast_batch.stores.zarr.ledger import CaseFailure
+from graphcast_batch.stores.case_records import CaseFailure
 from tests.conftest import FIGURES, ROOT, SMALL
 
 HEAVY = ("jax", "haiku", "ray", "matplotlib", "xarray", "zarr")

@@ -25,9 +25,9 @@ from graphcast_batch.setup.run_setup import assemble
 from graphcast_batch.setup.store_identity import lay_out
 from graphcast_batch.setup.worker_setup import worker_context
 from graphcast_batch.spec import Task
-from graphcast_batch.stores.zarr.attempts import Attempt
-from graphcast_batch.stores.zarr.ledger import CaseState
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.case_records import CaseState
+from graphcast_batch.stores.store_kinds import create_or_extend
+from graphcast_batch.stores.zarr.attempts import ZarrAttempt
 from tests.conftest import SMALL
 
 GRID = Grid(np.linspace(-90, 90, 5, dtype=np.float32), np.arange(0, 360, 45, dtype=np.float32))
@@ -42,7 +42,7 @@ def store_of(path, some, block_steps=None):
     layout = Layout(GRID, (500, 850), (("a", True), ("b", False)), some[0].steps, 6)
     if block_steps:
         object.__setattr__(layout, "block_steps", block_steps)
-    return Store.create_or_extend(path, Plan(some, layout), identity={}, provenance={}, config_text="")
+    return create_or_extend(path, Plan(some, layout), identity={}, provenance={}, config_text="")
 
 
 def value(case, step):
@@ -202,7 +202,7 @@ def test_the_limits_themselves_may_be_reached(tmp_path):
 def test_units_are_told_with_the_limits(tmp_path):
     (case,) = cases(1, 1)
     layout = Layout(GRID, (), (("2m_temperature", False),), 1, 6)
-    store = Store.create_or_extend(tmp_path / "s", Plan((case,), layout), identity={}, provenance={}, config_text="")
+    store = create_or_extend(tmp_path / "s", Plan((case,), layout), identity={}, provenance={}, config_text="")
 
     class Hot:
         device = "paper"
@@ -286,14 +286,14 @@ def test_a_slow_disk_holds_the_device_back_instead_of_filling_memory(tmp_path, m
     waiting = []
 
     forecasts = FakeForecasts()
-    write = Attempt.write_variable
+    write = ZarrAttempt.write_variable
 
     def slow(attempt, name, first, values):
         time.sleep(0.01)
         waiting.append(forecasts.made - first)
         write(attempt, name, first, values)
 
-    monkeypatch.setattr(Attempt, "write_variable", slow)
+    monkeypatch.setattr(ZarrAttempt, "write_variable", slow)
     make(context(store, forecasts), case)
 
     # One is written, one checked, one waits, one comes to the host, and one is computed.
@@ -308,7 +308,7 @@ def test_a_store_that_cannot_be_written_ends_the_rollout_early(tmp_path, monkeyp
     def full(attempt, name, first, values):
         raise StoreError("no space left on device")
 
-    monkeypatch.setattr(Attempt, "write_variable", full)
+    monkeypatch.setattr(ZarrAttempt, "write_variable", full)
     with pytest.raises(StoreError, match="no space left"):
         make(context(store, forecasts), case)
 
@@ -321,7 +321,7 @@ def test_a_claim_that_was_lost_keeps_the_forecast_out(tmp_path):
     lease = store.ledger.lease(case, 60)
     lease.path.unlink()
 
-    with pytest.raises(StoreError, match="the claim must be held"):
+    with pytest.raises(StoreError, match="the lease must be held"):
         context(store, FakeForecasts()).run_case(case, lease, 1)
 
     assert store.ledger.record(case.key) is None
@@ -375,13 +375,13 @@ def test_each_case_under_way_is_seen_where_it_is(tmp_path, monkeypatch):
             computed()
             yield from super().forecast(*arguments)
 
-    write = Attempt.write_variable
+    write = ZarrAttempt.write_variable
 
     def gated(attempt, name, first, values):
         written()
         write(attempt, name, first, values)
 
-    monkeypatch.setattr(Attempt, "write_variable", gated)
+    monkeypatch.setattr(ZarrAttempt, "write_variable", gated)
     shared = context(store, GatedForecasts(), GatedSource())
     assert shared.under_way() == []
 
@@ -783,14 +783,14 @@ def test_frames_count_as_getting_on(tmp_path, monkeypatch):
 def test_blocks_count_as_getting_on(tmp_path, monkeypatch):
     (case,) = cases(1, 40)
     store, clock = store_of(tmp_path / "s", (case,), 1), Clock(monkeypatch)
-    write = Attempt.write_variable
+    write = ZarrAttempt.write_variable
 
     def slow(attempt, name, first, values):
         if name == "a":
             clock.take(31 if first == 20 else 29, shared, "write")
         write(attempt, name, first, values)
 
-    monkeypatch.setattr(Attempt, "write_variable", slow)
+    monkeypatch.setattr(ZarrAttempt, "write_variable", slow)
     shared = context(store, FakeForecasts())
     make(shared, case)
 

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from graphcast_batch.errors import StoreError
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.store_kinds import open_store
 
 
 def open_forecasts(store: str | os.PathLike[str], *, only_complete: bool = True) -> xr.Dataset:
@@ -30,7 +30,7 @@ def open_forecasts(store: str | os.PathLike[str], *, only_complete: bool = True)
     Raises:
         StoreError: there is no store, it keeps only scores, or no forecast of it is whole.
     """
-    opened = Store.open(Path(store))
+    opened = open_store(Path(store))
     if opened.only_scores:
         raise StoreError(f"{opened.path} must keep forecasts, but keeps only scores (outputs: none); see its scores")
     steps = opened.ledger.complete_steps()

@@ -20,8 +20,8 @@ from graphcast_batch.setup.resources import check_memory, device_needs, machine_
 from graphcast_batch.setup.run_setup import RunSetup, assemble
 from graphcast_batch.setup.run_warnings import reading, run_warnings
 from graphcast_batch.setup.store_identity import existing_store
-from graphcast_batch.stores.zarr.ledger import CaseState
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.base import Store
+from graphcast_batch.stores.case_records import CaseState
 from graphcast_batch.terminal import show_plan, show_warnings
 
 Config = RunConfig | Mapping[str, Any] | str | os.PathLike[str]

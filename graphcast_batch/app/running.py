@@ -20,7 +20,7 @@ from graphcast_batch.figures.store_figures import draw_stored, undrawn
 from graphcast_batch.plan import Case
 from graphcast_batch.screen import Screen
 from graphcast_batch.setup.run_setup import RunSetup
-from graphcast_batch.stores.zarr.ledger import CaseFailure
+from graphcast_batch.stores.case_records import CaseFailure
 from graphcast_batch.terminal import Watcher, show_balance, show_failures, show_skipped
 from graphcast_batch.timing import Balance
 

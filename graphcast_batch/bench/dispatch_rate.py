@@ -30,13 +30,13 @@ from graphcast_batch.cluster.worker_pool import WorkerHandle
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig, TimeLimitsConfig
 from graphcast_batch.errors import BenchError
-from graphcast_batch.files.leases import Lease
 from graphcast_batch.grid import regular_grid
 from graphcast_batch.pipeline import CaseStage, CompletedCase, peak_memory_bytes
 from graphcast_batch.plan import Case, Layout, Plan
+from graphcast_batch.stores.base import Lease
+from graphcast_batch.stores.case_records import CaseFailure, CaseRecord
 from graphcast_batch.stores.journal import Journal
-from graphcast_batch.stores.zarr.ledger import CaseFailure, CaseRecord
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.zarr.store import ZarrStore
 from graphcast_batch.timing import Span, clock
 
 _WORKERS: Final = 64
@@ -175,7 +175,7 @@ class _Sleeper:
 class _Sleepers:
     """As many workers as are asked for, in a few processes."""
 
-    def __init__(self, store: Store, places: int) -> None:
+    def __init__(self, store: ZarrStore, places: int) -> None:
         self.places = places
         steps = store.ledger.folder / f"steps-{_STEPS}"
         steps.mkdir()
@@ -258,7 +258,7 @@ def _work_through(folder: Path, workers: int, cases: int, call: Callable[[Callab
     """Makes all Cases; what was seen before, after a tenth of them and after all."""
     with TemporaryDirectory(dir=folder) as place:
         plan = _plan(cases)
-        store = Store.create_or_extend(Path(place) / "run", plan, identity={}, provenance={}, config_text="")
+        store = ZarrStore.create_or_extend(Path(place) / "run", plan, identity={}, provenance={}, config_text="")
         pool, watch = _Sleepers(store, workers), _Watch(store.path, cases)
         shift = DispatchLoop(pool, store, plan.cases, _config(store.path), watch, Drain(), CompletedCases())
         call(shift.work_through)

@@ -31,7 +31,8 @@ from graphcast_batch.inputs.sources import archive_writer
 from graphcast_batch.inputs.sources.archive import Archive
 from graphcast_batch.plan import Case, Layout, Plan, plan_layout
 from graphcast_batch.spec import TASKS
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.base import Store
+from graphcast_batch.stores.store_kinds import create_or_extend
 from graphcast_batch.timing import Stopwatch
 
 _TASK: Final = "GraphCast_small"
@@ -62,7 +63,7 @@ def measure(
         scoring = scoring_of(ScoresConfig(), store, Archive(str(place / "truth.zarr")))
         found = [Case(time, steps, store.step_hours) for time in store.init_times]
         contestants = {
-            "read and sum": partial(_read, place, store.variables, store.block_steps),
+            "read and sum": partial(_read, place, store.kept.variables, store.block_steps),
             "score": partial(_score, scoring),
         }
         seconds, peak = _in_turn(contestants, found, rounds, processes)
@@ -95,7 +96,7 @@ def _make(place: Path, resolution: float, steps: int, cases: int) -> tuple[Grid,
     grid, frames = weather(resolution, steps)
     layout = plan_layout(TASKS[_TASK], grid, steps, {})
     planned = tuple(Case(_FIRST + n * _EVERY * _STEP, steps, layout.step_hours) for n in range(cases))
-    store = Store.create_or_extend(
+    store = create_or_extend(
         place / "run", Plan(planned, layout), identity={}, provenance={}, config_text="bench: evaluation\n"
     )
     for case in planned:

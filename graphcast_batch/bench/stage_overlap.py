@@ -31,8 +31,8 @@ from graphcast_batch.pipeline import CaseStage, WorkerContext
 from graphcast_batch.plan import Case, Layout, Plan
 from graphcast_batch.setup.run_setup import assemble
 from graphcast_batch.spec import Task
-from graphcast_batch.stores.zarr.ledger import CaseFailure, CaseRecord
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.case_records import CaseFailure, CaseRecord
+from graphcast_batch.stores.store_kinds import create_or_extend
 from graphcast_batch.timing import Balance, balance
 from graphcast_batch.variables import HOUR, LEVELS_13
 
@@ -242,7 +242,7 @@ def _balance(folder: Path, cases: int, read_seconds: float, compute_seconds: flo
     layout = Layout(grid, LEVELS_13, tuple((name, name in _LEVELLED) for name in names), _STEPS, task.step_hours)
     place = folder / "overlap"
     shutil.rmtree(place, ignore_errors=True)
-    store = Store.create_or_extend(place, Plan(some, layout), identity={}, provenance={}, config_text="")
+    store = create_or_extend(place, Plan(some, layout), identity={}, provenance={}, config_text="")
     sleeping = _Sleeping(grid, LEVELS_13, read_seconds, compute_seconds)
     bench = WorkerContext(sleeping, lambda _: None, sleeping, task, store, lambda _: lambda *_: None, "worker")
     with ThreadPoolExecutor(IN_FLIGHT) as pool:

@@ -28,8 +28,8 @@ from graphcast_batch.inputs.sources.synthetic import SyntheticPlanet
 from graphcast_batch.plan import Case, Layout, Plan, plan_layout
 from graphcast_batch.spec import TASKS
 from graphcast_batch.stores.frame_blocks import Blocks
+from graphcast_batch.stores.store_kinds import create_or_extend
 from graphcast_batch.stores.zarr.shards import Encoding
-from graphcast_batch.stores.zarr.store import Store
 
 Frames = Mapping[str, NDArray[np.float32]]
 _Contestant = Callable[[Path, Frames], None]
@@ -217,7 +217,7 @@ def _ours(layout: Layout, threads: int, per_call: int) -> _Contestant:
     def store_case(place: Path, frames: Frames) -> None:
         case = Case(_CASE_TIME, layout.steps, layout.step_hours)
         plan = Plan((case,), layout)
-        store = Store.create_or_extend(place / "run", plan, identity={}, provenance={}, config_text="")
+        store = create_or_extend(place / "run", plan, identity={}, provenance={}, config_text="")
         blocks = Blocks(case, store, layout.grid, layout.levels)
         with store.attempt(case) as attempt, ThreadPoolExecutor(threads) as pool:
             for first in range(0, layout.steps, per_call):

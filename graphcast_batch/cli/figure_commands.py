@@ -94,7 +94,7 @@ def figures(
     from graphcast_batch.config.loading import load_config
     from graphcast_batch.figures.store_figures import check_figures
     from graphcast_batch.setup.run_setup import assemble
-    from graphcast_batch.stores.zarr.store import Store
+    from graphcast_batch.stores.store_kinds import open_store
 
     in_store = place.is_dir()
     config = load_config(place / "run.yaml" if in_store else place)
@@ -125,7 +125,7 @@ def figures(
         raise FigureError(f"{place} keeps only scores (outputs: none), so that there are no forecasts to draw")
     assembled = assemble(config)
     check_figures(config.figures, assembled.plan.layout)
-    complete = Store.open(config.store).ledger.complete(assembled.plan.cases)
+    complete = open_store(config.store).ledger.complete(assembled.plan.cases)
     with Drain() as drain, driver.connected(address, drain):
         undrawable = draw(assembled, complete, drain)
         if config.figures.mean_error:

@@ -147,15 +147,15 @@ def status(store: StorePath) -> None:
     from graphcast_batch.cluster.slurm.submit import JOBS, jobs
     from graphcast_batch.config.loading import load_config
     from graphcast_batch.plan import Case
-    from graphcast_batch.stores.zarr.store import Store
+    from graphcast_batch.stores.store_kinds import open_store, store_exists
     from graphcast_batch.terminal import show_jobs, show_states
 
     show_jobs(console, jobs(store))
-    if not Store.exists(store) and (store / JOBS).is_dir():
+    if not store_exists(store) and (store / JOBS).is_dir():
         say("the store is not laid out yet")
         return
-    opened = Store.open(store)
-    steps = load_config(store / "run.yaml").steps
+    opened = open_store(store)
+    steps = load_config(opened.config_path).steps
     states = opened.ledger.states(Case(time, steps, opened.step_hours) for time in opened.init_times)
     if opened.only_scores:
         say("of each forecast only the scores are kept (outputs: none)")
@@ -175,9 +175,9 @@ def retry_failed(
     store: StorePath, keys: Annotated[list[str] | None, typer.Argument(help="Cases; without any, all.")] = None
 ) -> None:
     """Frees failed Cases of STORE, so that the next run tries them again."""
-    from graphcast_batch.stores.zarr.store import Store
+    from graphcast_batch.stores.store_kinds import open_store
 
-    freed = Store.open(store).ledger.free_failed(keys or None)
+    freed = open_store(store).ledger.free_failed(keys or None)
     unknown = sorted(set(keys or ()) - set(freed))
     if unknown:
         raise StoreError(f"{store} has no failed Case {', '.join(unknown)}; see graphcast-batch status {store}")
@@ -206,10 +206,11 @@ def verify(
     from graphcast_batch.cluster import driver
     from graphcast_batch.integrity import repair as repairing
     from graphcast_batch.integrity import verify as verifying
+    from graphcast_batch.stores.base import CaseExecutor
     from graphcast_batch.terminal import show_repair, show_verification
 
     with ExitStack() as stack:
-        executor: verifying.Executor = starmap
+        executor: CaseExecutor = starmap
         if deep:
             drain = stack.enter_context(Drain())
             stack.enter_context(driver.connected(address, drain))

@@ -13,7 +13,7 @@ from typing import Final
 
 from graphcast_batch.errors import ForecastError, InputError, TaskError
 from graphcast_batch.plan import Case
-from graphcast_batch.stores.zarr.ledger import CaseState
+from graphcast_batch.stores.case_records import CaseState
 
 IN_FLIGHT: Final = 4
 """Cases that a worker has at once: one is read, one is computed, one is written, and one takes the place of the first

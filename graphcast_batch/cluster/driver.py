@@ -43,14 +43,13 @@ from graphcast_batch.cluster.worker_pool import (
 )
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.errors import ClusterError, StageTimeoutError, StoreError, StoreUnwritableError
-from graphcast_batch.files.leases import Lease
 from graphcast_batch.pipeline import CaseStage, CompletedCase
 from graphcast_batch.plan import Case
 from graphcast_batch.setup.resources import check_memory, machine_bytes, resolved_precision
 from graphcast_batch.setup.run_setup import RunSetup
 from graphcast_batch.setup.store_identity import lay_out
-from graphcast_batch.stores.zarr.ledger import CaseFailure, CaseState
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.base import Lease, Store
+from graphcast_batch.stores.case_records import CaseFailure, CaseState
 
 __all__ = [
     "CompletedCases",

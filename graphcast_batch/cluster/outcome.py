@@ -6,8 +6,8 @@ from typing import Protocol
 
 from graphcast_batch.pipeline import CaseStage, CompletedCase
 from graphcast_batch.plan import Case
-from graphcast_batch.stores.zarr.ledger import CaseFailure, CaseRecord
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.base import Store
+from graphcast_batch.stores.case_records import CaseFailure, CaseRecord
 from graphcast_batch.timing import Balance, StageOverlap
 
 

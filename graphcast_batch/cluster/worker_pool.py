@@ -17,12 +17,11 @@ from graphcast_batch.cluster.visible_devices import visible_devices
 from graphcast_batch.cluster.worker import OpenScorer, Worker
 from graphcast_batch.config.run_config import WorkersConfig
 from graphcast_batch.errors import ClusterError
-from graphcast_batch.files.leases import Lease
 from graphcast_batch.models.graphcast.device_memory import ALLOCATION
 from graphcast_batch.plan import Case
 from graphcast_batch.setup.resources import Precision, needed_bytes
 from graphcast_batch.setup.run_setup import RunSetup
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.base import Lease, Store
 
 _ASK_SECONDS: Final = 60.0
 _END_SECONDS: Final = 10.0

@@ -9,7 +9,7 @@ import numpy as np
 from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation.case_scoring import Fields, ForecastReader
 from graphcast_batch.plan import Case, OutputGrid
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.base import Store
 
 ENSEMBLE: Final = "ensemble"
 """What its scores are called, in the first of its stores."""

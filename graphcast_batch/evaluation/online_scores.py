@@ -28,8 +28,8 @@ from graphcast_batch.evaluation.regions import Regions
 from graphcast_batch.evaluation.score_store import FORECAST, ScoreStore
 from graphcast_batch.evaluation.store_scoring import identity_of, scored_by, scoring_of, truth_of
 from graphcast_batch.plan import Case
-from graphcast_batch.stores.zarr.rounding import keep_bits
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.base import Store
+from graphcast_batch.stores.store_kinds import open_store
 from graphcast_batch.timing import Stopwatch
 
 
@@ -78,7 +78,7 @@ def run_scorer(config: RunConfig) -> RunScorer:
         StoreMismatchError: there are scores in the store which cannot be compared with these.
         GraphcastBatchError: truth or climatology cannot be read, or do not fit the forecasts.
     """
-    store = Store.open(config.store)
+    store = open_store(config.store)
     folder = config.scores.climatology
     usual = Climatology(folder, store.kept) if folder else None
     scoring = scoring_of(config.scores, store, truth_of(config, store.kept), usual)
@@ -162,7 +162,7 @@ class Frames:
         """
         self._kept, self._step_hours = store.kept, store.step_hours
         self._steps = steps
-        self._keep_bits = {name: encoding.keep_bits for name, encoding in store.encodings.items()}
+        self._as_stored = store.as_stored
         self._fields: dict[str, dict[int, NDArray[np.float32]]] = {name: {} for name in store.kept.variables}
 
     def take(self, first: int, values: Mapping[str, NDArray[np.float32]]) -> None:
@@ -192,8 +192,7 @@ class Frames:
             # As they are read from a store, in whatever order the parts of frames lie in memory.
             values = np.ascontiguousarray(np.stack([self._fields[name][hours] for hours in lead_hours]))
             chosen = _at(values, places) if on_levels[name] else values
-            bits = self._keep_bits[name]
-            found[name] = chosen if bits is None else keep_bits(chosen, bits)
+            found[name] = self._as_stored(name, chosen)
         return found
 
 

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from zarr.codecs import BloscCodec
 from zarr.errors import ZarrUserWarning
 
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.base import Store
 from graphcast_batch.variables import VARIABLES
 
 SPECTRUM: Final = "_spectrum"

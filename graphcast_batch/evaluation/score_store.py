@@ -30,8 +30,8 @@ from graphcast_batch.files.durable import Entry, Sealed, explained, folder_clock
 from graphcast_batch.files.leases import Lease, expired
 from graphcast_batch.files.staging import STAGING, Staging, alone
 from graphcast_batch.plan import Case
-from graphcast_batch.stores.zarr.store import Store
-from graphcast_batch.stores.zarr.store_layout import growing
+from graphcast_batch.stores.base import Store
+from graphcast_batch.stores.store_kinds import open_store
 
 SCORES: Final = "scores"
 FORECAST: Final = "forecast"
@@ -99,8 +99,8 @@ class ScoreStore:
             StoreError: they cannot be written.
         """
         scores = cls.at(store, name)
-        with explained(f"laying out {scores.folder}"), growing(store) as lock:
-            opened = Store.open(store)  # since the lock was taken, as another driver may have made it longer
+        with explained(f"laying out {scores.folder}"), open_store(store).extension_lock() as lock:
+            opened = open_store(store)  # since the lock was taken, as another driver may have made it longer
             if scores.exists:
                 scores._refuse_other(scored, opened)
                 if scores._lengths == (opened.init_times.size, len(opened.kept.lead_hours)):

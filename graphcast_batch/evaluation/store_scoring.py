@@ -29,7 +29,8 @@ from graphcast_batch.evaluation.spectra import bands_of
 from graphcast_batch.inputs.case_inputs import Timeline
 from graphcast_batch.inputs.sources.configured import open_source
 from graphcast_batch.plan import Case, OutputGrid, parse_key
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.base import Store
+from graphcast_batch.stores.store_kinds import open_store
 from graphcast_batch.timing import Stopwatch
 
 _OF_INPUTS: Final = re.compile(rf"(?<!\S)inputs\.(?=(?:{'|'.join(ArchiveInputs.model_fields)})\b)")
@@ -57,7 +58,7 @@ class StoredForecasts:
 
     @cached_property
     def _opened(self) -> tuple[Store, xr.Dataset]:
-        store = Store.open(self.path)
+        store = open_store(self.path)
         return store, store.forecasts()
 
 
@@ -98,7 +99,7 @@ def evaluations(config: RunConfig, baselines: Sequence[str] = ()) -> list[Evalua
     Raises:
         GraphcastBatchError: the store cannot be scored against its truth.
     """
-    store = Store.open(config.store)
+    store = open_store(config.store)
     truth = truth_of(config, store.kept)
     folder = config.scores.climatology
     usual = Climatology(folder, store.kept) if folder else None
@@ -114,7 +115,7 @@ def evaluations(config: RunConfig, baselines: Sequence[str] = ()) -> list[Evalua
             )
         wanted[CLIMATOLOGY] = replace(forecasts, forecasts=Climatological(usual))
     if config.scores.members:
-        wanted[ENSEMBLE] = ensemble_of(forecasts, [store, *map(Store.open, config.scores.members)])
+        wanted[ENSEMBLE] = ensemble_of(forecasts, [store, *map(open_store, config.scores.members)])
     identity = identity_of(config)
     return [lay_out(store, name, scoring, identity) for name, scoring in wanted.items()]
 
@@ -285,7 +286,7 @@ def score_stored(path: Path, name: str, scoring: ScoringSetup, case: Case) -> Sc
     Raises:
         GraphcastBatchError: forecast or truth cannot be read or are not finite, or scores not written.
     """
-    scores, store, watch = ScoreStore.at(path, name), Store.open(path), Stopwatch()
+    scores, store, watch = ScoreStore.at(path, name), open_store(path), Stopwatch()
     lease = scores.lease(case)
     if lease is None:
         return None
@@ -299,7 +300,7 @@ def score_stored(path: Path, name: str, scoring: ScoringSetup, case: Case) -> Sc
 
 def _stores(store: Store, scoring: ScoringSetup) -> list[Store]:
     """Those whose forecasts are scored: one, or all members of an ensemble."""
-    return [store, *(Store.open(path) for path in scoring.members[1:])]
+    return [store, *(open_store(path) for path in scoring.members[1:])]
 
 
 def _complete(stores: Sequence[Store]) -> dict[str, int]:

@@ -23,7 +23,7 @@ from graphcast_batch.figures.scales import difference_scale, field_scale
 from graphcast_batch.figures.scene import Layer, quantity
 from graphcast_batch.grid import Grid, cell_area
 from graphcast_batch.plan import Case, OutputGrid
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.store_kinds import open_store
 
 FOLDER: Final = "mean_error"
 """Among the figures of a store."""
@@ -102,7 +102,7 @@ def errors_of(path: Path, case: Case, which: MeanErrors, source: Truth) -> NDArr
         InputError: the truth cannot be read.
         StoreError: the forecast cannot be read.
     """
-    store = Store.open(path)
+    store = open_store(path)
     forecast = store.forecasts()[which.name].isel(time=store.index_of(case))
     forecast = forecast if which.level is None else forecast.sel(level=which.level)
     found = np.full((len(which.hours), store.kept.latitude.size, store.kept.longitude.size), np.nan, np.float32)
@@ -132,7 +132,7 @@ def draw_mean_errors(path: Path, which: MeanErrors, sums: ErrorSums, kind: str) 
             f"figures.mean_error: {which.name} needs truth at one of the lead times, but none is known of "
             f"{', '.join(map(str, which.hours))} h; choose others in figures.lead_hours"
         )
-    kept = Store.open(path).kept
+    kept = open_store(path).kept
     drawn = []
     for n, hours in enumerate(which.hours):
         if sums.counts[n].any():

@@ -12,7 +12,8 @@ from graphcast_batch.figures.animation import ffmpeg
 from graphcast_batch.figures.case_figures import draw_case, expected_figures, names_wanted
 from graphcast_batch.figures.reduced import Truth, draw_diagrams, expected_diagrams
 from graphcast_batch.plan import Case, Layout
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.base import Store
+from graphcast_batch.stores.store_kinds import open_store
 
 
 def check_figures(wanted: FiguresConfig, layout: Layout) -> list[str]:
@@ -53,7 +54,7 @@ def draw_stored(path: Path, case: Case, wanted: FiguresConfig, source: Truth) ->
         FigureError: the forecast lacks what is wanted.
         InputError: the truth cannot be read.
     """
-    store = Store.open(path)
+    store = open_store(path)
     leads = slice(0, store.kept.leads(case.hours))
     forecast = store.forecasts().isel(time=store.index_of(case), prediction_timedelta=leads)
     truth = source.truth(case, *names_wanted(wanted, dict(store.kept.on_levels)))

@@ -1,12 +1,13 @@
-"""Bytes become a file that is whole or absent, and that outlasts a power failure.
+"""Write files that are complete or absent, and that outlast a power failure.
 
-A file appears in one step with its whole content, so that any number of processes on any number of hosts may share a
-folder without talking to each other.
+A file appears in one step with all of its content, so that any number of processes on any number of hosts may share a
+folder without other means of communication.
 """
 
 import ctypes
 import errno
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -22,25 +23,26 @@ from graphcast_batch.errors import StoreError, StoreUnwritableError
 from graphcast_batch.files.process_identity import left_by_the_dead, mark
 
 LEFT_OVER_SECONDS: Final = 86400.0
+"""How long a file or folder of a process on another host must be untouched before it counts as abandoned."""
 _READ_BYTES: Final = 2**20
 _NO_LINKS: Final = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _NO_LINKS_ACROSS: Final = _NO_LINKS | {errno.EXDEV, errno.EMLINK}
-"""Some file systems link within a folder only."""
+"""Errors of linking between folders: some file systems link within a folder only."""
 _NO_FLAGS: Final = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1
-"""Of renameat2(2)."""
+"""Arguments of renameat2(2)."""
 _NO_SPACE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_PERMISSION: Final = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class Entry(BaseModel):
-    """What one small file says."""
+    """The content of one small JSON file."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
-        """What a file says; None if there is no such file.
+        """Read the content of a file; return None if there is no such file.
 
         Raises:
             StoreError: the file is damaged.
@@ -51,13 +53,13 @@ class Entry(BaseModel):
             return None
         except ValidationError as error:
             raise StoreError(
-                f"{path} must be a {cls.__name__.removeprefix('Case').lower()} as this program writes it, but is damaged; delete it and "
+                f"{path} must be a {_words_of(cls.__name__)} that this program wrote, but is damaged; delete it and "
                 f"run again: {first_fault(error)}"
             ) from error
 
 
 def first_fault(error: BaseException | None) -> str:
-    """What is wrong, in a line."""
+    """Return the first fault that a validation found, in one line; for other errors their message."""
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors(include_input=False, include_url=False)[0]
@@ -67,56 +69,56 @@ def first_fault(error: BaseException | None) -> str:
 
 
 def publish(path: Path, content: bytes, *, durably: bool = True) -> None:
-    """Writes a file that must not exist yet, with all of its content in one step.
+    """Write a file that must not exist yet, with all of its content in one step.
 
     Args:
-        path: of the file.
-        content: of the file.
-        durably: whether it must outlast a power failure; else it may be empty or gone after one.
+        path: path of the file.
+        content: content of the file.
+        durably: whether the file must outlast a power failure; else it may be empty or gone after one.
 
     Raises:
-        FileExistsError: it exists.
-        OSError: it cannot be written.
+        FileExistsError: the file exists.
+        OSError: the file cannot be written.
     """
     temporary = _temporary(path)
     try:
         write_new(temporary, content, durably)
         os.link(temporary, path)
     except OSError as error:
-        # A network file system may have made the link and lost the answer.
+        # A network file system may have made the link and lost its reply.
         if not (isinstance(error, FileExistsError) and _are_one(temporary, path)):
             if error.errno not in _NO_LINKS:
                 raise
             _write_or_remove(path, content, durably)
     finally:
-        with suppress(OSError):  # the file is published all the same, and `drop_left_over` takes the other name away
+        with suppress(OSError):  # the file is published all the same, and `drop_left_over` removes the other name
             temporary.unlink()
     if durably:
         sync_folder(path.parent)
 
 
 def place(source: Path, target: Path) -> None:
-    """Gives a file another place, where nothing may be yet; where there are hard links, it keeps its own as well.
+    """Move a file to another path, at which nothing may be yet; with hard links it keeps the old path as well.
 
     Raises:
-        FileExistsError: something is at the other place.
-        OSError: it cannot be moved there.
+        FileExistsError: something is at the other path.
+        OSError: the file cannot be moved.
     """
     try:
         os.link(source, target)
     except OSError as error:
         if isinstance(error, FileExistsError) and _are_one(source, target):
-            return  # the answer was lost, as above
+            return  # the reply was lost, as above
         if error.errno not in _NO_LINKS_ACROSS:
             raise
         _rename_without_replacing(source, target)
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Writes a file, or puts another in its place: durably, and with all of its content in one step.
+    """Write a file, or replace the one that is there: durably, and with all of its content in one step.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     temporary = _temporary(path)
     try:
@@ -129,7 +131,7 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def write_new(path: Path, content: bytes, durably: bool = True) -> None:
-    """Writes a file that is not there yet."""
+    """Write a file that must not exist yet, in several steps."""
     with path.open("xb") as file:
         file.write(content)
         if durably:
@@ -139,13 +141,13 @@ def write_new(path: Path, content: bytes, durably: bool = True) -> None:
 
 @dataclass(frozen=True)
 class Sealed:
-    """What tells a file that outlasts a power failure from all others.
+    """What identifies a file that outlasts a power failure.
 
     Attributes:
-        size: bytes.
+        size: size in bytes.
         checksum: CRC-32, hexadecimal.
-        device: number of its file system.
-        inode: its number there.
+        device: number of the file system.
+        inode: number of the file in the file system.
     """
 
     size: int
@@ -154,12 +156,12 @@ class Sealed:
     inode: int
 
     def is_at(self, path: Path) -> bool:
-        """Whether it is this file that stands at a path.
+        """Return whether this file is the one at a path.
 
         Some file systems in user space number a file by its name. There the content decides.
 
         Raises:
-            OSError: it cannot be told.
+            OSError: the path cannot be read.
         """
         found = path.stat()
         if (found.st_dev, found.st_ino) == (self.device, self.inode):
@@ -168,7 +170,7 @@ class Sealed:
 
 
 def seal(file: Path) -> Sealed:
-    """Makes a file outlast a power failure."""
+    """Make a file outlast a power failure."""
     with file.open("rb") as content:
         os.fsync(content.fileno())
         found = os.fstat(content.fileno())
@@ -176,7 +178,7 @@ def seal(file: Path) -> Sealed:
 
 
 def checksum_of(path: Path) -> str:
-    """CRC-32 of a file, hexadecimal."""
+    """Return the CRC-32 of a file, hexadecimal."""
     checksum, buffer = 0, memoryview(bytearray(_READ_BYTES))
     with path.open("rb", buffering=0) as content:
         while count := content.readinto(buffer):
@@ -185,7 +187,7 @@ def checksum_of(path: Path) -> str:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes what was linked into a folder or renamed in it outlast a power failure."""
+    """Make the names in a folder outlast a power failure, after files were linked, renamed or removed in it."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -194,7 +196,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Makes a folder with all that is in it outlast a power failure."""
+    """Make a folder with everything in it outlast a power failure."""
     for parent, _, names in os.walk(folder):
         for name in names:
             seal(Path(parent) / name)
@@ -202,10 +204,10 @@ def sync_tree(folder: Path) -> None:
 
 
 def drop_left_over(path: Path) -> bool:
-    """Removes a file or folder that nobody touched for a day, or of a process that died beside this one.
+    """Remove a file or folder that was not touched for a day, or whose process died on this host.
 
     Returns:
-        whether it did.
+        Whether it was removed.
     """
     if not left_by_the_dead(path.name) and not untouched(path, folder_clock(path.parent)):
         return False
@@ -217,11 +219,11 @@ def drop_left_over(path: Path) -> bool:
 
 
 def untouched(path: Path, clock: float) -> bool:
-    """Whether something is there that was not touched for a day.
+    """Return whether a file or folder exists and was not touched for a day.
 
     Args:
-        path: a file or folder.
-        clock: `folder_clock` of where it is.
+        path: the file or folder.
+        clock: `folder_clock` of the folder that it is in.
     """
     try:
         return clock - path.stat().st_mtime > LEFT_OVER_SECONDS
@@ -230,12 +232,12 @@ def untouched(path: Path, clock: float) -> bool:
 
 
 def folder_clock(folder: Path) -> float:
-    """Now, by the clock that stamps files in a folder: those of two hosts may differ."""
+    """Return the time in seconds by the clock that stamps files in a folder; the clocks of two hosts may differ."""
     probe = _temporary(folder / "clock")
     try:
         probe.touch()
         return probe.stat().st_mtime
-    except OSError:  # someone who may only read, or has no space left
+    except OSError:  # no permission to write, or no space left
         return datetime.now(UTC).timestamp()
     finally:
         with suppress(OSError):
@@ -243,17 +245,20 @@ def folder_clock(folder: Path) -> float:
 
 
 def now() -> str:
-    """UTC to the second, ISO 8601."""
+    """Return the time as UTC to the second, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Turns what the operating system says into an error that names what was done and what to do.
+    """Return a context that turns an OSError into an error that names what was done and what to do.
+
+    Args:
+        what: what is done in the context.
 
     Raises:
-        StoreUnwritableError: an OSError came from inside that any other file would have met too.
-        StoreError: another OSError came from inside.
+        StoreUnwritableError: an OSError that would have happened with any other file too.
+        StoreError: another OSError.
     """
     try:
         yield
@@ -261,17 +266,24 @@ def explained(what: str) -> Iterator[None]:
         raise
     except OSError as error:
         kind = StoreUnwritableError if error.errno in _NO_SPACE | _NO_PERMISSION else StoreError
-        raise kind(f"{what} failed: {error}; {_remedy(error)} and run again: what is whole stays whole") from error
+        raise kind(
+            f"{what} failed: {error}; {_remedy(error)} and run again: what is complete stays complete"
+        ) from error
 
 
 def _remedy(error: OSError) -> str:
     if error.errno in _NO_SPACE:
-        return "mend the space, quota or limits of files"
+        return "free space, or raise the quota or the limits of files"
     if error.errno in _NO_PERMISSION:
-        return "mend the mount or the permissions"
+        return "correct the mount or the permissions"
     if isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno == errno.ESTALE:
         return "put back what was removed or moved there"
-    return "mend the disk or its connection"
+    return "repair the disk or its connection"
+
+
+def _words_of(name: str) -> str:
+    """Return the name of a class as words, like ``case record``."""
+    return re.sub(r"(?<!^)(?=[A-Z])", " ", name).lower()
 
 
 def _temporary(path: Path) -> Path:
@@ -279,7 +291,7 @@ def _temporary(path: Path) -> Path:
 
 
 def _are_one(temporary: Path, path: Path) -> bool:
-    """Whether two names are of one file; not if the other, which was there, is gone by now."""
+    """Return whether two paths are of one file; False if the second file is gone by now."""
     try:
         return os.path.samefile(temporary, path)
     except FileNotFoundError:
@@ -294,14 +306,14 @@ def _rename_without_replacing(source: Path, target: Path) -> None:
             return
         if (code := ctypes.get_errno()) not in _NO_FLAGS:
             raise OSError(code, os.strerror(code), str(source), None, str(target))
-    # Nothing does it in one step here: whoever may be there was looked for before, and has lost its own folder.
+    # This file system cannot do it in one step. The folders of rivals were removed before, so that none is faster.
     if os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
     os.rename(source, target)
 
 
 def _write_or_remove(path: Path, content: bytes, durably: bool) -> None:
-    """Writes a file that must not exist yet; half of one would pass for a whole one."""
+    """Write a file that must not exist yet; remove it if it is not complete, as it would pass for a complete one."""
     try:
         write_new(path, content, durably)
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""A file becomes a lease on what only one process may do at a time; it ends when its owner dies or falls silent."""
+"""Take, renew and release leases: files that let one process at a time do something, until it dies or falls silent."""
 
 import os
 import shutil
@@ -15,18 +15,18 @@ from graphcast_batch.files.durable import Entry, explained, folder_clock, now, p
 
 
 class Owner(Entry):
-    """The process that holds something, told so exactly that its death can be seen from beside it.
+    """The process that holds something, described so exactly that others on its host can see its death.
 
     Attributes:
         host: its host name.
         scope: boot, process namespace and user within which process numbers mean the same.
         pid: its process number.
         started: when it started, in the kernel's ticks; a process number used again differs in it.
-        job: that it belongs to, of a batch scheduler; empty where there is none.
-        restarts: how often the job had been begun before.
-        token: differs for everything held.
-        lease_seconds: how long without a heartbeat it may be believed alive.
-        since: UTC, ISO 8601.
+        job: job of a batch scheduler that it belongs to; empty where there is none.
+        restarts: how often the job had been started before.
+        token: unique to each thing that is held.
+        lease_seconds: how long the owner counts as alive without renewing.
+        since: when it began to hold, UTC, ISO 8601.
     """
 
     host: str
@@ -41,7 +41,7 @@ class Owner(Entry):
 
     @classmethod
     def here(cls, lease_seconds: float) -> Self:
-        """This process, holding something new."""
+        """Return an owner that is this process, with a new token."""
         pid = os.getpid()
         host, scope, started = process_identity.identity(pid)
         return cls(
@@ -58,7 +58,7 @@ class Owner(Entry):
 
     @property
     def gone(self) -> bool:
-        """Whether it surely died: it ran beside this process and no longer does, or before this job was begun anew."""
+        """Whether it surely died: it ran on this host and no longer does, or before this job was started again."""
         if self.job and self.job == _job() and self.restarts < _restarts():
             return True
         beside = self.started != "" and (self.host, self.scope) == (socket.gethostname(), process_identity.scope())
@@ -69,24 +69,31 @@ class Owner(Entry):
 class Lease:
     """A lease on something that only one process may do at a time.
 
-    It lasts while its owner calls `renew` more often than every ``lease_seconds``; then anyone may take it over.
+    It lasts while its owner calls `renew` more often than every ``lease_seconds``; then any process may take it.
+
+    Attributes:
+        path: the file that stands for the lease.
+        owner: the process that took the lease.
     """
 
     path: Path
     owner: Owner
 
+    def __str__(self) -> str:
+        return str(self.path)
+
     @classmethod
     def take(cls, path: Path, lease_seconds: float) -> Self | None:
-        """Takes the lease that a file stands for, unless a live owner has it.
+        """Take the lease that a file stands for; return None if a live process has it.
 
         Raises:
             StoreError: the file cannot be written.
         """
         lease = cls(path, Owner.here(lease_seconds))
-        with explained(f"the claim {path}"):
+        with explained(f"the lease {path}"):
             drop_expired(path, lease_seconds)
             try:
-                # A power failure ends owners as well: a claim need not outlast one, and one that is torn lapses.
+                # A power failure ends owners as well: a lease need not outlast one, and a torn lease expires.
                 publish(path, lease.owner.model_dump_json().encode(), durably=False)
             except FileExistsError:
                 return None
@@ -97,45 +104,45 @@ class Lease:
         return lease
 
     def held(self) -> bool:
-        """Whether the lease is still this owner's."""
-        with explained(f"the claim {self.path}"):
+        """Return whether the lease is still this owner's."""
+        with explained(f"the lease {self.path}"):
             owner = owner_in(self.path)
         return owner is not None and owner.token == self.owner.token
 
     def renew(self) -> bool:
-        """Prolongs the lease; False if it was lost to someone else."""
+        """Prolong the lease; return False if it was lost to another process."""
         held = self.held()
         if held:
-            with explained(f"the claim {self.path}"), suppress(FileNotFoundError):
+            with explained(f"the lease {self.path}"), suppress(FileNotFoundError):
                 os.utime(self.path)
         return held
 
     def release(self) -> None:
-        """Gives the lease back, if it is still this owner's.
+        """Give the lease back, if it is still this owner's.
 
         Raises:
             StoreError: the file cannot be removed.
         """
         if self.held():
-            with explained(f"the claim {self.path}"):
+            with explained(f"the lease {self.path}"):
                 _unlink_or_rename(self.path)
 
 
 def owner_in(path: Path) -> Owner | None:
-    """Who a file says holds it, dead or alive; None if there is no file, or it cannot be told."""
+    """Read the owner, dead or alive, from the file of a lease; None if there is no file, or it is damaged."""
     try:
         return Owner.read(path)
-    except StoreError:  # written in several steps, where there are no links, and not yet whole
+    except StoreError:  # written in several steps, where there are no links, and not yet complete
         return None
 
 
 def expired(path: Path, lease_seconds: float, clock: float) -> bool:
-    """Whether a claim is there, and void.
+    """Return whether there is a lease, and it has expired.
 
     Args:
-        path: of the claim.
-        lease_seconds: counts if the file names no owner, whose own lease counts otherwise.
-        clock: `folder_clock` of its folder.
+        path: file of the lease.
+        lease_seconds: how long the lease lasts if its file names no owner, whose own duration counts otherwise.
+        clock: `folder_clock` of the folder of the file.
     """
     try:
         owner = owner_in(path)
@@ -147,33 +154,33 @@ def expired(path: Path, lease_seconds: float, clock: float) -> bool:
 
 
 def drop_expired(path: Path, lease_seconds: float) -> bool:
-    """Removes a claim that is void; returns whether it did.
+    """Remove a lease that has expired; return whether it was removed.
 
     Args:
-        path: of the claim.
-        lease_seconds: counts if the file names no owner, whose own lease counts otherwise.
+        path: file of the lease.
+        lease_seconds: how long the lease lasts if its file names no owner, whose own duration counts otherwise.
     """
-    aside = _aside(path)
+    renamed = _unused_name(path)
     with suppress(FileNotFoundError):
-        judged = path.read_bytes()
+        expired_content = path.read_bytes()
         if not expired(path, lease_seconds, folder_clock(path.parent)):
             return False
-        os.rename(path, aside)
-        if aside.read_bytes() != judged:  # another taker was faster, and this is its fresh claim
+        os.rename(path, renamed)
+        if renamed.read_bytes() != expired_content:  # another process was faster, and this is its new lease
             with suppress(FileExistsError):
-                publish(path, aside.read_bytes())
-        with suppress(OSError):  # `Ledger.sweep` takes it away
-            aside.unlink()
+                publish(path, renamed.read_bytes())
+        with suppress(OSError):  # a later sweep of the ledger removes it
+            renamed.unlink()
         return True
     return False
 
 
 def drop_abandoned(folder: Path, owner_file: Path) -> bool:
-    """Removes a folder whose owner died, here at once and elsewhere after a day; returns whether it did.
+    """Remove a folder whose owner died, on this host at once and on others after a day; return whether it was removed.
 
     Args:
-        folder: what may be abandoned.
-        owner_file: tells who made it; it is touched while the work goes on.
+        folder: folder that may be abandoned.
+        owner_file: file that names the owner of the folder; it is touched while the work goes on.
     """
     owner = owner_in(owner_file)
     gone = process_identity.left_by_the_dead(folder.name) or (owner is not None and owner.gone)
@@ -184,14 +191,14 @@ def drop_abandoned(folder: Path, owner_file: Path) -> bool:
 
 
 def _unlink_or_rename(path: Path) -> None:
-    """Removes a file from its place, also on a disk that refuses to delete but not to rename."""
+    """Remove a file from its path, also on a disk that refuses to delete but not to rename."""
     try:
         path.unlink(missing_ok=True)
     except OSError:
-        path.rename(_aside(path))
+        path.rename(_unused_name(path))
 
 
-def _aside(path: Path) -> Path:
+def _unused_name(path: Path) -> Path:
     return path.with_name(f".{process_identity.mark()}.aside")
 
 

@@ -1,4 +1,4 @@
-"""Tell processes apart, so that the death of one can be seen from beside it."""
+"""Identify processes, so that other processes on the same host can see the death of one."""
 
 import hashlib
 import os
@@ -15,12 +15,12 @@ _MARK: Final = re.compile(r"([0-9a-f]{12})\.([0-9]+)\.([0-9]+)\.[0-9a-f]{32}")
 
 @cache
 def identity(pid: int) -> tuple[str, str, str]:
-    """Host, scope and start of this process, which stay as they are; asked for by number, as a fork has another."""
+    """Return host, scope and start of this process, which never change; by process number, as a fork has another."""
     return socket.gethostname(), scope(), started(pid)
 
 
 def scope() -> str:
-    """Boot, process namespace and user within which process numbers mean the same; empty where that is unknown."""
+    """Return boot, process namespace and user within which process numbers mean the same; empty where unknown."""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         # A hidden /proc shows each user only its own processes.
@@ -29,7 +29,7 @@ def scope() -> str:
 
 
 def started(pid: int) -> str:
-    """Start of a live process in the kernel's ticks; empty if there is none, or no way to know."""
+    """Return the start of a live process in the kernel's ticks; empty if there is none, or no way to know."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -39,9 +39,9 @@ def started(pid: int) -> str:
 
 
 def mark() -> str:
-    """A new word for a file name, from which `left_by_the_dead` knows this process again.
+    """Return a new part for file names, from which `left_by_the_dead` recognizes this process.
 
-    A name is there as soon as the file is; what the file says may be lost to a full disk.
+    A name is there as soon as its file is; the content of the file may be lost to a full disk.
     """
     pid = os.getpid()
     host, where, since = identity(pid)
@@ -49,7 +49,7 @@ def mark() -> str:
 
 
 def left_by_the_dead(name: str) -> bool:
-    """Whether a file name has the mark of a process that ran beside this one and no longer does."""
+    """Return whether a file name has the mark of a process that ran on this host and no longer does."""
     found = _MARK.search(name)
     if not found or found[3] == "0":
         return False

@@ -1,9 +1,9 @@
-"""Give each process a private folder, without which nothing that it still does reaches what others read.
+"""Give each process a private folder; once the folder is removed, calls of the process that come late change nothing.
 
 A call to a file system may be carried out long after it was made: its server did not answer, or the process was
-stopped just before it. No look at a claim can prevent that. So whatever is published, replaced or taken away is moved
-out of such a folder or into it, and whoever takes the same work over removes the folders of all others first: what
-they had under way finds nothing to move, or nowhere to move it to.
+stopped just before the call. Checking the lease cannot prevent that. So every file that is published, replaced or
+removed is moved out of such a folder or into it, and a process that takes over the same work removes the folders of all
+others first: their late calls find nothing to move, or nowhere to move it to.
 """
 
 import errno
@@ -15,30 +15,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from graphcast_batch.errors import StoreError
 from graphcast_batch.files.durable import LEFT_OVER_SECONDS, place, sync_folder, write_new
-from graphcast_batch.files.leases import Lease, Owner
+from graphcast_batch.files.leases import Owner
 from graphcast_batch.files.process_identity import mark
 
 STAGING: Final = ".staging"
-"""The folder of a store that holds those of attempts."""
+"""Folder, in that of a store, with the private folders."""
 OWNER: Final = "owner.json"
 _ASIDE: Final = "aside"
 _DROPPED: Final = "dropped"
 _TRIES: Final = 5
 _HELD_OPEN: Final = ".nfs"
-"""How the name begins that an NFS client gives to a file that was removed while it is open."""
+"""Beginning of the name that an NFS client gives to a file that was removed while it is open."""
 
 
 @dataclass(frozen=True)
 class Staging:
-    """A private folder for work on one subject, as the key of a Case.
+    """A private folder for work on one subject, such as a Case.
 
     Attributes:
-        folder: it is called by the subject and the mark of its process.
-        subject: all folders of which are rivals.
+        folder: the folder; its name has the subject and the mark of its process.
+        subject: what the work is on, such as the key of a Case; all folders of one subject are rivals.
     """
 
     folder: Path
@@ -46,14 +46,14 @@ class Staging:
 
     @classmethod
     def beside(cls, parent: Path, subject: str) -> Self:
-        """One that is still to be made, among those of a parent folder."""
+        """Return a private folder in a parent folder, which is still to be made."""
         return cls(parent / f"{subject}-{mark()}", subject)
 
     def make(self) -> None:
-        """Makes the folder.
+        """Make the folder.
 
         Raises:
-            OSError: it cannot be made.
+            OSError: the folder cannot be made.
         """
         # An empty folder is easily lost when a store is copied.
         self.folder.parent.mkdir(exist_ok=True)
@@ -62,7 +62,7 @@ class Staging:
         (self.folder / _ASIDE).mkdir()
 
     def touch(self) -> None:
-        """Shows that the work goes on.
+        """Show other processes that the work goes on.
 
         Raises:
             OSError: the folder was removed.
@@ -70,13 +70,13 @@ class Staging:
         os.utime(self.folder / OWNER)
 
     def remove(self) -> None:
-        """Removes the folder, as far as the disk allows; the rest is swept up later."""
+        """Remove the folder, as far as the disk allows; a later sweep removes the rest."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def fence(self) -> None:
-        """Removes the folders of all rivals, so that nothing they still do has an effect.
+        """Remove the folders of all rivals, so that their late calls have no effect.
 
-        The caller holds the claim on the subject, and has looked at it since `make`.
+        The caller holds the lease on the subject, and has checked it since `make`.
 
         Raises:
             StoreError: one of them cannot be removed.
@@ -88,51 +88,51 @@ class Staging:
                 _remove(self.folder.parent / name, self.subject)
 
     def publish(self, file: str, target: Path) -> None:
-        """Gives a file of this folder its place, where nothing may be.
+        """Move a file of this folder to its path, at which nothing may be yet.
 
         Raises:
             FileExistsError: something is there.
-            OSError: it cannot be moved there.
+            OSError: the file cannot be moved.
         """
         place(self.folder / file, target)
         with suppress(OSError):  # some file systems count a name as a file, of which there may not be twice as many
             (self.folder / file).unlink()
 
     def replace(self, file: str, target: Path) -> None:
-        """Gives a file of this folder its place, in one step with the removal of what is there.
+        """Move a file of this folder to its path, in one step with the removal of what is there.
 
         Raises:
-            OSError: it cannot be moved there.
+            OSError: the file cannot be moved.
         """
         os.replace(self.folder / file, target)
 
     def write(self, file: str, content: bytes) -> None:
-        """Writes a new file into this folder, and the folders above it: durably.
+        """Write a new file into this folder durably, and make the folders above it.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         path = self.folder / file
         path.parent.mkdir(parents=True, exist_ok=True)
         write_new(path, content)
 
     def enter(self, file: str, content: bytes, target: Path) -> None:
-        """Writes a file and gives it its place, where nothing may be: durably.
+        """Write a file and move it to its path, at which nothing may be yet: durably.
 
         Raises:
             FileExistsError: something is there.
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         self.write(file, content)
         self.publish(file, target)
         sync_folder(target.parent)
 
     def take_away(self, target: Path) -> bool:
-        """Takes a file from its place; returns whether there was one.
+        """Move a file away from its path, into this folder; return whether there was one.
 
         Raises:
-            IsADirectoryError: it is a folder, which no attempt has made.
-            OSError: it cannot be moved.
+            IsADirectoryError: a folder is there, which no attempt has made.
+            OSError: the file cannot be moved.
         """
         try:
             mode = target.lstat().st_mode
@@ -145,7 +145,7 @@ class Staging:
         return True
 
     def take_folder_away(self, target: Path) -> None:
-        """Takes a folder, if it is there, or a file from its place.
+        """Move a folder or a file, if it is there, away from its path into this folder.
 
         Raises:
             OSError: it cannot be moved.
@@ -154,15 +154,15 @@ class Staging:
             os.rename(target, self.folder / _ASIDE / target.name)
 
     def drop_taken(self) -> None:
-        """Removes what was taken away, together with the place it went to.
+        """Remove what was taken away, together with the folder that it was moved into.
 
         So a network that delivers a call twice cannot take away what is published after this.
 
         Raises:
-            OSError: it cannot be removed.
+            OSError: the folder cannot be removed.
         """
         aside, dropped = self.folder / _ASIDE, self.folder / _DROPPED
-        # On NFS what somebody reads keeps a name in the folder that it is removed from, which so could not be removed.
+        # On NFS a file that is being read keeps a name in the folder it is removed from, which would keep the folder.
         if taken := os.listdir(aside):
             dropped.mkdir()
             for name in taken:
@@ -172,17 +172,25 @@ class Staging:
         shutil.rmtree(dropped, ignore_errors=True)
 
 
+class HeldLease(Protocol):
+    """A lease that can be checked."""
+
+    def held(self) -> bool:
+        """Return whether the lease is still its owner's."""
+
+
 @contextmanager
-def alone(parent: Path, subject: str, lease: Lease | None) -> Iterator[Staging]:
-    """Gives a private folder, after those of all rivals were removed; it goes with the context.
+def alone(parent: Path, subject: str, lease: HeldLease | None) -> Iterator[Staging]:
+    """Return a context with a private folder, after the folders of all rivals were removed.
 
     Args:
-        parent: of the folders.
-        subject: of the work.
-        lease: on it; without one, rivals may remove the folders of each other, and at most one of them gets through.
+        parent: folder of the private folders.
+        subject: what the work is on.
+        lease: lease on the work; without one, rivals may remove the folders of each other, and at most one
+            gets through.
 
     Raises:
-        StoreError: the claim was lost, or a folder cannot be removed.
+        StoreError: the lease was lost, or a folder cannot be removed.
         OSError: the folder cannot be made.
     """
     staging = Staging.beside(parent, subject)
@@ -190,7 +198,7 @@ def alone(parent: Path, subject: str, lease: Lease | None) -> Iterator[Staging]:
         staging.make()
         if lease and not lease.held():
             raise StoreError(
-                f"{lease.path}: the claim must be held until the work is done, but was lost to another process or "
+                f"{lease}: the lease must be held until the work is done, but was lost to another process or "
                 "removed; run again"
             )
         staging.fence()
@@ -200,7 +208,7 @@ def alone(parent: Path, subject: str, lease: Lease | None) -> Iterator[Staging]:
 
 
 def _remove(folder: Path, subject: str) -> None:
-    """Removes a folder that someone may still be writing into."""
+    """Remove a folder that another process may still be writing into."""
     for _ in range(_TRIES):
         gone = folder.with_name(f"{subject}-{mark()}")
         with suppress(FileNotFoundError):
@@ -215,6 +223,6 @@ def _remove(folder: Path, subject: str) -> None:
 
 
 def _is_of_use(folder: Path) -> bool:
-    """Whether anything can still be moved out of a folder or aside into it."""
+    """Return whether anything can still be moved out of a private folder or into it."""
     files = (name for _, _, names in os.walk(folder) for name in names)
     return (folder / _ASIDE).exists() or any(not name.startswith(_HELD_OPEN) for name in files)

@@ -21,8 +21,8 @@ from graphcast_batch.report.field_pictures import Browsable, browsable
 from graphcast_batch.report.skill import skill
 from graphcast_batch.report.summary import Opened, Standing, config_text, facts, listed, open_store, standing, versions
 from graphcast_batch.report.timeline import RunTimeline, clock, timeline
+from graphcast_batch.stores.case_records import CaseState
 from graphcast_batch.stores.journal import read_journal
-from graphcast_batch.stores.zarr.ledger import CaseState
 
 MOST_BYTES: Final = 15_000_000
 """Of a page: what mail takes as an attachment, and a phone opens at once."""

@@ -5,14 +5,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from graphcast_batch.config.loading import dump_config, load_config
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.plan import Case
-from graphcast_batch.stores.zarr.ledger import CaseFailure, CaseState
-from graphcast_batch.stores.zarr.store import Store
-from graphcast_batch.stores.zarr.store_path import SUBMITTED
+from graphcast_batch.stores import store_kinds
+from graphcast_batch.stores.base import SUBMITTED, Store
+from graphcast_batch.stores.case_records import CaseFailure, CaseState
 
 MOST_FAILURES: Final = 50
 """Told with their tracebacks; of a run of which all fail, these say enough."""
@@ -69,16 +69,12 @@ def open_store(path: Path) -> Opened | None:
         StoreError: it is something else, or there is none and none is on its way.
         ConfigError: its configuration cannot be read.
     """
-    if not Store.exists(path) and _is_awaited(path):
+    if not store_kinds.store_exists(path) and _is_awaited(path):
         return None
-    store = Store.open(path)
-    config = load_config(store.path / "run.yaml").model_copy(update={"store": store.path})
-    return Opened(
-        store.path.name,
-        store,
-        config,
-        tuple(Case(time, config.steps, store.step_hours) for time in sorted(store.init_times)),
-    )
+    store = store_kinds.open_store(path)
+    config = load_config(store.config_path).model_copy(update={"store": store.path})
+    cases = tuple(Case(time, config.steps, store.step_hours) for time in sorted(store.init_times))
+    return Opened(store.path.name, store, config, cases)
 
 
 def standing(opened: Opened) -> Standing:
@@ -96,7 +92,7 @@ def standing(opened: Opened) -> Standing:
 
 def facts(opened: Opened) -> list[tuple[str, str]]:
     """What a store holds and what made it: labels and texts."""
-    store, attributes, steps = opened.store, _attributes(opened.store), opened.config.steps
+    store, attributes, steps = opened.store, opened.store.attributes, opened.config.steps
     kept, times = store.kept, store.init_times
     surface = [name for name, levelled in kept.on_levels if not levelled]
     levelled = [name for name, on_levels in kept.on_levels if on_levels]
@@ -120,7 +116,7 @@ def facts(opened: Opened) -> list[tuple[str, str]]:
 
 def versions(opened: Opened) -> list[tuple[str, str]]:
     """Names and versions of the software that laid a store out."""
-    return sorted(json.loads(_attributes(opened.store).get("versions", "{}")).items())
+    return sorted(json.loads(str(opened.store.attributes.get("versions", "{}"))).items())
 
 
 def config_text(opened: Opened) -> str:
@@ -139,10 +135,6 @@ def _is_awaited(path: Path) -> bool:
     drafts = path.absolute().parent.glob(f".{glob.escape(path.name)}.*.partial")
     is_empty = path.is_dir() and not any(path.iterdir())
     return is_empty or (path / SUBMITTED).is_dir() or any(drafts)
-
-
-def _attributes(store: Store) -> dict[str, Any]:
-    return dict(store.root["attributes"])
 
 
 def _shortened(failure: CaseFailure) -> CaseFailure:

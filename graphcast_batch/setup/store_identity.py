@@ -22,7 +22,8 @@ from graphcast_batch.models.normalization import normalization
 from graphcast_batch.setup.resources import Precision
 from graphcast_batch.setup.run_setup import RunSetup
 from graphcast_batch.setup.run_statistics import STATISTICS_FOLDER, statistics_of
-from graphcast_batch.stores.zarr.store import NONE, OUTPUTS, Store
+from graphcast_batch.stores.base import NONE, OUTPUTS, Store
+from graphcast_batch.stores.store_kinds import check_place, create_or_extend, open_store, store_exists
 
 _VERSIONS: Final = ("graphcast-batch", "jax", "dm-haiku", "numpy", "xarray", "zarr")
 
@@ -41,7 +42,7 @@ def lay_out(run: RunSetup, precision: Precision, executor: Executor) -> Store:
         StatisticsError: the statistics cannot be computed from the inputs.
     """
     statistics = settled_statistics(run, executor)
-    store = Store.create_or_extend(
+    store = create_or_extend(
         run.config.store,
         run.plan,
         identity=store_identity(run, statistics, precision),
@@ -60,10 +61,10 @@ def existing_store(run: RunSetup) -> Store | None:
         StoreMismatchError: the store belongs to another run, as far as is known before statistics and precision are.
         StoreError: no store can be made at the path.
     """
-    Store.check_place(run.config.store)
-    if not Store.exists(run.config.store):
+    check_place(run.config.store)
+    if not store_exists(run.config.store):
         return None
-    store = Store.open(run.config.store)
+    store = open_store(run.config.store)
     known = store_identity(run, run.statistics, run.config.model.precision)
     unknown = {key: value for key, value in store.identity.items() if key in ("precision", "statistics")}
     store.refuse_other(run.plan.layout, {**unknown, **known})

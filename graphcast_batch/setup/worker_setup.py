@@ -17,7 +17,7 @@ from graphcast_batch.pipeline import LimitsOf, Model, Scorer, WorkerContext
 from graphcast_batch.setup.resources import Precision, configured_cache, memory_mode
 from graphcast_batch.setup.run_source import AnySource
 from graphcast_batch.setup.run_statistics import STATISTICS_FOLDER
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.store_kinds import open_store
 
 
 def worker_context(
@@ -36,7 +36,7 @@ def worker_context(
         GraphcastBatchError: a part is missing or does not fit.
     """
     weights = ConfiguredWeights(config.model.weights)
-    store = Store.open(config.store)
+    store = open_store(config.store)
     forecasts = _forecasts(config, weights, source, precision)
     check = partial(check_inputs, task=weights.task, grid=source.grid, resolution=weights.architecture.resolution)
     together = config.model.cases_per_call

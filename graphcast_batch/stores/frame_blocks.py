@@ -1,4 +1,4 @@
-"""Frames, as they come from the calls of a model, become the blocks that a store takes: what it keeps of each."""
+"""Cut the frames that a model computes down to the blocks that a store keeps of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from graphcast_batch.grid import Grid
 from graphcast_batch.plan import Case
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.base import Store
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Some lead times of a Case, to be given to `Attempt.write`, or by variable to `Attempt.write_variable`.
+    """Some lead times of a Case, for `Attempt.write`, or by variable for `Attempt.write_variable`.
 
     Attributes:
-        first: the first of them, counted from 0 among those that the store keeps.
+        first: the first of the lead times, counted from 0 among those that the store keeps.
         values: by variable, float32 (k, [level], latitude, longitude); may be views of the frames.
     """
 
@@ -25,20 +25,20 @@ class Block:
 
 
 class Blocks:
-    """Takes from the frames of one Case what a store keeps; for one thread at a time.
+    """Cuts what a store keeps out of the frames of one Case; for one thread at a time.
 
-    Nothing is gathered: a shard grows with each block, so that however long it is, only the frames of the call at hand
-    are held.
+    Frames are not collected: the store writes each block as it comes, so that only the frames of the last call are in
+    memory, however long the forecast is.
     """
 
     def __init__(self, case: Case, store: Store, grid: Grid, levels: Sequence[int]) -> None:
-        """Begins with the first frame.
+        """Begin with the first frame.
 
         Args:
-            case: that the frames are of.
-            store: that they are for, laid out for that case.
+            case: the Case that the frames belong to.
+            store: the store that the blocks are for, laid out for the Case.
             grid: the points of a frame.
-            levels: of a frame, hPa, ascending.
+            levels: the levels of a frame, hPa, ascending.
         """
         kept = store.kept
         self._on_levels = kept.on_levels
@@ -50,13 +50,13 @@ class Blocks:
         self._columns = _index(_columns(kept.longitude, grid))
 
     def add(self, frames: Mapping[str, NDArray[np.float32]]) -> list[Block]:
-        """Takes the next frames, which must stay as they are until the block is written.
+        """Cut what the store keeps out of the next frames, which must not change until the block is written.
 
         Args:
             frames: by variable, float32 (step, [level], latitude, longitude).
 
         Returns:
-            What the store keeps of them: one block, or none.
+            One block, or none if the store keeps none of these frames.
         """
         count = next(iter(frames.values())).shape[0]
         hours = self._hours[self._steps : self._steps + count]
@@ -73,13 +73,13 @@ class Blocks:
 
 
 def _columns(longitude: NDArray[np.float32], grid: Grid) -> NDArray[np.intp]:
-    """Where longitudes, of which some may be negative, stand on a grid."""
+    """Return the index of each longitude, which may be negative, on a grid."""
     beyond = longitude.astype(np.float64) - float(grid.longitude[0])
     return np.rint(beyond / grid.resolution).astype(np.intp) % grid.longitude.size
 
 
 def _index(places: ArrayLike) -> slice | NDArray[np.intp]:
-    """What takes these places of an axis, without a copy where they are next to each other."""
+    """Return an index for these positions of an axis: a slice, which copies nothing, if they are consecutive."""
     found = np.asarray(places, np.intp)
     consecutive = found.size > 0 and bool(np.all(np.diff(found) == 1))
     return slice(int(found[0]), int(found[-1]) + 1) if consecutive else found

@@ -1,6 +1,6 @@
-"""What happens in a run becomes lines of JSON in the store's ``log``, a file for each driver.
+"""Write what happens in a run as lines of JSON into the folder ``log`` of the store, one file for each driver.
 
-The ledger says how things stand; a journal says how they came about, and is read by no part of a run.
+The ledger has the state of each Case; a journal has what happened to it. Reports read journals, a run reads none.
 """
 
 import json
@@ -16,25 +16,26 @@ from pydantic import ConfigDict, JsonValue
 from graphcast_batch.credentials import scrubbed
 from graphcast_batch.files.durable import Entry, explained
 from graphcast_batch.plan import Case
-from graphcast_batch.stores.zarr.ledger import CaseFailure, CaseRecord
+from graphcast_batch.stores.case_records import CaseFailure, CaseRecord
 
 LOG: Final = "log"
+"""Folder, in that of a store, with the journals of its runs."""
 
 
 class Line(Entry):
-    """One thing that happened.
+    """One event of a run.
 
     Attributes:
-        at: when it was written, UTC, ISO 8601.
-        event: what: ``started``, ``stage``, ``finished``, ``retried``, ``failed`` or whatever else was noted.
-        host: where it happened.
-        worker: that it happened to.
-        device: of the worker.
+        at: when the line was written, UTC, ISO 8601.
+        event: kind of event: ``started``, ``stage``, ``finished``, ``retried``, ``failed`` or another one.
+        host: name of the host on which the event happened.
+        worker: name of the worker that the event happened to.
+        device: device of the worker.
         case: key of the Case.
-        stage: of the Case.
-        seconds: that it took.
+        stage: stage of the Case.
+        seconds: duration in seconds.
         error: name of the exception.
-        message: of the exception.
+        message: message of the exception.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -53,26 +54,26 @@ class Line(Entry):
 
 
 class Journal:
-    """Keeps the journal of one driver; it watches a run, and never stands in its way.
+    """Writes the journal of one driver; a journal that cannot be written does not end the run.
 
     Args:
-        store: the folder of the store, which must be there when the first line is written.
-        tell: is told, once, if lines cannot be written.
+        store: the folder of the store, which must exist when the first line is written.
+        warn: called with a warning, once, if lines cannot be written.
     """
 
-    def __init__(self, store: Path, tell: Callable[[str], None]) -> None:
+    def __init__(self, store: Path, warn: Callable[[str], None]) -> None:
         self._host = socket.gethostname()
         started = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
         self._path = store / LOG / f"{started}-{self._host}-{os.getpid()}.jsonl"
-        self._tell = tell
-        self._is_torn = self._was_told = False
+        self._warn = warn
+        self._is_torn = self._has_warned = False
 
     def started(self, workers: int, device: str, total: int, complete: int) -> None:
-        """Workers are starting."""
+        """Write that workers are being started."""
         self.note("started", device=device, workers=workers, total=total, complete=complete)
 
     def finished(self, record: CaseRecord) -> None:
-        """A Case is whole: a line for each of its stages, and one for all."""
+        """Write that a Case is complete: a line for each of its stages, and one for the Case."""
         made = {"case": record.key, "host": record.host, "worker": record.worker, "device": record.device}
         stages = record.seconds.items()
         lines = [self._line("stage", **made, stage=stage, seconds=seconds) for stage, seconds in stages]
@@ -80,20 +81,20 @@ class Journal:
         self._write(b"".join([*lines, end]))
 
     def retried(self, case: Case, error: BaseException) -> None:
-        """A Case failed and will be tried again."""
+        """Write that a Case failed and will be tried again."""
         self.note("retried", str(error), case=case.key, error=type(error).__name__)
 
     def failed(self, failure: CaseFailure) -> None:
-        """A Case is set aside."""
+        """Write that a Case failed and will not be tried again."""
         self.note("failed", failure.message, case=failure.key, error=failure.error, attempts=failure.attempts)
 
     def note(self, event: str, text: str | None = None, **fields: JsonValue) -> None:
-        """Writes a line.
+        """Write a line.
 
         Args:
-            event: what happened.
-            text: the message, if there is one.
-            fields: others of `Line`, or whatever else is to be kept.
+            event: kind of event.
+            text: message of the event.
+            fields: other fields of `Line`, or whatever else is to be kept.
         """
         self._write(self._line(event, text, **fields))
 
@@ -101,35 +102,35 @@ class Journal:
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         message = None if text is None else scrubbed(text)
         line = Line.model_validate({"at": at, "event": event, "host": self._host, "message": message} | fields)
-        # As ASCII, a line also holds the halves of characters that file names may end in.
+        # As ASCII, a line can also hold parts of characters, which file names may end in.
         return (json.dumps(line.model_dump(exclude_none=True)) + "\n").encode("ascii")
 
     def _write(self, lines: bytes) -> None:
         try:
             self._append(lines)
         except OSError as error:
-            if not self._was_told:
-                self._was_told = True
-                self._tell(
-                    f"the journal {self._path} misses what happens, because it cannot be written: {error}; the run "
-                    "goes on without it"
+            if not self._has_warned:
+                self._has_warned = True
+                self._warn(
+                    f"the journal {self._path} cannot be written: {error}; the run goes on, and what happens until the "
+                    "journal can be written again is not in it"
                 )
 
     def _append(self, lines: bytes) -> None:
-        """Opened each time: there is nothing to be closed, and a network file system sends it off at once."""
+        """Open, write and close the file, so that a network file system sends each line at once."""
         self._path.parent.mkdir(exist_ok=True)
         with self._path.open("ab", buffering=0) as file:
             complete = b"\n" * self._is_torn + lines
             self._is_torn = True
             if file.write(complete) < len(complete):
-                raise OSError("no space left for the whole of a line")
+                raise OSError("no space left for a complete line")
             self._is_torn = False
 
 
 def read_journal(store: Path) -> Iterator[Line]:
-    """All that happened in the runs of a store, in order of time.
+    """Read the events of all runs of a store, in order of time.
 
-    A line that was cut off, by a full disk or the end of its writer, is passed over.
+    Lines that were cut off, by a full disk or the death of their writer, are left out.
 
     Raises:
         StoreError: a journal cannot be read.

@@ -1,4 +1,4 @@
-"""A forecast becomes a netCDF file in GraphCast's own dimensions: batch, time (lead time), level, lat, lon."""
+"""Write a forecast as a netCDF file with GraphCast's own dimensions: batch, time (lead time), level, lat, lon."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from graphcast_batch.files.process_identity import mark
 
 
 def in_graphcast_dims(forecast: xr.Dataset) -> xr.Dataset:
-    """A forecast as DeepMind's package lays it out.
+    """Rename the dimensions of a forecast to those of DeepMind's package.
 
     Args:
         forecast: (prediction_timedelta, [level], latitude, longitude) with the scalar coordinate time.
@@ -24,7 +24,11 @@ def in_graphcast_dims(forecast: xr.Dataset) -> xr.Dataset:
 
 
 def save_predictions(forecast: xr.Dataset, path: Path) -> None:
-    """Writes a forecast, first under another name, so that no half of one is ever seen.
+    """Write a forecast as a netCDF file, which appears in one step with all of its content.
+
+    Args:
+        forecast: (prediction_timedelta, [level], latitude, longitude) with the scalar coordinate time.
+        path: path of the file; a file that is there is replaced.
 
     Raises:
         StoreError: the file cannot be written.
@@ -34,6 +38,6 @@ def save_predictions(forecast: xr.Dataset, path: Path) -> None:
         in_graphcast_dims(forecast).to_netcdf(unfinished, engine="netcdf4")
         unfinished.replace(path)
     except OSError as error:
-        raise StoreError(f"the predictions were to be written to {path}, but: {error}") from error
+        raise StoreError(f"the predictions cannot be written to {path}: {error}") from error
     finally:
         unfinished.unlink(missing_ok=True)

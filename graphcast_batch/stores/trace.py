@@ -1,7 +1,8 @@
-"""Spans of the Cases of a run become a file that chrome://tracing and Perfetto show as bars over time.
+"""Write when each Case of a run was in which stage, as a file that chrome://tracing and Perfetto show.
 
-It is JSON in the Trace Event Format of Chrome: a process for each worker, in it a thread for each stage, and a bar for
-each time that Cases were in it. Where several were in a stage at once, it has as many threads.
+The file shows stages as bars over time. It is JSON in the Trace Event Format of Chrome: a process for each worker, in
+it a thread for each stage, and a bar for each time that Cases were in the stage. A stage that several Cases were in at
+once has as many threads.
 https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
 """
 
@@ -11,21 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from graphcast_batch.files.durable import explained, replace
-from graphcast_batch.stores.zarr.ledger import CaseRecord
+from graphcast_batch.stores.case_records import CaseRecord
 from graphcast_batch.timing import Span
 
 Bar = tuple[Span, list[str]]
 
 
 def write_trace(path: Path, made: Iterable[tuple[CaseRecord, Sequence[Span]]]) -> None:
-    """Writes when each Case was in which stage.
+    """Write when each Case was in which stage.
 
     Args:
-        path: of the file; one that is there is replaced.
+        path: path of the file; a file that is there is replaced.
         made: records of Cases, with their spans.
 
     Raises:
-        StoreError: it cannot be written.
+        StoreError: the file cannot be written.
     """
     of_worker: dict[str, list[tuple[str, Span]]] = {}
     for record, spans in made:
@@ -40,7 +41,7 @@ def write_trace(path: Path, made: Iterable[tuple[CaseRecord, Sequence[Span]]]) -
 
 
 def _process(number: int, worker: str, found: Sequence[tuple[str, Span]]) -> list[dict[str, Any]]:
-    """The events of one worker."""
+    """Return the events of one worker."""
     events = [_name("process_name", number, 0, worker)]
     thread = 0
     for stage in dict.fromkeys(span.stage for _, span in sorted(found, key=lambda each: each[1].start)):
@@ -52,7 +53,7 @@ def _process(number: int, worker: str, found: Sequence[tuple[str, Span]]) -> lis
 
 
 def _bars(stage: str, found: Sequence[tuple[str, Span]]) -> list[Bar]:
-    """The spans of a stage by their start, with their Cases: those computed together are one bar."""
+    """Return the spans of a stage by their start, with their Cases; Cases that were computed together are one bar."""
     cases_of: dict[Span, list[str]] = {}
     for key, span in found:
         if span.stage == stage:
@@ -61,7 +62,7 @@ def _bars(stage: str, found: Sequence[tuple[str, Span]]) -> list[Bar]:
 
 
 def _rows(bars: Sequence[Bar]) -> list[list[Bar]]:
-    """Bars in as few rows as hold them side by side."""
+    """Distribute bars over as few rows as hold them without overlap."""
     rows: list[list[Bar]] = []
     for bar in bars:
         free = next((row for row in rows if row[-1][0].end <= bar[0].start), None)

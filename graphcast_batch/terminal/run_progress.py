@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from graphcast_batch.plan import Case
+from graphcast_batch.stores.case_records import CaseFailure, CaseRecord
 from graphcast_batch.stores.journal import Journal
-from graphcast_batch.stores.zarr.ledger import CaseFailure, CaseRecord
 
 Level = Literal["quiet", "normal", "verbose"]
 """How much is said: what goes wrong and the end; also how far it is; also what each Case is at."""

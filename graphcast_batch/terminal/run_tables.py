@@ -16,7 +16,7 @@ from graphcast_batch.integrity.repair import Repair
 from graphcast_batch.integrity.verify import Verification
 from graphcast_batch.models.graphcast.device_memory import mesh_counts
 from graphcast_batch.plan import Case, Plan
-from graphcast_batch.stores.zarr.ledger import CaseFailure, CaseState
+from graphcast_batch.stores.case_records import CaseFailure, CaseState
 from graphcast_batch.timing import Balance
 
 MOST_SHOWN: Final = 20

@@ -24,7 +24,7 @@ from ray.cluster_utils import Cluster
 from graphcast_batch.cluster.dispatch_rules import IN_FLIGHT
 from graphcast_batch.integrity.repair import repair
 from graphcast_batch.integrity.verify import verify
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.store_kinds import open_store
 from tests.chaos.driving import Trouble
 from tests.conftest import ROOT, SMALL
 
@@ -269,7 +269,7 @@ class Storm:
     def check(self, undisturbed):
         """Compares what is there with what must be."""
         found, losses = self.round, self.round.losses
-        store = Store.open(self._store)
+        store = open_store(self._store)
         left = [*self._store.glob("ledger/*.claim"), *(self._store / ".staging").iterdir()]
         stale = [path for path in self._store.rglob(".*") if path.suffix in (".tmp", ".aside", ".partial")]
         found.stale = len(stale)
@@ -457,7 +457,7 @@ class Storm:
         """One of a whole Case."""
         key = self._draw.choice(sorted(self._complete() - self._damaged))
         self._damaged.add(key)
-        return self._store / self._draw.choice(sorted(Store.open(self._store).ledger.record(key).files))
+        return self._store / self._draw.choice(sorted(open_store(self._store).ledger.record(key).files))
 
 
 def _key(index):

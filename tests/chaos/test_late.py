@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from graphcast_batch.integrity.verify import verify
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.store_kinds import open_store
 from tests.chaos.storm import LEASE_SECONDS, STEPS, TINY, begin, nodes, wait, write_run
 
 KEY = "2020-01-01T00"
@@ -37,7 +37,7 @@ def test_what_a_worker_publishes_after_another_run_took_its_case_over_leaves_the
         time.sleep(LEASE_SECONDS + 1)
         other = begin(cluster, *second[:2], told)
         assert other.wait(240) == 0, told.read_text()
-        before = Store.open(store).ledger.record(KEY)
+        before = open_store(store).ledger.record(KEY)
         (folder / "land").touch()
         time.sleep(3)
     finally:
@@ -46,8 +46,8 @@ def test_what_a_worker_publishes_after_another_run_took_its_case_over_leaves_the
 
     assert code == 0, told.read_text()
     assert verify(store, deep=True).flaws == (), told.read_text()
-    assert Store.open(store).ledger.record(KEY) == before
+    assert open_store(store).ledger.record(KEY) == before
     assert (before.steps, before.details["cases_per_call"]) == (2 * STEPS, 2)
     assert not list((store / ".staging").iterdir())
-    for name, values in Store.open(store).forecasts().items():
+    for name, values in open_store(store).forecasts().items():
         assert np.isfinite(values.isel(time=0)).all(), name

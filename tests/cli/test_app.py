@@ -35,7 +35,7 @@ def failing(monkeypatch, tmp_path):
         def opened(path):
             raise error
 
-        monkeypatch.setattr(graphcast_batch.stores.zarr.store.Store, "open", opened)
+        monkeypatch.setattr(graphcast_batch.stores.zarr.store.ZarrStore, "open", opened)
 
     return fail
 

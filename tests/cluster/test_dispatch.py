@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from graphcast_batch.cluster.dispatch_rules import IN_FLIGHT, Dispatch, in_flight
 from graphcast_batch.errors import ForecastError, InputError
 from graphcast_batch.plan import Case
-from graphcast_batch.stores.zarr.ledger import CaseState
+from graphcast_batch.stores.case_records import CaseState
 
 LATER = 1e6
 

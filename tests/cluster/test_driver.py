@@ -27,7 +27,7 @@ from graphcast_batch.inputs.statistics import run_serially
 from graphcast_batch.pipeline import CompletedCase
 from graphcast_batch.setup.run_setup import assemble
 from graphcast_batch.setup.store_identity import lay_out
-from graphcast_batch.stores.zarr.ledger import Ledger
+from graphcast_batch.stores.zarr.ledger import FileLedger
 from graphcast_batch.timing import balance
 from tests.conftest import SMALL, TWO_WORKERS
 
@@ -227,7 +227,7 @@ def test_a_read_that_hangs_costs_a_worker_and_an_attempt_of_this_case_alone(clus
 
 
 def test_a_claim_that_cannot_be_taken_puts_its_case_off_and_the_run_goes_on(cluster, tmp_path, monkeypatch):
-    lease, leased = Ledger.lease, []
+    lease, leased = FileLedger.lease, []
 
     def failing_once(ledger, case, lease_seconds):
         leased.append(case.key)
@@ -235,7 +235,7 @@ def test_a_claim_that_cannot_be_taken_puts_its_case_off_and_the_run_goes_on(clus
             raise StoreError("the network is down")
         return lease(ledger, case, lease_seconds)
 
-    monkeypatch.setattr(Ledger, "lease", failing_once)
+    monkeypatch.setattr(FileLedger, "lease", failing_once)
     config = parse_config(ON_TWO | {"store": str(tmp_path / "run"), "retries": 1}, RunConfig, origin="here")
     watch = Watch()
     outcome = driver.run(assemble(config), watch, Drain())
@@ -268,7 +268,7 @@ def test_a_handle_that_is_stale_while_failed_cases_are_freed_or_counted_does_not
     cluster, tmp_path, monkeypatch
 ):
     def stale_once(name):
-        call, called = getattr(Ledger, name), []
+        call, called = getattr(FileLedger, name), []
 
         def stale(*arguments):
             called.append(name)
@@ -276,7 +276,7 @@ def test_a_handle_that_is_stale_while_failed_cases_are_freed_or_counted_does_not
                 raise StoreError(f"{name} failed") from OSError(errno.ESTALE, "Stale file handle")
             return call(*arguments)
 
-        monkeypatch.setattr(Ledger, name, stale)
+        monkeypatch.setattr(FileLedger, name, stale)
         return called
 
     def broken_once(dispatch):
@@ -301,7 +301,7 @@ def test_a_store_that_refuses_everything_ends_the_run(cluster, tmp_path, monkeyp
             (tmp_path / "run" / "ledger").rename(tmp_path / "ledger")
 
     config = parse_config(ON_TWO | {"store": str(tmp_path / "run"), "retries": 9}, RunConfig, origin="here")
-    with pytest.raises(StoreError, match=r"the claim .* failed: .*put back what was removed"):
+    with pytest.raises(StoreError, match=r"the lease .* failed: .*put back what was removed"):
         driver.run(assemble(config), Removing(), Drain())
 
 
@@ -423,9 +423,10 @@ def test_a_new_worker_removes_what_the_dead_of_its_host_left_half_written(tmp_pa
     assembled = assemble(config)
     store = lay_out(assembled, "float32", run_serially)
     dying = (
-        "import os, sys, numpy; from graphcast_batch.stores.zarr.store import Store;"
+        "import os, sys, numpy; from graphcast_batch.stores.zarr.store import ZarrStore;"
         "from graphcast_batch.plan import Case;"
-        "Store.open(sys.argv[1]).attempt(Case(numpy.datetime64('2020-01-01T00', 'h'), 3, 6)).__enter__(); os._exit(0)"
+        "ZarrStore.open(sys.argv[1]).attempt(Case(numpy.datetime64('2020-01-01T00', 'h'), 3, 6)).__enter__();"
+        "os._exit(0)"
     )
     subprocess.run([sys.executable, "-c", dying, store.path], check=True)
     assert len(list((store.path / ".staging").iterdir())) == 1

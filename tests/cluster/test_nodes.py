@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.store_kinds import open_store, store_exists
 from tests.chaos.storm import add_node, begin, nodes, wait, workers, write_run
 
 pytestmark = pytest.mark.slow
@@ -40,12 +40,12 @@ class Running:
         return (self._folder / "told").read_text()
 
     def records(self):
-        ledger = Store.open(self.store).ledger
+        ledger = open_store(self.store).ledger
         return [ledger.record(path.stem) for path in self.store.glob("ledger/steps-*/*.json")]
 
     def made_by(self):
         """Process numbers of workers that have made a Case."""
-        return {int(record.worker.split(":")[1]) for record in self.records()} if Store.exists(self.store) else set()
+        return {int(record.worker.split(":")[1]) for record in self.records()} if store_exists(self.store) else set()
 
     def until(self, count):
         """Waits until each of so many workers has made a Case."""

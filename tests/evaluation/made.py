@@ -9,7 +9,7 @@ from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.config.scores_section import ScoresConfig
 from graphcast_batch.inputs.sources.archive import SyntheticArchive
 from graphcast_batch.plan import Case, Layout, Plan
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.store_kinds import create_or_extend
 
 LEVELS = (500, 850)
 VARIABLES = (("10m_u_component_of_wind", False), ("10m_v_component_of_wind", False), ("temperature", True))
@@ -70,7 +70,7 @@ def stored(
     """A store of which each Case holds the truth after ``change`` (name, hours, values) made forecasts of it."""
     source = truth()
     layout = Layout(grid or source.grid, levels, variables, planned[0].steps, 6, OutputsConfig(**outputs))
-    store = Store.create_or_extend(
+    store = create_or_extend(
         path, Plan(tuple(planned), layout), identity=identity or {}, provenance={}, config_text="a: 1\n"
     )
     for case in planned if filled is None else filled:

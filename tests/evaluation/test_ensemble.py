@@ -21,7 +21,7 @@ from graphcast_batch.evaluation.score_results import average, read, rows
 from graphcast_batch.evaluation.score_store import ScoreStore
 from graphcast_batch.evaluation.store_scoring import ensemble_of, lay_out, score_stored, scoring_of
 from graphcast_batch.grid import regular_grid
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.store_kinds import open_store
 from graphcast_batch.timing import Stopwatch
 from tests.evaluation.made import cases, fill, stored, truth
 from tests.evaluation.test_during import told
@@ -227,7 +227,7 @@ def test_members_that_are_all_the_same_score_as_one_of_them_with_what_is_derived
     shutil.copytree(first.path, tmp_path / "same")
     wanted = Wanted(regions=("global",), derived=("10m_wind_speed",))
 
-    score([first, Store.open(tmp_path / "same")], wanted)
+    score([first, open_store(tmp_path / "same")], wanted)
     alone = lay_out(first, "forecast", scoring_of(wanted, first, truth()), {})
     score_stored(alone.path, alone.name, alone.scoring, alone.left[0])
 

@@ -32,8 +32,9 @@ from graphcast_batch.evaluation.spectra import (
 from graphcast_batch.evaluation.store_scoring import lay_out, scoring_of
 from graphcast_batch.grid import regular_grid
 from graphcast_batch.integrity.repair import repair
-from graphcast_batch.integrity.verify import FlawKind, verify
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.integrity.verify import verify
+from graphcast_batch.stores.flaws import FlawKind
+from graphcast_batch.stores.store_kinds import open_store
 from graphcast_batch.terminal import show_losses
 from graphcast_batch.timing import Stopwatch
 from tests.evaluation.made import AMPLITUDE, WAVES, cases, fill, stored, truth
@@ -277,7 +278,7 @@ def test_what_is_derived_has_a_spectrum_too(tmp_path):
 
 def test_scoring_spectra_is_taken_up_where_it_stopped_and_extended(tmp_path):
     stored(tmp_path / "s", cases(1, steps=2), stronger)
-    score(Store.open(tmp_path / "s"), wanted=WANTED)
+    score(open_store(tmp_path / "s"), wanted=WANTED)
     first = ScoreStore.at(tmp_path / "s", "forecast").folder / "temperature_spectrum" / "c.0.0.0.0.0.0"
     content = first.read_bytes()
     store = stored(tmp_path / "s", cases(3, steps=4), stronger, filled=cases(3, steps=4)[1:2])

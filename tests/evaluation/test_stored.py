@@ -15,8 +15,9 @@ from graphcast_batch.evaluation.store_scoring import evaluations, lay_out, score
 from graphcast_batch.inputs.sources import archive_writer
 from graphcast_batch.inputs.sources.archive import Archive
 from graphcast_batch.integrity.repair import repair
-from graphcast_batch.integrity.verify import FlawKind, verify
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.integrity.verify import verify
+from graphcast_batch.stores.flaws import FlawKind
+from graphcast_batch.stores.store_kinds import open_store
 from tests.evaluation.made import START, VARIABLES, cases, config_for, fill, stored, truth
 
 
@@ -67,7 +68,7 @@ def test_scoring_is_taken_up_where_it_stopped_and_old_scores_stay_to_the_byte(tm
 
 def test_a_store_that_grows_takes_its_scores_along(tmp_path):
     stored(tmp_path / "s", cases(1, steps=2), shifted)
-    score(Store.open(tmp_path / "s"))
+    score(open_store(tmp_path / "s"))
     store = stored(tmp_path / "s", cases(3, steps=4), shifted, filled=cases(3, steps=4)[1:])
 
     found = score(store)

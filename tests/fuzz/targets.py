@@ -21,7 +21,7 @@ from graphcast_batch.inputs.layouts.units import conversion
 from graphcast_batch.inputs.sources.dataset_files import parse_dataset_name
 from graphcast_batch.models.graphcast.checkpoint import load_checkpoint
 from graphcast_batch.plan import Case
-from graphcast_batch.stores.zarr.ledger import Ledger
+from graphcast_batch.stores.zarr.ledger import FileLedger
 from graphcast_batch.stores.zarr.store_layout import read_root
 from graphcast_batch.variables import VARIABLES
 
@@ -53,13 +53,13 @@ def record(data, folder):
     steps = folder / "steps-4"
     steps.mkdir(exist_ok=True)
     _file(steps / f"{CASE.key}.json", data)
-    Ledger(folder).states([CASE])
-    Ledger(folder).record(CASE.key)
+    FileLedger(folder).states([CASE])
+    FileLedger(folder).record(CASE.key)
 
 
 def failure(data, folder):
     _file(folder / f"{CASE.key}.failed.json", data)
-    Ledger(folder).failure(CASE.key)
+    FileLedger(folder).failure(CASE.key)
 
 
 def lease(data, folder):
@@ -73,15 +73,15 @@ def ledger_names(data, folder):
     for line in data.split(b"\n")[:10]:
         with suppress(OSError, ValueError):
             (folder / line.decode("utf-8", errors="replace").replace("/", "_")[:100]).touch(exist_ok=True)
-    ledger = Ledger(folder)
+    ledger = FileLedger(folder)
     ledger.free_failed()
     ledger.states([CASE])
 
 
 def key(data, folder):
     text = data.decode("utf-8", errors="replace")
-    assert Ledger(folder).free_failed([text]) == []
-    Ledger(folder).record(text)
+    assert FileLedger(folder).free_failed([text]) == []
+    FileLedger(folder).record(text)
 
 
 def root(data, folder):

@@ -14,7 +14,7 @@ from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.errors import ConfigError
 from graphcast_batch.files.leases import Owner
-from graphcast_batch.stores.zarr.ledger import CaseFailure
+from graphcast_batch.stores.case_records import CaseFailure
 from tests.conftest import ROOT
 from tests.fuzz.targets import CASE, KNOWN, REFERENCE, TARGETS, attempt
 from tests.outputs.made_stores import make, plan_of

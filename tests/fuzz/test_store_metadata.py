@@ -5,8 +5,9 @@ import json
 import pytest
 
 from graphcast_batch.errors import StoreError
-from graphcast_batch.stores.zarr.ledger import CaseRecord, Ledger
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.case_records import CaseRecord
+from graphcast_batch.stores.store_kinds import open_store
+from graphcast_batch.stores.zarr.ledger import FileLedger
 from tests.outputs.made_stores import case_at, commit, make, plan_of, write_all
 from tests.outputs.test_ledger import record_of
 
@@ -49,7 +50,7 @@ def renamed(new):
 
 
 def work_in(path):
-    store = Store.open(path)
+    store = open_store(path)
     assert store.identity
     with store.attempt(case_at(0, 4)) as attempt:
         write_all(attempt, store, case_at(0, 4))
@@ -101,20 +102,20 @@ def test_a_record_of_files_outside_its_store_is_damaged(file, tmp_path):
     folder.mkdir()
     good = record_of(case).model_dump(mode="json")
     (folder / f"{case.key}.json").write_text(json.dumps(good))
-    assert Ledger(tmp_path).record(case.key) == CaseRecord.model_validate_json(json.dumps(good))
+    assert FileLedger(tmp_path).record(case.key) == CaseRecord.model_validate_json(json.dumps(good))
 
     (folder / f"{case.key}.json").write_text(json.dumps(good | {"files": {file: [1, "00000000"]}}))
-    with pytest.raises(StoreError, match="must be a record as this program writes it, but is damaged"):
-        Ledger(tmp_path).record(case.key)
+    with pytest.raises(StoreError, match=r"must be a case record .* but is damaged"):
+        FileLedger(tmp_path).record(case.key)
 
 
 @pytest.mark.parametrize(
     "key", ["../../x", "2020-01-01T00/../x", "", "/etc/passwd", "٢٠٢٠-01-01T00", "2020-01-01T00\n"]
 )
 def test_a_key_that_is_none_leads_nowhere(key, tmp_path):
-    assert Ledger(tmp_path).free_failed([key]) == []
+    assert FileLedger(tmp_path).free_failed([key]) == []
     (tmp_path / "steps-4").mkdir()
-    for act in (Ledger(tmp_path).failure, Ledger(tmp_path).record):
+    for act in (FileLedger(tmp_path).failure, FileLedger(tmp_path).record):
         with pytest.raises(StoreError, match="the key of a Case must look like 2020-01-01T06"):
             act(key)
 
@@ -122,7 +123,7 @@ def test_a_key_that_is_none_leads_nowhere(key, tmp_path):
 @pytest.mark.parametrize("name", ["steps-", "steps-0", "steps-007", "steps-٣", "steps-4x", "x.failed.json", ".claim"])
 def test_files_that_are_none_of_a_ledger_are_passed_over(name, tmp_path):
     (tmp_path / name).touch()
-    ledger = Ledger(tmp_path)
+    ledger = FileLedger(tmp_path)
 
     assert set(ledger.states([case_at(0, 4)]).values()) == {"missing"}
     assert ledger.record(case_at(0, 4).key) is None

@@ -12,7 +12,7 @@ import pytest
 from graphcast_batch.config.outputs_section import OutputsConfig
 from graphcast_batch.grid import Grid
 from graphcast_batch.plan import Case, Layout, Plan
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.store_kinds import create_or_extend
 
 VARIABLES = (("2m_temperature", False), ("temperature", True), ("total_precipitation_6hr", False))
 IDENTITY = {"checkpoint": "a1", "precision": "float32"}
@@ -33,7 +33,7 @@ def plan_of(indices, steps, *, grid=None, levels=(500, 850), on_levels=VARIABLES
 
 
 def make(path, plan, *, identity=IDENTITY, provenance=None, config_text="steps: 1\n"):
-    return Store.create_or_extend(path, plan, identity=identity, provenance=provenance or {}, config_text=config_text)
+    return create_or_extend(path, plan, identity=identity, provenance=provenance or {}, config_text=config_text)
 
 
 def values_of(store, case):

@@ -18,8 +18,8 @@ import pytest
 
 from graphcast_batch.errors import StoreError, StoreUnwritableError
 from graphcast_batch.files.durable import publish
-from graphcast_batch.stores.zarr.ledger import CaseState
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.case_records import CaseState
+from graphcast_batch.stores.store_kinds import open_store, store_exists
 from tests.forks import PROCESSES
 from tests.outputs.made_stores import (
     VARIABLES,
@@ -126,10 +126,10 @@ def begin(history, undisturbed, path):
 
 def assert_nothing_is_lost(history, path):
     """A store is absent or whole; every record has its data, and those of an earlier run are as they were."""
-    if not Store.exists(path):
+    if not store_exists(path):
         assert history == "new"
         return
-    store = Store.open(path)
+    store = open_store(path)
     assert not list((path / ".staging").iterdir())
     known = [case for case in PLAN.cases if str(case.init_time) in map(str, store.init_times)]
     if len(store.kept.lead_hours) == 10:
@@ -148,20 +148,20 @@ def assert_mended(history, undisturbed, path):
         lease.unlink()
     make_all(path, PLAN)
     assert data_files(path) == data_files(undisturbed / history)
-    assert set(Store.open(path).ledger.states(PLAN.cases).values()) == {CaseState.COMPLETE}
+    assert set(open_store(path).ledger.states(PLAN.cases).values()) == {CaseState.COMPLETE}
 
 
-FULL = "No space left on device.*; mend the space, quota or limits of files and run again: what is whole stays whole"
-READ_ONLY = "Read-only file system.*; mend the mount or the permissions and run again"
+FULL = "No space left on device.*; free space, or raise the quota or the limits of files and run again"
+READ_ONLY = "Read-only file system.*; correct the mount or the permissions and run again"
 
 
 @pytest.mark.parametrize(
     ("history", "kind", "moments"),
     [
-        ("new", "pages", ("laying out", "the claim", "writing it to", "recording it in")),
-        ("new", "inodes", ("laying out", "the claim", "writing it to", "recording it in")),
-        ("grown", "pages", ("the claim", "laying out")),
-        ("grown", "inodes", ("the claim", "laying out")),  # a store that grows needs more files at once than a Case
+        ("new", "pages", ("laying out", "the lease", "writing it to", "recording it in")),
+        ("new", "inodes", ("laying out", "the lease", "writing it to", "recording it in")),
+        ("grown", "pages", ("the lease", "laying out")),
+        ("grown", "inodes", ("the lease", "laying out")),  # a store that grows needs more files at once than a Case
     ],
 )
 def test_a_disk_may_fill_up_at_any_moment(disk, undisturbed, history, kind, moments):
@@ -202,7 +202,7 @@ def test_a_limit_may_cut_off_any_file(memory, undisturbed, history):
     for size in sorted(set(map(len, written))):
         begin(history, undisturbed, path)
         with (
-            pytest.raises(StoreUnwritableError, match=rf"{path}.* failed: .*File too large.*mend the space, quota or"),
+            pytest.raises(StoreUnwritableError, match=rf"{path}.* failed: .*File too large.*free space, or"),
             largest_file(size - 1),
         ):
             make_all(path, PLAN)
@@ -260,9 +260,9 @@ def test_a_disk_that_becomes_read_only_stops_what_writes_and_leaves_what_reads(d
 
     with pytest.raises(StoreUnwritableError, match=f"{path}.* failed: .*{READ_ONLY}"):
         make_one(store, read_only)
-    states = Store.open(path).ledger.states(PLAN.cases)
+    states = open_store(path).ledger.states(PLAN.cases)
     assert (CaseState.COMPLETE in states.values()) == (when == "release")
-    assert Store.open(path).forecasts()["temperature"].shape == (2, 10, 2, 5, 8)
+    assert open_store(path).forecasts()["temperature"].shape == (2, 10, 2, 5, 8)
     disk.remount("rw")
     assert_mended("new", undisturbed, path)
 
@@ -288,7 +288,7 @@ def as_nobody_owning(folder):
     ("where", "told"),
     [
         (".", "laying out {path} failed"),
-        ("run.zarr/ledger", "the claim {path}/ledger/2020-01-01T00.claim failed"),
+        ("run.zarr/ledger", "the lease {path}/ledger/2020-01-01T00.claim failed"),
         ("run.zarr/.staging", "2020-01-01T00: writing it to {path} failed"),
         ("run.zarr/temperature", "2020-01-01T00: writing it to {path} failed"),
     ],
@@ -301,7 +301,7 @@ def test_a_folder_without_permission_to_write_is_named(undisturbed, where, told)
                 make(path, PLAN)
             forbidden = Path(folder, where)
             forbidden.chmod(0o555)
-            told = re.escape(told.format(path=path)) + ": .*Permission denied.*; mend the mount or the permissions"
+            told = re.escape(told.format(path=path)) + ": .*Permission denied.*; correct the mount or the permissions"
             with pytest.raises(StoreUnwritableError, match=told):
                 make_all(path, PLAN)
             forbidden.chmod(0o755)
@@ -340,7 +340,7 @@ def test_what_vanishes_from_a_store_fails_the_case_and_is_mended_by_putting_it_b
         except StoreError as error:
             told[when] = str(error)
         put_back(path, aside, what)
-        assert_whole_cases_are_all_there(Store.open(path), PLAN.cases)
+        assert_whole_cases_are_all_there(open_store(path), PLAN.cases)
         assert_mended("new", undisturbed, path)
     assert tuple(told) == failing
     for text in told.values():
@@ -449,7 +449,7 @@ def test_a_file_that_cannot_be_read_is_named_with_the_cause(tmp_path, file):
     (path / file).mkdir()
 
     def look():
-        store = Store.open(path)
+        store = open_store(path)
         store.ledger.record("2020-01-01T00")
         store.ledger.failure("2020-01-01T06")
 
@@ -520,8 +520,8 @@ def test_a_run_onto_a_disk_that_fills_up_stops_and_with_more_space_ends_as_if_no
     assert re.search(f"StoreUnwritableError: 2020-01-01T.*{store}.* failed: .*{FULL}", stopped.stderr)
     assert "Traceback" not in stopped.stderr
     planned = [case_at(index, 3) for index in range(4)]
-    assert CaseState.FAILED not in Store.open(store).ledger.states(planned).values()
-    assert_whole_cases_are_all_there(Store.open(store), planned)
+    assert CaseState.FAILED not in open_store(store).ledger.states(planned).values()
+    assert_whole_cases_are_all_there(open_store(store), planned)
 
     disk.remount("size=64m")
     assert command("run", config, env=os.environ).returncode == 0
@@ -569,9 +569,9 @@ def test_a_disk_that_deletes_nothing_holds_up_no_case_and_what_is_left_goes_with
     path = tmp_path / "run.zarr"
     make(path, PLAN)
     in_another_process(make_all_without_unlink, path)
-    assert set(Store.open(path).ledger.states(PLAN.cases).values()) == {CaseState.COMPLETE}
+    assert set(open_store(path).ledger.states(PLAN.cases).values()) == {CaseState.COMPLETE}
     assert list(path.glob("ledger/.*")), list(path.glob(".staging/*"))
-    Store.open(path).sweep()
+    open_store(path).sweep()
     assert not [*path.rglob(".*.tmp"), *path.rglob(".*.aside"), *path.glob(".staging/*"), *path.glob("ledger/*.claim")]
     assert data_files(path) == data_files(undisturbed / "new")
 
@@ -581,7 +581,7 @@ def test_what_the_dead_left_is_known_by_its_name_where_nothing_in_it_tells_whose
     path = tmp_path / "run.zarr"
     in_another_process(die_in_an_attempt, path, how)
     assert len(list(path.glob(".staging/*"))) == 1
-    Store.open(path).sweep()
+    open_store(path).sweep()
     assert not list(path.glob(".staging/*"))
 
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphcast_batch.errors import ForecastError, StoreError
+from graphcast_batch.stores.case_records import CaseFailure
 from graphcast_batch.stores.journal import Journal, Line, read_journal
-from graphcast_batch.stores.zarr.ledger import CaseFailure
 from tests.forks import PROCESSES
 
 from .made_stores import case_at, fill, kill, make, plan_of, small_disk
@@ -169,7 +169,7 @@ def test_a_full_disk_is_told_once_and_what_fits_afterwards_is_kept(tmp_path, tol
         assert (events[0], events[-1]) == ("first", "last")
         assert events.count("lost") < 20
     assert len(told) == 1
-    assert re.search(r"the journal .*jsonl misses what happens, because it cannot be written: .*space", told[0])
+    assert re.search(r"the journal .*jsonl cannot be written: .*space", told[0])
 
 
 def test_a_place_that_cannot_be_written_is_told_once_and_never_made(tmp_path, told):

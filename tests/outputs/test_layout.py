@@ -14,12 +14,13 @@ import zarr
 from graphcast_batch.config.loading import load_config
 from graphcast_batch.errors import StoreError, StoreMismatchError
 from graphcast_batch.files.leases import Lease
-from graphcast_batch.integrity.verify import FlawKind, verify
+from graphcast_batch.integrity.verify import verify
 from graphcast_batch.setup.run_setup import assemble
 from graphcast_batch.setup.store_identity import existing_store
-from graphcast_batch.stores.zarr.ledger import CaseState
-from graphcast_batch.stores.zarr.store import Store
-from graphcast_batch.stores.zarr.store_layout import growing
+from graphcast_batch.stores.case_records import CaseState
+from graphcast_batch.stores.flaws import FlawKind
+from graphcast_batch.stores.store_kinds import check_place, open_store
+from graphcast_batch.stores.zarr.store_layout import extension_lock
 from tests.forks import PROCESSES
 from tests.outputs.made_stores import (
     IDENTITY,
@@ -58,7 +59,7 @@ def test_xarray_opens_the_store_as_it_is_with_decoded_times_and_cf_attributes(tm
     assert read.attrs["Conventions"] == "CF-1.11"
     assert (read.attrs["seed"], read.attrs["licence"], read.attrs["versions"]) == (3, "null", '{"jax": "0"}')
     assert (path / "run.yaml").read_text() == "steps: 1\n"
-    xr.testing.assert_identical(read.load(), Store.open(path).forecasts().load())
+    xr.testing.assert_identical(read.load(), open_store(path).forecasts().load())
 
 
 def test_what_xarray_read_can_be_written_as_netcdf(tmp_path):
@@ -211,15 +212,15 @@ def test_lead_times_that_another_driver_adds_meanwhile_are_not_replaced(tmp_path
     def growing_after_another(folder):
         monkeypatch.undo()
         make(path, plan_of([0], 12, lead_hours=(24, 48, 72)))
-        with growing(folder) as lock:
+        with extension_lock(folder) as lock:
             yield lock
 
-    monkeypatch.setattr("graphcast_batch.stores.zarr.store.growing", growing_after_another)
+    monkeypatch.setattr("graphcast_batch.stores.zarr.store.extension_lock", growing_after_another)
     with pytest.raises(
         StoreMismatchError, match=r"lead hours: the store has \(24, 48, 72\), this run has \(24, 48, 120\)"
     ):
         make(path, ours)
-    assert Store.open(store.path).kept.lead_hours == (24, 48, 72)
+    assert open_store(store.path).kept.lead_hours == (24, 48, 72)
 
 
 def test_all_differences_are_told_at_once(tmp_path):
@@ -232,8 +233,8 @@ def test_all_differences_are_told_at_once(tmp_path):
 def test_what_is_not_one_of_ours_is_not_opened(tmp_path, content):
     if content is not None:
         (tmp_path / "zarr.json").write_text(content)
-    with pytest.raises(StoreError, match=r"no store at|not readable as one"):
-        Store.open(tmp_path)
+    with pytest.raises(StoreError, match=r"no store at|cannot be read as one"):
+        open_store(tmp_path)
 
 
 def test_nothing_is_laid_out_over_something_else(tmp_path):
@@ -342,7 +343,7 @@ def test_drivers_that_extend_at_once_all_get_their_times(tmp_path):
     for child in children:
         child.join(120)
         assert child.exitcode == 0
-    store = Store.open(path)
+    store = open_store(path)
     assert sorted(store.init_times) == [case_at(index, 1).init_time for index in range(5)]
     assert store.init_times[0] == case_at(0, 1).init_time
 
@@ -388,8 +389,12 @@ def at_folder(path):
         (at_file, "a/b", r"{path}/a/b must be a folder or not exist yet, but {path} is a file; choose another"),
         (at_fifo, ".", r"{path} must be .* but {path} is neither a file nor a folder; choose another"),
         (at_fifo, "a", r"{path}/a must be .* but {path} is neither a file nor a folder; choose another"),
-        (at_link, ".", r"{path} must .* but {path} is a link to .*/nowhere, which is not there; mend the link, or"),
-        (at_link, "a", r"{path}/a must .* but {path} is a link to .*/nowhere, which is not there; mend the link, or"),
+        (at_link, ".", r"{path} must .* but {path} is a link to .*/nowhere, which is not there; correct the link, or"),
+        (
+            at_link,
+            "a",
+            r"{path}/a must .* but {path} is a link to .*/nowhere, which is not there; correct the link, or",
+        ),
         (at_folder, ".", r"{path} must be a store .* but is something else \(it holds letters\); choose another"),
     ],
 )
@@ -413,6 +418,6 @@ def test_an_empty_folder_a_link_to_a_folder_and_nothing_are_places_for_a_store(t
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     for place in ("empty", "new", "new folder/below", "link", "link/below"):
-        Store.check_place(tmp_path / place)
+        check_place(tmp_path / place)
         make(tmp_path / place, plan_of([0], 1))
-        Store.check_place(tmp_path / place)
+        check_place(tmp_path / place)

@@ -14,7 +14,8 @@ from graphcast_batch.errors import StoreError
 from graphcast_batch.files.durable import publish
 from graphcast_batch.files.leases import Owner, owner_in
 from graphcast_batch.plan import Case
-from graphcast_batch.stores.zarr.ledger import CaseFailure, CaseRecord, CaseState, Ledger
+from graphcast_batch.stores.case_records import CaseFailure, CaseRecord, CaseState
+from graphcast_batch.stores.zarr.ledger import FileLedger
 from tests.forks import PROCESSES
 
 
@@ -42,7 +43,7 @@ def record_of(case, **changes):
 
 @pytest.fixture
 def ledger(tmp_path):
-    return Ledger(tmp_path)
+    return FileLedger(tmp_path)
 
 
 def test_a_record_is_read_back_as_it_was_entered(ledger):
@@ -80,7 +81,7 @@ def test_a_damaged_record_is_named(ledger, content):
     ledger.enter(record_of(case_at(0)))
     path = ledger.folder / "steps-4" / "2020-01-01T00.json"
     path.write_bytes(content)
-    with pytest.raises(StoreError, match=r"steps-4/2020-01-01T00\.json must be a record .*damaged; delete it"):
+    with pytest.raises(StoreError, match=r"steps-4/2020-01-01T00\.json must be a case record .*damaged; delete it"):
         ledger.record("2020-01-01T00")
 
 
@@ -170,7 +171,7 @@ def test_a_claim_without_a_heartbeat_is_taken_over(ledger):
 
 
 def claim_and_wait(folder, ready):
-    Ledger(folder).lease(case_at(0), 1e6)
+    FileLedger(folder).lease(case_at(0), 1e6)
     ready.set()
     time.sleep(600)
 
@@ -191,7 +192,7 @@ def test_the_claim_of_a_process_that_was_killed_here_is_taken_over_at_once(ledge
 
 
 def claim_all(folder, start, name):
-    ledger = Ledger(folder)
+    ledger = FileLedger(folder)
     start.wait(60)
     won = [case_at(index).key for index in range(200) if ledger.lease(case_at(index), 3600)]
     Path(folder, f"won-{name}").write_text("\n".join(won))
@@ -243,17 +244,17 @@ def test_what_dead_writers_left_is_swept_after_a_day(ledger):
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(StoreError, match=r"gone.*run again"):
-        Ledger(tmp_path / "gone").states([])
+        FileLedger(tmp_path / "gone").states([])
 
 
 def test_a_sweep_frees_the_claims_of_the_dead_and_keeps_those_of_the_living(tmp_path):
-    ledger = Ledger(tmp_path / "ledger")
+    ledger = FileLedger(tmp_path / "ledger")
     (tmp_path / "ledger").mkdir()
     dead, alive = (Case(np.datetime64(time), 1, 6) for time in ("2020-01-01T00", "2020-01-01T06"))
     claiming = (
         "import sys, numpy as np; from pathlib import Path;"
-        "from graphcast_batch.stores.zarr.ledger import Ledger; from graphcast_batch.plan import Case;"
-        "assert Ledger(Path(sys.argv[1])).lease(Case(np.datetime64('2020-01-01T00'), 1, 6), 3600)"
+        "from graphcast_batch.stores.zarr.ledger import FileLedger; from graphcast_batch.plan import Case;"
+        "assert FileLedger(Path(sys.argv[1])).lease(Case(np.datetime64('2020-01-01T00'), 1, 6), 3600)"
     )
     subprocess.run([sys.executable, "-c", claiming, str(ledger.folder)], check=True)
     assert ledger.lease(alive, 3600)

@@ -5,7 +5,7 @@ import xarray as xr
 from graphcast_batch.errors import StoreError, StoreMismatchError
 from graphcast_batch.evaluation.score_layout import ScoreLayout
 from graphcast_batch.evaluation.score_store import ScoreStore
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.store_kinds import open_store
 from tests.forks import PROCESSES
 from tests.outputs.made_stores import case_at, make, plan_of
 
@@ -114,7 +114,7 @@ def test_a_damaged_record_is_named(tmp_path):
     put(scores, store, 0, leads=2)
     (scores.folder / "records" / "2020-01-01T00.json").write_text("{")
 
-    with pytest.raises(StoreError, match=r"2020-01-01T00.json must be a scorerecord as this program writes it"):
+    with pytest.raises(StoreError, match=r"2020-01-01T00.json must be a score record .*damaged"):
         scores.records()
 
 
@@ -131,7 +131,7 @@ def test_what_is_no_group_of_scores_is_named(tmp_path):
 
 
 def lay_out_and_put(path, index):
-    store = Store.open(path)
+    store = open_store(path)
     put(ScoreStore.lay_out(path, "forecast", by()), store, index)
 
 

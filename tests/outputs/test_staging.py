@@ -18,9 +18,10 @@ from graphcast_batch.files.durable import Sealed
 from graphcast_batch.files.leases import Lease
 from graphcast_batch.files.staging import Staging
 from graphcast_batch.integrity.repair import repair
-from graphcast_batch.integrity.verify import FlawKind, verify
-from graphcast_batch.stores.zarr.ledger import Ledger
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.integrity.verify import verify
+from graphcast_batch.stores.flaws import FlawKind
+from graphcast_batch.stores.store_kinds import open_store
+from graphcast_batch.stores.zarr.ledger import FileLedger
 from tests.outputs.commit_model import DEAD, Folder, explore, fault, land, program, settled
 from tests.outputs.made_stores import VARIABLES, case_at, commit, fill, make, plan_of, values_of, write_all
 from tests.outputs.test_scores import by, means_of
@@ -132,7 +133,7 @@ def test_the_model_makes_the_calls_that_an_attempt_makes(tmp_path, monkeypatch, 
         (Staging, "fence", "fence"),
         (Staging, "remove", "remove"),
         (Staging, "drop_taken", "drop"),
-        (Ledger, "record", "stands"),
+        (FileLedger, "record", "stands"),
     ):
         note(owner, attribute, lambda *_, kind=kind: (kind,))
     note(Sealed, "is_at", lambda _, path: ("own", name(path)))
@@ -202,12 +203,12 @@ def test_wherever_real_attempts_stop_a_case_that_is_whole_stays_whole(tmp_path, 
         for second in itertools.count() if both else [NEVER]:
             path = shutil.copytree(store.path, tmp_path / str(next(numbers)))
             with monkeypatch.context() as patch:
-                reached = run_two(patch, Store.open(path), case, first, second)
-            assert_sound(Store.open(path), case, HISTORIES[history])
+                reached = run_two(patch, open_store(path), case, first, second)
+            assert_sound(open_store(path), case, HISTORIES[history])
             # The next run makes what is missing, whatever was left.
-            fill(Store.open(path), case)
-            assert Store.open(path).ledger.record(case.key, case.steps)
-            assert_sound(Store.open(path), case, HISTORIES[history])
+            fill(open_store(path), case)
+            assert open_store(path).ledger.record(case.key, case.steps)
+            assert_sound(open_store(path), case, HISTORIES[history])
             shutil.rmtree(path)
             if not reached[1]:
                 break
@@ -303,7 +304,7 @@ def test_a_driver_that_made_a_store_longer_too_late_leaves_the_axes_to_the_one_t
             lambda path=path: path.glob("ledger/.extending"),
             other,
         )
-        store = Store.open(path)
+        store = open_store(path)
         values = store.forecasts()[ONE[0][0]]
         np.testing.assert_array_equal(
             values.sel(time=case_at(7, 6).init_time), values_of(store, case_at(7, 6))[ONE[0][0]]
@@ -325,7 +326,7 @@ def test_a_driver_that_lays_out_too_late_around_jobs_takes_nothing_from_the_stor
             lambda path=path: path.glob("slurm/.lay-out"),
             lambda path=path: fill(make(path, plan_of([0], 3, on_levels=ONE)), case_at(0, 3)),
         )
-        assert Store.open(path).ledger.steps_of(case_at(0, 3).key) == 3
+        assert open_store(path).ledger.steps_of(case_at(0, 3).key) == 3
         assert {flaw.kind for flaw in verify(path, deep=True).flaws} <= {FlawKind.STATISTICS}
         assert [each.name for each in (path / "slurm").iterdir()] == []
         if not reached:

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from graphcast_batch.errors import StoreError
 from graphcast_batch.files.leases import Owner
-from graphcast_batch.stores.zarr.ledger import CaseState, Ledger
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.case_records import CaseState
+from graphcast_batch.stores.store_kinds import open_store
+from graphcast_batch.stores.zarr.ledger import FileLedger
 from tests.forks import PROCESSES
 from tests.outputs.made_stores import (
     VARIABLES,
@@ -168,7 +169,7 @@ def test_whoever_lost_the_claim_cannot_commit(tmp_path):
     taker = store.ledger.lease(case, 60)
     with store.attempt(case) as attempt:
         write_all(attempt, store, case)
-        with pytest.raises(StoreError, match=r"2020-01-01T00: the claim must be held .* lost to another"):
+        with pytest.raises(StoreError, match=r"2020-01-01T00: the lease must be held .* lost to another"):
             commit(attempt, lost)
         assert store.ledger.record(case.key) is None
         assert not list(store.path.glob("temperature/c.*"))
@@ -184,7 +185,7 @@ def test_a_claim_lost_after_the_last_file_leaves_the_case_without_a_record(tmp_p
         monkeypatch.setattr(
             "graphcast_batch.stores.zarr.attempts.sync_folder", lambda folder: lease.path.unlink(missing_ok=True)
         )
-        with pytest.raises(StoreError, match=r"2020-01-01T00: the claim must be held"):
+        with pytest.raises(StoreError, match=r"2020-01-01T00: the lease must be held"):
             commit(attempt, lease)
     assert store.ledger.record(case.key) is None
 
@@ -226,7 +227,7 @@ def test_only_what_the_dead_left_is_swept(tmp_path):
 
 
 def fill_in_turn(path, cases):
-    store = Store.open(path)
+    store = open_store(path)
     for case in cases:
         lease = store.ledger.lease(case, 3600)
         if lease:
@@ -255,12 +256,12 @@ def test_eight_processes_at_once_lay_out_one_store_and_lose_nothing(tmp_path):
     alone = make(tmp_path / "alone.zarr", plan_of(range(24), 10))
     fill(alone, *cases)
     assert data_files(tmp_path / "run.zarr") == data_files(alone.path)
-    assert set(Ledger(tmp_path / "run.zarr" / "ledger").states(cases).values()) == {CaseState.COMPLETE}
+    assert set(FileLedger(tmp_path / "run.zarr" / "ledger").states(cases).values()) == {CaseState.COMPLETE}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone.zarr", "run.zarr"]
 
 
 def fill_when_told(path, cases, ready, go):
-    store = Store.open(path)
+    store = open_store(path)
     ready.set()
     go.wait()
     fill_in_turn(path, cases)
@@ -290,7 +291,7 @@ def test_killed_at_any_moment_nothing_counts_as_whole_that_is_not_and_a_rerun_me
 
 
 def commit_when_told(path, case, ready, go):
-    store = Store.open(path)
+    store = open_store(path)
     with store.attempt(case) as attempt:
         write_all(attempt, store, case)
         ready.set()
@@ -329,7 +330,7 @@ def test_a_full_disk_stops_a_case_with_its_name_and_space_mends_it(tmp_path):
     with small_disk(tmp_path / "small") as disk:
         plan = plan_of(range(12), 16, grid=grid_of(9, 16))
         store = make(disk / "run.zarr", plan)
-        with pytest.raises(StoreError, match=r"2020-01-\S+: .*run\.zarr.*No space left.*mend the space"):
+        with pytest.raises(StoreError, match=r"2020-01-\S+: .*run\.zarr.*No space left.*free space"):
             fill(store, *plan.cases)
         assert_whole_cases_are_all_there(store, plan.cases)
         states = store.ledger.states(plan.cases)

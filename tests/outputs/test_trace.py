@@ -6,8 +6,8 @@ import re
 import pytest
 
 from graphcast_batch.errors import StoreError
+from graphcast_batch.stores.case_records import CaseRecord
 from graphcast_batch.stores.trace import write_trace
-from graphcast_batch.stores.zarr.ledger import CaseRecord
 from graphcast_batch.timing import Span
 
 

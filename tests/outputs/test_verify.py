@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from graphcast_batch.errors import StoreError
 from graphcast_batch.files import staging
 from graphcast_batch.integrity.repair import repair
-from graphcast_batch.integrity.verify import FlawKind, verify
-from graphcast_batch.stores.zarr.ledger import CaseState
-from graphcast_batch.stores.zarr.store import Store
-from graphcast_batch.stores.zarr.store_layout import growing
+from graphcast_batch.integrity.verify import verify
+from graphcast_batch.stores.case_records import CaseState
+from graphcast_batch.stores.flaws import FlawKind
+from graphcast_batch.stores.store_kinds import open_store
+from graphcast_batch.stores.zarr.store_layout import extension_lock
 from tests.forks import PROCESSES
 from tests.outputs.made_stores import (
     VARIABLES,
@@ -74,7 +75,7 @@ def sound(tmp_path_factory):
 @contextmanager
 def copy_of(store):
     with tempfile.TemporaryDirectory() as folder:
-        yield Store.open(shutil.copytree(store.path, Path(folder) / "run.zarr"))
+        yield open_store(shutil.copytree(store.path, Path(folder) / "run.zarr"))
 
 
 @pytest.fixture
@@ -295,7 +296,7 @@ def test_a_shorter_record_that_a_longer_one_has_replaced_is_not_looked_at(store)
 def test_a_foreign_file_is_found_and_removed(store, sound, name):
     (store.path / "2m_temperature" / name).write_bytes(b"foreign")
     flaws = verify(store.path, deep=False).flaws
-    assert [(flaw.kind, flaw.key, flaw.path) for flaw in flaws] == [("foreign", "", f"2m_temperature/{name}")]
+    assert [(flaw.kind, flaw.key, flaw.path) for flaw in flaws] == [("unexpected", "", f"2m_temperature/{name}")]
     assert repair(store.path, flaws).removed == (f"2m_temperature/{name}",)
     assert repair(store.path, flaws).removed == ()
     assert data_files(store.path) == data_files(sound.path)
@@ -334,7 +335,7 @@ def change_metadata(path):
 )
 def test_metadata_that_the_root_contradicts_are_named_unless_the_store_is_growing(store, how, text):
     how(store.path / "temperature" / "zarr.json")
-    with growing(store.path):
+    with extension_lock(store.path):
         (store.path / "temperature" / ".fresh.tmp").touch()
         assert found_in(store) == []
         (store.path / "temperature" / ".fresh.tmp").unlink()
@@ -460,7 +461,7 @@ def test_a_repair_that_loses_its_claim_forgets_nothing(store, monkeypatch):
     shorten(store.path / FILES[0], 5)
     flaws = verify(store.path, deep=False).flaws
     monkeypatch.setattr("graphcast_batch.files.leases.Lease.held", lambda lease: False)
-    with pytest.raises(StoreError, match=rf"{KEY_OF[0]}: the claim must be held .*lost to another process; verify"):
+    with pytest.raises(StoreError, match=rf"{KEY_OF[0]}: the lease must be held .*lost to another process; verify"):
         repair(store.path, flaws)
     assert store.ledger.steps_of(KEY_OF[0]) == STEPS
     assert (store.path / FILES[0]).exists()

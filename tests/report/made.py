@@ -6,9 +6,9 @@ from graphcast_batch.config.loading import dump_config
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.plan import Layout, Plan
+from graphcast_batch.stores.case_records import CaseFailure
 from graphcast_batch.stores.journal import Journal
-from graphcast_batch.stores.zarr.ledger import CaseFailure
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.store_kinds import create_or_extend
 from tests.conftest import SMALL
 from tests.evaluation.made import LEVELS, VARIABLES, cases, fill, truth
 from tests.evaluation.test_stored import times, written
@@ -34,7 +34,7 @@ def run(path, change=better, *, count=4, complete=None, archive=None, provenance
         changes["inputs"] = {"kind": "archive", "path": str(archive)}
     config = config_of(path, **changes)
     layout = Layout(truth().grid, LEVELS, VARIABLES, planned[0].steps, 6, config.outputs)
-    store = Store.create_or_extend(
+    store = create_or_extend(
         path,
         Plan(tuple(planned), layout),
         identity=identity or {},

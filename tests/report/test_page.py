@@ -11,7 +11,7 @@ from graphcast_batch.errors import StoreError
 from graphcast_batch.grid import regular_grid
 from graphcast_batch.plan import Layout, Plan
 from graphcast_batch.report.page import MOST_BYTES, watch, write_page
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.store_kinds import create_or_extend, open_store
 from tests.evaluation.made import cases, fill, truth
 from tests.report.made import better, config_of, fail, journal, run
 
@@ -123,7 +123,7 @@ def test_a_page_is_written_anew_until_nothing_is_left_to_be_made(tmp_path):
 
     def sleep(seconds):
         seen.append(out.read_text())
-        fill(Store.open(store.path), cases(2)[len(seen) - 1], better, truth())
+        fill(open_store(store.path), cases(2)[len(seen) - 1], better, truth())
 
     watch(store.path, out, sleep=sleep)
 
@@ -156,7 +156,7 @@ def test_the_page_of_a_large_store_stays_small_and_says_what_it_leaves_out(tmp_p
     planned = cases(2, steps=steps)
     plan = Plan(tuple(planned), Layout(grid, levels, (("temperature", True),), steps, 6, OutputsConfig()))
     text = dump_config(config_of(tmp_path / "s", steps=steps))
-    store = Store.create_or_extend(tmp_path / "s", plan, identity={}, provenance={}, config_text=text)
+    store = create_or_extend(tmp_path / "s", plan, identity={}, provenance={}, config_text=text)
     # No picture makes noise any smaller.
     noise = np.random.default_rng(0).random((steps, len(levels), *grid.shape), np.float32)
     for case in planned:

@@ -2,7 +2,7 @@ import pytest
 
 from graphcast_batch.errors import StoreError
 from graphcast_batch.report.summary import MOST_KEYS, facts, listed, open_store, standing, versions
-from graphcast_batch.stores.zarr.ledger import CaseState
+from graphcast_batch.stores.case_records import CaseState
 from tests.evaluation.made import cases
 from tests.report.made import fail, run
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from graphcast_batch.stores.zarr.store import Store
+from graphcast_batch.stores.store_kinds import open_store
 from tests.slurm.testbed import Testbed, cluster
 
 ROOT = Path(__file__).parents[2]
@@ -92,7 +92,7 @@ class Submitted:
         return [line["case"] for line in map(json.loads, lines) if line["event"] == "finished"]
 
     def hosts(self):
-        ledger = Store.open(self.store).ledger
+        ledger = open_store(self.store).ledger
         hosts = [ledger.record(key).worker.split(":")[0] for key in self.complete()]
         return tuple(hosts.count(node) for node in self.bed.nodes)
 

@@ -1,8 +1,8 @@
 """Write one Case in a private folder, and move its files into the store once all of them are there.
 
-Readers find none of a Case that no record names, or all of it. Files that a dead attempt left are taken away before the
-first of this one appears; only a longer forecast takes the place of a shorter one that is whole, file by file, so that
-no reader misses what it had.
+Of a Case without a record readers find no values, or all of them. Files that a dead attempt left are removed before the
+first file of this attempt appears; only a longer forecast replaces a shorter one that is complete, file by file, so
+that readers always find the shorter one.
 """
 
 import socket
@@ -18,27 +18,28 @@ from pydantic import JsonValue
 
 from graphcast_batch.errors import StoreError
 from graphcast_batch.files.durable import Sealed, explained, now, sync_folder
-from graphcast_batch.files.leases import Lease
 from graphcast_batch.files.staging import STAGING, Staging
 from graphcast_batch.plan import Case, OutputGrid
-from graphcast_batch.stores.zarr.ledger import CaseRecord, Ledger
+from graphcast_batch.stores.base import Lease
+from graphcast_batch.stores.case_records import CaseRecord
+from graphcast_batch.stores.zarr.ledger import FileLedger
 from graphcast_batch.stores.zarr.shards import Encoding, Shard, file_of, files_of
 
 
 class Destination(Protocol):
-    """Where attempts write to; a `Store`."""
+    """The store that attempts write to: what they use of a `ZarrStore`."""
 
     @property
     def path(self) -> Path:
-        """Its folder."""
+        """The folder of the store."""
 
     @property
     def kept(self) -> OutputGrid:
-        """What it holds of each forecast."""
+        """What the store keeps of each forecast."""
 
     @property
-    def ledger(self) -> Ledger:
-        """Which Cases are whole."""
+    def ledger(self) -> FileLedger:
+        """The states of the Cases."""
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -46,7 +47,7 @@ class Destination(Protocol):
 
     @property
     def encodings(self) -> dict[str, Encoding]:
-        """How each variable becomes bytes."""
+        """The encoding of each variable."""
 
     @property
     def block_steps(self) -> int:
@@ -54,17 +55,17 @@ class Destination(Protocol):
 
     @property
     def most_steps(self) -> int:
-        """Steps of the longest forecast that there is room for."""
+        """Steps of the longest forecast that the store has room for."""
 
     def blocks_of(self, steps: int) -> int:
-        """How many shards of each variable a forecast of so many steps has."""
+        """Return how many shards of each variable a forecast of so many steps has."""
 
     def index_of(self, case: Case) -> int:
-        """Where a Case stands on the time axis; raises StoreError if nowhere."""
+        """Return the index of a Case on the time axis; raise StoreError if the Case is not on it."""
 
 
-class Attempt:
-    """One try at writing a Case, in a folder of its own until all of it is there.
+class ZarrAttempt:
+    """One try at writing a Case, in a private folder until all of the Case is written; see the port `Attempt`.
 
     As a context it leaves nothing behind unless it was committed. Any threads may write at once, as long as the lead
     times of each variable come in order.
@@ -97,11 +98,12 @@ class Attempt:
         self._staging.remove()
 
     def write(self, first: int, frames: Mapping[str, NDArray[np.float32]]) -> None:
-        """Writes some lead times of every variable; see `write_variable`.
+        """Write some lead times of every variable; see `write_variable`.
 
         Args:
-            first: the first of them, counted from 0 among those that the store keeps.
-            frames: by variable, float32 (k, [level], latitude, longitude) in its units, of what the store keeps.
+            first: the first of the lead times, counted from 0 among those that the store keeps.
+            frames: by variable, float32 (k, [level], latitude, longitude) in the units of the variable, at the points
+                and levels that the store keeps.
 
         Raises:
             StoreError: the frames do not fit, or cannot be written.
@@ -115,13 +117,14 @@ class Attempt:
             self.write_variable(name, first, values)
 
     def write_variable(self, name: str, first: int, values: NDArray[np.float32]) -> None:
-        """Encodes and writes some lead times of one variable; different variables in different threads at once.
+        """Encode and write some lead times of one variable. Several threads may write different variables at once.
 
         Args:
-            name: of the variable.
-            first: the first lead time, counted from 0 among those that the store keeps; within a shard they must
-                come in order.
-            values: float32 (k, [level], latitude, longitude) in its units, of what the store keeps.
+            name: name of the variable.
+            first: the first of the lead times, counted from 0 among those that the store keeps; within a shard they
+                must come in order.
+            values: float32 (k, [level], latitude, longitude) in the units of the variable, at the points and levels
+                that the store keeps.
 
         Raises:
             StoreError: the values do not fit, do not come in order, or cannot be written.
@@ -144,21 +147,21 @@ class Attempt:
         attempts: int,
         details: Mapping[str, JsonValue],
     ) -> CaseRecord:
-        """Puts the files into the store and declares the Case whole; drops them if it was whole already.
+        """Move the files into the store and record the Case as complete; drop them if it was complete already.
 
         Args:
-            lease: on the Case; without one, the caller knows that nobody else works on it.
+            lease: the lease on the Case; without one, the caller knows that nobody else works on the Case.
             seconds: time spent, by stage.
-            device: what it was computed on.
-            worker: which worker made it.
-            attempts: how many it took, this one included.
-            details: whatever else is to be kept.
+            device: what the forecast was computed on.
+            worker: name of the worker that made the forecast.
+            attempts: how many attempts the Case took, this one included.
+            details: whatever else is to be kept in the record.
 
         Returns:
-            the record that stands.
+            The record that stands.
 
         Raises:
-            StoreError: steps were not written, the claim was lost, or the files cannot be moved.
+            StoreError: steps were not written, the lease was lost, or the files cannot be moved.
         """
         ledger, case = self._store.ledger, self._case
         standing = ledger.record(case.key, case.steps)
@@ -190,7 +193,7 @@ class Attempt:
         return ledger.enter(record, self._staging)
 
     def _complete(self) -> dict[str, Sealed]:
-        """The files of the Case, by their path in the store."""
+        """Return the files of the Case, by their path in the store."""
         files = {file: shard.sealed for file, shard in self._shards.items() if shard.sealed}
         missing = sorted(self._files(self._case.steps) - files.keys())
         if missing:
@@ -200,7 +203,7 @@ class Attempt:
         return files
 
     def _files(self, steps: int) -> set[str]:
-        """Those of a forecast of so many steps."""
+        """Return the paths, in the store, of the files of a forecast of so many steps."""
         return files_of(self._index, self._store.blocks_of(steps), self._store.kept.on_levels)
 
     def _publish(self, files: Mapping[str, Sealed]) -> None:
@@ -209,7 +212,7 @@ class Attempt:
         for file in sorted(self._files(store.most_steps) - complete):
             staging.take_away(store.path / file)
         staging.drop_taken()
-        # What a record names is replaced last: until then the shorter forecast is as it was.
+        # Files that a record names are replaced last: until then the shorter forecast is as it was.
         for file in sorted(files, key=lambda file: (file in complete, file)):
             (staging.replace if file in complete else staging.publish)(file, store.path / file)
         for name in store.variables:
@@ -224,7 +227,7 @@ class Attempt:
     def _check_lease(self, lease: Lease | None) -> None:
         if lease and not lease.held():
             raise StoreError(
-                f"{self._case.key}: the claim must be held until the Case is recorded in {self._store.path}, but was "
+                f"{self._case.key}: the lease must be held until the Case is recorded in {self._store.path}, but was "
                 "lost to another process or removed; this attempt is dropped: run again"
             )
 
@@ -239,7 +242,7 @@ class Attempt:
             raise StoreError(f"{key}: {name} must be float32 {expected}, but is {values.dtype} {values.shape}")
 
     def _shard(self, name: str, start: int) -> Shard:
-        """The file that a lead time begins, begun if it is not yet."""
+        """Return the shard that begins at a lead time, and begin it if it was not begun yet."""
         levelled, size = dict(self._store.kept.on_levels)[name], self._store.block_steps
         file = file_of(name, levelled, self._index, start // size)
         with self._lock:

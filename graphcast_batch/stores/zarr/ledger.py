@@ -1,34 +1,26 @@
-"""What becomes of each Case turns into small files: claimed, failed, or whole with all that was written.
+"""Keep the state of each Case of a store in small files: a lease, a failure, or a record of all that was written.
 
-Any number of processes on any number of hosts may share a ledger. Its folder holds ``<key>.claim``,
-``<key>.failed.json`` and, by number of steps, ``steps-<steps>/<key>.json``: which Cases are whole, and how far they
-reach, is known from names alone.
+Any number of processes on any number of hosts may share a ledger. Its folder holds ``<key>.claim`` (the lease),
+``<key>.failed.json`` and, by number of steps, ``steps-<steps>/<key>.json``: which Cases are complete, and up to which
+step, is known from names alone.
 """
 
 import math
 import os
 import re
-import socket
-import traceback
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Final
 
-from pydantic import Field, JsonValue
-
-from graphcast_batch.credentials import scrubbed
 from graphcast_batch.errors import StoreError
 from graphcast_batch.files.durable import (
     LEFT_OVER_SECONDS,
-    Entry,
     drop_left_over,
     explained,
     first_fault,
     folder_clock,
-    now,
     publish,
     replace,
     sync_folder,
@@ -36,104 +28,27 @@ from graphcast_batch.files.durable import (
 from graphcast_batch.files.leases import Lease, drop_expired, expired
 from graphcast_batch.files.staging import Staging
 from graphcast_batch.plan import CASE_KEY, Case
+from graphcast_batch.stores.case_records import CaseFailure, CaseRecord, CaseState
 
-_FILE: Final = r"^[^./][^/]*/c(\.[0-9]+)+$"
-"""A shard of a variable: whoever follows a record stays in its store."""
-_CLAIM, _FAILED, _RECORD, _STEPS = ".claim", ".failed.json", ".json", "steps-"
+_LEASE, _FAILED, _RECORD, _STEPS = ".claim", ".failed.json", ".json", "steps-"
 _RECORD_FILE: Final = "record.json"
-"""In a private folder."""
-
-
-class CaseState(StrEnum):
-    """What the ledger knows of a Case."""
-
-    COMPLETE = "complete"
-    RUNNING = "running"
-    FAILED = "failed"
-    MISSING = "missing"
-
-
-class CaseRecord(Entry):
-    """A whole Case: written last, after all that it speaks of is in the store.
-
-    Attributes:
-        key: of the Case.
-        init_time: initial time, UTC, ISO 8601.
-        steps: number of 6 h steps; all of their lead times that the store keeps are in it.
-        bytes: size of the files.
-        files: size in bytes and CRC-32 (hexadecimal) of each file, by its path in the store.
-        seconds: time spent, by stage.
-        host: where it was made.
-        device: what it was computed on.
-        worker: which worker made it.
-        attempts: how many it took, this one included.
-        finished_at: UTC, ISO 8601.
-        details: whatever else the run wants to keep.
-    """
-
-    key: str
-    init_time: str
-    steps: int
-    bytes: int
-    files: dict[Annotated[str, Field(pattern=_FILE)], tuple[int, str]]
-    seconds: dict[str, float]
-    host: str
-    device: str
-    worker: str
-    attempts: int
-    finished_at: str
-    details: dict[str, JsonValue]
-
-
-class CaseFailure(Entry):
-    """A Case set aside after its last attempt failed."""
-
-    key: str
-    error: str
-    message: str
-    traceback: str
-    attempts: int
-    host: str
-    failed_at: str
-
-    @classmethod
-    def of(cls, case: Case, error: BaseException, attempts: int) -> Self:
-        """What went wrong with a Case, on this host, now."""
-        return cls(
-            key=case.key,
-            error=type(error).__name__,
-            message=scrubbed(str(error)),
-            traceback=scrubbed("".join(traceback.format_exception(error))),
-            attempts=attempts,
-            host=socket.gethostname(),
-            failed_at=now(),
-        )
-
-    @classmethod
-    def unknown(cls, key: str, message: str) -> Self:
-        """Something went wrong with a Case, but what is lost."""
-        host = "an unknown host"
-        return cls(
-            key=key, error="StoreError", message=message, traceback="", attempts=0, host=host, failed_at="unknown"
-        )
+"""Name of a record in the private folder in which it is written."""
 
 
 @dataclass(frozen=True)
-class Ledger:
-    """The states of the Cases of one store."""
+class FileLedger:
+    """The states of the Cases of one store, in a folder; see the port `Ledger`."""
 
     folder: Path
 
     def states(self, cases: Iterable[Case]) -> dict[str, CaseState]:
-        """The state of each Case by its key, from one look at the folder.
-
-        A Case of which fewer steps are whole than it has is missing.
+        """Return the state of each Case by its key, from one listing of the folder.
 
         Raises:
             StoreError: the folder cannot be read.
         """
         with explained(f"the ledger {self.folder}"):
-            # Claims are looked at before records, since a Case is recorded before its claim is released.
+            # Leases are read before records, since a Case is recorded before its lease is released.
             names = os.listdir(self.folder)
             running = self._running(names)
             failed = {name.removesuffix(_FAILED) for name in names if name.endswith(_FAILED)}
@@ -141,12 +56,12 @@ class Ledger:
         return {case.key: _state(case, complete, running, failed) for case in cases}
 
     def complete(self, cases: Sequence[Case]) -> list[Case]:
-        """Those Cases that are whole."""
+        """Return those Cases that are complete."""
         states = self.states(cases)
         return [case for case in cases if states[case.key] is CaseState.COMPLETE]
 
     def complete_steps(self) -> dict[str, int]:
-        """How many steps of each Case are whole, by its key, from names alone.
+        """Return how many steps of each Case are complete, by its key, from names alone.
 
         Raises:
             StoreError: the folder cannot be read.
@@ -156,7 +71,7 @@ class Ledger:
         return {key: steps for key, steps in steps_of.items() if CASE_KEY.fullmatch(key)}
 
     def running(self) -> set[str]:
-        """Keys of the Cases that a live owner has claimed.
+        """Return the keys of the Cases that live processes hold a lease on.
 
         Raises:
             StoreError: the folder cannot be read.
@@ -165,9 +80,9 @@ class Ledger:
             return self._running(os.listdir(self.folder))
 
     def lease(self, case: Case, lease_seconds: float) -> Lease | None:
-        """Claims a Case for this process; None if it is whole or a live owner has claimed it.
+        """Lease a Case to this process; return None if it is complete, or leased by a live process.
 
-        A claim without a heartbeat for its own lease, or whose process on this very host is dead, is taken over.
+        A lease that was not renewed for its own duration, or whose process on this host is dead, is replaced.
 
         Raises:
             StoreError: the ledger cannot be written.
@@ -175,30 +90,30 @@ class Ledger:
         with explained(f"{case.key}: its record in {self.folder}"):
             if self._record_path(case.key, case.steps).exists():
                 return None
-        lease = Lease.take(self._path(case.key, _CLAIM), lease_seconds)
-        if lease and self.record(case.key, case.steps):  # it is whole to more steps, or became so since
+        lease = Lease.take(self._path(case.key, _LEASE), lease_seconds)
+        if lease and self.record(case.key, case.steps):  # complete to more steps, or completed since
             lease.release()
             return None
         return lease
 
     def hold(self, key: str, lease_seconds: float) -> Lease | None:
-        """Claims a Case, whole or not, for this process; None if a live owner has claimed it.
+        """Lease a Case, complete or not, to this process; return None if it is leased by a live process.
 
         Raises:
             StoreError: the ledger cannot be written.
         """
-        return Lease.take(self._path(key, _CLAIM), lease_seconds)
+        return Lease.take(self._path(key, _LEASE), lease_seconds)
 
     def enter(self, record: CaseRecord, staging: Staging | None = None) -> CaseRecord:
-        """Declares a Case whole; all that its record speaks of must be on disk.
+        """Record a Case as complete; all files that the record lists must be on disk.
 
         Args:
-            record: of it.
-            staging: the private folder that the record comes out of; without one, the caller knows that nobody else
-                works on the Case.
+            record: the record of the Case.
+            staging: the private folder in which the record is written first; without one, the caller knows that
+                nobody else works on the Case.
 
         Returns:
-            the record that stands: an earlier one if the Case was whole already.
+            The record that stands: an earlier one if the Case was complete already.
 
         Raises:
             StoreError: the ledger cannot be written, or another attempt that has no private folder any more has
@@ -222,7 +137,7 @@ class Ledger:
         return stands
 
     def _drop_outdated(self, record: CaseRecord, staging: Staging | None) -> None:
-        """Removes what a record makes outdated, which misleads nobody where it stays."""
+        """Remove the shorter records and the failure of a Case; one that cannot be removed misleads no reader."""
         shorter = [steps for steps in _lengths(os.listdir(self.folder)) if steps < record.steps]
         paths = [self._record_path(record.key, steps) for steps in shorter] + [self._path(record.key, _FAILED)]
         for path in paths:
@@ -230,36 +145,36 @@ class Ledger:
                 staging.take_away(path) if staging else path.unlink(missing_ok=True)
 
     def forget(self, key: str, staging: Staging) -> None:
-        """Declares a Case missing, however long it was whole; its claim must be held.
+        """Record a Case as missing, however many steps were complete; the caller holds the lease on it.
 
         Args:
-            key: of the Case.
-            staging: the private folder that takes its records.
+            key: key of the Case.
+            staging: the private folder that the records are moved to.
 
         Raises:
             StoreError: the ledger cannot be written.
         """
         with explained(f"{key}: forgetting it in {self.folder}"):
-            # Shortest first: broken off, it leaves the Case as long as it was.
+            # Shortest first: if this breaks off, the Case stays as long as it was.
             for steps in self._steps_of(key):
                 path = self._record_path(key, steps)
                 staging.take_away(path)
                 sync_folder(path.parent)
 
     def fail(self, failure: CaseFailure) -> None:
-        """Sets a Case aside.
+        """Record that a Case failed.
 
         Raises:
             StoreError: the ledger cannot be written.
         """
-        with explained(f"{failure.key}: setting it aside in {self.folder}"):
+        with explained(f"{failure.key}: recording its failure in {self.folder}"):
             replace(self._path(failure.key, _FAILED), failure.model_dump_json(indent=1).encode())
 
     def free_failed(self, keys: Collection[str] | None = None) -> list[str]:
-        """Forgets the failures of these Cases, or of all, so that they are tried again.
+        """Forget the failures of these Cases, or of all, so that the next run tries them again.
 
         Returns:
-            the keys that were freed, in order.
+            Keys of the Cases that were freed, ascending.
         """
         with explained(f"freeing the failed Cases in {self.folder}"):
             names = os.listdir(self.folder)
@@ -270,7 +185,7 @@ class Ledger:
         return freed
 
     def record(self, key: str, steps: int = 1) -> CaseRecord | None:
-        """The longest record of a Case that is whole to at least so many steps.
+        """Return the longest record of a Case that is complete to at least so many steps, or None.
 
         Raises:
             StoreError: the record is damaged.
@@ -284,7 +199,7 @@ class Ledger:
         return None
 
     def record_of(self, key: str, steps: int) -> CaseRecord | None:
-        """The record of a Case that is whole to exactly so many steps; None if there is none.
+        """Return the record of a Case that is complete to exactly so many steps, or None.
 
         Raises:
             StoreError: the record is damaged.
@@ -293,7 +208,7 @@ class Ledger:
             return CaseRecord.read(self._record_path(key, steps))
 
     def steps_of(self, key: str) -> int:
-        """How many steps of a Case are whole; 0 if it has no record.
+        """Return how many steps of a Case are complete; 0 if it has no record.
 
         Raises:
             StoreError: the folder cannot be read.
@@ -302,7 +217,7 @@ class Ledger:
             return max(self._steps_of(key), default=0)
 
     def failure(self, key: str) -> CaseFailure | None:
-        """Why a Case was set aside, if only that the file which tells is damaged; None if it was not.
+        """Return why a Case failed, or None; if its file is damaged, a failure that says so.
 
         Raises:
             StoreError: the file cannot be read.
@@ -314,14 +229,14 @@ class Ledger:
             except StoreError as error:
                 fault = first_fault(error.__cause__)
         message = (
-            f"why it failed is not known: {path} must be a failure as this program writes it, but is damaged "
+            f"why it failed is not known: {path} must be a case failure that this program wrote, but is damaged "
             f"({fault}); free the Case with graphcast-batch retry-failed {self.folder.parent} {key}"
         )
         return CaseFailure.unknown(key, message)
 
     def sweep(self) -> list[Path]:
-        """Removes void claims, and what writers that died half-way left behind a day ago; returns what it removed."""
-        leases = [path for path in self.folder.glob(f"*{_CLAIM}") if drop_expired(path, LEFT_OVER_SECONDS)]
+        """Remove expired leases, and files that dead writers left behind a day ago; return what was removed."""
+        leases = [path for path in self.folder.glob(f"*{_LEASE}") if drop_expired(path, LEFT_OVER_SECONDS)]
         found = [path for path in self.folder.rglob(".*") if path.suffix in (".tmp", ".aside")]
         return leases + [path for path in found if drop_left_over(path)]
 
@@ -335,17 +250,17 @@ class Ledger:
         return path.parent / f"{_STEPS}{steps}" / path.name
 
     def _steps_of(self, key: str) -> list[int]:
-        """Lengths of all records of a Case, ascending."""
+        """Return the numbers of steps of all records of a Case, ascending."""
         lengths = sorted(_lengths(os.listdir(self.folder)))
         return [steps for steps in lengths if self._record_path(key, steps).exists()]
 
     def _running(self, names: Iterable[str]) -> set[str]:
-        leases = [name for name in names if name.endswith(_CLAIM)]
+        leases = [name for name in names if name.endswith(_LEASE)]
         clock = folder_clock(self.folder) if leases else 0.0
-        return {name.removesuffix(_CLAIM) for name in leases if not expired(self.folder / name, math.inf, clock)}
+        return {name.removesuffix(_LEASE) for name in leases if not expired(self.folder / name, math.inf, clock)}
 
     def _complete_steps(self, names: Iterable[str]) -> dict[str, int]:
-        """Steps by key, the most where there are several records."""
+        """Return the steps of each record by key, the most where there are several records of a Case."""
         complete: dict[str, int] = {}
         for steps in sorted(_lengths(names)):
             records = os.listdir(self.folder / f"{_STEPS}{steps}")
@@ -354,6 +269,7 @@ class Ledger:
 
 
 def _lengths(names: Iterable[str]) -> list[int]:
+    """Return the numbers of steps for which a ledger has a folder of records, from the names in the ledger."""
     ends = (name.removeprefix(_STEPS) for name in names if name.startswith(_STEPS))
     return [int(end) for end in ends if re.fullmatch(r"[1-9][0-9]*", end)]
 

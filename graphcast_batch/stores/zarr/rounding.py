@@ -1,4 +1,4 @@
-"""Float32 values become the nearest ones whose mantissa is zero beyond its first bits, which compress better."""
+"""Round float32 values to fewer bits of the mantissa, so that they compress better."""
 
 from typing import Final
 
@@ -9,22 +9,24 @@ _MANTISSA_BITS: Final = 23
 _SMALLEST_NORMAL: Final = 1 << _MANTISSA_BITS
 _INFINITY: Final = 0xFF << _MANTISSA_BITS
 _PIECE: Final = 2**16
-"""Values that are rounded at once: with what is computed from them they stay in a core's cache."""
+"""Values that are rounded at once: they and what is computed from them fit into a core's cache."""
 
 
 def keep_bits(values: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
-    """Rounds the mantissa of every value to its first bits, to the nearest, and to even between two.
+    """Round the mantissa of every value to its first bits: to the nearest, and to even half-way between two.
 
-    So every finite value is off by 2**-(bits + 1) of itself at most, without bias. What that could not hold for is
-    left as it is: numbers below the smallest normal one, those that would become infinite, infinities and NaN.
+    So every finite value changes by 2**-(bits + 1) of itself at most, without bias. Values for which that could not
+    hold are left as they are: numbers below the smallest normal one, those that would round to infinity, infinities and
+    NaN.
     See Klöwer et al. (2021), https://doi.org/10.1038/s43588-021-00156-2.
 
     Args:
         values: of any shape, contiguous.
-        bits: of the mantissa to keep, 1 to 22 of 23; the leading one, which is not stored, comes on top.
+        bits: how many bits of the mantissa to keep, 1 to 22 of 23; the leading bit, which is not stored, is not
+            counted.
 
     Returns:
-        New values of that shape.
+        New values, float32 of the same shape.
     """
     rounded = np.empty_like(values)
     source, target = values.reshape(-1).view(np.uint32), rounded.reshape(-1).view(np.uint32)

@@ -1,8 +1,9 @@
-"""Lead times of a variable, one after another, become one file: a shard, as zarr's sharding codec writes it.
+"""Write the lead times of a variable, one after another, into one file: a shard of zarr's sharding codec.
 
-zarr itself takes a shard in one piece, so that all of it must be in memory, copies it twice more, and leaves it to be
-read again for its checksum. Here each lead time is encoded, summed up and written as it comes, and the index of all
-of them, https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/, when the last is there.
+zarr itself writes a shard in one piece, so that all of it must be in memory, copies it twice more, and leaves it to be
+read again for its checksum. Here each lead time is encoded, added to the checksum and written as it comes, and the
+index of all of them, https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/,
+when the last one was written.
 """
 
 import os
@@ -25,22 +26,22 @@ from graphcast_batch.files.durable import Sealed
 from graphcast_batch.stores.zarr.rounding import keep_bits
 
 _KEEP_BITS: Final = "keep_bits"
-"""The attribute of an array that tells how many bits of the mantissa its values keep, where not all of them."""
+"""Attribute of an array with the number of bits of the mantissa that its values keep, where not all."""
 _SHUFFLES: Final = {"noshuffle": Blosc.NOSHUFFLE, "shuffle": Blosc.SHUFFLE, "bitshuffle": Blosc.BITSHUFFLE}
 _LEVELS: Final = {"lz4": 5, "zstd": 1}
 _LITTLE_ENDIAN: Final = {"name": "bytes", "configuration": {"endian": "little"}}
 _ABSENT: Final = 2**64 - 1
-"""What the index says of a lead time that is not there."""
+"""Offset and size, in the index of a shard, of a lead time that is not in the shard."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a lead time of one variable becomes bytes.
+    """How the lead times of one variable are rounded and compressed.
 
     Attributes:
-        block_steps: lead times in a shard.
-        keep_bits: of the mantissa; None for all.
-        blosc: configuration of the compressor, as in zarr's metadata; None without any.
+        block_steps: number of lead times in a shard.
+        keep_bits: how many bits of the mantissa are kept; None for all.
+        blosc: configuration of the compressor, as in zarr's metadata; None without a compressor.
     """
 
     block_steps: int
@@ -49,7 +50,7 @@ class Encoding:
 
     @classmethod
     def wanted(cls, outputs: OutputsConfig, name: str, block_steps: int) -> Self:
-        """The encoding of a variable that a configuration asks for."""
+        """Return the encoding of a variable that a config asks for."""
         bits, codec = outputs.bits_of(name), outputs.compression
         # Rounding leaves whole planes of zero bits, which only bitshuffle brings together.
         shuffle = "shuffle" if bits is None else "bitshuffle"
@@ -58,10 +59,10 @@ class Encoding:
 
     @classmethod
     def of(cls, array: Mapping[str, Any]) -> Self:
-        """The encoding that the metadata of an array ask for.
+        """Return the encoding that the metadata of an array ask for.
 
         Raises:
-            StoreError: it is none that this program writes.
+            StoreError: the encoding is none that this program writes.
         """
         try:
             block_steps = array["chunk_grid"]["configuration"]["chunk_shape"][1]
@@ -73,19 +74,19 @@ class Encoding:
             found.encode(np.zeros(1, np.float32))
         except (KeyError, IndexError, ValueError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
             raise StoreError(
-                f"each variable must have an encoding that this program writes, but one has not: {error!r}; "
+                f"each variable must have an encoding that this program writes, but one has another: {error!r}; "
                 "write with the version that made the store"
             ) from error
         return found
 
     @property
     def codec(self) -> BloscCodec | None:
-        """The compressor, as zarr names it."""
+        """The compressor, as an object of zarr."""
         return BloscCodec(**self.blosc) if self.blosc else None
 
     @property
     def attributes(self) -> dict[str, int]:
-        """What readers of the variable should know of it."""
+        """Attributes of the variable that describe its encoding to readers."""
         return {} if self.keep_bits is None else {_KEEP_BITS: self.keep_bits}
 
     def __str__(self) -> str:
@@ -94,7 +95,7 @@ class Encoding:
         return f"{named or 'no compression'}{kept}"
 
     def encode(self, values: NDArray[np.float32]) -> memoryview:
-        """The bytes of one lead time, in any thread: others run meanwhile."""
+        """Encode one lead time; other threads run meanwhile."""
         plain = np.ascontiguousarray(values, "<f4")
         if self.keep_bits is not None:
             plain = keep_bits(plain, self.keep_bits)
@@ -104,7 +105,7 @@ class Encoding:
         return memoryview(blosc.encode(plain))
 
     def _metadata(self, shape: Sequence[int]) -> dict[str, Any]:
-        """What of the metadata of an array of that shape tells its encoding."""
+        """Return those metadata of an array of that shape that describe its encoding."""
         compressors = [{"name": "blosc", "configuration": self.blosc}] if self.blosc else []
         sharding = {
             "chunk_shape": [1, 1, *shape[2:]],
@@ -120,18 +121,18 @@ class Encoding:
 
 
 class Shard:
-    """One file that grows by a lead time at a time. Any thread may append, but in the order of the lead times."""
+    """One file to which lead times are appended, by any threads, in the order of the lead times."""
 
     def __init__(self, path: Path, encoding: Encoding, leads: int) -> None:
-        """Begins a file.
+        """Create the file.
 
         Args:
-            path: of it.
-            encoding: of the variable.
-            leads: how many lead times will come, no more than are in a shard.
+            path: path of the file.
+            encoding: encoding of the variable.
+            leads: how many lead times will be appended, no more than fit into a shard.
 
         Raises:
-            OSError: it cannot be made.
+            OSError: the file cannot be created.
         """
         self._name = f"{path.parent.name}/{path.name}"
         self._file = path.open("wb", buffering=0)
@@ -141,25 +142,25 @@ class Shard:
         self._index: list[int] = []
         self._size = self._checksum = 0
         self.sealed: Sealed | None = None
-        """Once all is written and outlasts a power failure."""
+        """Size and checksum of the file, once all is written and outlasts a power failure."""
 
     def append(self, first: int, values: NDArray[np.float32]) -> None:
-        """Writes the next lead times.
+        """Write the next lead times.
 
         Args:
-            first: the first of them, counted from 0 in this shard.
+            first: the first of the lead times, counted from 0 in this shard.
             values: (k, [level], latitude, longitude).
 
         Raises:
-            StoreError: it is another's turn.
-            OSError: they cannot be written.
+            StoreError: the lead times do not come in order.
+            OSError: the lead times cannot be written.
         """
         with self._lock:
             written = len(self._index) // 2
             if first != written:
                 raise StoreError(
-                    f"the lead times of {self._name} must be written in their order, but after {written} of them "
-                    f"number {first} came, counted from 0; write each once, and none before those that precede it"
+                    f"the lead times of {self._name} must be written in order, but after {written} of them number "
+                    f"{first} came, counted from 0; write each once, and none before those that precede it"
                 )
             for lead in values:
                 content = self._encoding.encode(lead)
@@ -169,7 +170,7 @@ class Shard:
                 self._seal()
 
     def close(self) -> None:
-        """Gives the file up, if it is not sealed."""
+        """Close the file; one that is not sealed is never used."""
         self._file.close()
 
     def _seal(self) -> None:
@@ -189,23 +190,23 @@ class Shard:
 
 
 def file_of(name: str, levelled: bool, index: int, block: int) -> str:
-    """A shard of a variable, by its path in the store.
+    """Return the path, in the store, of a shard of a variable.
 
     Args:
-        name: of the variable.
-        levelled: whether it is on levels.
-        index: of the Case on the time axis.
-        block: which of its shards, counted from 0.
+        name: name of the variable.
+        levelled: whether the variable is on levels.
+        index: index of the Case on the time axis.
+        block: number of the shard among those of the Case, counted from 0.
     """
     return f"{name}/c.{index}.{block}{'.0' * (2 + levelled)}"
 
 
 def files_of(index: int, blocks: int, on_levels: tuple[tuple[str, bool], ...]) -> set[str]:
-    """The first shards of every variable of a Case, by their path in the store.
+    """Return the paths, in the store, of the first shards of every variable of a Case.
 
     Args:
-        index: of the Case on the time axis.
-        blocks: how many of each variable.
-        on_levels: for each variable whether it is on levels.
+        index: index of the Case on the time axis.
+        blocks: how many shards of each variable.
+        on_levels: for each variable, whether it is on levels.
     """
     return {file_of(name, levelled, index, block) for name, levelled in on_levels for block in range(blocks)}

@@ -1,8 +1,9 @@
-"""A Plan becomes one zarr store, and the frames of its Cases become files in it, one whole Case at a time.
+"""Lay out, extend and open a zarr store of forecasts, into which each Case is written as files of its own.
 
 ``xarray.open_zarr(path)`` gives the forecasts: variables in float32 over initial time, lead time, level, latitude and
 longitude, NaN where nothing was written. The root's ``zarr.json`` holds the metadata of all arrays and is the only
-file that is believed: it is written last, so that whatever dies half-way leaves the store as it was.
+file with metadata that is relied on: it is written last, so that a process that dies half-way leaves the store as it
+was.
 """
 
 import json
@@ -10,10 +11,11 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import numpy as np
 import xarray as xr
@@ -22,18 +24,22 @@ from pydantic import JsonValue
 
 from graphcast_batch.errors import StoreError, StoreMismatchError
 from graphcast_batch.files.durable import drop_left_over, explained
-from graphcast_batch.files.leases import Lease, drop_abandoned
-from graphcast_batch.files.staging import OWNER, STAGING
+from graphcast_batch.files.leases import Lease as FileLease
+from graphcast_batch.files.leases import drop_abandoned
+from graphcast_batch.files.staging import OWNER, STAGING, alone
 from graphcast_batch.plan import Case, Layout, OutputGrid, Plan
 from graphcast_batch.spec import TASKS, Task
-from graphcast_batch.stores.zarr.attempts import Attempt
-from graphcast_batch.stores.zarr.ledger import Ledger
+from graphcast_batch.stores.base import NONE, OUTPUTS, Lease
+from graphcast_batch.stores.zarr.attempts import ZarrAttempt
+from graphcast_batch.stores.zarr.ledger import FileLedger
+from graphcast_batch.stores.zarr.rounding import keep_bits
 from graphcast_batch.stores.zarr.shards import Encoding
 from graphcast_batch.stores.zarr.store_layout import (
     LEDGER,
+    RUN_CONFIG,
     arrays_of,
+    extension_lock,
     grow,
-    growing,
     half_grown,
     identity_of,
     keep_config,
@@ -44,23 +50,16 @@ from graphcast_batch.stores.zarr.store_layout import (
 )
 from graphcast_batch.stores.zarr.store_path import check_place, is_laid_out
 
-OUTPUTS: Final = "outputs"
-"""The part of a store's identity that tells what it keeps of forecasts, where that is not their values."""
-NONE: Final = "none"
-"""Nothing but scores."""
-
 
 @dataclass(frozen=True, eq=False)
-class Store:
-    """One run's forecasts and ledger, in one folder.
+class ZarrStore:
+    """The forecasts of one run and the ledger of its Cases, in one folder; see the port `Store`.
 
     Attributes:
         path: the folder, without symbolic links.
-        root: the group's metadata, with that of all arrays.
+        root: metadata of the group, with those of all arrays.
         init_times: (time,) datetime64[h] initial times, in the order of the store.
-        kept: what it holds of each forecast.
-        block_steps: how many lead times are one shard; set when the store was first laid out and never changed, so
-            that a Layout of today may say otherwise.
+        kept: what the store keeps of each forecast.
     """
 
     path: Path
@@ -78,18 +77,18 @@ class Store:
         provenance: Mapping[str, JsonValue],
         config_text: str,
     ) -> Self:
-        """Lays out the store of a plan, or takes up the one that is there, made longer where the plan asks for it.
+        """Lay out the store of a plan, or open the one that is there, extended where the plan asks for more.
 
         Nothing that was written is moved, shrunk or rewritten. New initial times go to the end of the time axis, so
-        an earlier one added later leaves it unsorted. Any number of drivers may call this at once.
+        an earlier one that is added later leaves the axis unsorted. Any number of drivers may call this at once.
 
         Args:
-            path: the folder to be.
-            plan: what will be written.
-            identity: what makes forecasts belong together, like the checksum of the weights; kept in the store.
+            path: the folder of the store.
+            plan: the Cases that will be written, and their layout.
+            identity: what the forecasts have in common, such as the checksum of the weights; kept in the store.
             provenance: root attributes of a new store; what is neither text nor number is kept as JSON text. A store
-                that is extended keeps its own, and each record tells what made its Case.
-            config_text: kept as ``run.yaml``.
+                that is extended keeps its own, and the record of each Case has what the Case was made by.
+            config_text: config of the run; kept as ``run.yaml``.
 
         Raises:
             StoreMismatchError: the store that is there has another identity, grid, levels or variables.
@@ -97,6 +96,12 @@ class Store:
         """
         cls.check_place(path)
         path = Path(os.path.realpath(path))
+        members = [case.key for case in plan.cases if case.member is not None]
+        if members:
+            raise StoreError(
+                f"{path}: this kind of store has no axis of members, but {len(members)} Cases are members of an "
+                f"ensemble, such as {members[0]}; give each member a store of its own"
+            )
         twice = [key for key, count in Counter(case.key for case in plan.cases).items() if count > 1]
         if twice:
             raise StoreError(f"{path}: each initial time must be one Case, but {', '.join(twice)} is several")
@@ -108,30 +113,30 @@ class Store:
 
     @staticmethod
     def check_place(path: Path) -> None:
-        """Refuses a path where no store is and none can be made.
+        """Refuse a path at which there is no store and none can be laid out.
 
         Raises:
-            StoreError: it is something else, or lies below something that is no folder.
+            StoreError: the path is something else, or lies below something that is not a folder.
         """
         with explained(f"looking for a place for {path}"):
             check_place(path)
 
     @staticmethod
     def exists(path: Path) -> bool:
-        """Whether something was laid out at a path.
+        """Return whether a store was laid out at a path.
 
         Raises:
-            StoreError: it cannot be told.
+            StoreError: the path cannot be read.
         """
         with explained(f"looking for a store at {path}"):
             return is_laid_out(path)
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Opens a store that was laid out before.
+        """Open a store that was laid out before.
 
         Raises:
-            StoreError: there is none, or something else.
+            StoreError: there is no store at the path, or something else.
         """
         path = Path(os.path.realpath(path))
         with explained(f"opening {path}"):
@@ -157,18 +162,28 @@ class Store:
             )
 
     @property
-    def ledger(self) -> Ledger:
-        """Which Cases are claimed, failed, whole."""
-        return Ledger(self.path / LEDGER)
+    def ledger(self) -> FileLedger:
+        """The states of the Cases."""
+        return FileLedger(self.path / LEDGER)
+
+    @property
+    def config_path(self) -> Path:
+        """The file with the config text of the last run."""
+        return self.path / RUN_CONFIG
+
+    @property
+    def attributes(self) -> dict[str, JsonValue]:
+        """The root attributes of the store: what its first run was made by."""
+        return dict(self.root["attributes"])
 
     @property
     def identity(self) -> dict[str, JsonValue]:
-        """What makes forecasts belong into this store."""
+        """What all forecasts in the store have in common, such as the checksum of the weights."""
         return identity_of(self.root)
 
     @cached_property
     def only_scores(self) -> bool:
-        """Whether nothing is written of the forecasts but their scores."""
+        """Whether the store keeps the scores of the forecasts only."""
         return self.identity.get(OUTPUTS) == NONE
 
     @property
@@ -178,38 +193,38 @@ class Store:
 
     @property
     def block_steps(self) -> int:
-        """How many lead times are one shard."""
+        """How many lead times of a variable are one shard; set when the store was laid out, and never changed."""
         return int(self._arrays[self.variables[0]]["chunk_grid"]["configuration"]["chunk_shape"][1])
 
     @property
     def encodings(self) -> dict[str, Encoding]:
-        """How each variable becomes bytes.
+        """The encoding of each variable.
 
         Raises:
-            StoreError: in a way that this program does not write.
+            StoreError: an encoding is none that this program writes.
         """
         return {name: Encoding.of(self._arrays[name]) for name in self.variables}
 
     @cached_property
     def step_hours(self) -> int:
-        """Hours of one of the model's steps: those of the task that the attributes name, else GraphCast's."""
+        """Length in hours of one step: of the task that the attributes hold, else of GraphCast."""
         task = self.root["attributes"].get("task")
         return (Task.model_validate_json(task) if isinstance(task, str) else TASKS["GraphCast"]).step_hours
 
     @property
     def most_steps(self) -> int:
-        """Steps of the longest forecast that there is room for."""
+        """Steps of the longest forecast that the store has room for."""
         return self.kept.lead_hours[-1] // self.step_hours
 
     def blocks_of(self, steps: int) -> int:
-        """How many shards of each variable a forecast of so many steps has."""
+        """Return how many shards of each variable a forecast of so many steps has."""
         return 0 if self.only_scores else -(-self.kept.leads(self.step_hours * steps) // self.block_steps)
 
     def index_of(self, case: Case) -> int:
-        """Where a Case stands on the time axis.
+        """Return the index of a Case on the time axis.
 
         Raises:
-            StoreError: the store was not laid out for it.
+            StoreError: the store was not laid out for the Case.
         """
         index = self._index.get(case.key)
         if index is None or case.hours not in self.kept.lead_hours:
@@ -220,16 +235,29 @@ class Store:
             )
         return index
 
-    def attempt(self, case: Case) -> Attempt:
-        """One try at writing a Case, to be used as a context.
+    def attempt(self, case: Case) -> ZarrAttempt:
+        """Return an attempt at writing a Case, to be used as a context.
 
         Raises:
-            StoreError: the store was not laid out for it.
+            StoreError: the store was not laid out for the Case.
         """
-        return Attempt(self, case)
+        return ZarrAttempt(self, case)
+
+    def as_stored(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return values as they will be read from the store once they were written.
+
+        Args:
+            name: name of the variable.
+            values: float32 of any shape, contiguous.
+
+        Returns:
+            The values themselves, or values of that shape with as many bits of the mantissa as the store keeps.
+        """
+        bits = self._keep_bits[name]
+        return values if bits is None else keep_bits(values, bits)
 
     def forecasts(self) -> xr.Dataset:
-        """The forecasts, read when their values are asked for.
+        """Open the forecasts, whose values are read when they are asked for.
 
         Returns:
             float32 (time, prediction_timedelta, [level], latitude, longitude), NaN where nothing was written.
@@ -238,10 +266,10 @@ class Store:
         return opened
 
     def sweep(self) -> list[Path]:
-        """Removes what dead attempts left behind, of this host at once and of others after a day.
+        """Remove what dead attempts left behind: attempts of this host at once, those of other hosts after a day.
 
         Returns:
-            what was removed.
+            What was removed.
         """
         with explained(f"sweeping {self.path}"):
             folders = list((self.path / STAGING).glob("*"))
@@ -249,28 +277,53 @@ class Store:
             left += [path for path in unfinished(self.path) if drop_left_over(path)]
             return left + self.ledger.sweep()
 
+    def extension_lock(self) -> AbstractContextManager[FileLease]:
+        """Return a context in which no other process extends the store, entered once no other process holds it.
+
+        Raises:
+            StoreError: another process keeps the lock.
+        """
+        return extension_lock(self.path)
+
+    def forget(self, key: str, lease: Lease) -> None:
+        """Record a Case as missing, however many steps of it were complete.
+
+        Args:
+            key: key of the Case.
+            lease: the lease on the Case.
+
+        Raises:
+            StoreError: the lease was lost, or the store cannot be written.
+        """
+        with explained(f"{key}: forgetting it in {self.path}"), alone(self.path / STAGING, key, lease) as staging:
+            self.ledger.forget(key, staging)
+
     @property
     def _arrays(self) -> dict[str, dict[str, Any]]:
         return arrays_of(self.root)
+
+    @cached_property
+    def _keep_bits(self) -> dict[str, int | None]:
+        return {name: encoding.keep_bits for name, encoding in self.encodings.items()}
 
     @cached_property
     def _index(self) -> dict[str, int]:
         return {str(init_time): index for index, init_time in enumerate(self.init_times)}
 
     def refuse_other(self, layout: Layout, identity: Mapping[str, JsonValue]) -> None:
-        """Compares the store with what is to be written into it.
+        """Refuse to write forecasts into the store that differ from those that are in it.
 
         Args:
-            layout: of that.
-            identity: of that.
+            layout: layout of the forecasts that are to be written.
+            identity: identity of the forecasts that are to be written.
 
         Raises:
-            StoreMismatchError: naming every difference.
+            StoreMismatchError: they differ; the message names every difference.
         """
         wanted = {name: Encoding.wanted(layout.outputs, name, self.block_steps) for name in layout.kept.variables}
         ours = self.identity | _described(self.kept, self.encodings)
         theirs = json.loads(json.dumps(dict(identity))) | _described(layout.kept, wanted)
-        both = slice(min(len(self.kept.lead_hours), len(layout.kept.lead_hours)))  # one may go on after the other
+        both = slice(min(len(self.kept.lead_hours), len(layout.kept.lead_hours)))  # either may extend the other
         ours["lead hours"], theirs["lead hours"] = self.kept.lead_hours[both], layout.kept.lead_hours[both]
         most = layout.outputs.max_files
         files = len(self.variables) * -(-len(layout.kept.lead_hours) // self.block_steps)
@@ -284,15 +337,15 @@ class Store:
         ]
         if differences:
             raise StoreMismatchError(
-                f"{self.path} was laid out for something else:\n" + "\n".join(differences) + "\n"
-                "choose another `store` path, or mend the config to agree with the store"
+                f"{self.path} was laid out for other forecasts:\n" + "\n".join(differences) + "\n"
+                "choose another `store` path, or change the config to agree with the store"
             )
 
     def _extended(self, plan: Plan, identity: Mapping[str, JsonValue], config_text: str) -> Self:
         if self._holds(plan):
             keep_config(self.path, config_text)
             return self
-        with growing(self.path) as lock:
+        with extension_lock(self.path) as lock:
             store = self.open(self.path)
             # Another driver may have added other lead times since this one looked.
             store.refuse_other(plan.layout, identity)
@@ -301,12 +354,12 @@ class Store:
         return self.open(self.path)
 
     def _holds(self, plan: Plan) -> bool:
-        """Whether every Case has its place, and no extension was left half-done."""
+        """Return whether every Case is on the time axis, and no extension broke off."""
         longer = len(plan.layout.kept.lead_hours) > len(self.kept.lead_hours)
         placed = not longer and all(case.key in self._index for case in plan.cases)
         return placed and not half_grown(self.path, self.root)
 
-    def _grow(self, plan: Plan, lock: Lease) -> None:
+    def _grow(self, plan: Plan, lock: FileLease) -> None:
         new = sorted(case.init_time for case in plan.cases if case.key not in self._index)
         init_times = np.concatenate([self.init_times, np.array(new, "datetime64[h]")])
         lead_hours = max(self.kept.lead_hours, plan.layout.kept.lead_hours, key=len)

@@ -1,4 +1,4 @@
-"""A Plan becomes the metadata of one zarr store, which may grow along its initial and lead times."""
+"""Write and read the metadata and coordinates of a zarr store, and extend its time and lead time axes."""
 
 import glob
 import json
@@ -24,17 +24,20 @@ from graphcast_batch.files.leases import Lease
 from graphcast_batch.files.process_identity import mark
 from graphcast_batch.files.staging import STAGING, alone
 from graphcast_batch.plan import OutputGrid, Plan
+from graphcast_batch.stores.base import SUBMITTED
 from graphcast_batch.stores.zarr.shards import Encoding
-from graphcast_batch.stores.zarr.store_path import LAYING_OUT, ROOT, SUBMITTED, held, is_laid_out, move_into_place
+from graphcast_batch.stores.zarr.store_path import LAYING_OUT, ROOT, held, is_laid_out, move_into_place
 from graphcast_batch.variables import attributes
 
 LEDGER: Final = "ledger"
-_CONFIG: Final = "run.yaml"
+EXTENSION_LOCK: Final = ".extending"
+"""File, in the ledger, with the lease on extending the store."""
+RUN_CONFIG: Final = "run.yaml"
 _FORMAT, _IDENTITY = "graphcast_batch_format", "graphcast_batch_identity"
 _GROWING: Final = ("time", "prediction_timedelta")
 _AXIS_CODEC: Final = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
 _GROWTH: Final = "growth"
-"""The subject of private folders."""
+"""Subject of the private folders of drivers that extend a store."""
 _NAME: Final = re.compile(r"[^\s./\\][^\0-\x1f/\\]{0,99}")
 _LONGEST: Final = 2**23
 """Values along any axis: every hour of the years 1678 to 2261, which are all that fit, makes 5.1 million."""
@@ -47,18 +50,18 @@ def lay_out(
     provenance: Mapping[str, JsonValue],
     config_text: str,
 ) -> None:
-    """Makes a store beside its place and moves it there, unless there is one by then.
+    """Lay out a store beside its path and move it there, unless there is one by then.
 
     Args:
-        path: the folder to be.
-        plan: what will be written.
-        identity: what makes forecasts belong together.
+        path: the folder of the store.
+        plan: the Cases that will be written, and their layout.
+        identity: what the forecasts have in common.
         provenance: root attributes; what is neither text nor number is kept as JSON text.
-        config_text: kept as ``run.yaml``.
+        config_text: config of the run; kept as ``run.yaml``.
 
     Raises:
-        StoreError: the folder is something else.
-        OSError: it cannot be written.
+        StoreError: the path is something else.
+        OSError: the store cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
@@ -70,7 +73,7 @@ def lay_out(
         _create_arrays(draft, plan, _root_attributes(identity, provenance))
         for folder in (STAGING, LEDGER):
             (draft / folder).mkdir()
-        (draft / _CONFIG).write_text(config_text, encoding="utf-8")
+        (draft / RUN_CONFIG).write_text(config_text, encoding="utf-8")
         sync_tree(draft)
         move_into_place(draft, path)
     finally:
@@ -78,18 +81,18 @@ def lay_out(
 
 
 def unfinished(path: Path) -> list[Path]:
-    """What writers had under way in a store, but for its ledger and attempts: it is of use to nobody else."""
+    """Return the unfinished files of writers in a store, except those of its ledger and of attempts."""
     # Folders of variables, which may hold a million files, have none of these.
     found = [each for pattern in (".*", f"{SUBMITTED}/.*", "scores/*/records/.*") for each in path.glob(pattern)]
     return [each for each in found if each.suffix in (".tmp", ".aside") or each.name.startswith(f"{LAYING_OUT}-")]
 
 
 def read_root(path: Path) -> dict[str, Any]:
-    """The group's metadata, with that of all arrays.
+    """Read the metadata of the group, with those of all arrays.
 
     Raises:
-        StoreError: there is no store, or something else.
-        OSError: it cannot be read.
+        StoreError: there is no store at the path, or something else.
+        OSError: the metadata cannot be read.
     """
     try:
         root = json.loads((path / ROOT).read_bytes())
@@ -97,75 +100,75 @@ def read_root(path: Path) -> dict[str, Any]:
         if ours:
             _check_root(root)
     except FileNotFoundError as error:
-        raise StoreError(f"there is no store at {path}; give the path of one, or make it first") from error
+        raise StoreError(f"there is no store at {path}; give the path of one, or run first") from error
     except (NotADirectoryError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreError(
-            f"{path} must be a store that this program made, but is not readable as one ({error}); put its {ROOT} "
+            f"{path} must be a store that this program made, but cannot be read as one ({error}); put its {ROOT} "
             "back from a copy"
         ) from error
     if not ours:
-        raise StoreError(f"{path} must be a store of format 1, but is of another; use the version that made it")
+        raise StoreError(f"{path} must be a store of format 1, but has another format; use the version that made it")
     return dict(root)
 
 
 def read_coordinates(path: Path) -> dict[str, NDArray[Any]]:
-    """Values of each dimension of a store, in its order.
+    """Read the values of each dimension of a store, in the order of the dimensions.
 
     Raises:
-        StoreError: some are missing or damaged.
-        OSError: they cannot be read.
+        StoreError: values are missing or damaged.
+        OSError: the values cannot be read.
     """
     group = zarr.open_group(path, mode="r", use_consolidated=True)
     return {name: _complete(path / name, array) for name, array in group.arrays() if array.ndim == 1}
 
 
 def identity_of(root: dict[str, Any]) -> dict[str, JsonValue]:
-    """What makes forecasts belong into a store; those of old may hold secrets, which belong to nothing."""
+    """Return the identity of a store from its metadata, without secrets, which earlier versions may have kept in it."""
     return {key: bare(part) for key, part in json.loads(root["attributes"][_IDENTITY]).items()}
 
 
 def arrays_of(root: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The metadata of each array."""
+    """Return the metadata of each array by its name, from those of the root."""
     return dict(root["consolidated_metadata"]["metadata"])
 
 
 def keep_config(path: Path, text: str) -> None:
-    """Keeps the text as the store's ``run.yaml``."""
-    config = path / _CONFIG
+    """Write the config text of a run into the ``run.yaml`` of a store."""
+    config = path / RUN_CONFIG
     if not config.exists() or config.read_bytes() != text.encode():
         replace(config, text.encode())
 
 
 def half_grown(path: Path, root: dict[str, Any]) -> bool:
-    """Whether an array says of itself something else than the root, as when a driver died in `grow`."""
+    """Return whether the metadata of an array differ from those of the root, as when a driver died in `grow`."""
     return any(_metadata(path / name) != array for name, array in arrays_of(root).items())
 
 
 @contextmanager
-def growing(path: Path) -> Iterator[Lease]:
-    """The claim on growing a store, once no other driver has it.
+def extension_lock(path: Path) -> Iterator[Lease]:
+    """Hold the lease on extending a store, once no other driver holds it.
 
     Raises:
-        StoreError: another driver keeps it.
+        StoreError: another driver keeps the lease.
     """
-    with held(path / LEDGER / ".extending") as lock:
+    with held(path / LEDGER / EXTENSION_LOCK) as lock:
         yield lock
 
 
 def grow(
     path: Path, root: dict[str, Any], init_times: NDArray[np.datetime64], lead_hours: tuple[int, ...], lock: Lease
 ) -> None:
-    """Makes the time and lead time axes longer: first the arrays, one by one, then in one step the root.
+    """Extend the time and lead time axes: first the arrays, one by one, then in one step the root.
 
     Args:
-        path: the store.
-        root: its metadata, read since the lock was taken.
+        path: the folder of the store.
+        root: the metadata of the store, read since the lock was taken.
         init_times: (time,) datetime64[h], those that are there and then the new ones.
-        lead_hours: those that are there and then the new ones.
-        lock: from `growing`.
+        lead_hours: lead times in hours, those that are there and then the new ones.
+        lock: from `extension_lock`.
 
     Raises:
-        StoreError: another driver took over.
+        StoreError: another driver replaced this one.
         OSError: the store cannot be written.
     """
     axes = {"time": init_times.astype(np.int64), "prediction_timedelta": np.array(lead_hours, np.int64)}
@@ -180,7 +183,7 @@ def grow(
         staging.write(f"{_GROWTH}/{ROOT}", _json(root | {"consolidated_metadata": consolidated}))
         sync_tree(draft)
         for name in grown:
-            # Its metadata first: what lies beyond the end of an array is not read.
+            # The metadata of an array first: values beyond the end of an array are not read.
             for each in sorted((draft / name).iterdir(), key=lambda each: each.name != ROOT):
                 staging.replace(f"{_GROWTH}/{name}/{each.name}", path / name / each.name)
             sync_folder(path / name)
@@ -189,21 +192,21 @@ def grow(
 
 
 def _check_root(root: dict[str, Any]) -> None:
-    """Raises what comes unless its arrays have plain names and possible sizes: it may be damaged, or someone else's."""
+    """Raise ValueError, KeyError or TypeError unless the arrays have plain names and possible sizes."""
     identity_of(root)
     arrays = arrays_of(root)
     for name, array in arrays.items():
         shape, chunks = array["shape"], array["chunk_grid"]["configuration"]["chunk_shape"]
         if not _NAME.fullmatch(name) or not len(array["dimension_names"]) == len(shape) == len(chunks) > 0:
-            raise ValueError(f"the array {name!r} is none of its")
+            raise ValueError(f"the array {name!r} is none that this program writes")
         if not all(0 < size <= _LONGEST for size in (*shape, *chunks)) or (len(shape) > 1 and chunks[0] != 1):
-            raise ValueError(f"the array {name!r} cannot be of shape {shape} in shards of {chunks}")
+            raise ValueError(f"the array {name!r} cannot have the shape {shape} in shards of {chunks}")
     if not {*_GROWING, "latitude", "longitude"} < arrays.keys() or all(len(a["shape"]) == 1 for a in arrays.values()):
         raise ValueError(f"it holds only {', '.join(arrays)}")
 
 
 def _complete(folder: Path, array: zarr.Array[Any]) -> NDArray[Any]:
-    """Values of an array, of which zarr would take what is gone for its fill value."""
+    """Read the values of an array; zarr would read missing files as the fill value."""
     try:
         if array.nchunks_initialized < array.nchunks:
             raise FileNotFoundError("a file is missing")
@@ -216,7 +219,7 @@ def _complete(folder: Path, array: zarr.Array[Any]) -> NDArray[Any]:
 
 
 def _metadata(folder: Path) -> object:
-    """What an array says of itself; None if that is lost, which is no harm: the root says it too."""
+    """Read the metadata of one array from its own file; None if the file is lost, since the root has them too."""
     try:
         return json.loads((folder / ROOT).read_bytes())
     except (FileNotFoundError, ValueError):
@@ -273,7 +276,7 @@ def _create(
 
 
 def _coordinates(kept: OutputGrid, hours: NDArray[np.int64]) -> dict[str, tuple[NDArray[Any], dict[str, str]]]:
-    """Values and CF attributes of each dimension, in the order in which the variables have them."""
+    """Return the values and CF attributes of each dimension, in the order in which the variables have them."""
     time_of = {"standard_name": "forecast_reference_time", "long_name": "initial time", "axis": "T"}
     time_of |= {"units": "hours since 1970-01-01", "calendar": "proleptic_gregorian"}
     # xarray decodes lead times as such only with this dtype; units alone leave them numbers.
@@ -294,7 +297,7 @@ def _coordinates(kept: OutputGrid, hours: NDArray[np.int64]) -> dict[str, tuple[
 
 
 def _root_attributes(identity: Mapping[str, JsonValue], provenance: Mapping[str, JsonValue]) -> dict[str, Any]:
-    """Attributes that netCDF can hold too, so that xarray can write what it read."""
+    """Return attributes that netCDF can hold too, so that xarray can write what it read."""
     plain = {
         key: value if isinstance(value, str | int | float) and not isinstance(value, bool) else json.dumps(value)
         for key, value in provenance.items()

@@ -11,28 +11,27 @@ from graphcast_batch.errors import StoreError
 from graphcast_batch.files.durable import sync_folder
 from graphcast_batch.files.leases import Lease
 from graphcast_batch.files.staging import alone
+from graphcast_batch.stores.base import SUBMITTED
 
 ROOT: Final = "zarr.json"
-"""Metadata of a store with those of all arrays, without which it is none."""
-SUBMITTED: Final = "slurm"
-"""Holds the jobs that were submitted for a store, maybe before it was laid out."""
+"""File with the metadata of a store and of all its arrays; a folder without it is no store."""
 LAYING_OUT: Final = ".laying-out"
-"""What private folders for that are called."""
+"""Subject of the private folders of drivers that lay out a store."""
 _HALF: Final = f".half{ROOT}"
 _LOCK_SECONDS: Final = 60.0
 
 
 def is_laid_out(path: Path) -> bool:
-    """Whether a store was laid out at a path."""
+    """Return whether a store was laid out at a path."""
     return (path / ROOT).exists()
 
 
 def check_place(path: Path) -> None:
-    """Refuses a path where no store can be laid out; one that is laid out there is none of its business.
+    """Refuse a path at which there is no store and none can be laid out.
 
     Raises:
-        StoreError: the path is something else, or lies below something that is no folder.
-        OSError: it cannot be told.
+        StoreError: the path is something else, or lies below something that is not a folder.
+        OSError: the path cannot be read.
     """
     remedy = "choose another `store` path"
     if path == Path(path.root):
@@ -42,7 +41,7 @@ def check_place(path: Path) -> None:
             continue
         if parent.is_symlink() and not parent.exists():
             found = f"a link to {os.readlink(parent)}, which is not there"
-            raise StoreError(f"{path} must lie in a folder, but {parent} is {found}; mend the link, or {remedy}")
+            raise StoreError(f"{path} must lie in a folder, but {parent} is {found}; correct the link, or {remedy}")
         if not parent.is_dir():
             kind = "a file" if parent.is_file() else "neither a file nor a folder"
             raise StoreError(f"{path} must be a folder or not exist yet, but {parent} is {kind}; {remedy}")
@@ -52,11 +51,11 @@ def check_place(path: Path) -> None:
 
 
 def move_into_place(draft: Path, path: Path) -> None:
-    """Moves what was laid out into its place, unless a store is there by then.
+    """Move a store that was laid out beside its path to the path, unless a store is there by then.
 
     Raises:
         StoreError: something else is there.
-        OSError: it cannot be moved.
+        OSError: the store cannot be moved.
     """
     try:
         if _awaits(path):
@@ -73,10 +72,10 @@ def move_into_place(draft: Path, path: Path) -> None:
 
 @contextmanager
 def held(path: Path) -> Iterator[Lease]:
-    """A claim on what only one driver may do at a time, once no other has it.
+    """Hold the lease on what only one driver may do at a time, once no other driver holds it.
 
     Raises:
-        StoreError: another driver keeps it.
+        StoreError: another driver keeps the lease.
     """
     lock = _wait_for(path)
     try:
@@ -86,7 +85,7 @@ def held(path: Path) -> Iterator[Lease]:
 
 
 def _unexpected(path: Path) -> list[str]:
-    """What is in a folder that becomes no store, as far as names tell."""
+    """Return the names in a folder that keep it from being laid out as a store."""
     names = {each.name for each in path.iterdir()}
     return [] if _HALF in names else sorted(names - {SUBMITTED})
 
@@ -99,24 +98,24 @@ def _something_else(path: Path, found: object) -> StoreError:
 
 
 def _awaits(path: Path) -> bool:
-    """Whether jobs were submitted for a store that is not there yet."""
+    """Return whether jobs were submitted for a store that is not laid out yet."""
     return (path / SUBMITTED).is_dir() and not is_laid_out(path)
 
 
 def _fill(path: Path, draft: Path) -> None:
-    """Lays out a store around the files of its jobs, which are in use by now.
+    """Move a store that was laid out around the files of its jobs, which are in use by now.
 
-    The root's metadata come first under another name, by which a later attempt knows that what it finds is no store
-    that has lost its root, but the half of one; they get their own name last, which makes it a store.
+    The metadata of the root come first under another name, by which a later driver knows that it found a store which is
+    half laid out, and not one that has lost its root; they get their own name last, which makes the folder a store.
     """
     half = path / _HALF
     with held(path / SUBMITTED / ".lay-out") as lock, alone(path / SUBMITTED, LAYING_OUT, lock) as staging:
         if is_laid_out(path):
             return
         ours = {each.name for each in draft.iterdir()} if half.exists() else set()
-        foreign = {each.name for each in path.iterdir()} - ours - {SUBMITTED, half.name}
-        if foreign:
-            raise FileExistsError(f"it holds {', '.join(sorted(foreign))}")
+        unexpected = {each.name for each in path.iterdir()} - ours - {SUBMITTED, half.name}
+        if unexpected:
+            raise FileExistsError(f"it holds {', '.join(sorted(unexpected))}")
         staging.write(half.name, (draft / ROOT).read_bytes())
         staging.replace(half.name, half)
         root = staging.folder / ROOT
