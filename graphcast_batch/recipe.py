@@ -1,4 +1,4 @@
-"""A YAML file becomes a frozen Recipe: all that a training is made of."""
+"""Read and check a training recipe: the YAML file with all settings of a training."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -36,15 +36,17 @@ class Phase(_Frozen):
     """
 
     rollout: Count
-    """Steps of 6 h that a sample is forecast for."""
+    """Number of model steps, of 6 h each, that a sample is forecast for in each update of this phase."""
     updates: Count
-    """How many."""
+    """Number of updates of the weights in this phase."""
     peak: Annotated[float, Field(gt=0)]
-    """The highest learning rate."""
+    """Highest learning rate of this phase, which its updates reach after the warm-up."""
     last: Annotated[float | None, Field(ge=0)] = None
-    """Learning rate of the last update; without it the peak."""
+    """Learning rate of the last update of this phase; without it the learning rate stays at ``peak`` after the
+    warm-up."""
     warm_up: Annotated[int, Field(ge=0)] = 0
-    """Updates of the rise from 0, the last of which has the peak."""
+    """Number of updates at the start of this phase over which the learning rate rises linearly from 0 to ``peak``; with
+    the default of 0 the first update has ``peak``."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -55,7 +57,7 @@ class Phase(_Frozen):
         return self
 
     def rate(self, update: int) -> float:
-        """The learning rate of an update, counted from 0 in the phase."""
+        """Return the learning rate of an update, whose number is counted from 0 within the phase."""
         if update < self.warm_up:
             return self.peak * (update + 1) / self.warm_up
         last = self.peak if self.last is None else self.last
@@ -64,61 +66,68 @@ class Phase(_Frozen):
 
 
 class TrainedModel(_Frozen):
-    """Which network is trained, from which weights, in which precision."""
+    """The network that is trained, the weights that the training starts from, and the precision."""
 
     weights: Annotated[RandomWeights | CheckpointWeights, Field(discriminator="kind")]
-    """To begin with."""
+    """Weights that the training starts from: those of a checkpoint file, or random ones of a given architecture."""
     statistics: File
-    """Folder of the three normalisation files."""
+    """Path of the folder with the three files of statistics by which fields are normalized."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the network; ``auto``: bfloat16 on an accelerator, float32 on CPU. Weights are float32 always."""
+    """Floating point precision in which the network computes; the default ``auto`` is bfloat16 on an accelerator and
+    float32 on a CPU. Weights are always float32."""
     freeze: Annotated[tuple[str, ...], Strict(False)] = ()
-    """Patterns of the names of modules whose weights stay as they are, such as ``mesh_gnn/*``."""
+    """Patterns of the names of network modules whose weights are not trained, such as ``mesh_gnn/*``; by default all
+    weights are trained."""
 
 
 class Validation(_Frozen):
-    """What tells how good the weights are: the loss of rollouts that no update has seen, beside that of persistence."""
+    """Validation of the weights by the loss of rollouts that no update has seen, compared with that of persistence."""
 
     times: TimesConfig
-    """Initial times, best none of those that are trained on."""
+    """Initial times of the validation samples; no field that they use may be used for training as well."""
     rollout: Count = 1
-    """Steps of 6 h of each forecast."""
+    """Number of model steps, of 6 h each, of the forecast of each validation sample."""
     every: Count = 1000
-    """Updates."""
+    """Number of updates between two validations; the weights are also validated after the last update."""
 
 
 class TrainingRecipe(_Frozen):
-    """All that a training is made of."""
+    """All settings of a training."""
 
     folder: File
-    """Where checkpoints, curves and the record go."""
+    """Path of the folder that receives the checkpoints, the loss curves and the record of updates, and from which a
+    training is resumed."""
     inputs: Annotated[SyntheticInputs | DatasetInputs | ArchiveInputs, Field(discriminator="kind")]
-    """Where samples come from."""
+    """Source of the fields that samples are made of: synthetic fields, dataset files or an archive."""
     times: TimesConfig
-    """Initial times of the samples."""
+    """Initial times of the training samples."""
     validation: Validation
-    """What tells how good the weights are."""
+    """Samples that the weights are validated with, and how often."""
     model: TrainedModel
-    """The network that is trained."""
+    """Network that is trained, with the weights that the training starts from."""
     phases: Annotated[tuple[Phase, ...], Strict(False), Field(min_length=1)]
-    """One after another, as a rule with ever longer rollouts."""
+    """Phases of the training in their order, usually with longer and longer rollouts."""
     batch: Count = 32
-    """Samples of an update, over all workers (the published number)."""
+    """Number of samples in each update, over all workers; the default of 32 is the published value. It must be a
+    multiple of the number of workers times ``together``."""
     together: Count = 1
-    """Samples that a worker computes together; the gradients of more are summed up one after another."""
+    """Number of samples that a worker computes in one call; a higher number is faster on a large device and takes more
+    memory. A worker with more samples in an update sums up the gradients of several calls."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    """Of weight matrices, for each update and unit of the learning rate (AdamW; the published value)."""
+    """Weight decay of AdamW: fraction by which an update shrinks the weight matrices, per unit of the learning rate;
+    the default is the published value."""
     clip: Annotated[float, Field(gt=0)] = 32.0
-    """Norm above which a gradient is scaled down to it (the published value)."""
+    """Largest norm of a gradient: one that exceeds it is scaled down to this norm; the default is the published
+    value."""
     average: Annotated[float | None, Field(gt=0, lt=1)] = None
-    """Share of the running mean of weights that stays in each update, such as 0.999; the mean is what is validated and
-    what checkpoints hold. Without it the weights themselves."""
+    """Decay of an exponential moving average of the weights: fraction of the average that each update keeps, such as
+    0.999. The average is validated and written to checkpoints; without this key it is the weights themselves."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Of the order of samples."""
+    """Seed of the random order in which samples are used."""
     checkpoint_every: Count = 1000
-    """Updates."""
+    """Number of updates between two checkpoints; one is also written when the training ends or is stopped."""
     workers: WorkersConfig = WorkersConfig()
-    """Processes that compute."""
+    """Worker processes that train together: their number, device and threads."""
 
     @model_validator(mode="after")
     def _batch_has_whole_parts(self) -> Self:
@@ -128,11 +137,11 @@ class TrainingRecipe(_Frozen):
 
     @property
     def updates(self) -> int:
-        """Of all phases."""
+        """Number of updates in all phases together."""
         return sum(phase.updates for phase in self.phases)
 
     def phase_of(self, update: int) -> tuple[Phase, int]:
-        """The phase of an update, and its number in it; both numbers from 0."""
+        """Return the phase of an update, and the number of the update within that phase; both numbers count from 0."""
         for phase in self.phases:
             if update < phase.updates:
                 return phase, update
@@ -140,7 +149,11 @@ class TrainingRecipe(_Frozen):
         raise ValueError(f"a training of {self.updates} updates has no update {self.updates + update}")
 
     def steps_after(self, update: int) -> int:
-        """6 h steps of each sample in all updates that are left after so many: what time they take goes by."""
+        """Return the model steps of a sample in all updates that are left, to which the time left is proportional.
+
+        Args:
+            update: how many updates have been made.
+        """
         steps = 0
         for phase in self.phases:
             made = min(update, phase.updates)
@@ -150,7 +163,7 @@ class TrainingRecipe(_Frozen):
 
 
 def load_recipe(path: Path) -> TrainingRecipe:
-    """Reads and checks a recipe.
+    """Read and check a training recipe.
 
     Raises:
         ConfigError: the file is missing, is not YAML, or a key or value is not what it must be.

@@ -1,4 +1,4 @@
-"""What a Case spends its time on becomes seconds by stage, and spans that tell how the stages of a run overlap."""
+"""Measure the time of Cases by stage, and how the stages of a run overlap."""
 
 import threading
 import time
@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 _EPOCH: Final = time.time() - time.perf_counter()
-"""Brings the monotonic clock of this process to Unix time, once: a wall clock that is set later bends no span. Spans of
-two hosts agree as well as their wall clocks did when the workers started."""
+"""Difference of Unix time and this process's monotonic clock, taken once, so that a wall clock that is set later
+distorts no span. Spans of two hosts agree as well as their wall clocks did when the workers started."""
 _PAUSE_SECONDS: Final = 1e-3
-"""Shorter ones do not divide a span."""
+"""A shorter pause does not divide a span."""
 _OPEN: Final = 64
-"""Stretches of a stage of a worker that are kept to see what overlaps them: more than it has Cases under way."""
+"""Intervals of a stage of a worker that are kept to find overlaps: more than the worker has Cases in progress."""
 
 
 class Span(NamedTuple):
     """A time during which a thread was in a stage.
 
     Attributes:
-        stage: what was done.
-        start: seconds since 1970 by the wall clock.
-        end: the same.
+        stage: name of the stage.
+        start: begin of the span, seconds since 1970.
+        end: end of the span, seconds since 1970.
         thread: name of the thread.
     """
 
@@ -34,7 +34,7 @@ class Span(NamedTuple):
 
 
 class Stopwatch:
-    """Spans of one Case; any thread may add to them.
+    """Records the spans of one Case; any thread may add to them.
 
     >>> watch = Stopwatch()
     >>> with watch.stage("read"):
@@ -49,7 +49,7 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Adds the time spent inside to a stage."""
+        """Add the time spent within the context to a stage."""
         start = clock()
         try:
             yield
@@ -57,7 +57,7 @@ class Stopwatch:
             self.add(name, start, clock())
 
     def add(self, stage: str, start: float, end: float) -> None:
-        """Adds a time that this thread spent in a stage, by `clock`."""
+        """Add a time that this thread spent in a stage, from start to end by `clock`."""
         thread = threading.current_thread().name
         with self._adding:
             for index in reversed(range(len(self._spans))):
@@ -71,7 +71,7 @@ class Stopwatch:
 
     @property
     def spans(self) -> tuple[Span, ...]:
-        """All so far."""
+        """All spans so far."""
         with self._adding:
             return tuple(self._spans)
 
@@ -109,15 +109,15 @@ class Balance:
 
 
 def clock() -> float:
-    """Seconds since 1970, of a clock that only rises."""
+    """Return the seconds since 1970, by a clock that only rises."""
     return _EPOCH + time.perf_counter()
 
 
 def balance(spans_of: Mapping[str, Sequence[Span]]) -> Balance | None:
-    """How well the stages overlapped; None without any span.
+    """Return how well the stages overlapped; None without any span.
 
     Args:
-        spans_of: all spans of each worker, by its name.
+        spans_of: all spans of each worker, by the name of the worker.
     """
     overlap = StageOverlap()
     for worker, spans in spans_of.items():
@@ -126,7 +126,7 @@ def balance(spans_of: Mapping[str, Sequence[Span]]) -> Balance | None:
 
 
 class StageOverlap:
-    """Spans of Cases, as these end, become a balance, in memory that does not grow with their number."""
+    """Computes the balance of a run from the spans of its Cases, in memory that does not grow with their number."""
 
     def __init__(self) -> None:
         self._starts: dict[str, float] = {}
@@ -134,7 +134,7 @@ class StageOverlap:
         self._stages: defaultdict[str, defaultdict[str, _Union]] = defaultdict(lambda: defaultdict(_Union))
 
     def add(self, worker: str, spans: Sequence[Span]) -> None:
-        """Takes in spans of a worker that are not much older than those that it had before."""
+        """Add spans of a worker, which must not be much older than those added before."""
         if not spans:
             return
         start, end = min(span.start for span in spans), max(span.end for span in spans)
@@ -145,7 +145,7 @@ class StageOverlap:
 
     @property
     def balance(self) -> Balance | None:
-        """Of all spans so far; None without any."""
+        """Balance of all spans so far; None without any span."""
         if not self._starts:
             return None
         busy = {stage: sum(union.seconds for union in found.values()) for stage, found in self._stages.items()}
@@ -153,7 +153,7 @@ class StageOverlap:
 
 
 class _Union:
-    """Intervals become the seconds that lie in at least one of them; only the latest are kept."""
+    """Counts the seconds that lie in at least one of some intervals; only the latest intervals are kept."""
 
     def __init__(self) -> None:
         self._settled, self._reached = 0.0, float("-inf")
@@ -173,7 +173,7 @@ class _Union:
 
 
 def covered(intervals: Iterable[tuple[float, float]], reached: float = float("-inf")) -> float:
-    """Seconds after a time that lie in at least one of some intervals.
+    """Return the seconds after a time that lie in at least one of some intervals.
 
     >>> covered([(0, 2), (1, 3), (5, 6)])
     4.0
@@ -182,7 +182,7 @@ def covered(intervals: Iterable[tuple[float, float]], reached: float = float("-i
 
 
 def _merged(intervals: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The stretches that intervals cover, ascending, with gaps between them."""
+    """Merge intervals into those that they cover together, ascending and with gaps between them."""
     stretches: list[tuple[float, float]] = []
     for start, end in sorted(intervals):
         if stretches and start <= stretches[-1][1]:

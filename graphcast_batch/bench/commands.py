@@ -1,4 +1,4 @@
-"""The commands ``graphcast-batch bench ...``: each measures, prints a table and keeps the result."""
+"""Define the commands ``graphcast-batch bench ...``, which run a benchmark, print a table and keep the result."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -28,7 +28,7 @@ def model(
     ] = None,
     out: Out = _RESULTS,
 ) -> None:
-    """Times the network beside DeepMind's package and the machine's matrix product."""
+    """Measure the network, DeepMind's package and a matrix product on this machine."""
     from graphcast_batch.bench.step_speed import measure
 
     _keep(measure(size, precision, steps, rounds, python, against), out)
@@ -36,7 +36,7 @@ def model(
 
 @bench.command()
 def io(folder: Folder = Path(), rounds: Rounds = 5, out: Out = _RESULTS) -> None:
-    """Times the storing of a forecast beside xarray and the bare disk."""
+    """Measure how fast a forecast is written, compared with xarray and with the disk alone."""
     from graphcast_batch.bench.write_speed import measure
 
     _keep(measure(folder, rounds), out)
@@ -44,7 +44,7 @@ def io(folder: Folder = Path(), rounds: Rounds = 5, out: Out = _RESULTS) -> None
 
 @bench.command()
 def run(folder: Folder = Path(), rounds: Rounds = 5, out: Out = _RESULTS) -> None:
-    """Times whole runs beside their slowest stage, and two workers beside one."""
+    """Measure runs compared with their slowest stage, and two workers compared with one."""
     from graphcast_batch.bench.stage_overlap import measure
 
     _keep(measure(folder, rounds=rounds), out)
@@ -52,7 +52,7 @@ def run(folder: Folder = Path(), rounds: Rounds = 5, out: Out = _RESULTS) -> Non
 
 @bench.command()
 def driver(folder: Folder = Path(), out: Out = _RESULTS) -> None:
-    """Times the driver alone, with many workers that only sleep."""
+    """Measure how fast the driver hands out Cases, with many workers that only sleep."""
     from graphcast_batch.bench.dispatch_rate import measure
 
     _keep(measure(folder), out)
@@ -60,7 +60,7 @@ def driver(folder: Folder = Path(), out: Out = _RESULTS) -> None:
 
 @bench.command()
 def forcings(rounds: Rounds = 5, out: Out = _RESULTS) -> None:
-    """Times the forcings of a forecast at 0.25°."""
+    """Measure how fast the forcings of a forecast at 0.25° are computed."""
     from graphcast_batch.bench.forcing_speed import measure
 
     _keep(measure(rounds=rounds), out)
@@ -68,7 +68,7 @@ def forcings(rounds: Rounds = 5, out: Out = _RESULTS) -> None:
 
 @bench.command()
 def evaluation(folder: Folder = Path(), rounds: Rounds = 5, out: Out = _RESULTS) -> None:
-    """Times the scoring of forecasts beside reading them, and beside a library."""
+    """Measure how fast forecasts are scored, compared with reading them and with a library."""
     from graphcast_batch.bench.scoring_speed import measure
 
     _keep(measure(folder, rounds), out)
@@ -76,7 +76,7 @@ def evaluation(folder: Folder = Path(), rounds: Rounds = 5, out: Out = _RESULTS)
 
 @bench.command()
 def training(rounds: Rounds = 3, out: Out = _RESULTS) -> None:
-    """Times updates of a training, and looks at their memory, by the length of rollouts and by workers."""
+    """Measure time and memory of training updates, by the length of rollouts and by the number of workers."""
     from graphcast_batch.bench.training_speed import measure
 
     _keep(measure(rounds), out)
@@ -87,14 +87,14 @@ def table(
     results: Annotated[Path, typer.Option(help="Folder of results.")] = _RESULTS,
     into: Annotated[Path | None, typer.Option(help="Markdown file whose table of benchmarks is made anew.")] = None,
 ) -> None:
-    """Prints all kept results as Markdown, or puts those with a goal into a file between its marks."""
+    """Print all kept results as Markdown, or write those with a goal into a file between its marks."""
     from graphcast_batch.bench import records as kept
 
     found = [kept.read_result(path) for path in sorted(results.glob("bench-*.json"))]
     if into is None:
         typer.echo(kept.table(found))
     else:
-        into.write_text(kept.replaced(into.read_text(), kept.table(found, whole=False)))
+        into.write_text(kept.replaced(into.read_text(), kept.table(found, all_figures=False)))
 
 
 def _keep(result: "BenchmarkResult", out: Path) -> None:

@@ -1,9 +1,9 @@
-"""Workers that only sleep become how many Cases a driver hands out in a second, and what memory each costs it.
+"""Measure how many Cases a driver hands out in a second to workers that only sleep, and the memory for each Case.
 
-All of the driver is real: its loop, calls over Ray, claims in a store, and the journal. Real workers are a process
-each, for hundreds of which no single machine has room; here a few processes stand for all of them. Each sleeps for many
-workers at once, so that the driver has as many members with as many Cases under way as on a cluster; but its calls pass
-through as few connections as there are processes, and these share the cores with it.
+The driver is real: its loop, calls over Ray, leases in a store, and the journal. Real workers are a process each, and
+no single machine has room for hundreds of them; here a few processes stand for all of them. Each sleeps for many
+workers at once, so that the driver has as many workers with as many Cases in progress as on a cluster; but its calls
+pass through only as many connections as there are processes, and these share the cores with the driver.
 """
 
 import asyncio
@@ -22,11 +22,13 @@ import numpy as np
 import ray
 
 from graphcast_batch.bench.records import BenchmarkFigure, BenchmarkResult
+from graphcast_batch.cluster.connection import connected
+from graphcast_batch.cluster.dispatch_loop import DispatchLoop
 from graphcast_batch.cluster.dispatch_rules import IN_FLIGHT
 from graphcast_batch.cluster.drain import Drain
-from graphcast_batch.cluster.driver import CompletedCases, DispatchLoop, connected
+from graphcast_batch.cluster.outcome import CompletedCases
 from graphcast_batch.cluster.worker import WorkerState
-from graphcast_batch.cluster.worker_pool import WorkerHandle
+from graphcast_batch.cluster.worker_start import WorkerHandle
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig, TimeLimitsConfig
 from graphcast_batch.errors import BenchError
@@ -40,20 +42,20 @@ from graphcast_batch.stores.zarr.store import ZarrStore
 from graphcast_batch.timing import Span, clock
 
 _WORKERS: Final = 64
-"""With the goal; the curve over Cases has as many."""
+"""Number of workers of the figure with a goal, and of the curve over Cases."""
 _CASES: Final = 10_000
-"""With the goal; the curve over workers has as many."""
+"""Number of Cases of the figure with a goal, and of the curve over workers."""
 _GOAL: Final = 300
-"""Hand-outs a second."""
+"""Goal of the hand-outs in a second."""
 _PROFILED: Final = 1_000
-"""Cases of a run under the profiler, by which it is up to twice as slow."""
+"""Number of Cases of the run under the profiler, which makes it up to twice as slow."""
 _SLEEP_SECONDS: Final = 0.005
 _PROCESSES: Final = 2
 _STEPS: Final = 40
 _STEP_HOURS: Final = 6
 """Of the Cases, which no model computes."""
 _FILES, _SPANS = 55, 20
-"""Of a Case of so many steps of GraphCast_small: 11 variables in shards of 8 lead times, and what a worker tells."""
+"""Files and spans in the record of a Case of 40 steps of GraphCast_small: 11 variables in shards of 8 lead times."""
 _PARTS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
         "lease": ("ledger.py", "lease"),
@@ -65,18 +67,18 @@ _PARTS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "journal": ("journal.py", "finished"),
     }
 )
-"""What the driver spends time in: functions by file and name; ``wait`` is also where it has nothing to do."""
+"""Parts of the driver's time: functions by file and name; ``wait`` includes the time in which it has nothing to do."""
 
 
 def measure(
     folder: Path, workers: Sequence[int] = (1, 8, 64, 256), cases: Sequence[int] = (1_000, 10_000, 100_000)
 ) -> BenchmarkResult:
-    """Hands out Cases, on a curve over workers and one over Cases.
+    """Measure a curve over numbers of workers and one over numbers of Cases.
 
     Args:
-        folder: on the disk that claims are to be on; nothing is left in it.
-        workers: numbers of them, each with 10,000 Cases, or the most that there are.
-        cases: numbers of them, each with 64 workers, or the most that there are.
+        folder: a folder on the disk for the leases; nothing is left in it.
+        workers: numbers of workers, each measured with 10,000 Cases, or with the most of ``cases``.
+        cases: numbers of Cases, each measured with 64 workers, or with the most of ``workers``.
 
     Raises:
         BenchError: the driver did not make every Case once.
@@ -98,7 +100,7 @@ def measure(
 
 
 class _Seen(NamedTuple):
-    """Where the driver was once so many Cases were whole: by the clock, in seconds of processors, in bytes."""
+    """State of the driver after a number of completed Cases: clock and processor time in seconds, memory in bytes."""
 
     done: int
     clock: float
@@ -107,7 +109,7 @@ class _Seen(NamedTuple):
 
 
 def curves(workers: Sequence[int], cases: Sequence[int]) -> list[tuple[int, int]]:
-    """Numbers of workers and Cases of one curve over each, with the fewest Cases first; see `measure`."""
+    """Return the pairs of workers and Cases of both curves, those with the fewest Cases first; see `measure`."""
     some, many = min(_WORKERS, max(workers)), min(_CASES, max(cases))
     points = {(count, many) for count in workers} | {(some, count) for count in cases}
     return sorted(points, key=lambda point: point[::-1])
@@ -115,11 +117,11 @@ def curves(workers: Sequence[int], cases: Sequence[int]) -> list[tuple[int, int]
 
 @dataclass(frozen=True)
 class _Point:
-    """How it went with so many workers and Cases.
+    """What was measured with a number of workers and of Cases.
 
     Attributes:
-        workers: how many.
-        cases: how many.
+        workers: number of workers.
+        cases: number of Cases.
         rate: Cases a second, from the first that is handed out to the last that is taken in.
         busy: seconds of processors that the driver took for each of them, all threads together.
         growth: bytes by which the driver grew for each of the last nine tenths.
@@ -135,7 +137,7 @@ class _Point:
 
     @property
     def figures(self) -> list[BenchmarkFigure]:
-        """What is told of it."""
+        """Figures of the result."""
         name = f"{self.workers} workers, {self.cases} Cases"
         goal = f"{_GOAL} at least" if (self.workers, self.cases) == (_WORKERS, _CASES) else ""
         return [
@@ -154,15 +156,15 @@ class _Sleeper:
         self._record = _record()
 
     async def begin(self) -> str:
-        """As `Actor.begin`."""
+        """Return Ray's id of the node, as `Actor.begin` does."""
         return str(ray.get_runtime_context().get_node_id())
 
     async def report(self, limits: TimeLimitsConfig) -> WorkerState:
-        """Nothing is ever late."""
+        """Report that no Case is late."""
         return WorkerState()
 
     async def run_case(self, case: Case, lease: Lease, attempts: int) -> CompletedCase:
-        """Sleeps, and records the Case by an empty file: the less a worker does, the less it is what is measured."""
+        """Sleep, and record the Case by an empty file: the worker itself must not affect what is measured."""
         begun = clock()
         await asyncio.sleep(_SLEEP_SECONDS)
         (self._ledger / f"steps-{case.steps}" / f"{case.key}.json").touch(exist_ok=False)
@@ -173,7 +175,7 @@ class _Sleeper:
 
 
 class _Sleepers:
-    """As many workers as are asked for, in a few processes."""
+    """Starter of any number of workers in a few processes."""
 
     def __init__(self, store: ZarrStore, places: int) -> None:
         self.places = places
@@ -185,18 +187,18 @@ class _Sleepers:
         ray.get([process.begin.remote() for process in self._processes])  # so that the driver need not wait for them
 
     def start(self, others: Sequence[WorkerHandle]) -> tuple[WorkerHandle, Any]:
-        """As `Crew.start`."""
+        """Start a worker; see `WorkerStarter.start`."""
         number = len(others) + 1
-        member = WorkerHandle(self._processes[number % len(self._processes)], f"worker {number}", "")
-        return member, member.actor.begin.remote()
+        worker = WorkerHandle(self._processes[number % len(self._processes)], f"worker {number}", "")
+        return worker, worker.actor.begin.remote()
 
-    def fault(self, member: WorkerHandle) -> str:
-        """Nothing is known of it."""
+    def fault(self, worker: WorkerHandle) -> str:
+        """Return no explanation for a worker that died."""
         return ""
 
 
 class _Watch(Journal):
-    """Keeps the journal, and looks at clock and memory after a tenth of the Cases and after all."""
+    """Writes the journal, and measures time and memory after a tenth of the Cases and after all."""
 
     def __init__(self, store: Path, cases: int) -> None:
         super().__init__(store, self._refuse)
@@ -204,7 +206,7 @@ class _Watch(Journal):
         self.seen = [self._seen()]
 
     def under_way(self, worker: str, stages: Sequence[CaseStage]) -> None:
-        """Nobody looks."""
+        """Show nothing."""
 
     def finished(self, record: CaseRecord) -> None:
         super().finished(record)
@@ -238,7 +240,7 @@ def _hand_out(folder: Path, workers: int, cases: int) -> _Point:
 
 
 def _profile(folder: Path, workers: int, cases: int) -> dict[str, float]:
-    """Milliseconds a Case of each part of the driver."""
+    """Return the milliseconds that each part of the driver takes for a Case."""
     profile = cProfile.Profile()
     _work_through(folder, workers, cases, profile.runcall)
     stats: Mapping[tuple[str, int, str], tuple[int, int, float, float, Any]]
@@ -255,13 +257,13 @@ def _profile(folder: Path, workers: int, cases: int) -> dict[str, float]:
 
 
 def _work_through(folder: Path, workers: int, cases: int, call: Callable[[Callable[[], Any]], Any]) -> list[_Seen]:
-    """Makes all Cases; what was seen before, after a tenth of them and after all."""
+    """Make all Cases; return the measurements before the first, after a tenth of them and after all."""
     with TemporaryDirectory(dir=folder) as place:
         plan = _plan(cases)
         store = ZarrStore.create_or_extend(Path(place) / "run", plan, identity={}, provenance={}, config_text="")
-        pool, watch = _Sleepers(store, workers), _Watch(store.path, cases)
-        shift = DispatchLoop(pool, store, plan.cases, _config(store.path), watch, Drain(), CompletedCases())
-        call(shift.work_through)
+        starter, watch = _Sleepers(store, workers), _Watch(store.path, cases)
+        loop = DispatchLoop(starter, store, plan.cases, _config(store.path), watch, Drain(), CompletedCases())
+        call(loop.work_through)
         complete, held = len(store.ledger.complete_steps()), len(list(store.ledger.folder.glob("*.claim")))
         if complete != cases or watch.seen[-1].done != cases or held:
             raise BenchError(
@@ -272,7 +274,7 @@ def _work_through(folder: Path, workers: int, cases: int, call: Callable[[Callab
 
 
 def _plan(cases: int) -> Plan:
-    """So many Cases of a small grid."""
+    """Plan a number of Cases on a small grid."""
     begin = np.datetime64("1700-01-01T00", "h")
     times = (begin + number * np.timedelta64(_STEP_HOURS, "h") for number in range(cases))
     layout = Layout(regular_grid(90), (), (("2m_temperature", False),), _STEPS, _STEP_HOURS)
@@ -315,5 +317,5 @@ def _record() -> CaseRecord:
 
 
 def _memory_bytes() -> int:
-    """What this process has now."""
+    """Return the memory that this process has now."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

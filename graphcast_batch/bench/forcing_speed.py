@@ -1,4 +1,4 @@
-"""Lead times of a forecast become the seconds that their forcings take on one core."""
+"""Measure the seconds that the forcings of a forecast take on one core."""
 
 import os
 from time import perf_counter
@@ -14,11 +14,11 @@ from graphcast_batch.spec import TASKS
 
 
 def measure(resolution: float = 0.25, steps: int = 40, steps_per_call: int = 4, rounds: int = 5) -> BenchmarkResult:
-    """Makes all five forcings of a forecast in blocks, as a worker does while the device computes.
+    """Compute all five forcings of a forecast in blocks, as a worker does while the device computes.
 
     Args:
-        resolution: of the grid, degrees.
-        steps: lead times.
+        resolution: grid spacing in degrees.
+        steps: number of lead times.
         steps_per_call: lead times in a block.
         rounds: how often.
     """
@@ -44,7 +44,7 @@ def measure(resolution: float = 0.25, steps: int = 40, steps_per_call: int = 4, 
 
 
 def _make(resolution: float, steps: int, steps_per_call: int) -> int:
-    """Bytes made."""
+    """Compute the forcings; return their bytes."""
     channels = Channels.of(TASKS["GraphCast_small"], {})
     start = np.datetime64("2020-01-01T00", "ns")
     blocks = forcing_blocks(channels, xr.Dataset(), start, steps, steps_per_call, regular_grid(resolution))

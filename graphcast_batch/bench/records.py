@@ -1,4 +1,4 @@
-"""Timings become a result with its machine and versions, kept as JSON, and the results kept become a table."""
+"""Keep the results of benchmarks as JSON, with machine and versions, and show kept results as tables."""
 
 import json
 import os
@@ -20,11 +20,11 @@ _BEGIN, _END = "<!-- benchmarks: made by graphcast-batch bench table -->", "<!--
 
 @dataclass(frozen=True)
 class BenchmarkFigure:
-    """One thing that was measured.
+    """One quantity that was measured.
 
     Attributes:
-        name: what it is, in words.
-        unit: of the samples.
+        name: name of the quantity, in words.
+        unit: unit of the samples.
         samples: one of each round.
         limit: what the machine allows at most, in the same unit, measured in the same run; None where nothing says so.
         goal: what is aimed at, in words such as ``>= 1.8``.
@@ -38,11 +38,11 @@ class BenchmarkFigure:
 
     @property
     def median(self) -> float:
-        """Of the samples."""
+        """Median of the samples."""
         return statistics.median(self.samples)
 
     @property
-    def spoken(self) -> str:
+    def formatted(self) -> str:
         """Median with the lowest and the highest sample and their number."""
         low, high = min(self.samples), max(self.samples)
         spread = f" ({low:.3g} to {high:.3g}, {len(self.samples)} rounds)" if len(self.samples) > 1 else " (once)"
@@ -50,10 +50,10 @@ class BenchmarkFigure:
 
 
 def machine(device: str | None = None) -> dict[str, Any]:
-    """What this machine is, and how busy it was just now.
+    """Describe this machine, and how busy it is now.
 
     Args:
-        device: that computed, as JAX names it; without it the processor.
+        device: the device that computed, as JAX names it; None for the processor.
     """
     return {
         "device": device or _processor(),
@@ -67,11 +67,11 @@ def machine(device: str | None = None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """What a benchmark measured in one run.
+    """The result of one run of a benchmark.
 
     Attributes:
-        bench: which one.
-        what: was measured, in a sentence.
+        bench: name of the benchmark.
+        what: what was measured, in a sentence.
         command: that measures it again.
         figures: that were measured.
         settings: sizes and numbers that it ran with.
@@ -90,7 +90,7 @@ class BenchmarkResult:
     date: str = field(default_factory=lambda: datetime.now(UTC).date().isoformat())
 
     def write(self, folder: Path) -> Path:
-        """Keeps it as a file named by what ran, on what and when; replaces one of the same name."""
+        """Write the result to a file named by benchmark, device and date, and replace one of the same name."""
         content = asdict(self)
         for figure, kept in zip(self.figures, content["figures"], strict=True):
             kept["samples"] = [float(f"{sample:.5g}") for sample in figure.samples]
@@ -103,10 +103,10 @@ class BenchmarkResult:
 
 
 def read_result(path: Path) -> BenchmarkResult:
-    """A result as it was kept.
+    """Read a result from its file.
 
     Raises:
-        ConfigError: the file holds something else.
+        ConfigError: the file does not hold a result.
     """
     try:
         content = json.loads(path.read_text())
@@ -118,21 +118,21 @@ def read_result(path: Path) -> BenchmarkResult:
         raise ConfigError(f"{path} must hold the result of a benchmark, but: {error}; remove it") from error
 
 
-def table(results: Sequence[BenchmarkResult], *, whole: bool = True) -> str:
-    """Markdown of results, one part for each.
+def table(results: Sequence[BenchmarkResult], *, all_figures: bool = True) -> str:
+    """Format results as Markdown, one part for each.
 
     Args:
-        results: to be shown.
-        whole: whether figures without a goal are shown too.
+        results: the results to show.
+        all_figures: whether figures without a goal are shown too.
     """
-    return "\n".join(_part(result, whole) for result in results)
+    return "\n".join(_part(result, all_figures) for result in results)
 
 
 def replaced(page: str, text: str) -> str:
-    """A page with the text between its marks.
+    """Return a page in which the text between the marks is replaced.
 
     Raises:
-        ConfigError: it has no marks.
+        ConfigError: the page has no marks.
     """
     before, begin, rest = page.partition(_BEGIN)
     _, end, after = rest.partition(_END)
@@ -141,9 +141,9 @@ def replaced(page: str, text: str) -> str:
     return f"{before}{begin}\n{text}\n{end}{after}"
 
 
-def _part(result: BenchmarkResult, whole: bool) -> str:
+def _part(result: BenchmarkResult, all_figures: bool) -> str:
     where = f"{result.machine['device']}, {result.machine['cores']} cores, load {result.machine['load']}, {result.date}"
-    rows = [f"| {f.name} | {f.spoken} | {_limit(f)} | {f.goal} |" for f in result.figures if f.goal or whole]
+    rows = [f"| {f.name} | {f.formatted} | {_limit(f)} | {f.goal} |" for f in result.figures if f.goal or all_figures]
     head = [
         f"**{result.what}** ({where}; `{result.command}`)",
         "",
@@ -158,7 +158,7 @@ def _limit(figure: BenchmarkFigure) -> str:
 
 
 def _processor() -> str:
-    """The processor's name as Linux knows it."""
+    """Return the name of the processor by Linux."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,7 +1,8 @@
-"""Stored forecasts become seconds that scoring them takes: beside NumPy that merely sums the same files, and a library.
+"""Measure how fast stored forecasts are scored, compared with summing the same files by NumPy, and with a library.
 
-Two processes share the Cases, for whoever is measured. The library, ``scores`` of the Bureau of Meteorology, has a part
-of the work that is large enough to be timed: the first block of lead times of one Case, all regions and three scores.
+Two processes share the Cases, whatever is measured. The library, ``scores`` of the Bureau of Meteorology, gets a part
+of the work that is large enough to be measured: the first block of lead times of one Case, all regions and three
+scores.
 """
 
 import importlib.util
@@ -47,11 +48,11 @@ _STATISTICS: Final = ("squared_error", "absolute_error", "error")
 def measure(
     folder: Path, rounds: int, resolution: float = 1.0, steps: int = 40, cases: int = 4, processes: int = 2
 ) -> BenchmarkResult:
-    """Scores all Cases of a store against an archive, again and again.
+    """Score all Cases of a store against an archive, several times.
 
     Args:
-        folder: on the disk to be measured; nothing is left in it.
-        rounds: how often, after one that is not counted.
+        folder: a folder on the disk to measure; nothing is left in it.
+        rounds: how often the Cases are scored, after a first round that is not counted.
         resolution: of the grid, degrees, a divisor of 180.
         steps: lead times of each Case.
         cases: how many.
@@ -92,7 +93,7 @@ def measure(
 
 
 def _make(place: Path, resolution: float, steps: int, cases: int) -> tuple[Grid, Store]:
-    """A store of forecasts, and an archive of what came true."""
+    """Make a store of forecasts, and an archive with their truth."""
     grid, frames = weather(resolution, steps)
     layout = plan_layout(TASKS[_TASK], grid, steps, {})
     planned = tuple(Case(_FIRST + n * _EVERY * _STEP, steps, layout.step_hours) for n in range(cases))
@@ -109,7 +110,7 @@ def _make(place: Path, resolution: float, steps: int, cases: int) -> tuple[Grid,
 
 
 def _make_truth(path: Path, grid: Grid, layout: Layout, frames: Frames, times: np.ndarray[Any, Any]) -> None:
-    """The same frames, turned about the pole: the files compress as well, and no forecast equals its truth."""
+    """Write the same frames, rotated about the pole: the files compress as well, and no forecast equals its truth."""
     points = ("latitude", "longitude")
     dims = {name: ("time", "level", *points) if levelled else ("time", *points) for name, levelled in layout.on_levels}
     draft = archive_writer.lay_out(path, dims, grid, layout.levels, times.astype("datetime64[s]"))
@@ -129,7 +130,7 @@ def _shapes(store: Store, steps: int, grid: Grid) -> list[tuple[int, ...]]:
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Within, new processes compute with one thread each, as Ray has it: else they stand in each other's way."""
+    """Let processes started within compute with one thread each, as with Ray: more would slow each other down."""
     before = os.environ.get(_THREADS)
     os.environ[_THREADS] = "1"
     try:
@@ -142,7 +143,7 @@ def _one_thread_each() -> Iterator[None]:
 def _in_turn(
     contestants: Mapping[str, Callable[[Case], int]], cases: Sequence[Case], rounds: int, processes: int
 ) -> tuple[dict[str, list[float]], int]:
-    """Seconds of each contestant in each round, and the most memory of a process, bytes."""
+    """Return the seconds of each contestant in each round, and the peak memory of a process in bytes."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     peak = 0
     with _one_thread_each(), ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
@@ -156,7 +157,7 @@ def _in_turn(
 
 
 def _read(place: Path, names: Sequence[str], block: int, case: Case) -> int:
-    """Reads a forecast and its truth with zarr, and sums them up in float64; returns the peak of memory, bytes."""
+    """Read a forecast and its truth with zarr, and sum them up in float64; return the peak memory in bytes."""
     first = int((case.init_time - _FIRST) / _STEP)
     for name in names:
         forecast = zarr.open_array(place / "run" / name, mode="r")
@@ -178,7 +179,7 @@ def _peak() -> int:
 
 
 def _beside_library(place: Path, scoring: ScoringSetup, case: Case, rounds: int) -> list[BenchmarkFigure]:
-    """How many times as fast as the library we are in this process, and how far apart the numbers are."""
+    """Return how many times as fast as the library our scoring is in this process, and how far the scores differ."""
     if importlib.util.find_spec("scores") is None:
         return []
     block = Case(case.init_time, min(case.steps, scoring.block), case.step_hours)
@@ -201,7 +202,7 @@ def _beside_library(place: Path, scoring: ScoringSetup, case: Case, rounds: int)
 
 
 def _by_library(place: Path, scoring: ScoringSetup, case: Case) -> dict[str, np.ndarray[Any, Any]]:
-    """By variable, (statistic, lead time, [level], region)."""
+    """Compute scores with the library; return them by variable as (statistic, lead time, [level], region)."""
     from scores.continuous import additive_bias, mae, mse
 
     dims, regions = ["latitude", "longitude"], scoring.weighed()

@@ -1,7 +1,7 @@
-"""Runs of many Cases become how nearly their slowest stage sets the pace, and how much two workers gain over one.
+"""Measure how closely the slowest stage determines the speed of a run, and how much two workers gain over one.
 
-What sleeps stands in for reading and for a device, neither of which takes time of this machine's cores; frames are
-checked, encoded and written as in any run. A real run, with the network on the cores, comes beside it.
+Reading and computing only sleep, and so take no time of this machine's cores; frames are checked, encoded and written
+as in any run. A real run, with the network on the cores, is measured as well.
 """
 
 import shutil
@@ -39,9 +39,9 @@ from graphcast_batch.variables import HOUR, LEVELS_13
 _STEPS, _PER_CALL = 16, 4
 _LEVELLED, _SURFACE = ("geopotential", "temperature"), ("2m_temperature",)
 _SHARE: Final = 0.5
-"""What each stage takes of the slowest."""
+"""Duration of each other stage, as a fraction of that of the slowest."""
 _TRIED: Final = 4
-"""Cases that are written first, to know how long that takes."""
+"""Number of Cases that are written first, to find out how long writing takes."""
 _NETWORK: Final = {
     "inputs": {"kind": "synthetic", "resolution": 5},
     "steps": 40,  # so that reading, which is computing on a synthetic planet, takes little beside
@@ -58,7 +58,7 @@ _NETWORK: Final = {
 
 @dataclass(frozen=True)
 class _Later:
-    """An array that is there at a certain time, as a device's is."""
+    """An array that is ready at a certain time, like one on a device."""
 
     values: NDArray[np.float32]
     ready: float
@@ -73,7 +73,7 @@ class _Later:
 
 
 class _Sleeping:
-    """Reading and a device that take a while, and none of the cores."""
+    """A source and a model that take time, but do not use the cores."""
 
     device = "sleeping"
     dims: Mapping[str, tuple[str, ...]] = MappingProxyType({})
@@ -109,7 +109,7 @@ class _Sleeping:
 
 
 class _Quiet:
-    """Watches a run in which nothing may go wrong."""
+    """Progress of a run in which nothing may go wrong: shows nothing, and raises at any failure."""
 
     def started(self, workers: int, device: str, total: int, complete: int) -> None:
         """Nothing is shown."""
@@ -121,24 +121,24 @@ class _Quiet:
         """Nothing is shown."""
 
     def retried(self, case: Case, error: BaseException) -> None:
-        """A benchmark must not hide it."""
+        """Raise: a benchmark must not hide a failure."""
         raise error
 
     def failed(self, failure: CaseFailure) -> None:
-        """A benchmark must not hide it."""
+        """Raise: a benchmark must not hide a failure."""
         raise RuntimeError(failure.message)
 
     def note(self, event: str, text: str) -> None:
-        """A benchmark must not hide it."""
+        """Raise: a benchmark must not hide a failure."""
         raise RuntimeError(f"{event}: {text}")
 
 
 def measure(folder: Path, cases: int = 32, network_cases: int = 16, rounds: int = 5) -> BenchmarkResult:
-    """Measures how well the stages of a run overlap, and two workers beside one.
+    """Measure how well the stages of a run overlap, and two workers compared with one.
 
     Args:
-        folder: on the disk that stores are written to; what is written there is removed.
-        cases: in each run without a network.
+        folder: a folder on the disk to write to; all that is written is removed.
+        cases: number of Cases in each run without a network.
         network_cases: in each run with one.
         rounds: how often each is measured, one after the other.
 
@@ -179,10 +179,10 @@ def measure(folder: Path, cases: int = 32, network_cases: int = 16, rounds: int 
 
 
 def overlap(folder: Path, bound: str, cases: int, resolution: float = 1.0) -> float:
-    """Wall time of one worker's Cases, from the first handed out to the last commit, over that of the slowest stage.
+    """Return the wall time of one worker's Cases, from the first hand-out to the last commit, over the slowest stage's.
 
     Args:
-        folder: on the disk that the store is written to.
+        folder: a folder on the disk to write to.
         bound: the slowest stage, twice as slow as the others: ``read``, ``compute`` or ``write``.
         cases: to be made.
         resolution: degrees, of the frames.
@@ -198,8 +198,8 @@ class NetworkRun:
     """A run with a network on the cores.
 
     Attributes:
-        balance: of its stages.
-        rate: Cases a second, from each worker's first that was whole to its last, all workers together.
+        balance: how well its stages overlapped.
+        rate: Cases a second, from each worker's first completed Case to its last, all workers together.
     """
 
     balance: Balance
@@ -207,11 +207,11 @@ class NetworkRun:
 
 
 def network(folder: Path, workers: int, cases: int) -> NetworkRun:
-    """Makes Cases with workers of one thread, on a connected cluster.
+    """Make Cases with workers of one thread, on a connected cluster.
 
     Args:
-        folder: on the disk that the store is written to; the cache of compiled programs stays there.
-        workers: how many.
+        folder: a folder on the disk to write to; the cache of compiled programs stays there.
+        workers: number of workers.
         cases: to be made.
     """
     with TemporaryDirectory(dir=folder) as place:
@@ -233,7 +233,7 @@ def network(folder: Path, workers: int, cases: int) -> NetworkRun:
 
 
 def _balance(folder: Path, cases: int, read_seconds: float, compute_seconds: float, resolution: float) -> Balance:
-    """One worker's Cases, of which it has as many at once as a driver would give it."""
+    """Make Cases with one worker, which has as many at once as a driver would give it."""
     grid = regular_grid(resolution)
     names = tuple(sorted((*_LEVELLED, *_SURFACE)))
     task = Task(input_variables=names, target_variables=names, forcing_variables=(), pressure_levels=LEVELS_13)

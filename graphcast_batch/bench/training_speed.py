@@ -1,4 +1,4 @@
-"""Trainings become seconds and memory: by the length of rollouts, and by how many workers share a batch."""
+"""Measure time and memory of a training, by the length of rollouts and by the number of workers that share a batch."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,19 +24,19 @@ from graphcast_batch.variables import LEVELS_13
 _ROLLOUTS: Final = (1, 4, 12)
 _WORKERS: Final = (1, 2, 4)
 _BATCH: Final = 4
-"""Samples of an update that workers share."""
+"""Number of samples of an update, which the workers share."""
 _SETTLING: Final = 2
-"""Updates that do not count: they read what the others find in memory."""
+"""First updates, which are not counted: they read the fields that later ones find in memory."""
 _COUNTED: Final = 4
 _VALUES: Final = 6 * len(LEVELS_13) + 5
-"""Of a frame at a point: variables on levels, and at the surface."""
+"""Number of values of a frame at a point: variables on levels, and at the surface."""
 
 
 class TrainedNetwork(NamedTuple):
-    """What is trained.
+    """The network that is trained.
 
     Attributes:
-        resolution: of the grid, degrees.
+        resolution: grid spacing in degrees.
         mesh_size: refinements of the icosahedron.
         latent_size: features of a node.
         gnn_msg_steps: rounds of messages.
@@ -49,11 +49,11 @@ class TrainedNetwork(NamedTuple):
 
 
 class _Measured(NamedTuple):
-    """What some updates took.
+    """Time and memory of updates.
 
     Attributes:
-        seconds: of one.
-        peak_bytes: of a worker.
+        seconds: duration of an update.
+        peak_bytes: peak memory of a worker.
     """
 
     seconds: float
@@ -61,7 +61,7 @@ class _Measured(NamedTuple):
 
 
 _LARGE: Final = TrainedNetwork(3, 4, 128, 8)
-"""One whose activations take more memory than Python and JAX."""
+"""A network whose activations take more memory than Python and JAX."""
 
 
 def measure(
@@ -70,11 +70,11 @@ def measure(
     rollouts: Sequence[int] = _ROLLOUTS,
     workers: Sequence[int] = _WORKERS,
 ) -> BenchmarkResult:
-    """Trains on the synthetic planet, each time from the beginning, in turn.
+    """Train on the synthetic planet, each time from the beginning, with each setting in turn.
 
     Args:
-        rounds: how often each is measured.
-        network: what is trained.
+        rounds: how often each setting is measured.
+        network: the network that is trained.
         rollouts: lengths, the shortest first; of one sample each, on one worker of one thread.
         workers: of one thread each, the fewest first, that share a batch of `_BATCH`.
     """
@@ -149,7 +149,7 @@ def _keep_statistics(network: TrainedNetwork, folder: Path) -> None:
 
 
 def _train(network: TrainedNetwork, folder: Path, *, rollout: int, batch: int, workers: int) -> _Measured:
-    """One training that has just begun."""
+    """Measure the first updates of a training."""
     recipe = {
         "folder": str(folder / "training"),
         "inputs": _inputs(network),

@@ -1,7 +1,8 @@
-"""Frames of a forecast become seconds that storing them takes: by us, by xarray as it comes, and by the disk alone.
+"""Measure how fast the frames of a forecast are stored: by this package, by plain xarray, and by the disk alone.
 
 All contestants store the same frames in every round, one after the other, durably except for xarray, which makes
-nothing durable. Frames are weather of the synthetic planet with noise, since what compresses too well tells nothing.
+nothing durable. Frames are weather of the synthetic planet with noise, since data that compress too well would not be
+representative.
 """
 
 import os
@@ -36,12 +37,12 @@ _Contestant = Callable[[Path, Frames], None]
 _TASK: Final = "GraphCast_small"
 _CASE_TIME: Final = np.datetime64("2020-01-01T00", "h")
 _DISTINCT: Final = 4
-"""Frames of weather, which are repeated, each time with noise of its own."""
+"""Number of frames of weather, which are repeated, each time with new noise."""
 _NOISE: Final = 0.01
-"""Of the standard deviation of a field, so that its last bits are as random as those of a forecast."""
+"""Noise as a fraction of the standard deviation of a field, so that its last bits are as random as a forecast's."""
 _WRITE_BYTES: Final = 2**20
 _SHARD: Final = 8
-"""Lead times, as in a store by default."""
+"""Number of lead times in a shard, as in a store by default."""
 _CONTESTS: Final[Mapping[str, OutputsConfig]] = MappingProxyType(
     {
         "lz4": OutputsConfig(),
@@ -56,11 +57,11 @@ _CONTESTS: Final[Mapping[str, OutputsConfig]] = MappingProxyType(
 def measure(
     folder: Path, rounds: int, resolution: float = 1.0, steps: int = 40, threads: int = 2, per_call: int = 4
 ) -> BenchmarkResult:
-    """Stores one forecast of the task GraphCast_small again and again, in a new folder each time.
+    """Store one forecast of the task GraphCast_small several times, in a new folder each time.
 
     Args:
-        folder: on the disk to be measured; nothing is left in it.
-        rounds: how often each contestant stores it, after one that is not counted.
+        folder: a folder on the disk to measure; nothing is left in it.
+        rounds: how often each contestant stores it, after a first round that is not counted.
         resolution: of the grid, degrees, a divisor of 180.
         steps: lead times.
         threads: that write different variables at once.
@@ -113,7 +114,7 @@ def measure(
 
 
 def weather(resolution: float, steps: int) -> tuple[Grid, Frames]:
-    """A grid, and frames on it, by variable float32 (step, [level], latitude, longitude)."""
+    """Return a grid, and frames on it by variable, float32 (step, [level], latitude, longitude)."""
     task, grid, random = TASKS[_TASK], regular_grid(resolution), np.random.default_rng(0)
     times = _CASE_TIME + np.arange(min(steps, _DISTINCT)) * task.step
     weather = SyntheticPlanet().fields(task.target_variables, times, grid, task.pressure_levels)
@@ -129,7 +130,7 @@ def weather(resolution: float, steps: int) -> tuple[Grid, Frames]:
 def _in_turn(
     folder: Path, frames: Frames, contestants: Mapping[str, _Contestant], rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, tuple[int, int]]]:
-    """Seconds of each in each round, and what it stored: bytes and files."""
+    """Return the seconds of each contestant in each round, and the bytes and files that it stored."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     stored = {}
     for number in range(-1, rounds):  # the first one warms up
@@ -151,12 +152,12 @@ def _quotients(above: Sequence[float], below: Sequence[float]) -> list[float]:
 
 
 def _fill_disk(place: Path, frames: Frames) -> None:
-    """The bytes alone, in one file, as `dd` with conv=fsync writes them."""
+    """Write the bytes alone, in one file, as `dd` with conv=fsync does."""
     _write(place / "frames", frames.values())
 
 
 def _streams_to_disk(threads: int) -> _Contestant:
-    """The bytes alone in as many streams and files as ours: writing one waits while another is made durable."""
+    """Return a function that writes the bytes alone, in as many streams and files as our store does."""
 
     def fill(place: Path, frames: Frames) -> None:
         shards = [
@@ -180,7 +181,7 @@ def _write(path: Path, parts: Iterable[NDArray[np.float32]]) -> None:
 
 
 def _by_xarray(place: Path, frames: Frames) -> None:
-    """As it comes, so that nothing outlasts a power failure."""
+    """Store frames by plain xarray, after which a power failure may lose them."""
     dims = {3: ("step", "latitude", "longitude"), 4: ("step", "level", "latitude", "longitude")}
     dataset = xr.Dataset({name: (dims[values.ndim], values) for name, values in frames.items()})
     with warnings.catch_warnings():
@@ -190,13 +191,13 @@ def _by_xarray(place: Path, frames: Frames) -> None:
 
 
 def _by_xarray_durably(place: Path, frames: Frames) -> None:
-    """The same, with what it lacks beside ours."""
+    """Store frames by xarray, and make them durable, as our store does."""
     _by_xarray(place, frames)
     sync_tree(place)
 
 
 def _by_zarr(place: Path, frames: Frames) -> None:
-    """The shards that we write by default, by zarr itself, made durable after that."""
+    """Write the shards of our store with zarr itself, and make them durable afterwards."""
     for name, values in frames.items():
         array = zarr.create_array(
             place / name,
@@ -212,7 +213,7 @@ def _by_zarr(place: Path, frames: Frames) -> None:
 
 
 def _ours(layout: Layout, threads: int, per_call: int) -> _Contestant:
-    """An attempt at a Case, from frames as they come to its record."""
+    """Return a function that stores frames by an attempt at a Case, up to its record."""
 
     def store_case(place: Path, frames: Frames) -> None:
         case = Case(_CASE_TIME, layout.steps, layout.step_hours)

@@ -127,7 +127,7 @@ def doctor(
     """
     from graphcast_batch.cluster import driver
     from graphcast_batch.cluster.diagnostics.doctor import diagnose
-    from graphcast_batch.cluster.worker_pool import resources
+    from graphcast_batch.cluster.nodes import resources
     from graphcast_batch.config.loading import load_config
     from graphcast_batch.terminal import show_diagnosis
 

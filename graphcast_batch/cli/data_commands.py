@@ -160,7 +160,7 @@ def finetune(
 
         wanted = load_recipe(recipe)
         begun, folder = training_setup(wanted), TrainingFolder(wanted.folder)
-        for line in begun.spoken:
+        for line in begun.summary:
             remark(line)
         with driver.connected(address, drain):
             group = TrainingGroup(begun)

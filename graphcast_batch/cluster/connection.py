@@ -12,10 +12,10 @@ from ray.exceptions import RayError
 
 from graphcast_batch.cluster.drain import WORK_LEFT, Drain, overheard
 from graphcast_batch.cluster.embedded import QUIET, embedded, leave
+from graphcast_batch.cluster.nodes import alive_nodes
 from graphcast_batch.cluster.ray_errors import explained
 from graphcast_batch.cluster.reach import check_head
 from graphcast_batch.cluster.slurm.allocation import allocation, unused_nodes
-from graphcast_batch.cluster.worker_pool import alive_nodes
 from graphcast_batch.errors import ClusterError
 
 _LOG: Final = logging.getLogger(__name__)
@@ -23,17 +23,17 @@ _LOG: Final = logging.getLogger(__name__)
 
 @contextmanager
 def connected(address: str | None, drain: Drain) -> Iterator[None]:
-    """A Ray cluster: the one at an address, else one embedded on this machine for as long as the context lasts.
+    """Connect to the Ray cluster at an address, or start Ray on this machine for as long as the context lasts.
 
-    A process that is connected to Ray already, as a notebook may be, stays so. An embedded one has the cores that a
-    scheduler has given, if it has given any, and else all of the machine.
+    A process that is connected to Ray already, as a notebook may be, stays connected. A Ray that is started here uses
+    the cores that the scheduler has given, or all cores of the machine without a scheduler.
 
     Args:
-        address: of the cluster.
-        drain: gets the signals back that Ray takes.
+        address: HOST:PORT or ``auto``; None or ``local`` to start Ray on this machine.
+        drain: listens again to the signals that Ray takes over.
 
     Raises:
-        ClusterError: there is none at the address, or none can be started here; or Ray fails within the context.
+        ClusterError: no cluster answers at the address, Ray cannot be started here, or Ray fails within the context.
     """
     address = None if address == "local" else address
     if address is None and ray.is_initialized():
@@ -48,8 +48,8 @@ def connected(address: str | None, drain: Drain) -> Iterator[None]:
 
 
 def _check_names() -> None:
-    """Refuses names that Ray cannot hand to its processes, which are told the command and where it was started."""
-    with suppress(FileNotFoundError):  # a folder that was removed meanwhile
+    """Refuse names that Ray cannot pass to its processes, which get the command line and its working directory."""
+    with suppress(FileNotFoundError):  # the working directory was removed
         for name in (*sys.argv, os.getcwd()):
             if any("\ud800" <= letter <= "\udfff" for letter in name):
                 raise ClusterError(
@@ -68,7 +68,7 @@ def _cluster(address: str | None, drain: Drain) -> Iterator[None]:
             drain.listen()
     except ClusterError:
         raise
-    except Exception as error:  # Ray raises whatever it likes, Exception itself too
+    except Exception as error:  # Ray raises exceptions of any class, Exception itself too
         where = f"a Ray cluster at {address}" if address else "Ray on this machine"
         raise ClusterError(f"{where} was to be used, but: {error}") from error
     except SystemExit as stop:  # how Ray itself answers a SIGTERM while it starts
@@ -93,7 +93,7 @@ def _joined(address: str) -> Iterator[None]:
 
 
 def _named(address: str) -> str:
-    """The address that Ray takes for ``auto``, of the Ray that was started on this machine."""
+    """Return an address as it is, or for ``auto`` that of the Ray that was started on this machine."""
     if address != "auto":
         return address
     from ray._private.services import canonicalize_bootstrap_address_or_die

@@ -1,7 +1,7 @@
-"""Cases and workers become decisions: who takes which Case next, and who is to blame when one fails.
+"""Decide which worker takes which Case next, and which Case or worker a failure is attributed to.
 
-No processes, clocks or files in here: the driver says what happened and when, and does what is decided. What a
-decision costs does not grow with the number of workers or Cases.
+There are no processes, clocks or files in here: the dispatch loop reports what happened and when, and does what is
+decided. The cost of a decision does not grow with the number of workers or Cases.
 """
 
 import heapq
@@ -18,98 +18,110 @@ from graphcast_batch.stores.case_records import CaseState
 IN_FLIGHT: Final = 4
 """Cases that a worker has at once: one is read, one is computed, one is written, and one takes the place of the first
 that is done."""
-_OWN: Final = (InputError, TaskError)
-"""Errors that another try, on whatever worker, would meet again."""
+_PERMANENT: Final = (InputError, TaskError)
+"""Errors of a Case that would occur again in every further attempt, on whatever worker."""
 _FIRST_PAUSE_SECONDS: Final = 1.0
+"""Between the first failure of a Case and its next attempt; each further pause is four times as long."""
 _LONGEST_PAUSE_SECONDS: Final = 60.0
-_MOST_FRUITLESS: Final = 3
-"""Workers that may die or be retired before any Case is whole again; beyond that the fault is the machine's."""
-_MOST_BLAMED: Final = 2
-"""Cases that may fail on a worker and then become whole on another."""
-_MOST_BROKEN: Final = 3
-"""Cases one after another that a worker may fail with errors that could be its machine's."""
+_MOST_LOSSES: Final = 3
+"""Workers that may die or be retired before another Case is completed; beyond that the machine must be at fault."""
+_MOST_COMPLETED_ELSEWHERE: Final = 2
+"""A worker is broken once this many Cases have failed on it and were then completed by other workers."""
+_MOST_MACHINE_ERRORS: Final = 3
+"""A worker is broken once this many of its Cases in a row have failed with errors that its machine may have caused."""
 _LOOKED_AT: Final = 32
 """Waiting Cases that are looked at when the first must wait for a certain worker."""
 
 
 def in_flight(cases_per_call: int) -> int:
-    """Cases that a worker has at once if it computes so many together: each of the three stages may hold as many."""
+    """Return how many Cases a worker has at once.
+
+    Args:
+        cases_per_call: Cases that the worker computes in one call; each of its three stages may hold as many.
+    """
     return IN_FLIGHT + 3 * (cases_per_call - 1)
 
 
 @dataclass
-class _Post:
-    """A worker as it stands.
+class _WorkerEntry:
+    """What is known of a worker.
 
     Attributes:
-        at_hand: its Cases, by key.
-        queue: where it stands in line for more: the workers with as many Cases; None if it may take none.
-        failed: Cases that failed here since its last success; whether the machine could be the cause.
-        blamed: Cases that failed here and became whole elsewhere.
+        cases: the Cases that it has, by key.
+        queue: the queue for more in which it waits, with the workers that have as many Cases; None if it may take none.
+        failed: for each Case that failed here since the worker last completed one, whether the machine may have caused
+            the error.
+        completed_elsewhere: keys of Cases that failed here and were completed by another worker.
     """
 
-    at_hand: dict[str, Case] = field(default_factory=dict)
+    cases: dict[str, Case] = field(default_factory=dict)
     queue: dict[str, None] | None = None
     failed: dict[str, bool] = field(default_factory=dict)
-    blamed: set[str] = field(default_factory=set)
+    completed_elsewhere: set[str] = field(default_factory=set)
 
 
 class Dispatch:
-    """The Cases that are not yet whole or set aside, and the workers there are for them."""
+    """The Cases that are neither complete nor failed, and the workers that make them.
+
+    Args:
+        cases: the Cases to make.
+        retries: how often an attempt that failed is repeated.
+        in_flight: how many Cases a worker has at once.
+    """
 
     def __init__(self, cases: Iterable[Case], retries: int, in_flight: int = IN_FLIGHT) -> None:
         self._retries = retries
         self._in_flight = in_flight
         self._waiting: deque[Case] = deque(cases)
-        self._resting: list[tuple[float, Case]] = []
+        self._pausing: list[tuple[float, Case]] = []
         self._elsewhere: dict[str, Case] = {}
-        self._posts: dict[str, _Post] = {}
+        self._workers: dict[str, _WorkerEntry] = {}
         self._queues: list[dict[str, None]] = [{} for _ in range(in_flight)]
         self._broken: dict[str, None] = {}
-        self._under_way = 0
+        self._in_progress = 0
         self._attempts: Counter[str] = Counter()
         self._failed_on: dict[str, set[str]] = {}
-        self._aside: dict[str, Case] = {}
+        self._failed: dict[str, Case] = {}
         self._suspects: set[str] = set()
-        self._fruitless: dict[str, str] = {}
+        self._losses: dict[str, str] = {}
 
     @property
     def unfinished(self) -> bool:
-        """Whether a Case may still become whole, here or with another driver."""
+        """Whether a Case may still be completed, by this driver or by another."""
         return bool(self.ours or self._elsewhere)
 
     @property
     def ours(self) -> int:
-        """How many Cases are this driver's to make: waiting, resting or under way."""
-        return len(self._waiting) + len(self._resting) + self._under_way
+        """How many Cases this driver has to make: those that are waiting, pausing before a retry, or in progress."""
+        return len(self._waiting) + len(self._pausing) + self._in_progress
 
     @property
     def elsewhere(self) -> tuple[Case, ...]:
-        """Cases that other drivers have claimed."""
+        """Cases that other drivers hold the leases of."""
         return tuple(self._elsewhere.values())
 
     @property
-    def fruitless(self) -> tuple[str, ...]:
-        """Why workers were lost since the last Case became whole, if so many that the machine must be broken."""
-        return tuple(self._fruitless.values()) if len(self._fruitless) > _MOST_FRUITLESS else ()
+    def losses(self) -> tuple[str, ...]:
+        """Why workers were lost since a Case was last completed, if so many that the machine must be broken."""
+        return tuple(self._losses.values()) if len(self._losses) > _MOST_LOSSES else ()
 
-    def join(self, worker: str) -> None:
-        """A worker is ready."""
-        self._posts[worker] = _Post()
-        self._line_up(worker)
+    def add_worker(self, worker: str) -> None:
+        """Add a worker that is ready."""
+        self._workers[worker] = _WorkerEntry()
+        self._enqueue(worker)
 
     def choose(self, now: float, expected: int = 0) -> tuple[str, Case] | None:
-        """The Case to hand out next and the worker to take it; None while none can.
+        """Return the worker and the Case that it is to take next; None while no Case can be handed out.
 
-        Nobody takes more than an even share of what is left, so that all end together.
+        No worker takes more than an even share of the Cases that are left, so that all workers end together.
 
         Args:
             now: seconds, of a clock that only rises.
-            expected: workers that are not ready yet.
+            expected: how many workers are starting.
         """
-        share = math.ceil(self.ours / max(1, len(self._posts) + expected))
-        while self._resting and self._resting[0][0] <= now:
-            self._waiting.append(heapq.heappop(self._resting)[1])
+        share = math.ceil(self.ours / max(1, len(self._workers) + expected))
+        while self._pausing and self._pausing[0][0] <= now:
+            self._waiting.append(heapq.heappop(self._pausing)[1])
         if any(self._queues):
             for place in range(min(len(self._waiting), _LOOKED_AT)):
                 worker = self._worker_for(self._waiting[place], share)
@@ -119,40 +131,48 @@ class Dispatch:
                     return worker, case
         return None
 
-    def hand(self, worker: str, case: Case) -> int:
-        """The chosen worker has got the chosen Case; returns which attempt this is."""
+    def assign(self, worker: str, case: Case) -> int:
+        """Record that the chosen worker has got the chosen Case; return the number of this attempt, from 1."""
         key = case.key
-        self._posts[worker].at_hand[key] = case
-        self._under_way += 1
-        self._line_up(worker)
+        self._workers[worker].cases[key] = case
+        self._in_progress += 1
+        self._enqueue(worker)
         self._attempts[key] += 1
         return self._attempts[key]
 
     def put_back(self, case: Case) -> None:
-        """The chosen Case is not handed out after all."""
+        """Return the chosen Case, which is not handed out after all, to the head of the queue."""
         self._waiting.appendleft(case)
 
-    def leave(self, case: Case) -> None:
-        """The chosen Case is another driver's, or whole or set aside by now."""
+    def leave_to_others(self, case: Case) -> None:
+        """Record that another driver has the lease of the chosen Case, or has completed it or failed to by now."""
         self._elsewhere[case.key] = case
 
-    def refuse(self, case: Case, now: float) -> int:
-        """The chosen Case could not be claimed; that counts as an attempt, and nobody is to blame.
+    def refuse_lease(self, case: Case, now: float) -> int:
+        """Record that the store refused the lease of the chosen Case: an attempt that is attributed to no worker.
+
+        Args:
+            case: the Case.
+            now: seconds, of a clock that only rises.
 
         Returns:
-            after how many attempts it is set aside; 0 if it will be tried again.
+            after how many attempts the Case has failed; 0 if it will be tried again.
         """
         self._attempts[case.key] += 1
-        return self._try_again(case, now)
+        return self._retry(case, now)
 
-    def forgo(self, worker: str, case: Case) -> None:
-        """Another driver has taken over a Case from a worker: what became of it here counts for nothing."""
-        self._take_from(worker, case.key)
+    def lose_lease(self, worker: str, case: Case) -> None:
+        """Record that another driver has taken over a Case of a worker: the attempt made here does not count."""
+        self._take_away(worker, case.key)
         self._attempts[case.key] -= 1
-        self.leave(case)
+        self.leave_to_others(case)
 
-    def look_again(self, states: Mapping[str, CaseState]) -> None:
-        """Takes up those Cases that other drivers have let go."""
+    def update_elsewhere(self, states: Mapping[str, CaseState]) -> None:
+        """Take over the Cases that other drivers have released without completing them.
+
+        Args:
+            states: states in the ledger of the Cases in `elsewhere`, by key.
+        """
         for key, state in states.items():
             if state is CaseState.MISSING:
                 self._waiting.append(self._elsewhere[key])
@@ -160,143 +180,155 @@ class Dispatch:
                 del self._elsewhere[key]
 
     def complete(self, worker: str, case: Case) -> None:
-        """A worker has made a Case."""
+        """Record that a worker has completed a Case."""
         key = case.key
         self._suspects.discard(key)
-        self._take_from(worker, key)
-        self._posts[worker].failed.clear()
-        self._judge(worker)
-        self._fruitless.clear()
+        self._take_away(worker, key)
+        self._workers[worker].failed.clear()
+        self._check_broken(worker)
+        self._losses.clear()
         del self._attempts[key]
         for other in self._failed_on.pop(key, set()) - {worker}:
-            if other in self._posts:
-                self._posts[other].blamed.add(key)
-                self._judge(other)
+            if other in self._workers:
+                self._workers[other].completed_elsewhere.add(key)
+                self._check_broken(other)
 
     def fail(self, worker: str, case: Case, error: BaseException, now: float) -> int:
-        """A worker could not make a Case.
-
-        Returns:
-            after how many attempts it is set aside; 0 if it will be tried again.
-        """
-        self._take_from(worker, case.key)
-        if isinstance(error, _OWN):
-            return self._skipped(case, final=True)
-        self._posts[worker].failed[case.key] = not isinstance(error, ForecastError)
-        self._judge(worker)
-        self._failed_on.setdefault(case.key, set()).add(worker)
-        return self._try_again(case, now)
-
-    def die(self, worker: str, now: float, culprit: str = "") -> tuple[Case, int] | None:
-        """A worker is dead, and Cases it had at hand may be the cause.
-
-        Of several it cannot be told: none is charged, and each is worked on alone from then on.
+        """Record that an attempt of a worker at a Case has failed.
 
         Args:
-            worker: that died.
+            worker: name of the worker.
+            case: the Case.
+            error: what the attempt raised.
             now: seconds, of a clock that only rises.
-            culprit: key of the Case that is known to be the cause.
 
         Returns:
-            the Case that is charged, and after how many attempts it is set aside, 0 if it will be tried again.
+            after how many attempts the Case has failed; 0 if it will be tried again.
         """
-        at_hand = self._dismiss(worker).at_hand
-        charged = at_hand.pop(culprit) if culprit else None
-        if charged is None and len(at_hand) == 1:
-            charged = at_hand.popitem()[1]
-        if not culprit:
-            self._suspects |= at_hand.keys()
-        self._give_back(at_hand)
-        if charged is None:
-            if not at_hand:
-                self._fruitless[worker] = "a worker died while it made nothing"
-            return None
-        self._fruitless[charged.key] = f"a worker died while it made {charged.key}"
-        self._failed_on.setdefault(charged.key, set()).add(worker)
-        return charged, self._try_again(charged, now)
+        self._take_away(worker, case.key)
+        if isinstance(error, _PERMANENT):
+            return self._give_up(case, final=True)
+        self._workers[worker].failed[case.key] = not isinstance(error, ForecastError)
+        self._check_broken(worker)
+        self._failed_on.setdefault(case.key, set()).add(worker)
+        return self._retry(case, now)
 
-    def lose(self, worker: str) -> None:
-        """A worker is gone with its node, through no Case's fault."""
-        self._give_back(self._dismiss(worker).at_hand)
+    def die(self, worker: str, now: float, cause: str = "") -> tuple[Case, int] | None:
+        """Record that a worker has died, and attribute its death to a Case if there is only one that can be the cause.
+
+        If the worker had several Cases, its death is attributed to none, and each of them is made alone from then on.
+
+        Args:
+            worker: name of the worker that died.
+            now: seconds, of a clock that only rises.
+            cause: key of the Case that is known to be the cause; empty if none is known.
+
+        Returns:
+            the Case that the death is attributed to, and after how many attempts it has failed, 0 if it will be tried
+            again; None if the death is attributed to no Case.
+        """
+        others = self._remove(worker).cases
+        culprit = others.pop(cause) if cause else None
+        if culprit is None and len(others) == 1:
+            culprit = others.popitem()[1]
+        if not cause:
+            self._suspects |= others.keys()
+        self._requeue(others)
+        if culprit is None:
+            if not others:
+                self._losses[worker] = "a worker died while it had no Case"
+            return None
+        self._losses[culprit.key] = f"a worker died while it made {culprit.key}"
+        self._failed_on.setdefault(culprit.key, set()).add(worker)
+        return culprit, self._retry(culprit, now)
+
+    def lose_node(self, worker: str) -> None:
+        """Record that a worker died with its node, which is attributed to no Case."""
+        self._requeue(self._remove(worker).cases)
 
     def broken(self) -> str | None:
-        """A worker on which several different Cases failed, and others did not; None if there is none."""
+        """Return a worker on which different Cases failed while other workers succeed; None if there is none."""
         return next(iter(self._broken), None)
 
     def retire(self, worker: str) -> list[str]:
-        """Sends a broken worker away: what failed on it is not charged to the Cases.
+        """Remove a broken worker: what failed on it is not attributed to the Cases.
 
         Returns:
-            keys of Cases that had been set aside because of it, and are to be tried again.
+            keys of the Cases that had failed because of the worker, and will be tried again.
         """
-        post = self._dismiss(worker)
-        self._give_back(post.at_hand)
-        freed = [key for key in post.failed if key in self._aside]
-        for key in post.failed:
+        entry = self._remove(worker)
+        self._requeue(entry.cases)
+        freed = [key for key in entry.failed if key in self._failed]
+        for key in entry.failed:
             self._attempts[key] -= 1
-        self._waiting.extend(self._aside.pop(key) for key in freed)
-        self._fruitless[worker] = f"a worker failed {', '.join(post.failed)} one after another"
+        self._waiting.extend(self._failed.pop(key) for key in freed)
+        self._losses[worker] = f"a worker failed {', '.join(entry.failed)} one after another"
         return freed
 
     def _worker_for(self, case: Case, share: int) -> str | None:
-        """The least busy worker that may take a Case: one that it has not failed on, if there is any such.
+        """Return the least busy worker that may take a Case: one that it has not failed on, if there is any such.
 
-        A Case that is suspected of killing workers is worked on alone.
+        A Case that may have killed a worker is given to a worker that has no other.
         """
         key = case.key
-        tried = self._failed_on.get(key, set()) & self._posts.keys()
-        shunned = tried if len(tried) < len(self._posts) else set()
+        tried = self._failed_on.get(key, set()) & self._workers.keys()
+        avoided = tried if len(tried) < len(self._workers) else set()
         queues = self._queues[: 1 if key in self._suspects else share]
-        return next((worker for queue in queues for worker in queue if worker not in shunned), None)
+        return next((worker for queue in queues for worker in queue if worker not in avoided), None)
 
-    def _line_up(self, worker: str) -> None:
-        """Has a worker wait for more behind those with as many Cases, if it may take more."""
-        post = self._posts[worker]
-        if post.queue is not None:
-            del post.queue[worker]
-        count = len(post.at_hand)
-        full = count >= self._in_flight or not self._suspects.isdisjoint(post.at_hand)
-        post.queue = None if full else self._queues[count]
-        if post.queue is not None:
-            post.queue[worker] = None
+    def _enqueue(self, worker: str) -> None:
+        """Put a worker at the end of the queue of those with as many Cases, if it may take more."""
+        entry = self._workers[worker]
+        if entry.queue is not None:
+            del entry.queue[worker]
+        count = len(entry.cases)
+        full = count >= self._in_flight or not self._suspects.isdisjoint(entry.cases)
+        entry.queue = None if full else self._queues[count]
+        if entry.queue is not None:
+            entry.queue[worker] = None
 
-    def _take_from(self, worker: str, key: str) -> None:
-        """A worker no longer has a Case."""
-        del self._posts[worker].at_hand[key]
-        self._under_way -= 1
-        self._line_up(worker)
+    def _take_away(self, worker: str, key: str) -> None:
+        """Remove a Case from those that a worker has."""
+        del self._workers[worker].cases[key]
+        self._in_progress -= 1
+        self._enqueue(worker)
 
-    def _judge(self, worker: str) -> None:
-        """Notes whether a worker is broken."""
-        post = self._posts[worker]
+    def _check_broken(self, worker: str) -> None:
+        """Record whether a worker is broken."""
+        entry = self._workers[worker]
         self._broken.pop(worker, None)
-        if len(post.blamed) >= _MOST_BLAMED or sum(post.failed.values()) >= _MOST_BROKEN:
+        if (
+            len(entry.completed_elsewhere) >= _MOST_COMPLETED_ELSEWHERE
+            or sum(entry.failed.values()) >= _MOST_MACHINE_ERRORS
+        ):
             self._broken[worker] = None
 
-    def _dismiss(self, worker: str) -> _Post:
-        """A worker is no more."""
-        post = self._posts.pop(worker)
+    def _remove(self, worker: str) -> _WorkerEntry:
+        """Remove a worker, and return what was known of it."""
+        entry = self._workers.pop(worker)
         self._broken.pop(worker, None)
-        self._under_way -= len(post.at_hand)
-        if post.queue is not None:
-            del post.queue[worker]
-        return post
+        self._in_progress -= len(entry.cases)
+        if entry.queue is not None:
+            del entry.queue[worker]
+        return entry
 
-    def _try_again(self, case: Case, now: float) -> int:
+    def _retry(self, case: Case, now: float) -> int:
+        """Try a Case again after a pause, unless it has failed too often; see `fail` for what is returned."""
         attempts = self._attempts[case.key]
         if attempts > self._retries:
-            return self._skipped(case, final=False)
+            return self._give_up(case, final=False)
         pause = min(_FIRST_PAUSE_SECONDS * 4 ** (attempts - 1), _LONGEST_PAUSE_SECONDS)
-        heapq.heappush(self._resting, (now + pause, case))
+        heapq.heappush(self._pausing, (now + pause, case))
         return 0
 
-    def _skipped(self, case: Case, *, final: bool) -> int:
+    def _give_up(self, case: Case, *, final: bool) -> int:
+        """Return after how many attempts a Case has failed; `retire` may free it if the failure is not final."""
         if not final:
-            self._aside[case.key] = case
+            self._failed[case.key] = case
         return self._attempts[case.key]
 
-    def _give_back(self, cases: Mapping[str, Case]) -> None:
-        """Back in line, as if they had not been handed out."""
+    def _requeue(self, cases: Mapping[str, Case]) -> None:
+        """Put Cases back into the queue, as if they had not been handed out."""
         for key, case in cases.items():
             self._attempts[key] -= 1
             self._waiting.append(case)

@@ -1,6 +1,6 @@
-"""Signals, a file or the end of a job become an orderly end: a run is asked to stop handing out work.
+"""Ask a run to stop handing out work when a signal or a file says so, or the job is about to end.
 
-The second signal interrupts it.
+A second signal interrupts the run.
 """
 
 import os
@@ -14,23 +14,25 @@ from types import FrameType
 from typing import Any, Final
 
 WORK_LEFT: Final = 75
-"""Exit code of a run that was asked to stop, by which a batch script knows to requeue itself."""
+"""Exit code of a run that was asked to stop, at which a batch script requeues itself."""
 DRAIN_VARIABLE: Final = "GRAPHCAST_BATCH_DRAIN"
-"""Names the file whose appearance asks to stop, where no other is given."""
+"""Environment variable with the path of the file whose appearance asks to stop, where no other is given."""
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 RESERVE_SECONDS: Final = 60.0
-"""How long before the end of a job all work is to be done: the rest is for records, figures and Ray's end."""
+"""How long before the end of a job all work must be done: the rest is for records, figures and ending Ray."""
 _LOOK_SECONDS: Final = 1.0
 
 
 class Drain:
-    """As a context it listens to SIGTERM, SIGINT and SIGUSR1; outside the main thread only the file and the end count.
+    """A request to stop; as a context it listens to SIGTERM, SIGINT and SIGUSR1.
+
+    Outside the main thread only the file and the end of the job are looked at.
 
     Args:
-        file: whose appearance asks too; what a batch script can touch without signals to Ray's own processes. Without
-            it the one that the environment names.
-        start: of the job, seconds since 1970, UTC; None where it is not known.
-        end: of the job, as its start.
+        file: path whose appearance asks to stop, which a batch script can touch without sending signals to Ray's own
+            processes; None for the one that the environment names.
+        start: when the job began, seconds since 1970, UTC; None where it is not known.
+        end: when the job will end, seconds since 1970, UTC; None where it is not known.
     """
 
     def __init__(self, file: Path | None = None, start: float | None = None, end: float | None = None) -> None:
@@ -52,7 +54,7 @@ class Drain:
 
     @property
     def asked(self) -> bool:
-        """Whether to stop."""
+        """Whether the run has been asked to stop."""
         if not self._asked.is_set() and time.monotonic() - self._looked > _LOOK_SECONDS:
             self._looked = time.monotonic()
             ends = self.end is not None and time.time() > self.end - RESERVE_SECONDS
@@ -61,11 +63,11 @@ class Drain:
         return self._asked.is_set()
 
     def ask(self) -> None:
-        """Asks to stop."""
+        """Ask the run to stop."""
         self._asked.set()
 
     def listen(self) -> None:
-        """Takes the signals, once more where a library has taken them since."""
+        """Listen to the signals, again if a library has taken them over since."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number in _SIGNALS:
@@ -80,11 +82,11 @@ class Drain:
 
 
 @contextmanager
-def overheard(tell: Callable[[], None]) -> Iterator[None]:
-    """Tells at its end of a signal that came meanwhile, whoever took it; only in the main thread.
+def overheard(notify: Callable[[], None]) -> Iterator[None]:
+    """Call a function at the end of the context if a signal came within it, whoever handled it; main thread only.
 
     Ray answers SIGTERM with an exception while it starts, and one that is raised in a hook of fork, or where an object
-    is finalised, is printed and lost.
+    is finalized, is printed and lost.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -99,6 +101,6 @@ def overheard(tell: Callable[[], None]) -> Iterator[None]:
         signal.set_wakeup_fd(before)
         with suppress(BlockingIOError):
             if set(os.read(heard, 1024)) & set(_SIGNALS):
-                tell()
+                notify()
         os.close(heard)
         os.close(hear)

@@ -17,35 +17,35 @@ from graphcast_batch.cluster.reach import is_answering, within
 from graphcast_batch.errors import ClusterError
 
 QUIET: Final[dict[str, Any]] = {"log_to_driver": False, "logging_level": logging.ERROR}
-"""Options of every connection to Ray."""
+"""Options of every connection to Ray, which keep it from printing."""
 _OBJECT_STORE_BYTES: Final = 2**29
 _LEAVE_SECONDS: Final = 30.0
 _IGNORED: Final = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")
-"""Variables about other clusters, which Ray must not see while it starts."""
+"""Environment variables about other clusters, which Ray must not see while it starts."""
 
 
 @contextmanager
 def embedded(cores: int | None) -> Iterator[RayFolder]:
-    """Starts Ray, and ends all of its processes with the context.
+    """Start Ray on this machine, and end all of its processes with the context.
 
     Whoever knows the token of a Ray can run code in it. By default (ray 2.60) the token is in a file that everybody can
     read, and Ray listens on all interfaces. Here it is random, is only in the environment of Ray's own processes, and
     they listen on the loopback interface alone.
 
     Args:
-        cores: that Ray may use; None for all of the machine.
+        cores: number of cores that Ray may use; None for all cores of the machine.
     """
     with RayFolder() as folder:
         try:
             with _starting():
                 ray.init(
-                    "local",  # else Ray joins or trips over whatever another run left behind
+                    "local",  # else Ray connects to, or fails at, what another run left behind
                     num_cpus=cores,
                     include_dashboard=False,
                     object_store_memory=_OBJECT_STORE_BYTES,
                     _temp_dir=folder.path,
                     _node_ip_address="127.0.0.1",
-                    # It looks at the memory of the whole machine, and would kill workers for what others take.
+                    # It looks at the whole machine's memory, and would kill workers for what other programs take.
                     _system_config={"memory_monitor_refresh_ms": 0},
                     **QUIET,
                 )
@@ -58,18 +58,18 @@ def embedded(cores: int | None) -> Iterator[RayFolder]:
 
 
 def leave() -> None:
-    """Disconnects from Ray, which itself waits for good for a head that is stopped."""
+    """Disconnect from Ray, without waiting for ever for a head that is stopped, as Ray itself would."""
     try:
-        within(_LEAVE_SECONDS, "let this process go", ray.shutdown)
+        within(_LEAVE_SECONDS, "disconnect this process", ray.shutdown)
     except ClusterError:
-        atexit.unregister(ray.shutdown)  # it would wait at the end of the process for what has just been given up
+        atexit.unregister(ray.shutdown)  # else the end of the process would wait for the head again
 
 
 @contextmanager
 def _starting() -> Iterator[None]:
-    """Has Ray take a new token and the loopback interface.
+    """Let Ray start with a new token and on the loopback interface.
 
-    The environment is as before afterwards: what else this process starts is no concern of Ray's.
+    The environment is restored afterwards, so that other processes that are started from here do not get the token.
     """
     own = {"RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
     several = ray_constants.ENABLE_RAY_CLUSTER
@@ -96,6 +96,6 @@ def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
 
 
 def _read_environment() -> None:
-    """Has Ray forget what an earlier connection of this process took from the environment."""
+    """Make Ray read the environment again, which an earlier connection of this process has read."""
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()

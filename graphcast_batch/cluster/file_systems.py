@@ -1,4 +1,4 @@
-"""A path becomes the file system that it is on, as Linux's table of mounts tells."""
+"""Find the file system that a path is on, in Linux's table of mounts."""
 
 import os
 import re
@@ -8,13 +8,13 @@ _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 def file_system(path: Path) -> tuple[str, Path]:
-    """Kind of the file system, such as ``nfs4``, ``lustre`` or ``tmpfs``, and where it is mounted.
+    """Find the kind of file system that a path is on, and where it is mounted.
 
     Args:
-        path: need not exist yet: the nearest folder above it counts that does.
+        path: any path; of one that does not exist yet the nearest existing folder above it counts.
 
     Returns:
-        an empty kind where the system does not tell.
+        the kind, such as ``nfs4``, ``lustre`` or ``tmpfs``, empty where it cannot be found out; and the mount point.
     """
     there = Path(os.path.realpath(path))
     try:

@@ -1,4 +1,4 @@
-"""What a run reports while it goes on, and when it has ended."""
+"""What a run reports: its progress while it goes on, and its outcome when it has ended."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,22 +12,29 @@ from graphcast_batch.timing import Balance, StageOverlap
 
 
 class Progress(Protocol):
-    """Who watches a run."""
+    """Receives what happens in a run, to show or record it."""
 
     def started(self, workers: int, device: str, total: int, complete: int) -> None:
-        """Workers are starting, on cpu or gpu; so many of the Cases were whole before."""
+        """Workers are starting.
+
+        Args:
+            workers: how many workers.
+            device: ``cpu`` or ``gpu``.
+            total: how many Cases are planned.
+            complete: how many of them are complete or failed already.
+        """
 
     def under_way(self, worker: str, stages: Sequence[CaseStage]) -> None:
-        """A worker tells, every few seconds while it has any, where its Cases are."""
+        """A worker reports the stages of its Cases, every few seconds while it has any."""
 
     def finished(self, record: CaseRecord) -> None:
-        """A Case is whole."""
+        """A Case is complete."""
 
     def retried(self, case: Case, error: BaseException) -> None:
         """A Case failed and will be tried again."""
 
     def failed(self, failure: CaseFailure) -> None:
-        """A Case is set aside."""
+        """A Case has failed for good."""
 
     def note(self, event: str, text: str) -> None:
         """Something else happened that a person should know."""
@@ -38,15 +45,15 @@ class RunOutcome:
     """How a run ended.
 
     Attributes:
-        store: what it wrote into.
-        total: Cases planned.
-        complete: those of them that are whole now.
-        made: those that this run made.
-        failed: Cases set aside, in this run or before.
-        left: Cases neither whole nor failed: a drain, or another driver at work.
+        store: the store that the run wrote into.
+        total: how many Cases are planned.
+        complete: the planned Cases that are complete now.
+        made: the Cases that this run completed.
+        failed: the failures of Cases, in this run or before.
+        left: how many Cases are neither complete nor failed, after a drain or while another driver makes them.
         seconds: from the start of the workers to the last result.
-        balance: how well reading, computing and writing overlapped; None if nothing was made.
-        trace: all of what it made, if that was asked for.
+        balance: how well reading, computing and writing overlapped; None if no Case was completed.
+        trace: all Cases that this run completed with their spans, if the run was traced; else empty.
     """
 
     store: Store
@@ -61,19 +68,19 @@ class RunOutcome:
 
     @property
     def steps_per_second(self) -> float:
-        """6 h steps that this run made in a second, all workers together."""
+        """Model steps, of 6 h each, that all workers of this run together made in a second."""
         return sum(case.steps for case in self.made) / self.seconds if self.made else 0.0
 
 
 @dataclass
 class CompletedCases:
-    """What became whole in a run; of each Case no more than its end asks for, as there may be very many.
+    """The Cases that a run has completed; little is kept of each, as there may be very many.
 
     Attributes:
-        traced: whether all of what was made is kept.
-        cases: that became whole.
-        overlap: of the stages they went through.
-        trace: what was made of them.
+        traced: whether `trace` is kept.
+        cases: the completed Cases.
+        overlap: how their stages overlapped.
+        trace: their records and spans.
     """
 
     traced: bool = False
@@ -82,7 +89,7 @@ class CompletedCases:
     trace: list[CompletedCase] = field(default_factory=list)
 
     def add(self, case: Case, made: CompletedCase) -> None:
-        """A Case became whole."""
+        """Add a Case that was completed."""
         self.cases.append(case)
         self.overlap.add(made.record.worker, made.spans)
         if self.traced:

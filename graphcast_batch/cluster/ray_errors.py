@@ -1,4 +1,4 @@
-"""Explain an error of Ray: what became of a worker, and what to do about it."""
+"""Explain errors of Ray: what happened to a worker, and what to do about it."""
 
 import re
 from typing import Final
@@ -19,18 +19,18 @@ from graphcast_batch.errors import ClusterError
 
 LESS_MEMORY: Final = "take fewer workers (workers.count) or fewer model.steps_per_call"
 _OF_THE_NODE: Final = (ActorUnavailableError, LocalRayletDiedError, NodeDiedError, ObjectLostError)
-"""What says that a node or the way to it was lost."""
+"""Errors that mean that a node, or the connection to it, was lost."""
 _USED: Final = re.compile(r"was ([\d.]+ ?[kKMGT]?i?B) ?/ ?([\d.]+ ?[kKMGT]?i?B)")
-"""Of the memory of a node, in the text of ``OutOfMemoryError`` (ray 2.60)."""
+"""The used and total memory of a node in the text of ``OutOfMemoryError`` (ray 2.60)."""
 
 
 def is_of_the_node(error: RayError) -> bool:
-    """Whether an error says that a node was lost, and not one worker for a reason of its own."""
+    """Return whether an error means that a node was lost, and not a single worker."""
     return isinstance(error, _OF_THE_NODE)
 
 
 def explained(error: RayError) -> str:
-    """One sentence: what happened, and what to do where that is known."""
+    """Return a sentence that says what happened, and what to do where that is known."""
     if isinstance(error, OutOfMemoryError):
         return _out_of_memory(str(error))
     if isinstance(error, OutOfDiskError):
@@ -42,12 +42,12 @@ def explained(error: RayError) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says."""
+    """Return the first line of the message of an error."""
     return str(error).strip().partition("\n")[0]
 
 
 def unwrapped(error: RayTaskError) -> BaseException:
-    """The error that a worker raised, as it raised it; one of Ray's own is explained."""
+    """Return the error that a worker raised; one of Ray's own errors is explained as a ClusterError."""
     cause = error.cause
     if isinstance(cause, RayError):
         return ClusterError(f"Ray failed on a worker: {explained(cause)}")

@@ -1,4 +1,4 @@
-"""A folder of this node's own for the sockets and logs of one Ray, and the process that clears up after that Ray."""
+"""Make a local folder for the sockets and logs of one Ray, and clean up after that Ray."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from typing import Final
 from graphcast_batch.errors import ClusterError
 
 _LONGEST: Final = 40
-"""Bytes of Ray's folder: its sockets below add 64, and Linux's limit is 107 (unix(7))."""
+"""Longest path of Ray's folder in bytes: its sockets below add 64, and Linux's limit is 107 (unix(7))."""
 _INSIDE: Final = "r"
 _CLEAR_SECONDS: Final = 30.0
 _CLEARING: Final = """
@@ -56,21 +56,22 @@ for _ in range(50):
     time.sleep(0.1)
 shutil.rmtree(folder, ignore_errors=True)
 """
-"""Waits for a byte, or until nobody has the other end of its input, then ends all who write into the folder.
+"""Waits for a byte or the end of its input, then kills all processes that write into the folder, and removes it.
 
-All of Ray's processes write their logs there. They are not known by their environment, since some write the title of
-their process over it. Who only reads a log is left alone, and so is what the owner forked, which has its log open.
+All of Ray's processes write their logs there. They are not found by their environment, since some overwrite it with
+the title of their process. A process that only reads a log is left alone, and so are those that the owner forked, which
+have its log open.
 """
 
 
 class RayFolder:
-    """As a context, a new folder for one Ray; only its owner can enter it.
+    """As a context, a new folder for one Ray, which only its owner can enter.
 
-    When the context ends, and also when this process is killed, all that Ray has left running is ended, and the
-    folder is removed. Ray's own agents stay for a minute or more if their node is killed (ray 2.60).
+    When the context ends, and also when this process is killed, all processes that Ray has left running are killed, and
+    the folder is removed. Ray's own agents stay for a minute or more if their node is killed (ray 2.60).
 
     Attributes:
-        path: what to give Ray as its temporary folder.
+        path: the folder to give to Ray as its temporary folder.
     """
 
     path: str
@@ -91,11 +92,11 @@ class RayFolder:
 
     def __exit__(self, *_: object) -> None:
         self.clear()
-        # Ray within this process makes the folder anew if it is cleared before Ray has been left.
+        # Ray within this process makes the folder again if it is removed before the process has disconnected.
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def clear(self) -> None:
-        """Ends Ray's processes, and removes the folder; what takes long goes on after this process."""
+        """Kill Ray's processes and remove the folder; if that takes long, it goes on after this process."""
         asking = self._clearing.stdin
         with suppress(BrokenPipeError, subprocess.TimeoutExpired):
             if asking and not asking.closed:
@@ -105,13 +106,13 @@ class RayFolder:
 
 
 def candidates() -> list[str]:
-    """Where a folder for Ray is made, the first of them that will do."""
+    """Return the folders in which one for Ray may be made, in the order in which they are tried."""
     named = [os.environ.get(name) for name in ("RAY_TMPDIR", "TMPDIR")]
     return list(dict.fromkeys([*(folder for folder in named if folder), "/tmp", "/dev/shm"]))
 
 
 def usable() -> str:
-    """The first of the candidates in which a folder can be made with a path that is short enough.
+    """Return the first of the candidates in which a folder with a path that is short enough can be made.
 
     Raises:
         ClusterError: there is none.

@@ -1,4 +1,4 @@
-"""Wait for the head of a Ray cluster no longer than it may take: Ray's own calls have no limit, or one of minutes."""
+"""Call the head of a Ray cluster with a limit of time: Ray's own calls have no limit, or one of minutes."""
 
 import os
 import socket
@@ -14,23 +14,23 @@ _HEAD_SECONDS: Final = 10.0
 """How long a head may take to answer at its address; it may have only just been started."""
 _POLL_SECONDS: Final = 0.5
 ANSWER_SECONDS: Final = 60.0
-"""How long the head of a connected cluster may take for an answer, as under great load."""
+"""How long the head of a connected cluster may take to answer, which may be under great load."""
 _GREETING: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-"""What a client of HTTP/2 sends first, with empty settings (RFC 9113, 3.4 and 6.5); the server's settings follow."""
+"""The first bytes of an HTTP/2 client, with empty settings (RFC 9113, 3.4 and 6.5); the server answers with its own."""
 _SETTINGS: Final = 4
 
 
 def check_head(address: str, seconds: float = _HEAD_SECONDS) -> None:
-    """Waits until a server that speaks Ray's protocol answers at an address.
+    """Wait until a server with Ray's protocol answers at an address.
 
-    A process that is stopped still accepts connections, so that it is asked something too.
+    A stopped process still accepts connections, so the server must also answer a request.
 
     Args:
         address: HOST:PORT, or ray://HOST:PORT.
         seconds: how long to try.
 
     Raises:
-        ClusterError: none does.
+        ClusterError: no such server answers in time.
     """
     host, _, port = address.partition("://")[2 if "://" in address else 0].rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
@@ -47,16 +47,21 @@ def check_head(address: str, seconds: float = _HEAD_SECONDS) -> None:
 
 
 def is_answering(address: str) -> bool:
-    """Whether the head at HOST:PORT answers at once; it was there before."""
+    """Return whether a head that has been running at HOST:PORT still answers."""
     host, _, port = address.rpartition(":")
     return not _fault(host.strip("[]"), int(port), _HEAD_SECONDS)
 
 
 def within(seconds: float, what: str, call: Callable[[], _Answer]) -> _Answer:
-    """Calls Ray, and waits for it so long at most; a call that hangs is left behind.
+    """Call Ray, and wait for its answer for a limited time; a call that hangs is abandoned.
 
-    In a thread, although those belong to `pipeline`: Ray gives these calls no limit of time, and a signal could not
-    interrupt them, as they wait in compiled code.
+    The call is made in a thread, although threads belong to `pipeline`: Ray gives these calls no limit of time, and a
+    signal could not interrupt them, as they wait in compiled code.
+
+    Args:
+        seconds: how long to wait.
+        what: what the head must do, for the message of an error.
+        call: calls Ray.
 
     Raises:
         ClusterError: no answer came in time.
@@ -78,13 +83,13 @@ def within(seconds: float, what: str, call: Callable[[], _Answer]) -> _Answer:
     if not answers:
         raise ClusterError(
             f"the head of the Ray cluster must {what} within {seconds:.0f} s, but has not answered; it is stopped, "
-            "hung or out of reach. Start the command again: only what is missing is made"
+            "hung or out of reach. Start the command again: only missing Cases are made"
         )
     return answers[0]
 
 
 def _fault(host: str, port: int, seconds: float) -> str:
-    """Why no head answers; empty if one does."""
+    """Return why no head answers; empty if one does."""
     try:
         with socket.create_connection((host, port), timeout=min(seconds, _HEAD_SECONDS)) as connection:
             if os.environ.get("RAY_USE_TLS", "0") not in ("0", ""):

@@ -10,31 +10,31 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from graphcast_batch.cluster.drain import Drain
+from graphcast_batch.cluster.nodes import alive_nodes, resources
 from graphcast_batch.cluster.ray_errors import explained, unwrapped
 from graphcast_batch.cluster.reach import ANSWER_SECONDS, within
-from graphcast_batch.cluster.worker_pool import alive_nodes, resources
 from graphcast_batch.errors import ClusterError
 
 _ANSWER_SECONDS: Final = 240.0
-"""How long nodes may take for a single call: a hung disk must not hang whoever looks at it."""
+"""How long nodes may take for a single call: a hanging disk must not make the caller hang."""
 
 
 def each(function: Callable[..., Any], argument_lists: Sequence[tuple[Any, ...]], drain: Drain) -> Iterator[Any]:
-    """Calls a function over a connected cluster, a call for each list of arguments, until it is asked to stop.
+    """Call a function over a connected cluster, once for each list of arguments, until the drain is asked to stop.
 
     Yields:
         Results in the order of the arguments; for a call that failed, its exception.
     """
     remote = ray.remote(num_cpus=1, max_retries=1)(function)
-    left, under_way = deque(argument_lists), deque[Any]()
+    left, in_progress = deque(argument_lists), deque[Any]()
     most = 2 * max(1, int(resources().get("CPU", 1)))
-    while left or under_way:
-        while left and len(under_way) < most and not drain.asked:
-            under_way.append(within(ANSWER_SECONDS, "take in a call", partial(remote.remote, *left.popleft())))
-        if not under_way:
+    while left or in_progress:
+        while left and len(in_progress) < most and not drain.asked:
+            in_progress.append(within(ANSWER_SECONDS, "accept a call", partial(remote.remote, *left.popleft())))
+        if not in_progress:
             return
         try:
-            yield _awaited(under_way.popleft())
+            yield _awaited(in_progress.popleft())
         except RayTaskError as error:
             yield unwrapped(error)
         except RayError as error:
@@ -42,22 +42,22 @@ def each(function: Callable[..., Any], argument_lists: Sequence[tuple[Any, ...]]
 
 
 def on_each_node(function: Callable[..., Any], *arguments: Any) -> list[Any]:  # noqa: ANN401 - of whatever it takes
-    """Calls a function on every node of a connected cluster at the same time: with the node's number, and arguments.
+    """Call a function on all nodes of a connected cluster at once, with the number of the node and further arguments.
 
     Returns:
         Results in the order of the numbers; for a call that failed, its exception.
     """
     remote = ray.remote(num_cpus=0, max_retries=0)(function)
     places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in alive_nodes()]
-    under_way = [
+    in_progress = [
         remote.options(scheduling_strategy=place).remote(number, *arguments) for number, place in enumerate(places)
     ]
-    ray.wait(under_way, num_returns=len(under_way), timeout=_ANSWER_SECONDS)
-    return [_answer(reference) for reference in under_way]
+    ray.wait(in_progress, num_returns=len(in_progress), timeout=_ANSWER_SECONDS)
+    return [_answer(reference) for reference in in_progress]
 
 
 def _awaited(reference: Any) -> Any:  # noqa: ANN401 - Ray's references have no public type
-    """The result of a call, for as long as the head of the cluster answers."""
+    """Wait for the result of a call, for as long as the head of the cluster answers."""
     while True:
         try:
             return ray.get(reference, timeout=ANSWER_SECONDS)

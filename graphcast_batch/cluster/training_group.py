@@ -1,4 +1,4 @@
-"""Workers with a device each become one group that trains: all make the same update at the same time."""
+"""Start and call the workers of a training, which all make the same update at the same time."""
 
 import math
 import socket
@@ -9,9 +9,10 @@ from typing import Any, Final
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from graphcast_batch.cluster.nodes import alive_nodes, device_of, places
 from graphcast_batch.cluster.ray_errors import explained, unwrapped
 from graphcast_batch.cluster.reach import ANSWER_SECONDS
-from graphcast_batch.cluster.worker_pool import actor_options, alive_nodes, device_of, places
+from graphcast_batch.cluster.worker_start import actor_options
 from graphcast_batch.errors import ClusterError, ConfigError, GraphcastBatchError, WorkersLostError
 from graphcast_batch.models.graphcast.forecaster import backend
 from graphcast_batch.models.process_group import join
@@ -22,30 +23,30 @@ from graphcast_batch.training.training_setup import TrainingSetup
 from graphcast_batch.training.training_worker import TrainingWorker
 
 _KEPT: Final = 0.25
-"""Share of a machine's memory for fields that were read and may be used again."""
+"""Fraction of a machine's memory for fields that were read and may be used again."""
 _START_SECONDS: Final = 300.0
 """How long Ray may take to find a place for a worker and to start it."""
 _REST_SECONDS: Final = 5.0
-"""Until workers start anew: a node that has just died still gets some."""
+"""Pause before workers are started again: a node that has just died is still offered workers."""
 _DEATH_SECONDS: Final = 30.0
-"""Within which Ray tells of a worker's death after others have felt it."""
+"""How long after other workers failed Ray may take to report the death that made them fail."""
 
 
 class _Actor:
-    """One of the workers."""
+    """Ray actor of one training worker."""
 
     def __init__(self) -> None:
         self._worker: TrainingWorker | None = None
 
     def address(self) -> str:
-        """Where the others can meet this one."""
+        """Return HOST:PORT at which the other workers can connect to this one."""
         with socket.socket() as free:
             free.bind(("", 0))
             host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call] # Ray leaves it without types
             return f"{host}:{free.getsockname()[1]}"
 
     def prepare(self, setup: TrainingSetup, device: str, rank: int, workers: int, address: str, on_node: int) -> int:
-        """Gets ready, as one of so many on its node; returns how many updates were made before."""
+        """Prepare the worker, one of ``on_node`` workers on its node; return how many updates have been made before."""
         if workers > 1:
             join(address, rank, workers)
         if device == "gpu" and backend() == "cpu":
@@ -58,7 +59,7 @@ class _Actor:
         return self._worker.update
 
     def call(self, what: str, *arguments: object) -> Any:  # noqa: ANN401 - what it returns
-        """Calls a method of the apprentice."""
+        """Call a method of the training worker by name, and return its result."""
         return getattr(self._worker, what)(*arguments)
 
 
@@ -66,52 +67,52 @@ class TrainingGroup:
     """The workers of a training.
 
     Attributes:
-        update: how many updates were made.
+        update: how many updates have been made.
     """
 
     update: int
 
     def __init__(self, setup: TrainingSetup) -> None:
-        """Starts them.
+        """Start the workers.
 
         Args:
-            setup: what to train by.
+            setup: the training.
 
         Raises:
-            ConfigError: the batch cannot be divided among them.
-            WorkersLostError: one died.
-            ClusterError: they cannot be started.
+            ConfigError: the batch cannot be divided among the workers.
+            WorkersLostError: a worker died.
+            ClusterError: the workers cannot be started.
         """
         self._setup, self._actors = setup, list[Any]()
         self._device = device_of(setup.recipe.workers)
         self._start()
 
     def restart(self) -> None:
-        """Starts all workers anew, as many as there is room for now, from the last checkpoint."""
+        """Start all workers again, as many as there is room for now, from the last checkpoint."""
         self.stop()
         time.sleep(_REST_SECONDS)
         self._start()
 
     def stop(self) -> None:
-        """Ends all workers."""
+        """End all workers."""
         for actor in self._actors:
             ray.kill(actor)
         self._actors = []
 
     def advance(self, updates: int) -> Sequence[Line]:
-        """Makes updates; a line of what each said."""
+        """Make updates; return a line of the record for each."""
         lines: Sequence[Line] = self._all("advance", updates)[0]
         self.update += len(lines)
         return lines
 
     def validate(self) -> tuple[float, float]:
-        """The mean loss of the validation samples, and that of persistence."""
+        """Return the mean loss of the validation samples, and that of persistence."""
         losses, persistence = zip(*self._all("validate"), strict=True)
         count = self._setup.validation.size
         return sum(losses) / count, sum(persistence) / count
 
     def save(self) -> None:
-        """Writes a checkpoint."""
+        """Write a checkpoint."""
         self._all("save")
 
     def _start(self) -> None:
@@ -140,7 +141,7 @@ class TrainingGroup:
         return self._each([actor.call.remote(what, *arguments) for actor in self._actors])
 
     def _each(self, references: Sequence[Any], seconds: float | None = None) -> list[Any]:
-        """What each call returns; the first error ends the wait, since the other workers wait for that one."""
+        """Return the results of all calls; raise at the first error, since the other workers wait for that one."""
         left = list(references)
         while left:
             done, left = ray.wait(left, timeout=seconds or ANSWER_SECONDS)
@@ -149,7 +150,7 @@ class TrainingGroup:
                 continue
             if not done:
                 raise ClusterError(
-                    f"Ray must start {len(references)} workers, but {len(left)} of them are not there after "
+                    f"Ray must start {len(references)} workers, but {len(left)} of them are not ready after "
                     f"{seconds:.0f} s; free room for them, or set workers.count"
                 )
             try:
@@ -157,7 +158,7 @@ class TrainingGroup:
             except RayTaskError as error:
                 cause = unwrapped(error)
                 if not isinstance(cause, GraphcastBatchError):
-                    _look_for_dead(left)
+                    _check_for_dead(left)
                 raise _explained(cause) from error
             except RayError as error:
                 raise _lost(error) from error
@@ -176,8 +177,8 @@ def _check_batch(recipe: TrainingRecipe, workers: int) -> None:
         )
 
 
-def _look_for_dead(references: Sequence[Any]) -> None:
-    """Raises if a worker has died: others may fail of that, and be heard of first."""
+def _check_for_dead(references: Sequence[Any]) -> None:
+    """Raise if a worker has died: its death may make others fail, whose errors may arrive first."""
     done, _ = (
         ray.wait(list(references), num_returns=len(references), timeout=_DEATH_SECONDS) if references else ([], [])
     )
@@ -195,7 +196,7 @@ def _lost(error: RayError) -> WorkersLostError:
 
 
 def _explained(error: BaseException) -> BaseException:
-    if "RESOURCE_EXHAUSTED" in str(error):  # how XLA tells it
+    if "RESOURCE_EXHAUSTED" in str(error):  # how XLA reports it
         return ClusterError(
             "the device of a worker must have room for an update, but has too little; set together lower, or take a "
             f"smaller model, shorter rollouts or a larger device ({str(error).partition(chr(10))[0]})"

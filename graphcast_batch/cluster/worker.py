@@ -1,4 +1,4 @@
-"""One process with one device becomes a worker: it makes the Cases it is handed, a few at a time."""
+"""Make Cases on one device, a few at a time: the worker process of a run."""
 
 import os
 import socket
@@ -17,18 +17,18 @@ from graphcast_batch.setup.worker_setup import worker_context
 from graphcast_batch.stores.base import Lease
 
 OpenScorer = Callable[[RunConfig], Scorer]
-"""Opens what the forecasts of a run are held against as they are made; its store is laid out."""
+"""Opens what scores the forecasts of a run online; its store has been laid out."""
 Arguments = tuple[RunConfig, AnySource, Precision, Literal["cpu", "gpu"], int, OpenScorer | None]
 
 
 @dataclass(frozen=True)
 class WorkerState:
-    """What a worker is at.
+    """What the Cases of a worker are doing.
 
     Attributes:
-        worker: its name, as in the records of its Cases; empty before it was prepared.
-        stages: of its Cases.
-        late: the one of them that has been in its stage for longer than it may; None if there is none.
+        worker: name of the worker, as in the records of its Cases; empty before it was prepared.
+        stages: the stage of each of its Cases.
+        late: the Case that exceeds the time limit of its stage; None if there is none.
     """
 
     worker: str = ""
@@ -43,12 +43,12 @@ class Worker:
         self._context: WorkerContext | None = None
 
     def prepare(self, arguments: Arguments) -> None:
-        """Loads weights and graphs onto the device.
+        """Load weights and graphs onto the device.
 
         Args:
-            arguments: the run's configuration, the source of states, the precision of the network, the device that the
-                worker was given, the bytes that a Case needs there at least, and what opens the scorer, if there is
-                one.
+            arguments: the run's configuration, the source of states, the precision of the network, the kind of device
+                that the worker was given, the bytes that a Case needs there at least, and the function that opens the
+                scorer or None.
 
         Raises:
             GraphcastBatchError: a part of the run is missing or does not fit.
@@ -67,16 +67,16 @@ class Worker:
             )
         scorer = open_scorer(config) if open_scorer else None
         self._context = worker_context(config, source, precision, f"{socket.gethostname()}:{os.getpid()}", scorer)
-        # Only on its own host can the death of another worker be seen, whose half of a forecast takes up the disk.
+        # The death of a worker can only be detected on its own host; its incomplete forecast takes up the disk.
         self._context.store.sweep()
 
     def report(self, limits: TimeLimitsConfig) -> WorkerState:
-        """What it is at, and whether a Case has been in one stage for longer than its limit."""
+        """Return the stages of the worker's Cases, and the Case that exceeds a time limit, if there is one."""
         context = self._context
         return WorkerState(context.name, tuple(context.under_way()), context.late(limits)) if context else WorkerState()
 
     def run_case(self, case: Case, lease: Lease, attempts: int) -> CompletedCase:
-        """Makes one forecast; see `WorkerContext.run_case`.
+        """Make one forecast; see `WorkerContext.run_case`.
 
         Raises:
             ClusterError: the worker was not prepared.

@@ -1,185 +1,131 @@
-"""A run's worker processes: started on nodes that are alive, as many as there is room for."""
+"""Keep as many workers running as there are places and Cases for: start them, replace them and end them."""
 
-import math
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, KeysView, Sequence
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import ray
-from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import RayError, RayTaskError
 
-from graphcast_batch.cluster.dispatch_rules import in_flight
-from graphcast_batch.cluster.reach import ANSWER_SECONDS, within
-from graphcast_batch.cluster.visible_devices import visible_devices
-from graphcast_batch.cluster.worker import OpenScorer, Worker
-from graphcast_batch.config.run_config import WorkersConfig
+from graphcast_batch.cluster.nodes import alive_nodes, is_gone
+from graphcast_batch.cluster.ray_errors import LESS_MEMORY, explained, unwrapped
+from graphcast_batch.cluster.reach import within
+from graphcast_batch.cluster.worker_start import WorkerHandle, WorkerStarter
 from graphcast_batch.errors import ClusterError
-from graphcast_batch.models.graphcast.device_memory import ALLOCATION
-from graphcast_batch.plan import Case
-from graphcast_batch.setup.resources import Precision, needed_bytes
-from graphcast_batch.setup.run_setup import RunSetup
-from graphcast_batch.stores.base import Lease, Store
 
-_ASK_SECONDS: Final = 60.0
+_PAUSE_SECONDS: Final = 5.0
+"""How long no worker is started after one failed to start: a node that has just died is still offered workers."""
+_MOST_FAILED_STARTS: Final = 3
+"""Workers that may fail to start one after another; one more ends the run."""
 _END_SECONDS: Final = 10.0
-
-
-@dataclass
-class WorkerHandle:
-    """A worker, and what it has under way.
-
-    Attributes:
-        actor: Ray's handle.
-        name: what `Dispatch` knows it by.
-        node: Ray's id of the node that it runs on; empty until it is known.
-        under_way: its Cases with their claims, by the reference of the call.
-        verdict: the Case that it is killed for, and why; None as long as it may live.
-    """
-
-    actor: Any
-    name: str
-    node: str
-    under_way: dict[Any, tuple[Case, Lease]] = field(default_factory=dict)
-    verdict: tuple[str, BaseException] | None = None
-
-
-class Actor(Worker):
-    """A worker that tells where it is."""
-
-    def begin(self, arguments: Any) -> str:  # noqa: ANN401 - as `prepare` has them
-        """Gets ready, and tells Ray's id of its node."""
-        self.prepare(arguments)
-        return str(ray.get_runtime_context().get_node_id())
+"""How long Ray may take to end a worker."""
 
 
 class WorkerPool:
-    """Starts workers, all alike, on nodes that are alive."""
+    """The workers of a run that are starting or ready.
 
-    def __init__(
-        self,
-        run: RunSetup,
-        store: Store,
-        device: Literal["cpu", "gpu"],
-        precision: Precision,
-        open_scorer: OpenScorer | None = None,
-    ) -> None:
-        config = run.config.model_copy(update={"store": store.path})
-        # Sent once, not with every worker: a source may know a hundred thousand times.
-        needed = needed_bytes(run, precision, accelerated=device == "gpu")
-        self._arguments = ray.put((config, run.source, precision, device, needed, open_scorer))
-        self._workers, self._device = run.config.workers, device
-        self._in_flight = in_flight(run.config.model.cases_per_call)
-        self._count = 0
+    Args:
+        starter: starts each worker.
+        note: called with an event and its text when a worker failed to start.
+
+    Attributes:
+        ready: the workers that take Cases, by name.
+    """
+
+    def __init__(self, starter: WorkerStarter, note: Callable[[str, str], None]) -> None:
+        self.ready: dict[str, WorkerHandle] = {}
+        self._starter = starter
+        self._note = note
+        self._starting: dict[Any, WorkerHandle] = {}
+        self._failed_starts = 0
+        self._start_from = time.monotonic()
 
     @property
-    def places(self) -> int:
-        """How many workers there is room for now."""
-        return places(self._workers, self._device)
+    def starting(self) -> KeysView[Any]:
+        """References of the workers that are starting; see `finish_start`."""
+        return self._starting.keys()
 
-    def start(self, others: Sequence[WorkerHandle]) -> tuple[WorkerHandle, Any]:
-        """A new worker, and the reference that resolves when it is ready."""
-        options = actor_options(self._workers, self._device) | {"max_concurrency": self._in_flight + 1}
-        node = "" if self._device == "gpu" else _emptiest_node(others)
-        if node:
-            # A soft affinity of an actor without CPUs is ignored (ray 2.60): it lands on any node.
-            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
-        self._count += 1
-        create = ray.remote(Actor).options(**options).remote
-        member = WorkerHandle(within(ANSWER_SECONDS, "start a worker", create), f"worker {self._count}", node)
-        return member, member.actor.begin.remote(self._arguments)
+    def check_head(self) -> None:
+        """Check that the head of the cluster answers, if workers are starting, none of which would come without it.
 
-    def fault(self, member: WorkerHandle) -> str:
-        """Why JAX cannot start where a worker has died, and what to do; empty if it can, or cannot be asked."""
-        options = actor_options(self._workers, self._device)
-        asked: dict[str, Any] = {
-            name: options[name] for name in ("num_cpus", "num_gpus", "runtime_env") if name in options
-        }
-        if member.node:
-            asked["scheduling_strategy"] = NodeAffinitySchedulingStrategy(member.node, soft=True)
-        asking = ray.remote(visible_devices).options(max_retries=0, **asked).remote()
+        Raises:
+            ClusterError: the head of the cluster does not answer.
+        """
+        if self._starting:
+            alive_nodes()
+
+    def fill(self, wanted: int, now: float) -> None:
+        """Start as many workers as there are places for, except shortly after one has failed to start.
+
+        Args:
+            wanted: how many workers there is work for.
+            now: seconds, of ``time.monotonic``.
+
+        Raises:
+            ClusterError: Ray does not start a worker.
+        """
+        if now < self._start_from:
+            return
+        workers = [*self.ready.values(), *self._starting.values()]
+        for _ in range(min(self._starter.places, wanted) - len(workers)):
+            worker, reference = self._starter.start(workers)
+            self._starting[reference] = worker
+            workers.append(worker)
+
+    def finish_start(self, reference: Any) -> WorkerHandle | None:  # noqa: ANN401 - Ray's references have no public type
+        """Return the worker whose start has ended, which is ready now; None if it has died.
+
+        Args:
+            reference: one of `starting` that has resolved.
+
+        Raises:
+            ClusterError: no worker can be started, so that the run cannot go on.
+            GraphcastBatchError: the worker could not prepare itself.
+        """
+        worker = self._starting.pop(reference)
         try:
-            _, fault = ray.get(asking, timeout=_ASK_SECONDS)
-        except RayError:
-            ray.cancel(asking, force=True)  # else it takes its GPU later, when a worker wants it
-            return ""
-        return str(fault) and f"JAX cannot start on its node: {fault}"
+            worker.node = ray.get(reference)
+        except RayTaskError as error:
+            raise unwrapped(error) from error
+        except RayError as error:
+            self._failed_to_start(worker, error)
+            return None
+        self._failed_starts = 0
+        self.ready[worker.name] = worker
+        return worker
+
+    def remove(self, worker: WorkerHandle) -> None:
+        """End a ready worker, or forget one that is dead; `fill` starts another in its place."""
+        ray.kill(worker.actor)
+        del self.ready[worker.name]
+
+    def end(self) -> None:
+        """End all workers."""
+        _end_all([*self.ready.values(), *self._starting.values()])
+
+    def _failed_to_start(self, worker: WorkerHandle, error: RayError) -> None:
+        """Note that a worker died before it was ready; raise if another would do no better."""
+        ray.kill(worker.actor)
+        if not is_gone(worker.node):
+            self._failed_starts += 1
+            # Where others are at work, the fault is that of one node.
+            if self._failed_starts == 1 and not self.ready and (fault := self._starter.fault(worker)):
+                raise ClusterError(f"a worker died before its first Case: {fault}") from error
+        if self._failed_starts > _MOST_FAILED_STARTS:
+            raise ClusterError(
+                f"{self._failed_starts} workers died one after another before their first Case, the last: "
+                f"{explained(error)}. Where no other cause is named, look for a lack of memory: {LESS_MEMORY}, or run "
+                "on a machine that has more"
+            ) from error
+        self._note("worker lost", f"a worker died before its first Case: {explained(error)}")
+        self._start_from = time.monotonic() + _PAUSE_SECONDS
 
 
-def end_all(members: Sequence[WorkerHandle]) -> None:
-    """Ends workers, as far as Ray still answers; otherwise they end with it."""
-    for member in members:
+def _end_all(workers: Sequence[WorkerHandle]) -> None:
+    """End workers as long as Ray answers; otherwise they end with Ray."""
+    for worker in workers:
         try:
-            within(_END_SECONDS, "end a worker", partial(ray.kill, member.actor))
+            within(_END_SECONDS, "end a worker", partial(ray.kill, worker.actor))
         except (ClusterError, RayError):
             return
-
-
-def device_of(workers: WorkersConfig) -> Literal["cpu", "gpu"]:
-    """What the workers of a run compute on.
-
-    Raises:
-        ClusterError: GPUs are asked for that the cluster has not.
-    """
-    gpus = int(resources().get("GPU", 0))
-    if workers.device == "gpu" and not gpus:
-        raise ClusterError(
-            "workers.device is gpu, but Ray sees no GPU; run where there is one, or set workers.device: cpu"
-        )
-    device: Literal["cpu", "gpu"] = "gpu" if gpus and workers.device != "cpu" else "cpu"
-    if device == "gpu" and workers.count and workers.count > gpus:
-        raise ClusterError(f"workers.count must be at most the number of GPUs, {gpus}, but is {workers.count}")
-    return device
-
-
-def most_on_a_node(workers: WorkersConfig) -> int:
-    """Workers that the fullest of the nodes will have which are there now, if they are of one size."""
-    nodes = len([node for node in alive_nodes() if node["Resources"].get("CPU", 0)])
-    return math.ceil((workers.count or 1) / max(1, nodes))
-
-
-def resources() -> dict[str, float]:
-    """What the nodes that are there now have together, by Ray's names."""
-    # Ray leaves it without types.
-    return dict(within(ANSWER_SECONDS, "report its resources", lambda: ray.cluster_resources()))  # type: ignore[no-untyped-call]
-
-
-def is_gone(node: str) -> bool:
-    """Whether a node is known to be dead, by Ray's id; empty for one that is not known yet."""
-    return bool(node) and node not in {known["NodeID"] for known in alive_nodes()}
-
-
-def alive_nodes() -> list[dict[str, Any]]:
-    """The nodes that are there now, as Ray describes them."""
-    nodes = within(ANSWER_SECONDS, "report its nodes", lambda: ray.nodes())  # type: ignore[no-untyped-call] # as above
-    return [node for node in nodes if node["Alive"]]
-
-
-def places(workers: WorkersConfig, device: str) -> int:
-    """How many workers there is room for on the nodes that are there now."""
-    if device == "cpu":
-        return workers.count or max(1, int(resources().get("CPU", 1)) // workers.threads)
-    gpus = int(resources().get("GPU", 0))
-    return min(workers.count or gpus, gpus)
-
-
-def _emptiest_node(members: Sequence[WorkerHandle]) -> str:
-    """The node with the fewest workers for its cores; empty if Ray knows of none."""
-    load = Counter(member.node for member in members)
-    cores = {node["NodeID"]: node["Resources"].get("CPU", 0) for node in alive_nodes()}
-    able = [node for node, count in cores.items() if count]
-    return min(able, key=lambda node: (load[node] + 1) / cores[node], default="")
-
-
-def actor_options(workers: WorkersConfig, device: str) -> dict[str, Any]:
-    """What Ray is told of a worker: its device, its cores, and that nobody but us starts it anew."""
-    options: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0}
-    environment = dict(ALLOCATION)
-    if device == "gpu":
-        return options | {"num_gpus": 1, "runtime_env": {"env_vars": environment}}
-    threads = str(workers.threads)
-    # XLA sizes its thread pool by NPROC. The count of workers is the config's own: Ray is not to hold it back.
-    environment |= {"JAX_PLATFORMS": "cpu", "NPROC": threads, "OMP_NUM_THREADS": threads}
-    return options | {"num_cpus": 0, "scheduling_strategy": "SPREAD", "runtime_env": {"env_vars": environment}}

@@ -1,19 +1,22 @@
-"""A seed and the number of an update become the samples that it is made from: the same on every machine."""
+"""Draw the samples of each update from a seed and the number of the update: the same ones on every machine."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 def drawn(seed: int, samples: int, batch: int, update: int) -> NDArray[np.intp]:
-    """(batch,) which samples an update takes, counted from 0.
+    """Return the samples of an update.
 
-    Every sample comes once before any comes again, in an order that is drawn anew for each round.
+    Every sample is used once before any is used again, in a new random order for each round.
 
     Args:
-        seed: of the order.
-        samples: how many there are.
-        batch: how many to take.
-        update: its number, from 0.
+        seed: seed of the random order.
+        samples: number of samples that there are.
+        batch: number of samples in an update.
+        update: number of the update, from 0.
+
+    Returns:
+        (batch,) numbers of samples, from 0.
     """
     places = np.arange(update * batch, (update + 1) * batch)
     rounds, within = np.divmod(places, samples)
@@ -22,5 +25,14 @@ def drawn(seed: int, samples: int, batch: int, update: int) -> NDArray[np.intp]:
 
 
 def share(samples: NDArray[np.intp], rank: int, workers: int) -> NDArray[np.intp]:
-    """(batch / workers,) those of one of some workers, of (batch,) samples."""
+    """Return the samples that one worker computes.
+
+    Args:
+        samples: (batch,) numbers of the samples of an update.
+        rank: number of the worker, from 0.
+        workers: number of workers, which divides the batch.
+
+    Returns:
+        (batch / workers,) numbers of samples.
+    """
     return np.asarray(samples.reshape(workers, -1)[rank])

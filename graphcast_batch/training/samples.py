@@ -1,4 +1,4 @@
-"""A timeline of fields becomes samples: what a rollout starts from, what is prescribed along its way, and the truth."""
+"""Read training samples: the input frames of a rollout, the forcings of its steps, and the truth."""
 
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -21,16 +21,16 @@ _FLOAT32: Final = 4
 
 
 class SampleReader:
-    """Reads samples, and keeps the fields of as many times as fit into some memory."""
+    """Reads samples, and keeps the fields of the latest times in memory, as many as fit into it."""
 
     def __init__(self, held: Timeline, channels: Channels, task: Task, keep_bytes: int) -> None:
-        """Reads nothing yet.
+        """Prepare to read; nothing is read yet.
 
         Args:
             held: fields at absolute times.
-            channels: of the task.
-            task: which variables go in and out.
-            keep_bytes: of fields that may be kept for later samples.
+            channels: places of the task's variables.
+            task: names the input, target and forcing variables.
+            keep_bytes: bytes of fields that may be kept in memory for later samples.
         """
         self._held, self._channels, self._task = held, channels, task
         values = channels.outputs + channels.width(channels.forced)
@@ -38,21 +38,26 @@ class SampleReader:
         self._kept: OrderedDict[np.datetime64, tuple[Points, Points]] = OrderedDict()
 
     def startable(self, times: Times, rollout: int) -> Times:
-        """Those initial times for whose samples all is held."""
+        """Return those of some initial times for which all fields of a sample are there.
+
+        Args:
+            times: (time,) initial times.
+            rollout: number of model steps of a sample.
+        """
         names = [*self._channels.targets, *(name for name in self._prescribed if name not in COMPUTABLE)]
         held = self._held.times_of(names)
         return times if held is None else times[np.isin(needed_times(times, self._task, rollout), held).all(axis=1)]
 
     def read(self, times: Times, rollout: int) -> Samples:
-        """Samples of some initial times.
+        """Read the samples of some initial times.
 
         Args:
             times: (sample,) initial times.
-            rollout: steps of each.
+            rollout: number of model steps of each sample.
 
         Raises:
             TrainingError: a field is not finite.
-            InputError: it cannot be read.
+            InputError: a field cannot be read.
         """
         needed = needed_times(times, self._task, rollout)
         found = self._fields(np.unique(needed))
@@ -68,7 +73,7 @@ class SampleReader:
         )
 
     def _fields(self, times: Times) -> dict[np.datetime64, tuple[Points, Points]]:
-        """Targets and forcings of each time, (point, values)."""
+        """Return targets and forcings of each time, both (point, values)."""
         found = {time: self._kept[time] for time in times if time in self._kept}
         lacking = np.array([time for time in times if time not in found], "datetime64[ns]")
         if lacking.size:
@@ -81,7 +86,7 @@ class SampleReader:
         return found
 
     def _read(self, times: Times) -> Iterable[tuple[Points, Points]]:
-        """What is held of the forcings is taken from there, as forecasts take it, and the rest is computed."""
+        """Read targets and forcings; forcings that the source lacks are computed, as for forecasts."""
         channels, grid, levels = self._channels, self._held.grid, self._task.pressure_levels
         fields = self._held.fields(channels.targets, times, levels)
         held = self._held.times_of(self._prescribed) if self._prescribed else None
@@ -100,16 +105,25 @@ class SampleReader:
                 place = ", ".join(f"{dim} {array[dim].values[n]}" for dim, n in at.items())
                 raise TrainingError(
                     f"a sample must be finite, but {name} of {self._held.origin} is not at {place} ({len(bad)} values "
-                    "in all); leave its times out with times.exclude, or mend it"
+                    "in all); leave its times out with times.exclude, or repair the data"
                 )
 
     @property
     def _prescribed(self) -> list[str]:
-        """Forcings that the timeline has, at some times at least."""
+        """Names of the forcings that the timeline holds, at some times at least."""
         return [name for name in self._channels.forced if "time" in self._held.dims.get(name, ())]
 
 
 def needed_times(init_times: Times, task: Task, rollout: int) -> Times:
-    """(sample, time) of the input frames and of the steps of samples, ascending; from (sample,) initial times."""
+    """Return the times of all fields of samples.
+
+    Args:
+        init_times: (sample,) initial times.
+        task: has the number of input frames.
+        rollout: number of model steps of each sample.
+
+    Returns:
+        (sample, time) times of the input frames and of the steps, ascending.
+    """
     offsets = task.step * np.arange(1 - task.input_frames, rollout + 1)
     return np.asarray(init_times.astype("datetime64[ns]")[:, None] + offsets)

@@ -1,4 +1,4 @@
-"""A training's folder: weights that forecasts can be made with, the state to go on from, and a line for each update."""
+"""Read and write the folder of a training: its weights, the state to resume from, and a record of all updates."""
 
 import fcntl
 import json
@@ -24,17 +24,17 @@ from graphcast_batch.recipe import TrainingRecipe
 _WEIGHTS: Final = "weights.npz"
 _STATE: Final = "state.npz"
 _MAY_CHANGE: Final = {"folder", "workers", "checkpoint_every", "phases", "validation"}
-"""Keys of a recipe that may differ when a training is taken up; of the phases those that have begun may not."""
+"""Keys of a recipe that may change when a training is resumed; phases that have begun may not change."""
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """What a training goes on from.
+    """The state that a training resumes from.
 
     Attributes:
-        update: how many were made.
-        arrays: of the training, by name.
-        recipe: that they were made by, as JSON.
+        update: how many updates were made.
+        arrays: weights and the optimizer's state, by name.
+        recipe: the recipe of these updates, as JSON.
         begun_with: SHA-256 of the weights that the training began with.
     """
 
@@ -52,19 +52,19 @@ class TrainingFolder:
 
     @property
     def weights(self) -> Path:
-        """The weights of the last checkpoint, in DeepMind's format."""
+        """Path of the weights of the last checkpoint, in DeepMind's format."""
         return self.path / _WEIGHTS
 
     @property
     def record(self) -> Path:
-        """A line of JSON for each update and validation."""
+        """Path of the record, which has a line of JSON for each update and validation."""
         return self.path / "record.jsonl"
 
     def state(self) -> TrainingState | None:
-        """What to go on from; None where nothing was saved yet.
+        """Read the state to resume from; return None if there is none yet.
 
         Raises:
-            TrainingError: it is damaged.
+            TrainingError: the state is damaged.
         """
         path = self.path / _STATE
         try:
@@ -78,16 +78,16 @@ class TrainingFolder:
         except Exception as error:  # zipfile and NumPy raise whatever a damaged file makes them
             raise TrainingError(
                 f"{path} must be the state of a training as this program writes it, but cannot be read ({error}); "
-                f"remove it to train anew, or begin another folder with {self.weights}"
+                f"remove it to train from the beginning, or begin another folder with {self.weights}"
             ) from error
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Makes the folder; within, no other training may use it, where the disk knows locks.
+        """Make the folder, and lock it against other trainings within the context, where the disk supports locks.
 
         Raises:
-            TrainingError: another one is using it.
-            StoreError: it cannot be made.
+            TrainingError: another training is using the folder.
+            StoreError: the folder cannot be made.
         """
         with explained(f"making {self.path}"):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -100,14 +100,14 @@ class TrainingFolder:
             os.close(place)
 
     def begin(self, update: int, recipe: TrainingRecipe) -> None:
-        """Puts the recipe into the folder, and drops what the record says of updates that will be made again.
+        """Write the recipe into the folder, and remove the updates that will be made again from the record.
 
         Args:
-            update: how many were made and saved.
-            recipe: of the training.
+            update: how many updates were made and saved.
+            recipe: recipe of the training.
 
         Raises:
-            StoreError: it cannot be written.
+            StoreError: the folder cannot be written.
         """
         with explained(f"writing to {self.path}"):
             replace(self.path / "recipe.yaml", dump_config(recipe).encode())
@@ -115,7 +115,7 @@ class TrainingFolder:
             replace(self.record, "".join(map(_text, known)).encode())
 
     def save(self, state: TrainingState, checkpoint: Checkpoint) -> None:
-        """Writes weights and state, both whole before either takes the place of the one before.
+        """Write weights and state; both are complete before either replaces the one before.
 
         Raises:
             StoreError: they cannot be written.
@@ -124,22 +124,22 @@ class TrainingFolder:
         with explained(f"saving the training in {self.path}"), self._drafts() as drafts:
             save_checkpoint(checkpoint, drafts / _WEIGHTS)
             np.savez(drafts / _STATE, allow_pickle=False, **known, **state.arrays)  # type: ignore[arg-type] # NumPy's stub takes them for its flag
-            for name in (_WEIGHTS, _STATE):  # the state last: broken off before, its updates are made again
+            for name in (_WEIGHTS, _STATE):  # the state last: if this is interrupted before, its updates are made again
                 seal(drafts / name)
                 (drafts / name).replace(self.path / name)
             sync_folder(self.path)
 
     def note(self, lines: Iterable[Mapping[str, JsonValue]]) -> None:
-        """Adds lines to the record.
+        """Append lines to the record.
 
         Raises:
-            StoreError: it cannot be written.
+            StoreError: the record cannot be written.
         """
         with explained(f"writing to {self.record}"), self.record.open("a", encoding="utf-8") as file:
             file.writelines(map(_text, lines))
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """What the record says; a line that was broken off is left out."""
+        """Yield the lines of the record; an incomplete line is left out."""
         with suppress(FileNotFoundError), self.record.open(encoding="utf-8", errors="replace") as file:
             for line in file:
                 with suppress(json.JSONDecodeError):
@@ -147,7 +147,7 @@ class TrainingFolder:
 
     @contextmanager
     def _drafts(self) -> Iterator[Path]:
-        """A place on the same disk; of one that was left behind the next takes the room."""
+        """Make a temporary folder on the same disk, in place of one that was left behind."""
         place = self.path / ".drafts"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
@@ -158,16 +158,16 @@ class TrainingFolder:
 
 
 def refuse_other(state: TrainingState, recipe: TrainingRecipe, begun_with: str, folder: Path) -> None:
-    """Checks that a state is that of a recipe.
+    """Check that a state belongs to a recipe.
 
     Args:
-        state: of the folder.
-        recipe: to train by.
+        state: the state in the folder.
+        recipe: the recipe to train by.
         begun_with: SHA-256 of the weights that the recipe begins with.
-        folder: of the state.
+        folder: the folder of the state.
 
     Raises:
-        TrainingError: it is another's.
+        TrainingError: the state belongs to a training by another recipe or from other weights.
     """
     now, kept = {key: bare(part) for key, part in recipe.model_dump(mode="json").items()}, state.recipe
     before = {**{key: bare(part) for key, part in kept.items()}, "phases": _begun(kept["phases"], state.update)}
@@ -187,7 +187,7 @@ def refuse_other(state: TrainingState, recipe: TrainingRecipe, begun_with: str, 
 
 
 def _lock(place: int, path: Path) -> None:
-    """Locks a folder that is open until it is closed, which the end of the process does as well."""
+    """Lock an open folder until it is closed, which the end of the process does as well."""
     try:
         fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -198,7 +198,7 @@ def _lock(place: int, path: Path) -> None:
 
 
 def _begun(phases: Any, update: int) -> list[Any]:  # noqa: ANN401 - JSON
-    """The phases that have begun at an update; the rest may change."""
+    """Return the phases that have begun at an update; the others may change."""
     found = []
     for phase in phases:
         if update <= 0:

@@ -1,4 +1,4 @@
-"""Workers in step become checkpoints and a record, update after update; asked to stop, they leave all to go on from."""
+"""Train to the end of a recipe: make updates, validate, write checkpoints and a record, and survive dead workers."""
 
 import math
 from collections import deque
@@ -14,12 +14,13 @@ from graphcast_batch.training.training_folder import TrainingFolder
 
 Line = Mapping[str, JsonValue]
 _CALL_SECONDS: Final = 2.0
-"""That one call of the workers takes about: how long a wish to stop waits."""
+"""About how long one call of the workers takes, and so how long a request to stop waits."""
 _LOSSES: Final = 3
-"""Of workers, one after another without getting further, that a training bears."""
+"""How often in a row workers may be lost without progress before the training ends."""
 _WINDOW: Final = 50
+"""Number of updates whose median loss is looked at."""
 _TIMES: Final = 10.0
-"""So many times the lowest median loss of some updates of a phase is a training that has gone astray."""
+"""A training has diverged when the median loss is this many times the lowest one of the phase."""
 
 
 class Group(Protocol):
@@ -27,56 +28,59 @@ class Group(Protocol):
 
     @property
     def update(self) -> int:
-        """How many updates were made."""
+        """How many updates have been made."""
 
     def advance(self, updates: int) -> Sequence[Line]:
-        """Makes updates; a line of what each said."""
+        """Make updates; return a line of the record for each."""
 
     def validate(self) -> tuple[float, float]:
-        """The loss of the validation samples, and that of persistence."""
+        """Return the loss of the validation samples, and that of persistence."""
 
     def save(self) -> None:
-        """Writes a checkpoint."""
+        """Write a checkpoint."""
 
     def restart(self) -> None:
-        """Starts all workers anew, from the last checkpoint."""
+        """Start all workers again, from the last checkpoint."""
 
 
-def train(recipe: TrainingRecipe, group: Group, tell: Callable[[Line], None], asked: Callable[[], bool]) -> bool:
-    """Trains to the end of the recipe, or until asked to stop; whether the end was reached.
+def train(recipe: TrainingRecipe, group: Group, report: Callable[[Line], None], asked: Callable[[], bool]) -> bool:
+    """Train to the end of the recipe, or until asked to stop.
 
     Args:
-        recipe: of the training.
-        group: the workers, as far as the folder's state.
-        tell: is told each line of the record.
-        asked: whether to stop.
+        recipe: the recipe.
+        group: the workers, which have made as many updates as the folder's state.
+        report: called with each line of the record.
+        asked: returns whether to stop.
+
+    Returns:
+        Whether the end of the recipe was reached.
 
     Raises:
         WorkersLostError: workers die again and again.
-        TrainingError: the loss is not finite any more, or has grown beyond measure, and the last checkpoint stays; or
-            another training uses the folder.
+        TrainingError: the loss is not finite any more, or has grown too much, and the last checkpoint stays; or another
+            training uses the folder.
         StoreError: the folder cannot be written.
     """
     folder = TrainingFolder(recipe.folder)
     with folder.alone():
-        return _train_on(recipe, group, folder, tell, asked)
+        return _train_on(recipe, group, folder, report, asked)
 
 
 def _train_on(
     recipe: TrainingRecipe,
     group: Group,
     folder: TrainingFolder,
-    tell: Callable[[Line], None],
+    report: Callable[[Line], None],
     asked: Callable[[], bool],
 ) -> bool:
-    """Trains, and goes on after the death of workers."""
+    """Train, and go on from the last checkpoint after the death of workers."""
     lost, furthest = 0, group.update
     while True:
         try:
             if lost:
                 group.restart()
             folder.begin(group.update, recipe)
-            return _train(recipe, group, folder, tell, asked)
+            return _train(recipe, group, folder, report, asked)
         except WorkersLostError as error:
             lost = 1 if group.update > furthest else lost + 1
             furthest = max(furthest, group.update)
@@ -84,14 +88,14 @@ def _train_on(
                 raise
             if asked():
                 return False
-            tell({"update": group.update, "lost": str(error)})
+            report({"update": group.update, "lost": str(error)})
 
 
 def _train(
     recipe: TrainingRecipe,
     group: Group,
     folder: TrainingFolder,
-    tell: Callable[[Line], None],
+    report: Callable[[Line], None],
     asked: Callable[[], bool],
 ) -> bool:
     watch, saved = _Watch(), group.update
@@ -99,12 +103,12 @@ def _train(
         phase, within = recipe.phase_of(group.update)
         until = [every - group.update % every for every in (recipe.validation.every, recipe.checkpoint_every)]
         lines = group.advance(min(watch.updates_in(_CALL_SECONDS, phase.rollout), phase.updates - within, *until))
-        _note(folder, lines, tell)
-        watch.look(lines, folder)
+        _note(folder, lines, report)
+        watch.check(lines, folder)
         done = group.update == recipe.updates
         if done or group.update % recipe.validation.every == 0:
             loss, persistence = group.validate()
-            _note(folder, [{"update": group.update, "validation": loss, "persistence": persistence}], tell)
+            _note(folder, [{"update": group.update, "validation": loss, "persistence": persistence}], report)
         if done or group.update % recipe.checkpoint_every == 0:
             group.save()
             saved = group.update
@@ -113,14 +117,14 @@ def _train(
     return group.update == recipe.updates
 
 
-def _note(folder: TrainingFolder, lines: Sequence[Line], tell: Callable[[Line], None]) -> None:
+def _note(folder: TrainingFolder, lines: Sequence[Line], report: Callable[[Line], None]) -> None:
     folder.note(lines)
     for line in lines:
-        tell(line)
+        report(line)
 
 
 class _Watch:
-    """Sees how fast updates are, and whether the loss of a phase goes astray."""
+    """Measures how fast updates are, and checks that the loss of a phase does not diverge."""
 
     def __init__(self) -> None:
         self._step_seconds = math.inf
@@ -129,10 +133,10 @@ class _Watch:
         self._lowest = math.inf
 
     def updates_in(self, seconds: float, rollout: int) -> int:
-        """How many updates that takes, with rollouts of some steps; 1 at least."""
+        """Return how many updates fit into some seconds, at least 1, with rollouts of a number of steps."""
         return max(1, int(seconds / (self._step_seconds * rollout)))
 
-    def look(self, lines: Sequence[Line], folder: TrainingFolder) -> None:
+    def check(self, lines: Sequence[Line], folder: TrainingFolder) -> None:
         for line in lines:
             seconds, rollout, loss = (float(str(line[key])) for key in ("seconds", "rollout", "loss"))
             self._step_seconds = seconds / rollout
@@ -142,12 +146,12 @@ class _Watch:
             self._losses.append(loss)
             if len(self._losses) < _WINDOW:
                 continue
-            usual = median(self._losses)  # a single bad sample is no harm
-            if usual > _TIMES * self._lowest:
+            typical = median(self._losses)  # a single bad sample is no harm
+            if typical > _TIMES * self._lowest:
                 raise TrainingError(
                     f"the loss must not grow, but half of {_WINDOW} updates had more than {self._lowest:.4g} before "
-                    f"and {usual:.4g} up to update {line['update']} (learning rate {line['rate']:.3g}); "
+                    f"and {typical:.4g} up to update {line['update']} (learning rate {line['rate']:.3g}); "
                     f"{folder.weights} is of the last checkpoint: lower the peak or warm up for longer, and train on "
                     "from there into another folder"
                 )
-            self._lowest = min(self._lowest, usual)
+            self._lowest = min(self._lowest, typical)

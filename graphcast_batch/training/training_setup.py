@@ -1,4 +1,4 @@
-"""A recipe, held against what there is, becomes a course: all that workers train by."""
+"""Check a training recipe against its inputs and weights, and prepare what training workers need."""
 
 from dataclasses import dataclass
 
@@ -24,18 +24,18 @@ from graphcast_batch.training.training_folder import TrainingFolder, refuse_othe
 
 @dataclass(frozen=True, eq=False)
 class TrainingSetup:
-    """A recipe held against what there is.
+    """A recipe with the inputs, weights and samples that it names.
 
     Attributes:
-        recipe: as it was given.
+        recipe: the recipe as it was given.
         source: fields at absolute times.
         checkpoint: weights to begin with, their task and architecture.
         channels: places of the task's variables.
-        statistics: for normalisation.
+        statistics: statistics by which fields are normalized.
         static: (point, static) fields that never change.
-        frozen: names of modules that stay as they are.
-        times: for each length of rollout, the initial times that have samples of it.
-        validation: initial times of those that no update sees.
+        frozen: names of the modules whose weights are not trained.
+        times: the initial times of training samples, by the number of steps of the rollout.
+        validation: initial times of the validation samples.
     """
 
     recipe: TrainingRecipe
@@ -49,8 +49,8 @@ class TrainingSetup:
     validation: Times
 
     @property
-    def spoken(self) -> list[str]:
-        """How many samples there are, for people."""
+    def summary(self) -> list[str]:
+        """Sentences that report how many samples there are."""
         asked, own = (len(plan_times(times)) for times in (self.recipe.times, self.recipe.validation.times))
         found = [
             f"{times.size} of {asked} initial times have samples with {rollout} steps"
@@ -61,10 +61,10 @@ class TrainingSetup:
 
 
 def training_setup(recipe: TrainingRecipe) -> TrainingSetup:
-    """Opens inputs, weights and statistics, and looks at the folder; writes nothing and uses no device.
+    """Open inputs, weights and statistics, and check the folder; nothing is written and no device is used.
 
     Raises:
-        TrainingError: the folder holds another training, there is no sample, or validation sees what training sees.
+        TrainingError: the folder holds another training, there is no sample, or training and validation share a time.
         GraphcastBatchError: something is missing, or one part does not fit another.
     """
     weights = ConfiguredWeights(recipe.model.weights)
@@ -108,7 +108,7 @@ def _opened(recipe: TrainingRecipe, weights: ConfiguredWeights) -> Timeline:
 def _times(
     recipe: TrainingRecipe, weights: ConfiguredWeights, reader: SampleReader, origin: str
 ) -> tuple[dict[int, Times], Times]:
-    """Initial times of training, by the length of rollouts, and of validation."""
+    """Return the initial times of training by the steps of rollouts, and those of validation."""
     asked, own = (np.array(plan_times(times)) for times in (recipe.times, recipe.validation.times))
     times = {rollout: reader.startable(asked, rollout) for rollout in sorted({p.rollout for p in recipe.phases})}
     validation = reader.startable(own, recipe.validation.rollout)

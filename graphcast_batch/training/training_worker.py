@@ -1,4 +1,4 @@
-"""One process with one device becomes one of those that train together, in step."""
+"""Train on one device, in step with the other workers of a training."""
 
 import math
 import time
@@ -25,27 +25,27 @@ from graphcast_batch.training.training_folder import TrainingFolder, TrainingSta
 from graphcast_batch.training.training_setup import TrainingSetup
 
 _AHEAD: Final = 3
-"""Updates whose samples are read before they are needed."""
+"""Number of later updates whose samples are read ahead."""
 
 
 class TrainingWorker:
-    """Trains on one device, in step with the others; what it does depends on the number of the update alone.
+    """Trains on one device, in step with the others; what an update does depends on its number alone.
 
     Attributes:
-        update: how many updates were made.
+        update: how many updates have been made.
     """
 
     update: int
 
     def __init__(self, setup: TrainingSetup, precision: Precision, rank: int, workers: int, keep_bytes: int) -> None:
-        """Loads weights and graphs onto the device, and goes on where the folder says.
+        """Load weights and graphs onto the device, and resume from the folder's state if there is one.
 
         Args:
-            setup: what to train by.
-            precision: of the network.
-            rank: which of the workers this is, from 0.
-            workers: how many train together.
-            keep_bytes: of fields that may be kept in memory.
+            setup: the training.
+            precision: precision of the network.
+            rank: number of this worker, from 0.
+            workers: how many workers train together.
+            keep_bytes: bytes of fields that may be kept in memory.
 
         Raises:
             TrainingError: the folder holds another training.
@@ -82,13 +82,17 @@ class TrainingWorker:
         self._ready: set[tuple[object, ...]] = set()
 
     def advance(self, updates: int) -> list[dict[str, float]]:
-        """Makes updates of one phase; returns what each of them said, up to one that cannot be made.
+        """Make updates of one phase, up to one that cannot be made.
+
+        Returns:
+            A line of the record for each update that was made.
 
         Raises:
-            TrainingError: the loss or its gradient is not finite any more in the first of them, which changes nothing.
+            TrainingError: in the first of the updates the loss or its gradient is not finite any more; the weights stay
+                as they were.
             GraphcastBatchError: samples cannot be read.
         """
-        said: list[dict[str, float]] = []
+        lines: list[dict[str, float]] = []
         for _ in range(min(updates, self._setup.recipe.updates - self.update)):
             phase, within = self._setup.recipe.phase_of(self.update)
             rate = phase.rate(within)
@@ -99,23 +103,23 @@ class TrainingWorker:
             self._training, update = self._trainer.update(self._training, samples, rate)
             loss, norm = float(update.loss), float(update.gradient_norm)
             if not np.isfinite([loss, norm]).all():
-                if said:  # the next call comes to the same, and these are not lost
+                if lines:  # the next call fails in the same way, and these lines are not lost
                     break
-                raise self._astray(loss, norm, rate)
+                raise self._diverged(loss, norm, rate)
             del self._ahead[self.update]
             self.update += 1
             seconds = time.perf_counter() - begun - compiling
             line = {"update": self.update, "rollout": phase.rollout, "rate": rate, "loss": loss, "gradient_norm": norm}
             parts = {f"loss {name}": float(part) for name, part in update.parts.items()}
-            said.append(line | {"seconds": seconds, "waited": waited, "peak_bytes": peak_memory_bytes()} | parts)
-        return said
+            lines.append(line | {"seconds": seconds, "waited": waited, "peak_bytes": peak_memory_bytes()} | parts)
+        return lines
 
     def validate(self) -> tuple[float, float]:
-        """Sums of the losses of this worker's validation samples, and of those of persistence there."""
+        """Return the sums of the losses of this worker's validation samples, and of persistence for them."""
         setup, rollout = self._setup, self._setup.recipe.validation.rollout
         scales = normalization(setup.channels, setup.statistics.by_kind)
         times, losses, persistence = setup.validation, 0.0, 0.0
-        # All workers compute equally often: who has no sample left takes the last once more, which does not count.
+        # All workers compute equally often: one that has no sample left computes the last one again, uncounted.
         rounds = math.ceil(times.size / self._workers)
         for place in range(self._rank, rounds * self._workers, self._workers):
             last = min(place, times.size - 1)
@@ -130,7 +134,7 @@ class TrainingWorker:
         return losses, persistence
 
     def save(self) -> None:
-        """Writes a checkpoint, if this is the first of the workers."""
+        """Write a checkpoint, if this is the first of the workers."""
         if self._rank == 0:
             begun, recipe = self._setup.checkpoint, self._setup.recipe
             state = TrainingState(self.update, arrays_of(self._training), recipe.model_dump(mode="json"), begun.sha256)
@@ -142,7 +146,7 @@ class TrainingWorker:
             self._folder.save(state, replace(trained, description=description, sha256=""))
 
     def _samples(self) -> Samples:
-        """Those of the next update; those after it are read meanwhile."""
+        """Return the samples of the next update; those of later updates are read ahead."""
         last = min(self.update + _AHEAD, self._setup.recipe.updates - 1)
         for update in range(self.update, last + 1):
             if update not in self._ahead:
@@ -157,7 +161,7 @@ class TrainingWorker:
         return self._reader.read(times[own], phase.rollout)
 
     def _compile(self, samples: Samples) -> float:
-        """Seconds that it took, which say nothing of how fast updates are."""
+        """Compile the program of an update; return the seconds that it took, which do not count for the update."""
         begun = time.perf_counter()
         with self._once("update", samples.targets.shape[:2], self._setup.recipe.together):
             self._trainer.compile(self._training, samples)
@@ -165,7 +169,7 @@ class TrainingWorker:
 
     @contextmanager
     def _once(self, *key: object) -> Iterator[None]:
-        """Within, a program is compiled, or taken from the cache; when it comes again, it is there."""
+        """Let the context compile a program, or take it from the cache, the first time that the program is used."""
         if key in self._ready:
             yield
             return
@@ -174,7 +178,7 @@ class TrainingWorker:
             yield
         self._ready.add(key)
 
-    def _astray(self, loss: float, norm: float, rate: float) -> TrainingError:
+    def _diverged(self, loss: float, norm: float, rate: float) -> TrainingError:
         return TrainingError(
             f"the loss and its gradient must stay finite, but are {loss} and of norm {norm} at update "
             f"{self.update + 1} (learning rate {rate:.3g}); {self._folder.weights} is of the last checkpoint: lower "

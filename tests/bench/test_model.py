@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graphcast_batch.bench.step_speed import SIZES, measure, operations
+from graphcast_batch.bench.operation_count import operations
+from graphcast_batch.bench.step_contestant import SIZES
+from graphcast_batch.bench.step_speed import measure
 from graphcast_batch.errors import BenchError
 from graphcast_batch.models.graphs import Edges, Graphs, build_graphs
 from graphcast_batch.spec import Architecture

@@ -37,8 +37,8 @@ def test_a_table_shows_median_spread_limit_and_goal():
 
 
 def test_a_short_table_shows_only_what_has_a_goal():
-    assert "| ours" in table([made()], whole=False)
-    assert "| peak" not in table([made()], whole=False)
+    assert "| ours" in table([made()], all_figures=False)
+    assert "| peak" not in table([made()], all_figures=False)
 
 
 def test_a_page_gets_its_table_between_its_marks_again_and_again():
@@ -75,4 +75,4 @@ def test_the_tables_of_the_documentation_are_those_of_the_results():
     kept = [read_result(path) for path in sorted((root / "benchmarks-results").glob("bench-*.json"))]
 
     assert kept
-    assert replaced(page, table(kept, whole=False)) == page
+    assert replaced(page, table(kept, all_figures=False)) == page

@@ -14,7 +14,7 @@ from pathlib import Path
 import ray
 
 from graphcast_batch import cli
-from graphcast_batch.cluster import driver
+from graphcast_batch.cluster import held_leases, worker_watch
 from graphcast_batch.files import staging
 from graphcast_batch.inputs.sources.archive import SyntheticArchive
 from graphcast_batch.setup import run_setup
@@ -109,7 +109,8 @@ class Troubled(SyntheticArchive):
 def main(trouble, arguments):
     """The command, on a planet in trouble."""
     ray.cloudpickle.register_pickle_by_value(sys.modules[Trouble.__module__])
-    driver._LEASE_SECONDS, driver._BEAT_SECONDS = trouble.lease_seconds, trouble.beat_seconds
+    held_leases._LEASE_SECONDS, held_leases._RENEW_SECONDS = trouble.lease_seconds, trouble.beat_seconds
+    worker_watch._LONGEST_PAUSE_SECONDS = trouble.beat_seconds
     assemble = run_setup.assemble
 
     def troubled(config):

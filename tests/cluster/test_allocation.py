@@ -206,7 +206,7 @@ def test_without_a_scheduler_there_is_one_node(environment):
         ({"SLURM_MEM_PER_CPU": "1"}, r"only one of .* but SLURM_MEM_PER_NODE and SLURM_MEM_PER_CPU are"),
         ({"SLURM_MEM_PER_NODE": "lots"}, r"SLURM_MEM_PER_NODE must be a number of MiB, or such as 4G, but is 'lots'"),
         ({"SLURM_CPUS_ON_NODE": "0"}, r"SLURM_CPUS_ON_NODE must be a whole number of at least 1"),
-        ({"SLURM_CPUS_ON_NODE": "", "SLURM_JOB_CPUS_PER_NODE": "72(x2)"}, r"must tell the CPUs of 3 nodes"),
+        ({"SLURM_CPUS_ON_NODE": "", "SLURM_JOB_CPUS_PER_NODE": "72(x2)"}, r"the CPUs of 3 nodes"),
         ({"SLURM_CPUS_ON_NODE": "", "SLURM_JOB_CPUS_PER_NODE": "72x2"}, r"must be such as 2\(x3\),1"),
         ({"SLURM_JOB_GPUS": "3-1"}, r"SLURM_JOB_GPUS must count in rising ranges"),
         ({"SLURM_GPUS_PER_NODE": "a100:"}, r"SLURM_GPUS_PER_NODE must be such as 2 or a100:2"),

@@ -1,4 +1,4 @@
-"""Decisions about Cases and workers: every Case ends once, blame falls where it belongs."""
+"""Decisions about Cases and workers: every Case ends once, and failures are attributed to what caused them."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def cases(count):
 
 def pool(dispatch, *names):
     for name in names:
-        dispatch.join(name)
+        dispatch.add_worker(name)
     return dispatch
 
 
@@ -28,11 +28,11 @@ def take(dispatch, now=0.0):
     """Hands out what is chosen; who got it, and what."""
     choice = dispatch.choose(now)
     if choice:
-        dispatch.hand(*choice)
+        dispatch.assign(*choice)
     return choice
 
 
-def test_work_goes_to_whoever_has_least_as_long_as_anyone_has_room():
+def test_a_case_goes_to_the_worker_with_the_fewest_as_long_as_any_has_room():
     dispatch = pool(Dispatch(cases(9), 0, in_flight=4), "a", "b")
     assert [take(dispatch)[0] for _ in range(8)] == ["a", "b"] * 4
     assert take(dispatch) is None
@@ -47,12 +47,12 @@ def test_a_worker_has_enough_for_each_stage_and_one_more(together):
     assert count == 3 * together + 1
 
 
-def test_nobody_takes_more_than_an_even_share_of_what_is_left():
+def test_no_worker_takes_more_than_an_even_share_of_the_cases_left():
     dispatch = pool(Dispatch(cases(5), 0, in_flight=4), "a")
 
     def taken(expected):
         while choice := dispatch.choose(0.0, expected):
-            dispatch.hand(*choice)
+            dispatch.assign(*choice)
         return dispatch.ours - len(dispatch._waiting)
 
     assert taken(expected=4) == 1
@@ -68,7 +68,7 @@ def test_what_is_put_back_is_first_in_line_again_and_no_attempt():
     dispatch.put_back(case)
     assert dispatch.ours == 2
     assert dispatch.choose(0.0) == (worker, case)
-    assert dispatch.hand(worker, case) == 1
+    assert dispatch.assign(worker, case) == 1
 
 
 def test_an_error_of_the_input_is_never_tried_again():
@@ -78,7 +78,7 @@ def test_an_error_of_the_input_is_never_tried_again():
     assert not dispatch.unfinished
 
 
-def test_a_failed_case_rests_and_is_tried_on_another_worker():
+def test_a_failed_case_pauses_and_is_tried_on_another_worker():
     dispatch = pool(Dispatch(cases(1), 2), "a", "b")
     worker, case = take(dispatch)
     assert dispatch.fail(worker, case, OSError("stale"), 10.0) == 0
@@ -97,7 +97,7 @@ def test_a_lone_worker_gets_the_case_again():
     assert take(dispatch, LATER) == ("a", case)
 
 
-def test_of_two_cases_neither_is_charged_with_a_death_but_each_is_worked_on_alone():
+def test_a_death_is_attributed_to_neither_of_two_cases_but_each_is_made_alone():
     dispatch = pool(Dispatch(cases(3), 0), "a")
     take(dispatch)
     take(dispatch)
@@ -112,13 +112,13 @@ def test_of_two_cases_neither_is_charged_with_a_death_but_each_is_worked_on_alon
     assert dispatch.die("b", 0.0) == (first, 1)
 
 
-def test_a_case_that_kills_its_worker_alone_is_charged():
+def test_a_death_is_attributed_to_the_only_case_of_a_worker():
     dispatch = pool(Dispatch(cases(1), 0), "a")
     _, case = take(dispatch)
     assert dispatch.die("a", 0.0) == (case, 1)
 
 
-def test_a_known_culprit_is_charged_and_its_neighbour_is_not():
+def test_a_death_is_attributed_to_the_case_that_is_known_to_be_the_cause():
     dispatch = pool(Dispatch(cases(2), 0), "a")
     (_, first), (_, second) = take(dispatch), take(dispatch)
     assert dispatch.die("a", 0.0, second.key) == (second, 1)
@@ -129,34 +129,34 @@ def test_a_known_culprit_is_charged_and_its_neighbour_is_not():
 def test_a_lost_node_costs_no_attempt():
     dispatch = pool(Dispatch(cases(1), 0), "a")
     _, case = take(dispatch)
-    dispatch.lose("a")
+    dispatch.lose_node("a")
     pool(dispatch, "b")
     assert dispatch.choose(0.0) == ("b", case)
-    assert dispatch.hand("b", case) == 1
+    assert dispatch.assign("b", case) == 1
 
 
-def test_a_case_that_another_driver_took_over_counts_for_nothing_here():
+def test_a_case_that_another_driver_took_over_costs_no_attempt():
     dispatch = pool(Dispatch(cases(1), 0), "a")
     worker, case = take(dispatch)
-    dispatch.forgo(worker, case)
+    dispatch.lose_lease(worker, case)
     assert dispatch.elsewhere == (case,)
-    dispatch.look_again({case.key: CaseState.MISSING})
+    dispatch.update_elsewhere({case.key: CaseState.MISSING})
     assert dispatch.choose(0.0) == ("a", case)
-    assert dispatch.hand("a", case) == 1
+    assert dispatch.assign("a", case) == 1
 
 
-def test_a_case_that_the_store_refuses_rests_and_is_set_aside_in_the_end_with_nobody_to_blame():
+def test_a_case_that_the_store_refuses_pauses_and_fails_in_the_end_without_breaking_a_worker():
     dispatch = pool(Dispatch(cases(1), 1), "a")
     _, case = dispatch.choose(0.0)
-    assert dispatch.refuse(case, 0.0) == 0
+    assert dispatch.refuse_lease(case, 0.0) == 0
     assert dispatch.choose(0.5) is None
     assert dispatch.choose(1.0) == ("a", case)
-    assert dispatch.refuse(case, 1.0) == 2
+    assert dispatch.refuse_lease(case, 1.0) == 2
     assert not dispatch.unfinished
     assert dispatch.broken() is None
 
 
-def test_a_worker_that_has_a_suspect_gets_nothing_more_until_it_is_whole():
+def test_a_worker_that_has_a_suspect_gets_no_other_case_until_it_is_complete():
     dispatch = pool(Dispatch(cases(3), 0, in_flight=3), "a")
     for _ in range(2):
         take(dispatch)
@@ -164,9 +164,9 @@ def test_a_worker_that_has_a_suspect_gets_nothing_more_until_it_is_whole():
     pool(dispatch, "b")
     first, second, third = cases(3)
     assert dispatch.choose(0.0) == ("b", third)
-    dispatch.leave(third)
+    dispatch.leave_to_others(third)
     assert take(dispatch) == ("b", first)
-    dispatch.look_again({third.key: CaseState.MISSING})
+    dispatch.update_elsewhere({third.key: CaseState.MISSING})
     assert take(dispatch) is None
     dispatch.complete("b", first)
     assert take(dispatch) == ("b", second)
@@ -182,11 +182,11 @@ def test_workers_with_as_many_cases_take_turns():
     assert [take(dispatch)[0] for _ in range(3)] == ["b", "a", "b"]
 
 
-def test_a_worker_whose_failures_others_mend_is_broken():
+def test_a_worker_whose_failed_cases_others_complete_is_broken():
     dispatch = pool(Dispatch(cases(2), 3), "a", "b")
     for case in cases(2):
         dispatch._waiting.remove(case)
-        dispatch.hand("a", case)
+        dispatch.assign("a", case)
         dispatch.fail("a", case, ForecastError("NaN"), 0.0)
     assert dispatch.broken() is None
     for _ in range(2):
@@ -197,7 +197,7 @@ def test_a_worker_whose_failures_others_mend_is_broken():
     assert dispatch.retire("a") == []
 
 
-def test_errors_of_the_machine_one_after_another_retire_a_worker_and_are_not_charged():
+def test_errors_of_the_machine_one_after_another_retire_a_worker_and_are_not_attributed_to_cases():
     dispatch = pool(Dispatch(cases(3), 0), "a")
     for _ in range(3):
         _, case = take(dispatch)
@@ -208,7 +208,7 @@ def test_errors_of_the_machine_one_after_another_retire_a_worker_and_are_not_cha
     worker, case = take(dispatch)
     assert worker == "b"
     dispatch.complete("b", case)
-    assert not dispatch.fruitless
+    assert not dispatch.losses
 
 
 def test_forecasts_that_leave_physics_retire_nobody():
@@ -220,23 +220,23 @@ def test_forecasts_that_leave_physics_retire_nobody():
     assert dispatch.broken() is None
 
 
-def test_different_cases_that_kill_workers_with_none_whole_between_leave_no_hope():
+def test_workers_killed_by_different_cases_with_none_completed_in_between_are_losses():
     dispatch = Dispatch(cases(9), 0)
     for number in range(4):
-        assert not dispatch.fruitless
+        assert not dispatch.losses
         pool(dispatch, f"worker {number}")
         take(dispatch)
         dispatch.die(f"worker {number}", 0.0)
-    assert len(dispatch.fruitless) == 4
+    assert len(dispatch.losses) == 4
 
 
-def test_one_case_that_kills_every_worker_leaves_hope():
+def test_one_case_that_kills_every_worker_is_no_sign_of_a_broken_machine():
     dispatch = Dispatch(cases(1), 9)
     for number in range(9):
         pool(dispatch, f"worker {number}")
         take(dispatch, LATER * (number + 1))
         dispatch.die(f"worker {number}", LATER * (number + 1))
-    assert not dispatch.fruitless
+    assert not dispatch.losses
 
 
 @pytest.mark.parametrize(
@@ -248,17 +248,17 @@ def test_one_case_that_kills_every_worker_leaves_hope():
         (CaseState.MISSING, True, 1),
     ],
 )
-def test_cases_of_other_drivers_are_waited_for_and_taken_up_when_let_go(state, waits, ours):
+def test_cases_of_other_drivers_are_waited_for_and_taken_over_when_released(state, waits, ours):
     dispatch = pool(Dispatch(cases(1), 0), "a")
     _, case = dispatch.choose(0.0)
-    dispatch.leave(case)
+    dispatch.leave_to_others(case)
     assert dispatch.elsewhere == (case,)
-    dispatch.look_again({case.key: state})
+    dispatch.update_elsewhere({case.key: state})
     assert (dispatch.unfinished, dispatch.ours) == (waits, ours)
 
 
 class Run(RuleBasedStateMachine):
-    """Workers come, go, die and fail in any order; no Case is lost or made twice."""
+    """Workers start, end, die and fail in any order; no Case is lost or made twice."""
 
     def __init__(self):
         super().__init__()
@@ -276,7 +276,7 @@ class Run(RuleBasedStateMachine):
     def join(self):
         self.number += 1
         self.workers[f"w{self.number}"] = {}
-        self.dispatch.join(f"w{self.number}")
+        self.dispatch.add_worker(f"w{self.number}")
 
     @rule(seconds=st.floats(0, 100))
     def hand_out(self, seconds):
@@ -286,14 +286,14 @@ class Run(RuleBasedStateMachine):
             return
         worker, case = choice
         assert case.key not in self.ended
-        assert all(case.key not in at_hand for at_hand in self.workers.values())
-        assert self.dispatch.hand(worker, case) >= 1
+        assert all(case.key not in held for held in self.workers.values())
+        assert self.dispatch.assign(worker, case) >= 1
         self.workers[worker][case.key] = case
 
     @rule()
     def refused(self):
         choice = self.dispatch.choose(self.clock)
-        if choice and self.dispatch.refuse(choice[1], self.clock):
+        if choice and self.dispatch.refuse_lease(choice[1], self.clock):
             self.end(choice[1], "refused")
 
     @invariant()
@@ -305,14 +305,14 @@ class Run(RuleBasedStateMachine):
             assert (len(self.workers[worker]) if worker else IN_FLIGHT) == fewest
 
     def busy(self):
-        return sorted(worker for worker, at_hand in self.workers.items() if at_hand)
+        return sorted(worker for worker, held in self.workers.items() if held)
 
     @precondition(busy)
-    @rule(data=st.data(), kind=st.sampled_from(["whole", "input", "physics", "machine"]))
+    @rule(data=st.data(), kind=st.sampled_from(["complete", "input", "physics", "machine"]))
     def finish(self, data, kind):
         worker = data.draw(st.sampled_from(self.busy()))
         case = self.workers[worker].pop(data.draw(st.sampled_from(sorted(self.workers[worker]))))
-        if kind == "whole":
+        if kind == "complete":
             self.dispatch.complete(worker, case)
             self.end(case, kind)
             return
@@ -326,11 +326,11 @@ class Run(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from(self.busy()))
         del self.workers[worker]
         if lost:
-            self.dispatch.lose(worker)
+            self.dispatch.lose_node(worker)
             return
-        charged = self.dispatch.die(worker, self.clock)
-        if charged and charged[1]:
-            self.end(charged[0], "death")
+        attributed = self.dispatch.die(worker, self.clock)
+        if attributed and attributed[1]:
+            self.end(attributed[0], "death")
 
     @rule()
     def retire(self):
@@ -343,7 +343,7 @@ class Run(RuleBasedStateMachine):
     @invariant()
     def every_case_is_ended_or_ours(self):
         assert self.dispatch.ours == len(self.every) - len(self.ended)
-        assert all(len(at_hand) <= IN_FLIGHT for at_hand in self.workers.values())
+        assert all(len(held) <= IN_FLIGHT for held in self.workers.values())
 
 
 TestRun = Run.TestCase

@@ -15,8 +15,8 @@ from graphcast_batch.cluster import driver, ray_folder
 from graphcast_batch.cluster.diagnostics import doctor, survey
 from graphcast_batch.cluster.diagnostics.doctor import diagnose, here, of_folder, of_nodes
 from graphcast_batch.cluster.diagnostics.survey import GREETING, PRIZES, SWAPPED, Visit, visit
+from graphcast_batch.cluster.nodes import resources
 from graphcast_batch.cluster.slurm.allocation import Allocation
-from graphcast_batch.cluster.worker_pool import resources
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig
 from tests.conftest import SMALL
@@ -148,7 +148,7 @@ def test_a_file_that_is_seen_half_written_is_told(tmp_path, healthy):
     (tmp_path / GREETING).write_text("hello")
     (tmp_path / SWAPPED).write_bytes(b"a" * 999 + b"b")
     found = of_folder([replace(healthy, visit=visit(0, tmp_path, "hello"))], 1, None)
-    assert "reads met with parts of both" in problems(found)["rename"]
+    assert "reads returned parts of both" in problems(found)["rename"]
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_jax_that_does_not_work_and_a_machine_without_a_folder_for_ray_are_tol
     found = problems(of_nodes([survey.survey(0, None, "")], None))
     assert "JAX sees no device: " in found["devices"]
     assert "nonsense" in found["devices"]
-    assert "mend or unset JAX_PLATFORMS=nonsense" in found["devices"]
+    assert "correct or unset JAX_PLATFORMS=nonsense" in found["devices"]
     assert f"none can be made in {tmp_path / 'none'}; set TMPDIR" in found["temporary"]
 
 
@@ -271,7 +271,7 @@ def test_a_cache_that_cannot_be_written_is_a_problem(tmp_path, healthy, monkeypa
 
 def test_a_node_that_fails_is_a_problem(tmp_path):
     found = diagnose(tmp_path, None, None, lambda function, *_: [ModuleNotFoundError("graphcast_batch")])
-    assert "a node cannot be looked at: graphcast_batch" in problems(found)["nodes"]
+    assert "a node cannot be examined: graphcast_batch" in problems(found)["nodes"]
 
 
 def test_over_ray_each_node_is_looked_at(tmp_path, cluster):
@@ -294,7 +294,7 @@ def test_the_command_tells_and_ends_with_1_if_there_is_a_problem(command, small_
     )
     assert ill.returncode == 1
     assert "the run makes 0.00124 GB before compression, and 44 files" in ill.stdout
-    assert "Unknown flag in XLA_FLAGS: --xla_nonsense=1; mend or unset XLA_FLAGS=--xla_nonsense=1" in ill.stdout
+    assert "Unknown flag in XLA_FLAGS: --xla_nonsense=1; correct or unset XLA_FLAGS=--xla_nonsense=1" in ill.stdout
     assert f"go to /tmp, as {tmp_path / 'no'} is too long for Ray's sockets, or cannot be written" in ill.stdout
 
 

@@ -1,4 +1,4 @@
-"""The driver on a real Ray: failures are charged, retried, set aside, and the run goes on."""
+"""The driver on a real Ray: failures are attributed, retried and recorded, and the run goes on."""
 
 import errno
 import os
@@ -14,10 +14,14 @@ import pytest
 import ray
 import xarray as xr
 
-from graphcast_batch.cluster import driver, worker
+from graphcast_batch.cluster import driver, held_leases, store_refusals, worker, worker_pool, worker_watch
+from graphcast_batch.cluster.dispatch_loop import DispatchLoop
+from graphcast_batch.cluster.dispatch_rules import Dispatch
 from graphcast_batch.cluster.drain import Drain
+from graphcast_batch.cluster.outcome import CompletedCases
 from graphcast_batch.cluster.walltime import Walltime
 from graphcast_batch.cluster.worker import Worker
+from graphcast_batch.cluster.worker_start import WorkerHandle
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.errors import ClusterError, ConfigError, InputError, StoreError
@@ -53,7 +57,7 @@ class Troubled(SyntheticArchive):
                 raise OSError("stale file handle")
             if self._kind == "once" and count == 1:
                 raise OSError("stale file handle")
-            if self._kind == "robbed once" and count == 1:
+            if self._kind == "lease lost once" and count == 1:
                 lease = self._folder / "run" / "ledger" / f"{case.key}.claim"
                 lease.unlink()
                 Lease.take(lease, 5)
@@ -138,7 +142,7 @@ def test_a_fault_that_passes_costs_a_retry_and_no_case(cluster, tmp_path):
     assert [KEYS[2], 2] in watch.of("finished")
 
 
-def test_a_fault_that_stays_is_set_aside_after_its_retries(cluster, tmp_path):
+def test_a_case_with_a_lasting_fault_has_failed_after_its_retries(cluster, tmp_path):
     outcome, _ = run_with(tmp_path, KEYS[0], "always", retries=2)
 
     assert len(tries(tmp_path)) == 3
@@ -154,7 +158,7 @@ def test_a_worker_that_dies_is_replaced_and_its_cases_are_made_by_another(cluste
     assert sorted(key for key, _ in watch.of("finished")) == KEYS
 
 
-def test_a_case_that_kills_every_worker_is_set_aside_and_the_others_become_whole(cluster, tmp_path):
+def test_a_case_that_kills_every_worker_fails_and_the_others_are_completed(cluster, tmp_path):
     outcome, _ = run_with(tmp_path, KEYS[3], "deadly", retries=1)
 
     assert [failure.key for failure in outcome.failed] == [KEYS[3]]
@@ -162,17 +166,17 @@ def test_a_case_that_kills_every_worker_is_set_aside_and_the_others_become_whole
     assert "the worker died while it made" in outcome.failed[0].message
 
 
-def test_cases_that_a_living_driver_has_claimed_are_waited_for_and_made_when_it_lets_go(cluster, tmp_path):
+def test_cases_that_a_living_driver_has_leased_are_waited_for_and_made_when_it_releases_them(cluster, tmp_path):
     config = parse_config(ON_TWO | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
     assembled = assemble(config)
     store = lay_out(assembled, "float32", run_serially)
     lease = store.ledger.lease(assembled.plan.cases[0], 60)
-    let_go = threading.Timer(15, lease.release)
-    let_go.start()
+    releasing = threading.Timer(15, lease.release)
+    releasing.start()
 
     outcome = driver.run(assembled, Watch(), Drain())
 
-    assert not let_go.is_alive()
+    assert not releasing.is_alive()
     assert (len(outcome.complete), outcome.left) == (4, 0)
 
 
@@ -193,8 +197,8 @@ def test_two_drivers_share_a_run_and_make_no_case_twice(cluster, tmp_path):
 
 
 def test_a_case_that_takes_longer_than_its_lease_stays_its_drivers(cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr(driver, "_LEASE_SECONDS", 3.0)
-    monkeypatch.setattr(driver, "_BEAT_SECONDS", 0.5)
+    monkeypatch.setattr(held_leases, "_LEASE_SECONDS", 3.0)
+    monkeypatch.setattr(held_leases, "_RENEW_SECONDS", 0.5)
     assembled = troubled(tmp_path, KEYS[1], "slow")
     lay_out(assembled, "float32", run_serially)
     with ThreadPoolExecutor() as pool:
@@ -205,7 +209,7 @@ def test_a_case_that_takes_longer_than_its_lease_stays_its_drivers(cluster, tmp_
 
 
 def test_a_case_that_another_has_taken_over_is_left_to_it_and_costs_no_attempt(cluster, tmp_path):
-    outcome, watch = run_with(tmp_path, KEYS[1], "robbed once", retries=0)
+    outcome, watch = run_with(tmp_path, KEYS[1], "lease lost once", retries=0)
 
     assert (len(outcome.complete), outcome.failed) == (4, ())
     assert watch.of("retried") == []
@@ -214,7 +218,7 @@ def test_a_case_that_another_has_taken_over_is_left_to_it_and_costs_no_attempt(c
 
 
 def test_a_read_that_hangs_costs_a_worker_and_an_attempt_of_this_case_alone(cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr(driver, "_BEAT_SECONDS", 0.5)
+    monkeypatch.setattr(worker_watch, "_LONGEST_PAUSE_SECONDS", 0.5)
 
     outcome, watch = run_with(tmp_path, KEYS[1], "hanging once", time_limits={"read": 4.0})
 
@@ -226,7 +230,7 @@ def test_a_read_that_hangs_costs_a_worker_and_an_attempt_of_this_case_alone(clus
     assert sorted(watch.of("finished")) == [[key, 1 + (key == KEYS[1])] for key in KEYS]
 
 
-def test_a_claim_that_cannot_be_taken_puts_its_case_off_and_the_run_goes_on(cluster, tmp_path, monkeypatch):
+def test_a_lease_that_the_store_refuses_puts_its_case_off_and_the_run_goes_on(cluster, tmp_path, monkeypatch):
     lease, leased = FileLedger.lease, []
 
     def failing_once(ledger, case, lease_seconds):
@@ -246,13 +250,13 @@ def test_a_claim_that_cannot_be_taken_puts_its_case_off_and_the_run_goes_on(clus
     assert sorted(watch.of("finished")) == [[key, 1 + (key == KEYS[0])] for key in KEYS]
 
 
-def test_a_heartbeat_that_fails_costs_nothing_while_the_lease_lasts(cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr(driver, "_BEAT_SECONDS", 0.5)
-    renew, beats = Lease.renew, []
+def test_a_renewal_that_fails_costs_nothing_while_the_lease_lasts(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(held_leases, "_RENEW_SECONDS", 0.5)
+    renew, renewed = Lease.renew, []
 
     def failing_once(lease):
-        beats.append(lease.path.stem)
-        if len(beats) == 1:
+        renewed.append(lease.path.stem)
+        if len(renewed) == 1:
             raise StoreError("the network is down")
         return renew(lease)
 
@@ -261,7 +265,7 @@ def test_a_heartbeat_that_fails_costs_nothing_while_the_lease_lasts(cluster, tmp
 
     assert (len(outcome.complete), outcome.failed) == (4, ())
     assert watch.of("store refused") == [["the network is down"]]
-    assert beats.count(KEYS[1]) > 2
+    assert renewed.count(KEYS[1]) > 2
 
 
 def test_a_handle_that_is_stale_while_failed_cases_are_freed_or_counted_does_not_end_the_run(
@@ -280,11 +284,11 @@ def test_a_handle_that_is_stale_while_failed_cases_are_freed_or_counted_does_not
         return called
 
     def broken_once(dispatch):
-        return retired.append(1) or next(iter(dispatch._posts)) if not retired else None
+        return retired.append(1) or next(iter(dispatch._workers)) if not retired else None
 
     retired = []
     called = [stale_once(name) for name in ("free_failed", "states")]
-    monkeypatch.setattr(driver.Dispatch, "broken", broken_once)
+    monkeypatch.setattr(Dispatch, "broken", broken_once)
     config = parse_config(ON_TWO | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
     watch = Watch()
     outcome = driver.run(assemble(config), watch, Drain())
@@ -294,7 +298,7 @@ def test_a_handle_that_is_stale_while_failed_cases_are_freed_or_counted_does_not
 
 
 def test_a_store_that_refuses_everything_ends_the_run(cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr(driver, "PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr(store_refusals, "PATIENCE_SECONDS", 2.0)
 
     class Removing(Watch):
         def started(self, *told):
@@ -334,7 +338,7 @@ def test_calls_over_the_cluster_give_results_in_order_and_errors_in_their_place(
     assert isinstance(results[1], ValueError)
 
 
-def test_a_worker_that_rays_memory_monitor_ended_is_replaced_and_the_cause_is_told(cluster, tmp_path, monkeypatch):
+def test_a_worker_that_rays_memory_monitor_ended_is_replaced_and_the_cause_is_reported(cluster, tmp_path, monkeypatch):
     get, ended = ray.get, []
 
     def end_one(references, **options):
@@ -354,30 +358,30 @@ def test_a_worker_that_rays_memory_monitor_ended_is_replaced_and_the_cause_is_to
     assert "workers.count" in text
 
 
-class Stillbirths:
-    """A crew whose workers die at their start, as JAX cannot start on their node."""
+class FailingStarter:
+    """A starter whose workers die at their start, as JAX cannot start on their node."""
 
     places = 2
 
-    def fault(self, member):
-        return f"JAX cannot start on {member.node}"
+    def fault(self, worker):
+        return f"JAX cannot start on {worker.node}"
 
 
 def test_a_node_without_jax_ends_no_run_that_others_work_on(tmp_path, monkeypatch):
     monkeypatch.setattr(ray, "kill", lambda actor: None)
-    monkeypatch.setattr(driver, "is_gone", lambda node: False)
+    monkeypatch.setattr(worker_pool, "is_gone", lambda node: False)
     run, watch = troubled(tmp_path, "none", "none"), Watch()
     store = lay_out(run, "float32", run_serially)
-    parts = Stillbirths(), store, run.plan.cases, run.config, watch, Drain(), driver.CompletedCases()
-    member = driver.WorkerHandle(None, "worker 2", "node b")
+    parts = FailingStarter(), store, run.plan.cases, run.config, watch, Drain(), CompletedCases()
+    worker = WorkerHandle(None, "worker 2", "node b")
 
-    shift = driver.DispatchLoop(*parts)
-    shift._ready["worker 1"] = driver.WorkerHandle(None, "worker 1", "node a")
-    shift._mourn(member, ray.exceptions.ActorDiedError())
+    pool = DispatchLoop(*parts)._pool
+    pool.ready["worker 1"] = WorkerHandle(None, "worker 1", "node a")
+    pool._failed_to_start(worker, ray.exceptions.ActorDiedError())
     assert len(watch.of("worker lost")) == 1
 
     with pytest.raises(ClusterError, match="a worker died before its first Case: JAX cannot start on node b"):
-        driver.DispatchLoop(*parts)._mourn(member, ray.exceptions.ActorDiedError())
+        DispatchLoop(*parts)._pool._failed_to_start(worker, ray.exceptions.ActorDiedError())
 
 
 @pytest.mark.parametrize("words", [["check"], ["stats", "--to", "statistics"]])
@@ -402,14 +406,14 @@ def test_more_workers_than_gpus_and_gpus_that_are_not_there_are_refused(cluster,
         driver.run(assembled, Watch(), Drain())
 
 
-def test_a_gpu_that_jax_does_not_see_is_told_before_any_case(tmp_path):
+def test_a_gpu_that_jax_does_not_see_is_reported_before_any_case(tmp_path):
     config = parse_config(ON_TWO | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
 
     with pytest.raises(ClusterError, match=r"Ray gave a worker on .* a GPU, but JAX sees only the CPU there"):
         Worker().prepare((config, assemble(config).source, "bfloat16", "gpu", 0, None))
 
 
-def test_a_gpu_that_is_too_small_for_a_case_is_told_before_any(monkeypatch, tmp_path):
+def test_a_gpu_that_is_too_small_for_a_case_is_reported_before_any(monkeypatch, tmp_path):
     config = parse_config(ON_TWO | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
     monkeypatch.setattr(worker, "backend", lambda: "gpu")
     monkeypatch.setattr(worker, "device_bytes", lambda: 8 * 10**9)
@@ -449,15 +453,15 @@ def test_a_run_that_is_asked_to_stop_before_it_began_hands_nothing_out(cluster, 
         drain._ask(15, None)
 
 
-def test_what_would_not_be_whole_in_time_is_left_for_the_next_job(cluster, tmp_path, monkeypatch):
+def test_a_case_that_would_not_be_complete_in_time_is_left_for_the_next_job(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(Walltime, "fits", lambda _, case, now: case.key < KEYS[2])
     outcome, watch = run_with(tmp_path, KEYS[1], "none")
 
     assert ([case.key for case in outcome.complete], outcome.left) == (KEYS[:2], 2)
-    assert re.search("nothing more is handed out: a Case takes up to", watch.of("walltime")[0][0])
+    assert re.search("no further Case is handed out: a Case takes up to", watch.of("walltime")[0][0])
 
 
-def test_what_is_under_way_at_the_end_of_a_job_is_dropped_without_a_trace(cluster, tmp_path, monkeypatch):
+def test_cases_in_progress_at_the_end_of_a_job_are_dropped_without_a_trace(cluster, tmp_path, monkeypatch):
     watch = Watch()
     monkeypatch.setattr(Walltime, "over", lambda _, now: len(watch.of("finished")) >= 2)
     run = troubled(tmp_path, KEYS[1], "hanging once")
@@ -467,7 +471,7 @@ def test_what_is_under_way_at_the_end_of_a_job_is_dropped_without_a_trace(cluste
     assert outcome.failed == ()
     assert 1 <= outcome.left == 4 - len(outcome.complete) <= 2
     assert KEYS[1] not in {case.key for case in outcome.complete}
-    assert re.fullmatch("the job ends; Cases under way that are dropped: [12]", watch.of("walltime")[0][0])
+    assert re.fullmatch("the job ends; Cases in progress that are dropped: [12]", watch.of("walltime")[0][0])
     assert not list(tmp_path.glob("run/ledger/*.claim"))
     assert np.isnan(xr.open_zarr(tmp_path / "run")["2m_temperature"].isel(time=1).values).all()
     monkeypatch.undo()
@@ -475,7 +479,7 @@ def test_what_is_under_way_at_the_end_of_a_job_is_dropped_without_a_trace(cluste
     assert not list(tmp_path.glob("run/.staging/*"))
 
 
-def test_a_job_that_ends_before_its_first_case_is_whole_is_an_error(cluster, tmp_path, monkeypatch):
+def test_a_job_that_ends_before_its_first_case_is_complete_is_an_error(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr("graphcast_batch.cluster.walltime.RESERVE_SECONDS", 2.0)
     monkeypatch.setattr("graphcast_batch.cluster.walltime._LAST_SECONDS", 1.0)
     monkeypatch.setattr("graphcast_batch.cluster.drain.RESERVE_SECONDS", 2.0)

@@ -168,7 +168,7 @@ def test_a_machine_without_a_short_folder_is_refused_with_what_to_set(monkeypatc
 def test_flags_that_crash_xla_are_named_at_the_first_worker_that_dies_of_them(small_config):
     told = run_command("run", small_config(), env=os.environ | {"XLA_FLAGS": "--xla_nonsense=1"})
     assert told.returncode == 1
-    assert "JAX cannot start on its node: Unknown flag in XLA_FLAGS: --xla_nonsense=1; mend or unset" in told.stderr
+    assert "JAX cannot start on its node: Unknown flag in XLA_FLAGS: --xla_nonsense=1; correct or unset" in told.stderr
     assert "lack of memory" not in told.stderr
 
 

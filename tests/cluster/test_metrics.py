@@ -112,7 +112,7 @@ def test_a_whole_case_is_counted_with_its_frames_bytes_stages_and_time_from_firs
     tags = {"store": "hindcast-2020", "host": "node7"}
     assert sorted(recorded, key=lambda each: (each[0], each[1])) == [
         ("graphcast_batch_case_seconds", 12.0, tags),
-        ("graphcast_batch_cases_whole", 1, tags),
+        ("graphcast_batch_cases_complete", 1, tags),
         ("graphcast_batch_frames", 40, tags),
         ("graphcast_batch_stage_seconds", 3.0, tags | {"stage": "read"}),
         ("graphcast_batch_stage_seconds", 8.0, tags | {"stage": "compute"}),
@@ -136,7 +136,7 @@ def test_metrics_that_ray_refuses_are_told_once_and_raise_nothing(monkeypatch):
     metrics.complete(made())
     metrics.retried("OSError")
     metrics.failed("OSError")
-    metrics.stands(3, 2, 1)
+    metrics.set_counts(3, 2, 1)
 
     assert len(told) == 1
     assert "RuntimeError('no metrics today')" in told[0]
@@ -157,7 +157,7 @@ def test_a_run_counts_whole_retried_and_failed_cases_and_ends_with_none_in_fligh
     given, _ = tried
     assert all(tags["store"] == "night" for _, _, tags in given)
     totals = {name: sum(value for each, value, _ in given if each == name) for name, _, _ in given}
-    assert totals["graphcast_batch_cases_whole"] == 3
+    assert totals["graphcast_batch_cases_complete"] == 3
     assert totals["graphcast_batch_frames"] == 9
     assert totals["graphcast_batch_written_bytes"] > 0
     assert [(value, tags["error"]) for name, value, tags in given if name == "graphcast_batch_cases_retried"] == [

@@ -5,7 +5,7 @@ import inspect
 import pytest
 from ray import exceptions
 
-from graphcast_batch.cluster import driver
+from graphcast_batch.cluster import dispatch_loop, driver
 from graphcast_batch.cluster.drain import Drain
 from graphcast_batch.cluster.ray_errors import explained, is_of_the_node, unwrapped
 from graphcast_batch.errors import ClusterError
@@ -58,16 +58,16 @@ def test_any_error_of_ray_ends_a_call_with_a_value_and_not_the_run(kind, monkeyp
     def fail(_reference):
         raise bare(kind)
 
-    monkeypatch.setattr(driver.ray, "get", fail)
-    result = driver._result("reference")
+    monkeypatch.setattr(dispatch_loop.ray, "get", fail)
+    result = dispatch_loop._result("reference")
     assert isinstance(result, kind)
-    assert driver._is_lost(result) != issubclass(kind, exceptions.RayTaskError)
+    assert dispatch_loop._is_lost(result) != issubclass(kind, exceptions.RayTaskError)
 
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_any_error_of_ray_that_comes_out_of_a_command_is_a_plain_one(kind, monkeypatch):
     monkeypatch.setattr("graphcast_batch.cluster.connection.check_head", lambda _address: None)
-    monkeypatch.setattr(driver.ray, "init", lambda **_options: None)
-    monkeypatch.setattr(driver.ray, "shutdown", lambda: None)
+    monkeypatch.setattr(dispatch_loop.ray, "init", lambda **_options: None)
+    monkeypatch.setattr(dispatch_loop.ray, "shutdown", lambda: None)
     with pytest.raises(ClusterError), driver.connected("head:1", Drain()):
         raise bare(kind)

@@ -19,8 +19,8 @@ def walltime(*seconds, now=START, start=START, end=END):
     """After Cases that took so long."""
     found = Walltime(now, start, end)
     for number, took in enumerate(seconds):
-        found.hand(case(number), now)
-        found.back(case(number), now + took, complete=True)
+        found.begin(case(number), now)
+        found.end(case(number), now + took, complete=True)
     return found
 
 
@@ -46,8 +46,8 @@ def test_a_case_with_more_steps_takes_longer_in_proportion():
 
 def test_what_did_not_become_whole_tells_nothing():
     found = walltime()
-    found.hand(case(0), START)
-    found.back(case(0), START + 1000, complete=False)
+    found.begin(case(0), START)
+    found.end(case(0), START + 1000, complete=False)
     assert found.expected(case(1)) == 0
 
 
@@ -60,15 +60,15 @@ def test_without_an_end_everything_fits_and_nothing_is_over():
     found = walltime(1e9, end=None)
     assert found.fits(case(0), 1e12)
     assert not found.over(1e12)
-    assert found.in_vain(1e12) == ""
+    assert found.too_short(1e12) == ""
 
 
-def test_a_job_too_short_for_a_single_case_is_in_vain():
+def test_a_job_too_short_for_a_single_case_is_reported():
     found = walltime()
-    found.hand(case(0), START + 100)
-    found.hand(case(1), START + 200)
-    assert "in 3970 s of its 4000 s none became whole" in found.in_vain(END - 30)
-    assert "under way has been so for 3870 s" in found.in_vain(END - 30)
+    found.begin(case(0), START + 100)
+    found.begin(case(1), START + 200)
+    assert "in 3970 s of its 4000 s none was completed" in found.too_short(END - 30)
+    assert "in progress has been so for 3870 s" in found.too_short(END - 30)
 
 
 @pytest.mark.parametrize(
@@ -79,12 +79,12 @@ def test_a_job_too_short_for_a_single_case_is_in_vain():
         (walltime(now=END - 1000), END - 30),  # it had only the last quarter
     ],
 )
-def test_a_job_is_not_in_vain_if_another_could_make_more(found, now):
-    assert found.in_vain(now) == ""
+def test_a_job_is_not_too_short_if_another_could_make_more(found, now):
+    assert found.too_short(now) == ""
 
 
 def test_a_job_whose_start_is_not_known_began_with_the_run():
-    assert "in 970 s of its 1000 s" in walltime(now=END - 1000, start=None).in_vain(END - 30)
+    assert "in 970 s of its 1000 s" in walltime(now=END - 1000, start=None).too_short(END - 30)
 
 
 @given(st.lists(st.floats(0, 1e5), max_size=40), st.floats(START, 2 * END), st.floats(0, 1e4))

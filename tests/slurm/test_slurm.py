@@ -68,7 +68,7 @@ def test_the_walltime_is_reached(begin, is_as_undisturbed):
     run.submit("--cpus-per-node", "1", "--time", "2", "--", "--mem=3000")
     run.until_done(seconds=900)
     assert int(run.bed.job(run.job)["Restarts"]) >= 1
-    assert "nothing more is handed out" in run.told
+    assert "no further Case is handed out" in run.told
     is_as_undisturbed(run)
 
 

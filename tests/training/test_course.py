@@ -38,7 +38,7 @@ def test_a_course_knows_the_samples_of_each_rollout(tmp_path):
 
     # The archive begins at 2019-12-31T18, so that the first start is 6 h later.
     assert [str(found.times[rollout][0]) for rollout in (1, 3)] == ["2020-01-01T00"] * 2
-    assert found.spoken == [
+    assert found.summary == [
         "5 of 9 initial times have samples with 1 steps",
         "5 of 9 initial times have samples with 3 steps",
         "1 of 2 initial times of validation have samples with 1 steps",

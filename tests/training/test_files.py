@@ -87,7 +87,7 @@ def test_a_damaged_state_says_what_to_do(recipe, folder, damage):
     path = folder.path / "state.npz"
     path.write_bytes(damage(path.read_bytes()))
 
-    with pytest.raises(TrainingError, match=r"state\.npz must be the state of a training.*remove it to train anew"):
+    with pytest.raises(TrainingError, match=r"state\.npz must be the state of a training.*remove it to train"):
         folder.state()
 
 

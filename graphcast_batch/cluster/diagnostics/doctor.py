@@ -1,4 +1,4 @@
-"""What nodes tell of themselves and of a folder becomes findings: what is well, what is not, and what to do."""
+"""Diagnose a machine, a cluster and a folder before a run: what works, what does not, and what to do about it."""
 
 import os
 import threading
@@ -21,16 +21,17 @@ from graphcast_batch.setup.run_setup import assemble
 from graphcast_batch.setup.run_warnings import run_warnings
 
 Everywhere = Callable[..., Sequence[Any]]
-"""Calls a function on each node at the same time, with the node's number and then what else is given; results in the
-order of the numbers, and the exception of a call that failed."""
+"""Calls a function on all nodes at the same time, with the number of the node and further arguments; returns results in
+the order of the numbers, and for a call that failed its exception."""
 _LOCAL: Final = frozenset(
     ("bcachefs", "btrfs", "devtmpfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "tmpfs", "xfs", "zfs")
 )
 """File systems that one node alone mounts."""
 _IN_MEMORY: Final = frozenset(("devtmpfs", "ramfs", "tmpfs"))
 _SHARED_BYTES: Final = 2**29
-"""Of the object store that a run starts Ray with."""
+"""Size of the object store of a Ray that a run starts."""
 _LEAST_FILES, _MANY_FILES = 1024, 4096
+"""Open files of a process: a limit below the first is a problem, one below the second is worth a note."""
 _MOST_SKEW_SECONDS: Final = 5.0
 """The reserve before a job's end is twelve times as long; leases go by the folder's clock alone."""
 _LONG_WAIT_SECONDS: Final = 5.0
@@ -40,12 +41,12 @@ _FOR_GPUS: Final = "install graphcast-batch[cuda13] or [cuda12] to fit the drive
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One thing that was looked at.
+    """The finding of one check.
 
     Attributes:
-        state: whether it is well; a note where that cannot be told.
-        what: the thing.
-        text: how it is, and what to do.
+        state: ``ok``, ``problem``, or ``note`` where the check cannot decide.
+        what: name of the check.
+        text: what was found, and what to do.
     """
 
     state: Literal["ok", "note", "problem"]
@@ -54,32 +55,32 @@ class Diagnosis:
 
 
 def here(function: Callable[..., Any], *arguments: Any) -> Sequence[Any]:  # noqa: ANN401 - as `Everywhere`
-    """Calls a function on this node, as if there were no other."""
+    """Call a function on this node alone; an `Everywhere` without a cluster."""
     return [function(0, *arguments)]
 
 
 def diagnose(
     place: Path, config: RunConfig | None, resources: Mapping[str, float] | None = None, everywhere: Everywhere = here
 ) -> list[Diagnosis]:
-    """Looks at all that a run relies on.
+    """Check all that a run relies on.
 
     Args:
-        place: folder that the store is in, or is to be in; nothing is left there.
-        config: of what is to be made; without it only the folder is looked at.
-        resources: of a Ray cluster, by its names; None if there is none yet.
-        everywhere: how to reach each of its nodes.
+        place: the folder that contains, or will contain, the store; nothing is left there.
+        config: configuration of the run; None to check the machine and the folder alone.
+        resources: resources of the Ray cluster, by Ray's names; None if there is none yet.
+        everywhere: calls a function on each node.
     """
     given, findings = _scheduler(os.environ, time.time())
     greeting = uuid.uuid4().hex
     with _meeting(place, greeting) as (folder, fault):
         if fault:
-            text = f"{place} must be writable, but is not: {fault}; mend it or choose another"
+            text = f"{place} must be writable, but is not: {fault}; correct that or choose another"
             findings.append(Diagnosis("problem", "folder", text))
         results = everywhere(survey, folder, greeting)
         findings.append(_ray(resources, len(results), given))
         surveys = [result for result in results if isinstance(result, Survey)]
         findings += [
-            Diagnosis("problem", "nodes", f"a node cannot be looked at: {result}; see that graphcast-batch is there")
+            Diagnosis("problem", "nodes", f"a node cannot be examined: {result}; see that graphcast-batch is there")
             for result in results
             if not isinstance(result, Survey)
         ]
@@ -90,7 +91,7 @@ def diagnose(
 
 
 def of_nodes(surveys: Sequence[Survey], resources: Mapping[str, float] | None) -> list[Diagnosis]:
-    """What nodes are like, each by itself and held against the others."""
+    """Check each node by itself and compare the nodes with each other."""
     findings = [_versions(surveys)] if surveys else []
     for look in (_devices, _temporary, _memory, _shared_memory, _open_files):
         findings += _grouped({number: look(one) for number, one in enumerate(surveys)}, surveys)
@@ -106,12 +107,12 @@ def of_nodes(surveys: Sequence[Survey], resources: Mapping[str, float] | None) -
 
 
 def of_folder(surveys: Sequence[Survey], answers: int, given: Allocation | None) -> list[Diagnosis]:
-    """What the nodes met with in the folder that they shared.
+    """Check how the folder behaved while all nodes used it.
 
     Args:
-        surveys: of all nodes.
-        answers: of how many of them a file was seen on the doctor's node.
-        given: what the scheduler gave.
+        surveys: what was found on all nodes.
+        answers: number of nodes whose file was seen on the doctor's node.
+        given: what the scheduler gave; None if that cannot be read.
     """
     unasked = (given.size if given else 1) - len(surveys)
     findings = _grouped({number: _visited(one, unasked) for number, one in enumerate(surveys)}, surveys)
@@ -175,7 +176,7 @@ def _versions(surveys: Sequence[Survey]) -> Diagnosis:
 
 def _devices(one: Survey) -> Diagnosis:
     if one.blind:
-        return Diagnosis("problem", "devices", f"JAX sees no device: {one.blind}; mend the installation of jax")
+        return Diagnosis("problem", "devices", f"JAX sees no device: {one.blind}; repair the installation of jax")
     counts = Counter(f"{platform} ({kind})" for platform, kind in one.devices)
     text = ", ".join(f"{count} x {name}" for name, count in counts.items())
     if one.gpus < (one.given.gpus or 0):
@@ -214,12 +215,12 @@ def _open_files(one: Survey) -> Diagnosis:
     text = f"a process may have {one.open_files} files open"
     if one.open_files < _MANY_FILES:
         state: Literal["note", "problem"] = "problem" if one.open_files < _LEAST_FILES else "note"
-        return Diagnosis(state, "open files", f"{text}; for many workers say: ulimit -n {_MANY_FILES}, or more")
+        return Diagnosis(state, "open files", f"{text}; for many workers set: ulimit -n {_MANY_FILES}, or more")
     return Diagnosis("ok", "open files", text)
 
 
 def _visited(one: Survey, unasked: int) -> Diagnosis:
-    """What the folder is; if nodes could not be asked whether they see it, its file system must tell."""
+    """Check the file system of the folder, which matters most where some nodes could not be asked."""
     met = one.visit
     advice = "put the store on a disk that all nodes share"
     if met.fault:
@@ -255,19 +256,21 @@ def _once(wins: Mapping[int, int]) -> Diagnosis:
 
 def _complete(torn: int) -> Diagnosis:
     if torn:
-        text = f"a file that is renamed onto another must be seen whole, but {torn} reads met with parts of both"
+        text = f"a file that is renamed onto another must be seen complete, but {torn} reads returned parts of both"
         return Diagnosis("problem", "rename", f"{text}; use another file system")
-    return Diagnosis("ok", "rename", "a file that is renamed onto another is seen whole")
+    return Diagnosis("ok", "rename", "a file that is renamed onto another is seen complete")
 
 
 def _skew(everywhere: Everywhere) -> Diagnosis:
-    """By how much the clocks of nodes surely differ from this one's: what a call takes is no difference."""
+    """Check by how much the clocks of nodes surely differ from this one's, apart from the duration of a call."""
     before = time.time()
     clocks = [clock for clock in everywhere(_clock) if isinstance(clock, float)]
     after = time.time()
     offsets = [min(clock - before, 0.0) + max(clock - after, 0.0) for clock in clocks]
     skew = max(offsets, key=abs, default=0.0)
-    return _late("clocks", "problem", skew, "the clocks of nodes", "jobs may end before a run has; run NTP or chrony")
+    return _late(
+        "clocks", "problem", skew, "the clocks of nodes", "jobs may end before their run has; run NTP or chrony"
+    )
 
 
 def _clock(_number: int) -> float:
@@ -292,7 +295,7 @@ def _space(place: Path, config: RunConfig | None) -> list[Diagnosis]:
         return [Diagnosis("ok", "space", text), Diagnosis("problem", "run", str(error))]
     plan = run.plan
     files = plan.layout.case_files * len(plan.cases)
-    findings = [Diagnosis("note", "run", doubt) for doubt in run_warnings(run)]
+    findings = [Diagnosis("note", "run", warning) for warning in run_warnings(run)]
     if 0 < inodes < files:
         text = f"the run makes {files} files, but {inodes} are left at {place}; set outputs.max_files, or make room"
         return [*findings, Diagnosis("problem", "space", text)]
@@ -315,13 +318,13 @@ def _cache(config: RunConfig | None) -> Diagnosis:
         return Diagnosis("problem", "cache", str(error))
     fault = unwritable(next(parent for parent in (folder, *folder.parents) if parent.exists()))
     if fault:
-        text = f"{folder} must be writable, but is not: {fault}; name another with cache: FOLDER, or do with cache: off"
+        text = f"{folder} must be writable, but is not: {fault}; choose another with cache: FOLDER, or set cache: off"
         return Diagnosis("problem", "cache", text)
     return Diagnosis("ok", "cache", str(folder))
 
 
 def _grouped(found: Mapping[int, Diagnosis], surveys: Sequence[Survey]) -> list[Diagnosis]:
-    """Findings of nodes, those that are the same told once, with the names of the nodes unless it is all of them."""
+    """Merge equal findings of nodes, and name their nodes unless all nodes have the same finding."""
     groups: dict[Diagnosis, list[str]] = {}
     for number, finding in found.items():
         groups.setdefault(finding, []).append(surveys[number].host)
@@ -339,7 +342,7 @@ def _named(hosts: Sequence[str]) -> str:
 
 @contextmanager
 def _meeting(place: Path, greeting: str) -> Iterator[tuple[Path | None, str]]:
-    """A folder for the nodes to meet in, where a file is swapped meanwhile; or none, and why."""
+    """Make a folder for the nodes, in which a file is replaced again and again; yield None and a reason on failure."""
     folder, stop = place / f".doctor-{uuid.uuid4().hex}", threading.Event()
     try:
         folder.mkdir()
@@ -366,7 +369,7 @@ def _keep_swapping(folder: Path, stop: threading.Event) -> None:
         try:
             _swap(folder, number)
         except OSError:
-            return  # which the nodes meet with as well
+            return  # the nodes fail there as well
 
 
 def _swap(folder: Path, number: int) -> None:
@@ -376,7 +379,7 @@ def _swap(folder: Path, number: int) -> None:
 
 
 def _answers(folder: Path, greeting: str, nodes: int) -> int:
-    """Of how many nodes the file is seen here, after a while at most."""
+    """Return the number of nodes whose file is seen here, after waiting for a limited time."""
     until = time.monotonic() + _LONG_WAIT_SECONDS
     while True:
         there = set(os.listdir(folder))

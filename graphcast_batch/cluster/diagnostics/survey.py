@@ -1,6 +1,6 @@
-"""A node and a folder become what a doctor must know of them: what is installed, what there is, what a file does there.
+"""Examine one node for the doctor: its packages, its resources, and how files in a shared folder behave there.
 
-Called on each node at the same time, so that the folder is used by all of them at once.
+The survey runs on all nodes at the same time, so that they use the folder at once.
 """
 
 import errno
@@ -29,29 +29,29 @@ from graphcast_batch.files.durable import folder_clock, publish
 from graphcast_batch.setup.resources import machine_bytes
 
 GREETING: Final = "greeting"
-"""File that is put into the folder before nodes look into it."""
+"""Name of the file that is written into the folder before the nodes examine it."""
 SWAPPED: Final = "swapped"
-"""File that others are renamed onto while nodes read it: all of its bytes are the same, in any of them."""
+"""Name of the file that is replaced by renaming while nodes read it; in each version all bytes are the same."""
 PRIZES: Final = 16
-"""Files that all nodes try to create."""
+"""Number of files that all nodes try to create."""
 _TAKERS: Final = 4
 _PATIENCE_SECONDS: Final = 20.0
-"""How long a file may stay unseen: NFS keeps what it knows of a folder for up to a minute, mostly for a few seconds."""
+"""How long a file may stay unseen: NFS caches the contents of a folder for up to a minute, mostly for a few seconds."""
 _READS: Final = 100
 _PACKAGES: Final = ("graphcast-batch", "jax", "jaxlib", "ray", "zarr", "numpy", "xarray")
 
 
 @dataclass(frozen=True)
 class Visit:
-    """What a node met with in the folder.
+    """How the folder behaved on one node.
 
     Attributes:
-        kind: of the file system, such as nfs4; empty if it is not told.
-        mount: where it is mounted.
+        kind: kind of the file system, such as nfs4; empty if it is not known.
+        mount: where the file system is mounted.
         fault: why the node could not work there; empty if it could.
         waited: seconds until the node saw the greeting.
-        won: prizes that were created by this node, by their numbers.
-        torn: reads of the swapped file that gave neither all of one nor all of another.
+        won: numbers of the files that this node created, of those that all nodes tried to create.
+        torn: number of reads of the replaced file that returned a mixture of two versions.
         clock: seconds by which the clock of the folder is ahead of the node's.
     """
 
@@ -66,21 +66,21 @@ class Visit:
 
 @dataclass(frozen=True)
 class Survey:
-    """What a node is like.
+    """What was found on one node.
 
     Attributes:
-        host: its name.
-        versions: of Python and packages.
-        given: what the scheduler says there.
-        devices: that JAX sees, as platform and kind.
-        blind: why JAX sees none; empty if it was asked with success.
-        nvidia: NVIDIA's device files, one for each GPU.
-        memory_bytes: of the node.
-        shared_bytes: free in /dev/shm.
-        open_files: that a process may have.
+        host: name of the node.
+        versions: versions of Python and packages.
+        given: what the scheduler gave there.
+        devices: platform and kind of the devices that JAX sees.
+        blind: why JAX sees no device; empty if it could be asked.
+        nvidia: number of NVIDIA's device files, one for each GPU.
+        memory_bytes: memory of the node.
+        shared_bytes: free bytes in /dev/shm.
+        open_files: how many files a process may have open.
         temporary: where a run or `launch` keeps Ray's sockets and logs; empty if nowhere.
-        temporary_fault: why that is nowhere, or not where it should be; empty if it is.
-        visit: of the folder.
+        temporary_fault: why that is nowhere, or not where the environment says; empty if it is.
+        visit: how the folder behaved.
     """
 
     host: str
@@ -98,17 +98,17 @@ class Survey:
 
     @property
     def gpus(self) -> int:
-        """GPUs that JAX sees."""
+        """Number of GPUs that JAX sees."""
         return sum(platform in ("gpu", "cuda", "rocm") for platform, _ in self.devices)
 
 
 def survey(number: int, folder: Path | None, greeting: str) -> Survey:
-    """Looks at this node, and works in a folder together with the others.
+    """Examine this node, and use a folder together with the other nodes.
 
     Args:
-        number: of the node, which tells its files from those of others.
-        folder: where all nodes meet; None if they cannot.
-        greeting: what the file of this name there must say.
+        number: number of the node, which is part of the names of its files.
+        folder: the folder that all nodes use; None if there is none.
+        greeting: text that the greeting file in the folder must have.
     """
     devices, blind = visible_devices()
     temporary, temporary_fault = _for_ray()
@@ -129,7 +129,7 @@ def survey(number: int, folder: Path | None, greeting: str) -> Survey:
 
 
 def visit(number: int, folder: Path, greeting: str) -> Visit:
-    """Works in a folder as a run's workers do, and as they rely on it; see `survey`."""
+    """Use a folder as the workers of a run do, and check what they rely on; see `survey`."""
     kind, mount = file_system(folder)
     met = Visit(kind, str(mount))
     try:
@@ -147,12 +147,12 @@ def visit(number: int, folder: Path, greeting: str) -> Visit:
 
 
 def answer(number: int) -> str:
-    """Name of the file that a node leaves in the folder."""
+    """Return the name of the file by which a node answers in the folder."""
     return f"answer-{number}"
 
 
 def unwritable(folder: Path) -> str:
-    """Why nothing can be written into a folder; empty if it can."""
+    """Return why a folder cannot be written; empty if it can."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"x")
@@ -162,7 +162,7 @@ def unwritable(folder: Path) -> str:
 
 
 def _for_ray() -> tuple[str, str]:
-    """Where Ray's folder can be made, and why not where the environment says."""
+    """Return where Ray's folder can be made, and why not where the environment says."""
     try:
         found = ray_folder.usable()
     except ClusterError as error:
@@ -181,7 +181,7 @@ def _version(package: str) -> str:
 def _given() -> Allocation:
     try:
         return allocation(os.environ)
-    except AllocationError:  # which is told of the node where the doctor is
+    except AllocationError:  # reported for the node of the doctor
         return Allocation()
 
 
@@ -193,10 +193,10 @@ def _free(folder: str) -> int:
 
 
 def _wait_for(path: Path, text: str) -> float | None:
-    """Seconds until a file is there and says what it should; None if it never does."""
+    """Return the seconds until a file has a certain text; None if it does not have it in time."""
     begun = time.monotonic()
     while (waited := time.monotonic() - begun) < _PATIENCE_SECONDS:
-        # NFS believes for a while that a file is still missing that it looked for before; a listing is asked anew.
+        # NFS remembers for a while that a file was missing; a listing of the folder is always new.
         with suppress(FileNotFoundError):
             if path.name in os.listdir(path.parent) and path.read_text(encoding="utf-8") == text:
                 return waited
@@ -205,7 +205,7 @@ def _wait_for(path: Path, text: str) -> float | None:
 
 
 def _take(folder: Path, number: int) -> tuple[int, ...]:
-    """Prizes that this node created; each is tried several times at once."""
+    """Return the numbers of the files that this node created; it tries each several times at once."""
 
     def first(prize: int, taker: int) -> bool:
         try:
@@ -223,7 +223,7 @@ def _is_torn(path: Path) -> bool:
     try:
         content = path.read_bytes()
     except OSError as error:
-        if error.errno == errno.ESTALE:  # how NFS says that what is being read was replaced meanwhile
+        if error.errno == errno.ESTALE:  # NFS: the file was replaced while it was read
             return False
         raise
     return not content or len(set(content)) > 1

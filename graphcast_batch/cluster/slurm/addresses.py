@@ -12,24 +12,24 @@ from graphcast_batch.cluster.slurm.allocation import Allocation
 from graphcast_batch.errors import ClusterError
 
 _ANYWHERE: Final = "8.8.8.8"
-"""What Ray asks for the route to (ray 2.60); nothing is sent."""
+"""Address to which Ray looks up the route (ray 2.60); nothing is sent."""
 _ANYWHERE_IPV6: Final = "2001:4860:4860::8888"
 """The same where there is no IPv4."""
 _PORT: Final = 53
 _NOT_BETWEEN_NODES: Final = ("docker", "virbr", "br-", "veth", "lxc", "cni", "flannel", "podman")
-"""Beginnings of the names of interfaces that containers and virtual machines have with their host; used last."""
+"""Beginnings of the names of network interfaces between a host and its containers or virtual machines; used last."""
 LOOPBACK: Final = "127.0.0.1"
 
 
 def own_address(here: Allocation, head: str = "") -> str:
-    """The address that Ray on this node is to have; empty if Ray finds it by itself.
+    """Return the address that Ray must use on this node; empty if Ray finds it by itself.
 
     Ray takes the address of the default route and, without one, that of the host name, which is a loopback address on
     many systems.
 
     Args:
-        here: what the scheduler gave.
-        head: HOST:PORT of the cluster's head; empty on the node that becomes it.
+        here: the job and this node's place in it.
+        head: HOST:PORT of the cluster's head; empty on the node that runs the head.
 
     Raises:
         ClusterError: this node has no address that others can reach.
@@ -50,7 +50,7 @@ def own_address(here: Allocation, head: str = "") -> str:
 
 
 def _towards(host: str, family: socket.AddressFamily = socket.AF_INET) -> str:
-    """The address from which packets to a host are sent; empty if that is loopback, or there is no way."""
+    """Return the address from which packets to a host are sent; empty if that is loopback, or there is no route."""
     try:
         target = socket.getaddrinfo(host, _PORT, family, socket.SOCK_DGRAM)[0][4]
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -62,7 +62,7 @@ def _towards(host: str, family: socket.AddressFamily = socket.AF_INET) -> str:
 
 
 def _of_interfaces() -> Iterator[str]:
-    """Addresses of the interfaces that are up, those between nodes first."""
+    """Yield the addresses of the network interfaces that are up, those between nodes first."""
     stats = psutil.net_if_stats()
     up = [name for name in psutil.net_if_addrs() if name in stats and stats[name].isup]
     for name in sorted(up, key=lambda name: name.startswith(_NOT_BETWEEN_NODES)):

@@ -1,7 +1,7 @@
-"""What a scheduler tells a process in its environment becomes one value: which nodes there are, and what of this one.
+"""Read what a scheduler gave a process from its environment: the nodes of the job, and the resources of this node.
 
-Slurm's variables are those of sbatch(1), salloc(1) and srun(1), "OUTPUT ENVIRONMENT VARIABLES"; a step of srun comes
-before the job that it is part of. Other launchers tell what torchrun tells (PyTorch's "Environment Variables" of
+Slurm's variables are those of sbatch(1), salloc(1) and srun(1), "OUTPUT ENVIRONMENT VARIABLES"; those of a step of srun
+take precedence over those of its job. Other launchers set what torchrun sets (PyTorch's "Environment Variables" of
 ``torch.distributed.run``).
 """
 
@@ -15,7 +15,7 @@ from typing import Final, Literal
 from graphcast_batch.errors import AllocationError
 
 _MOST_HOSTS: Final = 64 * 1024
-"""Slurm itself expands no more (MAX_RANGE in its src/common/hostlist.c)."""
+"""The most hosts that Slurm itself expands (MAX_RANGE in its src/common/hostlist.c)."""
 _LONGEST_NAME: Final = 253
 """Characters of a host name (RFC 1035, 2.3.4)."""
 _NUMBER: Final = re.compile(r"\d{1,15}", re.ASCII)
@@ -26,30 +26,30 @@ _RANGE: Final = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
 _REPEATED: Final = re.compile(r"(\d{1,9})(?:\(x(\d{1,9})\))?", re.ASCII)
 _MEMORY: Final = re.compile(r"(\d{1,12})([KMGT]?)B?", re.ASCII | re.IGNORECASE)
 _UNITS: Final = {"K": 2**10, "M": 2**20, "": 2**20, "G": 2**30, "T": 2**40}
-"""Bytes of what memory is told in, MiB unless said otherwise (sbatch(1), --mem)."""
+"""Bytes of the units of memory; MiB without a unit (sbatch(1), --mem)."""
 _OF_A_TYPE: Final = re.compile(r"(?:[^\s,:]+:)?(\d{1,6})", re.ASCII)
 _NO_DEVICES: Final = ("", "-1", "NoDevFiles")
-"""What CUDA_VISIBLE_DEVICES says where there is no GPU: CUDA's own ways, and that of Slurm's older versions."""
+"""Values of CUDA_VISIBLE_DEVICES where there is no GPU, by CUDA and by older versions of Slurm."""
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """What a job has, and where in it this process is.
+    """The resources of a job, and the place of this process in it.
 
     Attributes:
-        scheduler: who said so; torch stands for every launcher that tells what torchrun does.
-        job: "1234", of an array task "1234_5"; empty where there is no scheduler.
+        scheduler: the scheduler; ``torch`` stands for every launcher that sets the variables of torchrun.
+        job: id of the job such as "1234", of an array task "1234_5"; empty where there is no scheduler.
         nodes: host names in the scheduler's order; empty where unknown.
         size: number of nodes.
-        rank: of this process's node, from 0.
-        cpus: of this node, that this job may use.
-        gpus: of this node, that this job may use.
-        memory_bytes: of this node, that this job may use.
-        start: of the job, seconds since 1970, UTC.
-        end: of the job, when the scheduler kills it; seconds since 1970, UTC.
-        restarts: how often the job was begun before.
-        task: number of this task within a job array, as the user gave it.
-        tasks: how many tasks the job array has.
+        rank: number of this process's node, from 0.
+        cpus: number of CPUs of this node that the job may use; None where unknown.
+        gpus: number of GPUs of this node that the job may use; None where unknown.
+        memory_bytes: memory of this node that the job may use; None where unknown.
+        start: when the job began, seconds since 1970, UTC; None where unknown.
+        end: when the scheduler will kill the job, seconds since 1970, UTC; None where unknown.
+        restarts: how often the job was requeued.
+        task: number of this task within a job array, as the user gave it; None outside an array.
+        tasks: number of tasks of the job array; None outside an array.
     """
 
     scheduler: Literal["slurm", "torch", "none"] = "none"
@@ -80,10 +80,10 @@ class Allocation:
 
 
 def allocation(environment: Mapping[str, str]) -> Allocation:
-    """Reads what the scheduler says; what it does not say is None, and without a scheduler there is one node.
+    """Read the environment of a job; values that it lacks are None, and without a scheduler there is one node.
 
     Args:
-        environment: of a batch script, a step or a shell.
+        environment: environment variables of a batch script, a step or a shell.
 
     Raises:
         AllocationError: a variable cannot be read, or two contradict each other.
@@ -96,7 +96,12 @@ def allocation(environment: Mapping[str, str]) -> Allocation:
 
 
 def unused_nodes(given: Allocation, nodes: int) -> str:
-    """What to do about nodes of the job that a Ray of so many does not have; empty if it has all."""
+    """Return how to use the nodes of a job that a Ray cluster does not have; empty if it has all.
+
+    Args:
+        given: the job.
+        nodes: number of nodes of the Ray cluster.
+    """
     if nodes >= given.size:
         return ""
     return (
@@ -107,12 +112,12 @@ def unused_nodes(given: Allocation, nodes: int) -> str:
 
 
 def hosts(nodelist: str) -> tuple[str, ...]:
-    """Expands a list such as ``n[1-3,05-07],gpu01`` in the order in which ``scontrol show hostnames`` does.
+    """Expand a list of nodes such as ``n[1-3,05-07],gpu01`` in the order of ``scontrol show hostnames``.
 
-    Unlike it, names may also end in something after the last bracket.
+    Unlike with that command, text may follow the last bracket of a name.
 
     Raises:
-        AllocationError: it is not such a list, or has more hosts than Slurm would expand.
+        AllocationError: the text is not such a list, or has more hosts than Slurm would expand.
     """
     found: list[str] = []
     place = 0
@@ -127,7 +132,7 @@ def hosts(nodelist: str) -> tuple[str, ...]:
 
 
 def _expanded(pattern: str, nodelist: str, room: int) -> list[str]:
-    """The hosts of one element of a list."""
+    """Return the hosts of one element of a list."""
     texts = _BRACKET.split(pattern)
     brackets = [_ranges("a list of nodes", inner, nodelist) for inner in _INSIDE.findall(pattern)]
     count = prod(sum(last - first + 1 for first, last, _ in ranges) for ranges in brackets)
@@ -149,7 +154,7 @@ def _woven(texts: Sequence[str], numbers: Sequence[str]) -> str:
 
 
 def _ranges(name: str, inner: str, whole: str) -> list[tuple[int, int, int]]:
-    """First, last and least number of digits of each range in a list such as ``1-3,05-07``, part of a whole."""
+    """Return first and last number and the least number of digits of each range in a list such as ``1-3,05-07``."""
     found = []
     for part in inner.split(","):
         match = _RANGE.fullmatch(part)
@@ -190,7 +195,7 @@ def _of_slurm(environment: Mapping[str, str]) -> Allocation:
 
 
 def _of_torch(environment: Mapping[str, str]) -> Allocation:
-    """Of what torchrun tells: processes are counted, as many on each node."""
+    """Read the variables of torchrun, which count processes, equally many on each node."""
     here = _number(environment, "LOCAL_WORLD_SIZE", 1) or 1
     processes = _number(environment, "WORLD_SIZE", 1) or 1
     number, node = _number(environment, "RANK"), _number(environment, "GROUP_RANK")
@@ -211,7 +216,7 @@ def _of_torch(environment: Mapping[str, str]) -> Allocation:
 
 
 def _nodes(environment: Mapping[str, str], whose: Literal["STEP", "JOB"]) -> tuple[tuple[str, ...], int | None]:
-    """Names and number of the nodes of a step or job; nothing and None where they are not told."""
+    """Return names and number of the nodes of a step or job; no names and None where they are not set."""
     listed, counted = f"SLURM_{whose}_NODELIST", f"SLURM_{whose}_NUM_NODES"
     text, count = environment.get(listed, ""), _number(environment, counted, 1)
     if not text:
@@ -234,14 +239,14 @@ def _job(environment: Mapping[str, str], task: int | None) -> str:
 
 
 def _cpus(environment: Mapping[str, str], place: int, nodes: int | None) -> int | None:
-    """CPUs of one node of the job, from a list such as ``2(x3),1`` over all of them."""
+    """Return the CPUs of one node of the job, from a list for all nodes such as ``2(x3),1``."""
     name = "SLURM_JOB_CPUS_PER_NODE"
     text = environment.get(name, "")
     if not text:
         return None
     runs = [(int(match[1]), int(match[2] or 1)) for match in _matches(_REPEATED, name, "be such as 2(x3),1", text)]
     if nodes is not None and sum(count for _, count in runs) != nodes:
-        raise _unreadable(name, f"tell the CPUs of {nodes} nodes", text)
+        raise _unreadable(name, f"give the CPUs of {nodes} nodes", text)
     for cpus, count in runs:
         if place < count:
             return cpus
@@ -250,7 +255,7 @@ def _cpus(environment: Mapping[str, str], place: int, nodes: int | None) -> int 
 
 
 def _gpus(environment: Mapping[str, str], listed: str) -> int | None:
-    """GPUs of this node: as counted, else by their numbers, else as they were asked for, else as CUDA sees them."""
+    """Return the GPUs of this node: as counted, else by their numbers, else as requested, else as visible to CUDA."""
     counted = _number(environment, "SLURM_GPUS_ON_NODE")
     if counted is not None:
         return counted
@@ -270,15 +275,15 @@ def _visible(environment: Mapping[str, str]) -> int | None:
 
 
 def _memory(environment: Mapping[str, str], cpus: int | None, gpus: int | None) -> int | None:
-    """Bytes of this node, of which Slurm tells the share of the node, of each CPU or of each GPU."""
+    """Return the memory of this node in bytes, which Slurm gives for the node, for each CPU or for each GPU."""
     names = {"SLURM_MEM_PER_NODE": 1, "SLURM_MEM_PER_CPU": cpus, "SLURM_MEM_PER_GPU": gpus}
-    told = [name for name in names if environment.get(name)]
-    if len(told) > 1:
+    present = [name for name in names if environment.get(name)]
+    if len(present) > 1:
         raise AllocationError(
-            f"only one of {', '.join(names)} must be set, but {' and '.join(told)} are; one may be left over from "
+            f"only one of {', '.join(names)} must be set, but {' and '.join(present)} are; one may be left over from "
             "another job: unset it"
         )
-    for name in told:
+    for name in present:
         match = _MEMORY.fullmatch(environment[name])
         if not match:
             raise _unreadable(name, "be a number of MiB, or such as 4G", environment[name])
@@ -288,7 +293,7 @@ def _memory(environment: Mapping[str, str], cpus: int | None, gpus: int | None) 
 
 
 def _matches(pattern: re.Pattern[str], name: str, expected: str, text: str) -> list[re.Match[str]]:
-    """How each part of a list fits a pattern."""
+    """Match each part of a list with a pattern."""
     matches = [match for part in text.split(",") if (match := pattern.fullmatch(part))]
     if len(matches) <= text.count(","):
         raise _unreadable(name, expected, text)

@@ -1,7 +1,8 @@
-"""Copies of this program, one on each node of an allocation, become a Ray cluster on which the first runs a command.
+"""Start a Ray cluster over the nodes of a job, and run a command on it.
 
-They meet in a folder on a shared disk. Why not ``ray symmetric-run`` (ray 2.60): it ends with ``ray stop``, which kills
-every Ray of the user on the node, it refuses to run beside another, and it loses the command's exit code.
+A copy of this program runs on each node; the copies meet in a folder on a shared disk. Why not ``ray symmetric-run``
+(ray 2.60): it ends with ``ray stop``, which kills every Ray of the user on the node, it refuses to run beside another,
+and it loses the command's exit code.
 """
 
 import logging
@@ -23,25 +24,25 @@ from graphcast_batch.cluster.slurm.rendezvous import Asked, Rendezvous
 from graphcast_batch.errors import ClusterError
 
 _MOST_JOINS: Final = 3
-"""How often a node starts its part of Ray before it gives up."""
+"""How often a node starts Ray before it gives up."""
 
 
 def launch(
     command: Sequence[str],
     folder: Path,
     here: Allocation,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
     *,
     wait_seconds: float,
     without_missing: bool,
 ) -> int:
-    """Brings up a Ray cluster together with the copies on the other nodes; the first runs the command on it.
+    """Start a Ray cluster together with the copies on the other nodes; the first node runs the command on it.
 
     Args:
-        command: to run, with RAY_ADDRESS, the token, and a drain file in its environment.
-        folder: on a shared disk, the same for all copies and for nobody else.
-        here: what the scheduler gave, and which of the copies this is.
-        tell: is told how it goes, a line at a time.
+        command: words of the command, which gets RAY_ADDRESS, the token and a drain file in its environment.
+        folder: folder on a shared disk, the same for all copies and for no other job.
+        here: the job and this node's place in it.
+        report: called with each line of progress.
         wait_seconds: how long to wait for the other nodes.
         without_missing: whether to go on without nodes that have not joined by then.
 
@@ -55,11 +56,11 @@ def launch(
     asked = Asked(meeting)
     with asked.listening():
         if here.rank:
-            return _follow(meeting, here, tell, asked, wait_seconds)
+            return _follow(meeting, here, report, asked, wait_seconds)
         meeting.open()
         code = 1
         try:
-            code = _lead(command, meeting, here, tell, asked, wait_seconds, without_missing=without_missing)
+            code = _lead(command, meeting, here, report, asked, wait_seconds, without_missing=without_missing)
         finally:
             meeting.put("done", str(code))
             meeting.token.unlink(missing_ok=True)
@@ -70,7 +71,7 @@ def _lead(
     command: Sequence[str],
     meeting: Rendezvous,
     here: Allocation,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
     asked: Asked,
     wait_seconds: float,
     *,
@@ -82,7 +83,7 @@ def _lead(
         if asked.stop:
             return WORK_LEFT
         meeting.put("address", address)
-        tell(f"{time.perf_counter() - start:.1f} s: Ray's head is up on {socket.gethostname()} at {address}")
+        report(f"{time.perf_counter() - start:.1f} s: Ray's head is up on {socket.gethostname()} at {address}")
         missing = _missing(address, node, here, asked, wait_seconds)
         if asked.stop:
             return WORK_LEFT
@@ -94,13 +95,13 @@ def _lead(
                     f"{text}; look into {meeting.folder}/ray-*.log, wait longer with --wait, or go on without "
                     "them with --without-missing"
                 )
-            tell(f"{text}; going on without them")
-        tell(f"{time.perf_counter() - start:.1f} s: {here.size - len(missing)} of {here.size} nodes are there")
+            report(f"{text}; going on without them")
+        report(f"{time.perf_counter() - start:.1f} s: {here.size - len(missing)} of {here.size} nodes are there")
         return _run(command, node.environment | {"RAY_ADDRESS": address}, asked)
 
 
 def _missing(address: str, node: RayNode, here: Allocation, asked: Asked, wait_seconds: float) -> list[int]:
-    """Ranks that have not joined after some time, or when a signal comes."""
+    """Return the ranks of nodes that have not joined after some time, or when a signal comes."""
     if here.size == 1:
         return []
     with _as_environment(node.environment):
@@ -111,9 +112,9 @@ def _missing(address: str, node: RayNode, here: Allocation, asked: Asked, wait_s
             with suppress(SystemExit), overheard(asked.ask):
                 ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
                 asked.listen()
-        except Exception as error:  # Ray raises whatever it likes
+        except Exception as error:  # Ray raises exceptions of any class
             raise ClusterError(
-                f"the first node must reach Ray's head at {address}, but cannot: {error}; what the head said last:\n"
+                f"the first node must reach Ray's head at {address}, but cannot: {error}; the end of its output:\n"
                 f"{node.last_words}"
             ) from error
     asked.listen()
@@ -138,17 +139,17 @@ def _run(command: Sequence[str], environment: Mapping[str, str], asked: Asked) -
     try:
         process = subprocess.Popen(command, env=environment)
     except OSError as error:
-        raise ClusterError(f"{command[0]} was to be run on the cluster, but cannot be: {error}") from error
+        raise ClusterError(f"{command[0]} must be run on the cluster, but cannot be started: {error}") from error
     code = process.wait()
     code = code if code >= 0 else 128 - code
-    # Whatever signal ended it, its work is as far as the ledger says, and another start takes it up.
+    # Whatever signal ended it, the ledger has recorded its progress, and the next start resumes there.
     return WORK_LEFT if asked.stop and code > 128 else code
 
 
 def _follow(
-    meeting: Rendezvous, here: Allocation, tell: Callable[[str], None], asked: Asked, wait_seconds: float
+    meeting: Rendezvous, here: Allocation, report: Callable[[str], None], asked: Asked, wait_seconds: float
 ) -> int:
-    """Lends this node to the cluster until the command has ended."""
+    """Run Ray on this node as a part of the cluster until the command has ended."""
     address, until = None, time.monotonic() + HEAD_SECONDS + wait_seconds
     while address is None:
         if meeting.get("done") is not None or asked.stop:
@@ -167,8 +168,8 @@ def _follow(
                     return 0
                 time.sleep(POLL_SECONDS)
             words = node.last_words
-        tell(f"Ray has ended on {socket.gethostname()}, and is started again")
-    raise ClusterError(f"Ray on {socket.gethostname()} ended {_MOST_JOINS} times; what it said last:\n{words}")
+        report(f"Ray has ended on {socket.gethostname()}, and is started again")
+    raise ClusterError(f"Ray on {socket.gethostname()} ended {_MOST_JOINS} times; the end of its output:\n{words}")
 
 
 @contextmanager
@@ -183,7 +184,7 @@ def _as_environment(environment: Mapping[str, str]) -> Iterator[None]:
 
 
 def _client_options() -> list[str]:
-    """A free port for Ray's client server, which takes always the same one, but only where ray[client] is installed."""
+    """Return the option that gives Ray's client server a free port; it exists only where ray[client] is installed."""
     if not find_spec("grpc"):
         return []
     with socket.socket() as listener:

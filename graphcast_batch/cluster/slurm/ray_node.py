@@ -1,4 +1,4 @@
-"""What a scheduler gave of a node becomes Ray's processes on it, which end with the one that started them."""
+"""Run Ray on a node with the resources that the scheduler gave, and end it with the process that started it."""
 
 import ctypes
 import json
@@ -24,13 +24,13 @@ from graphcast_batch.cluster.slurm.rendezvous import SIGNALS, Asked, Rendezvous
 from graphcast_batch.errors import ClusterError
 
 HEAD_SECONDS: Final = 120.0
-"""How long Ray's head may take on a busy node."""
+"""How long Ray's head may take to start on a busy node."""
 HEAD_OPTIONS: Final = ("--head", "--port=0", "--dashboard-agent-listen-port=0", "--include-dashboard=false")
 POLL_SECONDS: Final = 0.2
 _OBJECT_STORE_BYTES: Final = 2**29
-"""Nothing large passes through it."""
+"""Size of Ray's object store, which holds only small records."""
 _LEAST_STORE_BYTES: Final = 80 * 2**20
-"""Ray takes no less."""
+"""The smallest object store that Ray accepts."""
 _SUBREAPER: Final = 36
 """PR_SET_CHILD_SUBREAPER of prctl(2)."""
 
@@ -43,10 +43,10 @@ class RayNode:
     """Ray's processes on this node; they end with the context, and no other Ray on the node is touched.
 
     Args:
-        options: of ``ray start``.
-        here: what of the node they may use.
-        meeting: where the cluster's token is, and what they print goes.
-        head: HOST:PORT of the cluster that this node joins; empty on the node that heads it.
+        options: further options of ``ray start``.
+        here: the job and the resources of this node.
+        meeting: the folder with the cluster's token, which also receives Ray's output.
+        head: HOST:PORT of the cluster that this node joins; empty on the node that runs the head.
 
     Raises:
         ClusterError: this node has no address that others can reach.
@@ -55,37 +55,37 @@ class RayNode:
     def __init__(self, options: Sequence[str], here: Allocation, meeting: Rendezvous, head: str = "") -> None:
         address = own_address(here, head)
         self._options = [*options, *_resources(here), *([f"--node-ip-address={address}"] if address else [])]
-        self._told = meeting.folder / f"ray-{here.rank}.log"
+        self._log = meeting.folder / f"ray-{here.rank}.log"
         self.environment = _environment(meeting) | (_ALONE if address == LOOPBACK else {})
 
     def __enter__(self) -> "RayNode":
-        # Ray's daemons outlive those who started them; they become children of this process, and so can be found.
+        # Ray's daemons outlive the processes that started them; this process adopts them, and so can find them.
         ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
         self._folder = RayFolder()
         self.folder = self._folder.__enter__().path
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--temp-dir", self.folder]
-        with self._told.open("ab") as told, _signals_blocked():
+        with self._log.open("ab") as log, _signals_blocked():
             self._process = subprocess.Popen(
-                [*command, *self._options], env=self.environment, stdin=subprocess.DEVNULL, stdout=told, stderr=told
+                [*command, *self._options], env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         return self
 
     def __exit__(self, *_: object) -> None:
         self._folder.clear()
-        # They leave the session of their parent, and their parent does not always end them, but they stay below here.
+        # They leave their parent's session, and it does not always end them, but they stay descendants of this process.
         _kill(psutil.Process().children(recursive=True))
         self._process.wait()
 
     @property
     def ended(self) -> bool:
-        """Whether one of its processes has ended, upon which all do."""
+        """Whether Ray has ended on this node: when one of its processes ends, all do."""
         return self._process.poll() is not None
 
     def address(self, asked: Asked) -> str:
-        """Where the cluster is that this node heads, once it is there; empty if a signal came first.
+        """Wait for the head on this node; return its HOST:PORT, or an empty string if a signal came first.
 
         Raises:
-            ClusterError: it did not start.
+            ClusterError: the head did not start.
         """
         file = Path(self.folder) / "ray_current_cluster"
         until = time.monotonic() + HEAD_SECONDS
@@ -94,25 +94,25 @@ class RayNode:
                 return ""
             if self.ended or time.monotonic() > until:
                 raise ClusterError(
-                    f"Ray's head on {socket.gethostname()} must be up within {HEAD_SECONDS:.0f} s, but is not; what "
-                    f"it said last:\n{self.last_words}"
+                    f"Ray's head on {socket.gethostname()} must be up within {HEAD_SECONDS:.0f} s, but is not; the "
+                    f"end of its output:\n{self.last_words}"
                 )
             time.sleep(POLL_SECONDS)
         return file.read_text(encoding="utf-8").strip()
 
     @property
     def last_words(self) -> str:
-        """The end of what ``ray start`` printed."""
-        return "\n".join(self._told.read_text(encoding="utf-8", errors="replace").splitlines()[-12:])
+        """The last lines that ``ray start`` printed."""
+        return "\n".join(self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:])
 
 
 def label(rank: int) -> str:
-    """The resource by which a node is known in the cluster."""
+    """Return the name of the resource that identifies a node in the cluster."""
     return f"graphcast-batch-rank-{rank}"
 
 
 def _resources(here: Allocation) -> list[str]:
-    """What Ray may hand out; by itself it takes the whole node, whatever the scheduler gave."""
+    """Return options that limit Ray to what the scheduler gave; by itself Ray uses the whole node."""
     room = shutil.disk_usage("/dev/shm").free // 2
     options = [
         f"--num-cpus={here.cpus or len(os.sched_getaffinity(0))}",
@@ -131,7 +131,7 @@ def _environment(meeting: Rendezvous) -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(meeting.token),
         "RAY_USAGE_STATS_ENABLED": "0",
-        # It looks at the memory of the whole node, and would kill workers for what other jobs take.
+        # The monitor looks at the memory of the whole node, and would kill workers for what other jobs take.
         "RAY_memory_monitor_refresh_ms": "0",
         DRAIN_VARIABLE: str(meeting.drain),
     }
@@ -140,7 +140,7 @@ def _environment(meeting: Rendezvous) -> dict[str, str]:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Processes started within never get the signals that ask to stop: Slurm sends them to Ray's daemons as well."""
+    """Let processes that are started within ignore the signals to stop, which Slurm also sends to Ray's daemons."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield

@@ -1,4 +1,4 @@
-"""A folder on a shared disk becomes the place where the nodes of one cluster find each other, and are told to stop."""
+"""Let the nodes of one cluster exchange messages, and ask the command to stop, through a folder on a shared disk."""
 
 import os
 import secrets
@@ -13,23 +13,23 @@ from typing import Any, Final
 from graphcast_batch.errors import ClusterError
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-"""They ask to stop."""
+"""The signals that ask to stop."""
 
 
 @dataclass(frozen=True)
 class Rendezvous:
     """A folder on a shared disk where the nodes of one cluster meet.
 
-    Whoever can read it can join the cluster and run code in it, so that only its owner may.
+    Whoever can read the folder can join the cluster and run code in it, so only its owner may read it.
     """
 
     folder: Path
 
     def open(self) -> None:
-        """Makes the folder, with a fresh token.
+        """Make the folder, with a new token.
 
         Raises:
-            ClusterError: it cannot be made, or has been used before.
+            ClusterError: the folder cannot be made, or has been used before.
         """
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -43,35 +43,36 @@ class Rendezvous:
             file.write(secrets.token_hex(32))
 
     def put(self, name: str, text: str) -> None:
-        """Makes something known to all nodes."""
+        """Write a message under a name, for all nodes to read."""
         draft = self.folder / f".{name}"
         draft.write_text(text, encoding="utf-8")
         draft.rename(self.folder / name)
 
     def get(self, name: str) -> str | None:
-        """What was made known; None if nothing was yet."""
+        """Return the message under a name; None if there is none yet."""
         try:
-            # NFS believes for a while that a file is still missing that it looked for before; a listing is asked anew.
+            # NFS remembers for a while that a file was missing; a listing of the folder is always new.
             return (self.folder / name).read_text(encoding="utf-8") if name in os.listdir(self.folder) else None
         except FileNotFoundError:
             return None
 
     @property
     def token(self) -> Path:
-        """The file that lets one into the cluster."""
+        """Path of the file with the token of the cluster."""
         return self.folder / "token"
 
     @property
     def drain(self) -> Path:
-        """The file whose appearance asks the command to stop."""
+        """Path of the file whose appearance asks the command to stop."""
         return self.folder / "drain"
 
 
 @dataclass
 class Asked:
-    """Whether a signal asked to stop; the command is asked through the drain file, as it may have had the same signal.
+    """A request to stop by a signal, which is passed on to the command through the drain file.
 
-    Slurm signals all processes of a step at once, and a second signal would interrupt the command.
+    The signal itself is not passed on: Slurm signals all processes of a step at once, and a second signal would
+    interrupt the command.
     """
 
     meeting: Rendezvous
@@ -79,7 +80,7 @@ class Asked:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Takes signals for as long as the context lasts."""
+        """Handle the signals for as long as the context lasts."""
         before = self.listen()
         try:
             yield
@@ -88,11 +89,11 @@ class Asked:
                 signal.signal(number, handler)
 
     def listen(self) -> dict[signal.Signals, Any]:
-        """Takes signals, from whoever has taken them since; returns what was there before."""
+        """Handle the signals, also after a library has taken them over; return the handlers from before."""
         return {number: signal.signal(number, self._ask) for number in SIGNALS}
 
     def ask(self) -> None:
-        """Asks to stop."""
+        """Record a request to stop, and pass it on to the command."""
         self.stop = True
         with suppress(OSError):
             self.meeting.drain.touch()
