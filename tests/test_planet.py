@@ -37,7 +37,7 @@ def forecasts(run_on_ray, tmp_path_factory):
 
 def rmse(store, name):
     """By variable, level and lead time in hours, global."""
-    from graphcast_batch.evaluation.score_results import write_table
+    from graphcast_batch.evaluation.score_export import write_table
 
     table = store.parent / f"{name}.csv"
     write_table(store, table, name, "all")

@@ -25,7 +25,8 @@ import zarr
 from graphcast_batch.bench.records import BenchmarkFigure, BenchmarkResult
 from graphcast_batch.bench.write_speed import Frames, weather
 from graphcast_batch.config.scores_section import ScoresConfig
-from graphcast_batch.evaluation.case_scoring import ScoringSetup, score_case
+from graphcast_batch.evaluation.case_scoring import score_case
+from graphcast_batch.evaluation.scoring_setup import ScoringSetup
 from graphcast_batch.evaluation.store_scoring import scoring_of
 from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.sources import archive_writer

@@ -131,9 +131,7 @@ def _rollouts(
         first_seconds = first_seconds or perf_counter() - start
         if number in (1, steps):
             lead = f"{size.channels.step_hours * number} h"
-            kept[lead] = np.concatenate(
-                [fields[name].ravel() for name in sorted(fields)]
-            )
+            kept[lead] = np.concatenate([fields[name].ravel() for name in sorted(fields)])
     np.savez(frames, **kept)
     yield _answer(first_seconds, what)
     while True:

@@ -78,7 +78,7 @@ def evaluate(
     with Drain(None, here.start, here.end) as drain:
         from graphcast_batch.app.evaluating import MADE_BASELINES, evaluated_config
         from graphcast_batch.cluster import driver
-        from graphcast_batch.evaluation.score_results import check_table
+        from graphcast_batch.evaluation.score_export import check_table
         from graphcast_batch.evaluation.store_scoring import evaluations
         from graphcast_batch.terminal import show_evaluation
 
@@ -166,7 +166,7 @@ def climatology(
     from graphcast_batch.cluster import driver
     from graphcast_batch.config.messages import parse_config
     from graphcast_batch.config.times_section import TimesConfig
-    from graphcast_batch.evaluation.climatology import make_climatology
+    from graphcast_batch.evaluation.climatology_building import make_climatology
     from graphcast_batch.evaluation.derived import derivable, with_derived
     from graphcast_batch.inputs.sources.configured import open_source
     from graphcast_batch.plan import plan_times
@@ -224,7 +224,9 @@ def _score(to_score: "Sequence[Evaluation]", drain: "Drain") -> tuple[int, int]:
 
 def _show_scores(names: dict[str, tuple[Path, str]], region: str, out: Path | None, over: Over) -> None:
     """Prints the headline scores of forecasts, baselines and ensemble, and writes all of the last, or of forecasts."""
-    from graphcast_batch.evaluation.score_results import average, read_headlines, scored, write_table
+    from graphcast_batch.evaluation.score_export import write_table
+    from graphcast_batch.evaluation.score_headlines import read_headlines
+    from graphcast_batch.evaluation.score_results import average, scored
     from graphcast_batch.terminal import show_ensemble, show_scores
 
     there = {name: where for name, where in names.items() if scored(*where)}

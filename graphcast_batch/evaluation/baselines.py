@@ -1,4 +1,4 @@
-"""What costs nothing to forecast becomes forecasts, through the same door as those of a store."""
+"""Read the baselines persistence and climatology like forecasts of a store, so that both are scored alike."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from graphcast_batch.evaluation.case_scoring import ClimatologyReader, Fields, ScoredSubset
+from graphcast_batch.evaluation.scoring_setup import ClimatologyReader, Fields, ScoredSubset
 from graphcast_batch.inputs.case_inputs import Timeline
 from graphcast_batch.plan import Case
 from graphcast_batch.variables import HOUR
@@ -17,18 +17,18 @@ CLIMATOLOGY: Final = "climatology"
 
 @dataclass(frozen=True, eq=False)
 class Persistence:
-    """The truth at the initial time, for all lead times.
+    """Reader of persistence: the truth at the initial time, at all lead times.
 
     Attributes:
-        truth: what came true.
-        part: where the forecasts' points lie on its grid.
+        truth: the verification.
+        part: where the forecasts' points lie on the truth's grid.
     """
 
     truth: Timeline
     part: ScoredSubset
 
     def fields(self, case: Case, names: Sequence[str], lead_hours: Sequence[int], levels: Sequence[int]) -> Fields:
-        """The initial state, again and again.
+        """Read the initial state and repeat it for each lead time.
 
         Raises:
             InputError: the truth lacks the initial time, or cannot be read.
@@ -39,16 +39,16 @@ class Persistence:
 
 
 @dataclass(frozen=True, eq=False)
-class Climatological:
-    """What is usual at each valid time.
+class ClimatologyForecast:
+    """Reader of the climatological mean as a forecast.
 
     Attributes:
-        usual: the climatology.
+        climatology: whose mean is the forecast.
     """
 
-    usual: ClimatologyReader
+    climatology: ClimatologyReader
 
     def fields(self, case: Case, names: Sequence[str], lead_hours: Sequence[int], levels: Sequence[int]) -> Fields:
-        """The climatological mean."""
+        """Read the climatological mean at the valid times."""
         times = case.init_time.astype("datetime64[ns]") + np.array(lead_hours) * HOUR
-        return self.usual.fields(names, np.asarray(times), levels)
+        return self.climatology.fields(names, np.asarray(times), levels)

@@ -1,8 +1,9 @@
-"""What is usual at each hour of the day and day of the year becomes a zarr group in WeatherBench 2's layout.
+"""Write a climatology as a zarr group in WeatherBench 2's layout.
 
-Dimensions (hour, dayofyear, [level], latitude, longitude); of a variable its mean, and as NAME_std its standard
-deviation; of precipitation also what SEEPS needs. Laid out as a draft, filled by independent writers, a shard by one of
-them, and moved into its place. What single days have is kept beside the draft until the windows around them are done.
+The dimensions are (hour, dayofyear, [level], latitude, longitude). NAME is the mean of a variable and NAME_std its
+standard deviation; precipitation also has what SEEPS needs. The group is laid out as a draft, filled by independent
+writers, each shard by one of them, and moved into place. The statistics of single days are kept beside the draft until
+the windows around them are done.
 """
 
 import hashlib
@@ -30,20 +31,20 @@ from graphcast_batch.variables import attributes
 DAYS: Final = 366
 BLOCK: Final = 32
 """Days in a shard, which one writer fills."""
-SPREAD: Final = "_std"
+DEVIATION: Final = "_std"
 DRY: Final = "_seeps_dry_fraction"
 HEAVY: Final = "_seeps_threshold"
-_KINDS: Final = {"": "mean", SPREAD: "standard deviation", DRY: "share of dry ones", HEAVY: "least that is heavy"}
+_KINDS: Final = {"": "mean", DEVIATION: "standard deviation", DRY: "share of dry ones", HEAVY: "least that is heavy"}
 _CODEC: Final = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")
 _IDENTITY: Final = "identity"
 
 
 _CHUNK_BYTES: Final = 2**22
-"""Of fields on several levels that are read together: fewer bytes take longer to find than to read."""
+"""Bytes of a chunk of fields on several levels: smaller chunks take longer to find than to read."""
 
 
 def levels_together(levels: int, grid: Grid) -> int:
-    """How many levels of so many stand in one chunk."""
+    """Return the number of levels in one chunk, for a variable on so many levels."""
     return max(1, min(levels, _CHUNK_BYTES // (4 * grid.size)))
 
 
@@ -52,7 +53,7 @@ class ClimatologyDraft:
     """A climatology that is being made.
 
     Attributes:
-        path: where it is to be.
+        path: of the finished climatology.
     """
 
     path: Path
@@ -63,28 +64,28 @@ class ClimatologyDraft:
         path: Path,
         on_levels: Mapping[str, bool],
         units: Mapping[str, str],
-        rainy: Sequence[str],
+        seeps_variables: Sequence[str],
         hours: Sequence[int],
         levels: Sequence[int],
         grid: Grid,
         times: NDArray[np.datetime64],
         described: Mapping[str, str],
     ) -> Self:
-        """Makes a draft without values, in place of one of something else; takes up one of the same.
+        """Create a draft without values, in place of a different draft; resume a draft of the same climatology.
 
         Args:
-            path: the folder to be.
+            path: of the finished climatology.
             on_levels: for each variable, whether it is on levels.
-            units: of those of them that follow from others.
-            rainy: those of them that get what SEEPS needs.
+            units: of derived variables.
+            seeps_variables: variables for which SEEPS is prepared.
             hours: of the day, ascending.
             levels: hPa, ascending.
             grid: the points.
-            times: those that go in.
+            times: that the climatology is made of.
             described: root attributes.
 
         Raises:
-            StoreError: something is at ``path``, or the disk fails.
+            StoreError: ``path`` exists, or the disk fails.
         """
         draft = cls(path)
         _refuse_existing(path)
@@ -95,28 +96,28 @@ class ClimatologyDraft:
             "latitude": grid.latitude,
             "longitude": grid.longitude,
         }
-        known = [dict(on_levels), list(rainy), dict(described)]
+        known = [dict(on_levels), list(seeps_variables), dict(described)]
         known += [hashlib.sha256(axis.tobytes()).hexdigest() for axis in (*coordinates.values(), times)]
         identity = json.dumps(known, sort_keys=True).encode()
         with explained(f"laying out {draft._group}"):
             if not draft._is(identity):
                 shutil.rmtree(draft._days, ignore_errors=True)
                 shutil.rmtree(draft._group, ignore_errors=True)
-                _create_group(draft._group, coordinates, grid, on_levels, units, rainy, described)
+                _create_group(draft._group, coordinates, grid, on_levels, units, seeps_variables, described)
                 sync_tree(draft._group)
                 draft._days.mkdir()
                 replace(draft._days / _IDENTITY, identity)
         return draft
 
     def keep(self, name: str, hour: int, day: int, values: NDArray[np.float32], what: str = "") -> None:
-        """Keeps what single days have until `finish`.
+        """Keep the statistics or values of a single day until `finish`.
 
         Args:
             name: of the variable.
-            hour: which of the hours, counted from 0.
+            hour: index of the hour, counted from 0.
             day: of the year, counted from 0.
-            values: any shape.
-            what: tells apart what is kept of the same.
+            values: of any shape.
+            what: suffix that tells several arrays of one day apart.
 
         Raises:
             StoreError: the disk fails.
@@ -129,14 +130,14 @@ class ClimatologyDraft:
             partial.rename(file)
 
     def keeps(self, name: str, hour: int, day: int) -> bool:
-        """Whether there is something that `kept` can give."""
+        """Whether a day's array was kept."""
         return self._file(name, hour, day).exists()
 
     def kept(self, name: str, hour: int, day: int, what: str = "") -> NDArray[np.float32]:
-        """What was kept, read when its values are asked for.
+        """Open a day's array that was kept; its values are read lazily.
 
         Raises:
-            StoreError: it is not there, or damaged.
+            StoreError: the file is missing or damaged.
         """
         file = self._file(name, hour, day, what)
         try:
@@ -149,13 +150,13 @@ class ClimatologyDraft:
         return found
 
     def fill(self, name: str, hour: int, days: slice, levels: slice, values: NDArray[np.floating]) -> None:
-        """Writes a whole shard.
+        """Write a complete shard.
 
         Args:
             name: of the array.
-            hour: which of the hours, counted from 0.
-            days: which days, counted from 0; a whole block, or as far as the year goes.
-            levels: which levels, those of a chunk; the first for a variable that has none.
+            hour: index of the hour, counted from 0.
+            days: of the year, counted from 0; a complete block, or the last days of the year.
+            levels: indices of the levels of a chunk; the first for a variable that is not on levels.
             values: (day, level, latitude, longitude).
 
         Raises:
@@ -169,7 +170,7 @@ class ClimatologyDraft:
                 stored[hour, days] = values[:, 0].astype(np.float32)
 
     def finish(self, name: str) -> None:
-        """Declares a variable filled and drops what was kept for it.
+        """Mark a variable as finished and remove the arrays that were kept for it.
 
         Raises:
             StoreError: the disk fails.
@@ -181,14 +182,14 @@ class ClimatologyDraft:
             shutil.rmtree(self._days / name, ignore_errors=True)
 
     def finished(self, name: str) -> bool:
-        """Whether a variable is filled."""
+        """Whether a variable is finished."""
         return (self._days / f"{name}.finished").exists()
 
     def publish(self) -> None:
-        """Moves the draft, which is filled, into its place.
+        """Move the draft into place; all its variables must be finished.
 
         Raises:
-            StoreError: something is at the path, or the disk fails.
+            StoreError: the path exists, or the disk fails.
         """
         with explained(f"publishing {self.path}"):
             _refuse_existing(self.path)
@@ -218,7 +219,7 @@ def _create_group(
     grid: Grid,
     on_levels: Mapping[str, bool],
     units: Mapping[str, str],
-    rainy: Sequence[str],
+    seeps_variables: Sequence[str],
     described: Mapping[str, str],
 ) -> None:
     group = zarr.create_group(folder, attributes={"Conventions": "CF-1.11", **described})
@@ -230,7 +231,7 @@ def _create_group(
         together = (levels_together(coordinates["level"].size, grid),) if levelled else ()
         chunks, shards = (1, 1, *together, *shape[-2:]), (1, BLOCK, *together, *shape[-2:])
         for kind in _KINDS:
-            if kind in ("", SPREAD) or name in rainy:
+            if kind in ("", DEVIATION) or name in seeps_variables:
                 of_array = _described(name, kind, units)
                 _create(group, name + kind, dims, shape, chunks, shards, np.dtype(np.float32), of_array)
     with warnings.catch_warnings():
@@ -240,7 +241,7 @@ def _create_group(
 
 
 def _described(name: str, kind: str, units: Mapping[str, str]) -> dict[str, str]:
-    """Attributes of an array; what SEEPS needs is no statistic that CF has a name for."""
+    """Return the attributes of an array; CF has no cell method for the arrays that SEEPS needs."""
     of_variable = attributes(name) | ({"units": units[name]} if name in units else {})
     if kind not in (DRY, HEAVY):
         return of_variable | {"cell_methods": f"time: {_KINDS[kind]} over years"}
@@ -249,7 +250,7 @@ def _described(name: str, kind: str, units: Mapping[str, str]) -> dict[str, str]
 
 def _refuse_existing(path: Path) -> None:
     if os.path.lexists(path):
-        raise StoreError(f"{path} must not exist yet, but does; remove it, or write the climatology elsewhere")
+        raise StoreError(f"{path} must not exist, but does; remove it, or write the climatology to another path")
 
 
 def _create(

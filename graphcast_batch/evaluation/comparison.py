@@ -1,4 +1,4 @@
-"""The scores of two forecasts, at the initial times that both have, become how much one is better, and how surely."""
+"""Compare the headline scores of two forecasts at their common initial times, with confidence intervals."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +8,10 @@ import numpy as np
 import xarray as xr
 
 from graphcast_batch.errors import EvaluationError
-from graphcast_batch.evaluation.score_results import average, headlines, read_headlines, shown_hours
+from graphcast_batch.evaluation.score_headlines import headlines, read_headlines, shown_hours
+from graphcast_batch.evaluation.score_results import average
 from graphcast_batch.evaluation.score_store import ScoreStore
-from graphcast_batch.evaluation.significance import CONFIDENCE, Difference, block_bootstrap, paired_difference
+from graphcast_batch.evaluation.significance import CONFIDENCE, PairedDifference, block_bootstrap, paired_difference
 
 _ALIKE: Final = ("truth", "climatology")
 _ENDS: Final = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
@@ -18,15 +19,15 @@ _ENDS: Final = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 
 @dataclass(frozen=True)
 class Change:
-    """What one headline score at one lead time is in two forecasts.
+    """One headline score of two forecasts at one lead time.
 
     Attributes:
         label: such as ``geopotential 500``.
         hours: lead time.
-        first: RMSE of the one.
-        second: RMSE of the other.
-        low: of second over first minus 1, the lower end of its confidence interval by block bootstrap; NaN if unknown.
-        high: the upper end.
+        first: RMSE of the first forecast.
+        second: RMSE of the second forecast.
+        low: lower end of the confidence interval of second over first minus 1, by block bootstrap; NaN if unknown.
+        high: upper end of that interval.
         paired: difference of the RMSE of each initial time, second minus first, by Student's t-test.
     """
 
@@ -36,24 +37,25 @@ class Change:
     second: float
     low: float
     high: float
-    paired: Difference
+    paired: PairedDifference
 
     @property
     def relative(self) -> float:
-        """Second over first, minus 1: below 0 where the second is better; NaN where the first has no error."""
+        """Second RMSE over first, minus 1: below 0 where the second is better; NaN where the first has no error."""
         return self.second / self.first - 1 if self.first else np.nan
 
 
 def compare(one: tuple[Path, str], other: tuple[Path, str], region: str) -> list[Change]:
-    """Headline scores of two forecasts side by side.
+    """Compare the headline scores of two forecasts.
 
     Args:
         one: path of a store, and the name of scores in it.
-        other: the same.
-        region: where.
+        other: path and name of the scores to compare with.
+        region: name of the region.
 
     Raises:
-        EvaluationError: they were not scored against the same, or have no initial time in common.
+        EvaluationError: the forecasts were scored against different truth or climatology, or have no initial time in
+            common.
         StoreError: there are no scores.
     """
     check_alike(one, other)
@@ -76,26 +78,26 @@ def compare(one: tuple[Path, str], other: tuple[Path, str], region: str) -> list
 
 
 def check_alike(one: tuple[Path, str], other: tuple[Path, str]) -> None:
-    """Refuses scores that cannot stand side by side.
+    """Check that two forecasts were scored against the same truth and climatology.
 
     Args:
         one: path of a store, and the name of scores in it.
-        other: the same.
+        other: path and name of the scores to compare with.
 
     Raises:
-        EvaluationError: they were not scored against the same.
+        EvaluationError: truth or climatology differ.
     """
     ours, theirs = (ScoreStore.at(*where).identity for where in (one, other))
     for key in _ALIKE:
         if ours.get(key) != theirs.get(key):
             raise EvaluationError(
                 f"forecasts must be scored against the same {key} to be compared, but {one[0]} has {ours.get(key)} and "
-                f"{other[0]} has {theirs.get(key)}; evaluate one of them anew"
+                f"{other[0]} has {theirs.get(key)}; evaluate one of them again"
             )
 
 
 def _squares(means: xr.Dataset, name: str, level: int | None, hours: int) -> xr.DataArray:
-    """(time,) mean squared errors of one variable, of the only region."""
+    """Return the mean squared errors of one variable in the only region, (time,)."""
     array = means[name].sel(statistic="squared_error", prediction_timedelta=np.timedelta64(hours, "h")).isel(region=0)
     return array if level is None else array.sel(level=level)
 

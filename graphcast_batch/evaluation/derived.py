@@ -1,4 +1,4 @@
-"""Stored variables become others that follow from them, named as in WeatherBench 2, for scores and climatologies."""
+"""Derive further variables from stored ones, for scores and climatologies; names are WeatherBench 2's."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,28 +9,28 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from graphcast_batch.errors import EvaluationError
-from graphcast_batch.evaluation.case_scoring import Fields, ForecastReader
+from graphcast_batch.evaluation.scoring_setup import Fields, ForecastReader
 from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.case_inputs import Timeline
 from graphcast_batch.plan import Case
 
 GRAVITY: Final = 9.80665
 """m s**-2, standard acceleration of free fall (CGPM 1901): that by which geopotential height is defined."""
-_VAPOUR_OVER_DRY: Final = 0.622
-"""Ratio of the gas constants of dry air and water vapour, in the digits that WeatherBench 2 has."""
+_VAPOR_OVER_DRY: Final = 0.622
+"""Ratio of the gas constants of dry air and water vapor, with WeatherBench 2's digits."""
 Values = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Derivation:
-    """How a variable follows from others.
+    """How a variable is derived from others.
 
     Attributes:
-        parts: what it is made of.
+        parts: names of the variables that it is computed from.
         levelled: whether it is on levels.
-        units: of it.
-        made: from its parts, (time, [level], latitude, longitude) each, and the levels, hPa.
-        steps: how many times, 6 h apart, go into one; their sum does.
+        units: of the derived variable.
+        made: computes it from its parts, (time, [level], latitude, longitude) each, and the levels, hPa.
+        steps: how many times, 6 h apart, are summed up.
     """
 
     parts: tuple[str, ...]
@@ -45,7 +45,7 @@ def _speed(u: Values, v: Values, levels: NDArray[np.float64]) -> NDArray[np.floa
 
 
 def saturation_pressure(temperature: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Of water vapour over water, below freezing too.
+    """Compute the saturation pressure of water vapor over water, below freezing too.
 
     Bolton 1980, https://doi.org/10.1175/1520-0493(1980)108<1046:TCOEPT>2.0.CO;2, equation 10.
 
@@ -60,14 +60,14 @@ def saturation_pressure(temperature: NDArray[np.floating]) -> NDArray[np.float64
 
 
 def _relative_humidity(temperature: Values, humidity: Values, levels: NDArray[np.float64]) -> NDArray[np.floating]:
-    """Mixing ratio over that of saturated air, as WeatherBench 2 has it, whose climatology it is held against.
+    """Compute the mixing ratio over that of saturated air, as WeatherBench 2 does, whose climatology it is scored with.
 
-    ERA5's own is over ice where it is cold, and there larger. It means nothing where saturated air would be all vapour,
-    at 3 hPa and higher up.
+    ERA5's own relative humidity is over ice where it is cold, and larger there. The result is meaningless where
+    saturated air would be all vapor, at 3 hPa and higher up.
     """
     pressure, held = 100.0 * levels[:, np.newaxis, np.newaxis], humidity.astype(np.float64)
     saturated = saturation_pressure(temperature)
-    return np.asarray(held / (1 - held) * (pressure - saturated) / (_VAPOUR_OVER_DRY * saturated))
+    return np.asarray(held / (1 - held) * (pressure - saturated) / (_VAPOR_OVER_DRY * saturated))
 
 
 def _itself(values: Values, levels: NDArray[np.float64]) -> NDArray[np.floating]:
@@ -85,7 +85,8 @@ DERIVATIONS: Final = {
     "relative_humidity": Derivation(("temperature", "specific_humidity"), True, "1", _relative_humidity),
     "total_precipitation_24hr": Derivation(("total_precipitation_6hr",), False, "m", _itself, steps=4),
 }
-"""WeatherBench 2's but for geopotential height, with its definitions; relative humidity is a share, not percent."""
+"""Derived variables by name, with WeatherBench 2's definitions; geopotential height is not one of WeatherBench 2's.
+Relative humidity is a share, not percent."""
 
 _SUMMED: Final = np.timedelta64(6, "h")
 """Hours of precipitation that one value of total_precipitation_6hr is the sum of."""
@@ -93,11 +94,11 @@ _SUMMED: Final = np.timedelta64(6, "h")
 
 @dataclass(frozen=True, eq=False)
 class DerivedTimeline:
-    """A timeline with further variables that follow from its own.
+    """A timeline with derived variables added.
 
     Attributes:
-        held: what there is.
-        derived: names of the further ones, whose parts it has and which it has not itself.
+        held: the timeline.
+        derived: names of the derived variables; the timeline has their parts, but not the variables themselves.
     """
 
     held: Timeline
@@ -125,11 +126,11 @@ class DerivedTimeline:
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
-        """Dimensions of every variable, as the first of its parts has them."""
+        """Dimensions of every variable; a derived variable has those of its first part."""
         return {**self.held.dims, **{name: self.held.dims[DERIVATIONS[name].parts[0]] for name in self.derived}}
 
     def times_of(self, names: Sequence[str]) -> NDArray[np.datetime64] | None:
-        """(time,) times at which each variable is held, or can be made."""
+        """Return the times at which all variables are available or can be derived, (time,); None for every time."""
         own = [name for name in names if name not in self.derived]
         found = self.held.times_of(own) if own else None
         for name in set(names) & set(self.derived):
@@ -141,7 +142,7 @@ class DerivedTimeline:
         return found
 
     def fields(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> xr.Dataset:
-        """Variables, times and levels that are held or can be made, float32."""
+        """Read or derive variables at times and levels, float32."""
         found = self.held.fields(_parts(names, self.derived), times, levels)
 
         def read(parts: Sequence[str], steps: int) -> Fields:
@@ -155,18 +156,18 @@ class DerivedTimeline:
 
 @dataclass(frozen=True, eq=False)
 class DerivedForecasts:
-    """Forecasts with further variables that follow from their own.
+    """A reader of forecasts with derived variables added.
 
     Attributes:
-        held: what there is.
-        derived: names of the further ones.
+        held: reader of the forecasts.
+        derived: names of the derived variables.
     """
 
     held: ForecastReader
     derived: tuple[str, ...]
 
     def fields(self, case: Case, names: Sequence[str], lead_hours: Sequence[int], levels: Sequence[int]) -> Fields:
-        """Variables of one Case at some of its lead times."""
+        """Read or derive variables of one Case at some of its lead times."""
         found = self.held.fields(case, _parts(names, self.derived), lead_hours, levels)
 
         def read(parts: Sequence[str], steps: int) -> Fields:
@@ -177,34 +178,34 @@ class DerivedForecasts:
 
 
 def derivable(wanted: Sequence[str], held: Mapping[str, bool], where: str) -> dict[str, bool]:
-    """Which of some variables are to be made, and whether they are on levels; those that are held need not be.
+    """Return which of some variables must be derived, and whether they are on levels; available ones are left out.
 
     Args:
-        wanted: names.
-        held: for each variable that there is, whether it is on levels.
-        where: they are, for messages.
+        wanted: names of variables.
+        held: for each available variable, whether it is on levels.
+        where: the variables are available, for messages.
 
     Raises:
-        EvaluationError: one is unknown, or lacks a part.
+        EvaluationError: a variable is unknown, or one of its parts is not available.
     """
     unknown = [name for name in wanted if name not in DERIVATIONS]
     if unknown:
         raise EvaluationError(
-            f"derived variables must be some of {', '.join(DERIVATIONS)}, but {unknown[0]} is not; correct its name"
+            f"derived variables must be some of {', '.join(DERIVATIONS)}, but {unknown[0]} is not; correct the name"
         )
     chosen = {name: DERIVATIONS[name] for name in wanted if name not in held}
     for name, recipe in chosen.items():
         absent = [part for part in recipe.parts if held.get(part) != recipe.levelled]
         if absent:
             raise EvaluationError(
-                f"{name} is made of {' and '.join(recipe.parts)}, but {where} lacks {absent[0]}; leave {name} out of "
-                "the derived variables"
+                f"{name} is derived from {' and '.join(recipe.parts)}, but {where} lacks {absent[0]}; leave {name} out "
+                "of the derived variables"
             )
     return {name: recipe.levelled for name, recipe in chosen.items()}
 
 
 def steps_of_parts(derived: Sequence[str]) -> dict[str, int]:
-    """Of how many times, 6 h apart, what some derived variables are made of is needed, the last being their own."""
+    """Return for each part of some derived variables how many times, 6 h apart, are needed, ending with their own."""
     steps: dict[str, int] = {}
     for recipe in (DERIVATIONS[name] for name in derived):
         steps |= {part: max(steps.get(part, 1), recipe.steps) for part in recipe.parts}
@@ -212,23 +213,23 @@ def steps_of_parts(derived: Sequence[str]) -> dict[str, int]:
 
 
 def with_derived(held: Timeline, names: tuple[str, ...]) -> Timeline:
-    """A timeline that also has some derived variables; itself if these are none."""
+    """Add derived variables to a timeline; return the timeline itself if there are none."""
     return DerivedTimeline(held, names) if names else held
 
 
 def with_derived_forecasts(held: ForecastReader, names: tuple[str, ...]) -> ForecastReader:
-    """Forecasts that also have some derived variables; themselves if these are none."""
+    """Add derived variables to a reader of forecasts; return the reader itself if there are none."""
     return DerivedForecasts(held, names) if names else held
 
 
 def _parts(names: Sequence[str], derived: Sequence[str]) -> list[str]:
-    """What must be read for some variables, each once."""
+    """Return the names of all variables to read for some variables, each once."""
     parts = (DERIVATIONS[name].parts if name in derived else (name,) for name in names)
     return list(dict.fromkeys(part for each in parts for part in each))
 
 
 def _made(name: str, read: Callable[[Sequence[str], int], Fields], levels: Sequence[int]) -> Values:
-    """A derived variable, given how parts are read some steps before."""
+    """Compute a derived variable; ``read`` returns its parts a number of steps before."""
     recipe, heights = DERIVATIONS[name], np.asarray(levels, np.float64)
     steps = (read(recipe.parts, n) for n in range(recipe.steps))
     terms = [recipe.made(*(fields[part] for part in recipe.parts), heights) for fields in steps]

@@ -1,4 +1,4 @@
-"""Stores of forecasts from the same initial times become the members of an ensemble, read side by side."""
+"""Read stores of forecasts from the same initial times as the members of an ensemble."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,51 +7,52 @@ from typing import Final
 import numpy as np
 
 from graphcast_batch.errors import EvaluationError
-from graphcast_batch.evaluation.case_scoring import Fields, ForecastReader
+from graphcast_batch.evaluation.scoring_setup import Fields, ForecastReader
 from graphcast_batch.plan import Case, OutputGrid
 from graphcast_batch.stores.base import Store
 
 ENSEMBLE: Final = "ensemble"
-"""What its scores are called, in the first of its stores."""
+"""Name of an ensemble's scores, in its first store."""
 
 
 @dataclass(frozen=True, eq=False)
-class Members:
-    """Forecasts of several stores as those of one ensemble.
+class EnsembleForecasts:
+    """Reader of the forecasts of several stores as one ensemble.
 
     Attributes:
-        held: those of each member.
+        held: reader of each member.
     """
 
     held: tuple[ForecastReader, ...]
 
     def fields(self, case: Case, names: Sequence[str], lead_hours: Sequence[int], levels: Sequence[int]) -> Fields:
-        """Variables of one Case, members first."""
+        """Read variables of one Case, with the members as first dimension."""
         found: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]] = {}
         for n, member in enumerate(self.held):
-            # One after the other into its place, as all of them at once take the memory that a piece may.
+            # One after the other into one array, as all members together take all the memory of a piece.
             for name, values in member.fields(case, names, lead_hours, levels).items():
                 found.setdefault(name, np.empty((len(self.held), *values.shape), np.float32))[n] = values
         return found
 
 
 def check_members(stores: Sequence[Store]) -> None:
-    """Looks whether stores can be the members of an ensemble.
+    """Check that stores can be the members of one ensemble.
 
     Raises:
-        EvaluationError: one is there twice, keeps no forecasts, or keeps others than the first.
+        EvaluationError: a store is given twice, keeps no forecasts, or differs from the first in grid, levels,
+            variables or lead times.
     """
     first, paths = stores[0], [store.path.resolve() for store in stores]
     for store, path in zip(stores, paths, strict=True):
         if paths.count(path) > 1:
             raise EvaluationError(
-                f"the members of an ensemble must be stores other than each other, but {path} is there more than once; "
+                f"the members of an ensemble must be different stores, but {path} is given more than once; "
                 "name others with --member or in scores.members"
             )
         if store.only_scores:
             raise EvaluationError(
-                f"the members of an ensemble must hold forecasts, but {path} keeps only scores (outputs: none); make "
-                "them again into a store that keeps them"
+                f"the members of an ensemble must hold forecasts, but {path} keeps only scores (outputs: none); run "
+                "them again into a store that keeps forecasts"
             )
         ours, theirs = _described(first.kept), _described(store.kept)
         other = [what for what in ours if ours[what] != theirs[what]]
@@ -63,7 +64,7 @@ def check_members(stores: Sequence[Store]) -> None:
 
 
 def _described(kept: OutputGrid) -> dict[str, str]:
-    """What must be the same in all members, each in words."""
+    """Describe in words what must be equal in all members."""
     axes = {"latitudes": kept.latitude, "longitudes": kept.longitude}
     return {
         **{what: f"{axis.size} from {axis[0]:g} to {axis[-1]:g}" for what, axis in axes.items()},

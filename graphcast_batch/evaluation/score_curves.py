@@ -1,4 +1,4 @@
-"""Stored scores of several forecasts become their metrics by lead time, each with its confidence interval."""
+"""Compute the headline metrics of several forecasts by lead time, with confidence intervals, for curves."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation.comparison import check_alike
 from graphcast_batch.evaluation.metrics import METRICS, Metric
-from graphcast_batch.evaluation.score_results import ScoreHeadline, average, headlines, read_headlines
+from graphcast_batch.evaluation.score_headlines import ScoreHeadline, headlines, read_headlines
+from graphcast_batch.evaluation.score_results import average
 from graphcast_batch.evaluation.significance import CONFIDENCE, block_bootstrap
 from graphcast_batch.variables import HOUR
 
 Floats = NDArray[np.float64]
 DRAWN: Final = ("rmse", "acc", "bias")
-"""Metrics that have curves, where the statistics are there."""
+"""Metrics that have curves, where their statistics were scored."""
 _ENDS: Final = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 
 
@@ -29,16 +30,16 @@ class ScoreCurve:
     """A metric of one variable of one forecast, by lead time.
 
     Attributes:
-        name: whose it is, like ``forecast`` or a baseline's.
-        metric: which.
-        variable: of what.
+        name: of the forecast or baseline.
+        metric: name of the metric.
+        variable: name of the variable.
         level: hPa; None at the surface.
         units: of the variable; empty where they are not known.
         hours: (lead,) lead times.
         values: (lead,) in the unit of the variable, if the metric has one; NaN where nothing was scored.
         low: (lead,) lower end of the confidence interval by block bootstrap; NaN where the initial times are too few.
-        high: (lead,) its upper end, the same.
-        cases: the most initial times that are behind a value.
+        high: (lead,) upper end of the interval; NaN where the initial times are too few.
+        cases: the most initial times that a value averages over.
     """
 
     name: str
@@ -54,17 +55,19 @@ class ScoreCurve:
 
 
 def curves(scores: Mapping[str, tuple[Path, str]], region: str) -> list[ScoreCurve]:
-    """The headline scores of several forecasts, at the initial times that all of them have.
+    """Compute curves of the headline scores of several forecasts, at the initial times that all of them have.
 
     Args:
-        scores: path of a store and name of scores in it, by the name of the forecast; the first says what is drawn.
-        region: where.
+        scores: path of a store and name of scores in it, by the name of the forecast; the variables and levels of the
+            first are used.
+        region: name of the region.
 
     Returns:
-        Curves, those of one metric, variable and level in a row, as far as they have a value.
+        Curves that have a value; those of one metric, variable and level follow each other.
 
     Raises:
-        EvaluationError: they were not scored against the same, or have no initial time in common.
+        EvaluationError: the forecasts were scored against different truth or climatology, or have no initial time in
+            common.
         StoreError: there are no scores.
     """
     for one, other in pairwise(scores.values()):
@@ -87,14 +90,14 @@ def curves(scores: Mapping[str, tuple[Path, str]], region: str) -> list[ScoreCur
 
 
 def _shown(means: xr.Dataset) -> list[ScoreHeadline]:
-    """Variables and levels of the table of headline scores."""
+    """Return the lines of the table of headline scores, for their variables and levels."""
     results = average(means.expand_dims("region"))
     hours = (means["prediction_timedelta"].values // HOUR).astype(int).tolist()
     return headlines(results, hours)
 
 
 def _curve(name: str, metric: Metric, line: ScoreHeadline, means: xr.Dataset) -> Iterator[ScoreCurve]:
-    """The curve, if there is one."""
+    """Compute one curve, if its variable and statistics were scored."""
     if line.variable not in means or not set(metric.statistics).issubset(means["statistic"].values.tolist()):
         return
     array = means[line.variable] if line.level is None else means[line.variable].sel(level=line.level)
@@ -114,13 +117,13 @@ def _curve(name: str, metric: Metric, line: ScoreHeadline, means: xr.Dataset) ->
 def _sure(
     parts: Floats, there: NDArray[np.bool_], times: NDArray[np.datetime64], value: Callable[..., xr.DataArray]
 ) -> tuple[Floats, Floats, Floats]:
-    """(lead,) value, lower and upper end: lead times that the same initial times have share their draws.
+    """Compute value, lower and upper end, (lead,); lead times with the same initial times share their draws.
 
     Args:
-        parts: (time, part, lead) what the value is made of the means of.
-        there: (time, lead) where they are.
+        parts: (time, part, lead) statistics from whose means the value is computed.
+        there: (time, lead) where they were scored.
         times: (time,) initial times, ascending.
-        value: made of the means.
+        value: computes the value from the means.
     """
     found = np.full((3, there.shape[1]), np.nan)
     patterns, of = np.unique(there, axis=1, return_inverse=True)
@@ -135,5 +138,5 @@ def _sure(
 
 
 def _applied(value: Callable[..., xr.DataArray], means: Floats) -> Floats:
-    """(time or draw, lead) of (time or draw, part, lead)."""
+    """Apply a function of the means to (time or draw, part, lead); return (time or draw, lead)."""
     return np.asarray(value(*(xr.DataArray(means[:, n], dims=("each", "lead")) for n in range(means.shape[1]))).values)

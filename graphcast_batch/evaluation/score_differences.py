@@ -1,4 +1,4 @@
-"""Stored scores of two forecasts become how much one is better, of every variable and level at every lead time."""
+"""Compute how much better one forecast is than another, for every variable, level and lead time: the scorecard."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation.comparison import check_alike
+from graphcast_batch.evaluation.score_groups import stored_variables
 from graphcast_batch.evaluation.score_results import pieces
-from graphcast_batch.evaluation.score_store import ScoreStore
-from graphcast_batch.evaluation.significance import Difference, paired_difference
+from graphcast_batch.evaluation.significance import PairedDifference, paired_difference
 from graphcast_batch.variables import HOUR, VARIABLES
 
 Floats = NDArray[np.float64]
@@ -20,17 +20,17 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class ScoreDifferences:
-    """The root mean square errors of a forecast against those of another.
+    """The root mean square errors of one forecast relative to those of another.
 
     Attributes:
         rows: variable and level (hPa; None at the surface) of each row.
         hours: lead times of the columns.
-        relative: (row, column) RMSE over that of the other minus 1: below 0 where it is better; NaN where there is
-            none, or the other makes no error.
-        significant: (row, column) whether chance is no explanation, by Student's t-test of the paired differences,
-            widened for their autocorrelation.
+        relative: (row, column) RMSE over that of the other minus 1: below 0 where the first is better; NaN where there
+            is no score, or the other makes no error.
+        significant: (row, column) whether the difference is significant, by Student's t-test of the paired
+            differences, widened for their autocorrelation.
         tested: (row, column) whether there are enough initial times for that test.
-        cases: the most initial times that are behind a cell.
+        cases: the most initial times that a cell averages over.
     """
 
     rows: tuple[tuple[str, int | None], ...]
@@ -42,19 +42,20 @@ class ScoreDifferences:
 
 
 def score_differences(ours: tuple[Path, str], other: tuple[Path, str], region: str) -> ScoreDifferences:
-    """Holds a forecast against another, at the initial times that both have.
+    """Compare a forecast with another, at the initial times that both have.
 
     Args:
         ours: path of a store, and the name of scores in it.
-        other: the same.
-        region: where.
+        other: path and name of the scores to compare with.
+        region: name of the region.
 
     Raises:
-        EvaluationError: they were not scored against the same, or have no variable or no initial time in common.
+        EvaluationError: the forecasts were scored against different truth or climatology, or have no variable or no
+            initial time in common.
         StoreError: there are no scores.
     """
     check_alike(other, ours)
-    known = [_scored_variables(where) for where in (ours, other)]
+    known = [stored_variables(*where) for where in (ours, other)]
     common = sorted(set(known[0]) & set(known[1]), key=_place)
     rows = {row: cells for name in common for row, cells in _rows(name, ours, other, region)}
     if not rows:
@@ -63,7 +64,7 @@ def score_differences(ours: tuple[Path, str], other: tuple[Path, str], region: s
             "none; evaluate the same of both"
         )
     hours = sorted({hour for cells in rows.values() for hour in cells})
-    none = (np.nan, Difference(np.nan, np.nan, np.nan, np.nan, np.nan, 0))
+    none = (np.nan, PairedDifference(np.nan, np.nan, np.nan, np.nan, np.nan, 0))
     table = [[cells.get(hour, none) for hour in hours] for cells in rows.values()]
     return ScoreDifferences(
         rows=tuple(rows),
@@ -75,25 +76,20 @@ def score_differences(ours: tuple[Path, str], other: tuple[Path, str], region: s
     )
 
 
-def _scored_variables(where: tuple[Path, str]) -> list[str]:
-    opened = ScoreStore.at(*where).dataset()
-    return [str(name) for name, array in opened.data_vars.items() if "statistic" in array.dims]
-
-
 def _place(name: str) -> tuple[int, str]:
-    """In the order of the table of variables, others behind them."""
+    """Return a sort key: the order of the table of variables, then other variables by name."""
     known = list(VARIABLES)
     return (known.index(name) if name in known else len(known)), name
 
 
-_Cells = dict[int, tuple[float, Difference]]
-"""What a row has, by lead time."""
+_Cells = dict[int, tuple[float, PairedDifference]]
+"""Relative RMSE and paired difference of a row, by lead time in h."""
 
 
 def _rows(
     name: str, ours: tuple[Path, str], other: tuple[Path, str], region: str
 ) -> Iterator[tuple[tuple[str, int | None], _Cells]]:
-    """The rows of one variable, of which alone all initial times are in memory."""
+    """Compute the rows of one variable; only one variable is in memory, with all its initial times."""
     first, second = xr.align(_squares(name, ours, region), _squares(name, other, region), join="inner")
     if not first["time"].size:
         return
@@ -105,7 +101,7 @@ def _rows(
 
 
 def _squares(name: str, where: tuple[Path, str], region: str) -> xr.DataArray:
-    """(time, prediction_timedelta, [level]) mean squared errors."""
+    """Read the mean squared errors of one variable, (time, prediction_timedelta, [level])."""
     parts = [means[name].sel(statistic="squared_error", drop=True) for means in pieces(*where, [name], None, [region])]
     return xr.concat(parts, "time").isel(region=0, drop=True)
 
@@ -117,7 +113,7 @@ def _cells(ours: xr.DataArray, other: xr.DataArray) -> _Cells:
     return {hour: _cell(mine, theirs, times) for hour, mine, theirs in pairs}
 
 
-def _cell(ours: Floats, other: Floats, times: NDArray[np.datetime64]) -> tuple[float, Difference]:
+def _cell(ours: Floats, other: Floats, times: NDArray[np.datetime64]) -> tuple[float, PairedDifference]:
     both = np.isfinite(ours) & np.isfinite(other)
     paired = paired_difference(np.where(both, np.sqrt(ours) - np.sqrt(other), np.nan), times)
     theirs = float(other[both].mean()) if both.any() else 0.0

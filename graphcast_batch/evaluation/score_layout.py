@@ -1,4 +1,4 @@
-"""Lay out the group that scores of one kind go into: what they are by, its arrays and coordinates."""
+"""Lay out the zarr group of one kind of scores: its dimensions, arrays, coordinates and identity."""
 
 import json
 import warnings
@@ -18,31 +18,33 @@ from graphcast_batch.stores.base import Store
 from graphcast_batch.variables import VARIABLES
 
 SPECTRUM: Final = "_spectrum"
-"""Behind the name of a variable, whose power by zonal wavenumber it is."""
+"""Suffix of a variable's name for the array of its power by zonal wavenumber."""
 PARTS: Final = ("forecast", "truth", "error")
-"""Of a spectrum."""
+"""Labels along the dimension ``part`` of a spectrum."""
+ON_LEVELS: Final = " (on levels)"
+"""Suffix of a variable's name in the identity of a group, if it is on levels."""
 RECORDS: Final = "records"
-"""The folder of a group that tells which Cases are scored."""
+"""Name of the folder in a group with one record for each scored Case."""
 IDENTITY: Final = "graphcast_batch_scores"
-"""The attribute of a group that tells what makes its scores comparable."""
+"""Name of the group's attribute that describes what makes its scores comparable."""
 _LEADS_A_CHUNK: Final = 40
-"""Fixed, so that a store may get longer forecasts without another layout; what is beyond the last takes no space."""
+"""Lead times in a chunk. Fixed, so that longer forecasts keep the layout; lead times past the last take no space."""
 _CODEC: Final = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")
 
 
 @dataclass(frozen=True, eq=False)
 class ScoreLayout:
-    """What scores are by, beside the initial and lead times of the store.
+    """The dimensions of a group of scores, beside the initial and lead times of the store.
 
     Attributes:
-        statistics: their names.
+        statistics: names of the statistics.
         on_levels: for each variable, whether it is on levels.
         levels: hPa, ascending.
-        regions: their names.
-        areas: (region,) area of each, in shares of the globe.
-        identity: what makes scores comparable: truth, climatology and the like.
-        spectra: which variables have their power by zonal wavenumber beside them.
-        bands: the regions in which they have it; none without spectra.
+        regions: names of the regions.
+        areas: (region,) area of each region, as a share of the globe.
+        identity: what makes scores comparable: truth, climatology and members.
+        spectra: variables that have spectra beside their statistics.
+        bands: the regions for which spectra are computed; empty without spectra.
     """
 
     statistics: tuple[str, ...]
@@ -56,40 +58,41 @@ class ScoreLayout:
 
     @property
     def known(self) -> dict[str, JsonValue]:
-        """All that must be the same for scores to stand side by side."""
+        """Everything that must be equal for scores to be kept in one group."""
         known = {
             "statistics": self.statistics,
-            "variables": [f"{name} (on levels)" if levelled else name for name, levelled in self.on_levels],
+            "variables": [f"{name}{ON_LEVELS}" if levelled else name for name, levelled in self.on_levels],
             "levels": self.levels,
             "regions": dict(zip(self.regions, np.round(self.areas, 12).tolist(), strict=True)),
             **self.identity,
         }
-        if self.spectra:  # else as it was before there were any
+        if self.spectra:  # a group without spectra has no such key
             known["spectra"] = self.spectra
         return dict(json.loads(json.dumps(known)))
 
 
-def create(folder: Path, store: Store, scored: ScoreLayout) -> None:
-    """Metadata and coordinates, without scores."""
-    identity = json.dumps(scored.known, sort_keys=True)
+def create(folder: Path, store: Store, layout: ScoreLayout) -> None:
+    """Create a group with metadata and coordinates, without scores."""
+    identity = json.dumps(layout.known, sort_keys=True)
     group = zarr.create_group(folder, attributes={"Conventions": "CF-1.11", IDENTITY: identity})
     (folder / RECORDS).mkdir()
-    coordinates = _coordinates(store, scored)
+    coordinates = _coordinates(store, layout)
     for dim, (values, of_axis) in coordinates.items():
         length = 4096 if dim in ("time", "prediction_timedelta") else values.size
         array = _array(group, dim, (dim,), values.shape, (length,), str if values.dtype.kind == "U" else values.dtype)
         array.update_attributes(dict(of_axis))
         array.with_config({"write_empty_chunks": True})[...] = values
-    area = _array(group, "area", ("region",), scored.areas.shape, scored.areas.shape, np.dtype(np.float64))
+    area = _array(group, "area", ("region",), layout.areas.shape, layout.areas.shape, np.dtype(np.float64))
     area.update_attributes({"long_name": "area of the region, in shares of the globe", "units": "1"})
-    area[...] = scored.areas
-    for name, levelled in scored.on_levels:
+    area[...] = layout.areas
+    for name, levelled in layout.on_levels:
         between = ("time", "prediction_timedelta", *(("level",) if levelled else ()))
         sizes = {dim: values.size for dim, (values, _) in coordinates.items()}
-        array = _values(group, name, ("statistic", *between, "region"), sizes)
-        array.update_attributes({"long_name": f"means of statistics of {name.replace('_', ' ')}", **_unit(name)})
-        if name in scored.spectra:
-            # So much larger than the statistics that whoever reads one level should not have to read all.
+        if layout.statistics:
+            array = _values(group, name, ("statistic", *between, "region"), sizes)
+            array.update_attributes({"long_name": f"means of statistics of {name.replace('_', ' ')}", **_unit(name)})
+        if name in layout.spectra:
+            # Spectra are so much larger than statistics that reading one level should not read all.
             dims = ("part", *between, "band", "wavenumber")
             array = _values(group, name + SPECTRUM, dims, sizes, by_level=True)
             array.update_attributes({"long_name": f"power by wavenumber of {name.replace('_', ' ')}", **_unit(name)})
@@ -102,7 +105,7 @@ def create(folder: Path, store: Store, scored: ScoreLayout) -> None:
 def _values(
     group: zarr.Group, name: str, dims: tuple[str, ...], sizes: Mapping[str, int], *, by_level: bool = False
 ) -> zarr.Array[Any]:
-    """An array of which a Case is one file; its third dimension is the lead time."""
+    """Create an array in which each Case is one file; its third dimension is the lead time."""
     shape = tuple(sizes[dim] for dim in dims)
     case = (shape[0], 1, _LEADS_A_CHUNK, *shape[3:])
     chunk = tuple(1 if by_level and dim == "level" else size for dim, size in zip(dims, case, strict=True))
@@ -132,31 +135,31 @@ def _array(
     )
 
 
-def _coordinates(store: Store, scored: ScoreLayout) -> dict[str, tuple[NDArray[Any], dict[str, str]]]:
+def _coordinates(store: Store, layout: ScoreLayout) -> dict[str, tuple[NDArray[Any], dict[str, str]]]:
     time_of = {"standard_name": "forecast_reference_time", "units": "hours since 1970-01-01"}
     time_of |= {"calendar": "proleptic_gregorian"}
     lead_of = {"standard_name": "forecast_period", "units": "hours", "dtype": "timedelta64[ns]"}
     level_of = {"standard_name": "air_pressure", "units": "hPa", "positive": "down"}
     statistic_of = {"long_name": "statistic of single points, of which these are means"}
-    level = {"level": (np.array(scored.levels, np.int32), level_of)} if scored.levels else {}
+    level = {"level": (np.array(layout.levels, np.int32), level_of)} if layout.levels else {}
     spectral: dict[str, tuple[NDArray[Any], dict[str, str]]] = {}
-    if scored.spectra:
+    if layout.spectra:
         wavenumbers = np.arange(store.kept.longitude.size // 2 + 1)
         spectral = {
             "part": (np.array(PARTS), {"long_name": "whose power it is; error is forecast minus truth"}),
-            "band": (np.array(scored.bands), {"long_name": "region of whole latitude circles"}),
+            "band": (np.array(layout.bands), {"long_name": "region of whole latitude circles"}),
             "wavenumber": (wavenumbers, {"long_name": "zonal wavenumber, waves in a latitude circle", "units": "1"}),
         }
     return {
-        "statistic": (np.array(scored.statistics), statistic_of),
+        **({"statistic": (np.array(layout.statistics), statistic_of)} if layout.statistics else {}),
         "time": (store.init_times.astype(np.int64), time_of),
         "prediction_timedelta": (np.array(store.kept.lead_hours, np.int64), lead_of),
         **level,
-        "region": (np.array(scored.regions), {"long_name": "region"}),
+        "region": (np.array(layout.regions), {"long_name": "region"}),
         **spectral,
     }
 
 
 def _unit(name: str) -> dict[str, str]:
-    """The variable's, of which squares and products of it have the square."""
+    """Return the unit of the variable as an attribute; squares and products have its square."""
     return {"variable_units": VARIABLES[name].units} if name in VARIABLES else {}

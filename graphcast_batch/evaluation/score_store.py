@@ -1,9 +1,9 @@
-"""Means of statistics of one Case after another become a zarr group beside the forecasts, ``scores/NAME``.
+"""Store means of statistics, Case by Case, in a zarr group beside the forecasts, ``scores/NAME``.
 
 ``xarray.open_zarr(store / "scores" / "forecast")`` gives each variable in float64 over statistic, initial time, lead
-time, level and region, and beside it, where that is wanted, its power by zonal wavenumber; NaN where nothing was
-scored. A Case is one file of each, and counts as scored only once its record is there, which is written last: scores
-are taken up where they stopped and extended by new Cases, by any number of drivers.
+time, level and region and, if configured, its power by zonal wavenumber; NaN where nothing was scored. Each Case is one
+file in each array, and counts as scored only once its record exists, which is written last. Scoring is resumed where it
+stopped and extended by new Cases, by any number of drivers.
 """
 
 import json
@@ -35,27 +35,30 @@ from graphcast_batch.stores.store_kinds import open_store
 
 SCORES: Final = "scores"
 FORECAST: Final = "forecast"
-"""What the scores of the forecasts themselves are called, beside those of baselines."""
+"""Name of the scores of the forecasts themselves, beside those of baselines."""
+ADDED: Final = "+"
+"""Between the name of scores and the number of a group that was added later."""
 _ROOT: Final = "zarr.json"
 _RECORD_FILE: Final = "record.json"
-"""In a private folder."""
+"""Name of a record in a private folder, before it is moved into place."""
 _FILE: Final = r"^[^./][^/]*/c(\.[0-9]+)+$"
-"""A chunk of a variable: whoever follows a record stays in its group."""
+"""Pattern of a chunk's path. No path in a record can lead out of its group."""
 _LEASE_SECONDS: Final = 120.0
-"""Of a claim on scoring a Case on another host; on this one the dead are known at once."""
+"""Time after which a lease on scoring a Case expires on another host; on the same host a dead process is detected at
+once."""
 _BEAT_SECONDS: Final = 10.0
 
 
 class ScoreRecord(Entry):
-    """A scored Case: written last.
+    """The record of a scored Case, written last.
 
     Attributes:
         key: of the Case.
-        fields: how many pairs of variable and lead time have scores; more may get them once more truth is there.
-        forecast: what tells this forecast from another of the same Case; empty where none is stored.
+        fields: number of pairs of variable and lead time that have scores; can grow when more truth is available.
+        forecast: identifies the forecast among several of the same Case; empty if the store keeps no forecast.
         files: size in bytes and CRC-32 (hexadecimal) of each file, by its path in the group.
         seconds: time spent, by stage.
-        host: where it was scored.
+        host: on which the Case was scored.
         finished_at: UTC, ISO 8601.
     """
 
@@ -76,38 +79,48 @@ class ScoreStore:
 
     @classmethod
     def at(cls, store: Path, name: str) -> Self:
-        """Those of a name, whether they are there or not."""
+        """Return the scores of a name, whether they exist or not."""
         return cls(store / SCORES / name)
 
     @classmethod
     def all_of(cls, store: Path) -> list[Self]:
-        """Those that a store has, by name."""
+        """Return all scores of a store, sorted by name."""
         with explained(f"looking for scores in {store}"):
             return [cls(path.parent) for path in sorted((store / SCORES).glob(f"[!.]*/{_ROOT}"))]
 
     @classmethod
-    def lay_out(cls, store: Path, name: str, scored: ScoreLayout) -> Self:
-        """Makes room for the scores of all initial and lead times of a store; takes up what is there.
+    def parts(cls, store: Path, name: str) -> list[Self]:
+        """Return the groups of the scores of a name: the first, then those of what was added later, in order."""
+        first = cls.at(store, name)
+        added = (scores for scores in cls.all_of(store) if scores.added_to == name)
+        return [
+            *([first] if first.exists else []),
+            *sorted(added, key=lambda scores: int(scores.name.rpartition(ADDED)[2])),
+        ]
+
+    @classmethod
+    def lay_out(cls, store: Path, name: str, layout: ScoreLayout) -> Self:
+        """Create or extend the arrays for the scores of all initial and lead times of a store; keep existing scores.
 
         Args:
             store: its path.
             name: of the scores.
-            scored: what they are by.
+            layout: the dimensions of the scores.
 
         Raises:
-            StoreMismatchError: there are scores of that name that cannot be compared with these.
-            StoreError: they cannot be written.
+            StoreMismatchError: existing scores of that name have another layout.
+            StoreError: the arrays cannot be written.
         """
         scores = cls.at(store, name)
         with explained(f"laying out {scores.folder}"), open_store(store).extension_lock() as lock:
-            opened = open_store(store)  # since the lock was taken, as another driver may have made it longer
+            opened = open_store(store)  # after the lock was taken, as another driver may have extended it
             if scores.exists:
-                scores._refuse_other(scored, opened)
+                scores._refuse_other(layout, opened)
                 if scores._lengths == (opened.init_times.size, len(opened.kept.lead_hours)):
                     return scores
             with alone(store / STAGING, f"{SCORES}.{name}", lock) as staging:
                 draft = staging.folder / name
-                create(draft, opened, scored)
+                create(draft, opened, layout)
                 sync_tree(draft)
                 scores.folder.parent.mkdir(exist_ok=True)
                 scores._take_over(draft)
@@ -115,25 +128,31 @@ class ScoreStore:
 
     @property
     def name(self) -> str:
-        """What they are called."""
+        """Name of the scores."""
         return self.folder.name
 
     @property
+    def added_to(self) -> str | None:
+        """Name of the scores to which this group was added later; None for the first group of a name."""
+        name, mark, _ = self.name.rpartition(ADDED)
+        return name if mark else None
+
+    @property
     def exists(self) -> bool:
-        """Whether there are any, or room for them."""
+        """Whether the scores are laid out, with or without a scored Case."""
         return (self.folder / _ROOT).exists()
 
     @property
     def identity(self) -> dict[str, JsonValue]:
-        """What makes scores comparable; see `ScoreLayout.known`.
+        """Return what makes the scores comparable; see `ScoreLayout.known`.
 
         Raises:
-            StoreError: there are none.
+            StoreError: there are no scores.
         """
         return {key: bare(part) for key, part in json.loads(self._attributes[IDENTITY]).items()}
 
     def records(self) -> dict[str, ScoreRecord]:
-        """What was scored, by the key of the Case.
+        """Read the records of all scored Cases, by the key of the Case.
 
         Raises:
             StoreError: a record is damaged, or cannot be read.
@@ -144,57 +163,57 @@ class ScoreStore:
             return {record.key: record for record in found if record}
 
     def keys(self) -> list[str]:
-        """Keys of the Cases that have a record, readable or not."""
+        """Return the keys of the Cases that have a record, readable or not."""
         with explained(f"the records of {self.folder}"):
             return sorted(path.stem for path in (self.folder / RECORDS).glob("[!.]*.json"))
 
     def record_path(self, key: str) -> Path:
-        """Where the record of a Case is."""
+        """Return the path of a Case's record."""
         return self.folder / RECORDS / f"{key}.json"
 
     def lease(self, case: Case) -> Lease | None:
-        """Claims the scoring of a Case for this process; None if a live one has it.
+        """Take the lease on scoring a Case; None if a live process has it.
 
         Raises:
-            StoreError: it cannot be written.
+            StoreError: the lease cannot be written.
         """
         return self.hold(case.key)
 
     def hold(self, key: str) -> Lease | None:
-        """The same, by the key of the Case."""
+        """Take the lease on scoring a Case, given by its key; None if a live process has it."""
         return Lease.take(self._lease_path(key), _LEASE_SECONDS)
 
     def is_held(self, key: str) -> bool:
-        """Whether a live process has claimed the scoring of a Case."""
+        """Whether a live process has the lease on scoring a Case."""
         path = self._lease_path(key)
         return path.exists() and not expired(path, _LEASE_SECONDS, folder_clock(path.parent))
 
     def forget(self, key: str, files: Sequence[str], lease: Lease | None = None) -> None:
-        """Removes damaged files of a Case, then its record, for who has claimed it.
+        """Remove damaged files of a Case, then its record, so that the Case is scored again.
 
-        Broken off, it leaves a record of files that are missing.
+        If interrupted, it leaves a record of files that are missing.
 
         Args:
             key: of the Case.
-            files: by their path in the group.
-            lease: on the Case; without one, the caller knows that nobody else works on it.
+            files: paths in the group.
+            lease: on the Case; None if the caller knows that no other process works on it.
 
         Raises:
-            StoreError: they cannot be removed.
+            StoreError: a file cannot be removed.
         """
-        with explained(f"{key}: forgetting its scores in {self.folder}"), self._alone(key, lease) as staging:
+        with explained(f"{key}: removing its scores from {self.folder}"), self._alone(key, lease) as staging:
             for path in (*(self.folder / file for file in files), self.record_path(key)):
                 staging.take_away(path)
                 sync_folder(path.parent)
 
     @contextmanager
     def keeping(self, lease: Lease) -> Iterator[None]:
-        """Within, a claim is kept alive, however long a Case takes; then it is given back."""
+        """Renew a lease regularly within the context, however long a Case takes; release it at the end."""
         over = threading.Event()
 
         def renew() -> None:
             while not over.wait(_BEAT_SECONDS):
-                with suppress(StoreError):  # on a disk that refuses it now, it may be written later
+                with suppress(StoreError):  # a disk that fails now may accept the next renewal
                     lease.renew()
 
         beating = threading.Thread(target=renew, name="heartbeat", daemon=True)
@@ -216,20 +235,20 @@ class ScoreStore:
         seconds: Mapping[str, float],
         lease: Lease | None = None,
     ) -> ScoreRecord:
-        """Writes the scores of a Case in a private folder, moves them into their place, and declares it scored.
+        """Write the scores of a Case in a private folder, move them into place, and write the record last.
 
         Args:
             index: of the Case on the time axis.
-            case: which.
-            means: by variable, (statistic, lead time, [level], region), and by its spectrum, (part, lead time, [level],
-                band, wavenumber); of the first lead times, if not of all.
-            fields: how many pairs of variable and lead time have scores.
-            forecast: what tells this forecast from another of the same Case.
+            case: that was scored.
+            means: by variable, (statistic, lead time, [level], region), and by the name of its spectrum, (part, lead
+                time, [level], band, wavenumber); of all lead times or the first ones.
+            fields: number of pairs of variable and lead time that have scores.
+            forecast: identifies the forecast among several of the same Case.
             seconds: time spent, by stage.
-            lease: on the Case; without one, the caller knows that nobody else works on it.
+            lease: on the Case; None if the caller knows that no other process works on it.
 
         Raises:
-            StoreError: they do not fit, the claim was lost, or they cannot be written.
+            StoreError: the shapes are wrong, the lease was lost, or the scores cannot be written.
         """
         what = f"{case.key}: writing its scores to {self.folder}"
         with explained(what), self._alone(case.key, lease) as staging:
@@ -243,8 +262,8 @@ class ScoreStore:
             for file, sealed in files.items():
                 if not sealed.is_at(self.folder / file):
                     raise StoreError(
-                        f"{case.key}: {file} in {self.folder} must be this process's until the Case counts as scored, "
-                        "but another one has put its own there; evaluate again"
+                        f"{case.key}: {file} in {self.folder} must not change before the record is written, but "
+                        "another process has replaced it; evaluate again"
                     )
             record = ScoreRecord(
                 key=case.key,
@@ -263,7 +282,7 @@ class ScoreStore:
     def _draft(
         self, staging: Staging, index: int, case: Case, name: str, values: NDArray[np.float64]
     ) -> Iterator[tuple[str, Sealed]]:
-        """Writes the scores of one variable into a private folder: files by their path in the group."""
+        """Write the scores of one variable into a private folder; yield each file's path in the group and checksum."""
         draft = staging.folder / name
         draft.mkdir()
         shutil.copyfile(self.folder / name / _ROOT, draft / _ROOT)
@@ -276,17 +295,17 @@ class ScoreStore:
             yield f"{name}/{chunk.name}", seal(chunk)
 
     def _alone(self, key: str, lease: Lease | None) -> AbstractContextManager[Staging]:
-        """A private folder for the scores of a Case, among those of the store."""
+        """Open a private folder for the scores of a Case, in the staging folder of the store."""
         return alone(self.folder.parent.parent / STAGING, f"{SCORES}.{self.name}.{key}", lease)
 
     def dataset(self) -> xr.Dataset:
-        """All scores, read when their values are asked for: float64 (statistic, time, lead time, [level], region).
+        """Open all scores lazily: float64 (statistic, time, prediction_timedelta, [level], region).
 
         Raises:
-            StoreError: there are none.
+            StoreError: there are no scores.
         """
         with explained(f"opening {self.folder}"):
-            self._attributes  # noqa: B018 - refuses what is none of ours
+            self._attributes  # noqa: B018 - refuses a group that is not one of scores
             opened: xr.Dataset = xr.open_zarr(self.folder, chunks=None, consolidated=True)
             return opened
 
@@ -312,22 +331,19 @@ class ScoreStore:
         arrays = json.loads((self.folder / _ROOT).read_bytes())["consolidated_metadata"]["metadata"]
         return arrays["time"]["shape"][0], arrays["prediction_timedelta"]["shape"][0]
 
-    def _refuse_other(self, scored: ScoreLayout, store: Store) -> None:
-        ours, theirs = self.identity, scored.known
-        differences = [
-            f"  {key}: there {ours.get(key, '(absent)')}, now {theirs.get(key, '(absent)')}"
+    def _refuse_other(self, layout: ScoreLayout, store: Store) -> None:
+        """Raise if the stored scores differ from a layout in anything but length; name the differences."""
+        ours, theirs = self.identity, layout.known
+        differences = {
+            key: (ours.get(key), theirs.get(key))
             for key in sorted(ours.keys() | theirs.keys())
             if ours.get(key) != theirs.get(key)
-        ]
+        }
         if differences:
-            remedy = "run anew into another store" if store.only_scores else "remove that folder to score anew"
-            raise StoreMismatchError(
-                f"{self.folder} holds scores of another kind:\n" + "\n".join(differences) + "\n"
-                f"{remedy}, or mend the section scores to agree with it"
-            )
+            raise mismatch(self.folder, differences, only_scores=store.only_scores)
 
     def _take_over(self, draft: Path) -> None:
-        """Puts a draft into its place: whole, or file by file into the shorter one that is there, its root last."""
+        """Move a draft into place: the complete folder, or file by file over a shorter group, its root last."""
         if not self.exists:
             draft.rename(self.folder)
         else:
@@ -338,23 +354,42 @@ class ScoreStore:
         sync_folder(self.folder.parent)
 
 
+def mismatch(
+    folder: Path, differences: Mapping[str, tuple[JsonValue, JsonValue]], *, only_scores: bool
+) -> StoreMismatchError:
+    """Return the error for scores that differ from the configured ones.
+
+    Args:
+        folder: of the scores.
+        differences: stored and configured value, by what differs; None where absent.
+        only_scores: whether the store keeps no forecasts.
+    """
+    remedy = "run again into another store" if only_scores else "remove that folder to score again"
+    shown = {key: ["(absent)" if one is None else one for one in pair] for key, pair in differences.items()}
+    lines = [f"  {key}: there {there}, now {now}" for key, (there, now) in shown.items()]
+    return StoreMismatchError(
+        f"{folder} holds scores that differ from the configured ones:\n" + "\n".join(lines) + "\n"
+        f"{remedy}, or change the section scores to agree with it"
+    )
+
+
 def places(held: xr.Dataset | xr.DataArray, dim: str, wanted: Sequence[object], folder: Path) -> list[int]:
-    """Where some labels stand along a dimension of scores.
+    """Find the positions of labels along a dimension of scores.
 
     Args:
         held: scores.
-        dim: which dimension.
-        wanted: its labels.
+        dim: name of the dimension.
+        wanted: labels to find.
         folder: of the scores, for messages.
 
     Raises:
-        EvaluationError: a label is not among them.
+        EvaluationError: a label does not exist.
     """
     known = held[dim].values.tolist()
     absent = [str(one) for one in wanted if one not in known]
     if absent:
         raise EvaluationError(
-            f"{folder} must have the {dim} {', '.join(absent)}, but has {', '.join(map(str, known))}; name some of "
+            f"{folder} must have the {dim} {', '.join(absent)}, but has {', '.join(map(str, known))}; choose some of "
             "those"
         )
     return [known.index(one) for one in wanted]

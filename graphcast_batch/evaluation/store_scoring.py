@@ -1,31 +1,32 @@
-"""The whole Cases of a store, or a baseline at the same times, become scores beside the forecasts."""
+"""Find out what is to be scored of a store and its baselines, and score one Case after another."""
 
 import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import xarray as xr
+from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from graphcast_batch.config.inputs_section import ArchiveInputs
 from graphcast_batch.config.run_config import RunConfig
-from graphcast_batch.config.scores_section import ScoresConfig as Wanted
+from graphcast_batch.config.scores_section import ScoresConfig
 from graphcast_batch.credentials import bare
 from graphcast_batch.errors import ConfigError, EvaluationError, GridError, InputError
-from graphcast_batch.evaluation.baselines import CLIMATOLOGY, PERSISTENCE, Climatological, Persistence
-from graphcast_batch.evaluation.case_scoring import Fields, ForecastReader, ScoringSetup, part_of, score_case
+from graphcast_batch.evaluation.baselines import CLIMATOLOGY, PERSISTENCE, ClimatologyForecast, Persistence
+from graphcast_batch.evaluation.case_scoring import score_case
 from graphcast_batch.evaluation.climatology import Climatology
 from graphcast_batch.evaluation.derived import DERIVATIONS, derivable, with_derived, with_derived_forecasts
-from graphcast_batch.evaluation.ensemble import ENSEMBLE, Members, check_members
+from graphcast_batch.evaluation.ensemble import ENSEMBLE, EnsembleForecasts, check_members
 from graphcast_batch.evaluation.regions import Regions
-from graphcast_batch.evaluation.score_layout import ScoreLayout
-from graphcast_batch.evaluation.score_store import FORECAST, ScoreRecord, ScoreStore
+from graphcast_batch.evaluation.score_parts import ScorePart, lay_out_parts, stored_parts
+from graphcast_batch.evaluation.score_store import FORECAST, ScoreRecord
+from graphcast_batch.evaluation.scoring_setup import ForecastReader, ScoringSetup, part_of
 from graphcast_batch.evaluation.spectra import bands_of
+from graphcast_batch.evaluation.stored_forecasts import StoredForecasts
 from graphcast_batch.inputs.case_inputs import Timeline
 from graphcast_batch.inputs.sources.configured import open_source
 from graphcast_batch.plan import Case, OutputGrid, parse_key
@@ -34,48 +35,23 @@ from graphcast_batch.stores.store_kinds import open_store
 from graphcast_batch.timing import Stopwatch
 
 _OF_INPUTS: Final = re.compile(rf"(?<!\S)inputs\.(?=(?:{'|'.join(ArchiveInputs.model_fields)})\b)")
-"""As messages name keys; paths are no words of their own."""
-
-
-@dataclass(frozen=True)
-class StoredForecasts:
-    """The forecasts of a store.
-
-    Attributes:
-        path: of the store.
-    """
-
-    path: Path
-
-    def fields(self, case: Case, names: Sequence[str], lead_hours: Sequence[int], levels: Sequence[int]) -> Fields:
-        """Variables of one Case; NaN where nothing was written."""
-        store, opened = self._opened
-        kept = store.kept
-        leads = _as_slice([kept.lead_hours.index(hours) for hours in lead_hours])
-        here = opened[list(names)].isel(time=store.index_of(case), prediction_timedelta=leads)
-        places = _as_slice([kept.levels.index(level) for level in levels])
-        return {name: here[name].isel(level=places, missing_dims="ignore").values for name in names}
-
-    @cached_property
-    def _opened(self) -> tuple[Store, xr.Dataset]:
-        store = open_store(self.path)
-        return store, store.forecasts()
+"""Matches the keys of inputs in messages; the same text within a path does not match."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is to be scored of one store, and what need not be.
+    """Which Cases of one store are to be scored, and which are not.
 
     Attributes:
         path: of the store.
         name: of the scores.
         scoring: what is scored against what.
         left: Cases that are to be scored.
-        done: keys of those that were scored before.
-        incomplete: keys of Cases of the store without a whole forecast, which are left out.
-        without_truth: keys of those for which no truth is held at any lead time.
-        partly: keys of those for which truth is held at some lead times, or of some variables.
-        only_scores: whether the forecasts were scored as they were made, and nothing else is kept of them.
+        done: keys of Cases that were scored before.
+        incomplete: keys of Cases without a complete forecast, which are not scored.
+        without_truth: keys of Cases without truth at any lead time, which are not scored.
+        partly: keys of Cases with truth at some lead times only, or of some variables only.
+        only_scores: whether the store keeps only online scores and no forecasts.
     """
 
     path: Path
@@ -90,11 +66,11 @@ class Evaluation:
 
 
 def evaluations(config: RunConfig, baselines: Sequence[str] = ()) -> list[Evaluation]:
-    """What is to be scored of the store of a run: its forecasts, baselines at the same times, and an ensemble of them.
+    """Lay out the scores of a run's store: its forecasts, baselines at the same times, and the ensemble with others.
 
     Args:
         config: of the run.
-        baselines: names; those that are not made here are left out.
+        baselines: names of baselines; unknown names are ignored.
 
     Raises:
         GraphcastBatchError: the store cannot be scored against its truth.
@@ -102,18 +78,18 @@ def evaluations(config: RunConfig, baselines: Sequence[str] = ()) -> list[Evalua
     store = open_store(config.store)
     truth = truth_of(config, store.kept)
     folder = config.scores.climatology
-    usual = Climatology(folder, store.kept) if folder else None
-    forecasts = scoring_of(config.scores, store, truth, usual)
+    climatology = Climatology(folder, store.kept) if folder else None
+    forecasts = scoring_of(config.scores, store, truth, climatology)
     wanted = {FORECAST: forecasts}
     if PERSISTENCE in baselines:
         wanted[PERSISTENCE] = replace(forecasts, forecasts=Persistence(forecasts.truth, forecasts.part))
     if CLIMATOLOGY in baselines:
-        if usual is None:
+        if climatology is None:
             raise EvaluationError(
                 "the baseline climatology needs scores.climatology, but none is given; make one with graphcast-batch "
                 "climatology, and give it with --climatology"
             )
-        wanted[CLIMATOLOGY] = replace(forecasts, forecasts=Climatological(usual))
+        wanted[CLIMATOLOGY] = replace(forecasts, forecasts=ClimatologyForecast(climatology))
     if config.scores.members:
         wanted[ENSEMBLE] = ensemble_of(forecasts, [store, *map(open_store, config.scores.members)])
     identity = identity_of(config)
@@ -121,15 +97,15 @@ def evaluations(config: RunConfig, baselines: Sequence[str] = ()) -> list[Evalua
 
 
 def truth_of(config: RunConfig, kept: OutputGrid) -> Timeline:
-    """Opens what forecasts are scored against: what the section scores names, or else the run's own inputs.
+    """Open the truth that forecasts are scored against: that of the section scores, or else the run's own inputs.
 
     Args:
         config: of the run.
-        kept: what the store keeps of a forecast; a finer truth is regridded to its spacing if the section says how.
+        kept: output grid of the store; a finer truth is regridded to its spacing if the section scores says how.
 
     Raises:
-        InputError: it cannot be read.
-        GridError: its points are not a global grid.
+        InputError: the truth cannot be read.
+        GridError: the points of the truth are not a global grid.
     """
     steps = np.diff(kept.latitude if kept.latitude.size > 1 else kept.longitude)
     resolution = float(np.round(steps.mean(), 6)) if steps.size else 0.0
@@ -137,29 +113,29 @@ def truth_of(config: RunConfig, kept: OutputGrid) -> Timeline:
         return open_source(config.inputs, kept.levels, resolution)
     try:
         return open_source(config.scores.truth, kept.levels, resolution)
-    except (InputError, GridError, ConfigError) as error:  # whose remedies name keys of a run's inputs
+    except (InputError, GridError, ConfigError) as error:  # the messages name keys of section inputs
         raise type(error)(_OF_INPUTS.sub("scores.truth.", str(error))) from error
 
 
 def scoring_of(
-    wanted: Wanted,
+    wanted: ScoresConfig,
     store: Store,
     truth: Timeline,
-    usual: Climatology | None = None,
+    climatology: Climatology | None = None,
     forecasts: ForecastReader | None = None,
 ) -> ScoringSetup:
-    """Holds what is to be scored against what there is.
+    """Set up a scoring: check that forecasts, truth and climatology have all that the section ``scores`` asks for.
 
     Args:
         wanted: section ``scores`` of the configuration.
         store: of the forecasts.
-        truth: what came true.
-        usual: climatology on the same points.
-        forecasts: a baseline for those of the store; None for these themselves.
+        truth: the verification.
+        climatology: on the same points; None to score without anomalies.
+        forecasts: a baseline to score in place of the store's forecasts; None for the store's own.
 
     Raises:
-        EvaluationError: forecasts or truth lack a variable or level, or have other points; or there can be no spectra,
-            or no quantiles.
+        EvaluationError: forecasts or truth lack a variable or level, or have other points; or spectra or quantiles
+            cannot be computed.
     """
     common = {name: levelled for name, levelled in store.kept.on_levels if name in truth.dims}
     made = derivable(wanted.derived, common, f"what forecasts and {truth.origin} have in common")
@@ -168,7 +144,7 @@ def scoring_of(
     scoring = ScoringSetup(
         forecasts=forecasts or with_derived_forecasts(StoredForecasts(store.path), tuple(made)),
         truth=with_derived(truth, tuple(made)),
-        usual=usual,
+        climatology=climatology,
         on_levels=on_levels,
         levels=levels,
         lead_hours=store.kept.lead_hours,
@@ -182,37 +158,37 @@ def scoring_of(
         boxes=wanted.boxes,
         block=store.block_steps,
         steps={name: DERIVATIONS[name].steps for name in made},
-        rainy=() if usual is None else usual.rainy([name for name, _ in on_levels]),
+        seeps_variables=() if climatology is None else climatology.seeps_variables([name for name, _ in on_levels]),
     )
     regions = scoring.weighed()
-    if usual is not None:
-        usual.check([name for name, _ in on_levels], levels)
+    if climatology is not None:
+        climatology.check([name for name, _ in on_levels], levels)
     if wanted.quantiles:
-        scoring = _with_quantiles(scoring, wanted.quantiles, usual)
+        scoring = _with_quantiles(scoring, wanted.quantiles, climatology)
     return _with_spectra(scoring, wanted.spectra, regions) if wanted.spectra else scoring
 
 
 def ensemble_of(scoring: ScoringSetup, stores: Sequence[Store]) -> ScoringSetup:
-    """The same of the ensemble that several stores are, of which only the first is scored.
+    """Set up the scoring of an ensemble from that of its first member.
 
-    SEEPS and spectra are of single forecasts, and left out.
+    SEEPS and spectra are defined for single forecasts, and left out.
 
     Args:
         scoring: of the first store.
         stores: of all members.
 
     Raises:
-        EvaluationError: they cannot be one.
+        EvaluationError: the stores cannot be members of one ensemble.
     """
     check_members(stores)
     derived = tuple(scoring.steps)
     held = tuple(with_derived_forecasts(StoredForecasts(store.path), derived) for store in stores)
     paths = tuple(store.path for store in stores)
-    return replace(scoring, forecasts=Members(held), members=paths, rainy=(), spectra=(), bands=())
+    return replace(scoring, forecasts=EnsembleForecasts(held), members=paths, seeps_variables=(), spectra=(), bands=())
 
 
 def lay_out(store: Store, name: str, scoring: ScoringSetup, identity: Mapping[str, JsonValue]) -> Evaluation:
-    """Makes room for scores, and finds out which Cases are to be scored.
+    """Lay out the arrays of scores, and find out which Cases are to be scored.
 
     Args:
         store: of the forecasts.
@@ -221,15 +197,16 @@ def lay_out(store: Store, name: str, scoring: ScoringSetup, identity: Mapping[st
         identity: what makes scores comparable beside variables, levels and regions: truth and climatology.
 
     Raises:
-        StoreMismatchError: there are scores of that name which cannot be compared.
+        StoreMismatchError: existing scores of that name are not comparable with these.
         StoreError: the store cannot be read or written.
     """
-    records = ScoreStore.lay_out(store.path, name, scored_by(scoring, scoring.weighed(), identity)).records()
+    parts = lay_out_parts(store, name, scoring, identity)
+    records = [part.scores.records() for part in parts]
     times, stores = scoring.times(), _stores(store, scoring)
     complete = _complete(stores)
     only_scores = store.only_scores and name == FORECAST
     if only_scores:
-        complete = {key: steps for key, steps in complete.items() if key in records}
+        complete = {key: steps for key, steps in complete.items() if key in records[0]}
     known = np.unique(np.concatenate([each.init_times for each in stores]))
     absent = tuple(str(time) for time in known if str(time) not in complete)
     left, done, without, partly = list[Case](), list[str](), list[str](), list[str]()
@@ -238,10 +215,10 @@ def lay_out(store: Store, name: str, scoring: ScoringSetup, identity: Mapping[st
         case = Case(init_time, steps, store.step_hours, member=member)
         held = scoring.held(case, times)
         fields, most = (sum(int(at.sum()) for at in each.values()) for each in (held, scoring.forecast(case)))
-        record = records.get(key)
+        pairs = [(part, found.get(key)) for part, found in zip(parts, records, strict=True)]
         if not fields:
             without.append(key)
-        elif only_scores or (record and record.fields >= fields and record.forecast == _forecast_id(stores, case)):
+        elif only_scores or all(_is_scored(record, part, held, _forecast_id(stores, case)) for part, record in pairs):
             done.append(key)
         else:
             left.append(case)
@@ -251,23 +228,8 @@ def lay_out(store: Store, name: str, scoring: ScoringSetup, identity: Mapping[st
     return Evaluation(store.path, name, scoring, tuple(left), *keys, only_scores)
 
 
-def scored_by(scoring: ScoringSetup, regions: Regions, identity: Mapping[str, JsonValue]) -> ScoreLayout:
-    """What the scores are by that a scoring gives; see `lay_out`."""
-    others = sorted(str(path.resolve()) for path in scoring.members[1:])
-    return ScoreLayout(
-        statistics=scoring.statistics,
-        on_levels=scoring.on_levels,
-        levels=scoring.levels,
-        regions=regions.names,
-        areas=regions.totals,
-        identity={**identity, **({"members": [*others]} if others else {})},
-        spectra=scoring.spectra,
-        bands=scoring.bands,
-    )
-
-
 def identity_of(config: RunConfig) -> dict[str, JsonValue]:
-    """What makes scores comparable beside variables, levels and regions."""
+    """Return what makes scores comparable beside variables, levels and regions: truth and climatology."""
     inputs = config.scores.truth or config.inputs
     climatology = config.scores.climatology
     truth = bare(inputs.model_dump(mode="json"))
@@ -275,111 +237,134 @@ def identity_of(config: RunConfig) -> dict[str, JsonValue]:
 
 
 def score_stored(path: Path, name: str, scoring: ScoringSetup, case: Case) -> ScoreRecord | None:
-    """Scores one Case and writes what came out; None if another process is just doing that.
+    """Score one Case and write its scores; return None if another process is scoring it.
 
     Args:
         path: of the store.
         name: of the scores.
         scoring: what is scored against what.
-        case: which.
+        case: to score.
 
     Raises:
-        GraphcastBatchError: forecast or truth cannot be read or are not finite, or scores not written.
+        GraphcastBatchError: forecast or truth cannot be read or is not finite, or the scores cannot be written.
     """
-    scores, store, watch = ScoreStore.at(path, name), open_store(path), Stopwatch()
-    lease = scores.lease(case)
+    store, record = open_store(path), None
+    for part in stored_parts(path, name, scoring):
+        record = _score_part(store, part, case)
+        if record is None:
+            break
+    return record
+
+
+def _score_part(store: Store, part: ScorePart, case: Case) -> ScoreRecord | None:
+    """Score one Case in one part of the scores, unless it has been; return None if another process is scoring it."""
+    lease = part.scores.lease(case)
     if lease is None:
         return None
-    with scores.keeping(lease):
-        forecast = _forecast_id(_stores(store, scoring), case)
-        sums = score_case(scoring, case, watch)
-        fields = sum(int(there.sum()) for there in scoring.held(case, scoring.times()).values())
-        means = {name: found.means for name, found in sums.items()}
-        return scores.write(store.index_of(case), case, means, fields, forecast, watch.seconds, lease)
+    with part.scores.keeping(lease):
+        forecast = _forecast_id(_stores(store, part.scoring), case)
+        held = part.scoring.held(case, part.scoring.times())
+        record, watch = ScoreRecord.read(part.scores.record_path(case.key)), Stopwatch()
+        if record and _is_scored(record, part, held, forecast):
+            return record
+        means = {name: found.means for name, found in score_case(part.scoring, case, watch).items()}
+        return part.scores.write(store.index_of(case), case, means, _count(part, held), forecast, watch.seconds, lease)
+
+
+def _is_scored(
+    record: ScoreRecord | None, part: ScorePart, held: Mapping[str, NDArray[np.bool_]], forecast: str
+) -> bool:
+    """Whether a part has the scores of a Case's present forecast at all lead times that can be scored."""
+    return record is not None and record.fields >= _count(part, held) and record.forecast == forecast
+
+
+def _count(part: ScorePart, held: Mapping[str, NDArray[np.bool_]]) -> int:
+    """Count the pairs of variable and lead time that can be scored of a part."""
+    return sum(int(held[name].sum()) for name, _ in part.scoring.on_levels)
 
 
 def _stores(store: Store, scoring: ScoringSetup) -> list[Store]:
-    """Those whose forecasts are scored: one, or all members of an ensemble."""
+    """Return the stores whose forecasts are scored: one, or all members of an ensemble."""
     return [store, *(open_store(path) for path in scoring.members[1:])]
 
 
 def _complete(stores: Sequence[Store]) -> dict[str, int]:
-    """How many steps of each Case are whole, by its key, of those that are equally long in all stores."""
+    """Return the number of steps of each Case that is complete and equally long in all stores, by its key."""
     first, *others = (store.ledger.complete_steps() for store in stores)
     return {key: steps for key, steps in first.items() if all(other.get(key) == steps for other in others)}
 
 
 def _forecast_id(stores: Sequence[Store], case: Case) -> str:
-    """When the forecasts were made, which others that take their place have not in common with them."""
+    """Identify the forecasts of a Case by the times at which they were made; made again, they have other times."""
     records = (store.ledger.record_of(case.key, case.steps) for store in stores)
     return " ".join(record.finished_at if record else "" for record in records)
 
 
-def _variables(wanted: Wanted, kept: OutputGrid, truth: Timeline) -> tuple[tuple[str, bool], ...]:
-    """Those that are wanted, or else all that forecasts and truth have in common."""
+def _variables(wanted: ScoresConfig, kept: OutputGrid, truth: Timeline) -> tuple[tuple[str, bool], ...]:
+    """Return the variables to score: those configured, or all that forecasts and truth have in common."""
     common = tuple((name, levelled) for name, levelled in kept.on_levels if name in truth.dims)
     for name in wanted.variables or ():
         if name not in dict(common):
             which = "forecasts" if name not in kept.variables else "truth"
             near = difflib.get_close_matches(name, dict(common), n=1)
-            hint = f"did you mean {near[0]}?" if near else f"take some of {', '.join(dict(common))}"
+            hint = f"did you mean {near[0]}?" if near else f"choose some of {', '.join(dict(common))}"
             raise EvaluationError(
                 f"scores.variables: {name} must be in the forecasts and in the truth, but the {which} lack it; {hint}"
             )
     chosen = tuple(pair for pair in common if wanted.variables is None or pair[0] in wanted.variables)
     if not chosen:
         raise EvaluationError(
-            f"forecasts and truth must have variables in common, but the former have {', '.join(kept.variables)} and "
+            f"forecasts and truth must have variables in common, but forecasts have {', '.join(kept.variables)} and "
             f"{truth.origin} has {', '.join(sorted(truth.dims))}; set names in scores.truth"
         )
     for name, levelled in chosen:
         if ("level" in truth.dims[name]) != levelled:
             has, lacks = ("the forecasts", "the truth") if levelled else ("the truth", "the forecasts")
             raise EvaluationError(
-                f"{name} must be on levels on both sides or on neither, but {has} have it on levels and {lacks} not; "
-                "give a truth of the same variables"
+                f"{name} must be on levels in forecasts and truth or in neither, but is on levels in {has} and not in "
+                f"{lacks}; give a truth of the same variables"
             )
     return chosen
 
 
-def _with_quantiles(scoring: ScoringSetup, wanted: tuple[float, ...], usual: Climatology | None) -> ScoringSetup:
-    """The same with what is extreme."""
-    if usual is None:
+def _with_quantiles(scoring: ScoringSetup, wanted: tuple[float, ...], climatology: Climatology | None) -> ScoringSetup:
+    """Add the scoring of extremes, beyond quantiles of the climatology."""
+    if climatology is None:
         raise EvaluationError(
             "scores.quantiles needs scores.climatology, but none is given; make one with graphcast-batch climatology, "
             "and give it with --climatology"
         )
     names = [name for name, _ in scoring.on_levels]
-    return replace(scoring, quantiles=wanted, gaussian=usual.gaussian(names, scoring.levels))
+    return replace(scoring, quantiles=wanted, gaussian=climatology.gaussian(names, scoring.levels))
 
 
 def _with_spectra(scoring: ScoringSetup, wanted: Sequence[str], regions: Regions) -> ScoringSetup:
-    """The same with spectra of some variables."""
+    """Add the spectra of some variables."""
     names = [name for name, _ in scoring.on_levels]
     absent = [name for name in wanted if name not in names]
     if absent:
         near = difflib.get_close_matches(absent[0], names, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"take some of {', '.join(names)}"
+        hint = f"did you mean {near[0]}?" if near else f"choose some of {', '.join(names)}"
         raise EvaluationError(
-            f"scores.spectra must be of variables that are scored, but {absent[0]} is not one of them; {hint}"
+            f"scores.spectra must name variables that are scored, but {absent[0]} is not one of them; {hint}"
         )
     held, circle = scoring.part.columns.size, scoring.truth.grid.longitude.size
     if held < circle:
         raise EvaluationError(
-            f"scores.spectra needs whole latitude circles of {circle} longitudes, but the store keeps {held} of them; "
+            f"scores.spectra needs all {circle} longitudes of a latitude circle, but the store keeps {held} of them; "
             "leave scores.spectra out, or outputs.region"
         )
     bands = bands_of(regions)
     if not bands:
         raise EvaluationError(
-            "scores.spectra needs a region of whole latitude circles, such as global or tropics, but there are "
+            "scores.spectra needs a region of complete latitude circles, such as global or tropics, but there are "
             f"{', '.join(regions.names)}; add one to scores.regions"
         )
     return replace(scoring, spectra=tuple(name for name in names if name in wanted), bands=bands)
 
 
-def _levels(wanted: Wanted, kept: OutputGrid, truth: Timeline) -> tuple[int, ...]:
-    """Those that are wanted, or else all of the forecasts."""
+def _levels(wanted: ScoresConfig, kept: OutputGrid, truth: Timeline) -> tuple[int, ...]:
+    """Return the levels to score, hPa: those configured, or all of the forecasts."""
     levels = kept.levels if wanted.levels is None else tuple(sorted(set(wanted.levels)))
     for where, there in (("forecasts", kept.levels), (f"truth {truth.origin}", truth.levels)):
         absent = [level for level in levels if level not in there]
@@ -390,9 +375,3 @@ def _levels(wanted: Wanted, kept: OutputGrid, truth: Timeline) -> tuple[int, ...
                 f"scores.levels to some of {common}"
             )
     return levels
-
-
-def _as_slice(places: Sequence[int]) -> slice | list[int]:
-    """Consecutive places as a slice, which is read several times faster than a list of them."""
-    consecutive = list(places) == list(range(places[0], places[0] + len(places))) if places else False
-    return slice(places[0], places[-1] + 1) if consecutive else list(places)

@@ -1,4 +1,4 @@
-"""Parts of scores, from whatever fields, processes and initial times, become one: sums with the weights behind them."""
+"""Hold weighted sums of statistics with their weights, which add up over fields and processes in any order."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -10,12 +10,12 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Sums:
-    """Weighted sums of statistics, which add up in any order.
+class WeightedSums:
+    """Weighted sums of statistics, which can be added in any order.
 
     Attributes:
-        totals: float64, sum of weight times value, over whatever dimensions.
-        weights: float64, sum of the weights; the same shape; 0 where nothing was added yet.
+        totals: float64 of any shape, sum of weight times value.
+        weights: float64 of the same shape, sum of the weights; 0 where nothing was added yet.
     """
 
     totals: Floats
@@ -23,11 +23,11 @@ class Sums:
 
     @classmethod
     def none(cls, shape: tuple[int, ...]) -> Self:
-        """Of nothing: what adding leaves unchanged."""
+        """Return sums of nothing, which change no other sums they are added to."""
         return cls(np.zeros(shape), np.zeros(shape))
 
-    def __add__(self, other: "Sums") -> "Sums":
-        return Sums(self.totals + other.totals, self.weights + other.weights)
+    def __add__(self, other: "WeightedSums") -> "WeightedSums":
+        return WeightedSums(self.totals + other.totals, self.weights + other.weights)
 
     @property
     def means(self) -> Floats:

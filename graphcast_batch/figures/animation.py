@@ -1,4 +1,4 @@
-"""A forecast of one field becomes a film of its maps over the lead times."""
+"""Draw an animation of maps of one field, with a frame for each lead time, as GIF or MP4."""
 
 import shutil
 import subprocess
@@ -24,12 +24,12 @@ Frame = NDArray[np.uint8]
 """(height, width, 3)"""
 
 _PER_SECOND: Final = 4
-"""Frames: a day of 6-hourly ones."""
+"""Frames per second: one day of 6-hourly frames."""
 _DPI: Final = 100
 _PIXELS: Final = 480
-"""Of an image from one side of a map to the other, which is what a map has of a frame of three."""
+"""Pixels across the image of a map: about as many as a map has in a frame with three maps."""
 _COLOURS: Final = 256
-"""As many as a GIF can have."""
+"""The most colors that a GIF can have."""
 _GREYS: Final = 32
 
 
@@ -41,46 +41,47 @@ def draw_animation(
     projection: Projection = PLATE_CARREE,
     credit: str = "",
 ) -> None:
-    """Draws a forecast of one field as a film with a frame for each lead time, all in the same colours.
+    """Draw a forecast of one field as an animation with a frame for each lead time, all with the same color limits.
 
     Args:
         path: of the file to write: GIF or MP4.
         prediction: (prediction_timedelta, latitude, longitude), otherwise as for `draw_maps`.
-        target: the same for the lead times that have come true, in any number; the others show "no data".
+        target: the truth, at any number of the lead times; at the others "no data" is shown. None to draw the
+            prediction alone.
         projection: of the maps.
         credit: who made the forecast.
 
     Raises:
-        FigureError: other dimensions than these, no lead time, fields on other points, another kind of file, or MP4
-            where ffmpeg is not found or fails.
+        FigureError: the dimensions are others than these, there is no lead time, fields are on different points, the
+            file is of another kind, or it is an MP4 and ffmpeg is not found or fails.
         GridError: the points are not a regular global grid.
     """
     if path.suffix not in (".gif", ".mp4"):
-        raise FigureError(f"a film is written as .gif or .mp4, but {path} ends otherwise; rename it")
+        raise FigureError(f"an animation must be a .gif or .mp4 file, but is {path}; rename it")
     shown = scene(prediction, target, leads_of(prediction))
     with package_style():
         sheet = Sheet(shown, projection, credit, rows=1, panel_pixels=_PIXELS)
-        alt = f"Film: {description(shown, sheet.scales, projection)}"
+        alt = f"Animation: {description(shown, sheet.scales, projection)}"
         frames = _frames(sheet, shown)
         write_complete(path, _mp4(frames, alt) if path.suffix == ".mp4" else _gif(frames, alt, _palette(sheet.colours)))
 
 
 def ffmpeg() -> str:
-    """The program that makes MP4.
+    """Return the path of the program ffmpeg, which writes MP4.
 
     Raises:
-        FigureError: it is not found.
+        FigureError: ffmpeg is not found.
     """
     found = shutil.which("ffmpeg")
     if found is None:
         raise FigureError(
-            "an mp4 film is made by ffmpeg, which must be on PATH, but is not; install it or choose animation: gif"
+            "an mp4 animation is made by ffmpeg, which must be on PATH, but is not; install it or choose animation: gif"
         )
     return found
 
 
 def _frames(sheet: Sheet, shown: Scene) -> Iterator[Frame]:
-    """The film; what stays the same (bars, edges of the page) is laid out and drawn once."""
+    """Draw the frames; the parts that do not change (color bars, margins) are laid out and drawn once."""
     figure = sheet.figure
     figure.set_dpi(_DPI)
     canvas: Any = FigureCanvasAgg(figure)  # matplotlib's canvases are without types
@@ -102,7 +103,7 @@ def _frames(sheet: Sheet, shown: Scene) -> Iterator[Frame]:
 
 
 def _palette(colours: tuple[str, ...]) -> Image.Image:
-    """The colours that all frames of a GIF share: those of the maps, and greys for text and lines."""
+    """Return the palette of all frames of a GIF: the colors of the maps, and grays for text and lines."""
     greys = np.linspace(0, 1, _GREYS)
     most = (_COLOURS - _GREYS) // len(colours)
     of_maps = [colormaps[name](np.linspace(0, 1, most))[:, :3] for name in colours]
@@ -113,7 +114,7 @@ def _palette(colours: tuple[str, ...]) -> Image.Image:
 
 
 def _gif(frames: Iterable[Frame], alt: str, palette: Image.Image) -> bytes:
-    # Without dithering, what stays the same has the same pixels in all frames, which makes a small file.
+    # Without dithering, unchanged parts have the same pixels in all frames, which makes a small file.
     images = (Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames)
     first = next(images)
     content = BytesIO()
@@ -131,7 +132,7 @@ def _gif(frames: Iterable[Frame], alt: str, palette: Image.Image) -> bytes:
 
 
 def _mp4(frames: Iterable[Frame], alt: str) -> bytes:
-    """Pipes frames to ffmpeg; the colours that all players know need an even number of pixels."""
+    """Encode frames with ffmpeg; the pixel format that all players support needs an even width and height."""
     program, frames = ffmpeg(), iter(frames)
     first = next(frames)
     height, width, _ = first.shape
@@ -145,6 +146,6 @@ def _mp4(frames: Iterable[Frame], alt: str) -> bytes:
         content = b"".join([first.tobytes(), *(frame.tobytes() for frame in frames)])
         done = subprocess.run(command, input=content, capture_output=True, check=False)
         if done.returncode:
-            told = done.stderr.decode(errors="replace").strip()
-            raise FigureError(f"ffmpeg must make an mp4 film of {width} x {height} frames, but failed: {told}")
+            output = done.stderr.decode(errors="replace").strip()
+            raise FigureError(f"ffmpeg must make an mp4 animation of {width} x {height} frames, but failed: {output}")
         return film.read_bytes()

@@ -1,4 +1,4 @@
-"""One forecast, with what came true of it, becomes the maps and films that a configuration asks for."""
+"""Draw the maps and animations of one forecast that the section ``figures`` of a configuration asks for."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,25 +19,25 @@ from graphcast_batch.variables import HOUR
 def draw_case(
     forecast: xr.Dataset, truth: xr.Dataset | None, wanted: FiguresConfig, folder: Path, *, credit: str = ""
 ) -> list[Path]:
-    """Draws every wanted field of a forecast into files of its own.
+    """Draw every configured field of a forecast, each into files of its own.
 
-    Fields are read when their picture is drawn, so that a long forecast need not fit into memory; a film needs all
-    lead times of its field at once.
+    Fields are read when their figure is drawn, so that a long forecast need not fit into memory; an animation needs
+    all lead times of its field at once.
 
     Args:
         forecast: from one initial time: the scalar coordinate ``time`` (datetime64), and variables over
             (prediction_timedelta, [level], latitude, longitude), with lead times above 0 and levels in hPa.
-        truth: what came true of it, laid out the same, for those variables, levels and lead times that it is known
-            for; the others show the prediction alone.
-        wanted: what to draw, and how.
-        folder: to write into; made where it is missing. Files of the same names are replaced.
-        credit: who made the forecast, for the foot of the pictures.
+        truth: the verification in the same layout, for the available variables, levels and lead times; figures of
+            others show the prediction alone.
+        wanted: section ``figures`` of the configuration.
+        folder: to write into; created if it is missing. Files of the same names are replaced.
+        credit: who made the forecast, for the foot of the figures.
 
     Returns:
         The files, in the order of `expected_figures`.
 
     Raises:
-        FigureError: the forecast lacks what is wanted; nothing has been drawn then.
+        FigureError: the forecast lacks a variable, level or lead time; nothing has been drawn then.
         GridError: the points are not a regular global grid.
     """
     lead_hours = [int(lead // HOUR) for lead in forecast["prediction_timedelta"].values]
@@ -53,28 +53,28 @@ def draw_case(
 def expected_figures(
     wanted: FiguresConfig, on_levels: Mapping[str, bool], levels: Collection[int], lead_hours: Collection[int]
 ) -> list[str]:
-    """The names of the files that `draw_case` writes for one forecast, without drawing them.
+    """Return the names of the files that `draw_case` writes for one forecast, without drawing them.
 
-    A name tells all that the configuration says of a file, so that a file is never taken for another.
+    A name contains everything that the configuration says about a file, so that no two figures share a name.
 
     Args:
-        wanted: what to draw, and how.
-        on_levels: for each variable that a forecast has, whether it is on levels.
-        levels: those it has, hPa.
-        lead_hours: those it has.
+        wanted: section ``figures`` of the configuration.
+        on_levels: for each variable of the forecast, whether it is on levels.
+        levels: of the forecast, hPa.
+        lead_hours: of the forecast, h.
 
     Raises:
-        FigureError: such a forecast lacks what is wanted.
+        FigureError: such a forecast lacks a variable, level or lead time.
     """
     return [picture.file_name for picture in _pictures(wanted, on_levels, levels, lead_hours)]
 
 
 def names_wanted(wanted: FiguresConfig, on_levels: Mapping[str, bool]) -> tuple[list[str], list[int]]:
-    """The variables and levels that all pictures need: of fields, contours and wind.
+    """Return the variables and levels that all figures need, for fields, contours and wind.
 
     Args:
-        wanted: what to draw, and how.
-        on_levels: for each variable that a forecast has, whether it is on levels.
+        wanted: section ``figures`` of the configuration.
+        on_levels: for each variable of the forecast, whether it is on levels.
     """
     names, levels = list(wanted.variables), list(wanted.levels)
     if wanted.wind != "none":
@@ -86,20 +86,20 @@ def names_wanted(wanted: FiguresConfig, on_levels: Mapping[str, bool]) -> tuple[
 
 
 def figure_stem(name: str, level: int | None = None) -> str:
-    """What a variable's files are called, like ``2m_temperature`` or ``temperature_at_500_hPa``."""
+    """Return the first part of a variable's file names, like ``2m_temperature`` or ``temperature_at_500_hPa``."""
     return name if level is None else f"{name}_at_{level}_hPa"
 
 
 @dataclass(frozen=True)
 class _Picture:
-    """One file of a forecast.
+    """One map or animation of a forecast.
 
     Attributes:
         name: of the variable.
-        level: its level in hPa if it has one.
+        level: hPa; None for a variable that is not on levels.
         hours: lead times that it shows.
-        look: what the configuration says of it beside these; empty where nothing unusual.
-        kind: of file, like ``png``.
+        look: part of the file name for contours, wind and projection; empty for the defaults.
+        kind: suffix of the file, like ``png``.
     """
 
     name: str
@@ -124,7 +124,7 @@ class _Picture:
 def _pictures(
     wanted: FiguresConfig, on_levels: Mapping[str, bool], levels: Collection[int], lead_hours: Collection[int]
 ) -> Iterator[_Picture]:
-    """The wanted files, checked to be in the forecast."""
+    """Yield the figures to draw; check that the forecast has their variables, levels and lead times."""
     hours_wanted = _wanted_hours(wanted, lead_hours)
     _check_contours(wanted, on_levels, levels)
     rows = strip_rows(len(hours_wanted))
@@ -142,21 +142,21 @@ def _pictures(
 
 
 def _look(wanted: FiguresConfig) -> str:
-    """What a name tells of a picture beside its variable, level and lead times."""
-    told = []
+    """Return the part of the file names for contours, wind and projection."""
+    parts = []
     if wanted.contours is not None:
-        told.append(f"with_{figure_stem(wanted.contours.variable, wanted.contours.level)}")
+        parts.append(f"with_{figure_stem(wanted.contours.variable, wanted.contours.level)}")
     if wanted.wind != "none":
-        told.append(wanted.wind)
+        parts.append(wanted.wind)
     if wanted.center is not None:
-        told.append("{}_{:g}_{:g}".format(wanted.projection, *wanted.center))
+        parts.append("{}_{:g}_{:g}".format(wanted.projection, *wanted.center))
     elif wanted.projection != "plate_carree":
-        told.append(wanted.projection)
-    return "".join(f"_{part}" for part in told)
+        parts.append(wanted.projection)
+    return "".join(f"_{part}" for part in parts)
 
 
 def _wind_names(*, levelled: bool) -> tuple[str, str]:
-    """Eastward and northward wind on levels, or near the ground."""
+    """Return the names of eastward and northward wind, on levels or near the ground."""
     place = "" if levelled else "10m_"
     return f"{place}u_component_of_wind", f"{place}v_component_of_wind"
 
@@ -164,7 +164,7 @@ def _wind_names(*, levelled: bool) -> tuple[str, str]:
 def _check_held(name: str, on_levels: Mapping[str, bool], key: str) -> None:
     if name not in on_levels:
         raise FigureError(
-            f"{key}: {name} is not in the forecast, which has {', '.join(sorted(on_levels))}; name one of those"
+            f"{key}: {name} is not in the forecast, which has {', '.join(sorted(on_levels))}; choose one of those"
         )
 
 
@@ -203,7 +203,7 @@ def _wanted_hours(wanted: FiguresConfig, lead_hours: Collection[int]) -> list[in
 def _wanted_levels(wanted: FiguresConfig, name: str, levels: Collection[int]) -> list[int | None]:
     if not wanted.levels:
         raise FigureError(
-            f"figures.levels: {name} is on levels, but no level is wanted; name some of {_listed(levels)} hPa"
+            f"figures.levels: {name} is on levels, but no level is given; choose some of {_listed(levels)} hPa"
         )
     for level in wanted.levels:
         if level not in levels:
@@ -221,7 +221,7 @@ def _listed(numbers: Collection[int]) -> str:
 
 
 class _Fields:
-    """The fields of a forecast; the last that was read of each variable is kept, since pictures in a row share it."""
+    """Reader of a forecast's fields that keeps the last field of each variable, as consecutive figures share it."""
 
     def __init__(self, held: xr.Dataset) -> None:
         self._held = held
@@ -230,11 +230,11 @@ class _Fields:
     def at(
         self, name: str, level: int | None, hours: tuple[int, ...], together: tuple[int, ...]
     ) -> xr.DataArray | None:
-        """Those lead times of a field that are held; None where the field is not, or none of them.
+        """Read a field at those lead times that are available; None if the field or all lead times are missing.
 
         Args:
             name: of the variable.
-            level: hPa; None for a variable without.
+            level: hPa; None for a variable that is not on levels.
             hours: lead times.
             together: levels to read at once.
         """
@@ -254,18 +254,18 @@ class _Fields:
 def _draw(
     picture: _Picture, forecast: _Fields, truth: _Fields | None, wanted: FiguresConfig, folder: Path, credit: str
 ) -> None:
-    """Reads what a picture shows, and draws it."""
+    """Read the fields of a figure, and draw it."""
     path, projection = folder / picture.file_name, projection_called(wanted.projection, wanted.center)
     prediction = _shown(forecast, picture, wanted)
-    assert prediction is not None, "what is wanted has been checked"
+    assert prediction is not None, "variables, levels and lead times were checked"
     target = None if truth is None else _shown(truth, picture, wanted)
     draw = draw_animation if picture.is_film else draw_strip
     draw(path, prediction, target, projection=projection, credit=credit)
 
 
 def _shown(fields: _Fields, picture: _Picture, wanted: FiguresConfig) -> Shown | None:
-    """What a picture shows, as far as it is held; None without its field."""
-    # A film of all levels at once would not fit into memory.
+    """Read the field of a figure, with contours and wind where available; None if the field is missing."""
+    # An animation of all levels at once would not fit into memory.
     together = wanted.levels if len(picture.hours) == 1 else tuple(level for level in [picture.level] if level)
     field = fields.at(picture.name, picture.level, picture.hours, together)
     if field is None:

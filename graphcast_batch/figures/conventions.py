@@ -1,10 +1,10 @@
-"""A variable becomes what people expect of its map: the colours and the step between contours."""
+"""Define how maps usually show each variable: color map, and interval between contours."""
 
 from dataclasses import dataclass
 from typing import Final
 
 DIFFERENCES: Final = "RdBu_r"
-"""Colours of differences: red where the prediction is more."""
+"""Color map of differences: red where the prediction is higher."""
 
 
 @dataclass(frozen=True)
@@ -12,11 +12,11 @@ class Convention:
     """How maps show a variable.
 
     Attributes:
-        colours: name of a colour map that is told apart by those who see few colours, and in black and white: it grows
-            lighter or darker all the way (viridis and plasma: Smith and van der Walt 2015; YlGnBu: Brewer 2003), or
-            towards the middle for a signed variable (PuOr: Brewer 2003).
-        is_signed: whether zero is in the middle of the colours.
-        interval: between contours in the unit that is shown, where charts have a usual one.
+        colours: name of a color map that can be read with color blindness and in black and white: its lightness rises
+            or falls all the way (viridis and plasma: Smith and van der Walt 2015; YlGnBu: Brewer 2003), or towards the
+            middle for a signed variable (PuOr: Brewer 2003).
+        is_signed: whether zero is in the middle of the color map.
+        interval: usual interval between contours on charts, in the displayed unit; None if there is none.
     """
 
     colours: str = "viridis"
@@ -25,7 +25,7 @@ class Convention:
 
 
 def convention(variable: str) -> Convention:
-    """How maps show a variable."""
+    """Return how maps show a variable."""
     return _KNOWN.get(variable, Convention())
 
 

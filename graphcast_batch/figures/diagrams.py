@@ -1,4 +1,4 @@
-"""What is left of a forecast along a circle, a meridian or at a place becomes a diagram beside what came true."""
+"""Draw Hovmöller diagrams, zonal mean sections and time series of a forecast, compared with the truth."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,18 +31,18 @@ _COLOURS_A_SECTION: Final = 16
 
 
 def draw_hovmoller(path: Path, prediction: xr.DataArray, target: xr.DataArray, band: tuple[float, float]) -> None:
-    """Draws longitude by time: target, prediction and difference; the prediction alone where no target is known.
+    """Draw longitude by time: target, prediction and difference, or the prediction alone where there is no truth.
 
     Args:
         path: of the picture, PNG, SVG or PDF by its suffix.
         prediction: (prediction_timedelta, longitude) mean over a band of latitudes, in stored units.
-        target: the same of what came true; NaN where it is not known.
-        band: its southern and northern edge, degrees.
+        target: the truth, same dimensions; NaN where it is not available.
+        band: southern and northern edge of the band, degrees.
     """
     of = quantity(prediction)
     wrapped = (prediction["longitude"].values.astype(np.float64) + 180) % 360 - 180
     order = np.argsort(wrapped)
-    order = np.concatenate([order[-1:], order, order[:1]])  # what the date line cuts shows on both sides of it
+    order = np.concatenate([order[-1:], order, order[:1]])  # cells that the date line cuts are drawn on both sides
     across = wrapped[order] + np.array([-360, *[0] * wrapped.size, 360])
     hours = prediction["prediction_timedelta"].values / HOUR
     name, hours_a_unit = time_unit(float(hours[-1]))
@@ -60,13 +60,13 @@ def draw_hovmoller(path: Path, prediction: xr.DataArray, target: xr.DataArray, b
 
 
 def draw_section(path: Path, prediction: xr.DataArray, target: xr.DataArray) -> None:
-    """Draws latitude by pressure: target, prediction and difference of zonal means, or the prediction alone.
+    """Draw latitude by pressure: target, prediction and difference of zonal means, or the prediction alone.
 
     Args:
         path: of the picture, PNG, SVG or PDF by its suffix.
         prediction: (level, latitude) zonal mean, in stored units, with the scalar coordinates ``time`` and
             ``prediction_timedelta``; levels in hPa, both ascending.
-        target: the same of what came true; NaN where it is not known.
+        target: the truth, same dimensions; NaN where it is not available.
     """
     of = quantity(prediction)
     levels, latitude = (prediction[name].values.astype(np.float64) for name in ("level", "latitude"))
@@ -87,14 +87,14 @@ def draw_section(path: Path, prediction: xr.DataArray, target: xr.DataArray) -> 
 
 
 def draw_series(path: Path, place: NamedPoint, prediction: xr.DataArray, target: xr.DataArray) -> None:
-    """Draws a variable at a grid point over time.
+    """Draw a variable at a grid point over time.
 
     Args:
         path: of the picture, PNG, SVG or PDF by its suffix.
-        place: that the point stands for.
+        place: the named point that the grid point is nearest to.
         prediction: (prediction_timedelta,) in stored units, with the scalar coordinates ``time`` (initial time),
             ``latitude`` and ``longitude`` of the grid point and, on levels, ``level``.
-        target: the same of what came true; NaN where it is not known.
+        target: the truth, same dimensions; NaN where it is not available.
     """
     of = quantity(prediction)
     ours, theirs = of.unit.told(prediction.values), of.unit.told(target.values)
@@ -113,12 +113,12 @@ def draw_series(path: Path, place: NamedPoint, prediction: xr.DataArray, target:
         axes.set_xlabel("Valid time (UTC)")
         figure.legend(loc="outside lower center", ncols=2)
         figure.suptitle(f"{of.title}, {place.name}\nInitial time {_start(prediction)}    {point.told}")
-        told = f"from {ours[0]:.4g} to {ours[-1]:.4g}, between {np.nanmin(ours):.4g} and {np.nanmax(ours):.4g}"
-        save(figure, path, f"{of.title}, {place.name} ({point.told}): prediction {told}.")
+        span = f"from {ours[0]:.4g} to {ours[-1]:.4g}, between {np.nanmin(ours):.4g} and {np.nanmax(ours):.4g}"
+        save(figure, path, f"{of.title}, {place.name} ({point.told}): prediction {span}.")
 
 
 class _Panel(NamedTuple):
-    """One panel of a sheet: values in shown units, and how they are coloured."""
+    """One panel of a figure: values in displayed units, with color map and limits."""
 
     axes: Axes
     values: Floats
@@ -127,15 +127,15 @@ class _Panel(NamedTuple):
 
 
 class _Sheet:
-    """Target, prediction and difference side by side, or the prediction alone, with colour bars below."""
+    """A figure of target, prediction and difference side by side, or the prediction alone, with color bars below."""
 
     def __init__(self, of: Quantity, prediction: Floats, target: Floats, panel: tuple[float, float]) -> None:
-        """Lays panels out.
+        """Lay out the panels.
 
         Args:
-            of: what is shown.
+            of: name, unit and convention of the values.
             prediction: values in stored units.
-            target: the same of what came true; NaN where it is not known.
+            target: the truth, same dimensions; NaN where it is not available.
             panel: width and height, inches.
         """
         self._of = of
@@ -159,18 +159,18 @@ class _Sheet:
         return _COLUMNS if len(self._shown) == 3 else _COLUMNS[1:2]
 
     def finish(self, path: Path, kind: str, when: str) -> None:
-        """Adds colour bars and heading, and writes the file."""
+        """Add color bars and heading, and write the file."""
         axes = [panel.axes for panel in self.panels]
         _colour_bar(self.figure, axes[:2], self.panels[0], self._scales[0], self._of.name)
         if len(axes) == 3:
             _colour_bar(self.figure, axes[2:], self.panels[2], self._scales[1], "Difference")
         self.figure.suptitle(f"{self._of.title}, {kind}\n{when}")
         scales = (self._scales[0], self._scales[0], self._scales[1])
-        told = ", ".join(
+        ranges = ", ".join(
             f"{name}: min {scale.number(np.nanmin(values))}, max {scale.number(np.nanmax(values))}{scale.suffix}"
             for name, values, scale in zip(self._names, self._shown, scales, strict=False)
         )
-        save(self.figure, path, f"{self._of.title}, {kind}. {when}. {told}.")
+        save(self.figure, path, f"{self._of.title}, {kind}. {when}. {ranges}.")
 
 
 def _colour_bar(figure: Figure, axes: Sequence[Axes], panel: _Panel, scale: Scale, name: str) -> None:
@@ -197,7 +197,7 @@ def _degrees(degrees: float, sides: str) -> str:
 
 
 def _edges(centres: Floats) -> Floats:
-    """Half-way between centres, and as far beyond the first and the last."""
+    """Return cell edges: half-way between centers, and as far beyond the first and the last."""
     if centres.size == 1:
         return np.array([centres[0] - 0.125, centres[0] + 0.125])
     middle = (centres[1:] + centres[:-1]) / 2

@@ -1,4 +1,4 @@
-"""Values in the unit that a variable is stored in become those that people know it in."""
+"""Convert values from stored units to the units of weather charts, and name variables in figures."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -15,13 +15,13 @@ STANDARD_GRAVITY: Final = 9.80665
 
 @dataclass(frozen=True)
 class Unit:
-    """How the values of a variable are told.
+    """The unit in which values of a variable are displayed.
 
     Attributes:
-        text: of the unit; empty for plain numbers.
+        text: name of the unit; empty for plain numbers.
         factor: from the stored unit to this one.
-        offset: added to a value once it is multiplied; a difference of two values has none.
-        difference: the unit of differences, where it is another.
+        offset: added to a value after the multiplication; not applied to differences.
+        difference: name of the unit of differences, where it is another; else None.
     """
 
     text: str
@@ -31,15 +31,15 @@ class Unit:
 
     @property
     def of_differences(self) -> "Unit":
-        """How differences of values are told, and errors."""
+        """The unit of differences and errors of values."""
         return Unit(self.text if self.difference is None else self.difference, self.factor)
 
     def heading(self, name: str) -> str:
-        """What is shown with its unit, like ``Temperature (K)``."""
+        """Return a name with this unit, like ``Temperature (K)``."""
         return f"{name} ({self.text})" if self.text else name
 
     def told(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Stored values in this unit."""
+        """Convert stored values to this unit."""
         return np.asarray(values, np.float64) * self.factor + self.offset
 
 
@@ -55,15 +55,15 @@ _KNOWN: Final = {
 
 
 _RAIN: Final = Unit("mm", factor=1e3)
-"""Its height; other heights in m are those of levels."""
+"""Unit of precipitation; other variables in m are heights of pressure levels, in dam."""
 
 
 def unit_of(variable: str, units: str) -> Unit:
-    """How values of a variable are told.
+    """Return the unit in which values of a variable are displayed.
 
     Args:
-        variable: which.
-        units: as CF attributes spell them; values in units that nobody knows better are told as they are.
+        variable: name of the variable.
+        units: stored units, in CF spelling; values in unknown units are displayed unchanged.
     """
     if units == "m" and "precipitation" in variable:
         return _RAIN
@@ -71,7 +71,7 @@ def unit_of(variable: str, units: str) -> Unit:
 
 
 def named(variable: str, level: int | None = None) -> str:
-    """What a variable is called in a picture, like ``Temperature at 850 hPa``."""
+    """Return the name of a variable in a figure, like ``Temperature at 850 hPa``."""
     known = _CALLED.get(variable) or attributes(variable)["long_name"]
     text = known[:1].upper() + known[1:]
     return text if level is None else f"{text} at {level} hPa"
@@ -87,4 +87,4 @@ _CALLED: Final = {
     "v_component_of_wind": "V wind",
     "total_precipitation_6hr": "precipitation in 6 h",
 }
-"""Shorter than in the attributes, or true to the unit that is told."""
+"""Names that are shorter than those in the attributes, or that agree with the displayed unit."""

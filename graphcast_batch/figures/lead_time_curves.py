@@ -1,4 +1,4 @@
-"""Scores of several forecasts become curves over lead time, a panel for each variable and level."""
+"""Draw scores of several forecasts as curves over lead time, with a panel for each variable and level."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from graphcast_batch.errors import FigureError
 from graphcast_batch.figures.display_units import Unit, named, unit_of
-from graphcast_batch.figures.headings import counted, lead_ticks, time_unit
+from graphcast_batch.figures.headings import initial_times_text, lead_ticks, time_unit
 from graphcast_batch.figures.saving import package_style, save
 
 Floats = NDArray[np.float64]
@@ -26,19 +26,19 @@ class Curve(Protocol):
 
     @property
     def name(self) -> str:
-        """Whose it is."""
+        """Name of the forecast or baseline."""
 
     @property
     def metric(self) -> str:
-        """Which."""
+        """Name of the metric."""
 
     @property
     def variable(self) -> str:
-        """Of what."""
+        """Name of the variable."""
 
     @property
     def units(self) -> str:
-        """Of the variable, as CF attributes spell them."""
+        """Units of the variable, in CF spelling."""
 
     @property
     def level(self) -> int | None:
@@ -46,28 +46,28 @@ class Curve(Protocol):
 
     @property
     def hours(self) -> NDArray[np.int64]:
-        """(lead,) lead times."""
+        """Lead times, (lead,) h."""
 
     @property
     def values(self) -> Floats:
-        """(lead,) in the unit of the variable, if the metric has one; NaN where there is none."""
+        """Values of the metric, (lead,), in the unit of the variable if the metric has one; NaN where unknown."""
 
     @property
     def low(self) -> Floats:
-        """(lead,) lower end of the confidence interval; NaN where none is known."""
+        """Lower end of the confidence interval, (lead,); NaN where unknown."""
 
     @property
     def high(self) -> Floats:
-        """(lead,) its upper end."""
+        """Upper end of the confidence interval, (lead,); NaN where unknown."""
 
     @property
     def cases(self) -> int:
-        """The most initial times that are behind a value."""
+        """The most initial times that a value averages over."""
 
 
 _Line = Literal["-", "--", "-.", ":"] | tuple[float, tuple[float, ...]]
 _Look = tuple[str, _Line, str]
-"""Colour, line and marker."""
+"""Color, line style and marker."""
 _LOOKS: Final[tuple[_Look, ...]] = (
     ("#0072b2", "-", "o"),
     ("#d55e00", "--", "s"),
@@ -75,27 +75,27 @@ _LOOKS: Final[tuple[_Look, ...]] = (
     ("#cc79a7", (0, (5, 1, 1, 1, 1, 1)), "D"),
     ("#e69f00", (0, (3, 1)), "v"),
 )
-"""Told apart by those who see few colours too (Okabe and Ito 2008), and by line and marker without any."""
+"""Looks that can be distinguished with color blindness (Okabe and Ito 2008), and by line and marker without color."""
 _BASELINES: Final[Mapping[str, _Look]] = {
     "persistence": ("#404040", ":", "x"),
     "climatology": ("#808080", (0, (8, 2)), "+"),
 }
-_SPOKEN: Final = {"rmse": "RMSE", "acc": "Anomaly correlation", "bias": "Bias", "mae": "Mean absolute error"}
+_METRIC_NAMES: Final = {"rmse": "RMSE", "acc": "Anomaly correlation", "bias": "Bias", "mae": "Mean absolute error"}
 _WITHOUT_UNIT: Final = ("acc",)
 _MARKERS: Final = 12
-"""On a curve, at most."""
+"""The most markers on a curve."""
 
 
 def draw_curves(path: Path, curves: Sequence[Curve], region: str) -> None:
-    """Draws one metric, a panel for each variable and level, with the curves of all forecasts in it.
+    """Draw one metric, with a panel for each variable and level that has the curves of all forecasts.
 
     Args:
         path: of the picture, PNG, SVG or PDF by its suffix.
-        curves: all of one metric, those of a variable and level in a row.
-        region: of which they are.
+        curves: all of one metric; those of a variable and level follow each other.
+        region: name of the region.
 
     Raises:
-        FigureError: there is none, or they are of several metrics.
+        FigureError: there is no curve, or the curves are of several metrics.
     """
     metrics = sorted({curve.metric for curve in curves})
     if len(metrics) != 1:
@@ -115,13 +115,13 @@ def draw_curves(path: Path, curves: Sequence[Curve], region: str) -> None:
             at.set_axis_off()
         for at in axes[max(0, len(panels) - columns) : len(panels)]:
             at.set_xlabel(time_unit(_last(curves))[0])
-        figure.suptitle(f"{_SPOKEN.get(metrics[0], metrics[0])}, {region}\n{_sureness(curves)}")
+        figure.suptitle(f"{_METRIC_NAMES.get(metrics[0], metrics[0])}, {region}\n{_confidence_text(curves)}")
         _legend(figure, looks)
         save(figure, path, _alt(panels, metrics[0], region))
 
 
 def _looks(names: Sequence[str]) -> Mapping[str, _Look]:
-    """Colour, line and marker by name."""
+    """Choose color, line style and marker for each forecast and baseline, by name."""
     others = iter(_LOOKS * (1 + len(names) // len(_LOOKS)))
     return {name: _BASELINES.get(name) or next(others) for name in names}
 
@@ -161,7 +161,7 @@ def _heading(curve: Curve) -> str:
 
 
 def _marked(leads: int) -> tuple[int, int]:
-    """The first lead time that has a marker, and the distance to the next: whole days where a step is 6 hours."""
+    """Return the index of the first lead time with a marker and the distance to the next: days with steps of 6 h."""
     every = -(-leads // _MARKERS)
     return every - 1, every
 
@@ -171,29 +171,29 @@ def _last(curves: Sequence[Curve]) -> float:
 
 
 def _lead_axis(axes: Axes, last: float, hours_a_unit: int) -> None:
-    """Smaller ticks at every step where there are few days."""
+    """Set the ticks of the lead time axis, with minor ticks at every step where there are few days."""
     axes.xaxis.set_major_locator(lead_ticks(last, hours_a_unit))
     if hours_a_unit > 1:
         axes.xaxis.set_minor_locator(MultipleLocator(0.25 if last <= 120 else 0.5 if last <= 240 else 1.0))
     axes.set_xlim(0, 1.02 * last / hours_a_unit)
 
 
-def _sureness(curves: Sequence[Curve]) -> str:
-    """How many initial times there are, and what the bands mean."""
+def _confidence_text(curves: Sequence[Curve]) -> str:
+    """Write the number of initial times, and what the bands mean."""
     cases = max(curve.cases for curve in curves)
-    times = counted(cases)
+    times = initial_times_text(cases)
     if all(np.isnan(curve.low).all() for curve in curves):
         return f"{times}, too few for confidence bands, which need more than 10 days of them"
     return f"{times}; bands: 95 % confidence by bootstrap over blocks of 10 days of initial times"
 
 
 def _legend(figure: Figure, looks: Mapping[str, _Look]) -> None:
-    """One for all panels, below them."""
+    """Draw one legend for all panels, below them."""
     handles = [
         Line2D([], [], color=colour, linestyle=line, marker=marker, markersize=3.5, linewidth=1.3)
         for colour, line, marker in looks.values()
     ]
-    # matplotlib leaves out what begins with an underscore.
+    # matplotlib leaves out labels that begin with an underscore.
     labels = [f" {name}" if name.startswith("_") else name for name in looks]
     figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(looks)), handlelength=3.5)
 
@@ -204,7 +204,7 @@ def _alt(panels: Sequence[Sequence[Curve]], metric: str, region: str) -> str:
         unit = _unit(panel[0])
         ends = ", ".join(f"{curve.name} {_number(unit.told(curve.values)[-1])}" for curve in panel)
         texts.append(f"{_heading(panel[0])} at {panel[0].hours[-1]} h: {ends}")
-    return f"Curves of {_SPOKEN.get(metric, metric)} by lead time, {region}. {'; '.join(texts)}."
+    return f"Curves of {_METRIC_NAMES.get(metric, metric)} by lead time, {region}. {'; '.join(texts)}."
 
 
 def _number(value: float) -> str:

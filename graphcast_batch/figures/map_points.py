@@ -1,4 +1,4 @@
-"""The name of a city, or a latitude and longitude, becomes the grid point that stands for it."""
+"""Find the grid point nearest to a city or to a latitude and longitude, for time series."""
 
 import difflib
 import re
@@ -16,10 +16,10 @@ _EARTH_KM: Final = 6371.0
 
 @dataclass(frozen=True)
 class NamedPoint:
-    """Somewhere on the globe.
+    """A named point on the globe.
 
     Attributes:
-        name: what it is called.
+        name: of the city, or the coordinates as text.
         latitude: degrees north.
         longitude: degrees east, -180..180.
     """
@@ -31,12 +31,12 @@ class NamedPoint:
 
 @dataclass(frozen=True)
 class GridPoint:
-    """The grid point nearest to a place.
+    """The grid point nearest to a named point.
 
     Attributes:
-        place: which.
-        row: of the latitude.
-        column: of the longitude.
+        place: the named point.
+        row: index of the latitude.
+        column: index of the longitude.
         latitude: of the point, degrees north.
         longitude: of the point, degrees east, -180..180.
     """
@@ -49,21 +49,21 @@ class GridPoint:
 
     @property
     def kilometres(self) -> float:
-        """How far it is from the place, along a great circle."""
+        """Distance to the named point along a great circle, km."""
         return _distance(self.place, self.latitude, self.longitude)
 
     @property
     def told(self) -> str:
-        """Point and distance, in words."""
+        """Coordinates of the grid point and distance, as text."""
         at = f"{_degrees(self.latitude, 'SN')} {_degrees(self.longitude, 'WE')}"
         return f"grid point {at}, {self.kilometres:.0f} km away"
 
 
 def place_of(text: str) -> NamedPoint:
-    """What a text like ``Berlin`` or ``52.5, 13.4`` (latitude, longitude) means.
+    """Return the point that a text like ``Berlin`` or ``52.5, 13.4`` (latitude, longitude) stands for.
 
     Raises:
-        FigureError: neither a city of the table nor two numbers within their ranges.
+        FigureError: the text is neither a city of the table nor two numbers within their ranges.
     """
     numbers = re.fullmatch(r"\s*(-?\d+(?:\.\d*)?)\s*,\s*(-?\d+(?:\.\d*)?)\s*", text)
     if numbers:
@@ -86,10 +86,10 @@ def place_of(text: str) -> NamedPoint:
 
 
 def nearest(place: NamedPoint, latitude: NDArray[np.floating], longitude: NDArray[np.floating]) -> GridPoint:
-    """The grid point nearest to a place, on a sphere.
+    """Find the grid point nearest to a point on a sphere.
 
     Args:
-        place: which.
+        place: the point.
         latitude: (lat,) degrees.
         longitude: (lon,) degrees, once around the globe.
     """
@@ -104,7 +104,7 @@ def nearest(place: NamedPoint, latitude: NDArray[np.floating], longitude: NDArra
 def _distance(
     place: NamedPoint, latitude: "NDArray[np.float64] | float", longitude: "NDArray[np.float64] | float"
 ) -> float:
-    """Kilometres along a great circle, by the haversine formula."""
+    """Compute the distance along a great circle in km, by the haversine formula."""
     south, north = np.deg2rad(place.latitude), np.deg2rad(latitude)
     east = np.deg2rad(longitude) - np.deg2rad(place.longitude)
     half = np.sin((north - south) / 2) ** 2 + np.cos(south) * np.cos(north) * np.sin(east / 2) ** 2
@@ -184,4 +184,4 @@ CITIES: Final[dict[str, tuple[float, float]]] = {
     "Yakutsk": (62.03, 129.73),
     "Zurich": (47.38, 8.54),
 }
-"""Latitude and longitude of the middle of cities, to about a kilometre."""
+"""Latitude and longitude of city centers, to about a kilometer."""

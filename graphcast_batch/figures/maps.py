@@ -1,4 +1,4 @@
-"""Fields on the globe become maps: target, prediction and their difference side by side."""
+"""Draw maps of fields on the globe: target, prediction and their difference side by side."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,12 +21,12 @@ from graphcast_batch.figures.scene import Field, Row, Scene, Showable, Shown, le
 from graphcast_batch.grid import Grid, cell_area
 
 MOST_ROWS: Final = 8
-"""Lead times in one strip; more would be too small to read on a page."""
+"""The most lead times in one figure; more rows of maps would be too small to read on a page."""
 _COLUMNS: Final = ("Target", "Prediction", "Prediction − target")
 _WIDE: Final = 1.5
-"""Aspect of maps that need the whole width of their column."""
+"""Width over height from which maps take the full width of their column."""
 _PIXELS: Final = 1440
-"""Of an image from one side of a map to the other: a cell of 0.25° of the whole globe has one."""
+"""Pixels across the image of a map: one for each cell of a global 0.25° grid."""
 
 
 def draw_maps(
@@ -37,20 +37,20 @@ def draw_maps(
     projection: Projection = PLATE_CARREE,
     credit: str = "",
 ) -> None:
-    """Draws one forecast field: target, prediction and difference, or the prediction alone.
+    """Draw one forecast field: target, prediction and difference, or the prediction alone.
 
-    What is drawn over the field is drawn over target and prediction, not over the difference. A file that is there
-    already is replaced.
+    Contours and wind are drawn over target and prediction, not over the difference. An existing file is replaced.
 
     Args:
         path: of the file to write: PNG, SVG or PDF.
-        prediction: a field (latitude, longitude), or one with contours and wind over it.
-        target: what came true, on the same points, in the same units.
+        prediction: a field (latitude, longitude), or a field with contours and wind.
+        target: the truth, on the same points, in the same units; None to draw the prediction alone.
         projection: of the maps.
         credit: who made the forecast, for the foot of the figure.
 
     Raises:
-        FigureError: other dimensions than these, fields on other points, or another kind of file.
+        FigureError: the dimensions are others than these, fields are on different points, or the file is of another
+            kind.
         GridError: the points are not a regular global grid.
     """
     _draw(path, scene(prediction, target), projection, credit)
@@ -64,19 +64,21 @@ def draw_strip(
     projection: Projection = PLATE_CARREE,
     credit: str = "",
 ) -> None:
-    """Draws a forecast of one field as a row of maps for each lead time, all in the same colours.
+    """Draw a forecast of one field as a row of maps for each lead time, all with the same color limits.
 
-    Of many lead times those of `strip_rows` are drawn.
+    Of many lead times only those of `strip_rows` are drawn.
 
     Args:
         path: of the file to write: PNG, SVG or PDF.
         prediction: (prediction_timedelta, latitude, longitude), otherwise as for `draw_maps`.
-        target: the same for the lead times that have come true, in any number; the others show "no data".
+        target: the truth, at any number of the lead times; at the others "no data" is shown. None to draw the
+            prediction alone.
         projection: of the maps.
         credit: who made the forecast.
 
     Raises:
-        FigureError: other dimensions than these, no lead time, fields on other points, or another kind of file.
+        FigureError: the dimensions are others than these, there is no lead time, fields are on different points, or
+            the file is of another kind.
         GridError: the points are not a regular global grid.
     """
     leads = leads_of(prediction)
@@ -85,15 +87,15 @@ def draw_strip(
 
 
 def strip_rows(leads: int) -> list[int]:
-    """Which of so many lead times a strip shows: at most `MOST_ROWS`, evenly chosen, with the first and the last."""
+    """Return the indices of the lead times to draw: at most `MOST_ROWS`, evenly spaced, with the first and last."""
     return [int(row) for row in np.unique(np.linspace(0, leads - 1, MOST_ROWS).round())]
 
 
 def leads_of(showable: Showable) -> list[np.timedelta64]:
-    """The lead times of a field that has several.
+    """Return the lead times of a field along ``prediction_timedelta``.
 
     Raises:
-        FigureError: it has none.
+        FigureError: the field has none.
     """
     field = showable.field if isinstance(showable, Shown) else showable
     leads = field.coords.get("prediction_timedelta", xr.DataArray([]))
@@ -103,17 +105,17 @@ def leads_of(showable: Showable) -> list[np.timedelta64]:
 
 
 class Sheet:
-    """A figure of maps, which can show the rows of its scene one after another."""
+    """A figure of maps that can be redrawn with other rows of its scene, for animations."""
 
     def __init__(self, shown: Scene, projection: Projection, credit: str, *, rows: int, panel_pixels: int) -> None:
-        """Lays out maps, titles and colour bars, with scales for all rows of the scene; shows its first rows.
+        """Lay out maps, titles and color bars, with scales for all rows of the scene; draw the first rows.
 
         Args:
             shown: what the figure shows.
             projection: of the maps.
             credit: who made the forecast.
-            rows: of maps in the figure.
-            panel_pixels: of an image, from one side of a map to the other.
+            rows: number of rows of maps in the figure.
+            panel_pixels: pixels across the image of a map.
         """
         self._shown = shown
         self.scales = _scales(shown)
@@ -137,12 +139,12 @@ class Sheet:
         self._label(credit)
 
     def show(self, rows: Sequence[Row]) -> None:
-        """Draws rows of maps in the place of the last ones."""
+        """Replace the rows of maps by others."""
         for panels, row in zip(self.panels, rows, strict=True):
             for j, (panel, layer) in enumerate(zip(panels, row.layers(self._shown.columns), strict=True)):
-                told = _difference_text if j == 2 else _range_text
+                describe = _difference_text if j == 2 else _range_text
                 is_empty = bool(np.isnan(layer.field).all())
-                panel.show(layer, "" if is_empty else told(self._shown.grid, layer.field, self.scales[j // 2]))
+                panel.show(layer, "" if is_empty else describe(self._shown.grid, layer.field, self.scales[j // 2]))
         leads = [row.lead for row in rows]
         if len(rows) > 1:
             for first, lead in zip(self.axes[:, 0], leads, strict=True):
@@ -161,7 +163,7 @@ class Sheet:
 
 
 def description(shown: Scene, scales: tuple[Scale, Scale], projection: Projection) -> str:
-    """The figure in words, for those who cannot see it."""
+    """Return the alternative text of the figure, for people who cannot see it."""
     several = len(shown.rows) > 1
     kind = "Maps" if shown.columns == 3 or several else "Map"
     on = [] if isinstance(projection, PlateCarree) else [f"in {projection.title}"]
@@ -176,7 +178,7 @@ def _draw(path: Path, shown: Scene, projection: Projection, credit: str) -> None
 
 
 def _scales(shown: Scene) -> tuple[Scale, Scale]:
-    """Of the fields, and of their differences."""
+    """Return the scale of the fields, and that of their differences."""
     table = [row.layers(shown.columns) for row in shown.rows]
     unit = shown.field.unit
     of_fields = difference_scale if shown.field.convention.is_signed else field_scale
@@ -193,7 +195,7 @@ def _contour_levels(shown: Scene) -> NDArray[np.float64]:
 
 
 def _inches(rows: int, columns: int, aspect: float, lines: int) -> tuple[float, float]:
-    """Width and height that leave little room around maps and lines of text."""
+    """Return width and height of a figure with little room around maps and lines of text."""
     width = (4.83 if columns == 3 else 7.0) * (1 if aspect >= _WIDE else 0.75)
     return 0.5 + columns * width, 0.8 + 0.2 * lines + rows * (width / aspect + 0.2)
 
@@ -203,7 +205,7 @@ def _names(shown: Scene) -> tuple[str, ...]:
 
 
 def _colour_bar(figure: Figure, image: AxesImage, over: NDArray[np.object_], scale: Scale, name: str) -> None:
-    """Draws a colour bar below the maps that it holds for."""
+    """Draw a color bar below the maps that it belongs to."""
     rows, columns = over.shape
     axes: list[Axes] = over.ravel().tolist()
     bar = figure.colorbar(
@@ -222,12 +224,12 @@ def _colour_bar(figure: Figure, image: AxesImage, over: NDArray[np.object_], sca
 
 
 def _row_description(shown: Scene, row: Row, scales: tuple[Scale, Scale]) -> str:
-    told = []
+    texts = []
     for j, (name, layer) in enumerate(zip(_names(shown), row.layers(shown.columns), strict=True)):
         empty = bool(np.isnan(layer.field).all())
-        told.append(f"{name}: {'no data' if empty else _range_text(shown.grid, layer.field, scales[j // 2])}")
+        texts.append(f"{name}: {'no data' if empty else _range_text(shown.grid, layer.field, scales[j // 2])}")
     lead = f"{lead_text(row.lead)}: " if len(shown.rows) > 1 and row.lead is not None else ""
-    return f"{lead}{', '.join(told)}."
+    return f"{lead}{', '.join(texts)}."
 
 
 def _range_text(_: Grid, field: Field, scale: Scale) -> str:
@@ -235,7 +237,7 @@ def _range_text(_: Grid, field: Field, scale: Scale) -> str:
 
 
 def _difference_text(grid: Grid, field: Field, scale: Scale) -> str:
-    """Mean and root mean square over the area of the globe that has values."""
+    """Write mean and root mean square over the area of the globe that has values."""
     values = np.ma.masked_invalid(field.astype(np.float64))
     weights = np.broadcast_to(cell_area(grid.latitude)[:, None], field.shape)
     bias, square = (float(np.ma.average(some, weights=weights)) for some in (values, values**2))

@@ -1,4 +1,4 @@
-"""What many forecasts were off by, one Case after another, becomes maps of their bias and root mean square error."""
+"""Sum up the errors of many forecasts, Case by Case, and draw maps of their bias and root mean square error."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from graphcast_batch.config.figures_section import FiguresConfig
 from graphcast_batch.errors import FigureError
 from graphcast_batch.figures.case_figures import figure_stem
 from graphcast_batch.figures.conventions import DIFFERENCES
-from graphcast_batch.figures.headings import counted, lead_words
+from graphcast_batch.figures.headings import initial_times_text, lead_time_text
 from graphcast_batch.figures.panel import MapBackground, Panel
 from graphcast_batch.figures.projections import PlateCarree
 from graphcast_batch.figures.reduced import Truth, truth_at
@@ -26,15 +26,15 @@ from graphcast_batch.plan import Case, OutputGrid
 from graphcast_batch.stores.store_kinds import open_store
 
 FOLDER: Final = "mean_error"
-"""Among the figures of a store."""
+"""Folder of these maps among the figures of a store."""
 _LEADS_AT_ONCE: Final = 8
-"""As many as a shard holds; 200 MB of sums at 0.25°."""
+"""Lead times in memory at once: as many as a shard has; 200 MB of sums at 0.25°."""
 _PIXELS: Final = 1440
 
 
 @dataclass(frozen=True)
 class MeanErrors:
-    """Maps to make of all Cases together, for whose sums there is room in memory at once.
+    """A variable, level and lead times whose error sums over all Cases fit into memory together.
 
     Attributes:
         name: of the variable.
@@ -49,12 +49,12 @@ class MeanErrors:
 
 @dataclass
 class ErrorSums:
-    """What adds up over Cases, each (lead, lat, lon).
+    """Sums of errors over Cases, each (lead, lat, lon).
 
     Attributes:
         errors: sum of prediction minus target.
-        squares: sum of its square.
-        counts: how many Cases went in.
+        squares: sum of the squared errors.
+        counts: number of Cases in the sums.
     """
 
     errors: NDArray[np.float64]
@@ -63,11 +63,11 @@ class ErrorSums:
 
     @classmethod
     def none(cls, shape: tuple[int, ...]) -> "ErrorSums":
-        """Of no Case."""
+        """Return the sums of no Case."""
         return cls(np.zeros(shape), np.zeros(shape), np.zeros(shape, np.int64))
 
     def add(self, errors: NDArray[np.float32]) -> None:
-        """Takes one Case; NaN where nothing is known."""
+        """Add the errors of one Case, (lead, lat, lon); NaN where there is no error."""
         known = np.isfinite(errors)
         some = np.where(known, errors, 0.0).astype(np.float64)
         self.errors += some
@@ -76,11 +76,11 @@ class ErrorSums:
 
 
 def wanted_errors(wanted: FiguresConfig, kept: OutputGrid) -> Iterator[MeanErrors]:
-    """What mean errors a store is to have, a few lead times at a time.
+    """Yield the mean errors to draw, a few lead times at a time.
 
     Args:
-        wanted: what to draw; its variables, levels and lead times are kept.
-        kept: what the store holds of a forecast.
+        wanted: section ``figures``; the store keeps its variables, levels and lead times.
+        kept: output grid of the store.
     """
     hours = sorted(set(kept.lead_hours if wanted.lead_hours is None else wanted.lead_hours))
     for name in dict.fromkeys(wanted.variables):
@@ -90,11 +90,11 @@ def wanted_errors(wanted: FiguresConfig, kept: OutputGrid) -> Iterator[MeanError
 
 
 def errors_of(path: Path, case: Case, which: MeanErrors, source: Truth) -> NDArray[np.float32]:
-    """(lead, lat, lon) prediction minus target of one whole Case of a store, NaN where either is not known.
+    """Compute prediction minus target of one complete Case, (lead, lat, lon); NaN where either is missing.
 
     Args:
         path: of the store.
-        case: which.
+        case: whose forecast.
         which: variable, level and lead times.
         source: of the truth.
 
@@ -116,20 +116,20 @@ def errors_of(path: Path, case: Case, which: MeanErrors, source: Truth) -> NDArr
 
 
 def draw_mean_errors(path: Path, which: MeanErrors, sums: ErrorSums, kind: str) -> list[Path]:
-    """Draws a picture of bias and root mean square error for each lead time that has any.
+    """Draw bias and root mean square error for each lead time that has any.
 
     Args:
-        path: of the store, beside whose other figures they are put.
+        path: of the store; the files are written among its figures.
         which: variable, level and lead times.
         sums: over all Cases.
-        kind: of file: png, svg or pdf.
+        kind: suffix of the files: png, svg or pdf.
 
     Raises:
-        FigureError: no truth is known of any lead time.
+        FigureError: there is no truth at any lead time.
     """
     if not sums.counts.any():
         raise FigureError(
-            f"figures.mean_error: {which.name} needs truth at one of the lead times, but none is known of "
+            f"figures.mean_error: {which.name} needs truth at one of the lead times, but there is none at "
             f"{', '.join(map(str, which.hours))} h; choose others in figures.lead_hours"
         )
     kept = open_store(path).kept
@@ -153,7 +153,7 @@ def _draw(path: Path, which: MeanErrors, hours: int, sums: ErrorSums, kept: Outp
     with package_style():
         figure = Figure(figsize=(13.0, 4.6), layout="compressed")
         ground = MapBackground(PlateCarree(), grid, _PIXELS, np.empty(0), None)
-        told = []
+        texts = []
         for axes, (name, values, scale, colours) in zip(figure.subplots(1, 2, sharey=True), columns, strict=True):
             panel = Panel(axes, ground, scale, colours, over=False)
             over_globe = float(np.sqrt(_mean(grid, values**2))) if name == "RMSE" else _mean(grid, values)
@@ -165,11 +165,11 @@ def _draw(path: Path, which: MeanErrors, hours: int, sums: ErrorSums, kept: Outp
             bar.set_ticks(positions, labels=labels)
             bar.set_label(scale.label)
             least, most = (scale.number(float(each)) for each in (np.nanmin(values), np.nanmax(values)))
-            told.append(f"{name}: {text}, min {least}, max {most}")
+            texts.append(f"{name}: {text}, min {least}, max {most}")
         heading = f"Errors of {of.name[:1].lower()}{of.name[1:]}"
-        when = f"{lead_words(hours)} ahead, {counted(int(sums.counts.max()))}"
+        when = f"{lead_time_text(hours)} ahead, {initial_times_text(int(sums.counts.max()))}"
         figure.suptitle(f"{heading}\n{when}")
-        save(figure, path, f"{heading}, {when}. {'; '.join(told)}.")
+        save(figure, path, f"{heading}, {when}. {'; '.join(texts)}.")
 
 
 def _mean(grid: Grid, values: NDArray[np.float32]) -> float:

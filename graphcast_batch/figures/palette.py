@@ -1,4 +1,4 @@
-"""A map's colours become a table that a page paints fields with."""
+"""Return the colors of a map as a table of bytes, for the report's page to draw fields with."""
 
 import numpy as np
 from matplotlib import colormaps
@@ -6,10 +6,10 @@ from numpy.typing import NDArray
 
 
 def palette(name: str) -> NDArray[np.uint8]:
-    """The colours of one of matplotlib's colour maps, from the lowest value to the highest.
+    """Return the colors of one of matplotlib's color maps, from the lowest value to the highest.
 
     Args:
-        name: of the colour map, such as ``viridis``.
+        name: of the color map, such as ``viridis``.
 
     Returns:
         (256, 3) red, green and blue.

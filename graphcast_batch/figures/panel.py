@@ -1,4 +1,4 @@
-"""The values of a layer become one map on axes, which can then show others."""
+"""Draw one map on axes, whose field, contours and wind can be replaced, for animations."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,23 +23,23 @@ _MISSING: Final = "#d9d9d9"
 _INK: Final = "#1a1a1a"
 _HALO: Final = withStroke(linewidth=1.4, foreground="#ffffffb0")
 _KNOTS: Final = 3600 / 1852
-"""In a metre a second; wind barbs count them (WMO-No. 485)."""
+"""Knots in one meter per second; wind barbs are in knots (WMO-No. 485)."""
 _BARBS: Final = 280
-"""On a rectangular map."""
+"""Number of wind barbs on a rectangular map."""
 _STREAM: Final = 120
-"""Points from one side of a map to the other, between which streamlines are drawn."""
+"""Points across a map from which streamlines are computed."""
 
 
 @dataclass(frozen=True)
 class MapBackground:
-    """What the maps of a figure have in common.
+    """The projection, grid, coastlines and contour values that all maps of a figure share.
 
     Attributes:
         projection: of the maps.
         grid: of the fields.
-        pixels: of an image, from one side of the map to the other.
-        levels: of contours.
-        wind: how it is drawn.
+        pixels: across the image of a map.
+        levels: values of the contours.
+        wind: how wind is drawn; None without wind.
     """
 
     projection: Projection
@@ -50,7 +50,7 @@ class MapBackground:
 
     @cached_property
     def cells(self) -> NDArray[np.intp]:
-        """Which cell each pixel shows, (rows, pixels)."""
+        """Index of the cell that each pixel shows, (rows, pixels)."""
         return cells(self.projection, self.grid, self.pixels)
 
     @cached_property
@@ -81,7 +81,10 @@ class MapBackground:
         return self.projection.forward(*np.meshgrid(longitude, self.grid.latitude.astype(np.float64)))
 
     def wind_at(self, x: Numbers, y: Numbers, wind: tuple[Field, Field]) -> tuple[Numbers, Numbers]:
-        """Wind at places of the map, along x and y; NaN off the map. That of the nearest point, in its own strength."""
+        """Return the wind of the nearest point at positions on the map, along x and y; NaN off the map.
+
+        The speed is that of the wind, whatever the scale of the map.
+        """
         longitude, latitude = self.projection.inverse(x, y)
         inside = np.nan_to_num(longitude), np.clip(np.nan_to_num(latitude), -89.9, 89.9)
         row = np.rint((inside[1] - float(self.grid.latitude[0])) / self.grid.latitude_step).astype(int)
@@ -94,17 +97,17 @@ class MapBackground:
 
 
 class Panel:
-    """One map on axes."""
+    """One map on axes, which can be redrawn with other layers."""
 
     def __init__(self, axes: Axes, ground: MapBackground, scale: Scale, colours: str, *, over: bool) -> None:
-        """Draws what stays: edge, coasts, meridians and parallels.
+        """Draw the parts that do not change: edge, coasts, meridians and parallels.
 
         Args:
             axes: to draw on.
-            ground: what the figure's maps have in common.
+            ground: shared by the maps of the figure.
             scale: of the field.
-            colours: name of a colour map.
-            over: whether anything will be drawn over the field.
+            colours: name of a color map.
+            over: whether contours or wind will be drawn over the field.
         """
         self._axes, self._ground = axes, ground
         self._over: list[Artist] = []
@@ -122,25 +125,25 @@ class Panel:
         )
         self.image.set_clip_path(edge)
         _draw_degrees(axes, ground) if isinstance(ground.projection, PlateCarree) else self._draw_graticule()
-        # Each on a rim that keeps it in sight where the colours are like it; pale where dark lines come over them.
+        # Each line has a rim that keeps it visible on similar colors; coasts are pale under dark contours and wind.
         coasts = (("#00000080", 1.2), ("white", 0.6)) if over else (("#ffffff59", 1.2), (_INK, 0.5))
         self._coasts = [self._lines(ground.coasts, colour, width) for colour, width in coasts]
         middle = ((left + right) / 2, (bottom + top) / 2)
         self._empty = axes.text(*middle, "no data", ha="center", va="center", fontsize="x-large", color="#404040")
 
-    def show(self, layer: Layer, told: str) -> None:
-        """Draws a layer in the place of the last one.
+    def show(self, layer: Layer, note: str) -> None:
+        """Replace the layer that is drawn.
 
         Args:
             layer: to draw.
-            told: what its colours do not tell, above the map's right corner.
+            note: text above the map's right corner.
         """
         is_empty = bool(np.isnan(layer.field).all())
         self.image.set_data(np.ma.masked_invalid(layer.field.ravel()[self._ground.cells]))
         self._empty.set_visible(is_empty)
         for coast in self._coasts:
             coast.set_visible(not is_empty)
-        self._axes.set_title("" if is_empty else told, loc="right", fontsize="small")
+        self._axes.set_title("" if is_empty else note, loc="right", fontsize="small")
         for artist in self._over:
             artist.remove()
         self._over = [
@@ -177,9 +180,9 @@ class Panel:
     def _wind(self, wind: tuple[Field, Field]) -> list[Artist]:
         projection, is_feathered = self._ground.projection, self._ground.wind == "barbs"
         columns = round(np.sqrt(_BARBS * projection.aspect)) if is_feathered else _STREAM
-        places = np.meshgrid(*projection.places(columns))
-        along = self._ground.wind_at(*places, wind)
-        return self._barbs(*places, *along) if is_feathered else self._streamlines(*places, *along)
+        at = np.meshgrid(*projection.places(columns))
+        along = self._ground.wind_at(*at, wind)
+        return self._barbs(*at, *along) if is_feathered else self._streamlines(*at, *along)
 
     def _barbs(self, x: Numbers, y: Numbers, along_x: Numbers, along_y: Numbers) -> list[Artist]:
         seen = np.isfinite(along_x)

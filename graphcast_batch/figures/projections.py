@@ -1,4 +1,4 @@
-"""Places on the globe become places on a map, and back.
+"""Project points from the globe to a map, and back.
 
 Formulae are those of Snyder (1987), Map Projections: A Working Manual, USGS Professional Paper 1395, on a sphere of
 radius 1; plate carrée alone is in degrees. Longitudes are -180..180, with Greenwich in the middle of the world maps.
@@ -35,30 +35,30 @@ _ROBINSON_HEIGHTS: Final = (
 
 @dataclass(frozen=True)
 class Projection(ABC):
-    """A way to lay the globe flat."""
+    """A map projection of the globe."""
 
     @property
     @abstractmethod
     def title(self) -> str:
-        """What it is called."""
+        """Name of the projection."""
 
     @cached_property
     @abstractmethod
     def outline(self) -> Numbers:
-        """The map's edge, (vertices, 2): x and y of a closed line."""
+        """Edge of the map, (vertices, 2): x and y of a closed line."""
 
     @abstractmethod
     def forward(self, longitude: Numbers, latitude: Numbers) -> tuple[Numbers, Numbers]:
-        """Where places are on the map: x and y in the shape of the arguments, NaN for places that cannot be seen.
+        """Project points to the map: x and y in the shape of the arguments, NaN for points that are not visible.
 
         Args:
-            longitude: degrees, -180..180; beyond these a world map goes on, it does not start again.
+            longitude: degrees, -180..180; values beyond continue a world map past its edge, without wrapping.
             latitude: degrees, of the same shape.
         """
 
     @abstractmethod
     def inverse(self, x: Numbers, y: Numbers) -> tuple[Numbers, Numbers]:
-        """What places the map shows: longitude and latitude in degrees, NaN off the map."""
+        """Project positions on the map back to longitude and latitude in degrees, NaN off the map."""
 
     @cached_property
     def extent(self) -> tuple[float, float, float, float]:
@@ -73,7 +73,7 @@ class Projection(ABC):
         return (right - left) / (top - bottom)
 
     def places(self, columns: int) -> tuple[Numbers, Numbers]:
-        """The middles of pixels that cover the map: x, (columns,), and y upwards, (rows,), with rows to fit."""
+        """Return the centers of pixels that cover the map: x, (columns,), and y upwards, (rows,), of square pixels."""
         left, right, bottom, top = self.extent
         rows = round(columns / self.aspect)
         x = left + (np.arange(columns) + 0.5) * (right - left) / columns
@@ -82,16 +82,16 @@ class Projection(ABC):
     def directions(
         self, longitude: Numbers, latitude: Numbers, eastward: Numbers, northward: Numbers
     ) -> tuple[Numbers, Numbers]:
-        """Wind as it blows over the map: along the way on which the map shows the air move, in its own strength.
+        """Turn wind to its direction on the map, without changing its speed.
 
         Args:
             longitude: degrees.
             latitude: degrees, not at a pole, where there is no east.
             eastward: component of the wind there, in any unit.
-            northward: the other.
+            northward: component of the wind there, in the same unit.
 
         Returns:
-            Its components along x and y, NaN where the place cannot be seen.
+            components along x and y, NaN where the point is not visible.
         """
         speed = np.hypot(eastward, northward)
         step = 1e-3 / np.where(speed > 0, speed, 1.0)  # degrees of a great circle for each unit of wind
@@ -105,7 +105,7 @@ class Projection(ABC):
 
 @dataclass(frozen=True)
 class PlateCarree(Projection):
-    """Longitude and latitude as they are."""
+    """Longitude and latitude in degrees as x and y."""
 
     @property
     def title(self) -> str:
@@ -124,7 +124,7 @@ class PlateCarree(Projection):
 
 @dataclass(frozen=True)
 class Robinson(Projection):
-    """The world as an atlas shows it: neither areas nor angles are true, and none of them much wrong."""
+    """The Robinson projection of atlases: a compromise that distorts both areas and angles a little."""
 
     @property
     def title(self) -> str:
@@ -150,11 +150,11 @@ class Robinson(Projection):
 
 @dataclass(frozen=True)
 class Orthographic(Projection):
-    """The globe from far away: the half of it around a place.
+    """The globe seen from far away: the hemisphere around a center.
 
     Attributes:
-        latitude: of the place, degrees.
-        longitude: of the place, degrees.
+        latitude: of the center, degrees.
+        longitude: of the center, degrees.
     """
 
     latitude: float
@@ -185,10 +185,10 @@ class Orthographic(Projection):
 
 @dataclass(frozen=True)
 class Polar(Projection):
-    """The surroundings of a pole, true in angles (stereographic), with Greenwich downwards from the north pole.
+    """A stereographic (angle-preserving) map around a pole, with Greenwich below the north pole.
 
     Attributes:
-        side: 1 for the north pole, -1 for the south pole, from which Greenwich goes upwards.
+        side: 1 for the north pole; -1 for the south pole, with Greenwich above it.
     """
 
     side: Literal[1, -1]
@@ -215,14 +215,14 @@ PLATE_CARREE: Final = PlateCarree()
 
 
 def projection_called(name: Name, centre: tuple[float, float] | None = None) -> Projection:
-    """The projection of a name.
+    """Return the projection of a name.
 
     Args:
         name: of the projection.
-        centre: latitude and longitude of the middle of an orthographic map, degrees; for that alone.
+        centre: latitude and longitude of the center of an orthographic map, degrees; unused for others.
 
     Raises:
-        FigureError: an orthographic projection without a centre.
+        FigureError: an orthographic projection has no center.
     """
     if name != "orthographic":
         return {
@@ -232,17 +232,17 @@ def projection_called(name: Name, centre: tuple[float, float] | None = None) -> 
             "south_polar": Polar(-1),
         }[name]
     if centre is None:
-        raise FigureError("an orthographic map needs the latitude and longitude of its middle, but has none; give it")
+        raise FigureError("an orthographic map needs the latitude and longitude of its center, but has none; give it")
     return Orthographic(*centre)
 
 
 def cells(projection: Projection, grid: Grid, columns: int) -> NDArray[np.intp]:
-    """Which cell of a grid each pixel of a map shows.
+    """Find the cell of a grid that each pixel of a map shows.
 
-    Cells reach half-way to their neighbours, and the polar rows to the pole.
+    Cells reach half-way to their neighbors, and the polar rows to the pole.
 
     Returns:
-        (rows, columns), rows upwards: indices into a field of the grid laid flat; any off the map.
+        (rows, columns), rows upwards: indices into a flattened field of the grid; arbitrary off the map.
     """
     longitude, latitude = projection.inverse(*np.meshgrid(*projection.places(columns)))
     row = np.rint((np.nan_to_num(latitude) - float(grid.latitude[0])) / grid.latitude_step)
@@ -252,14 +252,14 @@ def cells(projection: Projection, grid: Grid, columns: int) -> NDArray[np.intp]:
 
 
 def lines(projection: Projection, on_globe: tuple[NDArray[np.floating], ...]) -> list[Numbers]:
-    """Lines on the globe as they are on a map, broken where they cannot be seen.
+    """Project lines from the globe to a map, broken where they are not visible.
 
     Args:
         projection: of the map.
         on_globe: (vertices, 2) for each line: longitude -180..180 and latitude, degrees; broken at the date line.
 
     Returns:
-        (vertices, 2) for each part that can be seen: x and y.
+        (vertices, 2) for each visible part: x and y.
     """
     seen = []
     for line in on_globe:
@@ -272,7 +272,7 @@ def lines(projection: Projection, on_globe: tuple[NDArray[np.floating], ...]) ->
 
 @cache
 def _robinson() -> tuple[Numbers, Numbers, Numbers]:
-    """Latitude, length and height of parallels so dense that straight lines between them are smooth."""
+    """Interpolate latitude, length and height of parallels so densely that linear interpolation between is smooth."""
     tabled, degrees = np.arange(0.0, 91, 5), np.linspace(0, 90, 9001)
     lengths, heights = (PchipInterpolator(tabled, table)(degrees) for table in (_ROBINSON_LENGTHS, _ROBINSON_HEIGHTS))
     return degrees, 0.8487 * lengths, 1.3523 * heights

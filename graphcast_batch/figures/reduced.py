@@ -1,4 +1,4 @@
-"""The frames of one Case, read one after another, become what its diagrams show: circles, meridians and points."""
+"""Reduce the frames of one Case, one after another, to the values of its diagrams: zonal bands, sections and points."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,26 +19,26 @@ from graphcast_batch.variables import HOUR
 
 
 class Truth(Protocol):
-    """Where what came true is read."""
+    """Reader of the truth of Cases."""
 
     def truth(self, case: Case, names: Sequence[str], levels: Sequence[int] | None = None) -> xr.Dataset | None:
-        """What came true of a Case, as far as it is known."""
+        """Read the truth of a Case at the available lead times; None if there is none."""
 
 
 def truth_at(source: Truth, case: Case, name: str, levels: Sequence[int], hours: int) -> xr.DataArray | None:
-    """What came true at one lead time of a Case, ([level], latitude, longitude); None where it is not known.
+    """Read the truth at one lead time of a Case, ([level], latitude, longitude); None where it is not available.
 
-    It is what came true of a forecast of a single step which ends then, so that no other frame is read.
+    It is read as the truth of a forecast of a single step that ends at that time, so that no other frame is read.
 
     Args:
         source: of the truth.
-        case: which.
+        case: whose forecast.
         name: of the variable.
-        levels: hPa; those that are not held are left out.
+        levels: hPa; levels that are not available are left out.
         hours: the lead time.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the truth cannot be read.
     """
     last = replace(case, init_time=case.init_time + np.timedelta64(hours - case.step_hours, "h"), steps=1)
     found = source.truth(last, [name], list(levels))
@@ -48,36 +48,36 @@ def truth_at(source: Truth, case: Case, name: str, levels: Sequence[int], hours:
 def expected_diagrams(
     wanted: FiguresConfig, on_levels: Mapping[str, bool], levels: Collection[int], lead_hours: Collection[int]
 ) -> list[str]:
-    """The names of the files that `draw_diagrams` writes for one forecast, without drawing them.
+    """Return the names of the files that `draw_diagrams` writes for one forecast, without drawing them.
 
     Args:
-        wanted: what to draw; its variables, levels and lead times are in the forecast.
-        on_levels: for each variable that a forecast has, whether it is on levels.
-        levels: those it has, hPa.
-        lead_hours: those it has.
+        wanted: section ``figures``; its variables, levels and lead times are in the forecast.
+        on_levels: for each variable of the forecast, whether it is on levels.
+        levels: of the forecast, hPa.
+        lead_hours: of the forecast, h.
 
     Raises:
-        FigureError: a place is not known, or no section can be drawn.
+        FigureError: a point is unknown, or no section can be drawn.
     """
     return [diagram.file_name for diagram in _diagrams(wanted, on_levels, levels, lead_hours)]
 
 
 def draw_diagrams(forecast: xr.Dataset, case: Case, source: Truth, wanted: FiguresConfig, folder: Path) -> list[Path]:
-    """Draws Hovmöller diagrams, sections and time series of one forecast; one frame of it is in memory at a time.
+    """Draw Hovmöller diagrams, sections and time series of one forecast, with one frame in memory at a time.
 
     Args:
         forecast: from one initial time: the scalar coordinate ``time`` (datetime64), and variables over
-            (prediction_timedelta, [level], latitude, longitude), on the whole globe.
+            (prediction_timedelta, [level], latitude, longitude), on the complete globe.
         case: whose forecast it is.
         source: of the truth.
-        wanted: what to draw.
+        wanted: section ``figures`` of the configuration.
         folder: to write into.
 
     Returns:
         The files, in the order of `expected_diagrams`.
 
     Raises:
-        FigureError: a place is not known, or no section can be drawn.
+        FigureError: a point is unknown, or no section can be drawn.
         InputError: the truth cannot be read.
     """
     lead_hours = [int(lead // HOUR) for lead in forecast["prediction_timedelta"].values]
@@ -91,16 +91,16 @@ def draw_diagrams(forecast: xr.Dataset, case: Case, source: Truth, wanted: Figur
 
 @dataclass(frozen=True)
 class _Diagram:
-    """One file of a forecast.
+    """One diagram of a forecast.
 
     Attributes:
         kind: of diagram.
         name: of the variable.
-        levels: hPa that it takes; none at the surface.
-        hours: lead times that it takes.
-        file_name: which tells all of it.
+        levels: that it needs, hPa; empty at the surface.
+        hours: lead times that it needs.
+        file_name: unique among the diagrams of a forecast.
         band: southern and northern edge of a Hovmöller diagram.
-        place: of a time series.
+        place: city or coordinates of a time series.
     """
 
     kind: Literal["hovmoller", "section", "series"]
@@ -112,7 +112,7 @@ class _Diagram:
     place: str = ""
 
     def reduced(self, frame: xr.DataArray) -> xr.DataArray:
-        """What it takes of a frame ([level], latitude, longitude)."""
+        """Reduce a frame ([level], latitude, longitude) to the values that the diagram shows."""
         with xr.set_options(keep_attrs=True):  # type: ignore[no-untyped-call]  # xarray has no types for it
             if self.kind == "section":
                 return frame.mean("longitude", dtype=np.float64)
@@ -125,7 +125,7 @@ class _Diagram:
             return field.weighted(area * inside.values).mean("latitude")
 
     def draw(self, path: Path, prediction: xr.DataArray, target: xr.DataArray) -> None:
-        """Draws what was taken of all its frames, (prediction_timedelta, ...)."""
+        """Draw the reduced values of all frames, (prediction_timedelta, ...)."""
         if self.kind == "hovmoller":
             draw_hovmoller(path, prediction, target, self.band)
         elif self.kind == "section":
@@ -142,7 +142,8 @@ def _diagrams(
     if wanted.sections and (len(levels) < 2 or not any(on_levels[name] for name in wanted.variables)):
         raise FigureError(
             "figures.sections: a section needs a variable with several levels, but there is none among "
-            f"{', '.join(wanted.variables)} with {len(levels)} levels; name one in figures.variables, or leave it out"
+            f"{', '.join(wanted.variables)} with {len(levels)} levels; add one to figures.variables, or leave out "
+            "figures.sections"
         )
     for name in dict.fromkeys(wanted.variables):
         for level in dict.fromkeys(wanted.levels) if on_levels[name] else (None,):
@@ -161,7 +162,7 @@ def _diagrams(
 
 
 def _draw(forecast: xr.Dataset, case: Case, source: Truth, diagrams: Sequence[_Diagram], folder: Path) -> None:
-    """Draws the diagrams of one variable, each frame of which is read once."""
+    """Draw the diagrams of one variable; each frame is read once."""
     name = diagrams[0].name
     ours: dict[_Diagram, list[xr.DataArray]] = {diagram: [] for diagram in diagrams}
     theirs: dict[_Diagram, list[xr.DataArray]] = {diagram: [] for diagram in diagrams}

@@ -1,4 +1,4 @@
-"""A drawn figure becomes a file: in the package's style, with its alternative text, whole or not at all."""
+"""Write figures to files atomically, in the package's style and with alternative text."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -28,25 +28,25 @@ _SETTINGS = threading.RLock()
 
 @contextmanager
 def package_style() -> Iterator[None]:
-    """Within it, figures are made and written in the package's style, and by one thread at a time."""
+    """Use the package's style within the context, for one thread at a time."""
     sheet = files("graphcast_batch.figures") / "graphcast_batch.mplstyle"
     with _SETTINGS, as_file(sheet) as path, style.context(["default", path]):
         yield
 
 
 def save(figure: Figure, path: Path, alt: str) -> None:
-    """Writes a figure as PNG, SVG or PDF, by the suffix of the path; equal figures give equal bytes.
+    """Write a figure as PNG, SVG or PDF, by the suffix of the path; equal figures give equal bytes.
 
-    The folder is made where it is missing. A reader sees the old file or the new one, never a part. The first line of
+    The folder is created if it is missing. A reader sees the old file or the new one, never a part. The first line of
     the figure's heading is its title in the file's metadata.
 
     Args:
-        figure: made within `package_style`, and written within the same.
+        figure: drawn within `package_style`, and written within the same context.
         path: of the file.
-        alt: what the picture shows, in words, for those who cannot see it.
+        alt: alternative text: what the picture shows, for people who cannot see it.
 
     Raises:
-        FigureError: another suffix.
+        FigureError: the suffix is none of these.
     """
     if path.suffix not in _METADATA:
         raise FigureError(f"a figure is written as {', '.join(_METADATA)}, but {path} ends otherwise; rename it")
@@ -58,7 +58,7 @@ def save(figure: Figure, path: Path, alt: str) -> None:
 
 
 def write_complete(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader sees the old one or the new one, never a part; its folder is made if missing."""
+    """Write a file so that a reader sees the old one or the new one, never a part; create its folder if missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:

@@ -1,4 +1,4 @@
-"""The values of a field become colour limits, a power of ten, ticks and labels that can be read."""
+"""Choose color limits, power of ten, ticks, labels and contour values from the values of fields."""
 
 import math
 import re
@@ -11,21 +11,21 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 _MOST_CONTOURS: Final = 16
-"""More would cover a map of the globe."""
+"""The most contours of a field; more would cover a map of the globe."""
 _MOST_SORTED: Final = 2**21
 _SUPERSCRIPTS: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Colour limits of a field, and how its numbers are written.
+    """Color limits of a field, and how its numbers are written.
 
     Attributes:
         low: lower limit, in the field's units.
         high: upper limit, above ``low``.
-        units: of the field, as CF attributes spell them; empty or ``1`` without.
-        beyond: whether the field has values below and above the limits.
-        is_empty: whether the field has no value at all, so that the limits mean nothing.
+        units: of the field, in CF spelling; empty or ``1`` for plain numbers.
+        beyond: whether the field has values below the lower limit, and above the upper limit.
+        is_empty: whether the field has no value at all, so that the limits are meaningless.
     """
 
     low: float
@@ -36,31 +36,31 @@ class Scale:
 
     @cached_property
     def exponent(self) -> int:
-        """Power of ten, a multiple of 3, that numbers are written in units of; 0 for numbers of a handy size."""
+        """Power of ten, a multiple of 3, by which written numbers are divided; 0 for numbers of ordinary size."""
         most = max(abs(self.low), abs(self.high))
         return 0 if 0.1 <= most < 1e6 else 3 * math.floor(math.log10(most) / 3)
 
     @cached_property
     def label(self) -> str:
-        """Units with the power of ten in front, like ``10⁻³ kg kg⁻¹``; empty without either."""
+        """The power of ten and the units, like ``10⁻³ kg kg⁻¹``; empty without either."""
         power = f"10{str(self.exponent).translate(_SUPERSCRIPTS)}" if self.exponent else ""
         return " ".join(part for part in (power, units_text(self.units)) if part)
 
     @cached_property
     def suffix(self) -> str:
-        """What follows a number, like `` ×10⁻³ kg kg⁻¹``; empty without power and units."""
+        """The text after a number, like `` ×10⁻³ kg kg⁻¹``; empty without power and units."""
         return f" {'×' if self.exponent else ''}{self.label}" if self.label else ""
 
     @cached_property
     def extend(self) -> Literal["neither", "both", "min", "max"]:
-        """Which ends of the colour bar are pointed, in matplotlib's words."""
+        """Which ends of the color bar are pointed, as matplotlib's argument ``extend``."""
         below, above = self.beyond
         if below and above:
             return "both"
         return "min" if below else "max" if above else "neither"
 
     def ticks(self, most: int = 9) -> tuple[list[float], list[str]]:
-        """Round values within the limits, in the field's units, and how they are written; none for an empty field."""
+        """Return round values within the limits, in the field's units, and their labels; none for an empty field."""
         if self.is_empty:
             return [], []
         low, high = self._shown(self.low), self._shown(self.high)
@@ -72,7 +72,7 @@ class Scale:
         return [float(tick * 10.0**self.exponent) for tick in shown], [_number(tick, decimals) for tick in shown]
 
     def number(self, value: float) -> str:
-        """A value of the field to about a hundredth of the limits' span, in units of `label`."""
+        """Write a value of the field to about a hundredth of the limits' span, in units of `label`."""
         return _number(self._shown(value), max(0, 2 - math.floor(math.log10(self._shown(self.high - self.low)))))
 
     def _shown(self, value: float) -> float:
@@ -80,9 +80,9 @@ class Scale:
 
 
 def field_scale(fields: list[NDArray[np.float32]], units: str) -> Scale:
-    """The scale that several fields share: from the 2nd to the 98th percentile of their finite values.
+    """Return one scale for several fields: from the 2nd to the 98th percentile of their finite values.
 
-    Where those are equal, as for a field that is zero nearly everywhere, the extremes take their place.
+    Where these are equal, as for a field that is zero nearly everywhere, the minimum and maximum are used instead.
     """
     values = _finite(fields)
     if not values.size:
@@ -97,7 +97,7 @@ def field_scale(fields: list[NDArray[np.float32]], units: str) -> Scale:
 
 
 def difference_scale(fields: list[NDArray[np.float32]], units: str) -> Scale:
-    """The scale that several fields of differences share: as far below zero as above.
+    """Return one scale for several fields of differences, symmetric about zero.
 
     It reaches to the 98th percentile of the finite absolute values, or to the largest where that percentile is zero.
     """
@@ -111,17 +111,17 @@ def difference_scale(fields: list[NDArray[np.float32]], units: str) -> Scale:
 
 
 def units_text(units: str) -> str:
-    """Units with raised powers, like ``m² s⁻²`` for ``m**2 s**-2``; empty for a number without units."""
+    """Write units with superscript powers, like ``m² s⁻²`` for ``m**2 s**-2``; empty for a number without units."""
     raised = re.sub(r"(?:\*\*|\^)(-?\d+)", lambda power: power[1].translate(_SUPERSCRIPTS), units)
     return "" if units == "1" else raised
 
 
 def contour_levels(fields: list[NDArray[np.float32]], interval: float | None) -> NDArray[np.float64]:
-    """Values at which several fields have contours: multiples of an interval, `_MOST_CONTOURS` at most.
+    """Return the values at which several fields have contours: multiples of an interval, `_MOST_CONTOURS` at most.
 
     Args:
-        fields: in shown units.
-        interval: a usual one, doubled as often as it takes; without it a round one.
+        fields: in displayed units.
+        interval: the usual one, doubled until there are few enough contours; None to choose a round one.
 
     Returns:
         (levels,) ascending; empty for fields that have one value or none.
@@ -145,13 +145,13 @@ def _finite(fields: list[NDArray[np.float32]]) -> NDArray[np.float32]:
 
 
 def _percentiles(values: NDArray[np.float32], *ranks: int) -> list[float]:
-    """Percentiles, of every n-th where there are so many values that sorting them would take seconds."""
+    """Compute percentiles, from every n-th value where sorting all values would take seconds."""
     some = values[:: max(1, values.size // _MOST_SORTED)]
     return [float(percentile) for percentile in np.percentile(some.astype(np.float64), ranks)]
 
 
 def _differ(low: float, high: float) -> bool:
-    """Whether float32 tells the two apart well enough for a colour bar between them."""
+    """Whether two limits differ by enough float32 values for a color bar between them."""
     return high - low > 1e-5 * max(abs(low), abs(high))
 
 

@@ -1,4 +1,4 @@
-"""Fields with their coordinates become what a figure of maps shows: layers of plain values, in units for people."""
+"""Prepare fields with coordinates for a figure of maps: layers of plain values in displayed units."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ WindLook = Literal["barbs", "streamlines"]
 
 @dataclass(frozen=True)
 class Wind:
-    """Wind to be drawn over a field, on its points and at its lead times.
+    """Wind to be drawn over a field, on the same points and at the same lead times.
 
     Attributes:
         eastward: component, m/s.
         northward: component, m/s.
-        look: feathered staffs in knots, or lines along which it blows.
+        look: wind barbs in knots, or streamlines.
     """
 
     eastward: xr.DataArray
@@ -36,15 +36,15 @@ class Wind:
 
 @dataclass(frozen=True)
 class Shown:
-    """What maps show.
+    """A field to draw as a map, with contours and wind over it.
 
-    What a field is (name, units, level, initial and lead time) is read from its name, attributes and scalar
-    coordinates ``time`` (initial time), ``prediction_timedelta`` and ``level`` (hPa), where they apply.
+    Name, units, level, initial and lead time are taken from the field's name, attributes and scalar coordinates
+    ``time`` (initial time), ``prediction_timedelta`` and ``level`` (hPa), where these exist.
 
     Attributes:
-        field: in colours; (latitude, longitude), with latitude in either order and longitude in 0..360.
-        contours: in lines over it; on the same points.
-        wind: over it; on the same points.
+        field: drawn in colors; (latitude, longitude), with latitude in either order and longitude in 0..360.
+        contours: field drawn as contour lines, on the same points.
+        wind: drawn as barbs or streamlines, on the same points.
     """
 
     field: xr.DataArray
@@ -53,17 +53,17 @@ class Shown:
 
 
 Showable = xr.DataArray | Shown
-"""A field alone, or with what is drawn over it."""
-_WIND_TOLD: Final = {"barbs": "Wind barbs: half 5 kn, full 10 kn, pennant 50 kn", "streamlines": "Streamlines: wind"}
+"""A field alone, or with contours and wind."""
+_WIND_LEGENDS: Final = {"barbs": "Wind barbs: half 5 kn, full 10 kn, pennant 50 kn", "streamlines": "Streamlines: wind"}
 
 
 @dataclass(frozen=True)
 class Layer:
-    """The values of one map, (lat, lon) with latitude ascending, in the units that are shown; NaN where missing.
+    """The values of one map, (lat, lon) with latitude ascending, in displayed units; NaN where missing.
 
     Attributes:
-        field: in colours.
-        contours: in lines.
+        field: drawn in colors.
+        contours: drawn as contour lines.
         wind: eastward and northward, m/s.
     """
 
@@ -77,9 +77,9 @@ class Row:
     """The maps of one lead time.
 
     Attributes:
-        lead: lead time; None where the data do not say.
-        prediction: what was forecast.
-        target: what came true; None where nothing is known of it.
+        lead: lead time; None where the data have none.
+        prediction: the forecast.
+        target: the truth; None where it is not available.
     """
 
     lead: np.timedelta64 | None
@@ -87,7 +87,7 @@ class Row:
     target: Layer | None
 
     def layers(self, columns: int) -> tuple[Layer, ...]:
-        """What stands in the row's columns: target, prediction and difference, or the prediction alone."""
+        """Return the layers of the row's columns: target, prediction and difference, or the prediction alone."""
         if columns == 1:
             return (self.prediction,)
         target = self.target or Layer(np.full_like(self.prediction.field, np.nan))
@@ -96,12 +96,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Quantity:
-    """What a field is.
+    """Name, displayed unit and map convention of a field.
 
     Attributes:
         name: variable and level, like ``Temperature at 500 hPa``.
-        unit: that it is shown in.
-        convention: how maps show it.
+        unit: in which the field is displayed.
+        convention: how maps show the field.
     """
 
     name: str
@@ -116,15 +116,15 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a figure of maps shows.
+    """Everything that a figure of maps shows.
 
     Attributes:
         rows: in order of lead time.
         grid: of all fields.
-        field: what is in colours.
-        contours: what is in lines.
-        wind: how wind is drawn.
-        init_time: initial time; None where the data do not say.
+        field: quantity drawn in colors.
+        contours: quantity drawn as contour lines; None without.
+        wind: how wind is drawn; None without.
+        init_time: initial time; None where the data have none.
     """
 
     rows: list[Row]
@@ -136,17 +136,17 @@ class Scene:
 
     @cached_property
     def columns(self) -> int:
-        """Three with a target, else one."""
+        """Number of columns: three with a target, else one."""
         return 1 if all(row.target is None for row in self.rows) else 3
 
     @property
     def over(self) -> list[str]:
-        """What is drawn over the colours, in words; empty without."""
+        """Legends of contours and wind; empty without them."""
         contours = [] if self.contours is None else [f"Contours: {self.contours.title}"]
-        return [*contours, *([] if self.wind is None else [_WIND_TOLD[self.wind]])]
+        return [*contours, *([] if self.wind is None else [_WIND_LEGENDS[self.wind]])]
 
     def when(self, leads: Sequence[np.timedelta64 | None]) -> list[str]:
-        """Initial time, and for a single lead time also valid time and lead time."""
+        """Return as text the initial time and, for a single lead time, valid time and lead time."""
         known = [] if self.init_time is None else [f"Initial time {_time_text(self.init_time)}"]
         if len(leads) == 1 and leads[0] is not None:
             if self.init_time is not None:
@@ -155,7 +155,7 @@ class Scene:
         return known
 
     def row_label(self, lead: np.timedelta64 | None) -> str:
-        """Lead time over valid time."""
+        """Return the label of a row: lead time above valid time."""
         if lead is None:
             return ""
         valid = "" if self.init_time is None else f"\n{_time_text(self.init_time + lead)}"
@@ -163,15 +163,15 @@ class Scene:
 
 
 def scene(prediction: Showable, target: Showable | None, leads: Sequence[np.timedelta64] | None = None) -> Scene:
-    """What a figure shows of a forecast and of what came true.
+    """Prepare a forecast and its truth for a figure of maps.
 
     Args:
         prediction: at one lead time, or at several along ``prediction_timedelta`` where ``leads`` are given.
-        target: the same on the same points, in the same units; of several lead times any number.
-        leads: to be shown; None for the only one.
+        target: the truth on the same points, in the same units, at any number of the lead times; None without truth.
+        leads: lead times to show; None if the prediction has a single one.
 
     Raises:
-        FigureError: other dimensions, or fields on different points.
+        FigureError: the dimensions are others than these, or fields are on different points.
         GridError: the points are not a regular global grid.
     """
     leading = () if leads is None else ("prediction_timedelta",)
@@ -192,7 +192,7 @@ def scene(prediction: Showable, target: Showable | None, leads: Sequence[np.time
 
 
 def quantity(field: xr.DataArray) -> Quantity:
-    """What a field is, by its name, attributes and level."""
+    """Return name, displayed unit and convention of a field, by its name, attributes and level."""
     name, level = str(field.name), field.coords.get("level")
     called = named(name) if name in VARIABLES else str(field.attrs.get("long_name", named(name)))
     at_level = "" if level is None or level.ndim else f" at {level.item():g} hPa"
@@ -201,7 +201,7 @@ def quantity(field: xr.DataArray) -> Quantity:
 
 
 def lead_text(lead: np.timedelta64) -> str:
-    """A lead time, like ``+24 h``."""
+    """Write a lead time like ``+24 h``."""
     return f"+{lead / np.timedelta64(1, 'h'):g} h"
 
 
@@ -210,7 +210,7 @@ def _time_text(time: np.datetime64) -> str:
 
 
 def _upright(showable: Showable, whose: str, leading: tuple[str, ...]) -> Shown:
-    """Fields with their dimensions in order and latitude ascending, so that north comes up."""
+    """Return fields with dimensions in order and latitude ascending, so that north is up."""
     shown = showable if isinstance(showable, Shown) else Shown(showable)
     field = _ordered(shown.field, whose, leading)
 
@@ -264,7 +264,7 @@ def _at(shown: Shown | None, lead: np.timedelta64) -> Shown | None:
 
 
 def _row(prediction: Shown | None, target: Shown | None) -> Row:
-    assert prediction is not None, "lead times are those of the prediction"
+    assert prediction is not None, "lead times are taken from the prediction"
     lead = prediction.field.coords.get("prediction_timedelta")
     return Row(
         lead=None if lead is None else np.timedelta64(lead.values),
@@ -283,7 +283,7 @@ def _layer(shown: Shown) -> Layer:
 
 
 def _values(field: xr.DataArray) -> Field:
-    """The field's values as they are shown, with what is infinite counted as missing."""
+    """Return a field's values in displayed units, with NaN for infinite ones."""
     unit = quantity(field).unit
     values = unit.told(field.values).astype(np.float32)
     return np.where(np.isfinite(values), values, np.float32(np.nan))

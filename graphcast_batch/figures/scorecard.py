@@ -1,4 +1,4 @@
-"""How much better a forecast is than another becomes a table of colours: variables and levels by lead time."""
+"""Draw a scorecard: a table of colors that shows how much better one forecast is than another, by lead time."""
 
 import math
 from collections.abc import Sequence
@@ -18,18 +18,18 @@ from numpy.typing import NDArray
 
 from graphcast_batch.errors import FigureError
 from graphcast_batch.figures.display_units import named
-from graphcast_batch.figures.headings import counted
+from graphcast_batch.figures.headings import initial_times_text
 from graphcast_batch.figures.saving import package_style, save
 
 Floats = NDArray[np.float64]
 
 
 class Scorecard(Protocol):
-    """The errors of a forecast against those of another."""
+    """The errors of one forecast relative to those of another."""
 
     @property
     def rows(self) -> Sequence[tuple[str, int | None]]:
-        """Variable and level (hPa; None at the surface) of each row, those of a variable one after another."""
+        """Variable and level (hPa; None at the surface) of each row; rows of one variable follow each other."""
 
     @property
     def hours(self) -> Sequence[int]:
@@ -37,50 +37,53 @@ class Scorecard(Protocol):
 
     @property
     def relative(self) -> Floats:
-        """(row, column) score over that of the other minus 1: below 0 where it is better; NaN where unknown."""
+        """Score over that of the other minus 1, (row, column): below 0 where better; NaN where unknown."""
 
     @property
     def significant(self) -> NDArray[np.bool_]:
-        """(row, column) whether chance is no explanation."""
+        """Whether each difference is significant, (row, column)."""
 
     @property
     def tested(self) -> NDArray[np.bool_]:
-        """(row, column) whether that could be told."""
+        """Whether each difference could be tested, (row, column)."""
 
     @property
     def cases(self) -> int:
-        """The most initial times that are behind a cell."""
+        """The most initial times that a cell averages over."""
 
 
 _MOST_COLUMNS: Final = 12
-"""With more lead times those of whole days are drawn."""
+"""The most columns with all lead times; with more lead times only multiples of 24 h are drawn."""
 _MOST_NUMBERED: Final = 16
-"""Columns, up to which cells have room for a number."""
+"""The most columns for which cells have room for a number."""
 _MISSING: Final = "#d9d9d9"
 _CELL: Final = (0.34, 0.2)
-"""Inches of a cell with a number."""
+"""Width and height of a cell with a number, inches."""
 _NARROW: Final = 0.16
 _PAGE: Final = 17.0
-"""Inches that all panels of a row have."""
+"""Width of all panels of a row together, inches."""
 _SURFACE: Final = "Surface"
 
 
 def draw_scorecard(path: Path, card: Scorecard, names: tuple[str, str], region: str) -> None:
-    """Draws a panel for what is at the surface and one for each variable on levels, with lead times as columns.
+    """Draw a panel for the surface variables and one for each variable on levels, with lead times as columns.
 
-    Blue is better, red worse; of a colour as far from white either way. A dot marks what chance does not explain.
+    Blue is better, red is worse, on a symmetric color scale. A dot marks significant differences.
 
     Args:
         path: of the picture, PNG, SVG or PDF by its suffix.
-        card: the root mean square errors of the one against those of the other.
-        names: of the one and the other.
-        region: of which they are.
+        card: the root mean square errors of the first forecast relative to those of the second.
+        names: of the first and the second forecast.
+        region: name of the region.
 
     Raises:
         FigureError: there is nothing to draw.
     """
     if not np.isfinite(card.relative).any():
-        raise FigureError(f"a scorecard of {names[0]} against {names[1]} needs a score that both have, but has none")
+        raise FigureError(
+            f"a scorecard of {names[0]} against {names[1]} needs a score that both have, but there is none; evaluate "
+            "the same variables and times of both"
+        )
     columns = _columns(card.hours)
     limit = _limit(card.relative[:, columns])
     panels = _panels(card.rows)
@@ -100,13 +103,13 @@ def draw_scorecard(path: Path, card: Scorecard, names: tuple[str, str], region: 
 
 
 def _columns(hours: Sequence[int]) -> list[int]:
-    """Which lead times are drawn."""
+    """Return the indices of the lead times to draw."""
     daily = [n for n, hour in enumerate(hours) if hour % 24 == 0]
     return daily if len(hours) > _MOST_COLUMNS and daily else list(range(len(hours)))
 
 
 def _limit(relative: Floats) -> float:
-    """A round number that nearly all reach at most, a thousandth or more."""
+    """Return a round color limit that about 95 % of the values do not exceed, at least 0.001."""
     sizes = np.abs(relative[np.isfinite(relative)])
     most = max(1e-3, float(np.percentile(sizes, 95))) if sizes.size else 1e-3
     power = 10.0 ** math.floor(math.log10(most))
@@ -114,14 +117,14 @@ def _limit(relative: Floats) -> float:
 
 
 def _panels(rows: Sequence[tuple[str, int | None]]) -> list[tuple[str, list[int]]]:
-    """Title and rows of each."""
+    """Return the title and the row indices of each panel."""
     surface = [n for n, (_, level) in enumerate(rows) if level is None]
     aloft = groupby((n for n, (_, level) in enumerate(rows) if level is not None), key=lambda n: rows[n][0])
     return [*([(_SURFACE, surface)] if surface else []), *((named(name), list(group)) for name, group in aloft)]
 
 
 def _laid_out(panels: Sequence[tuple[str, list[int]]], columns: int) -> tuple[Figure, list[Axes]]:
-    """Panels in rows, each as high as the highest of its row."""
+    """Lay out the panels in rows, each as high as the highest of its row."""
     width = columns * _cell_width(columns)
     across = max(1, min(len(panels), 4, int(_PAGE / (width + 0.75))))
     down = -(-len(panels) // across)
@@ -140,9 +143,9 @@ def _cell_width(columns: int) -> float:
 
 
 def _draw_panel(axes: Axes, title: str, rows: Sequence[tuple[str, int | None]], hours: Sequence[int]) -> AxesImage:
-    """Empty cells, with labels of rows and columns."""
+    """Draw empty cells, with labels of rows and columns."""
     colours = colormaps["RdBu_r"].with_extremes(bad=_MISSING)
-    # Cells are of one size in all panels, however few rows one of them has.
+    # Cells have one size in all panels, even where a panel has few rows.
     image = axes.imshow(np.zeros((len(rows), len(hours))), cmap=colours, aspect=_CELL[1] / _cell_width(len(hours)))
     axes.grid(visible=False)
     axes.set_title(title, loc="left")
@@ -168,7 +171,7 @@ def _lead_labels(hours: Sequence[int]) -> list[str]:
 
 
 def _mark(axes: Axes, relative: Floats, significant: NDArray[np.bool_], limit: float) -> None:
-    """Numbers where they have room, dots where chance does not explain the difference."""
+    """Draw numbers where they have room, and dots where the difference is significant."""
     numbered = relative.shape[1] <= _MOST_NUMBERED
     decimals = 0 if limit >= 0.1 else 1
     for (row, column), value in np.ndenumerate(relative):
@@ -186,7 +189,7 @@ def _percent(value: float, decimals: int) -> str:
 
 
 def _explain(figure: Figure, image: AxesImage, card: Scorecard, limit: float, names: tuple[str, str]) -> None:
-    """The colour bar, and what dots and grey cells mean."""
+    """Draw the color bar, and the legend of dots and gray cells."""
     finite = card.relative[np.isfinite(card.relative)]
     low, high = bool((finite < -limit).any()), bool((finite > limit).any())
     extend = "both" if low and high else "min" if low else "max" if high else "neither"
@@ -211,9 +214,9 @@ def _explain(figure: Figure, image: AxesImage, card: Scorecard, limit: float, na
 
 
 def _times(card: Scorecard) -> str:
-    times = counted(card.cases)
+    times = initial_times_text(card.cases)
     if not card.tested.any():
-        return f"{times}, too few to tell chance from what is not"
+        return f"{times}, too few to test for significance"
     return times if card.significant.any() else f"{times}; no difference is significant at 95 %"
 
 

@@ -1,4 +1,4 @@
-"""The whole Cases of a store become their figures, beside the forecasts."""
+"""Draw the figures of the complete Cases of a store, in its folder ``figures``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,16 +17,16 @@ from graphcast_batch.stores.store_kinds import open_store
 
 
 def check_figures(wanted: FiguresConfig, layout: Layout) -> list[str]:
-    """The files that each Case of a layout will give.
+    """Return the names of the figures of each Case of a layout; check that they can be drawn.
 
     Raises:
-        FigureError: what is kept of its forecasts lacks what is wanted, or ffmpeg is missing for it.
+        FigureError: the layout lacks a variable, level or lead time of a figure, or ffmpeg is missing.
     """
     if wanted.animation == "mp4":
         ffmpeg()
     if layout.outputs.region is not None:
         raise FigureError(
-            "figures: maps are of the whole globe, but outputs.region keeps a part of it; leave out one of the two"
+            "figures: maps need the complete globe, but outputs.region keeps a part of it; leave out one of the two"
         )
     kept = layout.kept
     held = dict(kept.on_levels), kept.levels, kept.lead_hours
@@ -34,24 +34,24 @@ def check_figures(wanted: FiguresConfig, layout: Layout) -> list[str]:
 
 
 def undrawn(store: Store, cases: Sequence[Case], names: Sequence[str]) -> list[Case]:
-    """Those Cases of which a figure is missing."""
+    """Return the Cases that lack a figure."""
     return [case for case in cases if not all((_folder(store.path, case) / name).exists() for name in names)]
 
 
 def draw_stored(path: Path, case: Case, wanted: FiguresConfig, source: Truth) -> int:
-    """Draws the figures of one whole Case of a store.
+    """Draw the figures of one complete Case of a store.
 
     Args:
         path: of the store.
         case: to be drawn.
-        wanted: what to draw, and how.
+        wanted: section ``figures`` of the configuration.
         source: of the truth.
 
     Returns:
-        How many files were written.
+        Number of files written.
 
     Raises:
-        FigureError: the forecast lacks what is wanted.
+        FigureError: the forecast lacks a variable, level or lead time.
         InputError: the truth cannot be read.
     """
     store = open_store(path)
@@ -64,9 +64,9 @@ def draw_stored(path: Path, case: Case, wanted: FiguresConfig, source: Truth) ->
 
 
 def _credit(forecast: xr.Dataset) -> str:
-    """Who made a forecast, from the store's attributes, in one line."""
-    told = [shorten(str(forecast.attrs.get("source", "")), 100, placeholder=" ..."), forecast.attrs.get("precision")]
-    return ", ".join(str(part) for part in told if part)
+    """Return who made a forecast, from the store's attributes, in one line."""
+    parts = [shorten(str(forecast.attrs.get("source", "")), 100, placeholder=" ..."), forecast.attrs.get("precision")]
+    return ", ".join(str(part) for part in parts if part)
 
 
 def _folder(path: Path, case: Case) -> Path:

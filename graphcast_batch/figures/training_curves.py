@@ -1,4 +1,4 @@
-"""The record of a training becomes a picture of its loss and learning rate."""
+"""Draw the loss and the learning rate of a training from its record."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -14,20 +14,20 @@ from graphcast_batch.errors import FigureError
 from graphcast_batch.figures.saving import package_style, save
 
 _POINTS: Final = 500
-"""Of a curve; each is the mean of as many updates as it stands for."""
+"""The most points of a curve; each is the mean over several updates if there are more."""
 _COLOURS: Final = {"training": "#0072b2", "validation": "#d55e00", "persistence": "#404040"}
-"""Told apart by those who see few colours too (Okabe and Ito 2008)."""
+"""Colors that can be distinguished with color blindness (Okabe and Ito 2008)."""
 
 
 def draw_training(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draws training and validation loss, and the learning rate, over the updates.
+    """Draw training and validation loss, and the learning rate, over the updates.
 
     Args:
         lines: of the record of a training.
         path: of the PNG file.
 
     Raises:
-        FigureError: there is no update among them.
+        FigureError: the record has no update.
     """
     updates = [line for line in lines if "loss" in line]
     checks = [line for line in lines if "validation" in line]
@@ -72,7 +72,7 @@ def _draw_losses(axes: Axes, updates: Sequence[Mapping[str, Any]], checks: Seque
 
 
 def _between_decades(low: float, high: float) -> FuncFormatter:
-    """Numbers between powers of ten: a loss seldom spans a decade, and those alone would leave it without any."""
+    """Label values between powers of ten, since a loss seldom spans a decade and might show no power of ten."""
     digits = "23456789" if high < 4 * low else "25"
     return FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in digits else "")
 

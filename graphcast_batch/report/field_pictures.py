@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from graphcast_batch.errors import ConfigError, EvaluationError, GridError, InputError
-from graphcast_batch.evaluation.case_scoring import ScoredSubset, part_of
+from graphcast_batch.evaluation.scoring_setup import ScoredSubset, part_of
 from graphcast_batch.evaluation.store_scoring import truth_of
 from graphcast_batch.figures.conventions import convention
 from graphcast_batch.figures.display_units import Unit, named, unit_of

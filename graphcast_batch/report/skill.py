@@ -156,7 +156,9 @@ def _first_region(path: Path) -> str:
 def _others(opened: Opened, other: Opened | None) -> tuple[dict[str, Where], list[str]]:
     """What a store can be held against, by name."""
     path = opened.store.path
-    names = [found.name for found in ScoreStore.all_of(path) if found.name not in (FORECAST, ENSEMBLE)]
+    names = [
+        found.name for found in ScoreStore.all_of(path) if not found.added_to and found.name not in (FORECAST, ENSEMBLE)
+    ]
     found = {name: (path, name) for name in names if scored(path, name)}
     if other is None:
         return found, []

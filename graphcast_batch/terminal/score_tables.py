@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from graphcast_batch.evaluation.comparison import Change
-from graphcast_batch.evaluation.score_results import Results, headlines, shown_hours, skill_of, values_of
+from graphcast_batch.evaluation.score_headlines import headlines, shown_hours, skill_of, values_of
+from graphcast_batch.evaluation.score_results import Results
 from graphcast_batch.evaluation.spectra import Loss
 from graphcast_batch.evaluation.store_scoring import Evaluation
 from graphcast_batch.terminal.run_tables import MOST_SHOWN

@@ -7,6 +7,7 @@ from graphcast_batch.config.inputs_section import DatasetInputs
 from graphcast_batch.config.outputs_section import OutputsConfig
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.config.scores_section import ScoresConfig
+from graphcast_batch.evaluation.score_export import tables
 from graphcast_batch.inputs.sources.archive import SyntheticArchive
 from graphcast_batch.plan import Case, Layout, Plan
 from graphcast_batch.stores.store_kinds import create_or_extend
@@ -100,3 +101,8 @@ def config_for(path, **scores):
     return RunConfig.model_construct(
         store=path, inputs=DatasetInputs(kind="datasets", path="unused"), scores=ScoresConfig(**scores)
     )
+
+
+def records(results):
+    """The rows of the table of results, each as a dict."""
+    return [row for table in tables(results) for row in table.to_dict("records")]

@@ -5,16 +5,18 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphcast_batch.config.scores_section import ScoresConfig as Wanted
+from graphcast_batch.config.scores_section import ScoresConfig
 from graphcast_batch.errors import EvaluationError, StoreError
-from graphcast_batch.evaluation import climatology as module
-from graphcast_batch.evaluation.baselines import Climatological
-from graphcast_batch.evaluation.climatology import Climatology, make_climatology, weighted_quantile
-from graphcast_batch.evaluation.score_results import average, read, rows
+from graphcast_batch.evaluation import climatology_building as module
+from graphcast_batch.evaluation.baselines import ClimatologyForecast
+from graphcast_batch.evaluation.climatology import Climatology
+from graphcast_batch.evaluation.climatology_building import make_climatology
+from graphcast_batch.evaluation.climatology_window import weighted_quantile
+from graphcast_batch.evaluation.score_results import average, read
 from graphcast_batch.evaluation.store_scoring import evaluations, lay_out, score_stored, scoring_of
 from graphcast_batch.inputs.sources.archive import SyntheticArchive
 from graphcast_batch.inputs.statistics import run_serially
-from tests.evaluation.made import LEVELS, cases, config_for, stored, truth
+from tests.evaluation.made import LEVELS, cases, config_for, records, stored, truth
 
 RESOLUTION = 90.0
 """Three by four points, so that years pass quickly."""
@@ -104,7 +106,7 @@ def test_less_than_a_year_is_refused_with_the_day_that_is_bare(tmp_path):
 
 
 def test_what_is_there_is_not_replaced(made):
-    with pytest.raises(StoreError, match="must not exist yet"):
+    with pytest.raises(StoreError, match="must not exist, but does"):
         make_climatology(noisy(), made, years(2000, 2000), run_serially)
 
 
@@ -148,7 +150,7 @@ def test_a_climatology_that_was_stopped_is_not_published_and_goes_on_where_it_wa
         function(*pieces[0])
         return [None]
 
-    with pytest.raises(EvaluationError, match="was stopped after 1 of 12; run it again to go on"):
+    with pytest.raises(EvaluationError, match="was stopped after 1 of 12; run the command again"):
         make_climatology(counting(), path, times, one)
     assert not path.exists()
 
@@ -234,7 +236,7 @@ def test_anomalies_of_a_wave_that_is_late_correlate_as_its_angle_says(tmp_path):
     """Two waves of one length an angle apart correlate with its cosine; each has the activity A / sqrt(2)."""
     store = stored(tmp_path / "s", cases(2), lambda name, hours, values: np.roll(values, 1, axis=-1))
     usual = Climatology(usual_wave(tmp_path / "usual.zarr"), store.kept)
-    scoring = scoring_of(Wanted(regions=("global", "tropics")), store, truth(), usual)
+    scoring = scoring_of(ScoresConfig(regions=("global", "tropics")), store, truth(), usual)
     found = lay_out(store, "forecast", scoring, {})
     for case in found.left:
         score_stored(found.path, found.name, found.scoring, case)
@@ -249,7 +251,7 @@ def test_anomalies_of_a_wave_that_is_late_correlate_as_its_angle_says(tmp_path):
 def test_the_climatology_as_a_forecast_has_the_activity_of_the_weather_as_its_error(tmp_path):
     store = stored(tmp_path / "s", cases(1), lambda name, hours, values: values)
     usual = Climatology(usual_wave(tmp_path / "usual.zarr"), store.kept)
-    scoring = scoring_of(Wanted(regions=("global",)), store, truth(), usual, Climatological(usual))
+    scoring = scoring_of(ScoresConfig(regions=("global",)), store, truth(), usual, ClimatologyForecast(usual))
     found = lay_out(store, "climatology", scoring, {})
     score_stored(found.path, found.name, found.scoring, found.left[0])
 
@@ -266,13 +268,13 @@ def test_a_climatology_that_does_not_fit_is_refused(tmp_path, made):
     opened = xr.open_zarr(usual_wave(tmp_path / "usual.zarr"), chunks=None).load()
 
     with pytest.raises(EvaluationError, match=r"the climatology .* must be on the grid of the forecasts, 19 x 36"):
-        scoring_of(Wanted(), store, truth(), Climatology(made, store.kept))
+        scoring_of(ScoresConfig(), store, truth(), Climatology(made, store.kept))
 
     def refused(name, dataset, match):
         dataset.to_zarr(tmp_path / name, zarr_format=2, mode="w")
         usual = Climatology(tmp_path / name, store.kept)
         with pytest.raises(EvaluationError, match=match):
-            scoring_of(Wanted(), store, truth(), usual)
+            scoring_of(ScoresConfig(), store, truth(), usual)
 
     refused("dry.zarr", opened.drop_vars("temperature"), "must hold temperature, but has 10m_u_component_of_wind")
     refused("low.zarr", opened.isel(level=[1]), r"must hold the levels \[500\] hPa")
@@ -305,7 +307,7 @@ def test_precipitation_has_seeps_where_the_climatology_says_what_is_heavy_and_ot
     opened = opened.assign({rain: like, f"{rain}_seeps_dry_fraction": dry, f"{rain}_seeps_threshold": like + 1})
     opened.to_zarr(tmp_path / "rain.zarr", zarr_format=2)
     usual = Climatology(tmp_path / "rain.zarr", store.kept)
-    found = lay_out(store, "forecast", scoring_of(Wanted(regions=("global",)), store, truth(), usual), {})
+    found = lay_out(store, "forecast", scoring_of(ScoresConfig(regions=("global",)), store, truth(), usual), {})
     score_stored(found.path, found.name, found.scoring, found.left[0])
 
     values = average(read(store.path)).values.sel(metric="seeps", region="global")
@@ -316,5 +318,5 @@ def test_precipitation_has_seeps_where_the_climatology_says_what_is_heavy_and_ot
     expected = np.select([true < 0.1e-3, true < 1], [0, 1], 4).mean(axis=1)
     np.testing.assert_allclose(values[rain], expected, rtol=1e-6)
     assert np.isnan(values["10m_u_component_of_wind"]).all()
-    listed = {row["variable"] for row in rows(average(read(store.path))) if row["metric"] == "seeps"}
+    listed = {row["variable"] for row in records(average(read(store.path))) if row["metric"] == "seeps"}
     assert listed == {rain}

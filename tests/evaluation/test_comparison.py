@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from graphcast_batch.config.scores_section import ScoresConfig as Wanted
+from graphcast_batch.config.scores_section import ScoresConfig
 from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation.comparison import compare
 from graphcast_batch.evaluation.store_scoring import lay_out, score_stored, scoring_of
@@ -69,7 +69,7 @@ def test_forecasts_without_a_common_initial_time_are_not_compared(tmp_path):
 def test_forecasts_that_were_scored_against_different_truths_are_not_compared(tmp_path):
     one = of_errors(tmp_path / "a", [1])
     store = stored(tmp_path / "b", cases(1), lambda name, hours, values: values)
-    found = lay_out(store, "forecast", scoring_of(Wanted(), store, truth()), {"truth": "hres"})
+    found = lay_out(store, "forecast", scoring_of(ScoresConfig(), store, truth()), {"truth": "hres"})
     score_stored(found.path, found.name, found.scoring, found.left[0])
 
     with pytest.raises(

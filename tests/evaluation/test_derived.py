@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from graphcast_batch.config.scores_section import ScoresConfig as Wanted
+from graphcast_batch.config.scores_section import ScoresConfig
 from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation.baselines import Persistence
 from graphcast_batch.evaluation.case_scoring import score_case
@@ -111,12 +111,12 @@ def test_the_rain_of_a_day_is_the_sum_of_its_four_parts_where_all_are_held():
 
 
 def test_forecasts_have_the_rain_of_a_day_from_the_lead_times_before():
-    class Rain:
+    class PrecipitationClimatology:
         def fields(self, case, names, lead_hours, levels):
             return {name: np.array(lead_hours, np.float32)[:, None, None] for name in names}
 
     case = Case(START, 8, 6)
-    forecasts = DerivedForecasts(Rain(), ("total_precipitation_24hr",))
+    forecasts = DerivedForecasts(PrecipitationClimatology(), ("total_precipitation_24hr",))
 
     found = forecasts.fields(case, ["total_precipitation_24hr"], [24, 48], ())["total_precipitation_24hr"]
 
@@ -128,7 +128,9 @@ def test_what_cannot_be_made_is_refused_by_what_it_lacks():
 
     with pytest.raises(EvaluationError, match=r"must be some of wind_speed, .* but vorticity is not"):
         derivable(["vorticity"], held, "it")
-    with pytest.raises(EvaluationError, match=r"wind_speed is made of .*, but it lacks v_component_of_wind; leave"):
+    with pytest.raises(
+        EvaluationError, match=r"wind_speed is derived from .*, but it lacks v_component_of_wind; leave"
+    ):
         derivable(["wind_speed"], held, "it")
     with pytest.raises(EvaluationError, match="but it lacks 10m_u_component_of_wind"):
         derivable(["10m_wind_speed"], held, "it")
@@ -148,7 +150,7 @@ RAIN = (("10m_u_component_of_wind", False), ("10m_v_component_of_wind", False), 
 
 def scored_rain(path, change, forecasts=None):
     store = stored(path, cases(1, steps=6), change, variables=RAIN)
-    wanted = Wanted(regions=("global",), derived=("10m_wind_speed", "total_precipitation_24hr"))
+    wanted = ScoresConfig(regions=("global",), derived=("10m_wind_speed", "total_precipitation_24hr"))
     scoring = scoring_of(wanted, store, truth(), forecasts=forecasts)
     return scoring, {name: found.means for name, found in score_case(scoring, cases(1, 6)[0], Stopwatch()).items()}
 

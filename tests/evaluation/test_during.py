@@ -1,4 +1,4 @@
-"""Scores during a run, held against those that an evaluation of the stored forecasts gives."""
+"""Scores during a run, compared with those that an evaluation of the stored forecasts gives."""
 
 import shutil
 import threading
@@ -17,11 +17,12 @@ from graphcast_batch.config.loading import dump_config
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.outputs_section import RegionConfig
 from graphcast_batch.config.run_config import RunConfig
-from graphcast_batch.config.scores_section import ScoresConfig as Wanted
+from graphcast_batch.config.scores_section import ScoresConfig
 from graphcast_batch.errors import ConfigError, EvaluationError, InputError, StoreError
-from graphcast_batch.evaluation.online_scores import Frames, RunScorer
+from graphcast_batch.evaluation.online_scores import OnlineScorer, PendingFrames
+from graphcast_batch.evaluation.score_parts import score_layout_of
 from graphcast_batch.evaluation.score_store import FORECAST, ScoreStore
-from graphcast_batch.evaluation.store_scoring import lay_out, score_stored, scored_by, scoring_of
+from graphcast_batch.evaluation.store_scoring import lay_out, score_stored, scoring_of
 from graphcast_batch.inputs.case_inputs import CaseInputs
 from graphcast_batch.inputs.formats.chunks import ReadCost
 from graphcast_batch.inputs.statistics import run_serially
@@ -85,10 +86,10 @@ def noise(start, leads, shape):
 
 
 def scorer_of(store, source, wanted=None):
-    scoring = scoring_of(wanted or Wanted(), store, source)
+    scoring = scoring_of(wanted or ScoresConfig(), store, source)
     regions = scoring.weighed()
-    scores = ScoreStore.lay_out(store.path, FORECAST, scored_by(scoring, regions, {}))
-    return RunScorer(store, scores, scoring, regions)
+    scores = ScoreStore.lay_out(store.path, FORECAST, score_layout_of(scoring, regions, {}))
+    return OnlineScorer(store, scores, scoring, regions)
 
 
 def bench_of(store, scorer=None, per_call=1, source=None):
@@ -112,7 +113,7 @@ def made_by(context, case):
 
 def evaluated(store, source, wanted=None):
     """Scores what is left; returns that."""
-    found = lay_out(store, FORECAST, scoring_of(wanted or Wanted(), store, source), {})
+    found = lay_out(store, FORECAST, scoring_of(wanted or ScoresConfig(), store, source), {})
     for case in found.left:
         score_stored(found.path, found.name, found.scoring, case)
     return found
@@ -128,10 +129,10 @@ def assert_same_scores(first, second):
 @pytest.mark.parametrize(
     ("outputs", "wanted"),
     [
-        ({}, Wanted()),
-        ({"keep_bits": 9}, Wanted()),
-        ({"every_hours": 12, "levels": (850,), "region": EUROPE}, Wanted(regions=("global",))),
-        ({}, Wanted(levels=(850,), variables=("temperature",), regions=("global", "land"))),
+        ({}, ScoresConfig()),
+        ({"keep_bits": 9}, ScoresConfig()),
+        ({"every_hours": 12, "levels": (850,), "region": EUROPE}, ScoresConfig(regions=("global",))),
+        ({}, ScoresConfig(levels=(850,), variables=("temperature",), regions=("global", "land"))),
     ],
 )
 def test_scores_during_a_run_are_those_of_the_stored_forecasts_to_the_last_bit(tmp_path, outputs, wanted):
@@ -160,7 +161,7 @@ def test_scores_during_a_run_are_those_of_the_stored_forecasts_to_the_last_bit(t
     ],
 )
 def test_derived_variables_have_the_same_scores_during_a_run_and_afterwards(tmp_path, per_call, outputs, wanted, days):
-    planned, wanted = cases(2, steps=12), Wanted(**wanted, derived=DERIVED)
+    planned, wanted = cases(2, steps=12), ScoresConfig(**wanted, derived=DERIVED)
     stays = {key: value for key, value in outputs.items() if key != "forecasts"}
     online, after = (
         stored(tmp_path / name, planned, None, filled=[], variables=RAINY, **kept)
@@ -181,7 +182,7 @@ def test_derived_variables_have_the_same_scores_during_a_run_and_afterwards(tmp_
 
 def test_of_frames_that_were_scored_nothing_is_held_but_what_sums_need(tmp_path):
     store = stored(tmp_path / "s", cases(1, steps=12), None, filled=[], variables=RAINY)
-    frames = Frames(store, {"total_precipitation_6hr": 4})
+    frames = PendingFrames(store, {"total_precipitation_6hr": 4})
     complete = np.zeros((8, 4, *truth().grid.shape), np.float32)
     alive = weakref.ref(complete)
     rain = {"total_precipitation_6hr": complete[:, 0] + np.arange(8, dtype=np.float32)[:, None, None]}
@@ -220,7 +221,7 @@ def test_a_case_without_truth_is_whole_and_told_and_scored_once_there_is_truth(t
     made = run(store, planned, scorer_of(store, short))
 
     assert [bool(each.unscored) for each in made] == [False, False, True]
-    assert "2020-01-02T00: truth must be held at one lead time at least" in made[2].unscored
+    assert "2020-01-02T00: there must be truth at one lead time at least" in made[2].unscored
     assert len(store.ledger.complete(planned)) == 3
     assert [case.key for case in evaluated(store, truth()).left] == ["2020-01-01T12", "2020-01-02T00"]
 
@@ -262,7 +263,7 @@ def only_scores(path, planned, **outputs):
 @pytest.mark.parametrize("outputs", [{}, {"keep_bits": 9, "region": EUROPE}])
 def test_a_run_that_keeps_only_scores_has_those_of_stored_forecasts_to_the_last_bit(tmp_path, outputs):
     planned = cases(2, steps=12)
-    wanted = Wanted(regions=("global",))
+    wanted = ScoresConfig(regions=("global",))
     alone = only_scores(tmp_path / "alone", planned, **outputs)
     after = stored(tmp_path / "after", planned, None, filled=[], **outputs)
 
@@ -287,7 +288,7 @@ def test_where_only_scores_are_kept_a_case_without_them_is_not_whole(tmp_path):
     scorer = scorer_of(store, written(tmp_path / "short.zarr", times(5)))
 
     run(store, planned[:2], scorer)
-    with pytest.raises(EvaluationError, match="2020-01-02T00: truth must be held at one lead time at least"):
+    with pytest.raises(EvaluationError, match="2020-01-02T00: there must be truth at one lead time at least"):
         run(store, planned[2:], scorer)
 
     assert store.ledger.complete(planned) == planned[:2]
@@ -472,7 +473,7 @@ def test_a_run_tells_of_cases_without_truth_and_goes_on(tmp_path, command, small
 
     assert done.returncode == 0, done.stderr
     assert "4 of 4 Cases whole" in done.stdout
-    assert "not scored: 2020-01-01T18: truth must be held at one lead time at least" in done.stdout
+    assert "not scored: 2020-01-01T18: there must be truth at one lead time at least" in done.stdout
     assert set(ScoreStore.at(tmp_path / "run", FORECAST).records()) == {
         f"2020-01-01T{hour}" for hour in ("00", "06", "12")
     }

@@ -10,20 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphcast_batch.config.outputs_section import RegionConfig
-from graphcast_batch.config.scores_section import ScoresConfig as Wanted
+from graphcast_batch.config.scores_section import ScoresConfig
 from graphcast_batch.errors import EvaluationError, StoreMismatchError
 from graphcast_batch.evaluation import case_scoring as module
-from graphcast_batch.evaluation.case_scoring import pieces_of, score_case, sums_of
+from graphcast_batch.evaluation.case_scoring import score_case, scoring_pieces, weighted_sums
 from graphcast_batch.evaluation.ensemble import ENSEMBLE
-from graphcast_batch.evaluation.metrics import PLAIN, Points, metric_of, metrics_of, of_ensemble
+from graphcast_batch.evaluation.metrics import metric_of, metrics_of
+from graphcast_batch.evaluation.pointwise_statistics import PLAIN, Points, of_ensemble
 from graphcast_batch.evaluation.regions import weigh
-from graphcast_batch.evaluation.score_results import average, read, rows
+from graphcast_batch.evaluation.score_results import average, read
 from graphcast_batch.evaluation.score_store import ScoreStore
 from graphcast_batch.evaluation.store_scoring import ensemble_of, lay_out, score_stored, scoring_of
 from graphcast_batch.grid import regular_grid
 from graphcast_batch.stores.store_kinds import open_store
 from graphcast_batch.timing import Stopwatch
-from tests.evaluation.made import cases, fill, stored, truth
+from tests.evaluation.made import cases, fill, records, stored, truth
 from tests.evaluation.test_during import told
 from tests.evaluation.test_evaluate import CONFIG
 from tests.evaluation.test_stored import times, written
@@ -49,7 +50,7 @@ def points(forecast, true, usual=None, deviation=None):
 def scores_of(at, quantiles=()):
     """Every metric, each over (field, region)."""
     names = names_of(at.members, quantiles)
-    means = sums_of(at, names, REGIONS) / REGIONS.totals
+    means = weighted_sums(at, names, REGIONS) / REGIONS.totals
     dataset = xr.Dataset({"x": (("statistic", "field", "region"), means)}, {"statistic": list(names)})
     return {metric.name: metric_of(dataset, metric)["x"].values for metric in metrics_of(names)}
 
@@ -131,9 +132,9 @@ def test_sums_of_parts_are_those_of_the_whole(seed, cut):
     at, names = points(forecast, true, usual, deviation), names_of(MEMBERS, (0.1,))
     everywhere = slice(None)
 
-    parts = [sums_of(at.part(fields, everywhere), names, REGIONS) for fields in (slice(cut), slice(cut, None))]
+    parts = [weighted_sums(at.part(fields, everywhere), names, REGIONS) for fields in (slice(cut), slice(cut, None))]
 
-    np.testing.assert_allclose(np.concatenate(parts, axis=1), sums_of(at, names, REGIONS), rtol=1e-12)
+    np.testing.assert_allclose(np.concatenate(parts, axis=1), weighted_sums(at, names, REGIONS), rtol=1e-12)
 
 
 def test_two_members_on_either_side_of_the_truth_have_no_score_to_lose():
@@ -175,7 +176,7 @@ def made(folder, planned=None, **options):
 
 def found_of(stores, wanted=None, identity=None):
     """What there is to score."""
-    scoring = scoring_of(wanted or Wanted(regions=("global",)), stores[0], truth())
+    scoring = scoring_of(wanted or ScoresConfig(regions=("global",)), stores[0], truth())
     return lay_out(stores[0], ENSEMBLE, ensemble_of(scoring, stores), identity or {})
 
 
@@ -200,7 +201,7 @@ def test_three_stores_have_the_scores_that_their_errors_say(tmp_path):
         np.testing.assert_allclose(values[name]["temperature"], value, rtol=1e-5, err_msg=name)
     np.testing.assert_allclose(values["spread"]["10m_wind_vector"], np.sqrt(18), rtol=1e-5)
     np.testing.assert_allclose(values["rmse"]["10m_wind_vector"], np.sqrt(8), rtol=1e-5)
-    listed = {row["metric"] for row in rows(results) if row["variable"] == "10m_wind_vector"}
+    listed = {row["metric"] for row in records(results) if row["variable"] == "10m_wind_vector"}
     assert listed == {"rmse", "mse", "spread", "spread_skill_ratio"}
     assert not ScoreStore.at(stores[0].path, "forecast").exists
     assert not ScoreStore.at(stores[1].path, ENSEMBLE).exists
@@ -213,9 +214,9 @@ def test_the_pieces_of_an_ensemble_are_smaller_and_change_no_score(tmp_path, mon
     size = 4 * 19 * 36 * (1 + 1 + 2)
     monkeypatch.setattr(module, "_PIECE_BYTES", 6 * size)
 
-    single = scoring_of(Wanted(regions=("global",)), stores[0], truth())
+    single = scoring_of(ScoresConfig(regions=("global",)), stores[0], truth())
     for each, leads in ((single, 4), (scoring, 2)):
-        pieces = pieces_of(each, case, each.times())
+        pieces = scoring_pieces(each, case, each.times())
         assert {piece.leads.size for piece in pieces} == {leads}
     for name, found in score_case(scoring, case, Stopwatch()).items():
         np.testing.assert_allclose(found.means, at_once[name].means, rtol=1e-12)
@@ -225,7 +226,7 @@ def test_members_that_are_all_the_same_score_as_one_of_them_with_what_is_derived
     """Without spread the probability score is the absolute error."""
     first = stored(tmp_path / "s", cases(1), shifted_by(2))
     shutil.copytree(first.path, tmp_path / "same")
-    wanted = Wanted(regions=("global",), derived=("10m_wind_speed",))
+    wanted = ScoresConfig(regions=("global",), derived=("10m_wind_speed",))
 
     score([first, open_store(tmp_path / "same")], wanted)
     alone = lay_out(first, "forecast", scoring_of(wanted, first, truth()), {})
@@ -301,7 +302,7 @@ def test_stores_that_cannot_be_one_ensemble_are_refused(tmp_path):
         with pytest.raises(EvaluationError, match=match):
             found_of([first, other])
 
-    refused("must be stores other than each other, but .*/a is there more than once")
+    refused("must be different stores, but .*/a is given more than once")
     refused("keeps only scores", "none", identity={"outputs": "none"}, forecasts=False, filled=[])
     refused("the lead times of .*/short are 6, 12 h, and those of .*/a 6, 12, 18, 24 h", "short", steps=2)
     refused("the levels of .*/low are 850 hPa, and those of .*/a 500, 850 hPa", "low", levels=(850,))
@@ -340,4 +341,4 @@ def test_the_command_scores_an_ensemble_and_writes_its_table(tmp_path, command, 
 
     (stores[0].path / "run.yaml").write_text(f"{config}scores: {{members: [{stores[1].path}, {stores[2].path}]}}\n")
     assert "ensemble: 0 to score, 2 scored before" in told(capsys, "evaluate", stores[0].path)
-    assert "is there more than once" in told(capsys, "evaluate", stores[0].path, "--member", stores[0].path)
+    assert "is given more than once" in told(capsys, "evaluate", stores[0].path, "--member", stores[0].path)

@@ -9,20 +9,22 @@ from scipy.stats import norm
 
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig
-from graphcast_batch.config.scores_section import ScoresConfig as Wanted
+from graphcast_batch.config.scores_section import ScoresConfig
 from graphcast_batch.errors import ConfigError, EvaluationError
-from graphcast_batch.evaluation.case_scoring import score_case, sums_of
+from graphcast_batch.evaluation.case_scoring import score_case, weighted_sums
 from graphcast_batch.evaluation.climatology import Climatology
-from graphcast_batch.evaluation.metrics import Points, at_quantiles, metric_of, metrics_of
-from graphcast_batch.evaluation.online_scores import RunScorer
+from graphcast_batch.evaluation.metrics import metric_of, metrics_of
+from graphcast_batch.evaluation.online_scores import OnlineScorer
+from graphcast_batch.evaluation.pointwise_statistics import Points, at_quantiles
 from graphcast_batch.evaluation.regions import weigh
-from graphcast_batch.evaluation.score_results import average, read, rows
+from graphcast_batch.evaluation.score_parts import score_layout_of
+from graphcast_batch.evaluation.score_results import average, read
 from graphcast_batch.evaluation.score_store import FORECAST, ScoreStore
-from graphcast_batch.evaluation.store_scoring import evaluations, lay_out, score_stored, scored_by, scoring_of
+from graphcast_batch.evaluation.store_scoring import evaluations, lay_out, score_stored, scoring_of
 from graphcast_batch.grid import regular_grid
 from graphcast_batch.timing import Stopwatch
 from tests.conftest import SMALL
-from tests.evaluation.made import cases, config_for, stored, truth
+from tests.evaluation.made import cases, config_for, records, stored, truth
 from tests.evaluation.test_climatology import usual_wave
 from tests.evaluation.test_during import assert_same_scores, run
 
@@ -41,7 +43,7 @@ def scores_of(forecast, true, usual, deviation, quantile, regions=None):
     regions = regions or weigh(("global",), {}, GRID, lambda: None)
     names = at_quantiles([quantile])
     at = Points(flat(forecast), flat(true), flat(usual), None, flat(deviation))
-    means = sums_of(at, names, regions) / regions.totals
+    means = weighted_sums(at, names, regions) / regions.totals
     dataset = xr.Dataset({"x": (("statistic", "field", "region"), means)}, {"statistic": list(names)})
     return {metric.name: metric_of(dataset, metric)["x"].values for metric in metrics_of(names)}
 
@@ -145,7 +147,7 @@ def test_the_brier_score_of_means_is_the_mean_squared_difference_of_events(seed,
 
 
 QUANTILES = (0.1, 0.9)
-WANTED = Wanted(regions=("global", "tropics"), quantiles=QUANTILES)
+WANTED = ScoresConfig(regions=("global", "tropics"), quantiles=QUANTILES)
 
 
 @pytest.fixture(scope="module")
@@ -180,18 +182,18 @@ def test_extremes_of_a_store_are_in_its_table_but_those_of_precipitation(tmp_pat
     found = results.values.sel(region="global").isel(prediction_timedelta=0)
     np.testing.assert_allclose(found["temperature"].sel(metric="brier@0.9"), 2 / 12, rtol=1e-6)
     np.testing.assert_allclose(found["temperature"].sel(metric="frequency_bias@0.1"), 1, rtol=1e-6)
-    listed = {(row["variable"], row["metric"]) for row in rows(results) if "@" in row["metric"]}
+    listed = {(row["variable"], row["metric"]) for row in records(results) if "@" in row["metric"]}
     assert {variable for variable, _ in listed} == {"10m_u_component_of_wind", "temperature"}
     assert {metric for _, metric in listed} == {f"{kind}@{quantile}" for kind in KINDS for quantile in QUANTILES}
-    assert all(row["cases"] == 2 for row in rows(results))
+    assert all(row["cases"] == 2 for row in records(results))
 
 
 def test_an_undefined_score_stands_in_the_table_with_the_cases_that_went_in(tmp_path, usual_path):
     store = stored(tmp_path / "s", cases(2), late)
 
-    scored(store, usual_path, Wanted(regions=("global",), quantiles=(0.999,)))
+    scored(store, usual_path, ScoresConfig(regions=("global",), quantiles=(0.999,)))
 
-    found = [row for row in rows(average(read(store.path))) if row["metric"] == "sedi@0.999"]
+    found = [row for row in records(average(read(store.path))) if row["metric"] == "sedi@0.999"]
     assert found
     assert all(np.isnan(row["value"]) and row["cases"] == 2 for row in found)
 
@@ -201,9 +203,9 @@ def test_extremes_during_a_run_are_those_of_the_stored_forecasts_to_the_last_bit
     online, after = (stored(tmp_path / name, planned, None, filled=[], keep_bits=9) for name in ("during", "after"))
     scoring = scoring_of(WANTED, online, truth(), Climatology(usual_path, online.kept))
     regions = scoring.weighed()
-    scores = ScoreStore.lay_out(online.path, FORECAST, scored_by(scoring, regions, {}))
+    scores = ScoreStore.lay_out(online.path, FORECAST, score_layout_of(scoring, regions, {}))
 
-    (made,) = run(online, planned, RunScorer(online, scores, scoring, regions), per_call=5)
+    (made,) = run(online, planned, OnlineScorer(online, scores, scoring, regions), per_call=5)
     run(after, planned)
     scored(after, usual_path)
 

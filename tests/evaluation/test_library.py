@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from graphcast_batch.evaluation.case_scoring import sums_of
-from graphcast_batch.evaluation.metrics import METRICS, SEEPS, STATISTICS, Points, Rain, metric_of
+from graphcast_batch.evaluation.case_scoring import weighted_sums
+from graphcast_batch.evaluation.metrics import METRICS, metric_of
+from graphcast_batch.evaluation.pointwise_statistics import SEEPS, STATISTICS, Points, PrecipitationClimatology
 from graphcast_batch.evaluation.regions import weigh
 from graphcast_batch.grid import regular_grid
 
@@ -28,7 +29,7 @@ def fields():
 @pytest.fixture(scope="module")
 def ours(fields):
     at = Points(*(field.reshape(3, -1) for field in fields))
-    means = sums_of(at, tuple(STATISTICS), REGIONS) / REGIONS.totals
+    means = weighted_sums(at, tuple(STATISTICS), REGIONS) / REGIONS.totals
     dataset = xr.Dataset({"x": (("statistic", "field", "region"), means)}, {"statistic": list(STATISTICS)})
     return {name: metric_of(dataset, METRICS[name])["x"].values for name in NAMES}
 
@@ -67,10 +68,10 @@ def test_seeps_of_random_rain_is_what_the_library_says():
     forecast, truth = (random.gamma(0.4, 5e-3, (3, *GRID.shape)).astype(np.float32) for _ in range(2))
     heavy = random.uniform(1e-3, 9e-3, (3, *GRID.shape)).astype(np.float32)
     dry = random.uniform(0, 1, GRID.shape).astype(np.float32)
-    rain = Rain(heavy.reshape(3, -1), dry.ravel(), 0.25e-3)
+    rain = PrecipitationClimatology(heavy.reshape(3, -1), dry.ravel(), 0.25e-3)
     at = Points(forecast.reshape(3, -1), truth.reshape(3, -1), None, rain)
 
-    sums = sums_of(at, (SEEPS,), REGIONS)[0]
+    sums = weighted_sums(at, (SEEPS,), REGIONS)[0]
     found = sums / (REGIONS.weights.reshape(4, -1) @ rain.counted)
 
     fields = [xr.DataArray(field.astype(float), dims=["field", *PLACE]) for field in (forecast, truth, heavy)]

@@ -4,17 +4,15 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphcast_batch.evaluation.metrics import (
+from graphcast_batch.evaluation.metrics import METRICS, metric_of, with_vectors
+from graphcast_batch.evaluation.pointwise_statistics import (
     DRY_BELOW,
-    METRICS,
     SEEPS,
     STATISTICS,
     Points,
-    Rain,
-    metric_of,
+    PrecipitationClimatology,
     seeps,
     seeps_errors,
-    with_vectors,
 )
 from graphcast_batch.grid import cell_area, regular_grid
 
@@ -117,7 +115,9 @@ def test_the_squared_error_of_a_wind_is_the_sum_of_those_of_its_components():
 def rainy(forecast, truth, dry=0.5, heavy=4e-3, dry_below=0.25e-3):
     """SEEPS of one point."""
     fields = [np.full((1, 1), value, np.float32) for value in (forecast, truth, heavy)]
-    return seeps(Points(*fields[:2], rain=Rain(fields[2], np.full(1, dry, np.float32), dry_below))).item()
+    return seeps(
+        Points(*fields[:2], precipitation=PrecipitationClimatology(fields[2], np.full(1, dry, np.float32), dry_below))
+    ).item()
 
 
 @given(st.floats(0.1, 0.85))
@@ -153,5 +153,5 @@ def test_where_it_never_rains_nothing_is_heavy():
 
 def test_points_that_are_too_dry_or_too_wet_do_not_count():
     assert [rainy(0, 9e-3, dry=dry) for dry in (0.05, 0.9, 0.0, 1.0)] == [0, 0, 0, 0]
-    rain = Rain(np.ones((1, 4), np.float32), np.float32([0.05, 0.11, 0.84, 0.9]), 0.25e-3)
+    rain = PrecipitationClimatology(np.ones((1, 4), np.float32), np.float32([0.05, 0.11, 0.84, 0.9]), 0.25e-3)
     assert rain.counted.tolist() == [False, True, True, False]

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphcast_batch.config.outputs_section import RegionConfig
-from graphcast_batch.config.scores_section import ScoresConfig as Wanted
+from graphcast_batch.config.scores_section import ScoresConfig
 from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation.regions import weigh
 from graphcast_batch.grid import regular_grid
@@ -22,7 +22,7 @@ def areas(names, boxes=None, grid=GRID, land=no_land, part=None):
 
 
 def test_the_regions_of_the_configuration_have_the_areas_of_their_boxes_on_the_sphere():
-    found = areas(Wanted().regions)
+    found = areas(ScoresConfig().regions)
 
     # A box has the area (sin n - sin s) x width; its cells reach half a step beyond its edges.
     def area(south, north, width):
@@ -68,7 +68,7 @@ def test_a_box_across_the_meridian_holds_as_many_columns_as_one_beside_it():
 
 
 def test_sums_over_runs_of_points_are_those_over_all_points():
-    regions = weigh(Wanted().regions, {}, GRID, no_land)
+    regions = weigh(ScoresConfig().regions, {}, GRID, no_land)
     field = np.random.default_rng(0).normal(size=GRID.size)
 
     summed = np.zeros(len(regions.names))
@@ -82,7 +82,7 @@ def test_sums_over_runs_of_points_are_those_over_all_points():
 def test_of_a_part_of_the_globe_there_are_the_regions_in_it_and_all_of_it():
     rows, columns = np.flatnonzero(GRID.latitude >= 15), np.arange(GRID.longitude.size)
 
-    found = areas(Wanted().regions, part=(rows, columns))
+    found = areas(ScoresConfig().regions, part=(rows, columns))
 
     assert list(found) == [
         *("stored", "northern-hemisphere", "europe", "north-america", "north-atlantic", "north-pacific"),
@@ -97,7 +97,7 @@ def test_a_misspelt_region_is_refused_with_the_nearest_name():
 
 
 def test_a_region_named_twice_is_refused():
-    with pytest.raises(EvaluationError, match="each region once, but global is there twice"):
+    with pytest.raises(EvaluationError, match="each region once, but global is named twice"):
         areas(["global"], {"global": RegionConfig(latitude=(0, 10), longitude=(0, 10))})
 
 

@@ -9,19 +9,9 @@ from rich.console import Console
 
 from graphcast_batch.errors import EvaluationError, StoreError
 from graphcast_batch.evaluation import score_results as module
-from graphcast_batch.evaluation.score_results import (
-    average,
-    average_pieces,
-    check_table,
-    headlines,
-    pieces,
-    read,
-    read_headlines,
-    scored,
-    shown_hours,
-    skill_of,
-    write_table,
-)
+from graphcast_batch.evaluation.score_export import check_table, write_table
+from graphcast_batch.evaluation.score_headlines import headlines, read_headlines, shown_hours, skill_of
+from graphcast_batch.evaluation.score_results import average, average_pieces, pieces, read, scored
 from graphcast_batch.terminal import show_scores
 from tests.evaluation.made import cases, stored
 from tests.evaluation.test_stored import score, times, written
@@ -147,7 +137,7 @@ def test_a_csv_has_a_row_for_each_score(store, tmp_path):
 
 
 def test_a_parquet_file_has_the_rows_of_the_csv_in_their_types(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_ROWS_AT_ONCE", 1000)
+    monkeypatch.setattr("graphcast_batch.evaluation.score_export._ROWS_AT_ONCE", 1000)
 
     assert write_table(store, tmp_path / "scores.csv") == write_table(store, tmp_path / "scores.parquet")
 
@@ -183,7 +173,7 @@ def test_of_the_scores_of_a_variable_no_more_initial_times_are_read_at_once_than
 
 def test_a_table_that_could_not_be_written_is_refused_at_once(tmp_path, monkeypatch):
     check_table(tmp_path / "scores.parquet")
-    with pytest.raises(EvaluationError, match="must be in a folder that is there"):
+    with pytest.raises(EvaluationError, match="must be in a folder that exists"):
         check_table(tmp_path / "absent" / "scores.csv")
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     check_table(tmp_path / "scores.csv")

@@ -3,11 +3,12 @@ import pytest
 
 from graphcast_batch.coastlines import land_share
 from graphcast_batch.config.outputs_section import RegionConfig
-from graphcast_batch.config.scores_section import ScoresConfig as Wanted
+from graphcast_batch.config.scores_section import ScoresConfig
 from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation import case_scoring as module
 from graphcast_batch.evaluation.baselines import Persistence
-from graphcast_batch.evaluation.case_scoring import part_of, score_case
+from graphcast_batch.evaluation.case_scoring import score_case
+from graphcast_batch.evaluation.scoring_setup import part_of
 from graphcast_batch.evaluation.store_scoring import scoring_of
 from graphcast_batch.inputs.sources.archive import SyntheticArchive
 from graphcast_batch.timing import Stopwatch
@@ -24,7 +25,7 @@ def means_of(scoring, case):
 
 def test_an_error_that_grows_with_lead_time_is_found_at_each_lead_time_level_and_region(tmp_path):
     store = stored(tmp_path / "s", cases(1), lambda name, hours, values: values + hours)
-    scoring = scoring_of(Wanted(regions=("global", "tropics")), store, truth())
+    scoring = scoring_of(ScoresConfig(regions=("global", "tropics")), store, truth())
 
     found = means_of(scoring, cases(1)[0])
 
@@ -40,9 +41,9 @@ def test_persistence_of_a_travelling_wave_has_the_error_that_it_must_have(tmp_pa
     """The mean over a circle of (cos(x - wt) - cos(x))² is 1 - cos(wt)."""
     store = stored(tmp_path / "s", cases(1), unchanged)
     source = truth()
-    scoring = scoring_of(Wanted(regions=("global", "arctic")), store, source)
+    scoring = scoring_of(ScoresConfig(regions=("global", "arctic")), store, source)
     persistent = scoring_of(
-        Wanted(regions=("global", "arctic")), store, source, forecasts=Persistence(source, scoring.part)
+        ScoresConfig(regions=("global", "arctic")), store, source, forecasts=Persistence(source, scoring.part)
     )
 
     _, square, _ = means_of(persistent, cases(1)[0])["10m_u_component_of_wind"]
@@ -55,7 +56,7 @@ def test_persistence_of_a_travelling_wave_has_the_error_that_it_must_have(tmp_pa
 def test_the_pieces_in_which_a_case_is_read_do_not_change_its_scores(tmp_path, monkeypatch):
     random = np.random.default_rng(0)
     store = stored(tmp_path / "s", cases(1), lambda name, hours, values: values + random.normal(size=values.shape))
-    scoring = scoring_of(Wanted(), store, truth())
+    scoring = scoring_of(ScoresConfig(), store, truth())
     at_once = means_of(scoring, cases(1)[0])
 
     for size in (1, 40_000):  # a variable at a lead time; some at two
@@ -66,7 +67,7 @@ def test_the_pieces_in_which_a_case_is_read_do_not_change_its_scores(tmp_path, m
 
 def test_a_part_of_the_globe_across_the_meridian_is_scored_like_the_same_box_of_the_whole(tmp_path):
     box = RegionConfig(latitude=(20, 60), longitude=(-30, 40))
-    source, wanted = truth(), Wanted(regions=("global",), boxes={"here": box})
+    source, wanted = truth(), ScoresConfig(regions=("global",), boxes={"here": box})
     part = stored(tmp_path / "part", cases(1), lambda name, hours, values: values * 1.5, region=box)
     complete = stored(tmp_path / "whole", cases(1), lambda name, hours, values: values * 1.5)
 
@@ -85,7 +86,7 @@ def test_land_is_weighted_with_its_share_of_each_cell(tmp_path):
         return values + np.where(east, 1.0, 3.0)
 
     store = stored(tmp_path / "s", cases(1), change)
-    found = means_of(scoring_of(Wanted(regions=("land", "sea")), store, truth()), cases(1)[0])
+    found = means_of(scoring_of(ScoresConfig(regions=("land", "sea")), store, truth()), cases(1)[0])
 
     bias = found["10m_u_component_of_wind"][0]
     np.testing.assert_allclose(bias[:, 0], 1, rtol=1e-6)
@@ -99,7 +100,7 @@ def test_a_gap_in_a_forecast_is_refused_with_its_place(tmp_path):
             values[1, 3, 4] = np.nan
         return values
 
-    scoring = scoring_of(Wanted(), stored(tmp_path / "s", cases(1), change), truth())
+    scoring = scoring_of(ScoresConfig(), stored(tmp_path / "s", cases(1), change), truth())
     with pytest.raises(
         EvaluationError,
         match=r"2020-01-01T00: the forecast must be finite everywhere, but temperature at 850 hPa is nan after 12 h at "
@@ -117,7 +118,7 @@ def test_a_gap_in_the_truth_is_refused_with_its_place(tmp_path):
 
     source = truth()
     gappy = Gappy(source._planet, 10.0, source.levels)
-    scoring = scoring_of(Wanted(), stored(tmp_path / "s", cases(1), unchanged), gappy)
+    scoring = scoring_of(ScoresConfig(), stored(tmp_path / "s", cases(1), unchanged), gappy)
     with pytest.raises(
         EvaluationError,
         match="the truth must be finite everywhere, but 10m_v_component_of_wind is inf after 18 h at latitude -90, "
@@ -134,7 +135,7 @@ def test_a_truth_on_another_grid_is_refused_even_if_it_has_the_points(tmp_path, 
         EvaluationError,
         match=rf"must be on the grid of the forecasts, 19 x 36 from .*, but has {points} .*; set regrid",
     ):
-        scoring_of(Wanted(), store, truth(resolution))
+        scoring_of(ScoresConfig(), store, truth(resolution))
 
 
 def test_points_are_found_in_any_order_and_across_the_meridian():
@@ -165,9 +166,9 @@ def test_truth_that_is_0_all_over_the_globe_is_none_and_says_what_to_leave_out(t
         match=r"cannot be scored against: 10m_u_component_of_wind must be 0 nowhere but in places, but 1 of . fields "
         r"are 0 all over the globe, the first at time 2020-01-01T12:00.* leave the variable out of scores\.variables",
     ):
-        means_of(scoring_of(Wanted(), store, blank), cases(1)[0])
+        means_of(scoring_of(ScoresConfig(), store, blank), cases(1)[0])
 
-    without = Wanted(variables=("10m_v_component_of_wind", "temperature"))
+    without = ScoresConfig(variables=("10m_v_component_of_wind", "temperature"))
     assert means_of(scoring_of(without, store, blank), cases(1)[0]).keys() == set(without.variables)
 
 
@@ -183,5 +184,5 @@ class SeaPlanet(WavePlanet):
 def test_a_mask_of_the_sea_is_not_taken_for_land(tmp_path):
     store = stored(tmp_path / "s", cases(1), lambda name, hours, values: values)
 
-    with pytest.raises(EvaluationError, match=r"must be the share of land, but that of .* is one of the sea"):
-        scoring_of(Wanted(regions=("land",)), store, SyntheticArchive(SeaPlanet(), 10.0, (500, 850)))
+    with pytest.raises(EvaluationError, match=r"must be the share of land, but that of .* is the share of sea"):
+        scoring_of(ScoresConfig(regions=("land",)), store, SyntheticArchive(SeaPlanet(), 10.0, (500, 850)))

@@ -10,13 +10,21 @@ from scipy.signal import periodogram
 
 from graphcast_batch.cli import main
 from graphcast_batch.config.outputs_section import RegionConfig
-from graphcast_batch.config.scores_section import ScoresConfig as Wanted
+from graphcast_batch.config.scores_section import ScoresConfig
 from graphcast_batch.errors import EvaluationError, StoreMismatchError
 from graphcast_batch.evaluation.baselines import Persistence
-from graphcast_batch.evaluation.case_scoring import add_piece, beside, expectation, no_sums, pieces_of, score_case
-from graphcast_batch.evaluation.metrics import Points
+from graphcast_batch.evaluation.case_scoring import (
+    add_piece,
+    as_points,
+    empty_sums,
+    expectation,
+    score_case,
+    scoring_pieces,
+)
+from graphcast_batch.evaluation.pointwise_statistics import Points
 from graphcast_batch.evaluation.regions import weigh
-from graphcast_batch.evaluation.score_results import average, read, write_table
+from graphcast_batch.evaluation.score_export import write_table
+from graphcast_batch.evaluation.score_results import average, read
 from graphcast_batch.evaluation.score_store import ScoreStore
 from graphcast_batch.evaluation.spectra import (
     Loss,
@@ -43,7 +51,7 @@ from tests.evaluation.test_evaluate import CONFIG
 from tests.evaluation.test_stored import score, times, written
 
 U, T, SPEED = "10m_u_component_of_wind", "temperature", "10m_wind_speed"
-WANTED = Wanted(spectra=(U, T), regions=("global", "tropics", "land"))
+WANTED = ScoresConfig(spectra=(U, T), regions=("global", "tropics", "land"))
 GRID = regular_grid(10.0)
 
 
@@ -227,13 +235,13 @@ def test_sums_of_pieces_add_up_to_those_of_the_case(tmp_path, monkeypatch):
     scoring, case = scoring_of(WANTED, store, truth()), cases(1)[0]
     at_once = score_case(scoring, case, Stopwatch())
     monkeypatch.setattr("graphcast_batch.evaluation.case_scoring._PIECE_BYTES", 1)
-    regions, total = scoring.weighed(), no_sums(scoring, case, scoring.weighed())
-    pieces = pieces_of(scoring, case, scoring.times())
+    regions, total = scoring.weighed(), empty_sums(scoring, case, scoring.weighed())
+    pieces = scoring_pieces(scoring, case, scoring.times())
 
     for piece in reversed(pieces):
-        part = no_sums(scoring, case, regions)
+        part = empty_sums(scoring, case, regions)
         forecast = scoring.forecasts.fields(case, piece.names, piece.hours.tolist(), scoring.levels)
-        fields = beside(scoring, forecast, expectation(scoring, case, piece))
+        fields = as_points(scoring, forecast, expectation(scoring, case, piece))
         add_piece(part, scoring, regions, case, piece, fields)
         total = {name: total[name] + part[name] for name in total}
 
@@ -265,7 +273,7 @@ def test_spectra_during_a_run_are_those_of_the_stored_forecasts_to_the_last_bit(
 
 def test_what_is_derived_has_a_spectrum_too(tmp_path):
     store = stored(tmp_path / "s", cases(1), stronger)
-    wanted = Wanted(derived=(SPEED,), spectra=(SPEED,), regions=("global",))
+    wanted = ScoresConfig(derived=(SPEED,), spectra=(SPEED,), regions=("global",))
 
     score(store, wanted=wanted)
 
@@ -369,11 +377,11 @@ def test_scores_with_other_spectra_are_not_mixed_in(tmp_path, changed):
 @pytest.mark.parametrize(
     ("wanted", "text"),
     [
-        ({"spectra": ("temprature",)}, "spectra must be of variables that are scored, but temprature .* temperature?"),
-        ({"spectra": (T,), "variables": (U,)}, f"but {T} is not one of them; take some of {U}"),
+        ({"spectra": ("temprature",)}, "spectra must name variables that are scored, but temprature .* temperature?"),
+        ({"spectra": (T,), "variables": (U,)}, f"but {T} is not one of them; choose some of {U}"),
         (
             {"spectra": (T,), "regions": ("europe", "land")},
-            "a region of whole latitude circles, .* are europe, land; add",
+            "a region of complete latitude circles, .* are europe, land; add",
         ),
     ],
 )
@@ -381,14 +389,14 @@ def test_spectra_that_cannot_be_are_refused(tmp_path, wanted, text):
     store = stored(tmp_path / "s", cases(1), stronger)
 
     with pytest.raises(EvaluationError, match=text):
-        scoring_of(Wanted(**wanted), store, truth())
+        scoring_of(ScoresConfig(**wanted), store, truth())
 
 
 def test_a_part_of_the_globe_has_spectra_only_all_round(tmp_path):
     box = stored(tmp_path / "box", cases(1), stronger, region=RegionConfig(latitude=(20, 60), longitude=(0, 100)))
     ring = stored(tmp_path / "ring", cases(1), stronger, region=RegionConfig(latitude=(20, 60), longitude=(0, 360)))
 
-    with pytest.raises(EvaluationError, match="circles of 36 longitudes, but the store keeps 11 of them; leave"):
+    with pytest.raises(EvaluationError, match=r"all 36 longitudes .* but the store keeps 11 of them; leave"):
         scoring_of(WANTED, box, truth())
     assert scoring_of(WANTED, ring, truth()).bands == ("stored",)
 
@@ -397,8 +405,8 @@ def test_a_part_of_the_globe_has_spectra_only_all_round(tmp_path):
     ("chosen", "text"),
     [
         (("10m_v_component_of_wind",), f"the spectrum of 10m_v_component_of_wind, but has {U}, {T}; name it"),
-        ((T, [300]), "must have the level 300, but has 500, 850; name some"),
-        ((T, None, ["land"]), "must have the band land, but has global, tropics; name some"),
+        ((T, [300]), "must have the level 300, but has 500, 850; choose some"),
+        ((T, None, ["land"]), "must have the band land, but has global, tropics; choose some"),
     ],
 )
 def test_what_is_not_there_cannot_be_read(tmp_path, chosen, text):

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from graphcast_batch.config.inputs_section import ArchiveInputs
-from graphcast_batch.config.scores_section import ScoresConfig as Wanted
+from graphcast_batch.config.scores_section import ScoresConfig
 from graphcast_batch.errors import EvaluationError, InputError, StoreMismatchError
 from graphcast_batch.evaluation.score_results import average, read
 from graphcast_batch.evaluation.score_store import ScoreStore
@@ -27,7 +27,7 @@ def shifted(name, hours, values):
 
 def score(store, source=None, name="forecast", wanted=None):
     """Scores all that is left; returns what there was to do."""
-    found = lay_out(store, name, scoring_of(wanted or Wanted(), store, source or truth()), {})
+    found = lay_out(store, name, scoring_of(wanted or ScoresConfig(), store, source or truth()), {})
     for case in found.left:
         score_stored(found.path, found.name, found.scoring, case)
     return found
@@ -107,7 +107,7 @@ def test_variables_that_the_truth_lacks_are_left_out_unless_they_are_named(tmp_p
     with pytest.raises(
         EvaluationError, match="temperature must be in the forecasts and in the truth, but the truth lack"
     ):
-        scoring_of(Wanted(variables=("temperature",)), store, source)
+        scoring_of(ScoresConfig(variables=("temperature",)), store, source)
 
 
 def test_levels_that_the_truth_lacks_are_named_with_those_that_would_do(tmp_path):
@@ -116,8 +116,8 @@ def test_levels_that_the_truth_lacks_are_named_with_those_that_would_do(tmp_path
     with pytest.raises(
         EvaluationError, match=r"lack \[850\] hPa and have \[500\]; set scores.levels to some of \[500\]"
     ):
-        scoring_of(Wanted(), store, truth(levels=(500,)))
-    assert scoring_of(Wanted(levels=(500,)), store, truth(levels=(500,))).levels == (500,)
+        scoring_of(ScoresConfig(), store, truth(levels=(500,)))
+    assert scoring_of(ScoresConfig(levels=(500,)), store, truth(levels=(500,))).levels == (500,)
 
 
 def test_a_case_that_was_made_again_is_scored_again(tmp_path):
@@ -132,7 +132,7 @@ def test_a_case_that_was_made_again_is_scored_again(tmp_path):
 
 def test_a_case_that_another_process_is_scoring_is_left_to_it(tmp_path):
     store = stored(tmp_path / "s", cases(1), shifted)
-    scoring = scoring_of(Wanted(), store, truth())
+    scoring = scoring_of(ScoresConfig(), store, truth())
     found = lay_out(store, "forecast", scoring, {})
     lease = ScoreStore.at(store.path, "forecast").lease(found.left[0])
 
@@ -144,13 +144,13 @@ def test_a_case_that_another_process_is_scoring_is_left_to_it(tmp_path):
 
 def test_scores_against_another_truth_are_not_mixed_in(tmp_path):
     store = stored(tmp_path / "s", cases(1), shifted)
-    scoring = scoring_of(Wanted(), store, truth())
+    scoring = scoring_of(ScoresConfig(), store, truth())
     lay_out(store, "forecast", scoring, {"truth": "era5"})
 
-    with pytest.raises(StoreMismatchError, match=r"truth: there era5, now hres\nremove that folder to score anew"):
+    with pytest.raises(StoreMismatchError, match=r"truth: there era5, now hres\nremove that folder to score again"):
         lay_out(store, "forecast", scoring, {"truth": "hres"})
     with pytest.raises(StoreMismatchError, match="regions: there"):
-        lay_out(store, "forecast", scoring_of(Wanted(regions=("global",)), store, truth()), {"truth": "era5"})
+        lay_out(store, "forecast", scoring_of(ScoresConfig(regions=("global",)), store, truth()), {"truth": "era5"})
 
 
 def test_scores_are_no_flaw_of_a_store(tmp_path):

@@ -44,7 +44,9 @@ def test_a_film_has_a_frame_for_each_lead_time(tmp_path):
     assert len(shown) == 3
     assert info["duration"] == 250
     assert (
-        info["comment"].decode().startswith("Film: Maps of Tracer, Initial time 2020-01-01 00:00 UTC. +6 h: Target: ")
+        info["comment"]
+        .decode()
+        .startswith("Animation: Maps of Tracer, Initial time 2020-01-01 00:00 UTC. +6 h: Target: ")
     )
     assert info["comment"].decode().count("no data") == 2
     assert [path.name for path in tmp_path.iterdir()] == ["film.gif"]
@@ -115,7 +117,7 @@ def test_ffmpeg_is_given_every_pixel_of_every_frame(tmp_path, monkeypatch):
 
 def test_what_ffmpeg_says_when_it_fails_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", program(tmp_path, "cat > /dev/null; echo no encoder >&2; exit 1"))
-    with pytest.raises(FigureError, match=r"ffmpeg must make an mp4 film of .* but failed: no encoder"):
+    with pytest.raises(FigureError, match=r"ffmpeg must make an mp4 animation of .* but failed: no encoder"):
         draw_animation(tmp_path / "film.mp4", forecast(1))
 
 
@@ -126,7 +128,7 @@ def test_ffmpeg_makes_an_mp4(tmp_path):
 
 
 def test_another_kind_of_film_or_none_at_all_is_refused(tmp_path):
-    with pytest.raises(FigureError, match=r"a film is written as \.gif or \.mp4, but .*film\.avi"):
+    with pytest.raises(FigureError, match=r"must be a \.gif or \.mp4 file, but is .*film\.avi"):
         draw_animation(tmp_path / "film.avi", forecast(2))
     with pytest.raises(FigureError, match="tracer needs at least one lead time"):
         draw_animation(tmp_path / "film.gif", forecast(1).isel(prediction_timedelta=slice(0, 0)))

@@ -156,7 +156,7 @@ def test_other_files_in_the_folder_are_kept(forecast, tmp_path):
         ),
         (
             FiguresConfig(variables=("temperature",)),
-            "temperature is on levels, but no level is wanted; name some of 500",
+            "temperature is on levels, but no level is given; choose some of 500",
         ),
         (
             FiguresConfig(variables=("temperature",), levels=(700,)),

@@ -48,5 +48,5 @@ def test_many_lead_times_are_taken_a_few_at_a_time(tmp_path):
 
 
 def test_without_any_truth_it_is_refused(tmp_path):
-    with pytest.raises(FigureError, match="temperature needs truth at one of the lead times, but none is known"):
+    with pytest.raises(FigureError, match="temperature needs truth at one of the lead times, but there is none"):
         draw_mean_errors(tmp_path, WHICH, ErrorSums.none((2, 19, 36)), "png")

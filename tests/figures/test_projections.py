@@ -155,5 +155,5 @@ def test_a_line_is_broken_where_it_is_hidden():
 def test_an_orthographic_map_needs_its_middle():
     assert projection_called("orthographic", (10, 20)) == Orthographic(10, 20)
     assert projection_called("south_polar") == Polar(-1)
-    with pytest.raises(FigureError, match="needs the latitude and longitude of its middle"):
+    with pytest.raises(FigureError, match="needs the latitude and longitude of its center"):
         projection_called("orthographic")

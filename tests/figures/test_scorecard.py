@@ -89,5 +89,5 @@ def test_of_many_lead_times_the_days_are_shown(tmp_path):
 
 
 def test_a_scorecard_without_a_score_is_refused(tmp_path):
-    with pytest.raises(FigureError, match="ours against theirs needs a score that both have, but has none"):
+    with pytest.raises(FigureError, match="ours against theirs needs a score that both have, but there is none"):
         drawn(card([[np.nan]]), tmp_path / "none.png")

@@ -1,0 +1,265 @@
+"""Compute statistics of forecast, truth and climatology at single points, from whose means metrics follow.
+
+Names and definitions are those of WeatherBench 2 (Rasp et al. 2024, https://doi.org/10.1029/2023MS004019): every score
+is a function of means over a region, each cell weighted with its area, of such statistics.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+Floats = NDArray[np.float64]
+SEEPS: Final = "seeps"
+CRPS: Final = "crps"
+VARIANCE: Final = "variance"
+BRIER: Final = "brier"
+RANK_PREFIX: Final = "rank_"
+QUANTILE_MARK: Final = "@"
+"""Between the name of a statistic and its quantile, as in ``truth_beyond@0.99``."""
+DRY_BELOW: Final[Mapping[str, float]] = {"total_precipitation_6hr": 0.1e-3, "total_precipitation_24hr": 0.25e-3}
+"""m; less counts as no precipitation, in evaluations and published climatologies of WeatherBench 2 (0.2 mm a day in
+Rodwell et al. 2010, where gauges report tenths). SEEPS is computed for these variables only."""
+_DRIEST: Final = (0.1, 0.85)
+
+
+@dataclass(frozen=True, eq=False)
+class PrecipitationClimatology:
+    """The climatology of precipitation at points, which SEEPS needs.
+
+    Attributes:
+        heavy_threshold: float32 (field, point) m, the least precipitation that counts as heavy; NaN where none does.
+        dry_fraction: (point,) share of the times that are dry, 0..1.
+        dry_below: m; less counts as dry, see `DRY_BELOW`.
+    """
+
+    heavy_threshold: NDArray[np.float32]
+    dry_fraction: NDArray[np.float32]
+    dry_below: float
+
+    def part(self, fields: slice, points: slice) -> "PrecipitationClimatology":
+        """Return some of the fields at some of the points."""
+        return PrecipitationClimatology(self.heavy_threshold[fields, points], self.dry_fraction[points], self.dry_below)
+
+    @cached_property
+    def counted(self) -> NDArray[np.bool_]:
+        """Whether each point is scored, (point,): where it is too dry or too wet, SEEPS says little (Rodwell 2010)."""
+        return np.asarray((self.dry_fraction >= _DRIEST[0]) & (self.dry_fraction <= _DRIEST[1]))
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Forecast, truth and climatology at points. Differences are in float64, each computed once.
+
+    Attributes:
+        forecast: float32 (field, point), in the unit of the variable; of an ensemble (member, field, point).
+        truth: float32 (field, point), in the unit of the variable.
+        climatology: climatological mean, float32 (field, point); None without a climatology.
+        precipitation: climatology that SEEPS needs; None for other variables than precipitation.
+        deviation: climatological standard deviation, float32 (field, point); None where no extremes are scored.
+    """
+
+    forecast: NDArray[np.float32]
+    truth: NDArray[np.float32]
+    climatology: NDArray[np.float32] | None = None
+    precipitation: "PrecipitationClimatology | None" = None
+    deviation: NDArray[np.float32] | None = None
+
+    @property
+    def members(self) -> int:
+        """Number of members of an ensemble; 1 for a single forecast."""
+        return len(self.forecast) if self.forecast.ndim > self.truth.ndim else 1
+
+    def part(self, fields: slice, points: slice) -> "Points":
+        """Return some of the fields at some of the points."""
+        climatology = None if self.climatology is None else self.climatology[fields, points]
+        precipitation = None if self.precipitation is None else self.precipitation.part(fields, points)
+        deviation = None if self.deviation is None else self.deviation[fields, points]
+        return Points(
+            self.forecast[..., fields, points], self.truth[fields, points], climatology, precipitation, deviation
+        )
+
+    @cached_property
+    def errors(self) -> Floats:
+        """Forecast minus truth, of each member of an ensemble."""
+        # The difference of two close float32 is exact; that of others is as precise as the values themselves.
+        return np.subtract(self.forecast, self.truth).astype(np.float64)
+
+    @cached_property
+    def error(self) -> Floats:
+        """Forecast minus truth, of the mean of an ensemble, (field, point)."""
+        return self._mean(self.errors)
+
+    @cached_property
+    def forecast_anomalies(self) -> Floats:
+        """Forecast minus climatology, of each member of an ensemble."""
+        assert self.climatology is not None
+        return np.subtract(self.forecast, self.climatology).astype(np.float64)
+
+    @cached_property
+    def forecast_anomaly(self) -> Floats:
+        """Forecast minus climatology, of the mean of an ensemble, (field, point)."""
+        return self._mean(self.forecast_anomalies)
+
+    @cached_property
+    def truth_anomaly(self) -> Floats:
+        """Truth minus climatology, (field, point)."""
+        assert self.climatology is not None
+        return np.subtract(self.truth, self.climatology).astype(np.float64)
+
+    @cached_property
+    def ranks(self) -> tuple[NDArray[np.int16], NDArray[np.int16], Floats]:
+        """Lowest and highest rank of the truth among the members, from 0, and the share of each rank, (field, point).
+
+        Lowest and highest rank differ where members tie with the truth.
+        """
+        lowest, tied = (each.sum(axis=0, dtype=np.int16) for each in (self.errors < 0, self.errors == 0))
+        return lowest, lowest + tied, 1.0 / (1.0 + tied)
+
+    def beyond(self, quantile: float) -> tuple[Floats, Floats]:
+        """Mark where forecast and truth are beyond a quantile of the climatology: 1 there, else 0, (field, point) each.
+
+        Beyond means above the quantile, or below a quantile that is less than one half. Of an ensemble it is the share
+        of its members. The climatology counts as Gaussian: WeatherBench 2's thresholds of that name (Rasp et al. 2024).
+        """
+        if quantile not in self._beyond:
+            assert self.deviation is not None
+            compare, threshold = np.greater if quantile >= 0.5 else np.less, ndtri(quantile) * self.deviation
+            # No comparison with NaN is true; adding the threshold keeps its NaN, so that it cannot pass for a score.
+            forecast, truth = (
+                self._mean(compare(anomalies, threshold) + 0.0 * threshold)
+                for anomalies in (self.forecast_anomalies, self.truth_anomaly)
+            )
+            self._beyond[quantile] = forecast, truth
+        return self._beyond[quantile]
+
+    @cached_property
+    def _beyond(self) -> dict[float, tuple[Floats, Floats]]:
+        return {}
+
+    def _mean(self, values: Floats) -> Floats:
+        return values if values.ndim == self.truth.ndim else values.mean(axis=0)
+
+
+PLAIN: Final[Mapping[str, Callable[[Points], Floats]]] = {
+    "error": lambda at: at.error,
+    "squared_error": lambda at: at.error * at.error,
+    "absolute_error": lambda at: np.abs(at.error),
+}
+"""Statistics that need forecast and truth alone."""
+OF_ANOMALIES: Final[Mapping[str, Callable[[Points], Floats]]] = {
+    "anomaly_product": lambda at: at.forecast_anomaly * at.truth_anomaly,
+    "forecast_anomaly": lambda at: at.forecast_anomaly,
+    "squared_forecast_anomaly": lambda at: at.forecast_anomaly * at.forecast_anomaly,
+    "truth_anomaly": lambda at: at.truth_anomaly,
+    "squared_truth_anomaly": lambda at: at.truth_anomaly * at.truth_anomaly,
+}
+"""Statistics that need a climatology."""
+STATISTICS: Final = {**PLAIN, **OF_ANOMALIES}
+AT_QUANTILES: Final[Mapping[str, Callable[[Points, float], Floats]]] = {
+    "forecast_beyond": lambda at, quantile: at.beyond(quantile)[0],
+    "truth_beyond": lambda at, quantile: at.beyond(quantile)[1],
+    "both_beyond": lambda at, quantile: np.multiply(*at.beyond(quantile)),
+    "squared_error_beyond": lambda at, quantile: at.error * at.error * at.beyond(quantile)[1],
+    BRIER: lambda at, quantile: np.subtract(*at.beyond(quantile)) ** 2,
+}
+"""Statistics that need a quantile of the climatology."""
+
+
+def at_quantiles(quantiles: Sequence[float]) -> tuple[str, ...]:
+    """Return the names of a single forecast's statistics at quantiles, such as ``truth_beyond@0.99``.
+
+    The Brier score is not among them, since that of a single forecast follows from the others.
+    """
+    return tuple(f"{kind}{QUANTILE_MARK}{quantile}" for quantile in quantiles for kind in AT_QUANTILES if kind != BRIER)
+
+
+def of_ensemble(members: int, quantiles: Sequence[float]) -> tuple[str, ...]:
+    """Return the names of the statistics that only an ensemble has."""
+    briers = (f"{BRIER}{QUANTILE_MARK}{quantile}" for quantile in quantiles)
+    return (CRPS, VARIANCE, *(f"{RANK_PREFIX}{rank}" for rank in range(members + 1)), *briers)
+
+
+def crps(at: Points) -> Floats:
+    """Compute the continuous ranked probability score of an ensemble, fair to its size, in the unit of the variable.
+
+    The score is the mean distance of the members from the truth, less half of the mean distance of two members from
+    each other (Ferro 2014, https://doi.org/10.1002/qj.2270). The latter is a sum over members by rank: the member at
+    rank i of M, from 0, is above i others and below M - 1 - i.
+    """
+    members = at.members
+    above = (2.0 * np.arange(members) - (members - 1)) / (members * (members - 1))
+    # Contiguous in memory and in float32, in which they are exact anyway, members are sorted several times as fast.
+    ordered = np.sort(np.moveaxis(at.errors, 0, -1).astype(np.float32, order="C"), axis=-1)
+    return np.asarray(np.abs(at.errors).mean(axis=0) - ordered @ above)
+
+
+def _share_of_rank(at: Points, rank: int) -> Floats:
+    """Return 1 where the truth has a rank among the members, else 0; where members tie with it, its share of ranks."""
+    lowest, highest, share = at.ranks
+    return np.where((lowest <= rank) & (rank <= highest), share, 0.0)
+
+
+def seeps(at: Points) -> Floats:
+    """Compute the stable equitable error in probability space (SEEPS) of precipitation.
+
+    The error is 0 where the forecast has the right category of dry, light and heavy, and 1 on average for a forecast
+    without skill (Rodwell et al. 2010, https://doi.org/10.1002/qj.656). The share of dry times is that over the whole
+    year, as in WeatherBench 2; the threshold of heavy precipitation is that of the day and hour.
+
+    Args:
+        at: values of a precipitation, with its climatology.
+
+    Returns:
+        (field, point) 0 or more; 0 at points that are not scored.
+    """
+    assert at.precipitation is not None
+    forecast, truth = (_category(values, at.precipitation) for values in (at.forecast, at.truth))
+    errors = seeps_errors(np.where(at.precipitation.counted, at.precipitation.dry_fraction, 0.5).astype(np.float64))
+    return np.asarray(errors[forecast, truth, np.arange(at.precipitation.dry_fraction.size)] * at.precipitation.counted)
+
+
+def seeps_errors(dry_fraction: Floats) -> Floats:
+    """Compute the SEEPS error for each pair of categories, (forecast, truth, point), from (point,) dry shares."""
+    none = np.zeros_like(dry_fraction)
+    return 0.5 * np.array(
+        [
+            [none, 1 / (1 - dry_fraction), 4 / (1 - dry_fraction)],
+            [1 / dry_fraction, none, 3 / (1 - dry_fraction)],
+            [1 / dry_fraction + 3 / (2 + dry_fraction), 3 / (2 + dry_fraction), none],
+        ]
+    )
+
+
+def _category(values: NDArray[np.float32], precipitation: PrecipitationClimatology) -> NDArray[np.int8]:
+    """Return the category of each value: 0 dry, 1 light, 2 heavy."""
+    wet = values >= precipitation.dry_below
+    return np.asarray(wet.astype(np.int8) + (wet & (values >= precipitation.heavy_threshold)))
+
+
+_OTHERS: Final[Mapping[str, Callable[[Points], Floats]]] = {
+    SEEPS: seeps,
+    CRPS: crps,
+    VARIANCE: lambda at: at.errors.var(axis=0, ddof=1),
+}
+
+
+def statistic(name: str) -> Callable[[Points], Floats]:
+    """Return the function that computes a statistic, by its name; the result is (field, point)."""
+    kind, _, quantile = name.partition(QUANTILE_MARK)
+    if quantile:
+        return lambda at: AT_QUANTILES[kind](at, float(quantile))
+    if kind.startswith(RANK_PREFIX):
+        return lambda at: _share_of_rank(at, int(kind.removeprefix(RANK_PREFIX)))
+    return {**STATISTICS, **_OTHERS}[kind]
+
+
+def applies(name: str, at: Points) -> bool:
+    """Whether a statistic is defined for the variable whose values are given."""
+    if QUANTILE_MARK in name:
+        return at.deviation is not None
+    return name != SEEPS or at.precipitation is not None

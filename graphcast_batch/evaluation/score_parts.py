@@ -1,0 +1,152 @@
+"""Divide the scores of a name into parts, so that statistics and variables added later are scored alone.
+
+The first part is the group ``scores/NAME``. Statistics, variables or spectra that a later evaluation adds go to groups
+of their own, ``scores/NAME+1`` and so on, each with its own records: existing scores stay as they are, and a Case is
+scored only in the parts that lack it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from graphcast_batch.evaluation.pointwise_statistics import QUANTILE_MARK, SEEPS
+from graphcast_batch.evaluation.regions import Regions
+from graphcast_batch.evaluation.score_layout import ON_LEVELS, ScoreLayout
+from graphcast_batch.evaluation.score_store import ADDED, FORECAST, ScoreStore, mismatch
+from graphcast_batch.evaluation.scoring_setup import ScoringSetup
+from graphcast_batch.stores.base import Store
+
+_MAY_GROW = ("statistics", "variables", "spectra")
+"""Keys of a layout whose lists a later evaluation may extend."""
+
+
+@dataclass(frozen=True, eq=False)
+class ScorePart:
+    """One group of scores, with the setup that computes it alone.
+
+    Attributes:
+        scores: the group.
+        scoring: what is scored against what, with the variables, statistics and spectra of the group.
+    """
+
+    scores: ScoreStore
+    scoring: ScoringSetup
+
+
+def lay_out_parts(store: Store, name: str, scoring: ScoringSetup, identity: Mapping[str, JsonValue]) -> list[ScorePart]:
+    """Lay out the scores of a name; add groups for statistics, variables and spectra that existing groups lack.
+
+    Args:
+        store: of the forecasts.
+        name: of the scores.
+        scoring: what is scored against what.
+        identity: what makes scores comparable beside variables, levels and regions: truth and climatology.
+
+    Raises:
+        StoreMismatchError: existing scores have another truth, climatology, regions or levels, or have statistics,
+            variables or spectra that are no longer configured.
+        StoreError: the store cannot be read or written.
+    """
+    regions = scoring.weighed()
+    layout = score_layout_of(scoring, regions, identity)
+    found = ScoreStore.parts(store.path, name)
+    if not found or (store.only_scores and name == FORECAST):  # without forecasts nothing can be added
+        return [ScorePart(ScoreStore.lay_out(store.path, name, layout), scoring)]
+    _refuse_changed(found, layout, store)
+    parts = stored_parts(store.path, name, scoring)
+    last = int(found[-1].name.partition(ADDED)[2] or 0)
+    for number, added in enumerate(_missing(scoring, parts), last + 1):
+        parts.append(ScorePart(ScoreStore.at(store.path, f"{name}{ADDED}{number}"), added))
+    for part in parts:
+        ScoreStore.lay_out(store.path, part.scores.name, score_layout_of(part.scoring, regions, identity))
+    return parts
+
+
+def stored_parts(store: Path, name: str, scoring: ScoringSetup) -> list[ScorePart]:
+    """Return the parts that a store has of the scores of a name, each with its share of the setup.
+
+    Raises:
+        StoreError: the scores cannot be read.
+    """
+    return [ScorePart(scores, _share(scoring, scores.identity)) for scores in ScoreStore.parts(store, name)]
+
+
+def score_layout_of(scoring: ScoringSetup, regions: Regions, identity: Mapping[str, JsonValue]) -> ScoreLayout:
+    """Return the layout of the scores that a scoring computes; for the arguments see `lay_out_parts`."""
+    others = sorted(str(path.resolve()) for path in scoring.members[1:])
+    return ScoreLayout(
+        statistics=scoring.statistics,
+        on_levels=scoring.on_levels,
+        levels=scoring.levels,
+        regions=regions.names,
+        areas=regions.totals,
+        identity={**identity, **({"members": [*others]} if others else {})},
+        spectra=scoring.spectra,
+        bands=scoring.bands,
+    )
+
+
+def _refuse_changed(found: Sequence[ScoreStore], layout: ScoreLayout, store: Store) -> None:
+    """Raise if existing scores have another definition than a layout, or something that the layout lacks."""
+    wanted = layout.known
+    for scores in found:
+        known = scores.identity
+        differences = {
+            key: (known.get(key), wanted.get(key))
+            for key in sorted(known.keys() | wanted.keys())
+            if not _agree(key, known.get(key), wanted.get(key))
+        }
+        if differences:
+            raise mismatch(scores.folder, differences, only_scores=store.only_scores)
+
+
+def _agree(key: str, known: JsonValue, wanted: JsonValue) -> bool:
+    if key in _MAY_GROW:
+        return set(_texts(known)) <= set(_texts(wanted))
+    return known == wanted or (key == "levels" and not (known and wanted))  # of surface variables alone
+
+
+def _texts(value: JsonValue) -> list[str]:
+    return [str(one) for one in value] if isinstance(value, list) else []
+
+
+def _share(scoring: ScoringSetup, known: Mapping[str, JsonValue]) -> ScoringSetup:
+    """Return the setup of one group, whose identity names its variables, statistics and spectra."""
+    on_levels = dict(scoring.on_levels)
+    names = [text.removesuffix(ON_LEVELS) for text in _texts(known["variables"])]
+    spectra = tuple(_texts(known.get("spectra")))
+    return replace(
+        _narrowed(scoring, [name for name in names if name in on_levels], spectra),
+        only=tuple(_texts(known["statistics"])),
+    )
+
+
+def _missing(scoring: ScoringSetup, parts: Sequence[ScorePart]) -> list[ScoringSetup]:
+    """Return setups for all statistics and spectra that existing parts lack; variables that lack the same together."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for name, _ in scoring.on_levels:
+        held = {one for part in parts if name in dict(part.scoring.on_levels) for one in part.scoring.statistics}
+        lacking = tuple(one for one in _applicable(scoring, name) if one not in held)
+        if lacking:
+            alike.setdefault(lacking, []).append(name)
+    found = [replace(_narrowed(scoring, names, ()), only=statistics) for statistics, names in alike.items()]
+    held = {name for part in parts for name in part.scoring.spectra}
+    spectra = tuple(name for name in scoring.spectra if name not in held)
+    return [*found, *([replace(_narrowed(scoring, spectra, spectra), only=())] if spectra else [])]
+
+
+def _applicable(scoring: ScoringSetup, name: str) -> list[str]:
+    """Return the statistics that one variable can have."""
+    lacking = {SEEPS} if name not in scoring.seeps_variables else set()
+    quantiles = name in scoring.gaussian
+    return [one for one in scoring.statistics if one not in lacking and (quantiles or QUANTILE_MARK not in one)]
+
+
+def _narrowed(scoring: ScoringSetup, names: Sequence[str], spectra: tuple[str, ...]) -> ScoringSetup:
+    """Return a setup with some of the variables, and the spectra of some of these."""
+    on_levels = dict(scoring.on_levels)
+    chosen = tuple((name, on_levels[name]) for name in names)
+    levels = scoring.levels if any(levelled for _, levelled in chosen) else ()
+    return replace(scoring, on_levels=chosen, levels=levels, spectra=spectra, bands=scoring.bands if spectra else ())

@@ -1,0 +1,44 @@
+"""Read the forecasts of a store for scoring."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import xarray as xr
+
+from graphcast_batch.evaluation.scoring_setup import Fields
+from graphcast_batch.plan import Case
+from graphcast_batch.stores.base import Store
+from graphcast_batch.stores.store_kinds import open_store
+
+
+@dataclass(frozen=True)
+class StoredForecasts:
+    """Reader of the forecasts of a store.
+
+    Attributes:
+        path: of the store.
+    """
+
+    path: Path
+
+    def fields(self, case: Case, names: Sequence[str], lead_hours: Sequence[int], levels: Sequence[int]) -> Fields:
+        """Read variables of one Case; NaN where nothing was written."""
+        store, opened = self._opened
+        kept = store.kept
+        leads = _as_slice([kept.lead_hours.index(hours) for hours in lead_hours])
+        here = opened[list(names)].isel(time=store.index_of(case), prediction_timedelta=leads)
+        places = _as_slice([kept.levels.index(level) for level in levels])
+        return {name: here[name].isel(level=places, missing_dims="ignore").values for name in names}
+
+    @cached_property
+    def _opened(self) -> tuple[Store, xr.Dataset]:
+        store = open_store(self.path)
+        return store, store.forecasts()
+
+
+def _as_slice(indices: Sequence[int]) -> slice | list[int]:
+    """Convert consecutive indices to a slice, which is read several times faster than a list of them."""
+    consecutive = list(indices) == list(range(indices[0], indices[0] + len(indices))) if indices else False
+    return slice(indices[0], indices[-1] + 1) if consecutive else list(indices)
