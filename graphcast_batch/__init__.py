@@ -1,44 +1,135 @@
-"""Many initial times become many GraphCast forecasts in one store.
+"""Make many GraphCast forecasts from many initial times, in one zarr store, and score them.
 
-In a notebook, each with the same code as the command of that name:
+Everything that the command ``graphcast-batch`` does can be called from Python, for example in a notebook:
 
     >>> import graphcast_batch as gb
-    >>> gb.PlannedRun("run.yaml")                                # what a run would do; starts nothing
-    >>> outcome = gb.run("run.yaml")                       # makes what is missing
-    >>> forecasts = gb.open_forecasts(outcome.store)       # an xarray.Dataset, read when it is looked at
-    >>> scores = gb.evaluate(outcome.store, baselines=["persistence"])
+    >>> gb.plan("run.yaml")                                # what a run would do; starts nothing
+    >>> result = gb.run("run.yaml", progress="notebook")   # makes what is missing
+    >>> forecasts = gb.open_forecasts(result.store)        # an xarray.Dataset; values are read when they are used
+    >>> scores = gb.evaluate(result.store, baselines=["persistence"])
     >>> gb.plot(forecasts, "2m_temperature", lead_hours=48)
 
-Nothing of that is imported until it is used.
+Nothing heavy is imported before a name is used.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from graphcast_batch.app.averaging import climatology
+    from graphcast_batch.app.checking import InputCheck, check
+    from graphcast_batch.app.comparing import ScoreComparison, compare
+    from graphcast_batch.app.config_schemas import config_schema
+    from graphcast_batch.app.diagnosing import doctor
+    from graphcast_batch.app.drawing import FiguresResult, figures
     from graphcast_batch.app.evaluating import evaluate
+    from graphcast_batch.app.fetching import FetchResult, fetch, published_files
+    from graphcast_batch.app.finetuning import TrainingResult, finetune
+    from graphcast_batch.app.first_config import FirstConfig, init_config
     from graphcast_batch.app.forecasts import open_forecasts
-    from graphcast_batch.app.planning import PlannedRun
+    from graphcast_batch.app.normalization_statistics import statistics
+    from graphcast_batch.app.planning import PlannedRun, plan
     from graphcast_batch.app.plotting import Picture, plot
+    from graphcast_batch.app.progress import Progress
+    from graphcast_batch.app.reporting import report
+    from graphcast_batch.app.retrying import retry_failed
     from graphcast_batch.app.running import RunResult, run
+    from graphcast_batch.app.single_forecast import Inference, infer
+    from graphcast_batch.app.store_status import StoreStatus, status
+    from graphcast_batch.app.submitting import Submission, submit
+    from graphcast_batch.app.synthesizing import synthetic_archive
+    from graphcast_batch.app.verifying import StoreVerification, verify
 
-__all__ = ["Picture", "PlannedRun", "RunResult", "evaluate", "open_forecasts", "plot", "run"]
+__all__ = [
+    "FetchResult",
+    "FiguresResult",
+    "FirstConfig",
+    "Inference",
+    "InputCheck",
+    "Picture",
+    "PlannedRun",
+    "Progress",
+    "RunResult",
+    "ScoreComparison",
+    "StoreStatus",
+    "StoreVerification",
+    "Submission",
+    "TrainingResult",
+    "check",
+    "climatology",
+    "compare",
+    "config_schema",
+    "doctor",
+    "evaluate",
+    "fetch",
+    "figures",
+    "finetune",
+    "infer",
+    "init_config",
+    "open_forecasts",
+    "plan",
+    "plot",
+    "published_files",
+    "report",
+    "retry_failed",
+    "run",
+    "statistics",
+    "status",
+    "submit",
+    "synthetic_archive",
+    "verify",
+]
 _HOMES: Final = {
-    "RunResult": "running",
-    "Picture": "plotting",
-    "PlannedRun": "planning",
-    "evaluate": "evaluating",
-    "open_forecasts": "forecasts",
-    "plot": "plotting",
-    "run": "running",
+    "averaging": ("climatology",),
+    "checking": ("InputCheck", "check"),
+    "comparing": ("ScoreComparison", "compare"),
+    "config_schemas": ("config_schema",),
+    "diagnosing": ("doctor",),
+    "drawing": ("FiguresResult", "figures"),
+    "evaluating": ("evaluate",),
+    "fetching": ("FetchResult", "fetch", "published_files"),
+    "finetuning": ("TrainingResult", "finetune"),
+    "first_config": ("FirstConfig", "init_config"),
+    "forecasts": ("open_forecasts",),
+    "normalization_statistics": ("statistics",),
+    "planning": ("PlannedRun", "plan"),
+    "plotting": ("Picture", "plot"),
+    "progress": ("Progress",),
+    "reporting": ("report",),
+    "retrying": ("retry_failed",),
+    "running": ("RunResult", "run"),
+    "single_forecast": ("Inference", "infer"),
+    "store_status": ("StoreStatus", "status"),
+    "submitting": ("Submission", "submit"),
+    "synthesizing": ("synthetic_archive",),
+    "verifying": ("StoreVerification", "verify"),
 }
+"""Public names by the module of ``graphcast_batch.app`` that defines them."""
+_MODULE_OF: Final = {name: module for module, names in _HOMES.items() for name in names}
+
+
+class _Package(ModuleType):
+    """This package, in which the functions ``plan``, ``figures`` and ``report`` come before modules of these names.
+
+    The import system sets each imported submodule as an attribute of its package, which would hide the function.
+    Statements such as ``from graphcast_batch.plan import Case`` do not read that attribute, and work as ever.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _MODULE_OF and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.app.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.app.{_MODULE_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__})

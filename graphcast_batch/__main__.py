@@ -1,4 +1,4 @@
-"""``python -m graphcast_batch`` becomes the command ``graphcast-batch``."""
+"""Run the command ``graphcast-batch`` as ``python -m graphcast_batch``."""
 
 from graphcast_batch.cli import main
 

@@ -39,7 +39,7 @@ def counted(*arguments):
 
 driver.connected = counted
 config, place = json.loads(sys.argv[1])
-outcome = gb.run(gb.PlannedRun(config, store=place), address=os.environ["RAY_ADDRESS"])
+outcome = gb.run(gb.plan(config, store=place), address=os.environ["RAY_ADDRESS"], progress="notebook")
 first = {
     "complete": outcome.succeeded, "left": outcome.left, "undrawn": outcome.undrawn, "text": repr(outcome),
     "made": [case.key for case in outcome.made], "html": outcome._repr_html_(),
@@ -94,7 +94,7 @@ def imported(code):
 
 
 def test_importing_the_package_imports_nothing_heavy():
-    assert imported("import graphcast_batch as gb; assert 'Plan' in dir(gb)") == []
+    assert imported("import graphcast_batch as gb; assert 'plan' in dir(gb)") == []
 
 
 def test_opening_forecasts_needs_no_network_and_no_cluster():
@@ -118,7 +118,7 @@ def content(tmp_path, **changes):
 
 
 def test_a_plan_tells_cases_bytes_and_memory(tmp_path):
-    plan = gb.PlannedRun(content(tmp_path))
+    plan = gb.plan(content(tmp_path))
 
     # 15°: 13 latitudes by 24 longitudes; 5 variables at the surface and 6 on 13 levels; float32.
     frame_bytes = 4 * 13 * 24 * (5 + 6 * 13)
@@ -137,7 +137,7 @@ def test_a_plan_shows_what_the_command_prints(small_config, capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["plan", str(config)])
     printed = capsys.readouterr().out
-    plan = gb.PlannedRun(config)
+    plan = gb.plan(config)
 
     words = " ".join(printed.split())
     assert " ".join(repr(plan).split()) == words
@@ -150,27 +150,27 @@ def test_file_mapping_and_checked_config_give_the_same_plan(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(given))
 
-    plans = [gb.PlannedRun(kind) for kind in (path, str(path), given, load_config(path))]
+    plans = [gb.plan(kind) for kind in (path, str(path), given, load_config(path))]
     assert [plan.config for plan in plans] == 4 * [parse_config(given, RunConfig, origin="here")]
 
 
 def test_changes_narrow_a_section_and_one_of_another_kind_takes_its_place(tmp_path):
-    plan = gb.PlannedRun(content(tmp_path), steps=5, model={"precision": "bfloat16"}, outputs={"levels": [500]})
+    plan = gb.plan(content(tmp_path), steps=5, model={"precision": "bfloat16"}, outputs={"levels": [500]})
     assert (plan.cases[0].steps, plan.config.model.precision, plan.config.outputs.levels) == (5, "bfloat16", (500,))
     assert plan.config.model.weights.kind == "random"
 
-    other = gb.PlannedRun(content(tmp_path), inputs={"kind": "synthetic", "resolution": 30})
+    other = gb.plan(content(tmp_path), inputs={"kind": "synthetic", "resolution": 30})
     assert str(other.assembled.source.grid) == "7 x 12 (30°)"
     assert other.config.inputs.seed == 0
 
 
 def test_a_wrong_key_is_refused_by_its_path(tmp_path):
     with pytest.raises(ConfigError, match=r"given, with changes.*\n.*model\.precison"):
-        gb.PlannedRun(content(tmp_path), model={"precison": "float32"})
+        gb.plan(content(tmp_path), model={"precison": "float32"})
 
 
 def test_what_is_shown_is_escaped(tmp_path):
-    plan = gb.PlannedRun(content(tmp_path))
+    plan = gb.plan(content(tmp_path))
     bad = "<script>alert('&')</script> [red]"
     failure = CaseFailure(
         key="2020-01-01T00", error="OSError", message=bad, traceback="", attempts=2, host="h", failed_at=""
@@ -200,9 +200,9 @@ def test_a_run_makes_what_the_command_makes_and_tells_how_it_goes(noted, finishe
 
     assert outcome["complete"]
     assert (len(outcome["made"]), outcome["left"], outcome["undrawn"]) == (4, 0, {})
-    assert "4 of 4 Cases whole, 4 of them now, 0 failed, 0 left" in outcome["text"]
+    assert "4 of 4 Cases complete, 4 of them made now, 0 failed, 0 left" in outcome["text"]
     assert shown(outcome["html"]).rstrip("\n") == outcome["text"]
-    assert "2020-01-01T18 whole" in told
+    assert "2020-01-01T18 complete" in told
     xr.testing.assert_allclose(xr.open_zarr(store), xr.open_zarr(finished.store), rtol=1e-5)
     names = [{str(path.relative_to(each)) for path in each.rglob("*.png")} for each in (store, finished.store)]
     assert names[0] == names[1]
@@ -217,14 +217,14 @@ def test_scores_are_those_of_the_definition_beside_persistence(noted):
     assert scores["each"]["time"] == 4
     assert (scores["attrs"]["not_scored"], scores["attrs"]["without_truth"]) == ("", "")
     assert scores["temperature"] == {"cases": 4, "variable_units": "K"}
-    truth = gb.PlannedRun(load_config(store / "run.yaml")).assembled.source
+    truth = gb.plan(load_config(store / "run.yaml")).assembled.source
     held = gb.open_forecasts(store)
     # A cell reaches half-way to its neighbours, and those at the poles end there: differences of sines of its edges.
     edges = np.deg2rad(np.clip(np.arange(-97.5, 98, 15), -90, 90))
     area = xr.DataArray(np.diff(np.sin(edges)), dims="latitude")
     errors = [
         (held["2m_temperature"].isel(time=n) - truth.truth(case, ["2m_temperature"])["2m_temperature"]) ** 2
-        for n, case in enumerate(gb.PlannedRun(load_config(store / "run.yaml")).cases)
+        for n, case in enumerate(gb.plan(load_config(store / "run.yaml")).cases)
     ]
     means = [error.drop_vars("latitude").weighted(area).mean(("latitude", "longitude")) for error in errors]
     expected = np.sqrt(np.mean([mean.values for mean in means], axis=0))
@@ -319,12 +319,12 @@ def test_a_field_that_is_not_there_is_refused_with_those_that_are(finished):
 
 
 def test_a_plan_of_a_store_that_is_there_knows_what_is_whole(partial):
-    plan = gb.PlannedRun(load_config(partial / "run.yaml"), store=str(partial))
+    plan = gb.plan(load_config(partial / "run.yaml"), store=str(partial))
 
     assert plan.states == {
-        "2020-01-01T00": "whole",
+        "2020-01-01T00": "complete",
         "2020-01-01T06": "missing",
-        "2020-01-01T12": "whole",
-        "2020-01-01T18": "whole",
+        "2020-01-01T12": "complete",
+        "2020-01-01T18": "complete",
     }
     assert Path(plan.config.store) == partial

@@ -73,7 +73,7 @@ def test_a_training_leaves_weights_a_record_and_curves(trained):
 
     assert done.returncode == 0, done.stderr
     assert "12 of 12 initial times have samples with 1 steps\n3 of 3 initial times of validation" in done.stdout
-    assert re.search(r"update 60: validation loss [\d.]+, [\d.]+ of persistence's [\d.]+", done.stdout)
+    assert re.search(r"update 60: validation loss [\d.]+, [\d.]+ of that of persistence, [\d.]+", done.stdout)
     assert re.search(r"60 of 60 updates; [\d.]+% of the time waited for samples\nweights: .*weights\.npz", done.stdout)
     made = [line for line in lines(folder) if "loss" in line]
     assert [line["update"] for line in made] == list(range(1, 61))

@@ -38,8 +38,8 @@ def test_a_run_makes_forecasts_and_figures_and_running_again_has_nothing_left_to
     done = finished.told
 
     assert done.returncode == 0, done.stderr
-    assert "4 of 4 Cases whole, 4 of them now, 0 failed, 0 left" in done.stdout
-    assert len(re.findall(r"^2020-01-01T\d\d whole", done.stdout, re.MULTILINE)) == 4
+    assert "4 of 4 Cases complete, 4 of them made now, 0 failed, 0 left" in done.stdout
+    assert len(re.findall(r"^2020-01-01T\d\d complete", done.stdout, re.MULTILINE)) == 4
     finished.copy(tmp_path / "run")
     stored = xr.open_zarr(tmp_path / "run")
     assert stored.sizes == {"time": 4, "prediction_timedelta": 3, "level": 13, "latitude": 13, "longitude": 24}
@@ -53,11 +53,11 @@ def test_a_run_makes_forecasts_and_figures_and_running_again_has_nothing_left_to
     before = files(tmp_path / "run")
     again = command("run", small_config(figures=FIGURES))
     assert again.returncode == 0
-    assert "4 of 4 Cases whole, 0 of them now" in again.stdout
+    assert "4 of 4 Cases complete, 0 of them made now" in again.stdout
     assert files(tmp_path / "run") == before
 
     status = command("status", tmp_path / "run")
-    assert status.stdout.splitlines()[0] == "4 whole, 0 running, 0 failed, 0 missing"
+    assert status.stdout.splitlines()[0] == "4 complete, 0 running, 0 failed, 0 missing"
 
 
 def test_a_longer_period_and_more_lead_times_extend_the_store(finished, small_config, command, tmp_path):
@@ -66,9 +66,9 @@ def test_a_longer_period_and_more_lead_times_extend_the_store(finished, small_co
 
     longer = small_config(times=SMALL["times"] | {"last": "2020-01-02T06"})
     done = command("run", longer)
-    assert "6 of 6 Cases whole, 2 of them now" in done.stdout, done.stderr
+    assert "6 of 6 Cases complete, 2 of them made now" in done.stdout, done.stderr
     done = command("run", small_config(times=SMALL["times"] | {"last": "2020-01-02T06"}, steps=5))
-    assert "6 of 6 Cases whole, 6 of them now" in done.stdout, done.stderr
+    assert "6 of 6 Cases complete, 6 of them made now" in done.stdout, done.stderr
 
     extended = xr.open_zarr(tmp_path / "run").load()
     assert (extended.sizes["time"], extended.sizes["prediction_timedelta"]) == (6, 5)
@@ -109,7 +109,7 @@ def test_a_run_killed_halfway_makes_only_what_is_missing_and_ends_bit_identical(
     done = command("run", disturbed)
 
     assert done.returncode == 0, done.stderr
-    assert f"16 of 16 Cases whole, {16 - len(complete)} of them now" in done.stdout
+    assert f"16 of 16 Cases complete, {16 - len(complete)} of them made now" in done.stdout
     after = {path.stem: path.stat().st_mtime_ns for path in store.glob("ledger/**/2020*.json")}
     assert all(after[key] == written for key, written in complete.items())
     assert files(store) == files(tmp_path / "undisturbed")
@@ -162,7 +162,7 @@ def test_sigterm_drains_and_exits_with_work_left(small_config, tmp_path):
     code, told = _terminated(config, lambda _: list(tmp_path.glob("run/ledger/**/2020*.json")))
 
     assert code == 75, told
-    assert re.search(r"(\d+) of 241 Cases whole, \1 of them now, 0 failed, (\d+) left", told)
+    assert re.search(r"(\d+) of 241 Cases complete, \1 of them made now, 0 failed, (\d+) left", told)
     assert not list(tmp_path.glob("run/ledger/**/*.claim"))
 
 
@@ -180,7 +180,7 @@ def test_a_drain_also_ends_the_drawing_and_leaves_the_rest_for_the_next_run(
     done = begun.end()
 
     assert done.returncode == 75, done.stderr
-    assert "6 of 6 Cases whole" in done.stdout
+    assert "6 of 6 Cases complete" in done.stdout
     assert 0 < len(list(tmp_path.glob("run/figures/*/*.png"))) < 6 * 2
     done = command("run", config)
     assert done.returncode == 0
@@ -194,7 +194,7 @@ def test_sigterm_before_ray_has_started_also_leaves_the_work(small_config, tmp_p
     code, told = _terminated(small_config(), starts)
 
     assert code == 75, told
-    assert "T00 whole" not in told
+    assert "T00 complete" not in told
 
 
 HRES = ROOT.parent / "shared" / "data" / "hres_2024-06-03_res-10.0_levels-6.nc"
@@ -212,7 +212,7 @@ def test_the_hres_config_runs_on_real_fields(command, tmp_path):
     done = command("run", tmp_path / "hres.yaml")
 
     assert done.returncode == 0, done.stderr
-    assert "7 of 7 Cases whole" in done.stdout
+    assert "7 of 7 Cases complete" in done.stdout
     stored = xr.open_zarr(tmp_path / "hres")
     assert dict(stored.sizes) == {"time": 7, "prediction_timedelta": 4, "level": 6, "latitude": 19, "longitude": 36}
     assert all(np.isfinite(field.values).all() for field in stored.values())
@@ -245,9 +245,9 @@ def test_dataset_files_that_do_not_fit_the_checkpoint_are_set_aside_and_the_rest
     done = command("run", config)
 
     assert done.returncode == 3
-    assert "1 of 1 Cases whole" in done.stdout
+    assert "1 of 1 Cases complete" in done.stdout
     assert re.search(
-        r"set aside: source-fake_date-2021-06-30.*must be on a grid of 10°.*is on 16 x 30 \(12°\)", done.stdout
+        r"skipped: source-fake_date-2021-06-30.*must be on a grid of 10°.*is on 16 x 30 \(12°\)", done.stdout
     )
     forecast = xr.open_zarr(tmp_path / "run").isel(time=0)
     expected = xr.open_dataset(REFERENCE / "small_13" / "predictions_float32.nc", decode_timedelta=True).isel(batch=0)
@@ -268,7 +268,7 @@ def test_a_case_with_broken_input_fails_alone_and_is_tried_again_once_it_is_mend
     done = command("run", config)
 
     assert done.returncode == 3
-    assert "3 of 5 Cases whole, 3 of them now, 2 failed, 0 left" in done.stdout
+    assert "3 of 5 Cases complete, 3 of them made now, 2 failed, 0 left" in done.stdout
     told = re.findall(r"^(\S+) failed: InputError: the inputs at", done.stdout, re.MULTILINE)
     assert sorted(told) == ["2020-01-02T00", "2020-01-02T06"]
     status = command("status", tmp_path / "run").stdout
@@ -281,10 +281,13 @@ def test_a_case_with_broken_input_fails_alone_and_is_tried_again_once_it_is_mend
     again = command("run", config).stdout
     assert "0 of them now, 2 failed" in again
     assert re.search(r"2020-01-02T00 failed .*temperature.*850.*retry-failed STORE", again, re.DOTALL)
-    assert "2 Cases freed: 2020-01-02T00 2020-01-02T06" in command("retry-failed", tmp_path / "run").stdout
+    assert (
+        "2 Cases will be tried again by the next run: 2020-01-02T00 2020-01-02T06"
+        in command("retry-failed", tmp_path / "run").stdout
+    )
     done = command("run", config)
     assert done.returncode == 0
-    assert "5 of 5 Cases whole, 2 of them now, 0 failed" in done.stdout
+    assert "5 of 5 Cases complete, 2 of them made now, 0 failed" in done.stdout
 
 
 def test_initial_times_that_the_archive_lacks_are_set_aside(small_config, command, tmp_path):
@@ -296,8 +299,8 @@ def test_initial_times_that_the_archive_lacks_are_set_aside(small_config, comman
     done = command("plan", config)
 
     assert done.returncode == 0
-    assert "set aside: 2020-01-01T00: the archive lacks 2019-12-31T18" in done.stdout
-    assert "set aside: 2020-02-01T00" in done.stdout
+    assert "skipped: 2020-01-01T00: the archive lacks 2019-12-31T18" in done.stdout
+    assert "skipped: 2020-02-01T00" in done.stdout
     assert re.search(r"Cases +1: 2020-01-01T06 to 2020-01-01T06", done.stdout)
 
 
@@ -328,7 +331,7 @@ def test_an_archive_is_made_measured_checked_and_planned(small_config, command, 
     words = " ".join(planned.stdout.split())
     assert "layout WeatherBench 2's names regridded" in words
     assert "regridded from 25 x 48 (7.5°) by subsample" in words
-    assert "set aside: 2020-01-01T00: the archive lacks 2019-12-31T18" in words
+    assert "skipped: 2020-01-01T00: the archive lacks 2019-12-31T18" in words
 
 
 def test_published_files_are_fetched_from_a_mirror_and_named_where_they_are_not(command, tmp_path):
@@ -404,7 +407,7 @@ def test_statistics_that_are_not_given_are_computed_from_the_inputs_and_kept(sma
     archive = _archive(None)
     expected = archive["temperature"].astype(float).mean(("time", "latitude", "longitude"))
     np.testing.assert_allclose(kept["temperature"].sel(level=[500, 850]), expected, rtol=1e-6)
-    assert "5 of 5 Cases whole, 0 of them now" in command("run", small_config(**sections)).stdout
+    assert "5 of 5 Cases complete, 0 of them made now" in command("run", small_config(**sections)).stdout
 
 
 @pytest.mark.parametrize(

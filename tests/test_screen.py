@@ -63,7 +63,7 @@ def test_errors_and_lines_of_commands_keep_brackets_and_show_escapes(capsys, tmp
     path.write_text('"\\e[31mkey": 1\n')
     with pytest.raises(SystemExit):
         main(["plan", str(path)])
-    commands.say("sc[a].csv")
+    commands.print_line("sc[a].csv")
 
     out, err = capsys.readouterr()
     assert "a[b].yaml" in err
@@ -75,8 +75,8 @@ def test_errors_and_lines_of_commands_keep_brackets_and_show_escapes(capsys, tmp
 def test_a_bar_is_named_after_what_it_counts(capsys, monkeypatch):
     monkeypatch.setattr(commands, "console", Screen(force_terminal=True, width=80, color_system=None))
 
-    assert list(commands.tracked([1, 2], "errors of [x]", 2)) == [1, 2]
-    with commands.waiting("for [y]"):
+    assert list(commands.progress().track([1, 2], "errors of [x]", 2)) == [1, 2]
+    with commands.progress().waiting("for [y]"):
         pass
 
     out = capsys.readouterr().out

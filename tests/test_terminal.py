@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from graphcast_batch.app.progress import JournaledRun
 from graphcast_batch.errors import ForecastError
 from graphcast_batch.plan import Case
 from graphcast_batch.stores.case_records import CaseFailure, CaseRecord
 from graphcast_batch.stores.journal import read_journal
-from graphcast_batch.terminal import Watcher, run_progress
+from graphcast_batch.terminal import RunWatcher, run_progress
 
 STEPS = 40
 
@@ -92,7 +93,8 @@ class Screen:
 def watched(console, store, level="normal"):
     """A run of four Cases, two of which were whole before; one becomes whole, one fails."""
     store.mkdir(exist_ok=True)
-    with Watcher(console, store, STEPS, 6, level) as watcher:
+    with RunWatcher(console, store, STEPS, level) as shown:
+        watcher = JournaledRun(store, shown)
         watcher.started(2, "cpu", 4, 2)
         watcher.under_way("host:7", [Place("2020-01-01T06", "compute", 16), Place("2020-01-01T18", "wait", 0)])
         watcher.under_way("host:7", [Place("2020-01-01T06", "compute", 24), Place("2020-01-01T18", "read", 0)])
@@ -119,8 +121,8 @@ def test_a_log_has_a_line_for_each_case(tmp_path):
         "4 Cases, 2 to make; 2 workers on cpu are starting",
         "2020-01-01T12 failed and will be tried again: too hot",
         "2020-01-01T12 failed: ForecastError: too hot",
-        f"tracebacks: {tmp_path / 's' / 'ledger'}; what came before: {tmp_path / 's' / 'log'}",
-        "2020-01-01T06 whole (4/4; read 1.2 s, compute 10.0 s; host:7)",
+        f"tracebacks: {tmp_path / 's' / 'ledger'}; earlier events: {tmp_path / 's' / 'log'}",
+        "2020-01-01T06 complete (4/4; read 1.2 s, compute 10.0 s; host:7)",
     ]
 
 
@@ -142,7 +144,7 @@ def test_whoever_wants_to_know_hears_of_each_stage_once(tmp_path, shown):
     assert said.count("2020-01-01T06 computing from 96 h on (host:7)") == 1
     assert not [line for line in said if line.startswith("2020-01-01T06 computing from 144 h")]
     assert said.count("2020-01-01T18 reading (host:7)") == 1
-    assert "2020-01-01T06 whole (4/4; read 1.2 s, compute 10.0 s; host:7)" in said
+    assert "2020-01-01T06 complete (4/4; read 1.2 s, compute 10.0 s; host:7)" in said
     assert "graphcast_batch.errors.ForecastError: too hot" in said
 
 
@@ -152,7 +154,7 @@ def test_a_terminal_shows_how_far_all_and_each_case_is(tmp_path):
     assert "3 of 4 Cases" in text
     assert "1 failed" in text
     assert re.search(r"2020-01-01T18 +computing +[━╸╺]+ +60 of 240 h +host:8", text)
-    assert "whole (" not in text
+    assert "complete (" not in text
     last = text.rpartition("forecasts")[2]
     assert "2020-01-01T18" in last
     assert "2020-01-01T06" not in last
@@ -178,13 +180,13 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_the_lines_of_a_log(tmp_path
 
     text = on_a_terminal(tmp_path / "s").text
 
-    assert "2020-01-01T06 whole (4/4" in text
+    assert "2020-01-01T06 complete (4/4" in text
     assert "of 4 Cases" not in text
 
 
 def test_of_many_cases_under_way_those_that_are_furthest_are_shown(tmp_path):
     file = io.StringIO()
-    with Watcher(Console(file=file, force_terminal=True, width=100, height=40), tmp_path, STEPS, 6) as watcher:
+    with RunWatcher(Console(file=file, force_terminal=True, width=100, height=40), tmp_path, STEPS) as watcher:
         for number in range(20):
             watcher.under_way(f"host:{number}", [Place(f"2020-01-{number + 1:02}T00", "compute", number)])
         watcher.started(20, "cpu", 20, 0)
@@ -192,14 +194,14 @@ def test_of_many_cases_under_way_those_that_are_furthest_are_shown(tmp_path):
     last = file.getvalue().rpartition("forecasts")[2]
 
     assert re.findall(r"2020-01-(\d\d)T00", last) == [f"{number:02}" for number in range(20, 8, -1)]
-    assert "and 8 more under way" in last
+    assert "and 8 more in progress" in last
 
 
 def test_a_worker_that_tells_nothing_more_is_shown_no_longer(tmp_path, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(run_progress, "monotonic", lambda: now[0])
     file = io.StringIO()
-    with Watcher(Console(file=file, force_terminal=True, width=100), tmp_path, STEPS, 6) as watcher:
+    with RunWatcher(Console(file=file, force_terminal=True, width=100), tmp_path, STEPS) as watcher:
         watcher.under_way("host:1", [Place("2020-01-01T00", "compute", 4)])
         now[0] += 31
         watcher.under_way("host:2", [Place("2020-01-01T06", "compute", 4)])
@@ -223,5 +225,5 @@ def test_a_journal_that_cannot_be_written_is_told_among_the_rest(tmp_path):
 
     said = in_a_log(tmp_path / "s")
 
-    assert sum("journal" in line and "cannot be written" in line for line in said) == 1
-    assert said[-1].startswith("2020-01-01T06 whole")
+    assert sum("misses what happens" in line for line in said) == 1
+    assert said[-1].startswith("2020-01-01T06 complete")

@@ -1,32 +1,148 @@
-"""Forecasts of a store become scores: against what came true, what is usual, and each other."""
+"""Score the forecasts of a store against the truth, beside baselines and as an ensemble."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import xarray as xr
 
-from graphcast_batch.app.running import cluster_address
-from graphcast_batch.cluster import driver
+from graphcast_batch.app.executing import executor, on_cluster
+from graphcast_batch.app.progress import Progress, ProgressChoice, chosen_progress
 from graphcast_batch.cluster.drain import Drain
-from graphcast_batch.cluster.slurm.allocation import allocation
 from graphcast_batch.config.inputs_section import ArchiveInputs, DatasetInputs, SyntheticInputs
 from graphcast_batch.config.loading import load_config
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.config.scores_section import ScoresConfig
+from graphcast_batch.errors import ConfigError
 from graphcast_batch.evaluation.baselines import CLIMATOLOGY, PERSISTENCE
-from graphcast_batch.evaluation.score_results import Over, Results, average_pieces, pieces, scored
+from graphcast_batch.evaluation.ensemble import ENSEMBLE
+from graphcast_batch.evaluation.score_export import check_table, write_table
+from graphcast_batch.evaluation.score_headlines import read_headlines
+from graphcast_batch.evaluation.score_results import (
+    Over,
+    Results,
+    average,
+    average_pieces,
+    pieces,
+    scored,
+)
 from graphcast_batch.evaluation.score_store import FORECAST, ScoreRecord
+from graphcast_batch.evaluation.spectra import Loss, losses, write_spectra
 from graphcast_batch.evaluation.store_scoring import Evaluation, evaluations, score_stored
-from graphcast_batch.plan import Case
 from graphcast_batch.variables import VARIABLES
 
-MADE_BASELINES: Final = (PERSISTENCE, CLIMATOLOGY)
-"""Of `evaluate`; any other is a store."""
+COMPUTED_BASELINES: Final = (PERSISTENCE, CLIMATOLOGY)
+"""Baselines that an evaluation computes itself; any other baseline is a store."""
 Inputs = ArchiveInputs | DatasetInputs | SyntheticInputs
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedEvaluation:
+    """An evaluation that is planned and checked, but not begun; `plan_evaluation` returns it.
+
+    Attributes:
+        parts: what is to be scored: the forecasts first, then the baselines and the ensemble.
+        baselines: folders of other stores that were scored before.
+    """
+
+    parts: tuple[Evaluation, ...]
+    baselines: tuple[str, ...]
+
+    @property
+    def left(self) -> int:
+        """Number of scores, one for each Case and part, that are still to be computed."""
+        return sum(len(part.left) for part in self.parts)
+
+    @property
+    def places(self) -> dict[str, tuple[Path, str]]:
+        """By name of a forecast: the folder of the store that holds its scores, and their name in it."""
+        own = {part.name: (part.path, part.name) for part in self.parts}
+        return own | {other: (Path(other), FORECAST) for other in self.baselines}
+
+
+@dataclass(frozen=True, eq=False)
+class ScoringResult:
+    """How a scoring ended.
+
+    Attributes:
+        planned: what was to be scored.
+        done: number of scores that were computed.
+        failed: by name of the scores and key of the Case, why it could not be scored.
+        left: number of scores that are still to be computed, because the scoring was stopped or another process is
+            computing them.
+        busy: names and keys of those that another process is computing.
+    """
+
+    planned: PlannedEvaluation
+    done: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    left: int = 0
+    busy: tuple[str, ...] = ()
+
+    def averages(self, region: str) -> dict[str, Results]:
+        """Average the headline scores of each forecast over all initial times; empty if nothing is scored.
+
+        Args:
+            region: name of the region.
+        """
+        there = {name: place for name, place in self.planned.places.items() if scored(*place)}
+        if FORECAST not in there:
+            return {}
+        return {name: average(read_headlines(*place, region)) for name, place in there.items()}
+
+    def dataset(self, over: Over = "all") -> xr.Dataset:
+        """Read all scores as a dataset; see `evaluate`."""
+        first = self.planned.parts[0]
+        found = {
+            name: average_pieces(pieces(*place), over)
+            for name, place in self.planned.places.items()
+            if name == FORECAST or scored(*place)
+        }
+        reasons = [f"{which}: {why}" for which, why in self.failed.items()]
+        reasons += [f"{which}: another process is doing that" for which in self.busy]
+        return _side_by_side(found).assign_attrs(
+            truth=first.scoring.truth.origin,
+            incomplete=" ".join(first.incomplete),
+            without_truth=" ".join(first.without_truth),
+            not_scored="; ".join(reasons),
+        )
+
+    def write_table(self, path: Path, over: Over = "all") -> int:
+        """Write all scores of the ensemble, or without an ensemble of the forecasts, as a table.
+
+        Args:
+            path: file to write, .csv or .parquet.
+            over: initial times that each score is averaged over; as for `evaluate`.
+
+        Returns:
+            The number of scores; 0 if there are none, and then no file is written.
+        """
+        places = self.planned.places
+        name = ENSEMBLE if ENSEMBLE in places else FORECAST
+        return write_table(places[name][0], path, name, over) if scored(*places[name]) else 0
+
+    def power_losses(self, region: str) -> list[Loss]:
+        """Return from which wavenumber on the forecasts have lost half their power; empty without spectra."""
+        first = self.planned.parts[0]
+        if not first.scoring.spectra or region not in first.scoring.bands or not scored(first.path, first.name):
+            return []
+        return losses(first.path, first.name, region)
+
+    def write_spectra(self, path: Path) -> int:
+        """Write the spectra of the forecasts as CSV.
+
+        Args:
+            path: file to write.
+
+        Returns:
+            The number of wavenumbers; 0 if nothing is scored, and then no file is written.
+        """
+        first = self.planned.parts[0]
+        return write_spectra(first.path, path, first.name) if scored(first.path, first.name) else 0
 
 
 def evaluate(
@@ -35,49 +151,107 @@ def evaluate(
     climatology: str | os.PathLike[str] | None = None,
     baselines: Sequence[str] = (),
     *,
+    members: Sequence[Path] = (),
     over: Over = "all",
+    out: Path | None = None,
+    spectra_out: Path | None = None,
     address: str | None = None,
+    progress: ProgressChoice = None,
 ) -> xr.Dataset:
-    """Scores what is not scored yet, as ``graphcast-batch evaluate`` does, and reads all scores.
+    """Score the Cases of a store that are not scored yet, and return all scores.
 
-    >>> scores = evaluate("runs/demo", baselines=["persistence"])
+    >>> scores = gb.evaluate("runs/demo", baselines=["persistence"])
     >>> scores["geopotential"].sel(metric="rmse", level=500, region="global", forecast="forecast")
 
     Args:
-        store: of the forecasts, or the config of a run.
-        truth: what came true: the path or address of an archive, or of a config whose inputs are it, or a section
-            ``inputs``; without it what the config says.
-        climatology: made by ``graphcast-batch climatology``, for anomalies; without it what the config says.
-        baselines: ``persistence``, ``climatology``, or paths of other stores that were evaluated.
-        over: initial times that each score is of: ``all``, or for a score of their own ``each``, or those of an
-            ``hour`` of the day, a ``month`` or a ``season``.
+        store: folder of the store, or the path of a run's config.
+        truth: what the forecasts are scored against: the path or address of an archive, the path of a config whose
+            inputs are the truth, or a section ``inputs``; without it the truth that the config names.
+        climatology: folder of a climatology, for anomaly correlations; without it the one that the config names.
+        baselines: "persistence", "climatology", or folders of other stores that were scored.
+        members: folders of stores with other forecasts from the same initial times; all together are scored as an
+            ensemble.
+        over: initial times that each score is averaged over: ``all``, ``each`` by itself, or those of an ``hour`` of
+            the day, a ``month`` or a ``season``.
+        out: file for a table of all scores, .csv or .parquet.
+        spectra_out: CSV file for the power of the variables in ``scores.spectra`` by wavenumber.
         address: of a Ray cluster, as for `run`; not needed if nothing is to be scored.
+        progress: as for `run`.
 
     Returns:
         float64 variables over (forecast, metric, [time, hour, month or season], prediction_timedelta, [level], region),
-        of which ``forecast`` is "forecast" or a baseline; NaN where nothing was scored or a metric is undefined. In the
-        attributes ``incomplete``, ``without_truth`` and ``not_scored`` say what was left out, the last with reasons;
-        ``cases`` of a variable is the most initial times behind a score of the forecast, and ``variable_units`` its
-        unit, in which a metric is, or in its square, or in none.
+        of which ``forecast`` is "forecast" or a baseline; NaN where nothing was scored or a metric is undefined. The
+        attributes ``incomplete``, ``without_truth`` and ``not_scored`` name the Cases that were left out, the last with
+        reasons. The attribute ``cases`` of a variable is the largest number of initial times behind a score of the
+        forecast, and ``variable_units`` is the unit of the variable; a metric is in that unit, in its
+        square, or has none.
 
     Raises:
         EvaluationError: forecasts, truth, climatology or baselines do not fit each other, or nothing could be scored.
         GraphcastBatchError: something is missing or cannot be read.
     """
-    config = evaluated_config(Path(store), truth, climatology)
-    to_score = evaluations(config, baselines)
-    not_scored = _score(to_score, address)
-    where = {one.name: (one.path, one.name) for one in to_score}
-    where |= {other: (Path(other), FORECAST) for other in baselines if other not in MADE_BASELINES}
-    first = to_score[0]
-    return _side_by_side(
-        {name: average_pieces(pieces(*at), over) for name, at in where.items() if name == FORECAST or scored(*at)}
-    ).assign_attrs(
-        truth=first.scoring.truth.origin,
-        incomplete=" ".join(first.incomplete),
-        without_truth=" ".join(first.without_truth),
-        not_scored="; ".join(not_scored),
-    )
+    planned = plan_evaluation(store, truth, climatology, baselines, members=members, out=out, spectra_out=spectra_out)
+    result = score(planned, address=address, progress=progress)
+    if out:
+        result.write_table(out, over)
+    if spectra_out:
+        result.write_spectra(spectra_out)
+    return result.dataset(over)
+
+
+def plan_evaluation(
+    store: str | os.PathLike[str],
+    truth: str | Mapping[str, Any] | None = None,
+    climatology: str | os.PathLike[str] | None = None,
+    baselines: Sequence[str] = (),
+    *,
+    members: Sequence[Path] = (),
+    out: Path | None = None,
+    spectra_out: Path | None = None,
+) -> PlannedEvaluation:
+    """Find which scores are to be computed, and check that they can be written; computes none.
+
+    Args:
+        store: as for `evaluate`, like all other arguments.
+        truth: what the forecasts are scored against.
+        climatology: folder of a climatology.
+        baselines: names or folders of stores.
+        members: folders of stores.
+        out: file for a table of all scores.
+        spectra_out: CSV file for spectra.
+
+    Raises:
+        GraphcastBatchError: the store cannot be scored like this, or a file cannot be written.
+    """
+    if out:
+        check_table(out)
+    config = evaluated_config(Path(store), truth, climatology, members)
+    if spectra_out:
+        _check_spectra_out(spectra_out, config)
+    others = tuple(one for one in baselines if one not in COMPUTED_BASELINES)
+    return PlannedEvaluation(tuple(evaluations(config, baselines)), others)
+
+
+def score(
+    planned: PlannedEvaluation,
+    *,
+    address: str | None = None,
+    progress: ProgressChoice = None,
+    drain: Drain | None = None,
+) -> ScoringResult:
+    """Compute the scores that are left, on a Ray cluster, until asked to stop.
+
+    Args:
+        planned: what to score.
+        address: of a Ray cluster; as for `run`.
+        progress: as for `run`.
+        drain: as for `run`.
+    """
+    if not planned.left or (drain and drain.asked):
+        return ScoringResult(planned, left=planned.left)
+    shown = chosen_progress(progress)
+    with on_cluster(address, drain, shown) as stopping:
+        return _counted(planned, _scored(planned, stopping, shown), shown)
 
 
 def evaluated_config(
@@ -86,10 +260,10 @@ def evaluated_config(
     climatology: str | os.PathLike[str] | None = None,
     members: Sequence[Path] = (),
 ) -> RunConfig:
-    """The config of a run or store, with another truth or climatology, or other members of an ensemble, if given.
+    """Return the config of a run or store, with another truth, climatology or members of an ensemble, if given.
 
     Raises:
-        ConfigError: a config cannot be read, or does not fit.
+        ConfigError: a config cannot be read, or a value is not what it must be.
     """
     config = load_config(place / "run.yaml" if place.is_dir() else place)
     if place.is_dir():
@@ -103,10 +277,10 @@ def evaluated_config(
 
 
 def truth_inputs(truth: str | Mapping[str, Any]) -> Inputs:
-    """The inputs of a config, or a section of one, or an archive.
+    """Return the inputs that a caller names: those of a config, a section ``inputs``, or an archive.
 
     Raises:
-        ConfigError: they do not fit.
+        ConfigError: a key or value is not what it must be.
     """
     if isinstance(truth, Mapping):
         found = parse_config({"truth": truth}, ScoresConfig, origin="given").truth
@@ -117,31 +291,45 @@ def truth_inputs(truth: str | Mapping[str, Any]) -> Inputs:
     return parse_config({"kind": "archive", "path": truth}, ArchiveInputs, origin="of --truth")
 
 
-def score(
-    to_score: Sequence[Evaluation], drain: Drain
-) -> Iterator[tuple[str, Case, ScoreRecord | BaseException | None]]:
-    """Scores Cases over a connected cluster, until it is asked to stop.
+def _check_spectra_out(path: Path, config: RunConfig) -> None:
+    """Check that there will be spectra and that they can be written, before hours are spent on computing them."""
+    if not config.scores.spectra:
+        raise ConfigError(
+            "--spectra-out needs spectra, but scores.spectra of the config names no variables; add some, or leave the "
+            "option out"
+        )
+    if path.suffix != ".csv" or not path.absolute().parent.is_dir():
+        raise ConfigError(f"--spectra-out must be a .csv file in an existing folder, but is {path}; give another path")
+
+
+def _scored(
+    planned: PlannedEvaluation, drain: Drain, progress: Progress
+) -> Iterator[tuple[str, ScoreRecord | BaseException | None]]:
+    """Score Cases on the connected cluster.
 
     Yields:
-        The name of the scores, the Case and its record; an exception if it cannot be scored, None if another process
-        is just doing that.
+        Name of the scores and key of the Case, with the record of its scores; with an exception if it cannot be scored;
+        with None if another process is scoring it.
     """
-    work = [(one.path, one.name, one.scoring, case) for one in to_score for case in one.left]
-    for (_, name, _, case), result in zip(work, driver.each(score_stored, work, drain), strict=False):
-        yield name, case, result
+    work = [(part.path, part.name, part.scoring, case) for part in planned.parts for case in part.left]
+    results = executor(drain, progress, "scoring")(score_stored, work)
+    for (_, name, _, case), result in zip(work, results, strict=False):
+        yield f"{name} {case.key}", result
 
 
-def _score(to_score: Sequence[Evaluation], address: str | None) -> list[str]:
-    """Scores what is left; what could not be, with the reasons."""
-    if not any(one.left for one in to_score):
-        return []
-    here = allocation(os.environ)
-    with Drain(None, here.start, here.end) as drain, driver.connected(cluster_address(address), drain):
-        return [
-            f"{name} {case.key}: {result or 'another process is doing that'}"
-            for name, case, result in score(to_score, drain)
-            if not isinstance(result, ScoreRecord)
-        ]
+def _counted(
+    planned: PlannedEvaluation, results: Iterator[tuple[str, ScoreRecord | BaseException | None]], progress: Progress
+) -> ScoringResult:
+    done, failed, busy = 0, dict[str, str](), list[str]()
+    for which, result in results:
+        if isinstance(result, BaseException):
+            failed[which] = str(result)
+            progress.report(f"{which} was not scored: {result}", "error")
+        elif result is None:
+            busy.append(which)
+        else:
+            done += 1
+    return ScoringResult(planned, done, failed, planned.left - done - len(failed), tuple(busy))
 
 
 def _side_by_side(results: Mapping[str, Results]) -> xr.Dataset:

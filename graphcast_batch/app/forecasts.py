@@ -1,4 +1,4 @@
-"""A store becomes its forecasts as a dataset, with what a person would look up beside them."""
+"""Open the forecasts of a store as a dataset, with valid times and the extent of each forecast."""
 
 import os
 from pathlib import Path
@@ -11,24 +11,24 @@ from graphcast_batch.stores.store_kinds import open_store
 
 
 def open_forecasts(store: str | os.PathLike[str], *, only_complete: bool = True) -> xr.Dataset:
-    """Opens the forecasts of a store; values are read when they are looked at.
+    """Open the forecasts of a store; values are read when they are used.
 
-    >>> forecasts = open_forecasts("runs/demo")
+    >>> forecasts = gb.open_forecasts("runs/demo")
     >>> forecasts["2m_temperature"].sel(time="2020-01-01T12").isel(prediction_timedelta=-1).mean()
 
     Args:
-        store: its folder.
-        only_complete: whether initial times without a whole forecast are left out; otherwise what was never written of
-            them is NaN.
+        store: folder of the store.
+        only_complete: whether to leave out initial times without a complete forecast; otherwise their missing values
+            are NaN.
 
     Returns:
         float32 variables over (time, prediction_timedelta, [level], latitude, longitude), initial times ascending. The
-        coordinate ``valid_time`` (time, prediction_timedelta) is what a forecast is for, and ``complete_hours`` (time)
-        the lead time up to which it is whole, beyond which nothing can be relied on; 0 where it is not. The attribute
-        ``incomplete`` names the Cases without a whole forecast.
+        coordinate ``valid_time`` (time, prediction_timedelta) is the time that a forecast is for, and
+        ``complete_hours`` (time) is the lead time in hours up to which the forecast is complete, 0 if it is not; later
+        values must not be used. The attribute ``incomplete`` names the Cases without a complete forecast.
 
     Raises:
-        StoreError: there is no store, it keeps only scores, or no forecast of it is whole.
+        StoreError: there is no store, it keeps only scores, or none of its forecasts is complete.
     """
     opened = open_store(Path(store))
     if opened.only_scores:
@@ -41,10 +41,10 @@ def open_forecasts(store: str | os.PathLike[str], *, only_complete: bool = True)
         places = places[hours[places] > 0]
         if not places.size:
             raise StoreError(
-                f"{opened.path} must hold a whole forecast, but holds none of {len(keys)} yet; run it first, or see "
+                f"{opened.path} must hold a complete forecast, but holds none of {len(keys)} yet; run it first, or see "
                 "graphcast-batch status"
             )
-    described = {"long_name": "lead time up to which the forecast is whole", "units": "hours"}
+    described = {"long_name": "lead time up to which the forecast is complete", "units": "hours"}
     forecasts = opened.forecasts().assign_coords(complete_hours=("time", hours, described))
     chosen = forecasts.isel(time=_as_slice(places)).assign_attrs(
         incomplete=" ".join(key for key in sorted(keys) if key not in steps)
@@ -58,6 +58,6 @@ def _valid_time(forecasts: xr.Dataset) -> xr.DataArray:
 
 
 def _as_slice(places: np.ndarray[tuple[int], np.dtype[np.intp]]) -> slice | np.ndarray[tuple[int], np.dtype[np.intp]]:
-    """Consecutive places as a slice, which is read faster than a list of them."""
+    """Return consecutive indices as a slice, which is read faster than a list of indices."""
     first, last = int(places[0]), int(places[-1]) + 1
     return slice(first, last) if np.array_equal(places, np.arange(first, last)) else places

@@ -1,4 +1,4 @@
-"""A config, as a file or as values, becomes what a run of it would do."""
+"""Plan a run from a config, without starting or writing anything."""
 
 import os
 from collections.abc import Mapping
@@ -25,46 +25,40 @@ from graphcast_batch.stores.case_records import CaseState
 from graphcast_batch.terminal import show_plan, show_warnings
 
 Config = RunConfig | Mapping[str, Any] | str | os.PathLike[str]
-"""A checked config, the content of one, or the path of a YAML file."""
+"""A checked config, a mapping with the content of a config, or the path of a YAML file."""
 
 
 class PlannedRun:
-    """What a run would do, all of it checked; nothing is started and nothing written.
+    """A run that is planned and checked, but not started; `plan` returns it.
 
-    >>> plan = Plan("configs/demo.yaml", steps=40, model={"precision": "float32"})
-    >>> len(plan.cases), plan.store_bytes
-    (4, 98803200)
-
-    In a notebook it shows what ``graphcast-batch plan`` prints.
+    A notebook shows what ``graphcast-batch plan`` prints.
 
     Attributes:
         config: of the run.
-        assembled: source, weights and Cases.
-        figures: names of the figures that each Case will give.
+        assembled: the opened inputs and weights, and the Cases.
+        figures: file names of the figures that will be drawn of each Case.
     """
 
     config: RunConfig
     assembled: RunSetup
     figures: tuple[str, ...]
 
-    def __init__(self, config: Config, **changes: object) -> None:
-        """Opens inputs and weights.
+    def __init__(self, config: RunConfig) -> None:
+        """Open inputs and weights.
 
         Args:
             config: of the run.
-            changes: sections or values to take in place of those of the config. Of a section that is given as a
-                mapping only its keys are changed, unless it names its ``kind``: then it takes the place of all.
 
         Raises:
-            GraphcastBatchError: something is missing, or one part does not fit another, as the store that is there.
+            GraphcastBatchError: something is missing, or one part does not fit another or the existing store.
         """
-        self.config = checked(config, changes)
-        self.assembled = assemble(self.config)
+        self.config = config
+        self.assembled = assemble(config)
         self.figures, self._store = fitting(self.assembled)
 
     @property
     def cases(self) -> tuple[Case, ...]:
-        """All forecasts of the run, those that are whole already among them."""
+        """All Cases of the run, including those that are complete already."""
         return self.assembled.plan.cases
 
     @property
@@ -74,39 +68,39 @@ class PlannedRun:
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Cases that cannot be run, by key, each with the reason."""
+        """Cases that are skipped because the inputs do not fit: the reason by key of the Case."""
         return dict(self.assembled.plan.skipped)
 
     @property
     def case_bytes(self) -> int:
-        """Bytes that one Case writes, before compression."""
+        """Number of bytes that one Case writes, before compression."""
         return self.assembled.plan.layout.case_bytes
 
     @property
     def store_bytes(self) -> int:
-        """Bytes that all Cases write, before compression."""
+        """Number of bytes that all Cases write, before compression."""
         return self.assembled.plan.store_bytes
 
     @cached_property
     def memory(self) -> dict[str, int]:
-        """Bytes that a worker's device holds while it computes, by what it may turn out to compute on and how."""
+        """Bytes of memory needed on a worker's device, by the device and precision that the worker may use."""
         return device_needs(self.assembled)
 
     @property
     def states(self) -> dict[str, CaseState]:
-        """What became of each Case so far, by key; empty without a store."""
+        """State of each Case in the store, by key; empty without a store."""
         return self._store.ledger.states(self.cases) if self._store else {}
 
     @cached_property
     def warnings(self) -> list[str]:
-        """What should be known before a run, although it does not stop it."""
+        """What a user should know before a run, although it does not stop the run."""
         return run_warnings(self.assembled)
 
     def check_memory(self) -> None:
-        """Refuses a run on CPUs that this machine has too little memory for.
+        """Refuse a run on CPUs that needs more memory than this machine has.
 
         Raises:
-            ConfigError: with the numbers.
+            ConfigError: the run needs more memory; the message gives both numbers.
         """
         workers = self.config.workers
         if workers.device == "cpu":
@@ -114,7 +108,7 @@ class PlannedRun:
             check_memory(self.assembled, precision, workers.count or 1, machine_bytes())
 
     def show(self, console: Console) -> None:
-        """Prints it, without the notices."""
+        """Print the plan without the warnings."""
         mesh_size = self.assembled.checkpoint.architecture.mesh_size
         show_plan(console, self.assembled.plan, reading(self.assembled), self.states, mesh_size, self.memory)
 
@@ -129,26 +123,45 @@ class PlannedRun:
         show_warnings(console, self.warnings)
 
 
-def fitting(run: RunSetup) -> tuple[tuple[str, ...], Store | None]:
-    """Names of the figures that each Case will give, and the store, if it is there.
+def plan(config: Config, **changes: object) -> PlannedRun:
+    """Plan a run and check all of it; nothing is started and nothing written.
+
+    >>> planned = gb.plan("configs/demo.yaml", steps=40, model={"precision": "float32"})
+    >>> len(planned.cases), planned.store_bytes
+    (4, 98803200)
+
+    Args:
+        config: of the run: the path of a YAML file, a mapping with its content, or a checked config.
+        changes: values or sections that replace those of the config. Of a section given as a mapping only the given
+            keys are replaced, unless the mapping names its ``kind``: then it replaces the whole section.
 
     Raises:
-        FigureError: the figures cannot be drawn of what is forecast.
-        StoreMismatchError: the store was made by something else.
+        ConfigError: a key or value is not what it must be.
+        GraphcastBatchError: something is missing, or one part does not fit another or the existing store.
+    """
+    return PlannedRun(checked(config, changes))
+
+
+def fitting(run: RunSetup) -> tuple[tuple[str, ...], Store | None]:
+    """Return the file names of the figures of each Case, and the store, if it exists.
+
+    Raises:
+        FigureError: the figures cannot be drawn from the forecasts that are kept.
+        StoreMismatchError: the store was laid out by another config.
     """
     wanted = run.config.figures
     return tuple(check_figures(wanted, run.plan.layout)) if wanted else (), existing_store(run)
 
 
 def checked(config: Config, changes: Mapping[str, object]) -> RunConfig:
-    """The config of a run, with changes.
+    """Return the checked config of a run, with changes.
 
     Args:
         config: of the run.
-        changes: as `PlannedRun` takes them.
+        changes: as for `plan`.
 
     Raises:
-        ConfigError: it cannot be read, or a key or value is not what it must be.
+        ConfigError: the config cannot be read, or a key or value is not what it must be.
     """
     origin = "given" if isinstance(config, RunConfig | Mapping) else str(config)
     content = _content(config)

@@ -1,4 +1,4 @@
-"""A field of a forecast becomes a map that a notebook shows."""
+"""Draw one field of a forecast as a map that a notebook shows."""
 
 import os
 from dataclasses import dataclass
@@ -16,23 +16,23 @@ from graphcast_batch.variables import HOUR
 
 @dataclass(frozen=True)
 class Picture:
-    """A map, shown by a notebook as it is.
+    """A picture, which a notebook shows.
 
     Attributes:
-        content: of a PNG file.
+        content: bytes of a PNG file.
     """
 
     content: bytes
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes it to a file."""
+        """Write the picture to a PNG file."""
         Path(path).write_bytes(self.content)
 
     def _repr_png_(self) -> bytes:
         return self.content
 
     def __repr__(self) -> str:
-        return f"Picture of {len(self.content)} bytes; a notebook shows it, and save(path) writes it"
+        return f"Picture of {len(self.content)} bytes; a notebook shows it, and save(path) writes it to a file"
 
 
 def plot(
@@ -44,30 +44,31 @@ def plot(
     lead_hours: int | None = None,
     truth: xr.Dataset | xr.DataArray | None = None,
 ) -> Picture:
-    """Draws a variable of one forecast: a map of a lead time, or a strip of several.
+    """Draw a variable of one forecast: one map of a lead time, or a strip of maps of all lead times.
 
-    >>> plot("runs/demo", "geopotential", 500, init_time="2020-01-01T12", lead_hours=48)
-    >>> plot(open_forecasts("runs/demo")["2m_temperature"]).save("strip.png")
+    >>> gb.plot("runs/demo", "geopotential", 500, init_time="2020-01-01T12", lead_hours=48)
+    >>> gb.plot(gb.open_forecasts("runs/demo")["2m_temperature"]).save("strip.png")
 
     Args:
-        forecasts: a store, what `open_forecasts` gives, or a variable of that.
-        variable: to draw; not needed of a single one.
-        level: at which to draw it, hPa; not needed where there is one, or none.
-        init_time: of the forecast, UTC; without it the first.
-        lead_hours: of the map; without it a strip of maps, from the first lead time to the last.
-        truth: what came true of the same forecast, likewise, to be drawn beside it with the difference.
+        forecasts: folder of a store, the dataset that `open_forecasts` returns, or one variable of it.
+        variable: name of the variable; not needed if there is only one.
+        level: pressure level, hPa; not needed if there is only one, or none.
+        init_time: initial time of the forecast, UTC; without it the first.
+        lead_hours: lead time of the map, hours; without it a strip shows the first to the last lead time.
+        truth: dataset or variable with the truth of the same forecast; it is drawn beside the forecast, with the
+            difference.
 
     Raises:
-        FigureError: the forecasts lack what is wanted, or it is no map of the whole globe.
-        StoreError: there is no such store.
+        FigureError: the forecasts lack the variable, level or time, or do not cover the globe.
+        StoreError: there is no store in the folder.
         GridError: the points are not a regular global grid.
     """
     held = open_forecasts(forecasts) if isinstance(forecasts, str | os.PathLike) else forecasts
     field = _field(held, variable, level, init_time, lead_hours)
-    came = None if truth is None else _field(truth, str(field.name), level, init_time, lead_hours)
+    real = None if truth is None else _field(truth, str(field.name), level, init_time, lead_hours)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "map.png"
-        (draw_strip if "prediction_timedelta" in field.dims else draw_maps)(path, field, came)
+        (draw_strip if "prediction_timedelta" in field.dims else draw_maps)(path, field, real)
         return Picture(path.read_bytes())
 
 
@@ -78,7 +79,7 @@ def _field(
     init_time: str | np.datetime64 | None,
     lead_hours: int | None,
 ) -> xr.DataArray:
-    """(prediction_timedelta, latitude, longitude), or without lead times if one is wanted."""
+    """Return one field: (prediction_timedelta, latitude, longitude), or (latitude, longitude) of one lead time."""
     field = held if isinstance(held, xr.DataArray) else _variable(held, variable)
     field = _at(field, "level", level, f"the level of {field.name}, hPa")
     hours = None if lead_hours is None else np.timedelta64(lead_hours, "h")
@@ -93,12 +94,12 @@ def _variable(held: xr.Dataset, name: str | None) -> xr.DataArray:
     if name is None and len(names) == 1:
         name = names[0]
     if name not in names:
-        raise FigureError(f"variable must be one of {', '.join(names)}, but is {name}; name one of those")
+        raise FigureError(f"variable must be one of {', '.join(names)}, but is {name}; give one of those")
     return held[name]
 
 
 def _at(field: xr.DataArray, dim: str, place: object, what: str) -> xr.DataArray:
-    """The field at one place along a dimension that it has; the only one, if none is given."""
+    """Select one value along a dimension of a field, if it has the dimension; without a value given, the only one."""
     if dim not in field.dims:
         return field
     held = field[dim].values

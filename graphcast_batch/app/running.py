@@ -1,7 +1,6 @@
-"""A config becomes forecasts and figures in its store, and how that ended."""
+"""Run a config: make the forecasts that are missing, score them if asked, draw their figures."""
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -10,33 +9,36 @@ import xarray as xr
 from rich.console import Console
 
 from graphcast_batch.app.displays import as_html, as_text
+from graphcast_batch.app.drawing import draw_cases
+from graphcast_batch.app.executing import on_cluster
 from graphcast_batch.app.forecasts import open_forecasts
-from graphcast_batch.app.planning import Config, PlannedRun
+from graphcast_batch.app.planning import Config, PlannedRun, plan
+from graphcast_batch.app.progress import JournaledRun, Progress, ProgressChoice, chosen_progress
 from graphcast_batch.cluster import driver
 from graphcast_batch.cluster.drain import Drain
-from graphcast_batch.cluster.slurm.allocation import allocation
+from graphcast_batch.errors import StoreError
 from graphcast_batch.evaluation.online_scores import run_scorer
-from graphcast_batch.figures.store_figures import draw_stored, undrawn
+from graphcast_batch.figures.store_figures import undrawn
 from graphcast_batch.plan import Case
-from graphcast_batch.screen import Screen
-from graphcast_batch.setup.run_setup import RunSetup
 from graphcast_batch.stores.case_records import CaseFailure
-from graphcast_batch.terminal import Watcher, show_balance, show_failures, show_skipped
+from graphcast_batch.stores.trace import write_trace
+from graphcast_batch.terminal import show_balance, show_failures, show_skipped
 from graphcast_batch.timing import Balance
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RunResult:
-    """How a run ended.
+    """How a run ended; `run` returns it, and a notebook shows it.
 
     Attributes:
-        plan: what was to be made.
-        store: the folder that holds it.
-        complete: Cases that are whole now.
-        made: those of them that this run made.
-        failed: Cases that were set aside, in this run or before, with their errors.
-        left: how many Cases are neither whole nor failed: it was interrupted, or another run is at work.
-        undrawn: by key, why Cases have not all of their figures.
+        plan: of the run.
+        store: folder of the store.
+        complete: Cases that are complete now.
+        made: Cases that this run has completed.
+        failed: Cases that failed, in this run or before, with their errors.
+        left: number of Cases that are neither complete nor failed, because the run was stopped or another run is making
+            them.
+        undrawn: by key of a Case, why some of its figures are missing.
         seconds: from the start of the workers to the last forecast.
         balance: how well reading, computing and writing overlapped; None if nothing was made.
     """
@@ -53,30 +55,30 @@ class RunResult:
 
     @classmethod
     def of(cls, plan: PlannedRun, made: driver.RunOutcome, undrawn: dict[str, str]) -> Self:
-        """What the driver says, and what came of the figures."""
+        """Combine what the driver returned with the figures that are missing."""
         return cls(
             plan, made.store.path, made.complete, made.made, made.failed, made.left, undrawn, made.seconds, made.balance
         )
 
     @property
     def succeeded(self) -> bool:
-        """Whether all that was asked for is there."""
+        """Whether every Case of the config is complete and has its figures."""
         return not (self.failed or self.left or self.undrawn or self.plan.skipped)
 
     @property
     def steps_per_second(self) -> float:
-        """6 h steps that this run made in a second, all workers together."""
+        """Number of model steps that all workers together made in a second."""
         return sum(case.steps for case in self.made) / self.seconds if self.made else 0.0
 
     def forecasts(self) -> xr.Dataset:
-        """The whole forecasts; see `open_forecasts`."""
+        """Open the complete forecasts; see `open_forecasts`."""
         return open_forecasts(self.store)
 
     def show(self, console: Console) -> None:
-        """Prints failures, counts and the store."""
+        """Print failures, counts and the path of the store."""
         show_failures(console, self.failed)
         console.print(
-            f"{len(self.complete)} of {len(self.plan.cases)} Cases whole, {len(self.made)} of them now, "
+            f"{len(self.complete)} of {len(self.plan.cases)} Cases complete, {len(self.made)} of them made now, "
             f"{len(self.failed)} failed, {self.left} left; "
             f"{self.seconds:.0f} s, {self.steps_per_second:.1f} steps/s\n"
             f"store: {self.store}",
@@ -100,54 +102,66 @@ class RunResult:
             console.print(f"the figures of {key} were not drawn: {why}", highlight=False, markup=False, soft_wrap=True)
 
 
-def run(config: Config | PlannedRun, *, address: str | None = None) -> RunResult:
-    """Makes the forecasts and figures that are not there yet, as ``graphcast-batch run`` does, and says how it goes.
+def run(
+    config: Config | PlannedRun,
+    *,
+    address: str | None = None,
+    trace: Path | None = None,
+    progress: ProgressChoice = None,
+    drain: Drain | None = None,
+) -> RunResult:
+    """Make the forecasts, online scores and figures of a config that do not exist yet.
 
-    >>> outcome = run("run.yaml")
-    >>> outcome.succeeded or [(failure.key, failure.message) for failure in outcome.failed]
+    >>> result = gb.run("run.yaml", progress="notebook")
+    >>> result.succeeded or [(failure.key, failure.message) for failure in result.failed]
 
-    Interrupted once (the kernel's stop, Ctrl-C), it finishes what is under way and returns; run again, it makes only
-    what is missing.
+    Interrupted once (Ctrl-C, the stop button of a notebook, SIGTERM), the run finishes the Cases in progress and
+    returns. Run the same config again to make what is missing.
 
     Args:
-        config: of the run, or a plan of it.
-        address: of a Ray cluster; without it that of ``RAY_ADDRESS``, else the one that this process is connected to,
-            else Ray is started on this machine for as long as the run lasts.
+        config: of the run, or the plan that `plan` returned.
+        address: of a Ray cluster, such as ``10.0.0.1:6379``. Without it the environment variable ``RAY_ADDRESS``, else
+            the cluster that this process is connected to, else Ray is started on this machine while the run lasts.
+        trace: JSON file to write, which tells when each Case was in which stage, for https://ui.perfetto.dev.
+        progress: None prints nothing at all, "notebook" prints lines, and an object is called as `Progress` says.
+        drain: listens for what asks the run to stop; without it signals and the end of a Slurm job do.
 
     Returns:
-        How it ended; failures of single Cases are in it, and do not raise.
+        How the run ended. Failures of single Cases are in it, and raise nothing.
 
     Raises:
-        GraphcastBatchError: something is missing, does not fit, or no worker can be started or kept.
+        GraphcastBatchError: something is missing or does not fit, or no worker can be started or kept.
     """
-    plan = config if isinstance(config, PlannedRun) else PlannedRun(config)
-    here = allocation(os.environ)
-    with Drain(None, here.start, here.end) as drain, driver.connected(cluster_address(address), drain):
-        with Watcher(Screen(), plan.config.store, plan.config.steps, plan.assembled.plan.layout.step_hours) as watcher:
-            made = forecast(plan, watcher, drain)
-        missing = undrawn(made.store, made.complete, plan.figures)
-        results = list(drawn(plan.assembled, missing, drain))
-    told = {case.key: str(result) for case, result in results if isinstance(result, BaseException)}
-    told |= {case.key: "interrupted" for case in missing[len(results) :]}
-    return RunResult.of(plan, made, told)
+    planned = config if isinstance(config, PlannedRun) else plan(config)
+    shown = chosen_progress(progress)
+    with on_cluster(address, drain, shown) as stopping:
+        made = _forecast(planned, shown, stopping, traced=trace is not None)
+        missing = undrawn(made.store, made.complete, planned.figures)
+        failures = draw_cases(planned.assembled, missing, stopping, shown)[1]
+    if trace:
+        _write_trace(trace, made, shown)
+    return RunResult.of(planned, made, _still_undrawn(made, planned.figures, failures))
 
 
-def cluster_address(given: str | None) -> str | None:
-    """Of the cluster to use; None for none that is known."""
-    return given or os.environ.get("RAY_ADDRESS")
-
-
-def forecast(plan: PlannedRun, watcher: driver.Progress, drain: Drain, *, traced: bool = False) -> driver.RunOutcome:
-    """Makes the forecasts of a plan, and scores them if it says so, on a connected cluster; see `driver.run`."""
+def _forecast(plan: PlannedRun, progress: Progress, drain: Drain, *, traced: bool) -> driver.RunOutcome:
+    """Make the forecasts of a plan, and score them if the config asks for it, on the connected cluster."""
     scorer = run_scorer if plan.config.scores.online else None
-    return driver.run(plan.assembled, watcher, drain, traced=traced, open_scorer=scorer)
+    store = plan.config.store
+    with progress.run(store, plan.config.steps, plan.assembled.plan.layout.step_hours) as watcher:
+        return driver.run(plan.assembled, JournaledRun(store, watcher), drain, traced=traced, open_scorer=scorer)
 
 
-def drawn(assembled: RunSetup, cases: Sequence[Case], drain: Drain) -> Iterator[tuple[Case, int | BaseException]]:
-    """Draws the figures of whole Cases over a connected cluster, until it is asked to stop.
+def _still_undrawn(made: driver.RunOutcome, names: Sequence[str], failures: dict[str, str]) -> dict[str, str]:
+    """Return why figures are missing, by key of the Case."""
+    missing = undrawn(made.store, made.complete, names)
+    return {case.key: failures.get(case.key, "the run was stopped before they were drawn") for case in missing}
 
-    Yields:
-        Each Case with the number of its figures, or why they were not drawn.
-    """
-    work = [(assembled.config.store, case, assembled.config.figures, assembled.source) for case in cases]
-    yield from zip(cases, driver.each(draw_stored, work, drain), strict=False)
+
+def _write_trace(path: Path, made: driver.RunOutcome, progress: Progress) -> None:
+    """Write the trace; if that fails, only report it, because the forecasts are complete without it."""
+    try:
+        write_trace(path, [(case.record, case.spans) for case in made.trace])
+    except StoreError as error:
+        progress.report(f"{type(error).__name__}: {error}", "error")
+        return
+    progress.report(f"trace: {path}")

@@ -1,4 +1,4 @@
-"""One dataset file becomes one forecast in memory: what the one-file inference script did."""
+"""Make one forecast from one GraphCast dataset file, in memory."""
 
 import os
 from dataclasses import dataclass
@@ -12,6 +12,8 @@ from graphcast_batch.config.documents import read_mapping
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.model_section import CheckpointWeights, Implementation, RandomWeights
 from graphcast_batch.errors import ConfigError, FigureError, InputError, InputNotFoundError, StatisticsError, StoreError
+from graphcast_batch.figures.case_figures import figure_stem
+from graphcast_batch.figures.maps import draw_strip
 from graphcast_batch.inputs.quality.checks import check_inputs, check_statistics
 from graphcast_batch.inputs.sources.dataset_files import DatasetFiles
 from graphcast_batch.inputs.statistics import Statistics, read_statistics
@@ -22,6 +24,7 @@ from graphcast_batch.plan import Case
 from graphcast_batch.setup.resources import resolved_precision
 from graphcast_batch.setup.run_statistics import computed_statistics
 from graphcast_batch.spec import TASKS, Architecture
+from graphcast_batch.stores.netcdf_file import save_predictions
 from graphcast_batch.variables import attributes
 
 if TYPE_CHECKING:
@@ -29,19 +32,20 @@ if TYPE_CHECKING:
 
 Mode = Literal["Random", "Checkpoint"]
 
-_SKETCH: Final = Architecture(mesh_size=4, latent_size=32, gnn_msg_steps=4)
-"""The network of the random mode, unless a file says otherwise: small enough for any machine."""
+_SMALL_NETWORK: Final = Architecture(mesh_size=4, latent_size=32, gnn_msg_steps=4)
+"""Architecture of random weights unless a file names another: small enough for any machine."""
 
 
 @dataclass(frozen=True, eq=False)
 class Inference:
-    """A forecast and what belongs to it.
+    """One forecast with its truth; `infer` returns it.
 
     Attributes:
-        predictions: (prediction_timedelta, [level], latitude, longitude) targets; time is the initial time.
-        truth: the same of what came true, at those lead times that the file holds; None without any.
-        statistics_from: where the normalisation came from.
-        loss: the training loss over the lead times of the truth, with its parts and gradient norms, if asked for.
+        predictions: (prediction_timedelta, [level], latitude, longitude) predicted variables; time is the initial time.
+        truth: the same variables of the truth, at the lead times that the file holds; None without any.
+        statistics_from: where the normalization statistics came from.
+        loss: the training loss over the lead times of the truth, with its parts and gradient norms; None unless asked
+            for.
     """
 
     predictions: xr.Dataset
@@ -53,43 +57,47 @@ class Inference:
 def infer(
     dataset: Path,
     mode: Mode,
-    pretrained: Path | None,
+    pretrained: Path | None = None,
     *,
-    steps: int | None,
-    statistics: Path | None,
-    precision: Literal["auto", "float32", "bfloat16"],
-    with_loss: bool,
-    variable: str,
-    level: int,
-    save: Path | None,
+    steps: int | None = None,
+    statistics: Path | None = None,
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    with_loss: bool = False,
+    variable: str = "2m_temperature",
+    level: int = 500,
+    save: Path | None = None,
     implementation: Implementation = "native",
 ) -> Inference:
-    """Makes the forecast that a dataset file starts, once all that is wanted of it is known to be possible.
+    """Make one forecast from a GraphCast dataset file, after checking that everything asked for is possible.
+
+    >>> forecast = gb.infer(Path("source.nc"), "Random", steps=4)
+    >>> forecast.predictions["2m_temperature"].isel(prediction_timedelta=-1).max()
 
     Args:
-        dataset: a GraphCast dataset file.
-        mode: whether weights are drawn at random or read.
-        pretrained: the checkpoint; in random mode a YAML file with architecture, task and seed, or nothing.
-        steps: number of 6 h steps; without it as many as the file has targets for, at least one.
-        statistics: folder of the normalisation files.
-        precision: of the network.
-        with_loss: whether to compute the loss, which needs targets.
-        variable: that will be taken from the forecast.
-        level: at which it will be taken, hPa, if it is on levels.
-        save: file that the predictions will be written to.
-        implementation: of the network; only the native one gives the loss.
+        dataset: path of the dataset file.
+        mode: "Random" draws weights at random, "Checkpoint" reads them.
+        pretrained: the checkpoint; in mode "Random" a YAML file with architecture, task and seed, or None.
+        steps: number of model steps; without it as many as the file has targets for, at least one.
+        statistics: folder of the normalization statistics; without it they are looked for beside the checkpoint and the
+            dataset, and for random weights computed from the dataset.
+        precision: of the network; "auto" is bfloat16 on an accelerator and float32 on a CPU.
+        with_loss: whether to compute the loss, which needs targets in the file.
+        variable: name of a variable that must be predicted.
+        level: pressure level, hPa, at which that variable must be predicted, if it is on levels.
+        save: netCDF file to write the predictions to.
+        implementation: of the network: "native", or "deepmind" for DeepMind's package, which gives no loss.
 
     Raises:
         FigureError: the variable or level is not predicted.
-        StoreError: the predictions cannot be saved there.
-        GraphcastBatchError: something is missing, or does not fit.
+        StoreError: the predictions cannot be saved to the file.
+        GraphcastBatchError: something is missing, or one part does not fit another.
     """
-    _check_place(save)
+    _check_save_path(save)
     if with_loss and implementation != "native":
         raise ConfigError(
             f"the loss is computed by the native implementation only, not {implementation}; leave one out"
         )
-    source = _opened(dataset)
+    source = _dataset(dataset)
     weights = ConfiguredWeights(_weights(mode, pretrained, source))
     task, channels = weights.task, weights.channels(source.dims)
     _check_wanted(channels, variable, level)
@@ -114,11 +122,32 @@ def infer(
     if known is not None:
         assert isinstance(forecaster, Forecaster)
         loss = forecaster.loss(checkpoint.parameters, inputs.frames, inputs.forcings, known)
-    return Inference(_named(calls, case, inputs.frames), truth, statistics_from, loss)
+    predictions = _named(calls, case, inputs.frames)
+    if save:
+        save_predictions(predictions, save)
+    return Inference(predictions, truth, statistics_from, loss)
+
+
+def draw_field(result: Inference, name: str, level: int, folder: Path = Path()) -> Path:
+    """Draw one variable of a forecast as a strip of maps, with truth and difference where there is truth.
+
+    Args:
+        result: of `infer`.
+        name: of the variable.
+        level: pressure level, hPa, if the variable is on levels.
+        folder: for the picture.
+
+    Returns:
+        The picture, named after the variable and level.
+    """
+    field, truth, shown = one_field(result, name, level)
+    picture = folder / f"{figure_stem(name, shown)}.png"
+    draw_strip(picture, field, truth)
+    return picture
 
 
 def one_field(result: Inference, name: str, level: int) -> tuple[xr.DataArray, xr.DataArray | None, int | None]:
-    """One variable of a forecast, at one level if it is on levels; those that `infer` was told.
+    """Return one variable of a forecast, at one level if it is on levels.
 
     Returns:
         (prediction_timedelta, latitude, longitude) of the forecast, the same of the truth, and the level.
@@ -130,16 +159,16 @@ def one_field(result: Inference, name: str, level: int) -> tuple[xr.DataArray, x
     return field.sel(level=level), None if truth is None else truth.sel(level=level), level
 
 
-def _check_place(save: Path | None) -> None:
+def _check_save_path(save: Path | None) -> None:
     if save is None:
         return
     if not save.parent.is_dir():
-        raise StoreError(f"{save} must lie in a folder, but {save.parent} is none; make the folder first")
+        raise StoreError(f"{save} must be in an existing folder, but {save.parent} is not a folder; make it first")
     if save.is_dir():
-        raise StoreError(f"{save} must be the path of a file, but is a folder; name a file in it")
+        raise StoreError(f"{save} must be the path of a file, but is a folder; give a file in it")
 
 
-def _opened(dataset: Path) -> DatasetFiles:
+def _dataset(dataset: Path) -> DatasetFiles:
     path = os.path.expanduser(dataset)
     if not os.path.isfile(path):
         raise InputNotFoundError(f"the dataset {dataset} is not a file; give the path of a GraphCast dataset file")
@@ -162,7 +191,7 @@ def _weights(mode: Mode, pretrained: Path | None, source: DatasetFiles) -> Rando
         return parse_config({"kind": "random"} | read_mapping(pretrained), RandomWeights, origin=str(pretrained))
     known = next((task for task in TASKS.values() if task.pressure_levels == source.levels), TASKS["GraphCast_small"])
     task = known.model_copy(update={"pressure_levels": source.levels})
-    return RandomWeights(kind="random", architecture=_SKETCH, task=task)
+    return RandomWeights(kind="random", architecture=_SMALL_NETWORK, task=task)
 
 
 def _statistics(
@@ -173,7 +202,7 @@ def _statistics(
     source: DatasetFiles,
     weights: ConfiguredWeights,
 ) -> tuple[Statistics, str]:
-    """Those given, else those beside the checkpoint or the dataset; for random weights also those of the data."""
+    """Return the given statistics, or those beside the checkpoint or dataset, or computed ones for random weights."""
     if given is not None:
         return read_statistics(given), str(given)
     beside = [path.parent for path in (pretrained, dataset) if path is not None]
@@ -206,7 +235,7 @@ def _complete(truth: xr.Dataset | None, names: tuple[str, ...]) -> xr.Dataset:
 
 
 def _named(calls: list[dict[str, np.ndarray]], case: Case, frames: xr.Dataset) -> xr.Dataset:
-    """Frames of all calls as one dataset."""
+    """Join the frames of all calls into one dataset."""
     fields = {name: np.concatenate([call[name] for call in calls]) for name in sorted(calls[0])}
     place = ("latitude", "longitude")
     return xr.Dataset(

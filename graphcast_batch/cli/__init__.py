@@ -1,4 +1,4 @@
-"""The command ``graphcast-batch``: parses, calls one function, prints."""
+"""Define the command ``graphcast-batch``: parse arguments, call one function of `graphcast_batch.app`, print."""
 
 from graphcast_batch.cli import (
     cluster_commands,

@@ -1,19 +1,17 @@
-"""The command ``graphcast-batch`` itself: what all its commands share, and how errors are told."""
+"""Define the command ``graphcast-batch``: what its subcommands share, and how it prints and reports errors."""
 
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import typer
 from rich.markup import escape
-from rich.progress import track
 from rich.text import Text
 from typer.core import TyperGroup
 
@@ -24,39 +22,36 @@ from graphcast_batch.errors import ConfigError, FigureError, GraphcastBatchError
 from graphcast_batch.screen import Screen
 from graphcast_batch.text import is_plain
 
-if TYPE_CHECKING:
-    from graphcast_batch.terminal import Level
-
 NAME: Final = "graphcast-batch"
 FORECASTS, SCORES, CLUSTER, SOURCES, MEASURE = PANELS = (
     *("Forecasts", "Scores and pictures", "Cluster", "Data and weights", "Measure"),
 )
-"""Groups of commands in the help."""
+"""Groups of commands in the help, in their order."""
 _FIRST: Final = ("init", "plan", "run")
-"""Commands that a newcomer needs, in this order."""
+"""Commands that a new user needs first, in this order."""
 _PRINTING: Final = ("plan", "status", "compare", "schema")
-"""Commands whose whole result is what they print."""
+"""Commands whose only result is what they print."""
 _PRINTING_OPTIONS: Final = frozenset({"--dry-run", "--help", "-h", "--version"})
-"""Options that make others such."""
+"""Options with which any command only prints."""
 _MOST_LINES: Final = 24
-"""Of an error, so that it fits on a screen."""
+"""Most lines of an error that are printed, so that it fits on a screen."""
 
 
 @dataclass
-class Manner:
-    """How much is said, for as long as a command lasts.
+class Verbosity:
+    """How much the current command prints.
 
     Attributes:
-        level: of progress.
-        debug: whether errors come with their traceback.
+        level: how much of the progress is shown.
+        debug: whether errors are printed with their traceback.
     """
 
-    level: "Level" = "normal"
+    level: Literal["quiet", "normal", "verbose"] = "normal"
     debug: bool = False
 
 
 class _Commands(TyperGroup):
-    """Lists what is needed first before the rest."""
+    """Lists the commands that a new user needs before the others."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - typer keeps the type to itself
         return sorted(super().list_commands(ctx), key=self._place)
@@ -70,7 +65,7 @@ class _Commands(TyperGroup):
 
 
 def examples(*lines: str) -> str:
-    """The end of a command's help."""
+    """Return the examples that end the help of a command."""
     return "\n\n".join(["[bold]Examples[/]", *(f"[cyan]{escape(line)}[/]" for line in lines)])
 
 
@@ -82,28 +77,32 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=examples(f"{NAME} init first.yaml", f"{NAME} plan first.yaml", f"{NAME} run first.yaml"),
 )
-archive = typer.Typer(help="Archives to run from.", no_args_is_help=True)
+archive = typer.Typer(help="Write archives that runs can start from.", no_args_is_help=True)
 app.add_typer(archive, name="archive", rich_help_panel=SOURCES, epilog=examples(f"{NAME} archive synthetic --help"))
 app.add_typer(bench, name="bench", rich_help_panel=MEASURE, epilog=examples(f"{NAME} bench io --folder /scratch"))
-manner = Manner()
+verbosity = Verbosity()
 console = Screen(width=None if sys.stdout and sys.stdout.isatty() else 140)  # a log has room for tables
 errors = Screen(stderr=True)
 
-ConfigPath = Annotated[Path, typer.Argument(help="YAML file of the run.", metavar="CONFIG")]
-StorePath = Annotated[Path, typer.Argument(help="Folder of a store.", metavar="STORE")]
+ConfigPath = Annotated[Path, typer.Argument(help="Path of the YAML file that describes the run.", metavar="CONFIG")]
+StorePath = Annotated[Path, typer.Argument(help="Folder of the store that a run has written.", metavar="STORE")]
 Address = Annotated[
     str | None,
-    typer.Option(envvar="RAY_ADDRESS", help="Ray cluster to use; without it Ray is started on this machine."),
+    typer.Option(
+        envvar="RAY_ADDRESS",
+        metavar="HOST:PORT",
+        help="Address of the Ray cluster to use. Default: Ray is started on this machine.",
+    ),
 ]
 
 
 class Exit:
-    """Exit codes; `MISTAKE` is EX_SOFTWARE of sysexits.h."""
+    """Exit codes; `INTERNAL_ERROR` is EX_SOFTWARE of sysexits.h."""
 
-    COULD_NOT_RUN, USAGE, SOME_FAILED, MISTAKE, INTERRUPTED = 1, 2, 3, 70, 130
+    COULD_NOT_RUN, USAGE, SOME_FAILED, INTERNAL_ERROR, INTERRUPTED = 1, 2, 3, 70, 130
 
 
-def _tell_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
         print(NAME, version_of(NAME))
         raise typer.Exit
@@ -111,54 +110,62 @@ def _tell_version(wanted: bool) -> None:
 
 @app.callback()
 def general(
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what goes wrong, and how it ended.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say also what each Case is at.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only problems and the result.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print also each stage that each Case enters.")
+    ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", envvar="GRAPHCAST_BATCH_DEBUG", help="Show errors with their traceback.")
+        bool, typer.Option("--debug", envvar="GRAPHCAST_BATCH_DEBUG", help="Print errors with their traceback.")
     ] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version and exit.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Many GraphCast forecasts from many initial times, into one zarr store."""
+    """Make many GraphCast forecasts from many initial times in one zarr store, and score them."""
     if quiet and verbose:
-        raise typer.BadParameter("--quiet and --verbose exclude each other")
-    manner.level = "quiet" if quiet else "verbose" if verbose else "normal"
-    manner.debug = debug
+        raise typer.BadParameter("--quiet and --verbose contradict each other; leave one of them out")
+    verbosity.level = "quiet" if quiet else "verbose" if verbose else "normal"
+    verbosity.debug = debug
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command; errors are told in a few lines, without a traceback unless it is asked for."""
+    """Run the command and exit; errors are printed in a few lines, without a traceback unless asked for.
+
+    Args:
+        arguments: of the command line; without them those of this process.
+    """
     words = sys.argv[1:] if arguments is None else arguments
     with unfailing() as (printed, _):
-        code = _ended(words)
+        code = _exit_code(words)
         printed.flush()
         if printed.is_broken:
-            warn(f"what was printed is not all there, as standard output cannot be written: {printed.lost}")
-            # Of other commands the result is elsewhere, and the code tells of that.
+            print_warning(f"part of the output is lost, because standard output cannot be written: {printed.lost}")
+            # The result of other commands is elsewhere, and the code is about that result.
             code = Exit.COULD_NOT_RUN if code == 0 and _only_prints(words) else code
     sys.exit(code)
 
 
-def _ended(words: Sequence[str]) -> int:
-    """Runs the command; returns its exit code."""
+def _exit_code(words: Sequence[str]) -> int:
+    """Run the command and return its exit code."""
     try:
         _check_working_directory()
         app(_general_first(words), prog_name=NAME)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else Exit.COULD_NOT_RUN
     except (ConfigError, FigureError, TaskError) as error:
-        tell(error)
+        report_error(error)
         return Exit.USAGE
     except KeyboardInterrupt:
-        warn("interrupted: what was under way is dropped, and what was made before is kept; run it again to go on")
+        print_warning(
+            "interrupted: work in progress is lost, complete work is kept; run the same command again to go on"
+        )
         return Exit.INTERRUPTED
     except (GraphcastBatchError, OSError) as error:
-        tell(error)
+        report_error(error)
         return Exit.COULD_NOT_RUN
     except Exception as error:
-        _tell_mistake(error)
-        return Exit.MISTAKE
+        _report_internal_error(error)
+        return Exit.INTERNAL_ERROR
     return 0
 
 
@@ -168,11 +175,11 @@ def _only_prints(words: Sequence[str]) -> bool:
 
 
 def _check_working_directory() -> None:
-    """Refuses one in which hardly anything works, Ray least of all."""
+    """Refuse a working directory in which Ray and other parts fail."""
     try:
         here = os.getcwd()
     except FileNotFoundError as error:
-        raise ConfigError("the working directory must be there, but was removed; change to another") from error
+        raise ConfigError("the working directory must exist, but was removed; change to another") from error
     if not is_plain(here):
         raise ConfigError(
             "the path of the working directory must be UTF-8 without control characters, but is "
@@ -181,7 +188,7 @@ def _check_working_directory() -> None:
 
 
 def _general_first(words: Sequence[str]) -> list[str]:
-    """With the options of the whole command in front: they may also stand behind the subcommand.
+    """Return the arguments with the general options first, which may also be given behind the subcommand.
 
     What follows ``--`` is for another program.
     """
@@ -190,66 +197,52 @@ def _general_first(words: Sequence[str]) -> list[str]:
     return [*general, *(word for word in ours if word not in general), *words[len(ours) :]]
 
 
-def say(text: str | Text) -> None:
-    """Prints a line as it is, however long it is."""
+def print_line(text: str | Text) -> None:
+    """Print a text as it is, without breaking long lines."""
     console.print(text, highlight=False, soft_wrap=True)
 
 
-def remark(text: str | Text) -> None:
-    """Prints a line that tells how far something is, unless nobody wants to know."""
-    if manner.level != "quiet":
-        say(text)
+def progress() -> Any:  # noqa: ANN401 - TerminalProgress, which help and completion need not import
+    """Return what shows the progress of the current command on this terminal, or in this log."""
+    from graphcast_batch.terminal import TerminalProgress
+
+    return TerminalProgress(console, errors, verbosity.level)
 
 
-def tracked(results: Iterable[Any], what: str, total: int) -> Iterator[Any]:
-    """The same results, with a bar on a terminal that shows how many have come."""
-    shown = console.is_interactive and manner.level != "quiet"
-    yield from track(results, escape(what), total=total, console=console, disable=not shown, transient=True)
-
-
-@contextmanager
-def waiting(what: str) -> Iterator[None]:
-    """Says on a terminal what takes a while, for as long as the block lasts."""
-    if console.is_interactive and manner.level != "quiet":
-        with console.status(Text(what)):
-            yield
-    else:
-        yield
-
-
-def warn(text: str) -> None:
-    """Says what a person should know, and goes on."""
+def print_warning(text: str) -> None:
+    """Print what the user should know, on standard error."""
     errors.print(Text(text, "yellow"), soft_wrap=True)
 
 
-def tell(error: BaseException) -> None:
-    """Says what went wrong, on a screen at most."""
+def report_error(error: BaseException) -> None:
+    """Print an error on standard error, in no more lines than fit on a screen."""
     lines = scrubbed(f"{type(error).__name__}: {error}").splitlines()
-    if manner.debug:
+    if verbosity.debug:
         lines = scrubbed("".join(traceback.format_exception(error))).splitlines()
     elif len(lines) > _MOST_LINES:
         lines[_MOST_LINES:] = [f"... and {len(lines) - _MOST_LINES} more lines, with --debug"]
     errors.print(Text("\n".join(lines), "red"), soft_wrap=True)
 
 
-def _tell_mistake(error: Exception) -> None:
-    """Says that the fault is ours, and keeps the traceback for whoever mends it."""
-    if manner.debug:
-        tell(error)
+def _report_internal_error(error: Exception) -> None:
+    """Print that the program itself is at fault, and keep the traceback for a bug report."""
+    if verbosity.debug:
+        report_error(error)
         return
     frame = traceback.extract_tb(error.__traceback__)[-1]
     try:
-        rest = f"The traceback is in {_kept_traceback(error)}: please report it with what you did."
+        rest = f"The traceback is in {_saved_traceback(error)}: please report it with the command that you ran."
     except (OSError, RuntimeError):
-        rest = "Run it again with --debug to see the traceback, and please report it with what you did."
-    tell(error)
+        rest = "Run the command again with --debug to see the traceback, and please report it with the command."
+    report_error(error)
     errors.print(
-        Text(f"This is a mistake in {NAME}, at {Path(frame.filename).name}:{frame.lineno}. {rest}"), soft_wrap=True
+        Text(f"This is an internal error of {NAME}, at {Path(frame.filename).name}:{frame.lineno}. {rest}"),
+        soft_wrap=True,
     )
 
 
-def _kept_traceback(error: Exception) -> Path:
-    """A new file in the user's state folder (XDG Base Directory Specification 0.8)."""
+def _saved_traceback(error: Exception) -> Path:
+    """Write the traceback to a new file in the user's state folder (XDG Base Directory Specification 0.8)."""
     given = Path(os.environ.get("XDG_STATE_HOME", ""))
     folder = (given if given.is_absolute() else Path.home() / ".local" / "state") / NAME
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,16 +1,13 @@
-"""Commands for clusters: a Ray cluster of an allocation's nodes, jobs of Slurm, what is wrong with a machine."""
+"""Define the commands for clusters: a Ray cluster in a Slurm allocation, Slurm jobs, and the check of a machine."""
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from graphcast_batch.cli.application import CLUSTER, Address, ConfigPath, Exit, app, console, examples, say
-from graphcast_batch.cluster.drain import Drain
+from graphcast_batch.cli.application import CLUSTER, Address, ConfigPath, Exit, app, console, examples, print_line
 from graphcast_batch.cluster.slurm.allocation import allocation
-from graphcast_batch.errors import ConfigError
 
 
 @app.command(
@@ -18,21 +15,29 @@ from graphcast_batch.errors import ConfigError
     epilog=examples("srun --ntasks-per-node=1 graphcast-batch launch --folder F -- graphcast-batch run hindcast.yaml"),
 )
 def launch(
-    command: Annotated[list[str], typer.Argument(help="What to run on the cluster.", metavar="COMMAND...")],
-    folder: Annotated[Path, typer.Option(help="New folder on a shared disk, the same for all copies.")],
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for all nodes.")] = 300.0,
+    command: Annotated[list[str], typer.Argument(help="Command to run on the cluster.", metavar="COMMAND...")],
+    folder: Annotated[
+        Path,
+        typer.Option(help="New folder on a shared disk through which the nodes find each other, the same for all."),
+    ],
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for all nodes to join.")] = 300.0,
     without_missing: Annotated[
-        bool, typer.Option("--without-missing", help="Go on without nodes that have not joined by then.")
+        bool,
+        typer.Option(
+            "--without-missing",
+            help="Go on without nodes that have not joined when the wait is over. Default: end with an error.",
+        ),
     ] = False,
 ) -> None:
-    """Makes one Ray cluster of the nodes of an allocation, with one copy of this on each, and runs COMMAND on it.
+    """Start one Ray cluster on the nodes of an allocation and run COMMAND on it.
 
-    Ends with the exit code of COMMAND, and 75 if a signal ended it.
+    Start one copy of this command on each node, with srun. It ends with the exit code of COMMAND, or with 75 if a
+    signal ended it.
     """
     from graphcast_batch.cluster.slurm.launch import launch
 
     here = allocation(os.environ)
-    raise typer.Exit(launch(command, folder, here, say, wait_seconds=wait, without_missing=without_missing))
+    raise typer.Exit(launch(command, folder, here, print_line, wait_seconds=wait, without_missing=without_missing))
 
 
 @app.command(
@@ -45,66 +50,56 @@ def launch(
 def submit(
     config: ConfigPath,
     more: Annotated[
-        list[str] | None, typer.Argument(help="Other flags of sbatch, after --.", metavar="[-- FLAGS]")
+        list[str] | None, typer.Argument(help="Other flags of sbatch, behind two dashes.", metavar="[-- FLAGS]")
     ] = None,
-    nodes: Annotated[int, typer.Option(min=1, help="Nodes of the Ray cluster.")] = 1,
-    gpus_per_node: Annotated[int, typer.Option(min=0, help="Workers on each node; 0 computes on CPUs.")] = 0,
-    cpus_per_node: Annotated[int, typer.Option(min=1, help="Cores on each node.")] = 8,
-    time: Annotated[str, typer.Option(help="Walltime; the job requeues itself while work is left.")] = "1:00:00",
-    partition: Annotated[str | None, typer.Option(help="Partition.")] = None,
-    account: Annotated[str | None, typer.Option(help="Account.")] = None,
+    nodes: Annotated[int, typer.Option(min=1, help="Number of nodes of the Ray cluster.")] = 1,
+    gpus_per_node: Annotated[
+        int, typer.Option(min=0, help="Number of GPUs, and so of workers, on each node; 0 computes on CPUs.")
+    ] = 0,
+    cpus_per_node: Annotated[int, typer.Option(min=1, help="Number of cores on each node.")] = 8,
+    time: Annotated[
+        str,
+        typer.Option(help="Time limit of a job (HOURS:MINUTES:SECONDS); the job requeues itself while work is left."),
+    ] = "1:00:00",
+    partition: Annotated[str | None, typer.Option(help="Slurm partition. Default: that of the site.")] = None,
+    account: Annotated[str | None, typer.Option(help="Slurm account. Default: that of the user.")] = None,
     array: Annotated[
-        str | None, typer.Option(help="Independent jobs of one node in place of a Ray cluster, such as 1-16%8.")
+        str | None,
+        typer.Option(
+            help="Tasks of a job array, such as 1-16%8: independent jobs of one node each. Default: one Ray cluster."
+        ),
     ] = None,
     evaluate_after: Annotated[
-        bool, typer.Option("--evaluate-after", help="Score the forecasts in a job that waits for this one.")
+        bool, typer.Option("--evaluate-after", help="Submit a second job that scores the forecasts afterwards.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the batch script, and submit nothing.")] = False,
 ) -> None:
-    """Hands CONFIG to Slurm, as jobs that run and go on by themselves until all Cases are made.
+    """Submit CONFIG to Slurm as jobs that requeue themselves until all Cases are made.
 
-    Their scripts and output are in STORE/slurm; graphcast-batch status STORE shows how far they are.
+    The scripts and the output of the jobs are in STORE/slurm; graphcast-batch status STORE shows their progress.
     """
-    from graphcast_batch.cluster.slurm import submit
-    from graphcast_batch.config.loading import load_config
-    from graphcast_batch.figures.store_figures import check_figures
-    from graphcast_batch.setup.run_setup import assemble
-    from graphcast_batch.setup.store_identity import existing_store
+    from graphcast_batch.app import submitting
 
-    if array and nodes > 1:
-        raise ConfigError(
-            f"the jobs of an --array have one node each, but --nodes is {nodes}; leave one of the two out"
-        )
-    assembled = assemble(load_config(config))
-    wanted = assembled.config.workers.device
-    if wanted != "auto" and (wanted == "gpu") != bool(gpus_per_node):
-        raise ConfigError(
-            f"workers.device in {config} and --gpus-per-node must go together, but are {wanted} and {gpus_per_node}; "
-            "set workers.device: auto, or change one of the two"
-        )
-    if assembled.config.figures:
-        check_figures(assembled.config.figures, assembled.plan.layout)
-    existing_store(assembled)
-    asked = {"nodes": nodes, "gpus-per-node": gpus_per_node or None, "cpus-per-task": cpus_per_node, "time": time}
-    asked |= {"partition": partition, "account": account, "array": array, "chdir": str(Path.cwd())}
-    job = submit.Job(
-        "array" if array else "ray",
-        config.resolve(),
-        assembled.config.store.absolute() / submit.JOBS,
-        (sys.executable, "-m", "graphcast_batch"),
-        tuple((name, str(value)) for name, value in asked.items() if value is not None),
-        tuple(more or ()),
+    submitted = submitting.submit(
+        config,
+        nodes=nodes,
+        gpus_per_node=gpus_per_node,
+        cpus_per_node=cpus_per_node,
+        time=time,
+        partition=partition,
+        account=account,
+        array=array,
+        flags=more or (),
+        evaluate_after=evaluate_after,
+        dry_run=dry_run,
     )
     if dry_run:
-        print(submit.script(job), end="")
+        print(submitted.script, end="")
         return
-    submit.check_shared(assembled.config.store)
-    name = submit.submit(job)
-    say(f"job {name}: {job.folder}")
-    if evaluate_after:
-        after = submit.submit(job.evaluation(name))
-        say(f"job {after}: evaluates once {name} has ended")
-    say(f"how far it is: graphcast-batch status {assembled.config.store}")
+    print_line(f"job {submitted.job}: {submitted.folder}")
+    if submitted.evaluation:
+        print_line(f"job {submitted.evaluation}: evaluates once {submitted.job} has ended")
+    print_line(f"progress: graphcast-batch status {submitted.store}")
 
 
 @app.command(
@@ -116,29 +111,24 @@ def submit(
 )
 def doctor(
     place: Annotated[
-        Path | None, typer.Argument(help="Config of a run, or its store.", metavar="CONFIG|STORE", show_default=False)
+        Path | None,
+        typer.Argument(
+            help="Path of a run's config, or folder of its store. Default: the working directory is checked.",
+            metavar="CONFIG|STORE",
+            show_default=False,
+        ),
     ] = None,
-    folder: Annotated[Path | None, typer.Option(help="Folder to look at in place of the store's.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Folder to check. Default: the folder of the store.")] = None,
     address: Address = None,
 ) -> None:
-    """Looks at what a run relies on, on every node of a Ray cluster if there is one, else on this machine.
+    """Check what a run relies on, on every node of a Ray cluster, or without --address on this machine.
 
-    Exit codes: 0 all is well, 1 there is a problem.
+    Exit codes: 0 no problem, 1 a problem.
     """
-    from graphcast_batch.cluster import driver
-    from graphcast_batch.cluster.diagnostics.doctor import diagnose
-    from graphcast_batch.cluster.nodes import resources
-    from graphcast_batch.config.loading import load_config
+    from graphcast_batch.app import diagnosing
     from graphcast_batch.terminal import show_diagnosis
 
-    config = load_config(place) if place and not place.is_dir() else None
-    wanted = (folder or (config.store if config else place) or Path.cwd()).absolute()
-    there = next(parent for parent in (wanted, *wanted.parents) if parent.is_dir())
-    if address is None:
-        findings = diagnose(there, config)
-    else:
-        with Drain() as drain, driver.connected(address, drain):
-            findings = diagnose(there, config, resources(), driver.on_each_node)
+    findings = diagnosing.doctor(place, folder=folder, address=address)
     show_diagnosis(console, findings)
     if any(finding.state == "problem" for finding in findings):
         raise typer.Exit(Exit.COULD_NOT_RUN)

@@ -1,34 +1,30 @@
-"""Commands that make or bring what runs need: archives, statistics, published files, trained weights."""
+"""Define the commands that make or download what runs need: archives, statistics, published files, trained weights."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-from rich.progress import DownloadColumn, Progress, TaskID
 
-from graphcast_batch.cli.application import (
-    SOURCES,
-    Address,
-    app,
-    archive,
-    console,
-    examples,
-    manner,
-    remark,
-    say,
-    tell,
-    tracked,
-)
+from graphcast_batch.cli.application import SOURCES, Address, app, archive, examples, print_line, progress
 from graphcast_batch.cluster.drain import WORK_LEFT, Drain
 from graphcast_batch.cluster.slurm.allocation import allocation
 from graphcast_batch.errors import ConfigError
 from graphcast_batch.variables import LEVELS_13, LEVELS_37
 
-if TYPE_CHECKING:
-    from graphcast_batch.training.training_folder import TrainingFolder
+ArchivePlace = Annotated[
+    str,
+    typer.Argument(
+        help="Archive (file, store, glob pattern, folder or address), or a run's config, whose inputs are taken.",
+        metavar="ARCHIVE|CONFIG",
+    ),
+]
+FirstTime = Annotated[
+    str | None,
+    typer.Option(help="First time to take, such as 2020-01-01T00, UTC. Default: all times of the archive are taken."),
+]
+LastTime = Annotated[str | None, typer.Option(help="Last time to take, UTC; needed with --first.")]
+EveryHours = Annotated[int | None, typer.Option(help="Hours between the times to take; needed with --first.")]
 
 
 @archive.command(
@@ -36,33 +32,35 @@ if TYPE_CHECKING:
     epilog=examples("graphcast-batch archive synthetic --out planet.zarr --first 2020-01-01T00 --last 2020-01-31T18"),
 )
 def archive_synthetic(
-    out: Annotated[Path, typer.Option(help="Zarr store to make, such as planet.zarr.")],
-    first: Annotated[str, typer.Option(help="First time, such as 2020-01-01T00.")],
-    last: Annotated[str, typer.Option(help="Last time.")],
-    every_hours: Annotated[int, typer.Option(min=1, help="Hours between times.")] = 6,
-    res: Annotated[float, typer.Option(help="Degrees between points, a divisor of 180.")] = 1.0,
-    levels: Annotated[str, typer.Option(help="13, 37, or levels in hPa such as 500,850.")] = "13",
-    seed: Annotated[int, typer.Option(min=0, help="Of the weather; the climate is the same.")] = 0,
+    out: Annotated[Path, typer.Option(help="Zarr store to write, such as planet.zarr; nothing may exist there.")],
+    first: Annotated[str, typer.Option(help="First time of the archive, such as 2020-01-01T00, UTC.")],
+    last: Annotated[str, typer.Option(help="Last time of the archive, UTC.")],
+    every_hours: Annotated[int, typer.Option(min=1, help="Hours between the times.")] = 6,
+    res: Annotated[float, typer.Option(help="Degrees between grid points, a divisor of 180.")] = 1.0,
+    levels: Annotated[
+        str,
+        typer.Option(help="Pressure levels: 13 or 37 for those of GraphCast, or hPa separated by commas (500,850)."),
+    ] = "13",
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the random weather; the climate is the same for every seed.")
+    ] = 0,
     address: Address = None,
 ) -> None:
-    """Writes weather of the synthetic planet, all of GraphCast's variables but the forcings."""
-    import numpy as np
+    """Write an archive of synthetic weather with all variables of GraphCast except the forcings."""
+    from graphcast_batch.app import synthesizing
 
-    from graphcast_batch.cluster import driver
-    from graphcast_batch.config.messages import parse_config
-    from graphcast_batch.config.times_section import TimesConfig
-    from graphcast_batch.plan import plan_times
-    from graphcast_batch.setup.synthetic_archive import synthetic_archive
-
-    span = {"first": first, "last": last, "every_hours": every_hours}
-    times = np.array(plan_times(parse_config(span, TimesConfig, origin="of --first, --last and --every-hours")))
-    with Drain() as drain, driver.connected(address, drain):
-
-        def executor(function: Callable[..., Any], pieces: Sequence[tuple[Any, ...]]) -> Iterable[Any]:
-            return tracked(driver.each(function, pieces, drain), "writing", len(pieces))
-
-        synthetic_archive(out.absolute(), res, _levels(levels), times, seed, executor)
-    say(f"{times.size} times in {out}")
+    times = synthesizing.synthetic_archive(
+        out,
+        first,
+        last,
+        every_hours=every_hours,
+        resolution=res,
+        levels=_levels(levels),
+        seed=seed,
+        address=address,
+        progress=progress(),
+    )
+    print_line(f"{times.size} times in {out}")
 
 
 @app.command(
@@ -73,39 +71,20 @@ def archive_synthetic(
     ),
 )
 def stats(
-    place: Annotated[str, typer.Argument(help="Archive (file, store, glob or folder), or a run's config.")],
-    out: Annotated[Path, typer.Option("--to", help="Folder for the three files.")],
-    first: Annotated[str | None, typer.Option(help="First time to take; without it all that there is.")] = None,
-    last: Annotated[str | None, typer.Option(help="Last time to take.")] = None,
-    every_hours: Annotated[int | None, typer.Option(help="Hours between the times to take.")] = None,
+    place: ArchivePlace,
+    out: Annotated[Path, typer.Option("--to", help="Folder to write the three netCDF files to.")],
+    first: FirstTime = None,
+    last: LastTime = None,
+    every_hours: EveryHours = None,
     address: Address = None,
 ) -> None:
-    """Computes normalisation statistics: of all that an archive holds, or of what a run needs of its inputs."""
-    from graphcast_batch.cluster import driver
-    from graphcast_batch.config.inputs_section import ArchiveInputs
-    from graphcast_batch.config.loading import load_config
-    from graphcast_batch.config.messages import parse_config
-    from graphcast_batch.config.times_section import TimesConfig
-    from graphcast_batch.inputs.sources.configured import open_source
-    from graphcast_batch.inputs.statistics import write_statistics
-    from graphcast_batch.setup.run_statistics import computed_statistics, statistics_of
+    """Compute normalization statistics of all that an archive holds, or of what a run reads from its inputs."""
+    from graphcast_batch.app import normalization_statistics
 
-    span = {"first": first, "last": last, "every_hours": every_hours}
-    given = any(part is not None for part in span.values())
-    times = parse_config(span, TimesConfig, origin="of --first, --last and --every-hours") if given else None
-    is_config = place.endswith((".yaml", ".yml"))
-    with Drain() as drain, driver.connected(address, drain):
-
-        def executor(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> Iterable[Any]:
-            return tracked(driver.each(function, arguments, drain), "reading", len(arguments))
-
-        if is_config:
-            found = statistics_of(load_config(Path(place)), times, executor)
-        else:
-            inputs = parse_config({"kind": "archive", "path": place}, ArchiveInputs, origin="of the archive")
-            found = computed_statistics(open_source(inputs, ()), None, times, executor)
-    write_statistics(found, out)
-    say(f"statistics in {out}")
+    normalization_statistics.statistics(
+        place, out, first=first, last=last, every_hours=every_hours, address=address, progress=progress()
+    )
+    print_line(f"statistics in {out}")
 
 
 @app.command(
@@ -116,67 +95,64 @@ def stats(
     ),
 )
 def fetch(
-    kind: Annotated[Literal["checkpoint", "stats", "sample", "list"], typer.Argument(help="What to fetch, or list.")],
-    name: Annotated[str, typer.Argument(help="Its name, or parts of it; see fetch list.")] = "all",
-    folder: Annotated[Path, typer.Option("--to", help="Folder for the files.")] = Path(),
-    mirror: Annotated[str | None, typer.Option(help="Folder or address that has the bucket's files.")] = None,
+    kind: Annotated[
+        Literal["checkpoint", "stats", "sample", "list"],
+        typer.Argument(help="Kind of files to download; list only prints which files there are."),
+    ],
+    name: Annotated[
+        str, typer.Argument(help="Name of the file, or parts of the name that no other file has; see fetch list.")
+    ] = "all",
+    folder: Annotated[Path, typer.Option("--to", help="Folder to download to.")] = Path(),
+    mirror: Annotated[
+        str | None,
+        typer.Option(help="Folder or address with a copy of DeepMind's bucket. Default: the bucket itself."),
+    ] = None,
 ) -> None:
-    """Fetches files that DeepMind published with GraphCast: weights, statistics, sample datasets."""
-    from graphcast_batch.inputs.downloads import published
+    """Download files that DeepMind published with GraphCast: weights, statistics, sample datasets."""
+    from graphcast_batch.app import fetching
 
     if kind == "list":
-        for file in published.listing(mirror):
+        for file in fetching.published_files(mirror):
             size = f"{file.size_bytes / 1e6:.1f} MB" if file.size_bytes else ""
-            say(f"{file.kind:10} {size:>10}  {file.name}")
+            print_line(f"{file.kind:10} {size:>10}  {file.name}")
         return
-    for file in published.find(kind, name, mirror):
-        with Progress(*Progress.get_default_columns(), DownloadColumn(), console=console, transient=True) as bar:
-            update = partial(_show_bytes, bar, bar.add_task(file.name, total=file.size_bytes))
-            fetched = published.fetch(file, folder, update, mirror)
-        say(f"{folder / file.file}\n{fetched.bytes} bytes, sha256 {fetched.sha256}")
-    say(published.license(kind))
+    result = fetching.fetch(kind, name, folder, mirror=mirror, progress=progress())
+    for path, record in result.files:
+        print_line(f"{path}\n{record.bytes} bytes, sha256 {record.sha256}")
+    print_line(result.license)
 
 
 @app.command(rich_help_panel=SOURCES, epilog=examples("graphcast-batch finetune configs/training/planet.yaml"))
 def finetune(
-    recipe: Annotated[Path, typer.Argument(help="YAML file of a training.", metavar="RECIPE")],
+    recipe: Annotated[
+        Path, typer.Argument(help="Path of the YAML file that describes the training.", metavar="RECIPE")
+    ],
     address: Address = None,
-    drain_file: Annotated[Path | None, typer.Option(help="Stops the training once this file is there.")] = None,
+    drain_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File whose appearance stops the training after a checkpoint. Default: only signals and the end of a "
+            "Slurm job stop it."
+        ),
+    ] = None,
 ) -> None:
-    """Trains weights, from random ones or from a checkpoint, on forecasts of an archive.
+    """Train weights, from random ones or from a checkpoint, on forecasts of an archive.
 
-    Run it again after an interruption: it goes on from the last checkpoint. Exit codes: 0 at the end of the recipe, 1
-    could not run or the loss went astray, 2 wrong usage or recipe, 75 stopped with work left.
+    Run the same command again after an interruption: the training goes on from the last checkpoint. Exit codes: 0 end
+    of the recipe, 1 could not run or the loss has grown beyond bounds, 2 wrong usage or recipe, 75 stopped with work
+    left.
     """
     here = allocation(os.environ)
     with Drain(drain_file, here.start, here.end) as drain:
-        from graphcast_batch.cluster import driver
-        from graphcast_batch.cluster.training_group import TrainingGroup
-        from graphcast_batch.recipe import load_recipe
-        from graphcast_batch.terminal import TrainingWatcher
-        from graphcast_batch.training.training_folder import TrainingFolder
-        from graphcast_batch.training.training_loop import train
-        from graphcast_batch.training.training_setup import training_setup
+        # The imports take a second, during which a signal must not be lost.
+        from graphcast_batch.app import finetuning
 
-        wanted = load_recipe(recipe)
-        begun, folder = training_setup(wanted), TrainingFolder(wanted.folder)
-        for line in begun.summary:
-            remark(line)
-        with driver.connected(address, drain):
-            group = TrainingGroup(begun)
-            try:
-                with TrainingWatcher(
-                    console, wanted.steps_after, wanted.updates, group.update, manner.level
-                ) as watcher:
-                    complete = train(wanted, group, watcher.tell, lambda: drain.asked)
-            finally:
-                group.stop()
-                _draw_training(folder)
-    say(
-        f"{group.update} of {wanted.updates} updates; {watcher.waited:.1%} of the time waited for samples\n"
-        f"weights: {folder.weights}"
+        result = finetuning.finetune(recipe, address=address, progress=progress(), drain=drain)
+    print_line(
+        f"{result.update} of {result.updates} updates; {result.waited:.1%} of the time waited for samples\n"
+        f"weights: {result.weights}"
     )
-    if not complete:
+    if not result.complete:
         raise typer.Exit(WORK_LEFT)
 
 
@@ -188,22 +164,3 @@ def _levels(text: str) -> tuple[int, ...]:
     if not all(part.strip().isdecimal() and int(part) for part in parts):
         raise ConfigError(f"--levels must be 13, 37, or levels in hPa such as 500,850, but is {text!r}")
     return tuple(sorted({int(part) for part in parts}))
-
-
-def _show_bytes(bar: Progress, task: TaskID, done: int, total: int) -> None:
-    bar.update(task, completed=done, total=total)
-
-
-def _draw_training(folder: "TrainingFolder") -> None:
-    """Draws the curves, if they can be: the weights are whole without them."""
-    from graphcast_batch.figures.training_curves import draw_training
-
-    lines, picture = list(folder.lines()), folder.path / "curves.png"
-    if not any("loss" in line for line in lines):
-        return
-    try:
-        draw_training(lines, picture)
-    except OSError as error:
-        tell(error)
-        return
-    say(f"curves: {picture}")

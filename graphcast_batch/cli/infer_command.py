@@ -1,4 +1,4 @@
-"""The command that makes one forecast from one dataset file."""
+"""Define the command that makes one forecast from one dataset file."""
 
 import json
 from pathlib import Path
@@ -19,27 +19,54 @@ Precision = Literal["auto", "float32", "bfloat16"]
     ),
 )
 def infer(
-    dataset: Annotated[Path, typer.Option(help="GraphCast dataset file.")],
-    mode: Annotated[Literal["Random", "Checkpoint"], typer.Option(help="Where the weights come from.")],
+    dataset: Annotated[Path, typer.Option(help="Path of a GraphCast dataset file (netCDF).")],
+    mode: Annotated[
+        Literal["Random", "Checkpoint"],
+        typer.Option(help="Whether the weights are drawn at random or read from a checkpoint."),
+    ],
     pretrained: Annotated[
-        Path | None, typer.Option(help="Checkpoint; in mode Random a YAML file of architecture, task and seed.")
+        Path | None,
+        typer.Option(
+            help="Checkpoint (.npz) with the weights; in mode Random a YAML file with architecture, task and seed. "
+            "Default in mode Random: a small network."
+        ),
     ] = None,
-    var: Annotated[str, typer.Option(help="Variable to draw.")] = "2m_temperature",
-    level: Annotated[int, typer.Option(help="Level to draw it at, hPa, if it is on levels.")] = 500,
-    steps: Annotated[int | None, typer.Option(min=1, help="6 h steps; without it as many as there is truth.")] = None,
-    stats: Annotated[Path | None, typer.Option(help="Folder of the normalisation statistics.")] = None,
-    precision: Annotated[Precision, typer.Option(help="auto: bfloat16 on an accelerator.")] = "auto",
+    var: Annotated[str, typer.Option(help="Name of the variable to draw.")] = "2m_temperature",
+    level: Annotated[
+        int, typer.Option(help="Pressure level in hPa at which the variable is drawn, if it is on levels.")
+    ] = 500,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of model steps (6 h each) of the forecast. Default: as many as the file has truth for.",
+        ),
+    ] = None,
+    stats: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the normalization statistics. Default: they are looked for beside the checkpoint and the "
+            "dataset, and for random weights computed from the dataset."
+        ),
+    ] = None,
+    precision: Annotated[
+        Precision,
+        typer.Option(help="Precision of the network; auto is bfloat16 on an accelerator and float32 on a CPU."),
+    ] = "auto",
     implementation: Annotated[
-        Literal["native", "deepmind"], typer.Option(help="Of the network: ours, or DeepMind's own package.")
+        Literal["native", "deepmind"],
+        typer.Option(help="Implementation of the network: that of graphcast-batch, or DeepMind's package."),
     ] = "native",
-    save: Annotated[Path | None, typer.Option(help="netCDF file for all predictions.")] = None,
-    loss: Annotated[bool, typer.Option("--loss", help="Also print the loss and its gradient's norms.")] = False,
+    save: Annotated[
+        Path | None, typer.Option(help="netCDF file to write all predictions to. Default: they are not kept.")
+    ] = None,
+    loss: Annotated[
+        bool, typer.Option("--loss", help="Also print the training loss and the norms of its gradient.")
+    ] = False,
 ) -> None:
-    """Makes one forecast from one dataset file, draws one variable and prints the predictions."""
+    """Make one forecast from one dataset file, draw one variable and print the predictions."""
     from graphcast_batch.app import single_forecast
-    from graphcast_batch.figures.case_figures import figure_stem
-    from graphcast_batch.figures.maps import draw_strip
-    from graphcast_batch.stores.netcdf_file import in_graphcast_dims, save_predictions
+    from graphcast_batch.stores.netcdf_file import in_graphcast_dims
 
     result = single_forecast.infer(
         dataset,
@@ -54,11 +81,7 @@ def infer(
         save=save,
         implementation=implementation,
     )
-    field, truth, shown = single_forecast.one_field(result, var, level)
-    picture = Path(f"{figure_stem(var, shown)}.png")
-    if save:
-        save_predictions(result.predictions, save)
-    draw_strip(picture, field, truth)
+    picture = single_forecast.draw_field(result, var, level)
     print(in_graphcast_dims(result.predictions))
     print(f"statistics: {result.statistics_from}; figure: {picture}" + (f"; predictions: {save}" if save else ""))
     if result.loss:

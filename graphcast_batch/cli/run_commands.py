@@ -1,10 +1,8 @@
-"""Commands about a run: what it would do, doing it, how far it is, whether it is sound."""
+"""Define the commands about a run: plan, check and run it, and look after its store."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -17,20 +15,13 @@ from graphcast_batch.cli.application import (
     app,
     console,
     examples,
-    manner,
-    say,
-    tell,
-    tracked,
-    waiting,
+    print_line,
+    progress,
+    report_error,
+    verbosity,
 )
-from graphcast_batch.cli.figure_commands import draw
 from graphcast_batch.cluster.drain import WORK_LEFT, Drain
 from graphcast_batch.cluster.slurm.allocation import allocation
-from graphcast_batch.errors import GraphcastBatchError, GridError, InputError, StatisticsError, StoreError, TaskError
-
-if TYPE_CHECKING:
-    from graphcast_batch.app.planning import PlannedRun
-    from graphcast_batch.cluster.driver import RunOutcome
 
 
 @app.command(
@@ -43,52 +34,54 @@ if TYPE_CHECKING:
 def run(
     config: ConfigPath,
     address: Address = None,
-    drain_file: Annotated[Path | None, typer.Option(help="Stops handing out work once this file is there.")] = None,
+    drain_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File whose appearance stops the run after the Cases in progress. Default: only signals and the end "
+            "of a Slurm job stop it."
+        ),
+    ] = None,
     trace: Annotated[
-        Path | None, typer.Option(help="Writes which Case was in which stage when, for Perfetto.", metavar="FILE")
+        Path | None,
+        typer.Option(
+            help="JSON file to write, which tells when each Case was in which stage, for https://ui.perfetto.dev. "
+            "Default: none.",
+            metavar="FILE",
+        ),
     ] = None,
 ) -> None:
-    """Makes the forecasts and figures of CONFIG that are not there yet.
+    """Make the forecasts and figures of CONFIG that do not exist yet.
 
-    Run it again after an interruption: only what is missing is made. Exit codes: 0 all whole, 1 could not run,
-    2 wrong usage or config, 3 some Cases failed or were set aside, 75 stopped with work left.
+    Run the same command again after an interruption: only what is missing is made. Exit codes: 0 all Cases complete, 1
+    could not run, 2 wrong usage or config, 3 some Cases failed or were skipped, 75 stopped with work left.
     """
     here = allocation(os.environ)
-    with Drain(drain_file, here.start, here.end) as drain, ExitStack() as stack:
-        # The rest takes a second to import, during which a signal must not be lost.
-        from graphcast_batch.app.planning import PlannedRun
-        from graphcast_batch.app.running import forecast
-        from graphcast_batch.cluster import driver
-        from graphcast_batch.figures.store_figures import undrawn
-        from graphcast_batch.terminal import Watcher, show_skipped, show_warnings
+    with Drain(drain_file, here.start, here.end) as drain:
+        # The imports take a second, during which a signal must not be lost.
+        from graphcast_batch.app import planning, running
+        from graphcast_batch.terminal import show_balance, show_skipped, show_warnings
 
-        planned = PlannedRun(config)
-        assembled, names = planned.assembled, planned.figures
-        show_skipped(console, assembled.plan)
+        planned = planning.plan(config)
+        show_skipped(console, planned.assembled.plan)
         show_warnings(console, planned.warnings)
-        with waiting("Ray is starting"):
-            stack.enter_context(driver.connected(address, drain))
-        with Watcher(
-            console, assembled.config.store, assembled.config.steps, assembled.plan.layout.step_hours, manner.level
-        ) as watcher:
-            outcome = forecast(planned, watcher, drain, traced=trace is not None)
-        undrawable = draw(assembled, undrawn(outcome.store, outcome.complete, names), drain)
-    _summarise(planned, outcome)
-    if trace:
-        _write_trace(trace, outcome)
-    if outcome.left or (drain.asked and undrawn(outcome.store, outcome.complete, names)):
+        result = running.run(planned, address=address, trace=trace, progress=progress(), drain=drain)
+        stopped = drain.asked
+    result.show(console)
+    if result.balance and verbosity.level != "quiet":
+        show_balance(console, result.balance)
+    if result.left or (stopped and result.undrawn):
         raise typer.Exit(WORK_LEFT)
-    if outcome.failed or planned.skipped or undrawable:
+    if not result.succeeded:
         raise typer.Exit(Exit.SOME_FAILED)
 
 
 @app.command(rich_help_panel=FORECASTS, epilog=examples("graphcast-batch plan hindcast.yaml"))
 def plan(config: ConfigPath) -> None:
-    """Shows what a run of CONFIG would do; starts nothing."""
-    from graphcast_batch.app.planning import PlannedRun
+    """Show what a run of CONFIG would do: Cases, bytes, files and memory. Starts nothing and writes nothing."""
+    from graphcast_batch.app import planning
     from graphcast_batch.terminal import show_warnings
 
-    planned = PlannedRun(config)
+    planned = planning.plan(config)
     planned.show(console)
     planned.check_memory()
     show_warnings(console, planned.warnings)
@@ -96,71 +89,29 @@ def plan(config: ConfigPath) -> None:
 
 @app.command(rich_help_panel=FORECASTS, epilog=examples("graphcast-batch check hindcast.yaml"))
 def check(config: ConfigPath, address: Address = None) -> None:
-    """Checks all that a run of CONFIG would read, without a device. Exit codes: 0 all fit, 3 something does not.
+    """Check all inputs that a run of CONFIG would read, without a device.
 
-    Where no statistics are given, it also computes those that the run would compute, and keeps nothing of them.
+    Where no statistics are given, the command also computes those that the run would compute, and keeps nothing of
+    them. Exit codes: 0 all Cases can be run, 3 some cannot, 75 stopped with work left.
     """
-    from graphcast_batch.app.planning import fitting
-    from graphcast_batch.cluster import driver
-    from graphcast_batch.config.loading import load_config
-    from graphcast_batch.setup.input_faults import input_faults
-    from graphcast_batch.setup.run_setup import assemble
-    from graphcast_batch.setup.run_warnings import run_warnings
-    from graphcast_batch.setup.store_identity import settled_statistics
-    from graphcast_batch.terminal import show_faults, show_skipped, show_warnings
+    from graphcast_batch.app import checking
 
-    try:
-        assembled = assemble(load_config(config), able=False)
-    except (GridError, InputError, StatisticsError, TaskError) as error:
-        tell(error)
-        raise typer.Exit(Exit.SOME_FAILED) from error
-    fitting(assembled)
-    show_warnings(console, run_warnings(assembled))
-    plan, checkpoint = assembled.plan, assembled.checkpoint
-    show_skipped(console, plan)
-    arguments = [(assembled.source, case, checkpoint.task, checkpoint.architecture.resolution) for case in plan.cases]
-    unfit: GraphcastBatchError | None = None
-    with Drain() as drain, driver.connected(address, drain):
-
-        def executor(function: Callable[..., Any], pieces: Sequence[tuple[Any, ...]]) -> Iterable[Any]:
-            return tracked(driver.each(function, pieces, drain), "computing statistics", len(pieces))
-
-        results = tracked(driver.each(input_faults, arguments, drain), "checking", len(arguments))
-        found = dict(zip(plan.cases, results, strict=False))
-        show_faults(console, found)
-        if not all(found.values()):
-            try:
-                settled_statistics(assembled, executor)
-            except GraphcastBatchError as error:
-                unfit = error
-    if len(found) < len(plan.cases) or (unfit and drain.asked):
+    found = checking.check(config, address=address, progress=progress())
+    found.show(console)
+    if found.error:
+        report_error(found.error)
+    if found.stopped:
         raise typer.Exit(WORK_LEFT)
-    if unfit:
-        tell(unfit)
-    if plan.skipped or unfit or any(found.values()):
+    if not found.passed:
         raise typer.Exit(Exit.SOME_FAILED)
 
 
 @app.command(rich_help_panel=FORECASTS, epilog=examples("graphcast-batch status runs/hindcast"))
 def status(store: StorePath) -> None:
-    """Shows which Cases of STORE are whole, running, failed or missing, and what Slurm says of its jobs."""
-    from graphcast_batch.cluster.slurm.submit import JOBS, jobs
-    from graphcast_batch.config.loading import load_config
-    from graphcast_batch.plan import Case
-    from graphcast_batch.stores.store_kinds import open_store, store_exists
-    from graphcast_batch.terminal import show_jobs, show_states
+    """Show which Cases of STORE are complete, running, failed or missing, and the state of its Slurm jobs."""
+    from graphcast_batch.app import store_status
 
-    show_jobs(console, jobs(store))
-    if not store_exists(store) and (store / JOBS).is_dir():
-        say("the store is not laid out yet")
-        return
-    opened = open_store(store)
-    steps = load_config(opened.config_path).steps
-    states = opened.ledger.states(Case(time, steps, opened.step_hours) for time in opened.init_times)
-    if opened.only_scores:
-        say("of each forecast only the scores are kept (outputs: none)")
-    failures = [opened.ledger.failure(key) for key, state in states.items() if state == "failed"]
-    show_states(console, states, [failure for failure in failures if failure])
+    store_status.status(store).show(console)
 
 
 @app.command(
@@ -172,16 +123,17 @@ def status(store: StorePath) -> None:
     ),
 )
 def retry_failed(
-    store: StorePath, keys: Annotated[list[str] | None, typer.Argument(help="Cases; without any, all.")] = None
+    store: StorePath,
+    keys: Annotated[
+        list[str] | None,
+        typer.Argument(help="Keys of Cases, such as 2020-01-01T00. Default: all failed Cases.", metavar="[CASE]..."),
+    ] = None,
 ) -> None:
-    """Frees failed Cases of STORE, so that the next run tries them again."""
-    from graphcast_batch.stores.store_kinds import open_store
+    """Let the next run try failed Cases of STORE again."""
+    from graphcast_batch.app import retrying
 
-    freed = open_store(store).ledger.free_failed(keys or None)
-    unknown = sorted(set(keys or ()) - set(freed))
-    if unknown:
-        raise StoreError(f"{store} has no failed Case {', '.join(unknown)}; see graphcast-batch status {store}")
-    say(f"{len(freed)} Cases freed" + (f": {' '.join(freed)}" if freed else ""))
+    freed = retrying.retry_failed(store, keys or ())
+    print_line(f"{len(freed)} Cases will be tried again by the next run" + (f": {' '.join(freed)}" if freed else ""))
 
 
 @app.command(
@@ -193,59 +145,25 @@ def retry_failed(
 )
 def verify(
     store: StorePath,
-    deep: Annotated[bool, typer.Option("--deep", help="Read every file and compare its checksum.")] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="Let the next run make damaged Cases again.")] = False,
+    deep: Annotated[
+        bool,
+        typer.Option("--deep", help="Read every file and compare its checksum. Default: compare names and sizes only."),
+    ] = False,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Let the next run make damaged Cases again, and remove unexpected files."),
+    ] = False,
     address: Address = None,
 ) -> None:
-    """Compares STORE with its ledger: files that are missing, cut off, changed or foreign.
+    """Compare STORE with its ledger: files that are missing, truncated, changed or unexpected.
 
     Exit codes: 0 all as recorded or repaired, 3 damaged, 75 stopped with work left.
     """
-    from itertools import starmap
+    from graphcast_batch.app import verifying
 
-    from graphcast_batch.cluster import driver
-    from graphcast_batch.integrity import repair as repairing
-    from graphcast_batch.integrity import verify as verifying
-    from graphcast_batch.stores.base import CaseExecutor
-    from graphcast_batch.terminal import show_repair, show_verification
-
-    with ExitStack() as stack:
-        executor: CaseExecutor = starmap
-        if deep:
-            drain = stack.enter_context(Drain())
-            stack.enter_context(driver.connected(address, drain))
-
-            def executor(function: Callable[..., Any], cases: Sequence[tuple[Any, ...]]) -> Iterable[Any]:
-                return tracked(driver.each(function, cases, drain), "reading", len(cases))
-
-        found = verifying.verify(store, deep=deep, executor=executor)
-    show_verification(console, found)
-    if found.left:
+    result = verifying.verify(store, deep=deep, repair=repair, address=address, progress=progress())
+    result.show(console)
+    if result.found.left:
         raise typer.Exit(WORK_LEFT)
-    if repair and found.flaws:
-        done = repairing.repair(store, found.flaws)
-        show_repair(console, done)
-        raise typer.Exit(Exit.SOME_FAILED if done.busy else 0)
-    if found.damaged:
+    if not result.is_sound:
         raise typer.Exit(Exit.SOME_FAILED)
-
-
-def _summarise(planned: "PlannedRun", outcome: "RunOutcome") -> None:
-    from graphcast_batch.app import running
-    from graphcast_batch.terminal import show_balance
-
-    running.RunResult.of(planned, outcome, {}).show(console)
-    if outcome.balance and manner.level != "quiet":
-        show_balance(console, outcome.balance)
-
-
-def _write_trace(path: Path, outcome: "RunOutcome") -> None:
-    """Writes it, if it can be: the forecasts are whole without it."""
-    from graphcast_batch.stores.trace import write_trace
-
-    try:
-        write_trace(path, [(made.record, made.spans) for made in outcome.trace])
-    except StoreError as error:
-        tell(error)
-        return
-    say(f"trace: {path}")

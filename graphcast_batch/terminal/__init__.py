@@ -1,6 +1,6 @@
-"""Plans, progress and outcomes become what a person reads on a terminal, or in a log."""
+"""Print plans, progress and results as text and tables, for a terminal, a log or a notebook."""
 
-from graphcast_batch.terminal.run_progress import Level, Watcher
+from graphcast_batch.terminal.run_progress import Level, RunWatcher
 from graphcast_batch.terminal.run_tables import (
     show_balance,
     show_diagnosis,
@@ -21,12 +21,15 @@ from graphcast_batch.terminal.score_tables import (
     show_losses,
     show_scores,
 )
+from graphcast_batch.terminal.terminal_progress import LineProgress, TerminalProgress
 from graphcast_batch.terminal.training_progress import TrainingWatcher
 
 __all__ = [
     "Level",
+    "LineProgress",
+    "RunWatcher",
+    "TerminalProgress",
     "TrainingWatcher",
-    "Watcher",
     "show_balance",
     "show_comparison",
     "show_diagnosis",

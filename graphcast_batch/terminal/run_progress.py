@@ -1,4 +1,4 @@
-"""What happens in a run becomes bars on a terminal, lines elsewhere, and a journal."""
+"""Show the progress of a run: bars on a terminal, and a line for each Case elsewhere."""
 
 import traceback
 from collections.abc import Iterable, Sequence
@@ -16,51 +16,49 @@ from rich.text import Text
 
 from graphcast_batch.plan import Case
 from graphcast_batch.stores.case_records import CaseFailure, CaseRecord
-from graphcast_batch.stores.journal import Journal
 
 Level = Literal["quiet", "normal", "verbose"]
-"""How much is said: what goes wrong and the end; also how far it is; also what each Case is at."""
+"""How much is printed: problems and the result; also the progress; also each stage of each Case."""
 
 _MOST_ROWS: Final = 12
-"""Cases under way that are shown."""
-_FORGOTTEN_SECONDS: Final = 30.0
-"""How long a worker is shown that tells nothing more, which may be dead."""
+"""Cases in progress that are shown at once."""
+_SILENT_SECONDS: Final = 30.0
+"""How long a worker is shown that sends no news: it may be dead."""
 _BAR_WIDTH: Final = 20
-_SPOKEN: Final = MappingProxyType({"read": "reading", "wait": "waiting", "compute": "computing", "write": "writing"})
+_STAGES: Final = MappingProxyType({"read": "reading", "wait": "waiting", "compute": "computing", "write": "writing"})
 
 
 class WorkerLine(Protocol):
-    """Where a Case is that is under way."""
+    """Describes how far a Case in progress is."""
 
     @property
     def key(self) -> str:
-        """Of the Case."""
+        """Key of the Case."""
 
     @property
     def name(self) -> str:
-        """Of the stage that it is in."""
+        """Name of the stage that the Case is in."""
 
     @property
     def steps(self) -> int:
-        """Steps of its forecast that were made so far."""
+        """Number of steps of the forecast that are made."""
 
 
-class Watcher:
-    """Shows a run's progress, bars on a terminal and a line for each Case elsewhere, and keeps its journal."""
+class RunWatcher:
+    """Shows the progress of a run: bars on a terminal, and a line for each Case elsewhere."""
 
     def __init__(self, console: Console, store: Path, steps: int, step_hours: int, level: Level = "normal") -> None:
-        """Shows nothing yet.
+        """Show nothing yet.
 
         Args:
-            console: to show it on.
-            store: of the run, whose journal is kept.
-            steps: of each forecast.
-            step_hours: hours of a step.
+            console: where to show it.
+            store: folder of the store of the run.
+            steps: number of model steps of each forecast.
+            step_hours: length of a step in hours.
             level: how much is shown.
         """
         self._console, self._store, self._level = console, store, level
         self._steps, self._step_hours = steps, step_hours
-        self._journal = Journal(store, self._warn)
         self._bar = Progress(
             TextColumn("[bold]forecasts"),
             BarColumn(),
@@ -73,12 +71,13 @@ class Watcher:
         )
         self._task = self._bar.add_task("", start=False, done=0, failed="", speed=0.0)
         self._total = self._done = self._failed = self._made_steps = 0
-        # By the name of a worker: when it told, and its Cases. Replaced, never changed, as another thread draws it.
-        self._told: dict[str, tuple[float, tuple[WorkerLine, ...]]] = {}
+        # By the name of a worker: the time of its last news, and its Cases. The dictionary is replaced and never
+        # changed, because another thread draws it.
+        self._news: dict[str, tuple[float, tuple[WorkerLine, ...]]] = {}
         shown = console.is_interactive and level != "quiet"
         self._live = Live(get_renderable=self._view, console=console, transient=True) if shown else None
 
-    def __enter__(self) -> "Watcher":
+    def __enter__(self) -> "RunWatcher":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -86,81 +85,78 @@ class Watcher:
             self._live.stop()
 
     def started(self, workers: int, device: str, total: int, complete: int) -> None:
-        """Workers are starting."""
-        self._journal.started(workers, device, total, complete)
+        """Show that workers are starting, and how many Cases there are to make."""
         self._total, self._done = total, complete
         if self._level != "quiet":
-            self._say(f"{total} Cases, {total - complete} to make; {workers} workers on {device} are starting")
+            self._print(f"{total} Cases, {total - complete} to make; {workers} workers on {device} are starting")
         self._bar.start_task(self._task)
         self._update()
         if self._live:
             self._live.start()
 
-    def under_way(self, worker: str, places: Sequence[WorkerLine]) -> None:
-        """A worker tells, every few seconds, where its Cases are."""
+    def under_way(self, worker: str, stages: Sequence[WorkerLine]) -> None:
+        """Show which stages the Cases of a worker are in, which each worker reports every few seconds."""
         if self._level == "verbose":
-            before = {place.key: place.name for place in self._places_of(worker)}
-            for place in places:
-                if before.get(place.key) != place.name:
-                    hours = f" from {place.steps * self._step_hours} h on" if place.steps else ""
-                    self._say(f"{place.key} {_SPOKEN.get(place.name, place.name)}{hours} ({worker})")
-        self._told = self._told | {worker: (monotonic(), tuple(places))}
+            before = {stage.key: stage.name for stage in self._stages_of(worker)}
+            for stage in stages:
+                if before.get(stage.key) != stage.name:
+                    hours = f" from {stage.steps * self._step_hours} h on" if stage.steps else ""
+                    self._print(f"{stage.key} {_STAGES.get(stage.name, stage.name)}{hours} ({worker})")
+        self._news = self._news | {worker: (monotonic(), tuple(stages))}
         self._update()
 
     def finished(self, record: CaseRecord) -> None:
-        """A Case is whole."""
-        self._journal.finished(record)
+        """Show that a Case is complete."""
         self._done += 1
         self._made_steps += record.steps
-        self._forget(record.key, [record.worker])
+        self._remove(record.key, [record.worker])
         stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in record.seconds.items())
         if self._level == "verbose" or not (self._live or self._level == "quiet"):
-            self._say(f"{record.key} whole ({self._done + self._failed}/{self._total}; {stages}; {record.worker})")
+            count = self._done + self._failed
+            self._print(f"{record.key} complete ({count}/{self._total}; {stages}; {record.worker})")
         self._update()
 
     def retried(self, case: Case, error: BaseException) -> None:
-        """A Case failed and will be tried again."""
-        self._journal.retried(case, error)
-        self._forget(case.key)
+        """Show that a Case has failed and will be tried again."""
+        self._remove(case.key)
         self._warn(f"{case.key} failed and will be tried again: {error}")
         if self._level == "verbose":
-            self._say(Text("".join(traceback.format_exception(error)).rstrip(), "dim"))
+            self._print(Text("".join(traceback.format_exception(error)).rstrip(), "dim"))
 
     def failed(self, failure: CaseFailure) -> None:
-        """A Case is set aside."""
-        self._journal.failed(failure)
-        self._forget(failure.key)
+        """Show that a Case has failed for good."""
+        self._remove(failure.key)
         self._failed += 1
-        self._say(Text(f"{failure.key} failed: {failure.error}: {failure.message}", "red"))
+        self._print(Text(f"{failure.key} failed: {failure.error}: {failure.message}", "red"))
         if self._failed == 1:
-            self._say(Text(f"tracebacks: {self._store / 'ledger'}; what came before: {self._store / 'log'}", "red"))
+            text = f"tracebacks: {self._store / 'ledger'}; earlier events: {self._store / 'log'}"
+            self._print(Text(text, "red"))
         self._update()
 
     def note(self, event: str, text: str) -> None:
-        """Something happened that does not end a Case."""
-        self._journal.note(event, text)
+        """Show any other event."""
         self._warn(f"{event}: {text}")
 
     def _warn(self, text: str) -> None:
-        self._say(Text(text, "yellow"))
+        self._print(Text(text, "yellow"))
 
-    def _say(self, text: str | Text) -> None:
+    def _print(self, text: str | Text) -> None:
         self._console.print(Text(text) if isinstance(text, str) else text, soft_wrap=True)
 
-    def _forget(self, key: str, workers: Iterable[str] | None = None) -> None:
-        """A Case is no longer under way, with these workers or any."""
+    def _remove(self, key: str, workers: Iterable[str] | None = None) -> None:
+        """Remove a Case from those in progress with the given workers, or with any."""
         changed = {}
-        for worker in list(self._told) if workers is None else workers:
-            when, places = self._told.get(worker, (0.0, ()))
-            changed[worker] = when, tuple(place for place in places if place.key != key)
-        self._told = self._told | changed
+        for worker in list(self._news) if workers is None else workers:
+            when, stages = self._news.get(worker, (0.0, ()))
+            changed[worker] = when, tuple(stage for stage in stages if stage.key != key)
+        self._news = self._news | changed
 
-    def _places_of(self, worker: str) -> tuple[WorkerLine, ...]:
-        return self._told.get(worker, (0.0, ()))[1]
+    def _stages_of(self, worker: str) -> tuple[WorkerLine, ...]:
+        return self._news.get(worker, (0.0, ()))[1]
 
     def _update(self) -> None:
-        """Counts in the part of the Cases under way, so that the time left is right for few long ones too."""
-        ahead = sum(place.steps for _, places in self._told.values() for place in places)
+        """Update the bar with the steps of Cases in progress too, so that the time left is right for few Cases."""
+        ahead = sum(stage.steps for _, stages in self._news.values() for stage in stages)
         elapsed = self._bar.tasks[0].elapsed
         self._bar.update(
             self._task,
@@ -172,14 +168,14 @@ class Watcher:
         )
 
     def _view(self) -> Group:
-        """The bar of the run, and beneath it the Cases under way, those that are furthest first."""
-        since = monotonic() - _FORGOTTEN_SECONDS
-        shown = [(w, place) for w, (when, places) in self._told.items() if when > since for place in places]
+        """The bar of the run, and beneath it the Cases in progress, the most advanced first."""
+        since = monotonic() - _SILENT_SECONDS
+        shown = [(worker, stage) for worker, (when, stages) in self._news.items() if when > since for stage in stages]
         shown.sort(key=lambda row: (-row[1].steps, row[1].key))
         table = Table.grid(padding=(0, 2))
-        for worker, place in shown[:_MOST_ROWS]:
-            hours = f"{place.steps * self._step_hours} of {self._steps * self._step_hours} h"
-            bar = ProgressBar(self._steps, place.steps, width=_BAR_WIDTH)
-            table.add_row(Text(place.key), _SPOKEN.get(place.name, place.name), bar, hours, Text(worker, "dim"))
+        for worker, stage in shown[:_MOST_ROWS]:
+            hours = f"{stage.steps * self._step_hours} of {self._steps * self._step_hours} h"
+            bar = ProgressBar(self._steps, stage.steps, width=_BAR_WIDTH)
+            table.add_row(Text(stage.key), _STAGES.get(stage.name, stage.name), bar, hours, Text(worker, "dim"))
         more = len(shown) - _MOST_ROWS
-        return Group(self._bar, table, *([Text(f"and {more} more under way", "dim")] if more > 0 else []))
+        return Group(self._bar, table, *([Text(f"and {more} more in progress", "dim")] if more > 0 else []))

@@ -1,4 +1,4 @@
-"""Plans, stores and what is wrong with them become what a person reads."""
+"""Print plans, the state of stores, and their problems."""
 
 import math
 from collections import Counter
@@ -20,7 +20,7 @@ from graphcast_batch.stores.case_records import CaseFailure, CaseState
 from graphcast_batch.timing import Balance
 
 MOST_SHOWN: Final = 20
-"""Of things alike; the others are counted."""
+"""Most rows of one kind that are printed; the others are counted."""
 
 
 def show_plan(
@@ -31,15 +31,25 @@ def show_plan(
     mesh_size: int,
     device_bytes: Mapping[str, int],
 ) -> None:
-    """Prints what a run will do."""
+    """Print what a run would do.
+
+    Args:
+        console: to print on.
+        plan: of the run.
+        reading: how the inputs are read, in rows of label and text.
+        states: state of each Case, by key; empty without a store.
+        mesh_size: number of refinements of the icosahedral mesh.
+        device_bytes: bytes of memory on a worker's device, by how it may compute.
+    """
     layout, kept, cases = plan.layout, plan.layout.kept, plan.cases
     nodes, edges = mesh_counts(mesh_size)
+    hours = layout.step_hours * layout.steps
     remains = "kept" if layout.outputs.forecasts else "scored"
     table = Table(show_header=False, box=None, pad_edge=False)
     hours = layout.step_hours * layout.steps
     rows = {
         "Cases": f"{len(cases)}: {cases[0].key} to {cases[-1].key}, {layout.steps} steps ({hours} h) each",
-        "already whole": f"{sum(state is CaseState.COMPLETE for state in states.values())}",
+        "complete": f"{sum(state is CaseState.COMPLETE for state in states.values())}",
         **reading,
         "grid": str(layout.grid),
         "mesh": f"{nodes} nodes, {edges} edges (size {mesh_size})",
@@ -47,9 +57,10 @@ def show_plan(
         f"fields, {len(kept.lead_hours)} of {layout.steps} lead times, {kept.latitude.size} x {kept.longitude.size} "
         "points",
         "chunks": f"one lead time of one variable; {layout.block_steps} lead times in a shard (one file)",
-        "bytes": f"{_size(layout.case_bytes)} a Case, {_size(plan.store_bytes)} in all, before compression",
-        "files": f"{layout.case_files} a Case, {layout.case_files * len(cases)} in all",
-        "memory": "; ".join(f"{_size(size)} ({name})" for name, size in device_bytes.items()) + ": a worker's device",
+        "bytes": f"{_size(layout.case_bytes)} for each Case, {_size(plan.store_bytes)} in all, before compression",
+        "files": f"{layout.case_files} for each Case, {layout.case_files * len(cases)} in all",
+        "memory": "; ".join(f"{_size(size)} ({name})" for name, size in device_bytes.items())
+        + " on the device of each worker",
     }
     for name, value in rows.items():
         table.add_row(Text(name, "bold"), Text(value))
@@ -58,21 +69,21 @@ def show_plan(
 
 
 def show_skipped(console: Console, plan: Plan) -> None:
-    """Prints what cannot be run, and why."""
+    """Print which Cases are skipped, and why."""
     for key, reason in plan.skipped[:MOST_SHOWN]:
-        console.print(Text(f"set aside: {key}: {reason}", "yellow"), soft_wrap=True)
+        console.print(Text(f"skipped: {key}: {reason}", "yellow"), soft_wrap=True)
     if len(plan.skipped) > MOST_SHOWN:
-        console.print(f"... and {len(plan.skipped) - MOST_SHOWN} more set aside")
+        console.print(f"... and {len(plan.skipped) - MOST_SHOWN} more skipped")
 
 
-def show_warnings(console: Console, notices: Sequence[str]) -> None:
-    """Prints what does not stop a run, but should be known."""
-    for notice in notices:
-        console.print(Text(f"note: {notice}", "yellow"), soft_wrap=True)
+def show_warnings(console: Console, warnings: Sequence[str]) -> None:
+    """Print what a user should know before a run, although it does not stop the run."""
+    for warning in warnings:
+        console.print(Text(f"warning: {warning}", "yellow"), soft_wrap=True)
 
 
 def show_faults(console: Console, found: Mapping[Case, Sequence[Finding] | BaseException]) -> None:
-    """Prints what keeps Cases from being run: a row for each fault, with the Cases that have it."""
+    """Print why Cases cannot be run: a row for each fault, with the Cases that have it."""
     rows: dict[tuple[object, ...], list[tuple[Case, Finding]]] = {}
     for case, result in found.items():
         for fault in _as_findings(result):
@@ -103,11 +114,11 @@ def _as_findings(result: Sequence[Finding] | BaseException) -> Sequence[Finding]
 
 
 def show_verification(console: Console, found: Verification) -> None:
-    """Prints what is not as it should be."""
+    """Print the differences between a store and its ledger."""
     counts = Counter(flaw.kind.value for flaw in found.flaws)
-    what = ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "nothing amiss"
+    what = ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "no difference"
     console.print(
-        f"{found.cases} whole Cases, {_size(found.bytes)}, looked at in {found.seconds:.1f} s: {what}", highlight=False
+        f"{found.cases} complete Cases, {_size(found.bytes)}, checked in {found.seconds:.1f} s: {what}", highlight=False
     )
     for flaw in found.flaws[:MOST_SHOWN]:
         console.print(Text(f"{flaw.kind.value}: {flaw}", "yellow" if flaw.harmless else "red"), soft_wrap=True)
@@ -116,19 +127,20 @@ def show_verification(console: Console, found: Verification) -> None:
 
 
 def show_repair(console: Console, done: Repair) -> None:
-    """Prints what was done to a store."""
+    """Print what a repair did to a store."""
     console.print(
         f"{len(done.forgotten)} Cases will be made again by the next run: {' '.join(done.forgotten[:MOST_SHOWN])}\n"
         f"{len(done.unscored)} Cases will be scored again by the next evaluation: "
         f"{' '.join(done.unscored[:MOST_SHOWN])}\n"
-        f"{len(done.removed)} files removed; {len(done.busy)} Cases left alone, since someone works on them",
+        f"{len(done.removed)} files removed; {len(done.busy)} Cases left as they are, because another process works on "
+        "them",
         highlight=False,
         soft_wrap=True,
     )
 
 
 def show_states(console: Console, states: Mapping[str, CaseState], failures: list[CaseFailure]) -> None:
-    """Prints how far a store is."""
+    """Print how many Cases of a store are in which state, and why some failed."""
     counts = Counter(states.values())
     console.print(", ".join(f"{counts[state]} {state.value}" for state in CaseState), highlight=False)
     for state in (CaseState.RUNNING, CaseState.MISSING):
@@ -140,40 +152,43 @@ def show_states(console: Console, states: Mapping[str, CaseState], failures: lis
 
 
 def show_diagnosis(console: Console, findings: Sequence[Diagnosis]) -> None:
-    """Prints what a doctor found."""
-    colours = {"ok": "green", "note": "yellow", "problem": "red"}
+    """Print what `doctor` found."""
+    colors = {"ok": "green", "note": "yellow", "problem": "red"}
     for finding in findings:
-        line = Text(f"{finding.state:8}", colours[finding.state])
+        line = Text(f"{finding.state:8}", colors[finding.state])
         console.print(line + Text(f"{finding.what}: {finding.text}", "default"), soft_wrap=True)
 
 
 def show_jobs(console: Console, jobs: Sequence[JobState]) -> None:
-    """Prints what Slurm knows of a store's jobs."""
+    """Print the states of the Slurm jobs of a store."""
     for job in jobs:
         state = job.state or "not known to Slurm here"
         console.print(Text(f"job {job.job} ({job.kind}): {state}"), soft_wrap=True)
 
 
 def show_balance(console: Console, balance: Balance) -> None:
-    """Prints how long workers were busy in each stage, and how nearly the slowest of them set the pace."""
+    """Print how long workers were busy in each stage, and the ratio of the wall time to the slowest stage."""
     busy = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in balance.busy.items())
     console.print(
-        f"busy: {busy}; {balance.wall:.1f} s without the start of workers, {balance.ratio:.2f} times the slowest "
-        f"stage, {balance.slowest}",
+        f"busy: {busy}; {balance.wall:.1f} s of wall time without starting workers, {balance.ratio:.2f} times the "
+        f"slowest stage, {balance.slowest}",
         highlight=False,
         soft_wrap=True,
     )
 
 
 def show_failures(console: Console, failures: Sequence[CaseFailure]) -> None:
-    """Prints why Cases are set aside, and what can be done."""
+    """Print why Cases failed, and how to try them again."""
     for failure in failures[:MOST_SHOWN]:
         text = f"{failure.key} failed after {failure.attempts} attempts on {failure.host}: {failure.error}: "
         console.print(Text(text + failure.message, "red"), soft_wrap=True)
     if len(failures) > MOST_SHOWN:
         console.print(f"... and {len(failures) - MOST_SHOWN} more failed")
     if failures:
-        console.print("once the cause is mended, free them with: graphcast-batch retry-failed STORE", highlight=False)
+        console.print(
+            "once the cause is fixed, let the next run try them again: graphcast-batch retry-failed STORE",
+            highlight=False,
+        )
 
 
 def _size(count: int) -> str:

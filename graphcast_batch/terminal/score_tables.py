@@ -1,4 +1,4 @@
-"""Scores become tables by lead time."""
+"""Print scores as tables by lead time."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,16 +16,16 @@ from graphcast_batch.terminal.run_tables import MOST_SHOWN
 
 
 def show_evaluation(console: Console, evaluation: Evaluation) -> None:
-    """Prints what there is to score, and what is left out."""
+    """Print how many Cases are to be scored, and which are left out."""
     counts = f"{len(evaluation.left)} to score, {len(evaluation.done)} scored before"
     console.print(Text(f"{evaluation.name}: {counts}; truth: {evaluation.scoring.truth.origin}"), soft_wrap=True)
     if evaluation.only_scores:
-        console.print("nothing is kept of these forecasts but the scores that their run gave them", highlight=False)
+        console.print("only the scores of these forecasts are stored, computed during their run", highlight=False)
     everywhere = " in all stores" if evaluation.scoring.members else ""
     left_out = {
-        f"left out, as they are not whole{everywhere}": evaluation.incomplete,
-        "left out, without any truth": evaluation.without_truth,
-        "with truth in part": evaluation.partly,
+        f"left out because they are not complete{everywhere}": evaluation.incomplete,
+        "left out because there is no truth for them": evaluation.without_truth,
+        "with truth for some lead times or variables only": evaluation.partly,
     }
     for what, keys in left_out.items():
         if keys:
@@ -34,12 +34,12 @@ def show_evaluation(console: Console, evaluation: Evaluation) -> None:
 
 
 def show_scores(console: Console, results: Mapping[str, Results], region: str) -> None:
-    """Prints the root mean square errors of the headline variables by lead time; of baselines the skill as well.
+    """Print the root mean square errors of the headline variables by lead time, and the skill over each baseline.
 
     Args:
         console: to print on.
-        results: averaged over all initial times, by name; the first is what the others are held against.
-        region: of which they are.
+        results: averaged over all initial times, by name; the skill of the first over each of the others is shown.
+        region: name of the region that the scores are for.
     """
     name, first = next(iter(results.items()))
     hours = shown_hours(first)
@@ -55,17 +55,17 @@ def show_scores(console: Console, results: Mapping[str, Results], region: str) -
 
 
 def show_ensemble(console: Console, results: Results, region: str) -> None:
-    """Prints the continuous ranked probability scores of an ensemble by lead time, and how its spread fits its errors.
+    """Print the continuous ranked probability scores of an ensemble by lead time, and its spread-skill ratios.
 
     Args:
         console: to print on.
         results: averaged over all initial times.
-        region: of which they are.
+        region: name of the region that the scores are for.
     """
     hours = shown_hours(results)
     table = _by_lead_time(f"CRPS of the ensemble, {region}", hours)
     for line in headlines(results, hours, "crps"):
-        if not all(map(math.isnan, line.values)):  # winds as vectors have none
+        if not all(map(math.isnan, line.values)):  # wind vectors have no CRPS
             table.add_row(Text(line.label), line.unit, *_numbers(line.values, ".4g"), line.cases)
             ratios = values_of(line, results, "spread_skill_ratio", hours)
             table.add_row(Text("  spread / skill", "dim"), "", *_numbers(ratios, ".2f"), "")
@@ -73,7 +73,7 @@ def show_ensemble(console: Console, results: Results, region: str) -> None:
 
 
 def _by_lead_time(title: str, hours: Sequence[int]) -> Table:
-    """A table of headline scores, without rows yet."""
+    """Return a table of headline scores without rows."""
     table = Table(title=Text(title), title_justify="left")
     leads = (f"{hour // 24} d" if hour % 24 == 0 else f"{hour} h" for hour in hours)
     for column in ("variable", "unit", *leads, "Cases"):
@@ -82,21 +82,21 @@ def _by_lead_time(title: str, hours: Sequence[int]) -> Table:
 
 
 def _numbers(values: Sequence[float], form: str) -> list[str]:
-    """As text; nothing where there is none."""
+    """Format numbers; NaN as an empty text."""
     return ["" if math.isnan(value) else format(value, form) for value in values]
 
 
 def show_losses(console: Console, losses: Sequence[Loss], band: str) -> None:
-    """Prints from which wavenumber on a forecast has less than half the power of what came true."""
+    """Print the wavenumber from which on a forecast has less than half the power of the truth."""
     for loss in losses:
         lost = f"half the power is lost from wavenumber {loss.wavenumber:.0f} on"
-        found = "half the power or more is there in the shortest waves" if math.isnan(loss.wavenumber) else lost
+        found = "half the power or more is left at all wavenumbers" if math.isnan(loss.wavenumber) else lost
         text = f"{loss.label}, {band}: {found}, at {loss.hours} h ({loss.cases} Cases)"
         console.print(Text(text), soft_wrap=True)
 
 
 def show_comparison(console: Console, names: tuple[str, str], changes: Sequence[Change], region: str) -> None:
-    """Prints how much better the second of two forecasts is than the first, and how surely."""
+    """Print how much better the second of two forecasts is than the first, and how significant that is."""
     table = Table(title=Text(f"RMSE of {names[1]} against {names[0]}, {region}"), title_justify="left")
     for title in ("variable", "lead", "first", "second", "change", "95 % by blocks", "p, paired", "Cases"):
         table.add_column(title, justify="left" if title == "variable" else "right")
@@ -107,5 +107,7 @@ def show_comparison(console: Console, names: tuple[str, str], changes: Sequence[
         table.add_row(Text(change.label), f"{change.hours} h", *sizes, span, p, str(change.paired.cases))
     console.print(table)
     if any(math.isnan(change.paired.p) for change in changes):
-        console.print("too few initial times for a test; a confidence interval needs more than 10 days of them")
-    console.print(Text("* significant at 95 %, with the autocorrelation of initial times", "dim"))
+        console.print(
+            "too few initial times for a significance test; a confidence interval needs more than 10 days of them"
+        )
+    console.print(Text("* significant at 95 %, allowing for the autocorrelation of initial times", "dim"))

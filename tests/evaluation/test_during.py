@@ -448,7 +448,7 @@ def test_a_run_that_keeps_only_scores_gives_those_of_the_stored_run_and_every_co
     scored = command("evaluate", small_config("after", scores={"derived": derived}))
 
     assert (made.returncode, scored.returncode) == (0, 0), made.stderr + scored.stderr
-    assert "4 of 4 Cases whole, 4 of them now" in made.stdout
+    assert "4 of 4 Cases complete, 4 of them made now" in made.stdout
     assert_same_scores(open_store(alone), open_store(after))
     again = told(capsys, "evaluate", config)
     assert "forecast: 0 to score, 4 scored before" in again
@@ -472,8 +472,8 @@ def test_a_run_tells_of_cases_without_truth_and_goes_on(tmp_path, command, small
     done = command("run", small_config("run", scores=wanted))
 
     assert done.returncode == 0, done.stderr
-    assert "4 of 4 Cases whole" in done.stdout
-    assert "not scored: 2020-01-01T18: there must be truth at one lead time at least" in done.stdout
+    assert "4 of 4 Cases complete" in done.stdout
+    assert "not scored: 2020-01-01T18: truth must be held at one lead time at least" in done.stdout
     assert set(ScoreStore.at(tmp_path / "run", FORECAST).records()) == {
         f"2020-01-01T{hour}" for hour in ("00", "06", "12")
     }

@@ -1,6 +1,6 @@
 import pytest
 
-from graphcast_batch.cli.score_figures import draw_scores
+from graphcast_batch.app.score_drawing import draw_scores
 from graphcast_batch.errors import FigureError, StoreError
 from tests.evaluation.made import cases, stored
 from tests.evaluation.test_comparison import of_errors
@@ -28,5 +28,5 @@ def test_a_store_without_scores_says_what_to_do(tmp_path):
 def test_stores_of_one_name_cannot_be_told_apart(tmp_path):
     one, _ = of_errors(tmp_path / "a" / "run", [1])
 
-    with pytest.raises(FigureError, match="must differ in their last name to be told apart, but two are run"):
+    with pytest.raises(FigureError, match="different folder names, but two are called run"):
         draw_scores(one, [tmp_path / "b" / "run"], "global", "png")

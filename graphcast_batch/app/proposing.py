@@ -1,4 +1,4 @@
-"""What an archive can be asked for: the variables, levels and initial times of a first run that `check` accepts."""
+"""Find which variables, levels and initial times of an archive a first run can use, such that `check` accepts them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,11 +23,11 @@ Times = NDArray[np.datetime64]
 _PUBLISHED: Final = ("GraphCast_small", "GraphCast_operational")
 _EVERY_HOURS: Final = 12
 _STEP, _STEP_HOURS = TASKS[_PUBLISHED[0]].step, TASKS[_PUBLISHED[0]].step_hours
-"""Of the published tasks, after which every other one that is proposed is made."""
+"""Length of a step of the published tasks; a proposed task has the same."""
 _SYNOPTIC_HOURS: Final = 6
-"""Analyses are made at 00, 06, 12 and 18 UTC, and so were the weights."""
+"""Analyses are made at 00, 06, 12 and 18 UTC, and the weights were trained on these hours."""
 _MOST_BYTES: Final = 2**30
-"""Of one Case's inputs that are read to look for gaps; of more, and that may be far away, nothing is read."""
+"""Largest inputs of one Case that are read to look for gaps; larger ones, perhaps on a server, are not read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +35,9 @@ class Proposal:
     """What can be forecast from a source.
 
     Attributes:
-        task: a published one that it has all of, or one of all that it has.
-        name: of the published one; None for another.
-        left_out: variables and levels that it has, but that cannot be started from, each with the reason.
+        task: a published task if the source has all its variables and levels, else a task of all that the source has.
+        name: of the published task; None for another task.
+        left_out: variables and levels of the source that no forecast can start from, each with the reason.
     """
 
     task: Task
@@ -46,10 +46,10 @@ class Proposal:
 
 
 def propose_task(source: AnySource, steps: int) -> Proposal:
-    """The largest task that a source can start, looking into one Case unless that is too much to read.
+    """Return the largest task of forecasts from a source, after reading the inputs of one Case unless too large.
 
     Raises:
-        GraphcastBatchError: there is none.
+        GraphcastBatchError: no forecast can start from the source.
     """
     if isinstance(source, SyntheticArchive):
         return Proposal(TASKS[_PUBLISHED[0]], _PUBLISHED[0])
@@ -65,19 +65,21 @@ def propose_task(source: AnySource, steps: int) -> Proposal:
 def propose_times(
     source: AnySource, names: Sequence[str], steps: int, every_hours: int | None
 ) -> tuple[str, str, int] | None:
-    """First, last and hours between of initial times that have the frame before, and if they can their whole truth.
+    """Return the first initial time, the last, and the hours between them, for all of which the source has the inputs.
+
+    If the source has the complete truth for some initial times, only these are proposed.
 
     Args:
-        source: of states.
-        names: the inputs; those that it does not hold, or that do not change, do not count.
-        steps: of 6 h of each forecast.
-        every_hours: between them; without it 12 or somewhat more.
+        source: of inputs and truth.
+        names: of the input variables; variables that the source lacks, or that do not change in time, are ignored.
+        steps: number of model steps of each forecast.
+        every_hours: hours between initial times; without it 12, or the next multiple of the spacing of the source.
 
     Returns:
-        None for a source that holds every time.
+        The two times as text and the hours; None for a source that holds every time.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: the source has the inputs for no initial time.
     """
     moving = [name for name in names if "time" in source.dims.get(name, ())]
     held = source.times_of(moving) if moving else source.times
@@ -87,25 +89,27 @@ def propose_times(
     if not able.size:
         raise ConfigError(
             f"{source.origin} must hold times {_STEP_HOURS} h apart, two for each initial time, with all of "
-            f"{', '.join(moving)}, but holds none such: {fewest_times(source, moving)}; give an archive that does, or "
-            "weights that go without"
+            f"{', '.join(moving)}, but holds no such pair: {fewest_times(source, moving)}; give an archive that does, "
+            "or weights that do not need these variables"
         )
-    judged = able[np.isin(able + steps * _STEP, held)]
-    able = _synoptic(judged if judged.size else able)
+    with_truth = able[np.isin(able + steps * _STEP, held)]
+    able = _synoptic(with_truth if with_truth.size else able)
     spacing = int(np.diff(able).min() // HOUR) if able.size > 1 else _STEP_HOURS
     every = every_hours or spacing * -(-_EVERY_HOURS // spacing)
-    first, last = _longest_row(able, np.timedelta64(every, "h"))
+    first, last = _longest_series(able, np.timedelta64(every, "h"))
     return str(first.astype("datetime64[h]")), str(last.astype("datetime64[h]")), every
 
 
 def _of_known_shape(source: AnySource, task: Task, left_out: dict[str, str]) -> Task:
-    """Without variables on levels of another kind, such as humidity near the ground, or along dimensions unknown."""
+    """Leave out variables with other dimensions than the known variable of that name."""
     for name in {*task.target_variables, *task.input_variables} - COMPUTABLE:
         absent = {"level": (), "static": ("time", "level")}.get(VARIABLES[name].kind, ("level",))
         expected = [dim for dim in DIMS if dim not in absent]
         if VARIABLES[name].kind == "level" and not source.levels:
-            left_out[name] = "no level is held of all variables at all times"
-        found = [dim for dim in source.dims[name] if dim != "time" or dim in expected]  # of statics their time may go
+            left_out[name] = "no level is held for all variables at all times"
+        found = [
+            dim for dim in source.dims[name] if dim != "time" or dim in expected
+        ]  # static variables may have a time axis
         if {*found} != {*expected}:
             has = ", ".join(source.dims[name]) or "none"
             left_out[name] = f"it must have the dimensions {', '.join(expected)}, but has {has}"
@@ -113,13 +117,13 @@ def _of_known_shape(source: AnySource, task: Task, left_out: dict[str, str]) -> 
 
 
 def _at_common_times(source: AnySource, task: Task, left_out: dict[str, str]) -> Task:
-    """Without variables that are held at too few times to start from, or with which less than half of these remain."""
+    """Leave out variables held at so few times that with them fewer than half of the starts would remain."""
     names = [*task.target_variables, *(name for name in task.input_variables if "time" in source.dims.get(name, ()))]
     held = dict[str, Times]()
     for name in names:
         try:
             held[name] = np.asarray(source.times_of([name]))
-        except InputError as error:  # it is not known how precipitation is summed up
+        except InputError as error:  # the accumulation period of precipitation is not known
             left_out[name] = str(error)
     together: Times | None = None
     scarce: list[str] = []
@@ -132,25 +136,27 @@ def _at_common_times(source: AnySource, task: Task, left_out: dict[str, str]) ->
             together = both
     if together is None:
         raise ConfigError(
-            f"{source.origin} must hold times {_STEP_HOURS} h apart, two for each initial time, but holds none such: "
-            f"{fewest_times(source, list(held))}; give an archive that does"
+            f"{source.origin} must hold times {_STEP_HOURS} h apart, two for each initial time, but holds no such "
+            f"pair: {fewest_times(source, list(held))}; give an archive that does"
         )
     case = Case(_startable(together)[0].astype("datetime64[h]"), 1, task.step_hours)
     others = [name for name in held if name not in scarce]
     for name in scarce:
         wanted = task.model_copy(update={"input_variables": (*others, name), "forcing_variables": ()})
-        why = _several(source.findings(case, wanted)) or "it is held at less than half of the times of the others"
+        why = (
+            _joined(source.findings(case, wanted)) or "it is held at less than half of the times of the other variables"
+        )
         left_out[name] = why.removeprefix(f"{name} ")
     return _without(task, left_out, source)
 
 
 def _accepted(source: AnySource, task: Task, steps: int, left_out: dict[str, str]) -> Task:
-    """Without levels and variables in which the first Case has gaps, or what cannot be weather."""
+    """Leave out levels and variables in which the first Case has missing or impossible values."""
     case = _first_case(source, task, steps)
     cost = source.cost(case, task)
     if cost and cost.touched_bytes > _MOST_BYTES:
         return task
-    task = _on_whole_levels(source, task, case, left_out)
+    task = _on_complete_levels(source, task, case, left_out)
     while found := input_faults(source, case, task, 0.0):
         bad = {
             name: str(fault).removeprefix(f"{name} ")
@@ -159,14 +165,14 @@ def _accepted(source: AnySource, task: Task, steps: int, left_out: dict[str, str
             if _is_in(task, name)
         }
         if not bad:
-            raise InputError(f"{source.origin} cannot start the forecast from {case.key}: {_several(found)}")
+            raise InputError(f"{source.origin} cannot start the forecast from {case.key}: {_joined(found)}")
         left_out |= bad
         task = _without(task, left_out, source)
     return task
 
 
-def _on_whole_levels(source: AnySource, task: Task, case: Case, left_out: dict[str, str]) -> Task:
-    """Without levels that some variables lack, or without variables that lack more than half of the levels."""
+def _on_complete_levels(source: AnySource, task: Task, case: Case, left_out: dict[str, str]) -> Task:
+    """Leave out levels that some variables lack, or variables that lack more than half of the levels."""
     frames = source.held(case, task)
     complete = {
         str(name): {
@@ -179,7 +185,7 @@ def _on_whole_levels(source: AnySource, task: Task, case: Case, left_out: dict[s
     }
     few = {name for name, levels in complete.items() if 2 * len(levels) < len(task.pressure_levels)}
     if few != complete.keys():
-        left_out |= {name: f"it is whole on {len(complete[name])} levels only" for name in few}
+        left_out |= {name: f"it is complete on {len(complete[name])} levels only" for name in few}
     common = set(task.pressure_levels).intersection(
         *(levels for name, levels in complete.items() if name not in left_out)
     )
@@ -209,15 +215,15 @@ def _published(task: Task) -> str | None:
 
 
 def _as_run(source: AnySource, task: Task) -> Task:
-    """A task for statistics as that of a run, whose targets go in too."""
+    """Return a task for statistics as a task for a run, whose inputs include the targets."""
     return task.model_copy(update={"input_variables": (*task.target_variables, *task.input_variables)})
 
 
 def _without(task: Task, names: Mapping[str, str], source: AnySource) -> Task:
-    """Without some variables; forcings among them are then not prescribed either.
+    """Return a task without some variables, also as forcings.
 
     Raises:
-        InputError: nothing is left to forecast.
+        InputError: no variable is left to forecast.
     """
     fields = ("input_variables", "target_variables", "forcing_variables")
     left = {field: tuple(name for name in getattr(task, field) if name not in names) for field in fields}
@@ -238,12 +244,12 @@ def _is_in(task: Task, name: str) -> bool:
     return name in (*task.input_variables, *task.target_variables, *task.forcing_variables)
 
 
-def _several(found: Sequence[Finding]) -> str:
+def _joined(found: Sequence[Finding]) -> str:
     return "; ".join(map(str, found))
 
 
 def _startable(held: Times) -> Times:
-    """Those that are whole hours and have the frame before."""
+    """Return the times on the hour that also have the frame one step before."""
     return np.asarray(held[np.isin(held - _STEP, held) & (held == held.astype("datetime64[h]"))])
 
 
@@ -252,14 +258,14 @@ def _starts(held: Times) -> int:
 
 
 def _synoptic(times: Times) -> Times:
-    """Those at 00, 06, 12 and 18 UTC, if there are any."""
+    """Return the times at 00, 06, 12 and 18 UTC; if there are none, all times."""
     hours = (times - times.astype("datetime64[D]")) // HOUR
     chosen = times[hours % _SYNOPTIC_HOURS == 0]
     return chosen if chosen.size else times
 
 
-def _longest_row(times: Times, every: np.timedelta64) -> tuple[np.datetime64, np.datetime64]:
-    """First and last of the most times that follow each other at equal distance, the first such."""
+def _longest_series(times: Times, every: np.timedelta64) -> tuple[np.datetime64, np.datetime64]:
+    """Return the first and last time of the longest series with a constant interval; of equally long ones the first."""
     lengths: dict[np.datetime64, int] = {}
     for time in times:
         lengths[time] = lengths.get(time - every, 0) + 1

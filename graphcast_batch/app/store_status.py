@@ -1,0 +1,71 @@
+"""Report which Cases of a store are complete, running, failed or missing, and the state of its Slurm jobs."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from graphcast_batch.app.displays import as_html, as_text
+from graphcast_batch.cluster.slurm.submit import JOBS, JobState, jobs
+from graphcast_batch.config.loading import load_config
+from graphcast_batch.plan import Case
+from graphcast_batch.stores.case_records import CaseFailure, CaseState
+from graphcast_batch.stores.store_kinds import open_store, store_exists
+from graphcast_batch.terminal import show_jobs, show_states
+
+
+@dataclass(frozen=True, repr=False)
+class StoreStatus:
+    """The state of a store; `status` returns it, and a notebook shows it.
+
+    Attributes:
+        jobs: Slurm jobs that were submitted for the store.
+        is_laid_out: whether the store exists; if not, its jobs have not begun to run.
+        only_scores: whether only the scores of the forecasts are kept.
+        states: state of each Case, by key.
+        failures: of the failed Cases.
+    """
+
+    jobs: tuple[JobState, ...]
+    is_laid_out: bool = True
+    only_scores: bool = False
+    states: dict[str, CaseState] = field(default_factory=dict)
+    failures: tuple[CaseFailure, ...] = ()
+
+    def show(self, console: Console) -> None:
+        """Print jobs, counts of Cases and failures."""
+        show_jobs(console, self.jobs)
+        if not self.is_laid_out:
+            console.print("the store is not laid out yet")
+            return
+        if self.only_scores:
+            console.print("only the scores of the forecasts are kept (outputs: none)")
+        show_states(console, self.states, list(self.failures))
+
+    def __repr__(self) -> str:
+        return as_text(self.show)
+
+    def _repr_html_(self) -> str:
+        return as_html(self.show)
+
+
+def status(store: Path | str) -> StoreStatus:
+    """Read the state of a store; it may be called while runs write to the store.
+
+    >>> [key for key, state in gb.status("runs/demo").states.items() if state == "failed"]
+
+    Args:
+        store: folder of the store.
+
+    Raises:
+        StoreError: there is no store, and no job was submitted for one.
+    """
+    path = Path(store)
+    submitted = tuple(jobs(path))
+    if not store_exists(path) and (path / JOBS).is_dir():
+        return StoreStatus(submitted, is_laid_out=False)
+    opened = open_store(path)
+    steps = load_config(opened.config_path).steps
+    states = opened.ledger.states(Case(time, steps, opened.step_hours) for time in opened.init_times)
+    failures = [opened.ledger.failure(key) for key, state in states.items() if state == "failed"]
+    return StoreStatus(submitted, True, opened.only_scores, states, tuple(failure for failure in failures if failure))
