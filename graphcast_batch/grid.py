@@ -1,4 +1,4 @@
-"""Latitudes and longitudes become a checked global grid with exact cell areas."""
+"""Check the latitudes and longitudes of a global grid and compute exact cell areas."""
 
 from dataclasses import dataclass
 from typing import Final

@@ -13,6 +13,12 @@ HOUR: Final = np.timedelta64(1, "h")
 """The unit in which lead times are counted."""
 DIMS: Final = ("time", "level", "latitude", "longitude")
 """All dimensions that a variable of the inputs may have, in the order in which it is read."""
+DIMS_OF_KIND: Final = {
+    "surface": ("time", "latitude", "longitude"),
+    "level": ("time", "level", "latitude", "longitude"),
+    "static": ("latitude", "longitude"),
+}
+"""Dimensions of a variable by its kind; forcings are computed and have none here."""
 
 Kind = Literal["surface", "level", "static", "forcing"]
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from graphcast_batch.errors import ConfigError, InputError
 from graphcast_batch.inputs.case_inputs import COMPUTABLE, fewest_times
 from graphcast_batch.inputs.findings import Finding
-from graphcast_batch.inputs.sources.archive import SyntheticArchive
 from graphcast_batch.inputs.sources.dataset_files import DatasetFiles
+from graphcast_batch.inputs.sources.planet_archive import SyntheticArchive
 from graphcast_batch.inputs.statistics import held_task
 from graphcast_batch.plan import Case
 from graphcast_batch.setup.input_faults import input_faults

@@ -1,4 +1,4 @@
-"""A timeline of fields becomes what one Case starts from, what is prescribed along its way, and the truth for it."""
+"""Read the input frames, the forcings and the truth of one Case."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What is wrong with the inputs, or doubtful about them, becomes sentences."""
+"""Describe what is wrong or suspicious in the inputs of a Case, as sentences for messages."""
 
 import difflib
 import re

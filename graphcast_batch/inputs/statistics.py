@@ -1,8 +1,9 @@
-"""Three files, or one pass over an archive, become the constants that the model's inputs and outputs are normalised by.
+"""Read normalization constants from three files, or compute them in one pass over an archive.
 
 As published with GraphCast (Lam et al. 2023): mean and stddev of every variable, by level where it has levels, over
 times and grid points, each point counting once; and the stddev of its change over 6 h. The archive is cut into blocks
-that are tallied each by itself, in any process; what they give is merged in one fixed order.
+that are tallied each by itself, in any process; what they give is merged in one fixed order, so
+that a user who computes them again with other workers gets the same constants, bit for bit, and the same forecasts.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""One block of an archive becomes its tally: count, mean and squared deviations of its values and of their changes.
+"""Compute count, mean and squared deviations of the values and 6 h changes in one block of an archive.
 
 Tallies merge into those of all their numbers together, so that blocks may be tallied in any process.
 """

@@ -3,9 +3,10 @@
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.errors import InputError
 from graphcast_batch.inputs.case_inputs import COMPUTABLE
-from graphcast_batch.inputs.sources.archive import Archive, SyntheticArchive
+from graphcast_batch.inputs.sources.archive import Archive
 from graphcast_batch.inputs.sources.configured import open_source, resolution_remedy
 from graphcast_batch.inputs.sources.dataset_files import DatasetFiles
+from graphcast_batch.inputs.sources.planet_archive import SyntheticArchive
 from graphcast_batch.models.graphcast.weights import ConfiguredWeights
 
 AnySource = Archive | DatasetFiles | SyntheticArchive

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphcast_batch.inputs.sources import archive_writer
-from graphcast_batch.inputs.sources.archive import SyntheticArchive
+from graphcast_batch.inputs.sources.planet_archive import SyntheticArchive
 from graphcast_batch.inputs.sources.synthetic import SyntheticPlanet
 
 ArchiveExecutor = Callable[[Callable[..., None], Sequence[tuple[Any, ...]]], Iterable[BaseException | None]]

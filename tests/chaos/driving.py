@@ -16,7 +16,7 @@ import ray
 from graphcast_batch import cli
 from graphcast_batch.cluster import held_leases, worker_watch
 from graphcast_batch.files import staging
-from graphcast_batch.inputs.sources.archive import SyntheticArchive
+from graphcast_batch.inputs.sources.planet_archive import SyntheticArchive
 from graphcast_batch.setup import run_setup
 
 HANG_SECONDS = 3600

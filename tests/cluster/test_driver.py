@@ -26,7 +26,7 @@ from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.errors import ClusterError, ConfigError, InputError, StoreError
 from graphcast_batch.files.leases import Lease
-from graphcast_batch.inputs.sources.archive import SyntheticArchive
+from graphcast_batch.inputs.sources.planet_archive import SyntheticArchive
 from graphcast_batch.inputs.statistics import run_serially
 from graphcast_batch.pipeline import CompletedCase
 from graphcast_batch.setup.run_setup import assemble

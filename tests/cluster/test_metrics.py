@@ -27,7 +27,7 @@ from graphcast_batch.cluster import driver
 from graphcast_batch.cluster.drain import Drain
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig
-from graphcast_batch.inputs.sources.archive import SyntheticArchive
+from graphcast_batch.inputs.sources.planet_archive import SyntheticArchive
 
 
 class Faulty(SyntheticArchive):

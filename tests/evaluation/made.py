@@ -8,7 +8,7 @@ from graphcast_batch.config.outputs_section import OutputsConfig
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.config.scores_section import ScoresConfig
 from graphcast_batch.evaluation.score_export import tables
-from graphcast_batch.inputs.sources.archive import SyntheticArchive
+from graphcast_batch.inputs.sources.planet_archive import SyntheticArchive
 from graphcast_batch.plan import Case, Layout, Plan
 from graphcast_batch.stores.store_kinds import create_or_extend
 

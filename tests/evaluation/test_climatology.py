@@ -14,7 +14,7 @@ from graphcast_batch.evaluation.climatology_building import make_climatology
 from graphcast_batch.evaluation.climatology_window import weighted_quantile
 from graphcast_batch.evaluation.score_results import average, read
 from graphcast_batch.evaluation.store_scoring import evaluations, lay_out, score_stored, scoring_of
-from graphcast_batch.inputs.sources.archive import SyntheticArchive
+from graphcast_batch.inputs.sources.planet_archive import SyntheticArchive
 from graphcast_batch.inputs.statistics import run_serially
 from tests.evaluation.made import LEVELS, cases, config_for, records, stored, truth
 

@@ -10,7 +10,7 @@ from graphcast_batch.evaluation.baselines import Persistence
 from graphcast_batch.evaluation.case_scoring import score_case
 from graphcast_batch.evaluation.scoring_setup import part_of
 from graphcast_batch.evaluation.store_scoring import scoring_of
-from graphcast_batch.inputs.sources.archive import SyntheticArchive
+from graphcast_batch.inputs.sources.planet_archive import SyntheticArchive
 from graphcast_batch.timing import Stopwatch
 from tests.evaluation.made import AMPLITUDE, TURN_HOURS, WavePlanet, cases, stored, truth
 

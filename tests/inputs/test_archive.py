@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from graphcast_batch.errors import GridError, InputError, InputNotFoundError
 from graphcast_batch.grid import regular_grid
 from graphcast_batch.inputs.quality.checks import check_inputs, find_gap
-from graphcast_batch.inputs.sources.archive import Archive, SyntheticArchive
+from graphcast_batch.inputs.sources.archive import Archive
+from graphcast_batch.inputs.sources.planet_archive import SyntheticArchive
 from graphcast_batch.inputs.sources.synthetic import SyntheticPlanet
 from graphcast_batch.plan import Case
 from graphcast_batch.spec import TASKS, Task

@@ -13,8 +13,9 @@ from graphcast_batch.grid import Grid, regular_grid
 from graphcast_batch.inputs.case_inputs import CaseInputs
 from graphcast_batch.inputs.quality.checks import check_inputs, find_faults
 from graphcast_batch.inputs.quality.values import find_gap
-from graphcast_batch.inputs.sources.archive import Archive, SyntheticArchive
+from graphcast_batch.inputs.sources.archive import Archive
 from graphcast_batch.inputs.sources.dataset_files import DatasetFiles
+from graphcast_batch.inputs.sources.planet_archive import SyntheticArchive
 from graphcast_batch.inputs.sources.synthetic import SyntheticPlanet
 from graphcast_batch.plan import Case
 from graphcast_batch.spec import TASKS, Task

@@ -4,9 +4,10 @@ import pytest
 
 from graphcast_batch.config.inputs_section import ArchiveInputs, DatasetInputs, SyntheticInputs
 from graphcast_batch.errors import ConfigError
-from graphcast_batch.inputs.sources.archive import Archive, SyntheticArchive
+from graphcast_batch.inputs.sources.archive import Archive
 from graphcast_batch.inputs.sources.configured import open_source
 from graphcast_batch.inputs.sources.dataset_files import DatasetFiles
+from graphcast_batch.inputs.sources.planet_archive import SyntheticArchive
 
 
 def test_each_kind_of_inputs_has_its_source(tmp_path, made, as_dataset):

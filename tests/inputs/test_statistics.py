@@ -11,8 +11,9 @@ from ray import cloudpickle
 
 from graphcast_batch.errors import InputError, StatisticsError
 from graphcast_batch.inputs import statistics
-from graphcast_batch.inputs.sources.archive import Archive, SyntheticArchive
+from graphcast_batch.inputs.sources.archive import Archive
 from graphcast_batch.inputs.sources.dataset_files import DatasetFiles
+from graphcast_batch.inputs.sources.planet_archive import SyntheticArchive
 from graphcast_batch.inputs.sources.synthetic import SyntheticPlanet
 from graphcast_batch.inputs.statistics import compute_statistics, held_task, read_statistics, write_statistics
 from graphcast_batch.models.channels import Channels

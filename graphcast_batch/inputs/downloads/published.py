@@ -1,4 +1,4 @@
-"""The name of a published GraphCast file becomes that file in a folder: whole, verified, with a record of its origin.
+"""Download published GraphCast files, verify them and record their origin.
 
 What is published, and its terms:
 https://github.com/google-deepmind/weathernext/blob/main/docs/weathernext1_graph/README.md
@@ -144,7 +144,7 @@ KNOWN: Final = (
     *_samples(),
 )
 
-LICENCE: Final = "CC-BY-4.0"
+LICENSE: Final = "CC-BY-4.0"
 _TERMS: Final = "CC BY 4.0, https://creativecommons.org/licenses/by/4.0/"
 _ECMWF: Final = (
     "Made with data of ECMWF and modified Copernicus Climate Change Service information 2023; neither the European "
@@ -158,7 +158,7 @@ def license(kind: Kind) -> str:
         case "checkpoint":
             return (
                 f"GraphCast's weights: Google LLC, {_TERMS}. This holds since 6 August 2026, also for copies from "
-                "before; the text inside a file may still name the former licence, CC BY-NC-SA 4.0. Name the source, "
+                "before; the text inside a file may still name the former license, CC BY-NC-SA 4.0. Name the source, "
                 f"https://doi.org/10.1126/science.adi2336. {_ECMWF}"
             )
         case "stats":
@@ -246,7 +246,7 @@ def fetch(file: Published, folder: Path, progress: Progress, mirror: str | None 
             if not complete:
                 sha256 = _bring(origin, file, target, progress)
             fetched = Fetched(
-                url=address(origin), bytes=target.stat().st_size, sha256=sha256, date=_now(), license=LICENCE
+                url=address(origin), bytes=target.stat().st_size, sha256=sha256, date=_now(), license=LICENSE
             )
             replace(folder / RECORD, _RECORDS.dump_json({**records, file.file: fetched}, indent=2) + b"\n")
     return fetched

@@ -1,4 +1,7 @@
-"""A file on a server or in a folder becomes a whole part file here, taken up where an earlier transfer broke off."""
+"""Transfer one file from a server or a folder, and resume a transfer that was interrupted.
+
+Resuming protects a user on a slow or short-lived connection, who would else download large files from the start.
+"""
 
 import base64
 import os

@@ -1,4 +1,4 @@
-"""The layout of stored variables and the places wanted of them become the bytes that a read must fetch."""
+"""Compute how many bytes a read must fetch, from the chunks of the stored variables."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,8 @@
-"""The header of a classic netCDF file becomes the number of bytes that the file must have.
+"""Compute the size in bytes that a classic netCDF file must have, from its header.
 
 The netCDF library reads zeros where a classic file (CDF-1, CDF-2, CDF-5) was cut off, so that a copy which stopped
-half-way looks whole. Layout: NetCDF Users Guide, "File Format Specifications".
+half-way looks complete: this check protects a user who would start forecasts from those zeros.
+Layout: NetCDF Users Guide, "File Format Specifications".
 """
 
 import math

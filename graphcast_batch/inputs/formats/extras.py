@@ -1,4 +1,4 @@
-"""A module that only some users need becomes that module, or an error that says what to install."""
+"""Import optional packages, or raise an error that names what to install."""
 
 import importlib
 from types import ModuleType

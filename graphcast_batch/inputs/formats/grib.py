@@ -1,4 +1,4 @@
-"""The messages of a GRIB file become a dataset whose fields are decoded when they are read."""
+"""Open GRIB files as datasets whose fields are decoded when they are read."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""An address, of zarr, netCDF or GRIB, here or far away, becomes an open dataset, or an error that names it.
+"""Open zarr, netCDF and GRIB data at a local path or a remote address.
 
 HDF5 is not safe with threads: whoever opens a netCDF file reads what is needed and closes it.
 """

@@ -1,4 +1,4 @@
-"""An address on other machines becomes a zarr store or a file that is read piece by piece."""
+"""Open zarr stores and files on other machines, which are read piece by piece."""
 
 import io
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The names and units of the layouts that people have become ours: a table for each layout.
+"""Translate the names and units of known archive layouts, one table for each layout.
 
 Sources of the tables: WeatherBench 2's data guide, the ARCO-ERA5 repository, the CDS documentation of ERA5 downloads
 (before and since September 2024), ECMWF's parameter database and cfgrib's names for it, the CF standard name table.

@@ -1,4 +1,4 @@
-"""An open dataset in any order of its axes becomes fields in ours: time, level, latitude, longitude, ascending.
+"""Read fields of an open dataset with dimensions time, level, latitude, longitude, ascending.
 
 Latitudes that descend are flipped, longitudes in -180..180 rolled to 0..360, levels sorted and selected, values
 brought to our units. Where forecasts are stored by initial and lead time, a time is that of the shortest lead.

@@ -1,4 +1,4 @@
-"""Fields on a global grid become fields on a coarser one, with rows on both poles and a column at 0°.
+"""Regrid global fields to a coarser grid with rows on both poles and a column at 0°.
 
 A latitude-longitude grid lets averages and interpolation be one matrix for the rows times one for the columns.
 Components of the wind are taken as scalars: beside a pole, where east turns from column to column, a coarse value

@@ -1,4 +1,4 @@
-"""The unit that data state becomes a factor and an offset to the unit that the model takes.
+"""Convert units that data state to those that the model takes.
 
 What a unit means is pint's to know. Here stand the spellings that pint lacks or takes for another unit, and which
 quantities may stand for ours: height for geopotential, the mass of water for its depth, a flux for an hour's sum.

@@ -1,4 +1,4 @@
-"""The inputs of a Case are held against the task, the grid and the checkpoint before any device time is spent."""
+"""Check the inputs of a Case against the task, the grid and the checkpoint before any device time is spent."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final

@@ -1,4 +1,4 @@
-"""A variable and its level become the lowest and highest value that it takes anywhere on Earth, with a margin.
+"""Return the lowest and highest value of a variable at a level anywhere on Earth, with a margin.
 
 The limits tell wrong units and broken files from weather; they are no climatology. Records are those of the WMO World
 Weather and Climate Extremes Archive (wmo.asu.edu). Numbers without a source were chosen generously around what

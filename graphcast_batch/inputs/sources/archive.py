@@ -1,18 +1,18 @@
-"""Files and stores of any layout, or a synthetic planet, become one archive: the inputs and truth of any Case."""
+"""Read the inputs and truth of any Case from files and stores of any known layout."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from graphcast_batch.errors import InputError, LayoutError
-from graphcast_batch.grid import Grid, regular_grid
+from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.case_inputs import CaseInputs, findings, input_times, read_held, read_inputs, read_truth
 from graphcast_batch.inputs.findings import Finding, Stated
 from graphcast_batch.inputs.formats.chunks import ReadCost, total_cost
@@ -29,15 +29,9 @@ from graphcast_batch.inputs.sources.static_fields import check_same, fixed_field
 from graphcast_batch.inputs.sources.volumes import Reading, Volume
 from graphcast_batch.plan import Case
 from graphcast_batch.spec import Task
-from graphcast_batch.variables import VARIABLES
+from graphcast_batch.variables import DIMS_OF_KIND, VARIABLES
 
 _LOG: Final = logging.getLogger(__name__)
-_PLACE: Final = ("latitude", "longitude")
-_DIMS_OF_KIND: Final = {
-    "surface": ("time", *_PLACE),
-    "level": ("time", "level", *_PLACE),
-    "static": _PLACE,
-}
 _HOURS: Final = {"toa_incident_solar_radiation": frozenset([1.0])}
 """Over how many hours what the model takes is summed up, beside precipitation."""
 
@@ -127,7 +121,7 @@ class Archive:
         made = any(map(self._is_summed, names))
         found = self._stored([name for name in names if not (made and name == SUMMED)], times, levels)
         if made:
-            found = found.assign({SUMMED: (_DIMS_OF_KIND["surface"], self._precipitation.read(times))})
+            found = found.assign({SUMMED: (DIMS_OF_KIND["surface"], self._precipitation.read(times))})
         return self._regridder.regrid(found) if self._regridder else found
 
     def read(self, case: Case, task: Task) -> CaseInputs:
@@ -240,7 +234,7 @@ class Archive:
             dims.setdefault(name, found)
         wanted = SUMMED in self._needed or not self._needed
         if self._precipitation.is_made and (wanted or self._precipitation.is_known):
-            dims[SUMMED] = _DIMS_OF_KIND["surface"]
+            dims[SUMMED] = DIMS_OF_KIND["surface"]
         return {name: found for name, found in dims.items() if name not in self._mixed}
 
     @cached_property
@@ -369,69 +363,6 @@ class Archive:
     def _costs(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> list[ReadCost]:
         parts = self._split(names, times, levels)
         return [part.volume.cost(part.names, part.times, part.levels) for part in parts]
-
-
-class Planet(Protocol):
-    """What makes fields up, at any time and place."""
-
-    def fields(
-        self, names: Sequence[str], times: NDArray[np.datetime64], grid: Grid, levels: Sequence[int]
-    ) -> xr.Dataset:
-        """Fields of some variables; static ones without time."""
-
-
-class SyntheticArchive:
-    """A made-up planet as an archive that holds every time.
-
-    Raises:
-        GridError: the resolution does not divide the half circle.
-    """
-
-    times: None = None
-    origin = "the synthetic planet"
-    spoken = "made on the fly"
-    provenance: Final = Provenance()
-    changes: Final[Mapping[str, str]] = {}
-
-    def __init__(self, planet: Planet, resolution: float, levels: Sequence[int]) -> None:
-        self.grid = regular_grid(resolution)
-        self.levels = tuple(sorted(levels))
-        self.dims: Mapping[str, tuple[str, ...]] = {
-            name: _DIMS_OF_KIND[variable.kind] for name, variable in VARIABLES.items() if variable.kind in _DIMS_OF_KIND
-        }
-        self._planet = planet
-
-    def fields(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> xr.Dataset:
-        """Fields of variables that ``dims`` names at any time, on any level."""
-        if not names:
-            return xr.Dataset(coords={"time": times, "latitude": self.grid.latitude, "longitude": self.grid.longitude})
-        return self._planet.fields(names, times, self.grid, levels)
-
-    def times_of(self, names: Sequence[str]) -> None:
-        """Every time."""
-
-    def findings(self, case: Case, task: Task) -> list[Finding]:
-        """Why it cannot start a Case; empty when it can."""
-        return findings(self, case, task)
-
-    def held(self, case: Case, task: Task) -> xr.Dataset:
-        """What there is of the input variables of a Case that it cannot start."""
-        return read_held(self, case, task)
-
-    def read(self, case: Case, task: Task) -> CaseInputs:
-        """Makes what a Case starts from.
-
-        Raises:
-            InputError: the planet lacks a variable or level.
-        """
-        return read_inputs(self, case, task)
-
-    def truth(self, case: Case, names: Sequence[str], levels: Sequence[int] | None = None) -> xr.Dataset | None:
-        """What really comes on the planet; see `read_truth`."""
-        return read_truth(self, case, names, levels)
-
-    def cost(self, case: Case, task: Task) -> None:
-        """Nothing is read."""
 
 
 def _volumes(path: str, reading: Reading) -> list[Volume]:

@@ -1,4 +1,4 @@
-"""Fields at times become a zarr archive in the names of WeatherBench 2, which any tool opens.
+"""Write fields as a zarr archive with the names of WeatherBench 2.
 
 It is laid out once as a draft beside its place, metadata and coordinates only; independent writers fill blocks of times
 in any order; then it is moved into its place. So an archive is whole or absent.

@@ -1,4 +1,4 @@
-"""The inputs that a configuration names become a source of Cases."""
+"""Open the source that the section inputs of a configuration describes."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,9 @@ from graphcast_batch.config.inputs_section import ArchiveInputs, DatasetInputs, 
 from graphcast_batch.credentials import secrets_of
 from graphcast_batch.errors import ConfigError
 from graphcast_batch.inputs.formats.remote import Access
-from graphcast_batch.inputs.sources.archive import Archive, SyntheticArchive
+from graphcast_batch.inputs.sources.archive import Archive
 from graphcast_batch.inputs.sources.dataset_files import DatasetFiles
+from graphcast_batch.inputs.sources.planet_archive import SyntheticArchive
 from graphcast_batch.inputs.sources.synthetic import SyntheticPlanet
 from graphcast_batch.inputs.sources.volumes import Reading
 

@@ -1,4 +1,4 @@
-"""GraphCast dataset files become Cases, and their inputs and truth.
+"""Read Cases, their inputs and their truth from GraphCast dataset files.
 
 Format of the files that DeepMind published with GraphCast: dimensions batch (1), time (since the first frame), lat,
 lon, level, with the absolute times in the coordinate datetime (batch, time).

@@ -1,4 +1,4 @@
-"""A seed and times become the weather of an invented Earth: balanced, travelling, the same at every run."""
+"""Compute the weather of a synthetic planet from a seed: balanced, travelling, the same in every run."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

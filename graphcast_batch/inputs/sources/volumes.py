@@ -1,4 +1,4 @@
-"""One file or store of an archive, in whatever layout, becomes fields at absolute times, in our names and units."""
+"""Read one file or store of an archive in any known layout, at absolute times, in our names and units."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Weather and a time become the air on pressure levels: balanced, and moist where it rises.
+"""Compute the air of the synthetic planet on pressure levels: balanced, and moist where it rises.
 
 Everything balanced follows from one function in closed form, the geopotential: a climate plus travelling waves. Its
 slope with height is the temperature; its horizontal slopes are the wind. Numbers without a reason beside them were

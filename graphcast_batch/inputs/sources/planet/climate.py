@@ -1,4 +1,4 @@
-"""A height, a latitude and a season become the zonal mean climate: what the weather's waves are added to.
+"""Compute the zonal mean climate of the synthetic planet, to which waves are added.
 
 The table and the belts were chosen by eye, so that the means by level come near those that GraphCast was published
 with, and jets blow where the Earth has them; the tests hold both.

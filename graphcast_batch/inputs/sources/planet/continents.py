@@ -1,4 +1,4 @@
-"""A season becomes the lasting highs and lows that continents and oceans make: what tells one meridian from another.
+"""Compute the lasting highs and lows over continents and oceans of the synthetic planet.
 
 Places are those of maps of mean pressure in January and July; strengths were chosen by eye on them.
 """

@@ -1,4 +1,4 @@
-"""Amplitudes of zonal wavenumbers become fields and slopes on a round, turning Earth, whose constants are here.
+"""Compute fields and slopes from amplitudes of zonal wavenumbers, with the constants of the Earth.
 
 Modes are complex amplitudes (wavenumber, level, lat): the field is the real part of the sum over wavenumbers m of
 amplitude times exp(i m longitude). Mode 0 is the zonal mean.

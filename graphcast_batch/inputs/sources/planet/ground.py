@@ -1,4 +1,4 @@
-"""A grid becomes the ground of the synthetic planet: continents and mountains roughly where the Earth has them.
+"""Compute the ground of the synthetic planet, with continents and mountains roughly at the Earth's.
 
 Places, sizes and heights were chosen by eye on maps, so that land covers three tenths of the globe.
 """

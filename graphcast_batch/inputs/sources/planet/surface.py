@@ -1,4 +1,4 @@
-"""The air at two low levels and the ground under it become the weather at the surface.
+"""Compute the weather at the surface of the synthetic planet from the air above and the ground.
 
 Numbers without a reason beside them were chosen by eye, so that maps look like the Earth's.
 """

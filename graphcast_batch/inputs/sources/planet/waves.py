@@ -1,4 +1,4 @@
-"""A seed becomes waves that travel around the planet: the part of the weather that chance decides.
+"""Compute travelling waves from a seed: the random part of the weather of the synthetic planet.
 
 Numbers, belts, speeds and sizes of the waves were chosen by eye, so that maps look like the Earth's and the deviations
 by level come near those that GraphCast was published with; the tests hold the latter.
