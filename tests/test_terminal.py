@@ -93,7 +93,7 @@ class Screen:
 def watched(console, store, level="normal"):
     """A run of four Cases, two of which were whole before; one becomes whole, one fails."""
     store.mkdir(exist_ok=True)
-    with RunWatcher(console, store, STEPS, level) as shown:
+    with RunWatcher(console, store, STEPS, 6, level) as shown:
         watcher = JournaledRun(store, shown)
         watcher.started(2, "cpu", 4, 2)
         watcher.under_way("host:7", [Place("2020-01-01T06", "compute", 16), Place("2020-01-01T18", "wait", 0)])
@@ -186,7 +186,7 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_the_lines_of_a_log(tmp_path
 
 def test_of_many_cases_under_way_those_that_are_furthest_are_shown(tmp_path):
     file = io.StringIO()
-    with RunWatcher(Console(file=file, force_terminal=True, width=100, height=40), tmp_path, STEPS) as watcher:
+    with RunWatcher(Console(file=file, force_terminal=True, width=100, height=40), tmp_path, STEPS, 6) as watcher:
         for number in range(20):
             watcher.under_way(f"host:{number}", [Place(f"2020-01-{number + 1:02}T00", "compute", number)])
         watcher.started(20, "cpu", 20, 0)
@@ -201,7 +201,7 @@ def test_a_worker_that_tells_nothing_more_is_shown_no_longer(tmp_path, monkeypat
     now = [1000.0]
     monkeypatch.setattr(run_progress, "monotonic", lambda: now[0])
     file = io.StringIO()
-    with RunWatcher(Console(file=file, force_terminal=True, width=100), tmp_path, STEPS) as watcher:
+    with RunWatcher(Console(file=file, force_terminal=True, width=100), tmp_path, STEPS, 6) as watcher:
         watcher.under_way("host:1", [Place("2020-01-01T00", "compute", 4)])
         now[0] += 31
         watcher.under_way("host:2", [Place("2020-01-01T06", "compute", 4)])
@@ -225,5 +225,5 @@ def test_a_journal_that_cannot_be_written_is_told_among_the_rest(tmp_path):
 
     said = in_a_log(tmp_path / "s")
 
-    assert sum("misses what happens" in line for line in said) == 1
+    assert sum("journal" in line and "cannot be written" in line for line in said) == 1
     assert said[-1].startswith("2020-01-01T06 complete")

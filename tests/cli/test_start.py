@@ -131,7 +131,7 @@ def test_nothing_is_overwritten(tmp_path, capsys):
 
     assert init(tmp_path / "first.yaml") == 2
 
-    assert "must not be there yet" in capsys.readouterr().err
+    assert "first.yaml must not" in capsys.readouterr().err
     assert (tmp_path / "first.yaml").read_text() == "mine"
 
 

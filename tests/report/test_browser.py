@@ -307,4 +307,4 @@ def test_pages_without_maps_open_as_quietly(tmp_path, opened):
     write_page(run(tmp_path / "s", complete=0).path, tmp_path / "missing.html")
 
     assert "Not laid out yet" in opened(tmp_path / "waiting.html").inner_text("main")
-    assert "0 of 4 Cases are whole" in opened(tmp_path / "missing.html").inner_text("main")
+    assert "0 of 4 Cases are complete" in opened(tmp_path / "missing.html").inner_text("main")

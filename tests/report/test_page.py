@@ -46,7 +46,7 @@ def test_a_page_of_whole_cases_has_their_maps_and_their_timeline(tmp_path):
     data = data_of(text)
     assert data["sides"][0]["cases"] == ["2020-01-01T00", "2020-01-01T12"]
     assert data["speed"]["cases"] == [0, 1, 2]
-    assert "2 of 2 Cases are whole; nothing is left to be made" in text
+    assert "2 of 2 Cases are complete; nothing is left to be made" in text
     assert text.count("<rect") == 2
     assert "The forecasts were not scored" in text
     assert RELOADS not in text
@@ -129,7 +129,7 @@ def test_a_page_is_written_anew_until_nothing_is_left_to_be_made(tmp_path):
 
     assert [re.search(r"(\d) of 2 Cases", text)[1] for text in seen] == ["0", "1"]
     assert all(RELOADS in text for text in seen)
-    assert "2 of 2 Cases are whole" in out.read_text()
+    assert "2 of 2 Cases are complete" in out.read_text()
     assert RELOADS not in out.read_text()
     assert [path.name for path in tmp_path.iterdir() if path.name not in ("s", "truth.zarr")] == ["r.html"]
 
