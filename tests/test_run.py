@@ -279,7 +279,7 @@ def test_a_case_with_broken_input_fails_alone_and_is_tried_again_once_it_is_mend
 
     archive.to_netcdf(tmp_path / "archive.nc")
     again = command("run", config).stdout
-    assert "0 of them now, 2 failed" in again
+    assert "0 of them made now, 2 failed" in again
     assert re.search(r"2020-01-02T00 failed .*temperature.*850.*retry-failed STORE", again, re.DOTALL)
     assert (
         "2 Cases will be tried again by the next run: 2020-01-02T00 2020-01-02T06"

@@ -503,6 +503,6 @@ def test_a_run_in_a_job_of_slurm_ends_in_time_with_work_left(command, small_conf
 
     assert ended.returncode == 75, ended.stderr
     assert time.time() < end
-    assert re.search(r"\d+ of 1465 Cases whole, .* 0 failed", ended.stdout)
+    assert re.search(r"\d+ of 1465 Cases complete, .* 0 failed", ended.stdout)
     assert not list(tmp_path.glob("run/ledger/*.claim"))
     assert command("verify", tmp_path / "run").returncode == 0

@@ -452,12 +452,12 @@ def test_a_run_that_keeps_only_scores_gives_those_of_the_stored_run_and_every_co
     assert_same_scores(open_store(alone), open_store(after))
     again = told(capsys, "evaluate", config)
     assert "forecast: 0 to score, 4 scored before" in again
-    assert "nothing is kept of these forecasts but the scores" in again
+    assert "only the scores of these forecasts are stored" in again
     assert "RMSE of forecast, global" in again
-    assert "only the scores are kept" in told(capsys, "status", alone)
+    assert "(outputs: none)" in told(capsys, "status", alone)
     assert "2 figures of scores" in told(capsys, "figures", alone)
     assert "there are no forecasts to draw" in told(capsys, "figures", alone, "--variable", "2m_temperature")
-    assert "4 whole Cases, 0 B, looked at" in told(capsys, "verify", alone)
+    assert "4 complete Cases, 0 B" in told(capsys, "verify", alone)
     opened = ScoreStore.at(alone, FORECAST).dataset()
     assert np.isfinite(opened[derived[:-1]]).to_dataarray().all()  # of 18 h there is no day's precipitation
     refused = told(capsys, "run", small_config("alone", scores={"online": True}))
@@ -473,7 +473,7 @@ def test_a_run_tells_of_cases_without_truth_and_goes_on(tmp_path, command, small
 
     assert done.returncode == 0, done.stderr
     assert "4 of 4 Cases complete" in done.stdout
-    assert "not scored: 2020-01-01T18: truth must be held at one lead time at least" in done.stdout
+    assert "not scored: 2020-01-01T18: there must be truth at one lead time at least" in done.stdout
     assert set(ScoreStore.at(tmp_path / "run", FORECAST).records()) == {
         f"2020-01-01T{hour}" for hour in ("00", "06", "12")
     }
