@@ -12,14 +12,13 @@ from graphcast_batch.text import brief
 from graphcast_batch.variables import LEVELS_13, LEVELS_37, VARIABLES
 
 _STEP_HOURS: Final = 6
-"""GraphCast's time step (Lam et al. 2023)."""
+"""Length of a step of GraphCast (Lam et al. 2023)."""
 
 
 _NAME: Final = re.compile(r"[^\s./\\][^\0-\x1f/\\]{0,99}")
 
-
 _MOST_FRAMES: Final = 40
-"""Published models take 2."""
+"""Largest number of input frames; the published models take 2."""
 
 
 def check_name(name: str) -> str:
@@ -37,9 +36,10 @@ def check_name(name: str) -> str:
 
 
 Names = Annotated[tuple[Annotated[str, AfterValidator(check_name)], ...], Strict(False)]
-
+"""Names of variables."""
 
 Levels = Annotated[tuple[Annotated[int, Field(gt=0, lt=2**31)], ...], Strict(False)]
+"""Pressure levels in hPa."""
 
 
 class FrozenModel(BaseModel):
@@ -56,18 +56,18 @@ class FrozenModel(BaseModel):
 
 
 class Task(FrozenModel):
-    """Which variables go in and out: the ``task_config`` of a checkpoint, field by field."""
+    """What a model takes and predicts: the ``task_config`` of a checkpoint, field by field."""
 
     input_variables: Names
-    """All that goes in: of the state, forcings, and what does not change with time."""
+    """Names of the input variables: variables of the state, forcings, and fields that never change."""
     target_variables: Names
-    """What is forecast."""
+    """Names of the variables that are predicted."""
     forcing_variables: Names
-    """What is known of the time to be forecast: solar radiation, time of the day and year."""
+    """Names of the variables that are known ahead, such as solar radiation, time of day and time of year."""
     pressure_levels: Levels
-    """hPa, ascending."""
+    """Pressure levels in hPa of all variables on levels, in ascending order."""
     input_duration: str = "12h"
-    """Time that the frames span which go in; 12h for two."""
+    """Number of input frames times the step length, in hours, such as ``12h`` for two frames 6 hours apart."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -93,7 +93,7 @@ class Task(FrozenModel):
 
     @property
     def step_hours(self) -> int:
-        """Hours from one frame to the next, of the inputs and of the forecast."""
+        """Length of a step in hours: the time between two frames of the inputs or of the forecast."""
         return _STEP_HOURS
 
     @property
@@ -103,7 +103,7 @@ class Task(FrozenModel):
 
     @property
     def input_frames(self) -> int:
-        """How many frames go in, the last of them at the initial time."""
+        """Number of input frames, the last of them at the initial time."""
         hours = self.input_duration.removesuffix("h")
         if not hours.isdecimal() or int(hours) % self.step_hours:
             return 0
@@ -111,26 +111,26 @@ class Task(FrozenModel):
 
 
 class Architecture(FrozenModel):
-    """The ``model_config`` of a checkpoint, field by field.
+    """The sizes of a network: the ``model_config`` of a checkpoint, field by field.
 
-    The published sizes are 6, 512, 16 and 1 (Lam et al. 2023): what is far above them is refused before anything of
+    The published sizes are 6, 512, 16 and 1 (Lam et al. 2023). Sizes far above them are refused before anything of
     that size is made.
     """
 
     mesh_size: Annotated[int, Field(ge=0, le=8)]
-    """How often the icosahedron is refined."""
+    """Number of refinements of the icosahedral mesh."""
     latent_size: Annotated[int, Field(gt=0, le=8192)]
-    """Numbers for each node and edge."""
+    """Number of values that the network keeps for each node and edge."""
     gnn_msg_steps: Annotated[int, Field(gt=0, le=256)]
-    """Rounds of messages on the mesh."""
+    """Number of message-passing steps on the mesh."""
     hidden_layers: Annotated[int, Field(ge=0, le=64)] = 1
-    """Of each perceptron."""
+    """Number of hidden layers of each perceptron."""
     radius_query_fraction_edge_length: Annotated[float, Field(gt=0, le=4)] = 0.6
-    """How far from a mesh node grid points send to it, in lengths of the finest mesh's longest edge."""
+    """Largest distance between a grid point and a mesh node that it sends to, in lengths of the longest mesh edge."""
     resolution: Annotated[float, Field(ge=0)] = 0.0
-    """Degrees between grid points; 0 for any."""
+    """Grid spacing in degrees that the weights were trained for; 0 for any."""
     mesh2grid_edge_normalization_factor: Annotated[float, Field(gt=0)] | None = None
-    """Length by which those of edges to the grid are divided; without it that of the longest."""
+    """Length by which the lengths of edges from mesh to grid are divided; by default that of the longest edge."""
 
 
 def _published(*, levels: tuple[int, ...], precipitation_in: bool) -> Task:

@@ -1,6 +1,6 @@
-"""Compute the solar radiation that falls on the top of the atmosphere, as ERA5 has it.
+"""Compute the solar radiation at the top of the atmosphere, as ERA5 has it.
 
-All of it is closed form in float64: in float32 the day count alone would lose 40 s.
+Everything is computed in float64: in float32 the count of days alone would be wrong by 40 s.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Times = NDArray[np.datetime64]
 Floats = NDArray[np.float64]
 
 DAY: Final = 86400.0
-"""Seconds."""
+"""Seconds of a day."""
 
 _J2000 = np.datetime64("2000-01-01T12:00:00", "us")  # epoch of the orbital series: Julian date 2451545.0
 _HOUR = 3600.0  # seconds over which ERA5 accumulates the radiation that ends at a time
@@ -41,10 +41,11 @@ _TSI_MIDDLES = 1951.5 + np.arange(_TSI_YEARLY.size)  # years
 def solar_radiation(
     times: Times, latitude: NDArray[np.floating], longitude: NDArray[np.floating]
 ) -> NDArray[np.float32]:
-    """Solar radiation that falls on the top of the atmosphere during the hour that ends at each time.
+    """Compute the solar radiation at the top of the atmosphere, summed over the hour that ends at each time.
 
-    The sun's declination and distance are those of mid-hour and the hour angle grows evenly, so the integral over
-    the hour has a closed form. Against 3600 sub-steps the largest error is 3.5e-5 of the largest value.
+    The sun's declination and distance are those of the middle of the hour and the hour angle grows evenly, so that the
+    integral over the hour has a closed form. Compared with a sum of 3600 steps, the largest error is 3.5e-5 of the
+    largest value.
 
     Args:
         times: (time,) ends of the hours, UTC.
@@ -58,7 +59,7 @@ def solar_radiation(
     sun = _sun(ends + np.timedelta64(-30, "m"))
     phi, lam = np.deg2rad(np.asarray(latitude, np.float64)), np.deg2rad(np.asarray(longitude, np.float64))
     radiation = np.empty((sun.flux.size, phi.size, lam.size), np.float32)
-    for n in range(sun.flux.size):  # one time at once keeps the float64 work small
+    for n in range(sun.flux.size):  # one time after another, so that the float64 arrays stay small
         across = np.cos(phi) * np.cos(sun.declination[n])
         along = np.sin(phi) * np.sin(sun.declination[n])
         radiation[n] = sun.flux[n] * _daylight_integral(across, along, sun.hour_angle[n] + lam)
@@ -67,7 +68,7 @@ def solar_radiation(
 
 @dataclass(frozen=True)
 class _Sun:
-    """Where the sun stands and how bright it is.
+    """Position and brightness of the sun.
 
     Attributes:
         declination: (time,) radians.
@@ -81,7 +82,7 @@ class _Sun:
 
 
 def _sun(times: Times) -> _Sun:
-    """The formulas of ECCC's GEM for the sun's place and distance, found to reproduce ERA5."""
+    """Compute position and distance of the sun by the formulas of ECCC's GEM, which were found to reproduce ERA5."""
     days = days_since(times, _J2000)
     theta = days / 365.25
     rel, rem, rlls = 1.7535 + 6.283076 * theta, 6.240041 + 6.283020 * theta, 4.8951 + 6.283076 * theta
@@ -98,7 +99,7 @@ def _sun(times: Times) -> _Sun:
 
 
 def _total_solar_irradiance(times: Times) -> Floats:
-    """W m**-2 at one astronomical unit; before mid-1951 and after mid-2034 the table's end values, held constant."""
+    """Return W m**-2 at one astronomical unit; before mid-1951 and after mid-2034 the first or last of the table."""
     year = times.astype("datetime64[Y]")
     start, end = year.astype("datetime64[us]"), (year + 1).astype("datetime64[us]")
     fraction = (times - start) / (end - start)
@@ -106,7 +107,7 @@ def _total_solar_irradiance(times: Times) -> Floats:
 
 
 def _daylight_integral(across: Floats, along: Floats, hour_angle: Floats) -> Floats:
-    """Integral over an hour of the sine of the sun's altitude, where the sun is up.
+    """Integrate the sine of the sun's altitude over an hour, while the sun is up.
 
     Args:
         across: (lat,) cos(latitude) cos(declination).
@@ -125,10 +126,11 @@ def _daylight_integral(across: Floats, along: Floats, hour_angle: Floats) -> Flo
 
 
 def _daylight_since_noon(across: Floats, along: Floats, hour_angle: Floats) -> Floats:
-    """Antiderivative of max(0, across cos h + along) over the hour angle h, which is 0 at the noon of turn 0.
+    """Return the antiderivative of max(0, across cos h + along) over the hour angle h, 0 at the noon of turn 0.
 
-    Taken over the whole line, not over one day, it needs no case for an hour that holds midnight, or a sunset and
-    the next sunrise: each turn adds what a day gives, and within a turn the hour angle stops at sunrise and sunset.
+    It is defined for any hour angle, not only within one day, so that an hour with midnight, or with a sunset and the
+    next sunrise, is no special case. Each turn adds the integral of a day, and within a turn the hour angle is limited
+    to the time from sunrise to sunset.
 
     Returns:
         (lat, lon) radians.
@@ -146,11 +148,11 @@ def _daylight_since_noon(across: Floats, along: Floats, hour_angle: Floats) -> F
 
 
 def days_since(times: Times, epoch: np.datetime64) -> Floats:
-    """(time,) days from an epoch to times, to the microsecond."""
+    """Return (time,) days from an epoch to times, exact to the microsecond."""
     return (np.asarray(times, "datetime64[us]") - epoch) / np.timedelta64(86400, "s")
 
 
 def fraction(values: Floats) -> Floats:
-    """What values are more than the whole number below, in [0, 1)."""
+    """Return the fractional part of values, in [0, 1)."""
     part = np.mod(values, 1.0)
     return np.where(part < 1, part, 0.0)  # a tiny negative value rounds up to 1

@@ -11,11 +11,12 @@ from graphcast_batch.config.loading import load_config
 from graphcast_batch.grid import regular_grid
 from graphcast_batch.models.channels import Channels
 from graphcast_batch.models.edge_blocks import blocked
-from graphcast_batch.models.graphcast.device_memory import Call, edges_at_once, grid2mesh_edges, mesh_counts
+from graphcast_batch.models.graphcast.device_memory import Call, edges_at_once, grid2mesh_edges
 from graphcast_batch.models.graphcast.parameters import parameter_shapes
 from graphcast_batch.models.graphcast.predictor import Constants, ModelState, Predictor
 from graphcast_batch.models.graphcast.rollout import several_steps
 from graphcast_batch.models.graphs import build_graphs
+from graphcast_batch.models.mesh import mesh_counts
 from graphcast_batch.models.normalization import Normalization
 from graphcast_batch.setup import resources
 from graphcast_batch.setup.resources import needed_bytes

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from graphcast_batch import pipeline
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig, TimeLimitsConfig
 from graphcast_batch.errors import ClusterError, ConfigError, ForecastError, InputError, StoreError
@@ -19,7 +18,11 @@ from graphcast_batch.inputs.case_inputs import CaseInputs
 from graphcast_batch.inputs.formats.chunks import ReadCost
 from graphcast_batch.inputs.quality.limits import forecast_limits
 from graphcast_batch.inputs.statistics import run_serially
-from graphcast_batch.pipeline import CaseStage, WorkerContext, peak_memory_bytes
+from graphcast_batch.pipeline import stages as stages_module
+from graphcast_batch.pipeline.device_queue import DeviceQueue
+from graphcast_batch.pipeline.peak_memory import peak_memory_bytes
+from graphcast_batch.pipeline.stages import CaseStage
+from graphcast_batch.pipeline.worker_context import WorkerContext
 from graphcast_batch.plan import Case, Layout, Plan
 from graphcast_batch.setup.run_setup import assemble
 from graphcast_batch.setup.store_identity import lay_out
@@ -68,6 +71,7 @@ class FakeForecasts:
     """Frames that hold their valid time, some steps a call."""
 
     device = "paper"
+    task = TASK
 
     def __init__(self, per_call=1, broken_at=None, error_at=None, broken=None):
         self.per_call, self.broken_at, self.error_at = per_call, broken_at, error_at
@@ -100,7 +104,7 @@ def unlimited(name, level):
 
 
 def context(store, forecasts, source=None, check=lambda inputs: None, limits=unlimited):
-    return WorkerContext(source or FakeSource(), check, forecasts, TASK, store, lambda start: limits, "tester")
+    return WorkerContext(source or FakeSource(), check, forecasts, store, lambda start: limits, "tester")
 
 
 def make(context, case, attempts=1):
@@ -206,6 +210,7 @@ def test_units_are_told_with_the_limits(tmp_path):
 
     class Hot:
         device = "paper"
+        task = TASK
 
         def forecast(self, *_):
             yield {"2m_temperature": np.full((1, *GRID.shape), 700, np.float32)}
@@ -248,6 +253,7 @@ def test_inputs_that_do_not_pass_the_check_never_reach_the_device(tmp_path):
 
     class Untouchable:
         device = "paper"
+        task = TASK
 
         def forecast(self, *_):
             pytest.fail("the device was used")
@@ -422,7 +428,7 @@ def test_a_read_that_hangs_is_late_after_its_limit_and_who_waits_for_it_is_not(t
     first, second = cases(2, 2)
     gate = Gate()
     now = [1000.0]
-    monkeypatch.setattr(pipeline, "monotonic", lambda: now[0])
+    monkeypatch.setattr(stages_module, "monotonic", lambda: now[0])
 
     class Hanging(FakeSource):
         def read(self, case, task):
@@ -466,7 +472,7 @@ def test_a_lack_of_memory_between_two_calls_fails_who_waits_and_the_next_is_made
         def lack(_device):
             raise MemoryError
 
-        patch.setattr(pipeline._Device, "_next_group", lack)
+        patch.setattr(DeviceQueue, "_next_group", lack)
         with pytest.raises(MemoryError):
             make(shared, first)
 
@@ -478,7 +484,7 @@ def test_a_case_that_waits_while_nothing_moves_is_late(tmp_path, monkeypatch):
     (case,) = cases(1, 2)
     gate, start = Gate(), threading.Thread.start
     now = [1000.0]
-    monkeypatch.setattr(pipeline, "monotonic", lambda: now[0])
+    monkeypatch.setattr(stages_module, "monotonic", lambda: now[0])
     shared = context(store_of(tmp_path / "s", (case,)), FakeForecasts())
 
     def hang(thread):
@@ -597,7 +603,6 @@ def make_together(tmp_path, some, forecasts, source=None):
         source or FakeSource(),
         lambda inputs: None,
         forecasts,
-        TASK,
         store,
         lambda start: unlimited,
         "t",
@@ -723,9 +728,9 @@ class TruthAhead:
 def test_who_waits_for_truth_that_is_read_ahead_has_the_time_of_a_read(tmp_path, monkeypatch):
     first, second = some = cases(2, 2)
     gate, now = Gate(), [1000.0]
-    monkeypatch.setattr(pipeline, "monotonic", lambda: now[0])
+    monkeypatch.setattr(stages_module, "monotonic", lambda: now[0])
     store, limits = store_of(tmp_path / "s", some), TimeLimitsConfig(read=1800, compute=3600, write=1800)
-    parts = FakeSource(), lambda inputs: None, GroupForecasts(2), TASK, store, lambda start: unlimited, "t"
+    parts = FakeSource(), lambda inputs: None, GroupForecasts(2), store, lambda start: unlimited, "t"
     shared = WorkerContext(*parts, cases_per_call=2, scorer=TruthAhead(gate))
     with shared._device.expecting(), in_a_thread(make, shared, first):
         assert gate.reached.wait(60)
@@ -745,7 +750,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now, self.seen = 1000.0, []
-        monkeypatch.setattr(pipeline, "monotonic", lambda: self.now)
+        monkeypatch.setattr(stages_module, "monotonic", lambda: self.now)
 
     def take(self, seconds, context, name):
         while [(stage.name, stage.seconds) for stage in context.under_way()] != [(name, 0)]:

@@ -20,7 +20,7 @@ from graphcast_batch.credentials import references, without_secrets
 from graphcast_batch.errors import ConfigError, GridError, InputError, InputNotFoundError
 from graphcast_batch.inputs.sources.configured import open_source
 from graphcast_batch.inputs.sources.dataset_files import DatasetFiles
-from graphcast_batch.models.graphcast.weights import ConfiguredWeights
+from graphcast_batch.models.model_kinds import DEFAULT_MODEL, MODELS
 from graphcast_batch.plan import plan_times
 from graphcast_batch.setup.run_source import AnySource
 from graphcast_batch.spec import TASKS, Task
@@ -235,7 +235,8 @@ def _weights(
     """
     if weights != RANDOM:
         section = {"kind": "checkpoint", "path": weights}
-        return section, ConfiguredWeights(parse_config(section, CheckpointWeights, origin="of --weights")).task, {}
+        chosen = parse_config(section, CheckpointWeights, origin="of --weights")
+        return section, MODELS[DEFAULT_MODEL].weights(chosen).task, {}
     with progress.waiting("reading the archive"):
         found = propose_task(source, steps)
     for name, reason in found.left_out.items():

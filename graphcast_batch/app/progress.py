@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Final, Literal, Protocol, Self, TypeVar
 
 from graphcast_batch.cluster import outcome
-from graphcast_batch.pipeline import CaseStage
+from graphcast_batch.pipeline.stages import CaseStage
 from graphcast_batch.plan import Case
 from graphcast_batch.stores.case_records import CaseFailure, CaseRecord
 from graphcast_batch.stores.journal import Journal

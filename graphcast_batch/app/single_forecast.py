@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 import xarray as xr
@@ -17,18 +17,16 @@ from graphcast_batch.figures.maps import draw_strip
 from graphcast_batch.inputs.quality.checks import check_inputs, check_statistics
 from graphcast_batch.inputs.sources.dataset_files import DatasetFiles
 from graphcast_batch.inputs.statistics import Statistics, read_statistics
+from graphcast_batch.models.base import Weights
 from graphcast_batch.models.channels import Channels
-from graphcast_batch.models.graphcast.forecaster import Forecaster, backend
-from graphcast_batch.models.graphcast.weights import ConfiguredWeights
+from graphcast_batch.models.devices import backend
+from graphcast_batch.models.model_kinds import MODELS
 from graphcast_batch.plan import Case
 from graphcast_batch.setup.resources import resolved_precision
 from graphcast_batch.setup.run_statistics import computed_statistics
 from graphcast_batch.spec import TASKS, Architecture
 from graphcast_batch.stores.netcdf_file import save_predictions
 from graphcast_batch.variables import attributes
-
-if TYPE_CHECKING:
-    from graphcast_batch.models.deepmind import DeepmindForecaster
 
 Mode = Literal["Random", "Checkpoint"]
 
@@ -93,12 +91,12 @@ def infer(
         GraphcastBatchError: something is missing, or one part does not fit another.
     """
     _check_save_path(save)
-    if with_loss and implementation != "native":
-        raise ConfigError(
-            f"the loss is computed by the native implementation only, not {implementation}; leave one out"
-        )
+    kind = MODELS[implementation]
+    if with_loss and not kind.gives_loss:
+        able = ", ".join(name for name, other in MODELS.items() if other.gives_loss)
+        raise ConfigError(f"the loss is computed by implementation: {able} only, not {implementation}; leave one out")
     source = _dataset(dataset)
-    weights = ConfiguredWeights(_weights(mode, pretrained, source))
+    weights = kind.weights(_weights(mode, pretrained, source))
     task, channels = weights.task, weights.channels(source.dims)
     _check_wanted(channels, variable, level)
     held = max(1, source.times.size - task.input_frames)
@@ -111,17 +109,12 @@ def infer(
     check_statistics(constants.by_kind, statistics_from, task, lambda: inputs.frames)
     computed_in = resolved_precision(precision, accelerated=backend() != "cpu")
     checkpoint = weights.checkpoint(channels)
-    forecaster = _forecaster(implementation)(
-        checkpoint, constants.by_kind, source.grid, channels, computed_in, steps_per_call=1
-    )
+    model = kind.load(checkpoint, constants.by_kind, source.grid, channels, computed_in)
     calls = [
         {name: np.asarray(values) for name, values in frames.items()}
-        for frames in forecaster.forecast(inputs.frames, inputs.forcings, case.steps)
+        for frames in model.forecast(inputs.frames, inputs.forcings, case.steps)
     ]
-    loss = None
-    if known is not None:
-        assert isinstance(forecaster, Forecaster)
-        loss = forecaster.loss(checkpoint.parameters, inputs.frames, inputs.forcings, known)
+    loss = None if known is None else model.loss(checkpoint.parameters, inputs.frames, inputs.forcings, known)
     predictions = _named(calls, case, inputs.frames)
     if save:
         save_predictions(predictions, save)
@@ -200,7 +193,7 @@ def _statistics(
     pretrained: Path | None,
     dataset: Path,
     source: DatasetFiles,
-    weights: ConfiguredWeights,
+    weights: Weights,
 ) -> tuple[Statistics, str]:
     """Return the given statistics, or those beside the checkpoint or dataset, or computed ones for random weights."""
     if given is not None:
@@ -216,14 +209,6 @@ def _statistics(
         f"no normalisation statistics were found in {', '.join(map(str, dict.fromkeys(places)))}; give their folder "
         "with --stats"
     )
-
-
-def _forecaster(implementation: Implementation) -> "type[Forecaster] | type[DeepmindForecaster]":
-    if implementation == "native":
-        return Forecaster
-    from graphcast_batch.models.deepmind import DeepmindForecaster
-
-    return DeepmindForecaster
 
 
 def _complete(truth: xr.Dataset | None, names: tuple[str, ...]) -> xr.Dataset:

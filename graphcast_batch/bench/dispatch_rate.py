@@ -33,7 +33,9 @@ from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig, TimeLimitsConfig
 from graphcast_batch.errors import BenchError
 from graphcast_batch.grid import regular_grid
-from graphcast_batch.pipeline import CaseStage, CompletedCase, peak_memory_bytes
+from graphcast_batch.pipeline.peak_memory import peak_memory_bytes
+from graphcast_batch.pipeline.stages import CaseStage
+from graphcast_batch.pipeline.worker_context import CompletedCase
 from graphcast_batch.plan import Case, Layout, Plan
 from graphcast_batch.stores.base import Lease
 from graphcast_batch.stores.case_records import CaseFailure, CaseRecord

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import xarray as xr
@@ -27,7 +27,9 @@ from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.grid import Grid, regular_grid
 from graphcast_batch.inputs.case_inputs import CaseInputs
 from graphcast_batch.inputs.formats.chunks import ReadCost
-from graphcast_batch.pipeline import CaseStage, WorkerContext
+from graphcast_batch.models.base import Model
+from graphcast_batch.pipeline.stages import CaseStage
+from graphcast_batch.pipeline.worker_context import WorkerContext
 from graphcast_batch.plan import Case, Layout, Plan
 from graphcast_batch.setup.run_setup import assemble
 from graphcast_batch.spec import Task
@@ -78,10 +80,10 @@ class _Sleeping:
     device = "sleeping"
     dims: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
-    def __init__(self, grid: Grid, levels: tuple[int, ...], read_seconds: float, compute_seconds: float) -> None:
-        self.grid = grid
+    def __init__(self, grid: Grid, task: Task, read_seconds: float, compute_seconds: float) -> None:
+        self.grid, self.task = grid, task
         self._read_seconds, self._call_seconds = read_seconds, compute_seconds * _PER_CALL / _STEPS
-        shapes = {name: (len(levels),) for name in _LEVELLED} | dict.fromkeys(_SURFACE, ())
+        shapes = {name: (len(task.pressure_levels),) for name in _LEVELLED} | dict.fromkeys(_SURFACE, ())
         draw = np.random.default_rng(0)
         # Noise in steps of 1/64 packs to about half, as weather does.
         self._frames = {
@@ -243,10 +245,11 @@ def _balance(folder: Path, cases: int, read_seconds: float, compute_seconds: flo
     place = folder / "overlap"
     shutil.rmtree(place, ignore_errors=True)
     store = create_or_extend(place, Plan(some, layout), identity={}, provenance={}, config_text="")
-    sleeping = _Sleeping(grid, LEVELS_13, read_seconds, compute_seconds)
-    bench = WorkerContext(sleeping, lambda _: None, sleeping, task, store, lambda _: lambda *_: None, "worker")
+    sleeping = _Sleeping(grid, task, read_seconds, compute_seconds)
+    model = cast(Model, sleeping)  # which is asked for one forecast at a time only
+    context = WorkerContext(sleeping, lambda _: None, model, store, lambda _: lambda *_: None, "worker")
     with ThreadPoolExecutor(IN_FLIGHT) as pool:
-        made = list(pool.map(lambda case: bench.run_case(case, None, 1), some))
+        made = list(pool.map(lambda case: context.run_case(case, None, 1), some))
     shutil.rmtree(place)
     found = balance({"worker": [span for each in made for span in each.spans]})
     assert found is not None

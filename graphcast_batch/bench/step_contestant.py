@@ -21,14 +21,13 @@ import xarray as xr
 from jax import Array
 from numpy.typing import NDArray
 
-from graphcast_batch.config.model_section import Implementation
+from graphcast_batch.config.model_section import Implementation, RandomWeights
 from graphcast_batch.errors import PackageError
 from graphcast_batch.grid import Grid, regular_grid
+from graphcast_batch.models.base import Checkpoint, Model, ModelKind, Precision
 from graphcast_batch.models.channels import Channels
-from graphcast_batch.models.graphcast.checkpoint import Checkpoint
-from graphcast_batch.models.graphcast.forecaster import Forecaster, Precision
-from graphcast_batch.models.graphcast.parameters import random_parameters
-from graphcast_batch.pipeline import Model, peak_memory_bytes
+from graphcast_batch.models.model_kinds import MODELS
+from graphcast_batch.pipeline.peak_memory import peak_memory_bytes
 from graphcast_batch.spec import TASKS, Architecture
 
 SizeName = Literal["tiny", "small", "operational"]
@@ -121,13 +120,14 @@ def _rollouts(
     implementation: Implementation, size: Size, precision: Precision, steps: int, frames: Path
 ) -> Iterator[Answer]:
     """Yield the seconds to the first frame, then those of each rollout; write two frames to a file."""
-    checkpoint, inputs, statistics = _noise(size)
+    kind = MODELS[implementation]
+    checkpoint, inputs, statistics = _noise(size, kind)
     start = perf_counter()
-    forecaster, what = _built(implementation, (checkpoint, statistics, size.grid, size.channels, precision))
+    model, what = kind.load(checkpoint, statistics, size.grid, size.channels, precision), kind.description()
     del checkpoint  # as in a worker, which keeps no second copy of the weights
     kept: dict[str, Any] = {}
     first_seconds = 0.0
-    for number, fields in enumerate(_on_host(forecaster, inputs, steps), start=1):
+    for number, fields in enumerate(_on_host(model, inputs, steps), start=1):
         first_seconds = first_seconds or perf_counter() - start
         if number in (1, steps):
             lead = f"{size.channels.step_hours * number} h"
@@ -136,24 +136,15 @@ def _rollouts(
     yield _answer(first_seconds, what)
     while True:
         start = perf_counter()
-        for _ in _on_host(forecaster, inputs, steps):
+        for _ in _on_host(model, inputs, steps):
             pass
         yield _answer(perf_counter() - start, what)
 
 
-def _built(implementation: Implementation, parts: tuple[Any, ...]) -> tuple[Model, str]:
-    """Return the model of an implementation, and its description."""
-    if implementation == "native":
-        return Forecaster(*parts), "ours"
-    from graphcast_batch.models.deepmind import DeepmindForecaster, installed_package
-
-    return DeepmindForecaster(*parts), str(installed_package())
-
-
-def _on_host(forecaster: Model, inputs: xr.Dataset, steps: int) -> Iterator[dict[str, NDArray[np.float32]]]:
+def _on_host(model: Model, inputs: xr.Dataset, steps: int) -> Iterator[dict[str, NDArray[np.float32]]]:
     """Yield frames one by one, each fetched while the next is computed, as in a run."""
     before: Mapping[str, Any] | None = None
-    for frames in forecaster.forecast(inputs, xr.Dataset(), steps):
+    for frames in model.forecast(inputs, xr.Dataset(), steps):
         if before is not None:
             yield {name: np.asarray(values) for name, values in before.items()}
         before = frames
@@ -161,7 +152,7 @@ def _on_host(forecaster: Model, inputs: xr.Dataset, steps: int) -> Iterator[dict
     yield {name: np.asarray(values) for name, values in before.items()}
 
 
-def _noise(size: Size) -> tuple[Checkpoint, xr.Dataset, dict[str, xr.Dataset]]:
+def _noise(size: Size, kind: ModelKind) -> tuple[Checkpoint, xr.Dataset, dict[str, xr.Dataset]]:
     """Return random weights and inputs, and statistics in whose units the inputs are."""
     task, channels, grid = TASKS[size.task], size.channels, size.grid
     draw = np.random.default_rng(0)
@@ -190,8 +181,8 @@ def _noise(size: Size) -> tuple[Checkpoint, xr.Dataset, dict[str, xr.Dataset]]:
         for kind, value in scales.items()
     }
     statistics["stddev"]["toa_incident_solar_radiation"] *= 1e6  # J m**-2, the only one that is no noise
-    parameters = random_parameters(size.architecture, channels.inputs, channels.outputs, seed=0)
-    return Checkpoint(parameters, size.architecture, task), inputs, statistics
+    weights = kind.weights(RandomWeights(kind="random", architecture=size.architecture, task=task))
+    return weights.checkpoint(channels), inputs, statistics
 
 
 def _products(width: int, precision: Precision) -> Iterator[Answer]:

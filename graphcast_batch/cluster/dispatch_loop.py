@@ -27,7 +27,7 @@ from graphcast_batch.cluster.worker_start import WorkerHandle, WorkerStarter
 from graphcast_batch.cluster.worker_watch import WorkerWatch
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.errors import ClusterError, StoreError, StoreUnwritableError
-from graphcast_batch.pipeline import CompletedCase
+from graphcast_batch.pipeline.worker_context import CompletedCase
 from graphcast_batch.plan import Case
 from graphcast_batch.stores.base import Lease, Store
 from graphcast_batch.stores.case_records import CaseFailure

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from graphcast_batch.pipeline import CaseStage, CompletedCase
+from graphcast_batch.pipeline.stages import CaseStage
+from graphcast_batch.pipeline.worker_context import CompletedCase
 from graphcast_batch.plan import Case
 from graphcast_batch.stores.base import Store
 from graphcast_batch.stores.case_records import CaseFailure, CaseRecord

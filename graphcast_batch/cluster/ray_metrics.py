@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from graphcast_batch.pipeline import CompletedCase
+from graphcast_batch.pipeline.worker_context import CompletedCase
 
 _BOUNDS: Final = [base * scale for scale in (1.0, 10.0, 100.0, 1000.0) for base in (1.0, 2.0, 5.0)]
 """Bounds of the histogram in seconds, from a small network on a coarse grid to ten days at 0.25° on a slow device."""

@@ -14,7 +14,7 @@ from graphcast_batch.cluster.ray_errors import explained, unwrapped
 from graphcast_batch.cluster.reach import ANSWER_SECONDS
 from graphcast_batch.cluster.worker_start import actor_options
 from graphcast_batch.errors import ClusterError, ConfigError, GraphcastBatchError, WorkersLostError
-from graphcast_batch.models.graphcast.forecaster import backend
+from graphcast_batch.models.devices import backend
 from graphcast_batch.models.process_group import join
 from graphcast_batch.recipe import TrainingRecipe
 from graphcast_batch.setup.resources import machine_bytes, resolved_precision

@@ -8,10 +8,12 @@ from typing import Literal
 
 from graphcast_batch.config.run_config import RunConfig, TimeLimitsConfig
 from graphcast_batch.errors import ClusterError, ConfigError
-from graphcast_batch.models.graphcast.forecaster import backend, device_bytes
-from graphcast_batch.pipeline import CaseStage, CompletedCase, Scorer, WorkerContext
+from graphcast_batch.models.base import Precision
+from graphcast_batch.models.devices import backend, device_bytes
+from graphcast_batch.pipeline.ports import Scorer
+from graphcast_batch.pipeline.stages import CaseStage
+from graphcast_batch.pipeline.worker_context import CompletedCase, WorkerContext
 from graphcast_batch.plan import Case
-from graphcast_batch.setup.resources import Precision
 from graphcast_batch.setup.run_source import AnySource
 from graphcast_batch.setup.worker_setup import worker_context
 from graphcast_batch.stores.base import Lease

@@ -13,7 +13,7 @@ from graphcast_batch.cluster.worker_pool import WorkerPool
 from graphcast_batch.cluster.worker_start import WorkerHandle
 from graphcast_batch.config.run_config import TimeLimitsConfig
 from graphcast_batch.errors import StageTimeoutError
-from graphcast_batch.pipeline import CaseStage
+from graphcast_batch.pipeline.stages import CaseStage
 
 _SHORTEST_PAUSE_SECONDS: Final = 2.0
 """Between two questions to a worker, whose answers a person may be watching."""

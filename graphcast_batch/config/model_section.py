@@ -1,8 +1,8 @@
 """Check the section ``model`` of a config: the network, its weights and its precision."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from graphcast_batch.config.field_types import File
 from graphcast_batch.spec import TASKS, Architecture, FrozenModel, Task
@@ -63,9 +63,3 @@ class ModelConfig(FrozenModel):
     cases_per_call: Annotated[int, Field(gt=0)] = 1
     """Batch size: the number of Cases that a worker computes in one call of the compiled program; a larger batch keeps
     a large device busier with a small network."""
-
-    @model_validator(mode="after")
-    def _only_ours_computes_together(self) -> Self:
-        if self.implementation == "deepmind" and self.cases_per_call > 1:
-            raise ValueError(f"cases_per_call must be 1 with implementation: deepmind, but is {self.cases_per_call}")
-        return self

@@ -50,7 +50,7 @@ class OnlineScorer:
     regions: Regions
 
     def begin(self, case: Case, watch: Stopwatch, reading: AbstractContextManager[object]) -> "OnlineCaseScorer":
-        """Start scoring a Case; see `graphcast_batch.pipeline.Scorer`.
+        """Start scoring a Case; see `graphcast_batch.pipeline.ports.Scorer`.
 
         Raises:
             EvaluationError: there is no truth at any lead time of the Case.

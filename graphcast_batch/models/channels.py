@@ -1,8 +1,8 @@
-"""A task becomes the places of its variables in the vectors that go in and out of the network.
+"""Find the place of each variable of a task in the vectors that go into the network and come out of it.
 
-The published vectors hold variables in ASCII order of their names. Here a vector is laid out by what happens to its
-parts (frames that are fed back, forcings, fields that never change), so that the loop only slices and joins; the
-network reorders the rows and columns of its outer weights instead.
+The published vectors hold variables in ASCII order of their names. Here a vector is ordered by how its parts are used
+(frames that are fed back, forcings, fields that never change), so that a step only slices and concatenates. In return,
+the rows and columns of the network's outer weights are reordered.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -20,7 +20,7 @@ from graphcast_batch.variables import VARIABLES
 
 @dataclass(frozen=True)
 class Channels:
-    """Which variables take which part, and how many values each has at a grid point.
+    """How each variable of a task is used, and how many values it has at a grid point.
 
     Attributes:
         step_hours: hours from one frame to the next.
@@ -46,14 +46,14 @@ class Channels:
 
     @classmethod
     def of(cls, task: Task, dims: Mapping[str, Collection[str]]) -> "Channels":
-        """The channels of a task whose inputs have these dimensions.
+        """Return the channels of a task, for inputs of these dimensions.
 
         Args:
-            task: names the variables.
-            dims: dimensions of the variables that the inputs hold; what is missing is taken as commonly known.
+            task: the task, which names the variables.
+            dims: dimensions of the variables that the inputs hold; variables that are missing have their usual ones.
 
         Raises:
-            TaskError: a variable's dimensions are unknown or not ours, or it is on levels and the task has none.
+            TaskError: the dimensions of a variable are unknown or unusable, or it is on levels and the task has none.
         """
         inputs, targets, forced = (
             set(task.input_variables),
@@ -87,21 +87,21 @@ class Channels:
         return self.carried + self.diagnosed
 
     def width(self, names: Iterable[str]) -> int:
-        """Values at a grid point of these variables at one time."""
+        """Return the number of values that these variables have at a grid point at one time."""
         return sum(self._count(name) for name in names)
 
     @cached_property
     def inputs(self) -> int:
-        """Values at a grid point that go in, without the structural features."""
+        """Number of values at a grid point that go into the network, without the structural features."""
         return self.frames * self.width(self.carried + self.forced_inputs) + self.width(self.static + self.forced)
 
     @cached_property
     def outputs(self) -> int:
-        """Values at a grid point that come out."""
+        """Number of values at a grid point that come out of the network."""
         return self.width(self.targets)
 
     def slices(self, names: Iterable[str]) -> dict[str, slice]:
-        """Where each variable stands in a vector of these."""
+        """Return the place of each variable in a vector of these variables."""
         found, start = {}, 0
         for name in names:
             found[name] = slice(start, start + self._count(name))
@@ -110,7 +110,7 @@ class Channels:
 
     @cached_property
     def input_rows(self) -> NDArray[np.int32]:
-        """For each value of our input vector, its place in the published one."""
+        """For each value of our input vector, its index in the published one."""
         times = range(self.frames)
         ours = [
             *((t, name) for t in times for name in self.carried),
@@ -126,7 +126,7 @@ class Channels:
 
     @cached_property
     def output_columns(self) -> NDArray[np.int32]:
-        """For each value of our output vector, its place in the published one."""
+        """For each value of our output vector, its index in the published one."""
         return self._places([(0, name) for name in self.targets], [(0, name) for name in sorted(self.targets)])
 
     def _places(self, ours: list[tuple[int, str]], published: list[tuple[int, str]]) -> NDArray[np.int32]:
@@ -141,7 +141,7 @@ class Channels:
 
 
 def unfed(name: str) -> TaskError:
-    """The error of an input that changes in time, but that nothing supplies after the first step."""
+    """Return the error for an input that changes in time, but that nothing supplies after the first step."""
     return TaskError(
         f"the input {name} changes in time, so it must be a target (fed back) or a forcing (known ahead), but is "
         "neither; add it to target_variables or forcing_variables"

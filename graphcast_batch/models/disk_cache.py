@@ -1,8 +1,9 @@
-"""Bytes that took long to compute become an entry of a folder, which later processes read instead.
+"""Keep results that take long to compute in a folder, from which later processes read them.
 
-An entry appears whole, by rename, and opens with a digest of its content: one that was torn by a crash or a full disk,
-or that rotted, is removed and computed anew. Any number of processes on any number of hosts may share a folder; where
-it cannot be read or written, all is computed as if it were empty.
+Each result is an entry: a file that is complete once it is visible, as it is renamed, and that begins with a digest of
+its content. An entry that was truncated by a crash or a full disk, or that was damaged later, is removed and computed
+again. Any number of processes on any number of hosts may share a folder. If the folder cannot be read or written,
+everything is computed as if it were empty.
 """
 
 import fcntl
@@ -27,20 +28,20 @@ _LOG: Final = logging.getLogger(__name__)
 _DIGEST_BYTES: Final = 16
 _MOST_BYTES: Final = 8 * 10**9
 _PATIENCE_SECONDS: Final = 600.0
-"""How long another process may take to compute an entry, before this one does so too."""
+"""How long to wait for another process that computes an entry, before this one computes it too."""
 _LOOK_SECONDS: Final = 0.1
 _OURS: Final = re.compile(r"[a-z]+-[0-9a-f]{32}(-[0-9a-f]{32})?\.(entry|lock|tmp)")
-"""What may be removed from a folder that may hold other things."""
+"""Names of files that may be removed from a folder that may hold other files too."""
 
 
 @dataclass(frozen=True)
 class Cache:
-    """A folder of entries, of which those go that were not used for longest when there is too much.
+    """A folder of entries; when it is full, those that were used least recently are removed.
 
     Attributes:
-        folder: of the entries; made when it is needed. Whoever may write there may run code here: compiled programs
-            are among the entries.
-        most_bytes: of all entries together.
+        folder: the folder; it is made when it is needed. Whoever may write there may run code here, as compiled
+            programs are among the entries.
+        most_bytes: largest size of all entries together.
         patience: seconds to wait for another process that computes an entry.
     """
 
@@ -50,15 +51,16 @@ class Cache:
 
     @property
     def writable(self) -> bool:
-        """Whether entries can be made, as far as permissions tell."""
+        """Whether permissions allow entries to be written."""
         there = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
         return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
     @property
     def fault(self) -> str:
-        """Why what the folder holds must not be run here, as others may have put it there; empty if it may.
+        """Why other users may have put programs into the folder, which must not be run here; empty if they cannot have.
 
-        It may belong to root, or to this user with a group that nobody else is in, as many systems give each user.
+        The folder may belong to root, or to this user with a group that has no other members, as many systems make one
+        for each user.
         """
         try:
             found = self.folder.stat()
@@ -73,10 +75,10 @@ class Cache:
         return ""
 
     def check(self) -> Self:
-        """The same, if what it holds may be run here.
+        """Return the cache itself, if the programs in its folder may be run here.
 
         Raises:
-            ConfigError: others may have put it there.
+            ConfigError: other users may have put them there.
         """
         if self.fault:
             raise ConfigError(
@@ -88,14 +90,14 @@ class Cache:
 
     @contextmanager
     def turn(self, name: str, read: Callable[[bytes], object] = len) -> Iterator[bytes | None]:
-        """Gives what is kept under a name; None to the one process that is to compute it, while all others wait.
+        """Give the entry of a name; None to the one process that must compute it, while all others wait.
 
-        A process that dies, or leaves without `put`, hands the task on; one that takes too long is not waited for, so
-        that the same may be computed twice.
+        If that process dies, or leaves without `put`, another one gets None. If it takes too long, the others do not
+        wait any more, so that an entry may be computed twice.
 
         Args:
-            name: by `entry_name`.
-            read: takes what is kept; it raises where that is not what it should be, whatever its digest is.
+            name: name of the entry, by `entry_name`.
+            read: takes the content of the entry; it raises if that is not what it should be, although its digest fits.
         """
         kept = self.get(name, read)
         if kept is not None:
@@ -105,7 +107,7 @@ class Cache:
             yield self._wait(name, lock, read) if lock else None
 
     def get(self, name: str, read: Callable[[bytes], object] = len) -> bytes | None:
-        """What is kept under a name; None if nothing is, or nothing that can be read; see `turn`."""
+        """Return the entry of a name; None if there is none that can be read; see `turn`."""
         path = self._entry(name)
         try:
             with path.open("rb") as file:
@@ -113,14 +115,14 @@ class Cache:
         except FileNotFoundError:
             return None
         except OSError as error:
-            _LOG.warning("%s cannot be read and is computed anew: %s", path, error)
+            _LOG.warning("%s cannot be read and is computed again: %s", path, error)
             return None
         try:
             sound = digest == _digest(content)
             if sound:
                 read(content)
         except Exception as error:  # whatever a library makes of bytes that are not what it writes
-            _LOG.warning("%s holds something else than this program keeps there: %r", path, error)
+            _LOG.warning("%s does not hold what this program keeps there: %r", path, error)
             sound = False
         if not sound:
             _LOG.warning("%s is damaged, so it is removed and computed again", path)
@@ -132,7 +134,7 @@ class Cache:
         return content
 
     def put(self, name: str, content: bytes) -> None:
-        """Keeps what was computed, if the folder takes it."""
+        """Write an entry, if the folder can be written."""
         temporary = self.folder / f"{name}-{uuid.uuid4().hex}.tmp"
         try:
             self._make_folder()
@@ -144,7 +146,7 @@ class Cache:
                 os.fsync(file.fileno())
             temporary.replace(self._entry(name))
         except OSError as error:
-            _LOG.warning("%s takes no entry, so each process computes its own: %s", self.folder, error)
+            _LOG.warning("no entry can be written to %s, so each process computes its own: %s", self.folder, error)
             with suppress(OSError):
                 temporary.unlink()
 
@@ -193,22 +195,22 @@ class Cache:
 
 
 def entry_name(kind: str, *key: object) -> str:
-    """Names what is computed from a key.
+    """Return the name of an entry.
 
     Args:
-        kind: what it is, in small letters.
-        key: all that it depends on; parts that differ must differ in their repr.
+        kind: kind of the entry, in lower-case letters.
+        key: everything that the entry depends on; parts that differ must differ in their repr.
     """
     return f"{kind}-{hashlib.blake2b(repr(key).encode(), digest_size=16).hexdigest()}"
 
 
 def digest_of_source(*files: Path) -> str:
-    """Stands for the code in some files, so that no entry outlives a change of what computed it."""
+    """Return a digest of some source files, by which entries of changed code are not found any more."""
     return hashlib.blake2b(b"\0".join(file.read_bytes() for file in files), digest_size=16).hexdigest()
 
 
 def users_folder() -> Path | None:
-    """Where a user's programs keep such things (XDG Base Directory Specification 0.8); None if that is nowhere."""
+    """Return the folder for a user's caches (XDG Base Directory Specification 0.8); None if there is none."""
     caches = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(caches):
         caches = os.path.expanduser("~/.cache")
@@ -216,7 +218,7 @@ def users_folder() -> Path | None:
 
 
 def _is_private(group: int) -> bool:
-    """Whether a group is this user's own, by the name and members that such groups have."""
+    """Return whether a group is this user's own, judged by its name and members."""
     try:
         user, found = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(group)
     except KeyError:
@@ -237,7 +239,7 @@ def _group(number: int) -> str:
 
 
 def _locked(file: BinaryIO) -> bool:
-    """Whether a file is this process's alone, or cannot be anybody's: not every network file system has locks."""
+    """Return whether this process has the lock of a file, or nobody can: some network file systems have no locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,7 +1,7 @@
-"""Graphs become blocks of rows, each row some edges of one receiver: what a device works through one after another.
+"""Arrange the edges of graphs in blocks of rows, which a device works through one after another.
 
-A block's intermediate values fit into a processor's cache, or into a small part of a GPU's memory, whatever the size of
-the grid; and edges of one receiver that stand side by side are summed by a reshape.
+A row holds some edges of one receiver, so that they are summed by a reshape. The intermediate values of a block fit
+into a processor's cache, or into a small part of a GPU's memory, whatever the size of the grid.
 """
 
 import math
@@ -16,10 +16,10 @@ _WIDEST, _MOST_PADDING = 6, 0.06
 
 
 class Rows(NamedTuple):
-    """Edges of one graph, by receiver.
+    """The edges of one graph in blocks of rows, each row with edges of one receiver.
 
-    Where a row has a place without an edge, its sender is node 0 and ``present`` is False; rows that only fill the last
-    block have no edge at all.
+    Where a place in a row has no edge, its sender is node 0 and ``present`` is False. Rows that only fill the last
+    block have no edges.
 
     Attributes:
         senders: (block, row, width) int32 node numbers.
@@ -35,7 +35,7 @@ class Rows(NamedTuple):
 
 
 class BlockedGraphs(NamedTuple):
-    """All that the network knows of the globe.
+    """The grid and the mesh, with their edges in blocks.
 
     Attributes:
         grid_nodes: (block, point, 3) float32 structural features; zeros fill the last block.
@@ -53,7 +53,7 @@ class BlockedGraphs(NamedTuple):
 
 
 def blocked(graphs: Graphs, edges_at_once: int) -> BlockedGraphs:
-    """The same graphs in blocks of about so many edges."""
+    """Return the same graphs in blocks of about so many edges."""
     points = graphs.grid_nodes.shape[0]
     blocks, size = _evenly(points, edges_at_once // 3)
     return BlockedGraphs(
@@ -66,7 +66,7 @@ def blocked(graphs: Graphs, edges_at_once: int) -> BlockedGraphs:
 
 
 def row_width(receivers: NDArray[np.int32]) -> int:
-    """How many edges a row takes: as many as leave few places empty.
+    """Return the number of edges of a row that leaves few places empty.
 
     Args:
         receivers: (edge,) node numbers.
@@ -100,7 +100,7 @@ def _rows(edges: Edges, width: int, edges_at_once: int) -> Rows:
 
 
 def _evenly(count: int, most: int) -> tuple[int, int]:
-    """Into how many blocks of which size, such that the last is hardly filled up."""
+    """Return the number and the size of blocks of which the last is nearly full."""
     blocks = math.ceil(count / max(1, most))
     return blocks, math.ceil(count / blocks)
 

@@ -1,6 +1,6 @@
-"""A time and a place become what the sky and the calendar force on the model: sunlight, season, hour of day.
+"""Compute the forcings that follow from time and place alone: solar radiation, time of year, time of day.
 
-All of it is closed form in float64: in float32 the day count alone would lose 40 s.
+Everything is computed in float64: in float32 the count of days alone would be wrong by 40 s.
 """
 
 from typing import Final
@@ -28,7 +28,7 @@ _TROPICAL_YEAR = 365.24219  # days in a mean tropical year, as GraphCast's featu
 def forcing(
     name: str, times: Times, latitude: NDArray[np.floating], longitude: NDArray[np.floating]
 ) -> NDArray[np.float32]:
-    """A forcing variable by its name, as GraphCast takes it.
+    """Compute a forcing variable by its name, as GraphCast takes it.
 
     Args:
         name: one of `FORCINGS`.
@@ -56,7 +56,7 @@ def forcing(
 
 
 def year_progress(times: Times) -> Floats:
-    """Fraction of the tropical year that has gone by, counted from 1970-01-01.
+    """Compute the fraction of the tropical year that has passed, counted from 1970-01-01.
 
     Args:
         times: (time,) UTC.
@@ -68,7 +68,7 @@ def year_progress(times: Times) -> Floats:
 
 
 def day_progress(times: Times, longitude: NDArray[np.floating]) -> Floats:
-    """Fraction of the local mean solar day that has gone by.
+    """Compute the fraction of the local mean solar day that has passed.
 
     Args:
         times: (time,) UTC.

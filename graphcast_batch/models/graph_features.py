@@ -1,11 +1,11 @@
-"""Positions on the sphere become the structural features of nodes and edges."""
+"""Compute the structural features of nodes and edges from their positions on the sphere."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 def positions(latitude: NDArray[np.float32], longitude: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Points on the unit sphere.
+    """Compute points on the unit sphere.
 
     Args:
         latitude: (node,) degrees.
@@ -19,7 +19,7 @@ def positions(latitude: NDArray[np.float32], longitude: NDArray[np.float32]) -> 
 
 
 def latitude_longitude(vertices: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Latitude and longitude in degrees, each (node,) float32, of (node, 3) points on the unit sphere."""
+    """Return latitude and longitude in degrees, each (node,) float32, of (node, 3) points on the unit sphere."""
     x, y, z = vertices.T
     latitude = 90 - np.rad2deg(np.arccos(z))
     longitude = np.mod(np.rad2deg(np.arctan2(y, x)), 360)
@@ -27,7 +27,7 @@ def latitude_longitude(vertices: NDArray[np.float32]) -> tuple[NDArray[np.float3
 
 
 def node_features(latitude: NDArray[np.float32], longitude: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(node, 3) features: sine of the latitude, cosine and sine of the longitude."""
+    """Return (node, 3) features: sine of the latitude, cosine and sine of the longitude."""
     phi, theta = _angles(latitude, longitude)
     return np.stack([np.cos(theta), np.cos(phi), np.sin(phi)], axis=-1)
 
@@ -39,14 +39,14 @@ def edge_features(
     receivers: NDArray[np.int32],
     longest: float | None = None,
 ) -> NDArray[np.float32]:
-    """Where each sender lies as seen from its receiver: the sphere is turned so that the receiver is at 0°N 0°E.
+    """Compute the position of each sender relative to its receiver, after a rotation of the receiver to 0°N 0°E.
 
     Args:
         sender_at: latitude and longitude, each (sender,) degrees.
         receiver_at: latitude and longitude, each (receiver,) degrees.
-        senders: (edge,) which sender.
-        receivers: (edge,) which receiver.
-        longest: what lengths are divided by; without it the longest edge.
+        senders: (edge,) index of the sender.
+        receivers: (edge,) index of the receiver.
+        longest: length by which lengths are divided; None for that of the longest edge.
 
     Returns:
         (edge, 4) float32: length, x, y, z of sender minus receiver.
@@ -60,14 +60,14 @@ def edge_features(
 
 
 def _turns(latitude: NDArray[np.float32], longitude: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(4, node) cosine and sine of the turns about z by -longitude and about y by latitude."""
+    """Return (4, node) cosine and sine of the rotations about z by -longitude and about y by latitude."""
     phi, theta = (angle.astype(np.float64) for angle in _angles(latitude, longitude))
     tilt = np.pi / 2 - theta
     return np.stack([np.cos(phi), np.sin(phi), np.cos(tilt), np.sin(tilt)])
 
 
 def _turned(points: NDArray[np.float32], turns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Points after their turns, in float64."""
+    """Return points after their rotations, in float64."""
     x, y, z = points.astype(np.float64).T
     cos_phi, sin_phi, cos_tilt, sin_tilt = turns
     ahead, aside = x * cos_phi + y * sin_phi, y * cos_phi - x * sin_phi
@@ -77,5 +77,5 @@ def _turned(points: NDArray[np.float32], turns: NDArray[np.float64]) -> NDArray[
 def _angles(
     latitude: NDArray[np.float32], longitude: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Azimuth and polar angle, radians, in float32 as the published features are."""
+    """Return azimuth and polar angle in radians, in float32 as the published features are."""
     return np.deg2rad(longitude, dtype=np.float32), np.deg2rad(90 - latitude, dtype=np.float32)

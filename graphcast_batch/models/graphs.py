@@ -1,4 +1,4 @@
-"""A grid and a multi-mesh become the three graphs that messages run along: grid to mesh, mesh, mesh to grid."""
+"""Build the three graphs along which the network sends messages: grid to mesh, mesh, and mesh to grid."""
 
 from importlib.metadata import version
 from io import BytesIO
@@ -18,9 +18,9 @@ from graphcast_batch.models.mesh import MultiMesh, multi_mesh
 from graphcast_batch.spec import Architecture
 
 _SEARCHED_AT_ONCE: Final = 2**16
-"""Grid points whose nearest triangle is searched at once: bounds memory and changes no result."""
+"""Number of grid points whose nearest triangle is searched at once: it bounds memory and changes no result."""
 _CLEAR: Final = 1.1e-4
-"""A point that comes down so far inside a triangle is nearest to it beyond doubt.
+"""Distance from the edges of a triangle beyond which a point that projects into it is certainly nearest to it.
 
 The mesh is convex: every other triangle is farther away by at least the square of this in squared distance, which is
 more than 1e-8, where trimesh begins to look at the directions of triangles (``tol.merge``).
@@ -42,7 +42,7 @@ class Edges(NamedTuple):
 
 
 class Graphs(NamedTuple):
-    """All that the network knows of the globe; arguments of the compiled step, not constants in it.
+    """The grid and the mesh with the edges between them; arguments of the compiled step, not constants in it.
 
     Grid points are numbered latitude slowest. Every grid point receives from exactly three mesh nodes, so that the
     edges of ``mesh2grid`` are (point, 3) in that order.
@@ -63,10 +63,11 @@ class Graphs(NamedTuple):
 
 
 def build_graphs(architecture: Architecture, grid: Grid) -> Graphs:
-    """The graphs of a model on a grid.
+    """Build the graphs of a network on a grid.
 
     Args:
-        architecture: gives the refinement of the mesh, the radius of grid2mesh and the scale of mesh2grid.
+        architecture: sizes of the network, with the refinement of the mesh, the radius of grid2mesh and the scale of
+            mesh2grid.
         grid: the points.
 
     Raises:
@@ -89,12 +90,12 @@ def build_graphs(architecture: Architecture, grid: Grid) -> Graphs:
 
 
 def cached_graphs(architecture: Architecture, grid: Grid, cache: Cache | None) -> Graphs:
-    """As `build_graphs`, from the cache if another process has built the same.
+    """Return the graphs of `build_graphs`, from the cache if another process has built them.
 
     Args:
         architecture: as for `build_graphs`.
         grid: as for `build_graphs`.
-        cache: where graphs are kept; None to build them.
+        cache: where graphs are kept; None to build them anyway.
 
     Raises:
         GridError: no grid point is near any mesh node.
@@ -143,18 +144,18 @@ def _decoded(content: bytes) -> Graphs:
 def _within(
     points: NDArray[np.float32], vertices: NDArray[np.float32], radius: np.float32
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Every pair of a grid point and a mesh node no farther apart, straight through the sphere, than the radius."""
+    """Return all pairs of a grid point and a mesh node whose straight distance is at most the radius."""
     near = KDTree(points).sparse_distance_matrix(KDTree(vertices), radius, output_type="ndarray")
     if not near.size:
         raise GridError(
-            f"no grid point lies within {radius:g} of a mesh node, so nothing would reach the mesh; take a finer grid, "
-            "a larger radius_query_fraction_edge_length or a smaller mesh_size"
+            f"no grid point lies within {radius:g} of a mesh node, so that the mesh would receive nothing; take a "
+            "finer grid, a larger radius_query_fraction_edge_length or a smaller mesh_size"
         )
     return near["i"].astype(np.int32), near["j"].astype(np.int32)
 
 
 def _corners(points: NDArray[np.float32], mesh: MultiMesh) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """The three corners of the triangle nearest to each grid point, and the point, three times."""
+    """Return the three corners of the triangle nearest to each grid point, and the point three times."""
     corners = mesh.vertices[mesh.finest_faces].astype(np.float64)
     triangle = np.asarray(KDTree(corners.mean(axis=1)).query(points)[1])
     doubtful = np.flatnonzero(_depth(points, corners[triangle]) < _CLEAR)
@@ -164,7 +165,7 @@ def _corners(points: NDArray[np.float32], mesh: MultiMesh) -> tuple[NDArray[np.i
 
 
 def _depth(points: NDArray[np.float32], corners: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far inside its triangle, (point, corner, 3), each point comes down; less than 0 outside."""
+    """Return how far from the edges of its triangle, (point, corner, 3), each point projects; negative outside."""
     sides = np.roll(corners, -1, axis=1) - corners
     normal = np.cross(sides[:, 0], sides[:, 1])
     inward = np.cross(normal[:, None], sides)
@@ -174,7 +175,7 @@ def _depth(points: NDArray[np.float32], corners: NDArray[np.float64]) -> NDArray
 
 
 def _nearest(points: NDArray[np.float32], mesh: MultiMesh) -> NDArray[np.int64]:
-    """The triangle that trimesh finds nearest to each point."""
+    """Return the index of the triangle that trimesh finds nearest to each point."""
     import trimesh  # takes half a second, which processes that find their graphs cached need not spend
 
     surface = trimesh.Trimesh(mesh.vertices, mesh.finest_faces)

@@ -1,4 +1,4 @@
-"""A number of refinements becomes the icosahedral multi-mesh on the unit sphere.
+"""Build the icosahedral multi-mesh on the unit sphere.
 
 The orientation, the order of the faces and the float32 roundings are those of the mesh that the published weights were
 trained on (Lam et al. 2023, supplement 3.2): they decide which triangle a grid point on a symmetry plane belongs to.
@@ -44,12 +44,21 @@ class MultiMesh:
         return np.float32(lengths.max())
 
     def edges(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Senders and receivers, (edge,) int32, of the edges of all refinements together."""
+        """Return senders and receivers, (edge,) int32, of the edges of all refinements together."""
         return _edges(np.concatenate(self.faces))
 
 
+def mesh_counts(size: int) -> tuple[int, int]:
+    """Return the numbers of nodes and directed edges of the multi-mesh, without building it.
+
+    Args:
+        size: number of refinements of the icosahedron, 0 or more.
+    """
+    return 10 * 4**size + 2, sum(60 * 4**level for level in range(size + 1))
+
+
 def multi_mesh(size: int) -> MultiMesh:
-    """The icosahedron refined so many times.
+    """Return the icosahedron with all of its refinements.
 
     Args:
         size: number of refinements, 0 or more; the finest mesh has 10 * 4**size + 2 vertices.
@@ -75,7 +84,7 @@ def _icosahedron() -> NDArray[np.float32]:
 
 
 def _refine(vertices: NDArray[np.float32], faces: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Splits every triangle into four; the new vertices are the middles of its edges, pushed out to the sphere."""
+    """Split every triangle into four; the new vertices are the midpoints of its edges, moved out to the sphere."""
     ends = np.sort(np.stack([faces, np.roll(faces, -1, axis=1)], axis=-1).reshape(-1, 2), axis=1)
     _, first_met, edge = np.unique(ends, axis=0, return_index=True, return_inverse=True)
     order = np.argsort(first_met)

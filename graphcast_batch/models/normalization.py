@@ -1,4 +1,4 @@
-"""Three files of statistics become the scale and offset of every value in the network's vectors."""
+"""Take the scale and offset of every value in the network's vectors from normalization statistics."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
@@ -14,14 +14,14 @@ _REMEDY: Final = "correct the statistics, or compute them from the inputs"
 
 
 class Normalization(NamedTuple):
-    """Constants of the step, in the order of `Channels`; all float32.
+    """Means and standard deviations in the order of `Channels`; all float32.
 
     Attributes:
-        carried: mean and stddev, (2, carried), of fed-back variables as inputs.
-        forced: mean and stddev, (2, forced), of forcings.
-        static: mean and stddev, (2, static), of fields that never change.
-        change: (carried,) stddev of the 6 h change.
-        diagnosed: mean and stddev, (2, diagnosed), of outputs that are not fed back.
+        carried: mean and standard deviation, (2, carried), of variables that are fed back, as inputs.
+        forced: mean and standard deviation, (2, forced), of forcings.
+        static: mean and standard deviation, (2, static), of fields that never change.
+        change: (carried,) standard deviation of the change in one step.
+        diagnosed: mean and standard deviation, (2, diagnosed), of outputs that are not fed back.
     """
 
     carried: NDArray[np.float32]
@@ -32,14 +32,15 @@ class Normalization(NamedTuple):
 
 
 def normalization(channels: Channels, statistics: Mapping[str, xr.Dataset]) -> Normalization:
-    """Picks the constants of every channel.
+    """Return the constants of every channel.
 
     Args:
-        channels: which variables, on which levels.
-        statistics: datasets named mean, stddev and diffs_stddev: variables scalar or by ``level``.
+        channels: the places of the variables.
+        statistics: normalization statistics by kind: ``mean``, ``stddev`` and ``diffs_stddev``. Each variable is one
+            number, or one at each ``level``.
 
     Raises:
-        StatisticsError: a constant is missing, not finite, or a deviation is not positive.
+        StatisticsError: a number is missing or not finite, or a standard deviation is not positive.
     """
 
     def both(names: Iterable[str]) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Named fields at the seam become the plain arrays of a state, and frames become named fields again."""
+"""Convert named fields to the plain arrays of a state, and the frames of a forecast to named fields."""
 
 from collections.abc import Collection, Iterable, Iterator
 from typing import TypeVar
@@ -18,25 +18,26 @@ AnyArray = TypeVar("AnyArray")
 def initial_arrays(
     channels: Channels, fields: xr.Dataset, grid: Grid
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """The arrays that a rollout starts from.
+    """Return the arrays that a rollout starts from.
 
     Args:
-        channels: which variables, in which order.
-        fields: (time, [level], latitude, longitude) inputs, the last at the initial time; static ones without time.
-            Forcings that it lacks are computed.
+        channels: the places of the variables.
+        fields: (time, [level], latitude, longitude) inputs, the last at the initial time; fields that never change have
+            no time. Forcings that are missing are computed.
         grid: the points.
 
     Returns:
         (frame, point, carried) and (frame, point, forced_inputs) of the state, and (point, static).
 
     Raises:
-        InputError: a variable is missing.
+        InputError: a variable or a frame is missing.
         TaskError: an input changes in time, but nothing supplies it after the first step.
     """
     stray = [name for name in channels.static if name in fields and "time" in fields[name].dims]
     if stray:
         raise unfed(stray[0])
     times = fields["time"].values
+    _check_frames(channels, times)
     carried = [_points(fields, name, times.size, channels, grid) for name in channels.carried]
     forced = [_forcing(channels, fields, name, times, grid) for name in channels.forced_inputs]
     static = [_points(fields, name, 1, channels, grid)[0] for name in channels.static]
@@ -48,14 +49,24 @@ def initial_arrays(
     )
 
 
+def _check_frames(channels: Channels, times: NDArray[np.datetime64]) -> None:
+    """Refuse inputs whose times are not those of the input frames."""
+    before = np.arange(1 - channels.frames, 1) * np.timedelta64(channels.step_hours, "h")
+    if times.size != channels.frames or not np.array_equal(times, times[-1] + before):
+        raise InputError(
+            f"the inputs must hold {channels.frames} frames, {channels.step_hours} h apart, but hold {times.size}: "
+            f"{', '.join(str(time.astype('datetime64[h]')) for time in times)}"
+        )
+
+
 def forcing_blocks(
     channels: Channels, known: xr.Dataset, init_time: np.datetime64, steps: int, steps_per_block: int, grid: Grid
 ) -> Iterator[NDArray[np.float32]]:
-    """Forcings of the times to come, in blocks, each made when it is asked for.
+    """Yield the forcings at the times of the steps, in blocks, each made when it is asked for.
 
     Args:
-        channels: which forcings, in which order.
-        known: forcings that the inputs hold, by ``time``; the rest is computed.
+        channels: the places of the variables.
+        known: forcings that the inputs hold, by ``time``; the others are computed.
         init_time: initial time.
         steps: number of steps.
         steps_per_block: steps in a block; it divides ``steps``.
@@ -73,13 +84,13 @@ def forcing_blocks(
 def forcing_points(
     channels: Channels, known: xr.Dataset, times: NDArray[np.datetime64], grid: Grid
 ) -> NDArray[np.float32]:
-    """(time, point, forced) forcings at some times, in our order; see `forcing_blocks`."""
+    """Return (time, point, forced) forcings at some times, in the order of the channels; see `forcing_blocks`."""
     values = [_forcing(channels, known, name, times, grid) for name in channels.forced]
     return np.concatenate([np.empty((times.size, grid.size, 0), np.float32), *values], axis=-1)
 
 
 def named_fields(channels: Channels, names: Iterable[str], planes: AnyArray, grid: Grid) -> dict[str, AnyArray]:
-    """Fields of variables that stand one after another.
+    """Split channels into the fields of their variables.
 
     Args:
         channels: the number of levels of each variable.
@@ -99,7 +110,7 @@ def named_fields(channels: Channels, names: Iterable[str], planes: AnyArray, gri
 
 
 def target_points(channels: Channels, truth: xr.Dataset, grid: Grid) -> NDArray[np.float32]:
-    """(step, point, outputs) of (prediction_timedelta, [level], latitude, longitude) targets, in our order."""
+    """Return (prediction_timedelta, [level], latitude, longitude) targets as (step, point, outputs), in our order."""
     fields = truth.drop_vars("time", errors="ignore").rename(prediction_timedelta="time")
     return field_points(channels, fields, channels.targets, fields["time"].size, grid)
 
@@ -107,7 +118,7 @@ def target_points(channels: Channels, truth: xr.Dataset, grid: Grid) -> NDArray[
 def field_points(
     channels: Channels, fields: xr.Dataset, names: Iterable[str], times: int, grid: Grid
 ) -> NDArray[np.float32]:
-    """(time, point, values) of variables with (time, [level], latitude, longitude) or fewer, one after another."""
+    """Return variables of (time, [level], latitude, longitude) or fewer as (time, point, values), side by side."""
     values = [_points(fields, name, times, channels, grid) for name in names]
     return np.concatenate([np.empty((times, grid.size, 0), np.float32), *values], axis=-1)
 
@@ -115,7 +126,7 @@ def field_points(
 def _forcing(
     channels: Channels, known: xr.Dataset, name: str, times: NDArray[np.datetime64], grid: Grid
 ) -> NDArray[np.float32]:
-    """(time, point, values) of one forcing: as the inputs have it, else computed."""
+    """Return (time, point, values) of one forcing: that of the inputs where they hold it, and computed elsewhere."""
     held: Collection[np.datetime64] = set(known["time"].values) if name in known else ()
     lacking = np.array([time not in held for time in times.astype("datetime64[ns]")])
     if not lacking.any():
@@ -137,7 +148,7 @@ def _computed(name: str, times: NDArray[np.datetime64], grid: Grid) -> NDArray[n
 
 
 def _points(fields: xr.Dataset, name: str, times: int, channels: Channels, grid: Grid) -> NDArray[np.float32]:
-    """(time, point, values) of one variable, spread over the dimensions that it lacks."""
+    """Return (time, point, values) of one variable, repeated along the dimensions that it lacks."""
     if name not in fields:
         raise InputError(f"the variable {name} is missing from the inputs")
     field = fields[name]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from graphcast_batch.config.model_section import ModelConfig
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.errors import ConfigError, InputError
 from graphcast_batch.inputs.case_inputs import times_of_inputs
@@ -13,9 +14,9 @@ from graphcast_batch.inputs.sources.dataset_files import DatasetFiles
 from graphcast_batch.inputs.statistics import (
     Statistics,
 )
+from graphcast_batch.models.base import Checkpoint
 from graphcast_batch.models.channels import Channels
-from graphcast_batch.models.graphcast.checkpoint import Checkpoint
-from graphcast_batch.models.graphcast.weights import ConfiguredWeights
+from graphcast_batch.models.model_kinds import MODELS
 from graphcast_batch.models.normalization import normalization
 from graphcast_batch.plan import Case, Plan, plan_cases, plan_layout, plan_times
 from graphcast_batch.setup.run_source import AnySource, open_run_source
@@ -54,7 +55,8 @@ def assemble(config: RunConfig, *, able: bool = True) -> RunSetup:
     Raises:
         GraphcastBatchError: something that the config names is missing or cannot be read, or two parts do not fit.
     """
-    weights = ConfiguredWeights(config.model.weights)
+    _check_model(config.model)
+    weights = MODELS[config.model.implementation].weights(config.model.weights)
     source = open_run_source(config, weights)
     channels = weights.channels(source.dims)
     _check_limited(config, weights.task)
@@ -66,6 +68,16 @@ def assemble(config: RunConfig, *, able: bool = True) -> RunSetup:
         check_statistics(statistics.by_kind, origin, weights.task, lambda: source.held(cases[0], weights.task))
         normalization(channels, statistics.by_kind)
     return RunSetup(config, source, weights.checkpoint(channels), channels, statistics, Plan(cases, layout, skipped))
+
+
+def _check_model(chosen: ModelConfig) -> None:
+    """Refuse what the model that a config chooses cannot do."""
+    model, name = MODELS[chosen.implementation], f"model.implementation: {chosen.implementation}"
+    if chosen.cases_per_call > 1 and not model.batches:
+        raise ConfigError(f"model.cases_per_call must be 1 with {name}, but is {chosen.cases_per_call}")
+    if chosen.memory not in ("auto", *model.memory_modes):
+        modes = ", ".join(("auto", *model.memory_modes))
+        raise ConfigError(f"model.memory must be one of {modes} with {name}, but is {chosen.memory}")
 
 
 def _check_limited(config: RunConfig, task: Task) -> None:

@@ -7,12 +7,12 @@ from graphcast_batch.inputs.sources.archive import Archive
 from graphcast_batch.inputs.sources.configured import open_source, resolution_remedy
 from graphcast_batch.inputs.sources.dataset_files import DatasetFiles
 from graphcast_batch.inputs.sources.planet_archive import SyntheticArchive
-from graphcast_batch.models.graphcast.weights import ConfiguredWeights
+from graphcast_batch.models.base import Weights
 
 AnySource = Archive | DatasetFiles | SyntheticArchive
 
 
-def open_run_source(config: RunConfig, weights: ConfiguredWeights) -> AnySource:
+def open_run_source(config: RunConfig, weights: Weights) -> AnySource:
     """Open the inputs that a config names, as the task of the weights needs them.
 
     Raises:

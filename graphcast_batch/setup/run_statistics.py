@@ -15,7 +15,7 @@ from graphcast_batch.inputs.statistics import (
     run_serially,
 )
 from graphcast_batch.models.forcings import forcing
-from graphcast_batch.models.graphcast.weights import ConfiguredWeights
+from graphcast_batch.models.model_kinds import MODELS
 from graphcast_batch.plan import plan_times
 from graphcast_batch.setup.run_source import AnySource, open_run_source
 from graphcast_batch.spec import Task
@@ -36,7 +36,7 @@ def statistics_of(config: RunConfig, times: TimesConfig | None, executor: Execut
     Raises:
         GraphcastBatchError: the inputs cannot be read, or lack what is needed.
     """
-    weights = ConfiguredWeights(config.model.weights)
+    weights = MODELS[config.model.implementation].weights(config.model.weights)
     source = open_run_source(config, weights)
     return computed_statistics(
         source, weights.task, times or (config.times if source.times is None else None), executor

@@ -10,7 +10,6 @@ from pydantic import JsonValue
 
 from graphcast_batch.config.inputs_section import DatasetInputs
 from graphcast_batch.config.loading import dump_config
-from graphcast_batch.config.model_section import Implementation
 from graphcast_batch.credentials import bare
 from graphcast_batch.inputs.statistics import (
     Executor,
@@ -18,8 +17,9 @@ from graphcast_batch.inputs.statistics import (
     run_serially,
     write_statistics,
 )
+from graphcast_batch.models.base import Precision
+from graphcast_batch.models.model_kinds import DEFAULT_MODEL, MODELS
 from graphcast_batch.models.normalization import normalization
-from graphcast_batch.setup.resources import Precision
 from graphcast_batch.setup.run_setup import RunSetup
 from graphcast_batch.setup.run_statistics import STATISTICS_FOLDER, statistics_of
 from graphcast_batch.stores.base import NONE, OUTPUTS, Store
@@ -83,7 +83,7 @@ def store_identity(
         if isinstance(inputs, DatasetInputs)
         else bare(inputs.model_dump(mode="json")),
     }
-    if run.config.model.implementation != "native":  # a store without this entry was made by the native one
+    if run.config.model.implementation != DEFAULT_MODEL:
         known["implementation"] = run.config.model.implementation
     if not run.config.outputs.forecasts:
         known[OUTPUTS] = NONE
@@ -112,19 +112,13 @@ def _provenance(run: RunSetup, precision: str) -> Mapping[str, JsonValue]:
         "task": checkpoint.task.model_dump(mode="json"),
         "precision": precision,
         "implementation": run.config.model.implementation,
-        "versions": {"python": platform.python_version(), **_versions(run.config.model.implementation)},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in _VERSIONS},
+            **MODELS[run.config.model.implementation].packages(),
+        },
         "config": run.config.model_dump(mode="json", exclude_none=True),
     }
-
-
-def _versions(implementation: Implementation) -> dict[str, str]:
-    found = {name: version(name) for name in _VERSIONS}
-    if implementation == "deepmind":
-        from graphcast_batch.models.deepmind import installed_package
-
-        package = installed_package()
-        found[package.name] = package.version
-    return found
 
 
 def settled_statistics(run: RunSetup, executor: Executor = run_serially) -> Statistics:

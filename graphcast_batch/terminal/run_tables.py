@@ -14,7 +14,7 @@ from graphcast_batch.cluster.slurm.submit import JobState
 from graphcast_batch.inputs.findings import Finding
 from graphcast_batch.integrity.repair import Repair
 from graphcast_batch.integrity.verify import Verification
-from graphcast_batch.models.graphcast.device_memory import mesh_counts
+from graphcast_batch.models.mesh import mesh_counts
 from graphcast_batch.plan import Case, Plan
 from graphcast_batch.stores.case_records import CaseFailure, CaseState
 from graphcast_batch.timing import Balance

@@ -18,7 +18,8 @@ from graphcast_batch.config.loading import dump_config
 from graphcast_batch.credentials import bare
 from graphcast_batch.errors import TrainingError
 from graphcast_batch.files.durable import explained, replace, seal, sync_folder
-from graphcast_batch.models.graphcast.checkpoint import Checkpoint, save_checkpoint
+from graphcast_batch.models.base import Checkpoint
+from graphcast_batch.models.graphcast.checkpoint import save_checkpoint
 from graphcast_batch.recipe import TrainingRecipe
 
 _WEIGHTS: Final = "weights.npz"

@@ -10,8 +10,8 @@ from graphcast_batch.inputs.case_inputs import COMPUTABLE, Timeline, read_inputs
 from graphcast_batch.inputs.quality.checks import check_inputs, check_statistics
 from graphcast_batch.inputs.sources.configured import open_source, resolution_remedy
 from graphcast_batch.inputs.statistics import Statistics, read_statistics
+from graphcast_batch.models.base import Checkpoint
 from graphcast_batch.models.channels import Channels
-from graphcast_batch.models.graphcast.checkpoint import Checkpoint
 from graphcast_batch.models.graphcast.trainer import frozen_modules
 from graphcast_batch.models.graphcast.weights import ConfiguredWeights
 from graphcast_batch.models.normalization import normalization

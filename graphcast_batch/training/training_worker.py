@@ -11,14 +11,14 @@ from typing import Final
 import numpy as np
 
 from graphcast_batch.errors import TrainingError
+from graphcast_batch.models.base import Precision
 from graphcast_batch.models.disk_cache import Cache, users_folder
-from graphcast_batch.models.graphcast.forecaster import Precision
 from graphcast_batch.models.graphcast.loss import persistence_loss
-from graphcast_batch.models.graphcast.programs import compiled_once
 from graphcast_batch.models.graphcast.trainer import Samples, Trainer, arrays_of
 from graphcast_batch.models.graphs import cached_graphs
 from graphcast_batch.models.normalization import normalization
-from graphcast_batch.pipeline import peak_memory_bytes
+from graphcast_batch.models.programs import compiled_once
+from graphcast_batch.pipeline.peak_memory import peak_memory_bytes
 from graphcast_batch.training.sample_order import drawn, share
 from graphcast_batch.training.samples import SampleReader
 from graphcast_batch.training.training_folder import TrainingFolder, TrainingState

@@ -28,7 +28,7 @@ from graphcast_batch.errors import ClusterError, ConfigError, InputError, StoreE
 from graphcast_batch.files.leases import Lease
 from graphcast_batch.inputs.sources.planet_archive import SyntheticArchive
 from graphcast_batch.inputs.statistics import run_serially
-from graphcast_batch.pipeline import CompletedCase
+from graphcast_batch.pipeline.worker_context import CompletedCase
 from graphcast_batch.setup.run_setup import assemble
 from graphcast_batch.setup.store_identity import lay_out
 from graphcast_batch.stores.zarr.ledger import FileLedger

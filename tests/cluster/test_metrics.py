@@ -9,7 +9,7 @@ import pytest
 from ray.util import metrics as of_ray
 
 from graphcast_batch.cluster.ray_metrics import METRICS, RayMetric, RunMetrics
-from graphcast_batch.pipeline import CompletedCase
+from graphcast_batch.pipeline.worker_context import CompletedCase
 from graphcast_batch.stores.case_records import CaseRecord
 from graphcast_batch.timing import Span
 from tests.conftest import ROOT, SMALL

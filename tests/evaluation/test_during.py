@@ -28,7 +28,7 @@ from graphcast_batch.inputs.formats.chunks import ReadCost
 from graphcast_batch.inputs.statistics import run_serially
 from graphcast_batch.integrity.repair import repair
 from graphcast_batch.integrity.verify import verify
-from graphcast_batch.pipeline import WorkerContext
+from graphcast_batch.pipeline.worker_context import WorkerContext
 from graphcast_batch.setup.synthetic_archive import synthetic_archive
 from graphcast_batch.spec import Task
 from graphcast_batch.stores.flaws import FlawKind
@@ -69,7 +69,7 @@ class Noisy:
     device = "paper"
 
     def __init__(self, per_call, names):
-        self.per_call, self.names = per_call, names
+        self.per_call, self.names, self.task = per_call, names, task_of(names)
 
     def forecast(self, inputs, forcings, steps):
         start = inputs["time"].values[-1]
@@ -94,8 +94,8 @@ def scorer_of(store, source, wanted=None):
 
 def bench_of(store, scorer=None, per_call=1, source=None):
     limits = lambda start: lambda name, level: None  # noqa: E731
-    made, task = Noisy(per_call, store.kept.variables), task_of(store.kept.variables)
-    return WorkerContext(source or Source(), lambda inputs: None, made, task, store, limits, "tester", scorer=scorer)
+    made = Noisy(per_call, store.kept.variables)
+    return WorkerContext(source or Source(), lambda inputs: None, made, store, limits, "tester", scorer=scorer)
 
 
 def run(store, planned, scorer=None, per_call=1):

@@ -12,11 +12,13 @@ import pytest
 import xarray as xr
 
 from graphcast_batch.grid import Grid
+from graphcast_batch.models.base import Checkpoint
 from graphcast_batch.models.channels import Channels
-from graphcast_batch.models.graphcast.checkpoint import Checkpoint, load_checkpoint
+from graphcast_batch.models.graphcast.checkpoint import load_checkpoint
 from graphcast_batch.models.graphcast.forecaster import Forecaster
 from graphcast_batch.models.graphcast.parameters import random_parameters
 from graphcast_batch.spec import Architecture, Task
+from tests.model.deepmind_stand_in import made_up_packages
 
 FOLDER = Path(__file__).parents[1] / "reference"
 
@@ -73,6 +75,13 @@ class Reference:
             parts = (self.checkpoint, self.statistics, self.grid, self.channels)
             self.forecasters[key] = Forecaster(*parts, precision, steps_per_call)
         return self.forecasters[key]
+
+
+@pytest.fixture
+def packages(tmp_path, monkeypatch):
+    """Installs made-up packages in a folder, hides what is really installed, and puts all back as it was."""
+    with made_up_packages(tmp_path / "site", monkeypatch) as install:
+        yield install
 
 
 @pytest.fixture

@@ -97,7 +97,7 @@ def test_nothing_is_ever_unpickled(tmp_path):
 
 def test_a_foreign_file_is_told_from_its_entries(tmp_path):
     np.savez(tmp_path / "foreign.npz", weights=np.zeros(3))
-    with pytest.raises(CheckpointError, match="holds the entry 'weights', which is none of its format's"):
+    with pytest.raises(CheckpointError, match="holds the entry 'weights'"):
         load_checkpoint(tmp_path / "foreign.npz")
 
     np.save(tmp_path / "single.npy", np.zeros(3))

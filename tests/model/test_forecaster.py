@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from graphcast_batch.errors import CheckpointError, TaskError
-from graphcast_batch.models.graphcast.device_memory import steps_in_call
+from graphcast_batch.models.base import steps_in_call
 from graphcast_batch.models.graphcast.parameters import random_parameters
 from graphcast_batch.spec import TASKS, Architecture, Task
 from tests.model.conftest import joined, made_up

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from graphcast_batch.models.graphcast.device_memory import mesh_counts
-from graphcast_batch.models.mesh import multi_mesh
+from graphcast_batch.models.mesh import mesh_counts, multi_mesh
 
 
 @pytest.mark.parametrize("size", range(5))

@@ -2,18 +2,19 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from graphcast_batch import models
 from graphcast_batch.config.loading import load_config
 from graphcast_batch.inputs.statistics import run_serially
-from graphcast_batch.models import graphs
+from graphcast_batch.models import graphs, programs
 from graphcast_batch.models.disk_cache import Cache
-from graphcast_batch.models.graphcast import programs
-from graphcast_batch.models.graphcast.programs import CompiledOnce, compiled_once
+from graphcast_batch.models.programs import CompiledOnce, compiled_once
 from graphcast_batch.setup.run_setup import assemble
 from graphcast_batch.setup.store_identity import lay_out
 from graphcast_batch.setup.worker_setup import worker_context
@@ -27,7 +28,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from graphcast_batch.models.disk_cache import Cache
-from graphcast_batch.models.graphcast.programs import compiled_once
+from graphcast_batch.models.programs import compiled_once
 
 seen = Counter()
 jax.monitoring.register_event_listener(lambda event, **_: seen.update([event.rpartition("/")[2]]))
@@ -130,6 +131,16 @@ def test_programs_for_another_processor_or_of_other_code_are_not_taken(cache, se
     assert seen[MISS] > 0
 
 
+def test_the_digest_of_the_code_covers_every_module_of_every_model(cache, monkeypatch):
+    digested = []
+    monkeypatch.setattr(programs, "digest_of_source", lambda *paths: digested.extend(paths) or "digest")
+    use(cache, "test")
+
+    assert set(digested) == set(Path(models.__path__[0]).rglob("*.py"))
+    names = {path.relative_to(models.__path__[0]).as_posix() for path in digested}
+    assert names >= {"base.py", "programs.py", "graphcast/network.py", "deepmind/forecaster.py"}
+
+
 def test_a_damaged_entry_is_compiled_anew_and_mended(cache, seen):
     use(cache, "test")
     (entry,) = cache.folder.glob("*.entry")
@@ -227,7 +238,7 @@ def test_programs_that_did_not_fit_on_the_disk_are_not_kept(cache, tmp_path, mon
     finally:
         subprocess.run(["umount", folder], check=True)
 
-    assert "took no compiled programs" in caplog.text
+    assert "compiled programs cannot be written" in caplog.text
     assert not list(cache.folder.glob("*.entry"))
 
 
@@ -291,7 +302,7 @@ def test_a_second_worker_builds_no_graphs_and_compiles_nothing(small_config, cac
         context = worker_context(run.config, run.source, "float32", worker)
         case = run.plan.cases[0]
         inputs = run.source.read(case, context.task)
-        frames += list(context.forecasts.forecast(inputs.frames, inputs.forcings, case.steps))
+        frames += list(context.model.forecast(inputs.frames, inputs.forcings, case.steps))
         monkeypatch.delattr(graphs, "build_graphs", raising=False)
 
     assert seen[HIT] > 0

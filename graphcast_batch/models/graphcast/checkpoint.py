@@ -1,4 +1,4 @@
-"""DeepMind's ``.npz`` files become checked weights with their task and architecture, and back, bit by bit."""
+"""Read and write checkpoints in DeepMind's ``.npz`` format: weights with their task and architecture, bit by bit."""
 
 import hashlib
 import math
@@ -8,7 +8,6 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -18,40 +17,20 @@ from pydantic import BaseModel
 
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.errors import CheckpointError, ConfigError
-from graphcast_batch.models.graphcast.parameters import Parameters, parameter_shapes
+from graphcast_batch.models.base import Checkpoint
+from graphcast_batch.models.graphcast.parameters import parameter_shapes
 from graphcast_batch.spec import Architecture, Task
 
 _FOREIGN: Final = "take a file in the format of the published GraphCast checkpoints"
 _MOST_EXPANSION: Final = 20
-"""Bytes of arrays for each byte of the file: trained weights hardly compress, while zeros do so 1000-fold."""
-
-
-@dataclass(frozen=True, eq=False)
-class Checkpoint:
-    """Weights and what belongs to them.
-
-    Attributes:
-        parameters: float32 arrays by Haiku module, then by name.
-        architecture: sizes of the network.
-        task: which variables go in and out.
-        description: free text.
-        license: free text, of the weights.
-        sha256: of the file; empty for weights that are not from one.
-    """
-
-    parameters: Parameters
-    architecture: Architecture
-    task: Task
-    description: str = ""
-    license: str = ""
-    sha256: str = ""
+"""Largest ratio of the bytes of arrays to those of the file: trained weights hardly compress, but zeros 1000-fold."""
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Reads a checkpoint.
+    """Read a checkpoint. Nothing in the file is executed.
 
     Raises:
-        CheckpointError: the file is missing, truncated, foreign, or lacks a part; nothing in it is ever executed.
+        CheckpointError: the file is missing, truncated or of another format, or lacks a part.
     """
     if not path.is_file():
         raise CheckpointError(f"the checkpoint {path} is not a file; give the path of an .npz file of weights")
@@ -75,7 +54,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Writes a checkpoint, first under another name, so that no half of one is ever seen."""
+    """Write a checkpoint, first under another name, so that an incomplete one is never seen."""
     entries: dict[str, Any] = {
         f"params:{module}:{name}": value
         for module, named in checkpoint.parameters.items()
@@ -98,7 +77,7 @@ _KEY: Final = re.compile(r"params:[^:]+:[^:]+|(model|task)_config:[^:]+(:[0-9]{1
 
 
 class _Member(NamedTuple):
-    """What an archive says of one of its arrays, before any of it is read."""
+    """The header of one array of an archive."""
 
     info: zipfile.ZipInfo
     shape: tuple[int, ...]
@@ -120,7 +99,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, _Member]:
-    """Every array by its key; so far only their headers have been read."""
+    """Return the header of every array by its key."""
     infos = archive.infolist()
     found, size = sum(info.file_size for info in infos), path.stat().st_size
     if found > _MOST_EXPANSION * size:
@@ -132,7 +111,7 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, _Member]:
     for info in infos:
         key = info.filename.removesuffix(".npy")
         if not _KEY.fullmatch(key):
-            raise CheckpointError(f"the checkpoint {path} holds the entry {key!r}, which is none of its format's")
+            raise CheckpointError(f"the checkpoint {path} holds the entry {key!r}, which its format does not have")
         members[key] = _member(path, archive, info)
     return members
 
@@ -169,9 +148,9 @@ def _scalar(path: Path, key: str, archive: zipfile.ZipFile, member: _Member) -> 
 
 
 def _check_declared(path: Path, weights: Mapping[str, _Member], architecture: Architecture, task: Task) -> None:
-    """Compares sizes that are about to be read with what the architecture and the task need at most.
+    """Refuse arrays larger than the architecture and the task can need, before they are read.
 
-    Whether they are just those is for `check_parameters`, which knows the variables' dimensions.
+    `check_parameters` compares the exact shapes later, when the dimensions of the variables are known.
     """
     levels = max(len(task.pressure_levels), 1)
     inputs = (task.input_frames * len(task.input_variables) + len(task.forcing_variables)) * levels

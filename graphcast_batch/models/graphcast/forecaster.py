@@ -1,7 +1,7 @@
-"""Weights, statistics and a grid become a Forecaster: it turns an initial state into a stream of named frames."""
+"""Make forecasts with GraphCast on one device."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,23 +11,27 @@ from jax import Array
 from numpy.typing import NDArray
 
 from graphcast_batch.grid import Grid
+from graphcast_batch.models.base import Checkpoint, MemoryMode, Parameters, Precision, Start, steps_in_call
 from graphcast_batch.models.channels import Channels
+from graphcast_batch.models.devices import backend, device_kind
 from graphcast_batch.models.edge_blocks import BlockedGraphs, blocked
-from graphcast_batch.models.graphcast.checkpoint import Checkpoint
-from graphcast_batch.models.graphcast.device_memory import MemoryMode, edges_at_once, steps_in_call
+from graphcast_batch.models.graphcast.device_memory import edges_at_once
 from graphcast_batch.models.graphcast.loss import gradient_norms, rollout_loss
-from graphcast_batch.models.graphcast.parameters import Parameters, check_parameters
+from graphcast_batch.models.graphcast.parameters import check_parameters
 from graphcast_batch.models.graphcast.predictor import Constants, ModelState, Predictor
 from graphcast_batch.models.graphcast.rollout import rollout, several_steps
 from graphcast_batch.models.graphs import Graphs, build_graphs
 from graphcast_batch.models.normalization import normalization
 from graphcast_batch.models.state_arrays import forcing_blocks, initial_arrays, named_fields, target_points
-
-Precision = Literal["float32", "bfloat16"]
+from graphcast_batch.spec import Task
 
 
 class Forecaster:
-    """GraphCast on one device."""
+    """GraphCast, loaded onto one device; see `Model`.
+
+    Attributes:
+        task: step length, input frames, variables in and out, and levels.
+    """
 
     def __init__(
         self,
@@ -40,25 +44,27 @@ class Forecaster:
         graphs: Graphs | None = None,
         memory: MemoryMode = "fast",
     ) -> None:
-        """Builds the graphs and puts everything constant on the device.
+        """Build the graphs and put everything that never changes on the device.
 
         Args:
-            checkpoint: weights with their task and architecture.
-            statistics: datasets named mean, stddev and diffs_stddev.
-            grid: the points.
-            channels: of the checkpoint's task.
-            precision: of the network; frames are float32 always.
-            steps_per_call: at most so many steps in one call of the compiled program.
-            graphs: of the architecture on the grid; without them they are built.
-            memory: ``lean`` computes again in every step what is large and never changes.
+            checkpoint: the weights, their architecture and task.
+            statistics: normalization statistics by kind: ``mean``, ``stddev`` and ``diffs_stddev``.
+            grid: the points of the inputs and of the forecast.
+            channels: the places of the variables of the checkpoint's task.
+            precision: precision of the network.
+            steps_per_call: largest number of steps in one call of the compiled program.
+            graphs: graphs of the architecture on the grid; None to build them.
+            memory: ``fast`` keeps large arrays that never change on the device, ``lean`` computes them again in every
+                step.
 
         Raises:
             CheckpointError: the weights do not fit the channels.
-            StatisticsError: a constant is missing.
+            StatisticsError: a statistic is missing.
         """
         check_parameters(
             checkpoint.parameters, checkpoint.architecture, channels.inputs, channels.outputs, "the checkpoint"
         )
+        self.task: Task = checkpoint.task
         self.grid = grid
         self._channels = channels
         self._steps_per_call = steps_per_call
@@ -75,20 +81,10 @@ class Forecaster:
     @property
     def device(self) -> str:
         """Kind of the device, as JAX names it."""
-        return str(jax.devices()[0].device_kind)
+        return device_kind()
 
     def forecast(self, inputs: xr.Dataset, forcings: xr.Dataset, steps: int) -> Iterator[dict[str, Array]]:
-        """Frames of one forecast, as they are made.
-
-        Args:
-            inputs: (time, [level], latitude, longitude) input variables, the last time is the initial time.
-            forcings: forcings at later times that the inputs hold, by ``time``; the rest is computed.
-            steps: number of 6 h steps.
-
-        Yields:
-            For each call of the program, each target as (step, [level], latitude, longitude) float32 arrays on the
-            device, on their way to the host; they may still be under computation.
-        """
+        """Yield the frames of one forecast; see `Model.forecast`. They are on their way to the host."""
         constants, state = self._start(inputs)
         blocks = map(jnp.asarray, self._blocks(inputs, forcings, steps))
         for frames in rollout(self._advance, constants, state, blocks):
@@ -96,19 +92,8 @@ class Forecaster:
                 field.copy_to_host_async()
             yield frames
 
-    def forecast_many(
-        self, starts: Sequence[tuple[xr.Dataset, xr.Dataset]], steps: int
-    ) -> Iterator[list[dict[str, Array]]]:
-        """Frames of several forecasts, computed together.
-
-        Args:
-            starts: inputs and forcings of each, as for `forecast`; for another number of them another program is
-                compiled.
-            steps: number of 6 h steps of each.
-
-        Yields:
-            For each call of the program and each forecast what `forecast` yields.
-        """
+    def forecast_many(self, starts: Sequence[Start], steps: int) -> Iterator[list[dict[str, Array]]]:
+        """Yield the frames of several forecasts; see `Model.forecast_many`. They are on their way to the host."""
         begun = [self._start(inputs) for inputs, _ in starts]
         constants = begun[0][0]._replace(static=jnp.stack([constants.static for constants, _ in begun]))
         state: ModelState = jax.tree.map(lambda *parts: jnp.stack(parts), *(state for _, state in begun))
@@ -122,14 +107,7 @@ class Forecaster:
     def loss(
         self, parameters: Parameters, inputs: xr.Dataset, forcings: xr.Dataset, truth: xr.Dataset
     ) -> dict[str, object]:
-        """The training loss over all lead times of the truth, with its parts and the norms of its gradient.
-
-        Args:
-            parameters: weights by Haiku module and name, of the checkpoint's architecture and task.
-            inputs: as for `forecast`.
-            forcings: as for `forecast`.
-            truth: (prediction_timedelta, [level], latitude, longitude) targets, every 6 h from the first step.
-        """
+        """Return the training loss, its parts and the norms of its gradient; see `Model.loss`."""
         steps = truth["prediction_timedelta"].size
         constants, state = self._start(inputs)
         (known,) = forcing_blocks(self._channels, forcings, inputs["time"].values[-1], steps, steps, self.grid)
@@ -177,18 +155,7 @@ class Forecaster:
         return state, named_fields(self._channels, self._channels.targets, planes, self.grid)
 
 
-def backend() -> str:
-    """Where JAX computes: cpu, gpu or tpu."""
-    return jax.default_backend()
-
-
-def device_bytes() -> int:
-    """Memory of the device; 0 where it does not tell."""
-    found = jax.local_devices()[0].memory_stats() or {}
-    return int(found.get("bytes_limit", 0))
-
-
 def used(parameters: Parameters) -> dict[str, dict[str, np.ndarray]]:
-    """The weights as plain dicts, without those whose output nothing uses."""
+    """Return the weights as plain dicts, without those whose output nothing uses."""
     unused = "mesh2grid_gnn/~_networks_builder/processor_nodes_0_mesh_nodes"
     return {module: dict(named) for module, named in parameters.items() if not module.startswith(unused)}

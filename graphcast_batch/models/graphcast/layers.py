@@ -1,4 +1,4 @@
-"""Published parameters become the weights of the network's parts; Haiku finds them by their published names."""
+"""Collect the weights of each part of the network; Haiku finds the parameters by their published names."""
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
@@ -14,7 +14,7 @@ from graphcast_batch.errors import OutsideTransformError
 from graphcast_batch.spec import Architecture
 
 STRUCTURAL_NODE, STRUCTURAL_EDGE = 3, 4
-"""Values that say where a node is, and how an edge runs."""
+"""Number of structural features of a node, and of an edge."""
 
 
 class Linear(NamedTuple):
@@ -33,7 +33,7 @@ class Perceptron(NamedTuple):
     """Linear layers with swish between them, and a layer norm after the last.
 
     Attributes:
-        parts: rows of the first layer's weight, (width, columns) for each part of what goes in.
+        parts: rows of the first layer's weight, (width, columns) for each part of its input.
         bias: (columns,) of the first layer.
         rest: the other layers.
         norm: scale and offset of the layer norm, (columns,) each; None without one.
@@ -46,7 +46,7 @@ class Perceptron(NamedTuple):
 
 
 class Encoder(NamedTuple):
-    """From the grid to the mesh; parts of the updates are (edge, sender, receiver) and (node, messages)."""
+    """The weights from the grid to the mesh; parts of the updates are (edge, sender, receiver) and (node, messages)."""
 
     grid_nodes: Perceptron
     mesh_nodes: Perceptron
@@ -57,7 +57,7 @@ class Encoder(NamedTuple):
 
 
 class Processor(NamedTuple):
-    """On the mesh; the updates of its steps differ."""
+    """The weights on the mesh; each step has updates of its own."""
 
     edges: Perceptron
     update_edges: tuple[Perceptron, ...]
@@ -65,7 +65,7 @@ class Processor(NamedTuple):
 
 
 class Decoder(NamedTuple):
-    """From the mesh to the grid."""
+    """The weights from the mesh to the grid."""
 
     edges: Perceptron
     update_edges: Perceptron
@@ -74,7 +74,7 @@ class Decoder(NamedTuple):
 
 
 class NetworkWeights(NamedTuple):
-    """All that the network computes with, of one checkpoint."""
+    """All weights of the network."""
 
     encoder: Encoder
     processor: Processor
@@ -82,10 +82,10 @@ class NetworkWeights(NamedTuple):
 
 
 class Module(hk.Module):
-    """A Haiku module that says what is wrong when it is made outside a transform."""
+    """A Haiku module that refuses to be made outside a transform, with an error that says what to do."""
 
     def __new__(cls, *_args: object, **_kwargs: object) -> "Module":
-        """Checks that a transform is under way."""
+        """Refuse to make the module outside a transform."""
         try:
             hk.running_init()
         except ValueError as error:
@@ -100,7 +100,7 @@ class LinearParameters(Module):
     """The parameters of a linear layer."""
 
     def __call__(self, rows: int, columns: int) -> Linear:
-        """Finds or draws them."""
+        """Find the parameters, or draw them."""
         start = hk.initializers.TruncatedNormal(1 / np.sqrt(rows))
         return Linear(
             hk.get_parameter("w", [rows, columns], jnp.float32, init=start),
@@ -109,7 +109,7 @@ class LinearParameters(Module):
 
 
 class LinearStack(Module):
-    """The parameters of linear layers, one after another."""
+    """The parameters of successive linear layers."""
 
     def __init__(self, sizes: Sequence[int], name: str) -> None:
         super().__init__(name=name)
@@ -117,7 +117,7 @@ class LinearStack(Module):
         self._layers = [LinearParameters(name=f"linear_{k}") for k in range(len(sizes) - 1)]
 
     def __call__(self) -> list[Linear]:
-        """Finds or draws them."""
+        """Find the parameters, or draw them."""
         return [layer(*sizes) for layer, sizes in zip(self._layers, pairwise(self._sizes), strict=True)]
 
 
@@ -125,7 +125,7 @@ class NormParameters(Module):
     """The parameters of a layer norm."""
 
     def __call__(self, size: int) -> tuple[Array, Array]:
-        """Finds or makes scale and offset."""
+        """Find scale and offset, or make them."""
         return (
             hk.get_parameter("scale", [size], jnp.float32, init=jnp.ones),
             hk.get_parameter("offset", [size], jnp.float32, init=jnp.zeros),
@@ -133,34 +133,34 @@ class NormParameters(Module):
 
 
 class NetworkStage(Module):
-    """One of the three graph networks; its parts are named as in published checkpoints."""
+    """One of the three graph networks, with the names of published checkpoints."""
 
     def __init__(self, architecture: Architecture, name: str) -> None:
         super().__init__(name=name)
         self._architecture = architecture
 
     def embed(self, kind: str, *widths: int, rows: NDArray[np.int32] | None = None) -> Perceptron:
-        """What makes latents of nodes (kind ``nodes_<set>``) or edges (kind ``edges_<set>``).
+        """Return what makes latents of nodes (kind ``nodes_<set>``) or edges (kind ``edges_<set>``).
 
         Args:
-            kind: of nodes or edges.
-            *widths: of the parts that go in.
-            rows: for each value of the first parts its row in the published weight; without it in that order.
+            kind: kind of nodes or edges.
+            *widths: widths of the parts of the input.
+            rows: for each value of the first parts its row in the published weight; None for the published order.
         """
         return self._networks_builder(f"encoder_{kind}", widths, rows=rows)
 
     def update(self, kind: str, step: int, parts: int) -> Perceptron:
-        """What makes the change of nodes or edges in a step of message passing, of so many parts of latent size."""
+        """Return what changes nodes or edges in a step of message passing, from so many parts of latent size."""
         prefix, set_name = kind.split("_", 1)
         widths = (self._architecture.latent_size,) * parts
         return self._networks_builder(f"processor_{prefix}_{step}_{set_name}", widths)
 
     def output(self, outputs: int, columns: NDArray[np.int32] | None = None) -> Perceptron:
-        """What makes outputs of grid point latents; this one has no layer norm.
+        """Return what makes outputs of the latents of grid points; it has no layer norm.
 
         Args:
-            outputs: how many.
-            columns: for each of them its place among the published ones; without it in that order.
+            outputs: number of outputs.
+            columns: for each output its index in the published order; None for the published order.
         """
         made = self._networks_builder("decoder_nodes_grid_nodes", (self._architecture.latent_size,), outputs)
         return made if columns is None else _with_columns(made, columns)
@@ -190,17 +190,17 @@ def network_weights(
     input_rows: NDArray[np.int32] | None = None,
     output_columns: NDArray[np.int32] | None = None,
 ) -> NetworkWeights:
-    """All weights of the network; to be called in ``hk.transform``.
+    """Return all weights of the network; to be called in ``hk.transform``.
 
     Args:
         architecture: sizes of the network.
-        inputs: values at a grid point that go in, without the structural features.
-        outputs: values at a grid point that come out.
-        input_rows: for each value that goes in its place among the published ones; without it in that order.
-        output_columns: the same of each value that comes out.
+        inputs: number of values at a grid point that go in, without the structural features.
+        outputs: number of values at a grid point that come out.
+        input_rows: for each input value its index in the published order; None for the published order.
+        output_columns: for each output value its index in the published order; None for the published order.
 
     Raises:
-        OutsideTransformError: it is called outside a transform.
+        OutsideTransformError: the function is called outside a transform.
     """
     to_mesh = NetworkStage(architecture, "grid2mesh_gnn")
     mesh = NetworkStage(architecture, "mesh_gnn")
@@ -230,7 +230,7 @@ def network_weights(
 
 
 def _with_columns(perceptron: Perceptron, columns: NDArray[np.int32]) -> Perceptron:
-    """The same with its outputs in another order."""
+    """Return a linear layer with its outputs in another order."""
     if not perceptron.rest:
         parts = tuple(part[:, columns] for part in perceptron.parts)
         return perceptron._replace(parts=parts, bias=perceptron.bias[columns])

@@ -1,6 +1,6 @@
-"""A rollout and the truth become GraphCast's training loss, its parts and its gradient.
+"""Compute GraphCast's training loss of a rollout, its parts and its gradient.
 
-Lam et al. 2023, supplement 4.3: squared errors of the normalised output, weighted by area and by pressure.
+Lam et al. 2023, supplement 4.3: squared errors of the normalized output, weighted by area and by pressure.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,9 +29,9 @@ LossAndParts = tuple[Array, dict[str, Array]]
 
 
 def latitude_weights(latitude: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Weight of each row in the published loss, with mean 1.
+    """Return the weight of each row in the published loss, with mean 1.
 
-    With rows at the poles those stand for caps of half a step; without, the weight is the cosine of the latitude.
+    Rows at the poles stand for caps of half a step. Without such rows, the weight is the cosine of the latitude.
 
     Args:
         latitude: (lat,) degrees, uniformly spaced.
@@ -46,7 +46,7 @@ def latitude_weights(latitude: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def level_weights(levels: tuple[int, ...]) -> NDArray[np.float32]:
-    """(level,) weights proportional to pressure, with mean 1."""
+    """Return (level,) weights proportional to pressure, with mean 1."""
     pressure = np.asarray(levels, np.float64)
     return np.asarray(pressure / pressure.mean(), np.float32)
 
@@ -54,18 +54,18 @@ def level_weights(levels: tuple[int, ...]) -> NDArray[np.float32]:
 def rollout_loss(
     predictor: Predictor, grid: Grid, *, rematerialised: bool = False
 ) -> Callable[[Constants, ModelState, Array, Array], LossAndParts]:
-    """The loss of a rollout, as a function to compile or differentiate.
+    """Return the loss of a rollout, as a function to compile or differentiate.
 
     Args:
-        predictor: makes one step.
+        predictor: computes one step.
         grid: the points.
         rematerialised: whether the steps of a long rollout are computed again for the gradient, so that only their
             frames are kept.
 
     Returns:
         A function of constants, the initial state, (step, point, forced) forcings and (step, point, outputs) targets
-        in physical units, that gives the loss and, for each target, its part before the sum's weights; both are means
-        over the steps. The change asked of a step starts from the model's own frame.
+        in physical units, which returns the loss and, for each target, its part before the weights of the sum; both are
+        means over the steps. The true change of a step is counted from the model's own frame before it.
     """
     weights = _point_weights(predictor.channels, grid)
     names = predictor.channels.slices(predictor.channels.targets)
@@ -95,12 +95,12 @@ def rollout_loss(
 def persistence_loss(
     channels: Channels, grid: Grid, scales: Normalization, state: NDArray[np.float32], targets: NDArray[np.float32]
 ) -> float:
-    """The loss of a rollout that leaves the weather as it is; of what is not fed back it says the mean.
+    """Return the loss of a forecast that does not change; targets that are not fed back have their mean.
 
     Args:
-        channels: places of the variables.
+        channels: the places of the variables.
         grid: the points.
-        scales: of the normalisation.
+        scales: means and standard deviations.
         state: (point, carried) at the initial time, in physical units.
         targets: (step, point, outputs) in physical units.
     """
@@ -114,13 +114,13 @@ def persistence_loss(
 
 
 def gradient_norms(gradient: Mapping[str, Mapping[str, Array]]) -> dict[str, float]:
-    """Euclidean norm of the gradient of each Haiku module."""
+    """Return the Euclidean norm of the gradient of each Haiku module."""
     squares = {module: sum(float(jnp.sum(jnp.square(g))) for g in named.values()) for module, named in gradient.items()}
     return {module: float(np.sqrt(square)) for module, square in squares.items()}
 
 
 def _normalised_target(constants: Constants, state: ModelState, target: Array) -> Array:
-    """(point, outputs) what the network should say of the next time, given (point, outputs) the truth."""
+    """Return the (point, outputs) that the network should give for the next time, from the (point, outputs) truth."""
     scales, carried = constants.normalization, state.frames.shape[-1]
     mean, deviation = scales.diagnosed
     return jnp.concatenate(
@@ -129,7 +129,7 @@ def _normalised_target(constants: Constants, state: ModelState, target: Array) -
 
 
 def _point_weights(channels: Channels, grid: Grid) -> NDArray[np.float32]:
-    """(point, outputs) weight of each squared error."""
+    """Return the (point, outputs) weights of the squared errors."""
     by_level = level_weights(channels.levels)
     columns = [by_level if name in channels.on_levels else np.ones(1, np.float32) for name in channels.targets]
     rows = np.repeat(latitude_weights(grid.latitude), grid.shape[1])

@@ -1,4 +1,4 @@
-"""Normalised features at grid points become the normalised change of the weather: encoder, processor, decoder.
+"""Compute the normalized change of the weather from normalized features: encoder, processor and decoder.
 
 Lam et al. 2023, supplement 3.3-3.6, by exact algebra in a cheaper order. What depends on weights and graphs alone is
 computed once: embeddings of edges and mesh nodes, and what they add to first layers. What a first layer does to a
@@ -16,21 +16,21 @@ from graphcast_batch.models.edge_blocks import BlockedGraphs, Rows
 from graphcast_batch.models.graphcast.layers import Decoder, Encoder, NetworkWeights, Perceptron
 
 _EPSILON = 1e-5
-"""Of the layer norms (Haiku's)."""
+"""Added to the variance in layer norms, as Haiku does by default."""
 
 Step = tuple[Perceptron, Perceptron]
-"""Updates of edges and of nodes."""
+"""The updates of edges and of nodes in one step of message passing."""
 
 
 class EdgeRows(NamedTuple):
-    """Edges of one graph in blocks of rows, with what is known of them before the weather.
+    """Edges of one graph in blocks of rows, with what does not depend on the weather.
 
     Attributes:
         senders: (block, row, width) node numbers.
         receivers: (block, row) node numbers, ascending.
         present: (block, row, width) 1 for an edge, 0 for an empty place.
-        terms: (block, row, width, latent) what the first layer of their first update makes of them, with its bias;
-            None where that is computed again in every step.
+        terms: (block, row, width, latent) output of the first layer of their first update, with its bias;
+            None where it is computed again in every step.
         features: (block, row, width, 4); None where ``terms`` are kept.
     """
 
@@ -42,21 +42,21 @@ class EdgeRows(NamedTuple):
 
 
 class Folded(NamedTuple):
-    """Weights and graphs in the precision of the network, with all that follows from them alone.
+    """Weights and graphs in the precision of the network, and all that follows from them alone.
 
     Attributes:
-        encoder: weights.
-        first: updates of edges and nodes in the first step on the mesh; None where that is the last.
-        middle: those of the steps between, stacked; None without any.
-        last: those of the last step.
-        decoder: weights.
+        encoder: weights from the grid to the mesh.
+        first: updates of edges and nodes in the first step on the mesh; None if it is also the last.
+        middle: updates of the steps between, stacked; None if there are none.
+        last: updates of the last step.
+        decoder: weights from the mesh to the grid.
         grid_nodes: (block, point, 3) structural features.
         mesh_nodes: (node, latent) latents.
-        receiving: (node, latent) what the first layer of the encoder's edges makes of mesh nodes.
-        mesh_latents: (block, row, width, latent) of the mesh's edges.
-        grid2mesh: from the grid to the mesh.
-        mesh: the multi-mesh.
-        mesh2grid: from the mesh to the grid.
+        receiving: (node, latent) output of the first layer of the encoder's edges for mesh nodes.
+        mesh_latents: (block, row, width, latent) latents of the mesh's edges.
+        grid2mesh: edges from the grid to the mesh.
+        mesh: edges of the multi-mesh.
+        mesh2grid: edges from the mesh to the grid.
     """
 
     encoder: Encoder
@@ -74,11 +74,11 @@ class Folded(NamedTuple):
 
 
 def fold(weights: NetworkWeights, graphs: BlockedGraphs, dtype: Any, *, lean: bool) -> Folded:  # noqa: ANN401 - the type of JAX's dtypes is private
-    """Computes all that does not depend on the weather.
+    """Compute all that does not depend on the weather.
 
     Args:
-        weights: of the network, float32 or finer.
-        graphs: of the grid and the mesh.
+        weights: weights of the network, float32 or finer.
+        graphs: the grid and the mesh.
         dtype: precision of the network: bfloat16, float32 or float64.
         lean: whether the first layers of grid2mesh's and mesh2grid's edges are computed in every step, from four
             features of each: more arithmetic, less memory.
@@ -109,11 +109,11 @@ def fold(weights: NetworkWeights, graphs: BlockedGraphs, dtype: Any, *, lean: bo
 
 
 def graphcast(folded: Folded, inputs: Array) -> Array:
-    """The network, from features at grid points to normalised outputs there.
+    """Apply the network to features at grid points; return normalized outputs there.
 
     Args:
         folded: weights and graphs.
-        inputs: (point, channels) normalised, in the precision of ``folded``.
+        inputs: (point, channels) normalized, in the precision of ``folded``.
 
     Returns:
         (point, outputs) float32, in the order of the weights' columns.
@@ -128,7 +128,7 @@ def graphcast(folded: Folded, inputs: Array) -> Array:
 
 
 def _encoded(encoder: Encoder, block: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Latents of grid points for the decoder, and what the first layer of the encoder's edges makes of them."""
+    """Return latents of grid points for the decoder, and the output of the first layer of the encoder's edges."""
     embedding, update = encoder.grid_nodes, encoder.update_grid
     latent = _onwards(embedding, _first(embedding, *block)).astype(block[0].dtype)
     sent = _product(latent, encoder.update_edges.parts[1]).astype(latent.dtype)
@@ -161,13 +161,13 @@ def _along_mesh(folded: Folded, nodes: Array) -> Array:
 def _mesh_step(
     weights: Step, edges: EdgeRows, nodes: Array, latents: Array, *, keep: bool = True
 ) -> tuple[Array, Array]:
-    """A step of message passing.
+    """Compute one step of message passing.
 
     Args:
-        weights: of the step.
-        edges: of the mesh; their terms are those of this step.
+        weights: weights of the step.
+        edges: edges of the mesh, with the terms of this step.
         nodes: (node, latent).
-        latents: (block, row, width, latent) of the edges.
+        latents: (block, row, width, latent) latents of the edges.
         keep: whether new latents of the edges are wanted.
 
     Returns:
@@ -212,7 +212,7 @@ def _edges(rows: Rows, embedding: Perceptron, update: Perceptron, *, lean: bool)
 
 
 def _known(edges: EdgeRows, embedding: Perceptron, update: Perceptron) -> Array:
-    """(row, width, latent) what the first layer of an update makes of a block's edges, with its bias."""
+    """Return the (row, width, latent) output of the first layer of an update for a block's edges, with its bias."""
     if edges.terms is not None:
         return edges.terms
     return _product(_embedded(embedding, edges.features), update.parts[0]) + update.bias
@@ -224,14 +224,14 @@ def _embedded(embedding: Perceptron, features: Array | None) -> Array:
 
 
 def _messages(update: Perceptron, edges: EdgeRows, known: Array, sent: Array, receiving: Array) -> Array:
-    """(row, width, latent) float32 messages along the edges of a block; 0 where there is no edge.
+    """Return (row, width, latent) float32 messages along the edges of a block; 0 where there is no edge.
 
     Args:
-        update: of the edges.
-        edges: of the block.
-        known: (row, width, latent) what the first layer makes of them, with its bias.
-        sent: (node, latent) what it makes of all senders.
-        receiving: (row, latent) what it makes of the receivers.
+        update: update of the edges.
+        edges: edges of the block.
+        known: (row, width, latent) output of the first layer for the edges, with its bias.
+        sent: (node, latent) output of the first layer for all senders.
+        receiving: (row, latent) output of the first layer for the receivers.
     """
     messages = _onwards(update, known + sent[edges.senders] + receiving[:, None])
     return messages * edges.present[..., None]
@@ -247,13 +247,13 @@ def _updated(update: Perceptron, nodes: Array, received: Array) -> Array:
 
 
 def _first(perceptron: Perceptron, *parts: Array) -> Array:
-    """(..., columns) float32 of the first layer, of parts that are each (..., width)."""
+    """Return the (..., columns) float32 output of the first layer, from parts that are each (..., width)."""
     products = [_product(part, weight) for part, weight in zip(parts, perceptron.parts, strict=True)]
     return sum(products[1:], products[0]) + perceptron.bias
 
 
 def _onwards(perceptron: Perceptron, first: Array) -> Array:
-    """(..., columns) float32: the other layers and the layer norm, from what the first layer gave."""
+    """Return the (..., columns) float32 output of the other layers and the layer norm, from that of the first."""
     values, dtype = first, perceptron.bias.dtype
     for layer in perceptron.rest:
         values = _product(jax.nn.swish(values).astype(dtype), layer.weight) + layer.bias
@@ -267,12 +267,12 @@ def _onwards(perceptron: Perceptron, first: Array) -> Array:
 
 
 def _product(values: Array, weight: Array) -> Array:
-    """(..., columns) of (..., rows): products of bfloat16 are summed in float32."""
+    """Return (..., columns) products of (..., rows); products of bfloat16 are summed in float32."""
     flat = values.reshape(-1, values.shape[-1])
     summed = jnp.matmul(flat, weight, preferred_element_type=_summing(weight.dtype))
     return summed.reshape(*values.shape[:-1], -1)
 
 
 def _summing(dtype: Any) -> Any:  # noqa: ANN401 - the type of JAX's dtypes is private
-    """What numbers of a type are summed in: float32, or a finer type of their own, which gradients are tested in."""
+    """Return the type that numbers are summed in: float32, or a finer one, in which gradients are tested."""
     return jnp.promote_types(dtype, jnp.float32)

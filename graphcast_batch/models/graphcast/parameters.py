@@ -1,10 +1,9 @@
-"""An architecture and the width of its vectors become the name and shape of every parameter, used or not.
+"""List, draw and check the parameters of GraphCast's network.
 
-Published files also hold parameters whose output nothing uses, such as those of the decoder's mesh nodes: they belong
-to the format, so they are listed here, drawn, kept and saved, while the network computes none of them.
+Published files also hold parameters whose output nothing uses, such as those of the decoder's mesh nodes. As they
+belong to the format, they are listed, drawn and saved here too, although the network does not compute with them.
 """
 
-from collections.abc import Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -12,21 +11,19 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from graphcast_batch.errors import CheckpointError
+from graphcast_batch.models.base import Parameters
 from graphcast_batch.spec import Architecture
-
-Parameters = Mapping[str, Mapping[str, NDArray[np.float32]]]
-"""Arrays by Haiku module, then by name: w, b, scale or offset."""
 
 _STRUCTURAL_NODE, _STRUCTURAL_EDGE = 3, 4
 
 
 def parameter_shapes(architecture: Architecture, inputs: int, outputs: int) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Shape of every parameter by module and name.
+    """Return the shape of every parameter by module and name.
 
     Args:
         architecture: sizes of the network.
-        inputs: values at a grid point that go in, without the structural features.
-        outputs: values at a grid point that come out.
+        inputs: number of values at a grid point that go in, without the structural features.
+        outputs: number of values at a grid point that come out.
     """
     latent = architecture.latent_size
     node = inputs + _STRUCTURAL_NODE
@@ -61,7 +58,7 @@ def parameter_shapes(architecture: Architecture, inputs: int, outputs: int) -> d
 def random_parameters(
     architecture: Architecture, inputs: int, outputs: int, seed: int
 ) -> dict[str, dict[str, NDArray[np.float32]]]:
-    """Weights as training starts from: truncated normal, 1/sqrt(rows) wide, no bias, layer norms of 1 and 0.
+    """Draw initial weights: truncated normal of width 1/sqrt(rows), biases of 0, layer norms of 1 and 0.
 
     The same seed gives the same weights on every machine, whatever its accelerator.
     """
@@ -78,17 +75,17 @@ def random_parameters(
 
 
 def check_parameters(parameters: Parameters, architecture: Architecture, inputs: int, outputs: int, where: str) -> None:
-    """Compares weights with what their architecture and task need.
+    """Refuse weights that do not have the shapes which architecture and task need.
 
     Args:
-        parameters: to be checked.
+        parameters: the weights.
         architecture: sizes of the network.
-        inputs: values at a grid point that go in, without the structural features.
-        outputs: values at a grid point that come out.
-        where: names the weights in the error.
+        inputs: number of values at a grid point that go in, without the structural features.
+        outputs: number of values at a grid point that come out.
+        where: name of the weights, for the error.
 
     Raises:
-        CheckpointError: naming the first parameter that is missing, unknown or of another shape.
+        CheckpointError: a parameter is missing, unknown or of another shape; the message names the first one.
     """
     expected = parameter_shapes(architecture, inputs, outputs)
     for module, named in expected.items():

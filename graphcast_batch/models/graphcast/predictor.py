@@ -1,6 +1,6 @@
-"""A state, the forcings of the next time and constants become the next state and frame: one 6 h step.
+"""Compute one step of GraphCast: the next state and frame, from a state, the forcings of the next time and constants.
 
-Plain arrays only; everything large is an argument of the compiled program, nothing a constant in it.
+Only plain arrays are used. Everything large is an argument of the compiled program, and nothing a constant in it.
 """
 
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ from graphcast_batch.spec import Architecture
 
 
 class ModelState(NamedTuple):
-    """What a step starts from, in physical units, float32 or finer.
+    """The state that a step starts from, in physical units, float32 or finer.
 
     Attributes:
-        frames: (frame, point, carried) fed-back variables, oldest first.
+        frames: (frame, point, carried) variables that are fed back, oldest first.
         forcings: (frame, point, forced_inputs) forcings at the same times.
     """
 
@@ -32,11 +32,11 @@ class ModelState(NamedTuple):
 
 
 class Constants(NamedTuple):
-    """What every step uses.
+    """The arguments that are the same in every step.
 
     Attributes:
-        network: its weights and graphs, with what follows from them alone.
-        normalization: scales and offsets.
+        network: weights and graphs, with what follows from them alone.
+        normalization: means and standard deviations.
         static: (point, static) fields that never change, in physical units.
     """
 
@@ -51,10 +51,10 @@ class Predictor:
 
     Attributes:
         architecture: sizes of the network.
-        channels: places of the variables in its vectors.
-        precision: of the network, as published bfloat16; normalisation and frames are float32 or finer always. In
-            float64 gradients can be compared with differences.
-        lean: whether it spares memory at the cost of arithmetic; see `fold`.
+        channels: the places of the variables in the vectors of the network.
+        precision: precision of the network, bfloat16 as published; normalization and frames are always float32 or
+            finer. In float64 gradients can be compared with differences.
+        lean: whether memory is saved by more arithmetic; see `fold`.
     """
 
     architecture: Architecture
@@ -63,7 +63,7 @@ class Predictor:
     lean: bool = False
 
     def folded(self, parameters: Mapping[str, Mapping[str, Array]], graphs: BlockedGraphs) -> Folded:
-        """Weights by Haiku module and name, and graphs, made ready for the step; differentiable in the weights."""
+        """Prepare weights, by Haiku module and name, and graphs for the step; differentiable in the weights."""
         channels = self.channels
         collect: Any = hk.transform(
             lambda: network_weights(
@@ -74,11 +74,11 @@ class Predictor:
         return fold(weights, graphs, jnp.dtype(self.precision), lean=self.lean)
 
     def step(self, constants: Constants, state: ModelState, forcing: Array) -> tuple[ModelState, Array]:
-        """One step.
+        """Compute one step.
 
         Args:
-            constants: weights, graphs, scales.
-            state: at the current time.
+            constants: weights, graphs, means and standard deviations.
+            state: state at the current time.
             forcing: (point, forced) forcings at the next time.
 
         Returns:
@@ -88,11 +88,11 @@ class Predictor:
         return self.next_state(state, frame, forcing), frame
 
     def normalised(self, constants: Constants, state: ModelState, forcing: Array) -> Array:
-        """(point, outputs) float32 or finer: what the network itself says of the next time, in our order."""
+        """Return the normalized (point, outputs) of the network for the next time, float32 or finer, in our order."""
         return graphcast(constants.network, self._features(constants, state, forcing).astype(self.precision))
 
     def frame(self, constants: Constants, state: ModelState, normalised: Array) -> Array:
-        """(point, outputs) in physical units: the change of what is fed back, and the rest as it is."""
+        """Return the frame, (point, outputs) in physical units: the state plus its change, and the other outputs."""
         scales, carried = constants.normalization, state.frames.shape[-1]
         mean, deviation = scales.diagnosed
         return jnp.concatenate(
@@ -104,7 +104,7 @@ class Predictor:
         )
 
     def next_state(self, state: ModelState, frame: Array, forcing: Array) -> ModelState:
-        """The state one step on."""
+        """Return the state one step later."""
         places = self.channels.slices(self.channels.forced)
         known = [forcing[:, places[name]] for name in self.channels.forced_inputs]
         known_next = jnp.concatenate([state.forcings[0, :, :0], *known], axis=-1)

@@ -1,4 +1,4 @@
-"""A state and the forcings to come become a stream of frames."""
+"""Compute a forecast step by step, each from the state that the one before has left."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -17,16 +17,16 @@ def rollout(
     state: ModelState,
     forcings: Iterable[Array],
 ) -> Iterator[Frames]:
-    """Feeds a state back to itself for as long as there are forcings.
+    """Advance a state for as long as there are forcings.
 
     Args:
-        advance: the compiled program; it may overwrite the state it is given.
-        constants: weights, graphs, scales.
-        state: at the initial time.
+        advance: the compiled program, which may overwrite the state that it is given.
+        constants: weights, graphs, means and standard deviations.
+        state: state at the initial time.
         forcings: for each call of the program, (steps, point, forced) forcings at the next times.
 
     Yields:
-        What the program makes of the frames of each call. They may still be under computation.
+        The result of each call of the program, which may still be under computation.
     """
     for forcing in forcings:
         state, frames = advance(constants, state, forcing)
@@ -36,13 +36,13 @@ def rollout(
 def several_steps(
     predictor: Predictor, constants: Constants, state: ModelState, forcings: Array
 ) -> tuple[ModelState, Array]:
-    """As many steps as there are forcings, in one program.
+    """Compute as many steps as there are forcings, in one program.
 
     Args:
-        predictor: makes one step.
-        constants: weights, graphs, scales.
-        state: at the current time.
-        forcings: (steps, point, forced).
+        predictor: computes one step.
+        constants: weights, graphs, means and standard deviations.
+        state: state at the current time.
+        forcings: (steps, point, forced) forcings at the next times.
 
     Returns:
         The last state, and (steps, point, outputs) frames.

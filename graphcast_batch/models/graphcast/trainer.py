@@ -1,7 +1,7 @@
-"""Weights and a batch of samples become better weights: one update, on one device or on several at once.
+"""Train GraphCast's weights by one batch of samples after another, on one device or on several at once.
 
-Lam et al. 2023, supplement 4.3 to 4.5: AdamW on the mean loss of rollouts, gradients clipped by their norm. A step of a
-rollout is computed again for its gradient, so that of a long one only the frames are kept.
+Lam et al. 2023, supplement 4.3 to 4.5: AdamW on the mean loss of rollouts, gradients clipped by their norm. The steps
+of a rollout are computed again for the gradient, so that only the frames of a long rollout are kept.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -21,21 +21,22 @@ from numpy.typing import NDArray
 
 from graphcast_batch.errors import TrainingError
 from graphcast_batch.grid import Grid
+from graphcast_batch.models.base import Checkpoint, Parameters, Precision
 from graphcast_batch.models.channels import Channels
+from graphcast_batch.models.devices import backend
 from graphcast_batch.models.edge_blocks import blocked
-from graphcast_batch.models.graphcast.checkpoint import Checkpoint
 from graphcast_batch.models.graphcast.device_memory import edges_at_once
-from graphcast_batch.models.graphcast.forecaster import Precision, backend, used
+from graphcast_batch.models.graphcast.forecaster import used
 from graphcast_batch.models.graphcast.loss import LossAndParts, rollout_loss
 from graphcast_batch.models.graphcast.network import Folded
-from graphcast_batch.models.graphcast.parameters import Parameters, check_parameters
+from graphcast_batch.models.graphcast.parameters import check_parameters
 from graphcast_batch.models.graphcast.predictor import Constants, ModelState, Predictor
 from graphcast_batch.models.graphs import Graphs
 from graphcast_batch.models.normalization import normalization
 
 _placed: Any = jax.make_array_from_process_local_data
 _BETAS = 0.9, 0.95
-"""Of AdamW, as published."""
+"""Decay rates of the means of AdamW, as published."""
 _SHARED: Any = PartitionSpec()  # type: ignore[no-untyped-call] # JAX leaves it without types
 _SPLIT: Any = PartitionSpec("samples")  # type: ignore[no-untyped-call]
 
@@ -44,10 +45,10 @@ class Samples(NamedTuple):
     """Rollouts with their truth, in physical units, float32.
 
     Attributes:
-        frames: (sample, frame, point, carried) fed-back variables, oldest first.
+        frames: (sample, frame, point, carried) variables that are fed back, oldest first.
         forcings: (sample, frame, point, forced_inputs) forcings at the same times.
         known: (sample, step, point, forced) forcings at later times.
-        targets: (sample, step, point, outputs).
+        targets: (sample, step, point, outputs) truth.
     """
 
     frames: NDArray[np.float32]
@@ -57,12 +58,12 @@ class Samples(NamedTuple):
 
 
 class Training(NamedTuple):
-    """What a training is at: all that the next update depends on.
+    """The state of a training: all that the next update depends on.
 
     Attributes:
         parameters: weights that are trained, by Haiku module and name.
-        optimiser: optax's state.
-        average: running mean of the weights; None without.
+        optimiser: state of optax's optimizer.
+        average: running mean of the weights; None if there is none.
     """
 
     parameters: Any
@@ -71,12 +72,12 @@ class Training(NamedTuple):
 
 
 class Update(NamedTuple):
-    """What an update said.
+    """The loss and the gradient of one update.
 
     Attributes:
         loss: mean over the samples, before the update.
-        parts: of it by target, before the sum's weights.
-        gradient_norm: before clipping.
+        parts: parts of the loss by target, before the weights of the sum.
+        gradient_norm: norm of the gradient before clipping.
     """
 
     loss: Array
@@ -85,7 +86,7 @@ class Update(NamedTuple):
 
 
 class Trainer:
-    """GraphCast's training on the devices of all processes that take part."""
+    """Trains GraphCast on the devices of all processes that take part."""
 
     def __init__(
         self,
@@ -103,21 +104,21 @@ class Trainer:
         frozen: Collection[str],
         together: int,
     ) -> None:
-        """Puts everything constant on the devices.
+        """Put everything constant on the devices.
 
         Args:
             checkpoint: weights to begin with, their task and architecture.
-            statistics: datasets named mean, stddev and diffs_stddev.
+            statistics: normalization statistics by kind: ``mean``, ``stddev`` and ``diffs_stddev``.
             grid: the points.
-            channels: of the checkpoint's task.
+            channels: the places of the variables of the checkpoint's task.
             static: (point, static) fields that never change, in physical units.
-            graphs: of the architecture on the grid.
-            precision: of the network; weights are float32 always.
-            weight_decay: of weight matrices.
+            graphs: graphs of the architecture on the grid.
+            precision: precision of the network; weights are always float32.
+            weight_decay: decay rate of weight matrices.
             clip: norm above which a gradient is scaled down.
-            average: share of the running mean of weights that stays in an update; None without a mean.
-            frozen: names of modules that stay as they are.
-            together: samples that a device computes together.
+            average: share of the running mean of weights that stays in an update; None for no mean.
+            frozen: names of modules that are not trained.
+            together: number of samples that a device computes together.
 
         Raises:
             CheckpointError: the weights do not fit the channels.
@@ -150,28 +151,28 @@ class Trainer:
         self._losses = jax.jit(across(self._local_losses, in_specs=(_SHARED, _SHARED, _SPLIT), out_specs=_SPLIT))
 
     def begin(self) -> Training:
-        """A training before its first update."""
+        """Return a training before its first update."""
         parameters = self._shared(self._began_with)
         average = self._shared(self._began_with) if self._average else None
         return Training(parameters, self._shared(self._optimiser.init(parameters)), average)
 
     def compile(self, training: Training, samples: Samples) -> None:
-        """Makes the program for updates of as many samples, of rollouts as long, if that is still to be done."""
+        """Compile the program for updates with this number of samples and steps, if it is not compiled yet."""
         size = samples.targets.shape[:2]
         if size not in self._compiled:
             arguments = (training, self._constants, self._split(samples), self._shared(np.float32(0)))
             self._compiled[size] = self._updates.lower(*arguments).compile()
 
     def update(self, training: Training, samples: Samples, rate: float) -> tuple[Training, Update]:
-        """One update; the training of before is used up.
+        """Make one update; the training before it cannot be used any more.
 
         Args:
-            training: before.
-            samples: those of this process's own devices, as many on each.
+            training: training before the update.
+            samples: samples of this process's own devices, the same number on each.
             rate: learning rate.
 
         Returns:
-            The training after it, which is that before where loss or gradient are not finite, and what it said.
+            The training after the update, unchanged if loss or gradient are not finite; and the loss and gradient.
         """
         self.compile(training, samples)
         program = self._compiled[samples.targets.shape[:2]]
@@ -181,20 +182,20 @@ class Trainer:
         return found
 
     def losses(self, training: Training, samples: Samples) -> NDArray[np.float32]:
-        """(sample,) the loss of each sample of this process, by the weights that the training has come to."""
+        """Return the (sample,) loss of each sample of this process, by the present weights of the training."""
         losses = self._losses(_chosen(training), self._constants, self._split(samples))
         return np.concatenate([np.asarray(part.data) for part in losses.addressable_shards])
 
     def result(self, training: Training) -> Parameters:
-        """The weights that the training has come to: their running mean, if there is one."""
+        """Return the present weights of the training: their running mean, if there is one."""
         found: dict[str, dict[str, NDArray[np.float32]]] = jax.tree.map(np.asarray, _chosen(training))
         return {**self._known, **found}
 
     def restored(self, like: Training, arrays: Mapping[str, NDArray[Any]]) -> Training:
-        """A training from the arrays that `arrays_of` gave.
+        """Return a training from the arrays that `arrays_of` returned.
 
         Raises:
-            TrainingError: they are those of another one.
+            TrainingError: the arrays are those of another training.
         """
         known, structure = jax.tree.flatten(like)
         names = list(arrays_of(like))
@@ -228,9 +229,9 @@ class Trainer:
         return after, Update(loss, parts, norm)
 
     def _local_gradient(self, parameters: Any, constants: Any, samples: Samples) -> Any:  # noqa: ANN401 - pytrees
-        """The mean gradient, loss and parts over the samples of all devices; here some samples are done at a time.
+        """Return the mean gradient, loss and parts over the samples of all devices; each device takes a few at a time.
 
-        What follows from the weights alone is done once for all samples, forwards and backwards.
+        What follows from the weights alone is computed once for all samples, forwards and backwards.
         """
         still, graphs, scales, static = constants
         folded, unfolded = jax.vjp(lambda moving: self._folded({**still, **moving}, graphs), parameters)
@@ -268,18 +269,18 @@ class Trainer:
         return of_each
 
     def _shared(self, tree: Any) -> Any:  # noqa: ANN401 - a pytree
-        """The same arrays on every device of every process."""
+        """Return the same arrays on every device of every process."""
         sharding = NamedSharding(self._mesh, _SHARED)
         return jax.tree.map(lambda a: _placed(sharding, np.asarray(a), np.shape(a)), tree)
 
     def _split(self, samples: Samples) -> Samples:
-        """Samples of each process on its devices."""
+        """Return the samples of each process on its devices."""
         sharding = NamedSharding(self._mesh, _SPLIT)
         return Samples(*(_placed(sharding, part) for part in samples))
 
 
 def arrays_of(training: Training) -> dict[str, NDArray[Any]]:
-    """All arrays of a training, by names that tell their places."""
+    """Return all arrays of a training, by the names of their places."""
     return {
         jax.tree_util.keystr(place, simple=True, separator=":"): np.asarray(leaf)
         for place, leaf in jax.tree_util.tree_leaves_with_path(training)
@@ -287,7 +288,7 @@ def arrays_of(training: Training) -> dict[str, NDArray[Any]]:
 
 
 def frozen_modules(patterns: Sequence[str], parameters: Parameters) -> frozenset[str]:
-    """The modules whose names match some pattern.
+    """Return the names of the modules that match a pattern.
 
     Raises:
         TrainingError: a pattern matches no module, or nothing is left to train.
@@ -306,7 +307,7 @@ def frozen_modules(patterns: Sequence[str], parameters: Parameters) -> frozenset
 
 
 def _parted(folded: Folded) -> tuple[list[Array], Callable[[Sequence[Array], Sequence[Any]], Folded]]:
-    """The leaves that have a gradient, and what puts others in their place, beside the rest of some more leaves."""
+    """Return the leaves that have a gradient, and a function that puts other leaves in their places."""
     leaves, structure = jax.tree.flatten(folded)
     moving = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
 
@@ -320,7 +321,7 @@ def _parted(folded: Folded) -> tuple[list[Array], Callable[[Sequence[Array], Seq
 
 
 def _zeros(function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401 - pytrees
-    """What a function gives, with zeros in float32 or finer, to add to."""
+    """Return zeros in the shapes of what a function returns, in float32 or finer, to add to."""
     shapes = jax.eval_shape(function, *arguments)
     return jax.tree.map(lambda a: jnp.zeros(a.shape, jnp.promote_types(a.dtype, jnp.float32)), shapes)
 
@@ -330,5 +331,5 @@ def _chosen(training: Training) -> Any:  # noqa: ANN401 - a pytree
 
 
 def _matrices(parameters: Any) -> Any:  # noqa: ANN401 - pytrees
-    """Which arrays are weight matrices: those decay, biases and norms do not."""
+    """Return which arrays are weight matrices, which decay; biases and norms do not."""
     return jax.tree.map(lambda a: a.ndim > 1, parameters)

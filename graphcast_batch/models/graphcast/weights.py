@@ -1,21 +1,22 @@
-"""What a configuration says of weights becomes a checkpoint, from a file or drawn at random."""
+"""Read or draw the weights that a config chooses."""
 
 import hashlib
 from collections.abc import Collection, Mapping
 
 from graphcast_batch.config.model_section import CheckpointWeights, RandomWeights
+from graphcast_batch.models.base import Checkpoint
 from graphcast_batch.models.channels import Channels
-from graphcast_batch.models.graphcast.checkpoint import Checkpoint, load_checkpoint
+from graphcast_batch.models.graphcast.checkpoint import load_checkpoint
 from graphcast_batch.models.graphcast.parameters import check_parameters, random_parameters
 from graphcast_batch.spec import Architecture, Task
 
 
 class ConfiguredWeights:
-    """The weights of a run: what they are for is known at once, the numbers once the inputs are.
+    """The weights of a run: architecture and task are known at once, the weights themselves once the inputs are.
 
     Attributes:
         architecture: sizes of the network.
-        task: which variables go in and out.
+        task: step length, input frames, variables in and out, and levels.
 
     Raises:
         CheckpointError: the file cannot be read.
@@ -32,7 +33,7 @@ class ConfiguredWeights:
         self.architecture, self.task = origin.architecture, origin.task
 
     def channels(self, dims: Mapping[str, Collection[str]]) -> Channels:
-        """The places of the variables, for inputs of these dimensions.
+        """Return the places of the variables, for inputs of these dimensions; see `Weights.channels`.
 
         Raises:
             TaskError: the task does not fit the inputs.
@@ -40,10 +41,10 @@ class ConfiguredWeights:
         return Channels.of(self.task, dims)
 
     def checkpoint(self, channels: Channels) -> Checkpoint:
-        """The numbers.
+        """Return the weights themselves; see `Weights.checkpoint`.
 
         Raises:
-            CheckpointError: a parameter does not fit the channels.
+            CheckpointError: a parameter is missing, or its shape does not fit the channels.
         """
         found = self._loaded or self._drawn(channels)
         where = self._weights.path if isinstance(self._weights, CheckpointWeights) else "drawn"

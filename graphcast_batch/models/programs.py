@@ -1,9 +1,10 @@
-"""Programs that XLA compiled become entries of a cache, so that of many workers only the first waits for the compiler.
+"""Keep programs that XLA compiled in a cache, so that of many workers only the first waits for the compiler.
 
-JAX keeps compiled programs in a folder, but writes them in place and never mends one that was torn. Here it is given a
-private folder for as long as it compiles; what it holds is one entry. JAX's own key tells what is which in there, from
-the program itself, so that no wrong program can come of a key of ours that is too coarse: ours tells apart what JAX's
-does not, the machine that a program was made for, and a new code from an old one, so that one worker compiles it first.
+JAX can keep compiled programs in a folder, but it writes them in place and never repairs one that was truncated.
+Therefore JAX gets a private folder while it compiles, and the content of this folder is one entry of the cache. In the
+folder JAX finds programs by a key of its own, made from the program itself, so that a coarse key of the entry can never
+lead to a wrong program. The key of the entry has what JAX's key lacks: the machine that a program was compiled for, and
+the source code, so that one worker compiles changed code first.
 """
 
 import io
@@ -24,10 +25,11 @@ import jax
 import xarray as xr
 from jax.experimental.compilation_cache import compilation_cache
 
+from graphcast_batch.models.base import Frames, Model, Parameters, Start
 from graphcast_batch.models.disk_cache import Cache, digest_of_source, entry_name
-from graphcast_batch.models.graphcast.forecaster import Forecaster
+from graphcast_batch.spec import Task
 
-Frames = TypeVar("Frames")
+Calls = TypeVar("Calls")
 
 _LOG: Final = logging.getLogger(__name__)
 _KEEP_ALL: Final[Mapping[str, Any]] = {
@@ -41,17 +43,17 @@ _KEEP_ALL: Final[Mapping[str, Any]] = {
 
 
 class CompiledOnce:
-    """A Forecaster whose program is compiled by one worker and read by the others."""
+    """A model whose programs are compiled by one worker and read from the cache by the others; see `Model`."""
 
-    def __init__(self, forecaster: Forecaster, cache: Cache | None, *key: object) -> None:
-        """Nothing is compiled yet.
+    def __init__(self, model: Model, cache: Cache | None, *key: object) -> None:
+        """Compile nothing yet.
 
         Args:
-            forecaster: that makes the forecasts.
-            cache: where compiled programs are kept; None for nowhere.
-            key: what the program is made of, beside the numbers of starts and steps.
+            model: the model that makes the forecasts.
+            cache: where compiled programs are kept; None to keep none.
+            key: what the programs are made of, beside the numbers of starts and steps.
         """
-        self._forecaster = forecaster
+        self._model = model
         self._cache = cache
         self._key = key
         self._ready: set[tuple[int, int]] = set()
@@ -59,39 +61,48 @@ class CompiledOnce:
     @property
     def device(self) -> str:
         """Kind of the device, as JAX names it."""
-        return self._forecaster.device
+        return self._model.device
 
-    def forecast(self, inputs: xr.Dataset, forcings: xr.Dataset, steps: int) -> Iterator[Mapping[str, Any]]:
-        """As `Forecaster.forecast`."""
-        return self._once(self._forecaster.forecast(inputs, forcings, steps), 1, steps)
+    @property
+    def task(self) -> Task:
+        """What the model takes and predicts."""
+        return self._model.task
 
-    def forecast_many(
-        self, starts: Sequence[tuple[xr.Dataset, xr.Dataset]], steps: int
-    ) -> Iterator[Sequence[Mapping[str, Any]]]:
-        """As `Forecaster.forecast_many`."""
-        return self._once(self._forecaster.forecast_many(starts, steps), len(starts), steps)
+    def forecast(self, inputs: xr.Dataset, forcings: xr.Dataset, steps: int) -> Iterator[Frames]:
+        """Yield the frames of one forecast; see `Model.forecast`."""
+        return self._once(self._model.forecast(inputs, forcings, steps), 1, steps)
 
-    def _once(self, frames: Iterator[Frames], starts: int, steps: int) -> Iterator[Frames]:
+    def forecast_many(self, starts: Sequence[Start], steps: int) -> Iterator[Sequence[Frames]]:
+        """Yield the frames of several forecasts; see `Model.forecast_many`."""
+        return self._once(self._model.forecast_many(starts, steps), len(starts), steps)
+
+    def loss(
+        self, parameters: Parameters, inputs: xr.Dataset, forcings: xr.Dataset, truth: xr.Dataset
+    ) -> dict[str, object]:
+        """Return the training loss; see `Model.loss`. Its program is not kept."""
+        return self._model.loss(parameters, inputs, forcings, truth)
+
+    def _once(self, calls: Iterator[Calls], starts: int, steps: int) -> Iterator[Calls]:
         if (starts, steps) not in self._ready:
             with compiled_once(self._cache, *self._key, starts, steps):
-                first = next(frames)
+                first = next(calls)
             self._ready.add((starts, steps))
             yield first
-        yield from frames
+        yield from calls
 
 
 @contextmanager
 def compiled_once(cache: Cache | None, *key: object) -> Iterator[None]:
-    """Within, what JAX compiles is taken from the cache; what is not there yet is compiled by one process and kept.
+    """Take what JAX compiles within the context from the cache; one process compiles and keeps what is not there.
 
     Args:
         cache: where compiled programs are kept; None for nowhere.
-        key: what they are made of; parts that differ must differ in their repr.
+        key: what the programs are made of; parts that differ must differ in their repr.
     """
     if cache is None:
         yield
         return
-    code = digest_of_source(*sorted(Path(__file__).parents[1].rglob("*.py")))  # all that models share is in it too
+    code = digest_of_source(*sorted(Path(__file__).parent.rglob("*.py")))  # of all models, and of what they share
     name = entry_name("programs", *_machine(), code, *key)
     with _private_folder() as folder:
         if folder is None:
@@ -107,7 +118,7 @@ def compiled_once(cache: Cache | None, *key: object) -> Iterator[None]:
 
 @contextmanager
 def _private_folder() -> Iterator[Path | None]:
-    """A folder of this process's own, on its own host, if one can be made."""
+    """Give a new folder of this process on its own host; None if none can be made."""
     try:
         folder = Path(tempfile.mkdtemp(prefix="graphcast-batch-"))
     except OSError as error:
@@ -122,7 +133,7 @@ def _private_folder() -> Iterator[Path | None]:
 
 @contextmanager
 def _keeping_in(folder: Path) -> Iterator[None]:
-    """Within, JAX keeps all that it compiles in a folder, and looks there first."""
+    """Let JAX keep what it compiles within the context in a folder, and look there first."""
     options = {**_KEEP_ALL, "jax_compilation_cache_dir": str(folder)}
     before = {option: getattr(jax.config, option) for option in options}
     try:
@@ -139,12 +150,12 @@ def _configure(options: Mapping[str, Any]) -> None:
 
 
 def _unpack(folder: Path, content: bytes) -> None:
-    """Puts what an entry holds into a folder; what cannot be unpacked leaves nothing there."""
+    """Unpack an entry into a folder, which is left empty if the entry cannot be unpacked."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             archive.extractall(folder)
     except OSError as error:  # of the folder
-        _LOG.warning("%s took no compiled programs: %s", folder, error)
+        _LOG.warning("compiled programs cannot be unpacked into %s: %s", folder, error)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -160,13 +171,13 @@ def _publish(cache: Cache, name: str, folder: Path) -> None:
         # JAX goes on with half a file when the disk is full; then there is no room for this either.
         (folder / "probe").write_bytes(packed.getvalue())
     except OSError as error:
-        _LOG.warning("%s took no compiled programs, so none is kept: %s", folder, error)
+        _LOG.warning("compiled programs cannot be written to %s, so none is kept: %s", folder, error)
     else:
         cache.put(name, packed.getvalue())
 
 
 def _machine() -> list[object]:
-    """What a compiled program depends on that JAX's key leaves out, or may."""
+    """Return what a compiled program depends on, but JAX's key leaves out or may leave out."""
     device = jax.devices()[0]
     versions = [version("jax"), version("jaxlib"), device.client.platform_version, os.environ.get("XLA_FLAGS")]
     if device.platform != "cpu":
@@ -177,6 +188,6 @@ def _machine() -> list[object]:
 
 
 def _instructions() -> str:
-    """The extensions of the instruction set that this processor has, as Linux names them."""
+    """Return the extensions of this processor's instruction set, as Linux names them."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")

@@ -1,0 +1,1 @@
+"""Compute forecasts with DeepMind's own package, to compare numbers and speed with it."""
