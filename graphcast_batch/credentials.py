@@ -1,7 +1,7 @@
-"""Keep secrets of configs apart from their text, where a reference such as ${NAME} stands for each.
+"""Replace the secrets in addresses and storage options by references such as ${NAME}, and resolve such references.
 
-Whatever is written or printed holds references only. What one stands for is known to the process whose config named the
-secret; any other has it from the environment variable of that name. A config may itself refer to variables so.
+Files, logs and messages hold references only. The process that read a secret from its config keeps it in memory; any
+other process reads it from the environment variable of that name. A config may hold such references itself.
 """
 
 import os
@@ -22,7 +22,7 @@ _PARTS: Final = re.compile(
     r"([^?#]*)(?:\?([^#]*))?(?:#(.*))?",
     re.DOTALL,
 )
-"""Scheme, user with password, the rest, query, fragment."""
+"""Parts of an address: scheme, user with password, host with path, query, fragment."""
 _WEB: Final = ("http://", "https://")
 _SIGNING: Final = re.compile(
     r"x-(amz|goog|ms|oss|cos)-.*|awsaccesskeyid|googleaccessid|key-pair-id|policy|expires|jwt|sid|sas|pwd|session.*"
@@ -30,14 +30,14 @@ _SIGNING: Final = re.compile(
     r"|.*(signature|token|secret|passw|credential).*|.*(sig|key|auth)",
     re.IGNORECASE,
 )
-"""Parameters of an address that give or limit access: AWS Signature Version 4, Google's V4, CloudFront's, tokens."""
+"""Query parameters that give or limit access: tokens, and those of AWS Signature Version 4, Google and CloudFront."""
 _SHARED_ACCESS: Final = frozenset(
     (
         *("se", "sig", "sip", "ske", "skoid", "sks", "skt", "sktid", "skv", "sp", "spr", "sr", "srt", "ss", "st", "sv"),
         *("saoid", "scid", "sdd", "ses", "si", "suoid", "tn"),
     )
 )
-"""Those of Azure's shared access signatures, which are secret together with ``sig``."""
+"""Query parameters of Azure's shared access signatures, which are secret if ``sig`` is among the parameters."""
 _OPEN_OPTIONS: Final = frozenset(
     (
         *("region", "default_region", "endpoint", "endpoint_url", "bucket", "bucket_name", "account_name", "host"),
@@ -49,28 +49,28 @@ _OPEN_OPTIONS: Final = frozenset(
         *("copy_if_not_exists", "use_emulator", "use_fabric_endpoint", "use_azure_cli", "msi_endpoint"),
     )
 )
-"""Options of remote stores that are no secrets, by obstore's and fsspec's names; any other may be one."""
+"""Options of remote stores, named as in obstore and fsspec, that are not secret; all others are treated as secrets."""
 _SWITCHES: Final = ("", "true", "false")
-"""Values that are no secret, whatever the option."""
+"""Values that are not secret in any option."""
 _SHORTEST: Final = 4
-"""Characters of a secret that is looked for in other text; a shorter one would be found in any."""
+"""Least length of a secret that `scrubbed` replaces; a shorter one would be found in ordinary text."""
 _Refer = Callable[[str, str], str]
-"""What stands for a secret in an address, by what it is and the secret."""
+"""Returns the replacement of a secret in an address, given the kind of the secret and the secret itself."""
 _known: Final[dict[str, str]] = {}
-"""What references of this process stand for."""
+"""Secrets that this process knows, by the names of their references."""
 
 
 def without_secrets(address: str) -> str:
-    """An address with references in place of user and password, and of what signs its query; a path as it is."""
+    """Return an address with references in place of user, password and secret query parameters; paths are unchanged."""
     return "::".join(_apart(part, keep=True) for part in address.split("::"))
 
 
 def options_without_secrets(options: Mapping[str, str], addresses: Iterable[str]) -> dict[str, str]:
-    """Options of a remote store with references in place of all that may be secret.
+    """Return the options of a remote store with references in place of all values that may be secret.
 
     Args:
-        options: names and values.
-        addresses: of the store, after which references are named.
+        options: values of the options by their names.
+        addresses: addresses of the store; the host of the first one is in the names of the references.
     """
     host = next((_host(address) for address in addresses if "://" in address), "")
     return {
@@ -82,15 +82,15 @@ def options_without_secrets(options: Mapping[str, str], addresses: Iterable[str]
 
 
 def references(text: str) -> list[str]:
-    """Names that a text refers to."""
+    """Return the names of the references in a text, sorted."""
     return sorted(set(_REFERENCE.findall(text)))
 
 
 def secrets_of(texts: Iterable[str]) -> dict[str, str]:
-    """What references in texts stand for, by their names.
+    """Return the secrets that texts refer to, by the names of the references.
 
     Raises:
-        ConfigError: one is neither known to this process nor in the environment.
+        ConfigError: a secret is neither known to this process nor in the environment.
     """
     found = {name: _known.get(name, os.environ.get(name)) for text in texts for name in references(text)}
     absent = [name for name, value in found.items() if value is None]
@@ -104,27 +104,27 @@ def secrets_of(texts: Iterable[str]) -> dict[str, str]:
 
 
 def revealed(text: str, secrets: Mapping[str, str]) -> str:
-    """A text with what its references stand for; from now on `scrubbed` knows them."""
+    """Return a text with secrets in place of its references; from now on `scrubbed` replaces these secrets."""
     _known.update(secrets)
     return _REFERENCE.sub(lambda found: secrets.get(found[1], found[0]), text)
 
 
 def scrubbed(text: str) -> str:
-    """A text of whatever origin, such as an error of a library, without secrets."""
+    """Return a text, such as the error message of a library, with all known secrets and those of addresses replaced."""
     for name, secret in sorted(_known.items(), key=lambda known: -len(known[1])):
         if len(secret) >= _SHORTEST:
             text = text.replace(secret, f"${{{name}}}")
     return _ADDRESS.sub(lambda found: _apart(found[0], keep=False), text) if "://" in text else text
 
 
-def telling(error: Exception) -> Exception | None:
-    """The error as the cause of another; none if it, or what caused it, would tell secrets."""
+def printable_cause(error: Exception) -> Exception | None:
+    """Return an error for use as the cause of another; None if its traceback contains secrets."""
     text = "".join(traceback.format_exception(error))
     return error if scrubbed(text) == text else None
 
 
 def bare(value: JsonValue) -> JsonValue:
-    """A section ``inputs`` as it is with any secrets and with none: what tells one archive from another."""
+    """Return a section ``inputs`` without secrets and references to them, by which two archives can be compared."""
     if isinstance(value, dict):
         return {
             key: _open_of(part) if key == "storage" and isinstance(part, dict) else bare(part)
@@ -144,7 +144,7 @@ def _is_open(name: str) -> bool:
 
 
 def _apart(address: str, *, keep: bool) -> str:
-    """An address with references in place of secrets; without keeping them with stars."""
+    """Return an address with its secrets replaced: by references, which are kept in memory, or by stars."""
 
     def refer(what: str, secret: str) -> str:
         return secret if _is_reference(secret) else _refer(_host(address), what, secret) if keep else "***"
@@ -162,15 +162,15 @@ def _rewritten(address: str, refer: _Refer) -> str:
         return address
     scheme, user, rest, *tails = parts.groups()
     if user is not None:
-        # The user of abfss:// is a container, that of sftp:// no secret; that of a web address may be a token.
-        told = refer("userinfo", user) if ":" in user or scheme in _WEB or _REFERENCE.fullmatch(user) else user
-        user = f"{told}@" if told else ""
+        # The user of abfss:// is a container and that of sftp:// is not secret; that of a web address may be a token.
+        shown = refer("userinfo", user) if ":" in user or scheme in _WEB or _REFERENCE.fullmatch(user) else user
+        user = f"{shown}@" if shown else ""
     query, fragment = (_query(tail, refer) if tail else "" for tail in tails)
     return f"{scheme}{user or ''}{rest}{query and f'?{query}'}{fragment and f'#{fragment}'}"
 
 
 def _query(query: str, refer: _Refer) -> str:
-    """All parameters that give access as one, so that a renewed signature may have others."""
+    """Replace all secret parameters together, so that the reference holds for a renewed signature with others too."""
     fields = query.split("&")
     names = [field.partition("=")[0].lower() for field in fields]
     shared = _SHARED_ACCESS if "sig" in names else frozenset()
@@ -183,17 +183,17 @@ def _query(query: str, refer: _Refer) -> str:
         return query
     referring = [field for field in signing if _is_reference(field)]
     literal = "&".join(field for field in signing if field not in referring)
-    told = [refer("query", part) for part in (*referring, literal) if part]
-    return "&".join(part for part in (*(field for field in fields if field not in signing), *told) if part)
+    replaced = [refer("query", part) for part in (*referring, literal) if part]
+    return "&".join(part for part in (*(field for field in fields if field not in signing), *replaced) if part)
 
 
 def _is_reference(text: str) -> bool:
-    """Whether what may be secret of a user, or of a parameter, refers to the environment."""
+    """Return whether the secret part of a user or a query parameter is a reference."""
     return bool(_REFERENCE.fullmatch(re.split("[:=]", text, maxsplit=1)[-1]))
 
 
 def _refer(host: str, what: str, secret: str) -> str:
-    """The reference to a secret, by where it is used and what it is; another one there has another number."""
+    """Return the reference to a secret, named by its host and kind, and numbered if the name stands for another one."""
     base = re.sub(r"[^A-Z0-9]+", "_", f"GRAPHCAST_BATCH_{host}_{what}".upper()).replace("__", "_")
     number = 1
     while (name := base if number == 1 else f"{base}_{number}") in _known and _known[name] != secret:
@@ -203,6 +203,6 @@ def _refer(host: str, what: str, secret: str) -> str:
 
 
 def _host(address: str) -> str:
-    """Of a server, or bucket."""
+    """Return the host or bucket of an address."""
     parts = _PARTS.match(address)
     return re.split("[/:?#]", parts[3], maxsplit=1)[0] if parts else ""

@@ -1,35 +1,36 @@
-"""The tree of errors: each says what it is about, what was expected, what was found and what to do.
+"""All errors that this package raises on purpose.
 
-Every error is also the builtin that a caller would expect, so that ``except ValueError`` and the like still work.
+A message names the file or key that is wrong, what was expected, what was found and what to do. Each class also
+inherits from the matching builtin exception, so that ``except ValueError`` catches it too.
 """
 
 
 class GraphcastBatchError(Exception):
-    """Whatever this package raises on purpose."""
+    """Base class of all errors that this package raises on purpose."""
 
 
 class ConfigError(GraphcastBatchError, ValueError):
-    """A run's configuration cannot be used as it stands."""
+    """A configuration is invalid."""
 
 
 class GridError(GraphcastBatchError, ValueError):
-    """Latitudes or longitudes do not form a usable global grid."""
+    """Latitudes or longitudes do not form a global grid that the model can use."""
 
 
 class TaskError(GraphcastBatchError, ValueError):
-    """A task (which variables in, which out) contradicts itself, the model or the data."""
+    """A task (the variables and levels that a model reads and predicts) contradicts itself, the model or the data."""
 
 
 class CheckpointError(GraphcastBatchError, ValueError):
-    """A file of weights is truncated, foreign or does not fit its own configuration."""
+    """A file of weights is truncated, is no checkpoint, or does not agree with the configuration that it contains."""
 
 
 class StatisticsError(GraphcastBatchError, ValueError):
-    """A normalisation constant is missing or unusable."""
+    """Normalization statistics are missing or unusable."""
 
 
 class PackageError(GraphcastBatchError, ImportError):
-    """A package that a run asks for is absent, another one, or cannot work with what else is installed."""
+    """A package that a run needs is missing, has another version, or does not work with the installed packages."""
 
 
 class OutsideTransformError(GraphcastBatchError, RuntimeError):
@@ -45,7 +46,7 @@ class InputNotFoundError(InputError, FileNotFoundError):
 
 
 class LayoutError(InputError):
-    """A file holds nothing that is known by name."""
+    """A file holds no variable with a known name."""
 
 
 class StoreError(GraphcastBatchError, OSError):
@@ -53,35 +54,35 @@ class StoreError(GraphcastBatchError, OSError):
 
 
 class StoreUnwritableError(StoreError):
-    """The disk, a quota or permissions refuse what every Case would have to write: a run had better stop."""
+    """The store cannot be written by any Case, because of a full disk, a quota or permissions; the run stops."""
 
 
 class StoreMismatchError(StoreError, ValueError):
-    """A store exists already and was laid out for something else."""
+    """A store exists already and holds other forecasts than those that are to be written."""
 
 
 class ForecastError(GraphcastBatchError, ArithmeticError):
-    """A forecast left the numbers it can be written in."""
+    """A forecast holds values that are not finite or too large for the store."""
 
 
 class ClusterError(GraphcastBatchError, RuntimeError):
-    """Workers could not be started or kept."""
+    """Workers cannot be started, or die again and again."""
 
 
 class WorkersLostError(ClusterError):
-    """A worker died that others cannot do without."""
+    """A worker died without which the others cannot continue."""
 
 
 class AllocationError(GraphcastBatchError, ValueError):
-    """What a scheduler says of a job cannot be read, or contradicts itself."""
+    """The scheduler's description of a job cannot be read or contradicts itself."""
 
 
 class SubmissionError(GraphcastBatchError, RuntimeError):
-    """A job cannot be submitted as it is asked for."""
+    """A job cannot be submitted with the given options."""
 
 
 class StageTimeoutError(GraphcastBatchError, TimeoutError):
-    """A Case was in one stage for too long, so that its worker was ended."""
+    """A Case exceeded the time limit of a stage, and its worker was stopped."""
 
 
 class BenchError(GraphcastBatchError, RuntimeError):
@@ -89,12 +90,12 @@ class BenchError(GraphcastBatchError, RuntimeError):
 
 
 class EvaluationError(GraphcastBatchError, ValueError):
-    """Forecasts cannot be scored as asked: truth, climatology or baseline do not fit them."""
+    """Forecasts cannot be scored, because truth, climatology or baseline do not fit them."""
 
 
 class FigureError(GraphcastBatchError, ValueError):
-    """A figure was asked for that the data cannot give."""
+    """A figure cannot be drawn from the given data."""
 
 
 class TrainingError(GraphcastBatchError, ValueError):
-    """A training cannot be begun, taken up or gone on with as asked."""
+    """A training cannot be started, resumed or continued."""

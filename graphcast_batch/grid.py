@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from graphcast_batch.errors import GridError
 
 SAME_PLACE_DEGREES: Final = 1e-3
-"""Coordinates that differ by less are the same place: float32 coordinates of 0.25° are off by 1e-5."""
+"""Largest difference of two coordinates that count as equal: float32 coordinates of 0.25° are off by 1e-5."""
 _TOLERANCE = 2e-3  # degrees; GRIB 1 rounds both ends to thousandths, float32 coordinates of 0.25° are off by 1e-5
 
 
@@ -34,7 +34,7 @@ class Grid:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows (latitudes) and columns (longitudes)."""
+        """Number of rows (latitudes) and of columns (longitudes)."""
         return self.latitude.size, self.longitude.size
 
     @property
@@ -54,11 +54,15 @@ class Grid:
 
     @property
     def square_step(self) -> float:
-        """Degrees between points, if rows and columns are equally far apart; else 0, which stands for any."""
+        """Spacing in degrees if that of rows and columns is equal; else 0, which stands for any spacing."""
         return round(self.resolution, 4) if self.fits(self.resolution) else 0.0
 
     def fits(self, resolution: float) -> bool:
-        """Whether weights trained for a resolution, in degrees, may be used here; 0 stands for any."""
+        """Return whether weights that were trained for a resolution may be used on this grid.
+
+        Args:
+            resolution: spacing in degrees; 0 stands for any spacing.
+        """
         steps = (self.latitude_step, self.resolution)
         return not resolution or all(abs(step - resolution) <= _TOLERANCE for step in steps)
 
@@ -80,13 +84,13 @@ class Grid:
 
 
 def regular_grid(resolution: float) -> Grid:
-    """The grid with rows on both poles and a column at 0°.
+    """Return the grid with rows on both poles and a column at 0°.
 
     Args:
-        resolution: degrees, a divisor of 180.
+        resolution: spacing in degrees, a divisor of 180.
 
     Raises:
-        GridError: 180° is not a whole number of steps.
+        GridError: 180° is not a multiple of ``resolution``.
     """
     rows = round(180 / resolution)
     if rows < 1 or abs(rows * resolution - 180) > 1e-6 * rows:
@@ -95,18 +99,18 @@ def regular_grid(resolution: float) -> Grid:
 
 
 def exact_grid(latitude: NDArray[np.floating], longitude: NDArray[np.floating]) -> Grid:
-    """The grid that coordinates mean, without the rounding errors that they carry.
+    """Return the grid of given coordinates without their rounding errors.
 
-    Sums of steps such as 0.4° miss 0° by 1e-12, and thousandths, as of GRIB's first edition, miss thirds of a degree.
-    Rows on both poles, or half a step off them, and columns at 0°, or half a step off it, are put exactly there; all
-    others go evenly from the first one.
+    Sums of steps such as 0.4° miss 0° by 1e-12, and GRIB edition 1 rounds thirds of a degree to thousandths. Rows on
+    both poles, or half a step away from them, and columns at 0°, or half a step away from it, are set to these exact
+    values; the other rows and columns are spaced evenly from the first one.
 
     Args:
         latitude: (lat,) degrees, ascending.
         longitude: (lon,) degrees in 0..360, ascending.
 
     Raises:
-        GridError: the coordinates are no global grid.
+        GridError: the coordinates do not form a global grid.
     """
     given = Grid(np.asarray(latitude, np.float32), np.asarray(longitude, np.float32))
     rows, columns = given.shape
@@ -119,13 +123,13 @@ def exact_grid(latitude: NDArray[np.floating], longitude: NDArray[np.floating]) 
 
 
 def cell_area(latitude: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Weight of each latitude row, proportional to the area of its cells.
+    """Return the weight of each latitude row, proportional to the area of its cells.
 
-    A cell reaches half-way to its neighbours, and the polar rows end at the pole,
+    A cell reaches half-way to its neighbors, and the polar rows end at the pole,
     so the weight is the exact integral of cos(latitude) over the row.
 
     Args:
-        latitude: (lat,) cell centres in degrees, strictly monotonic.
+        latitude: (lat,) cell centers in degrees, strictly monotonic.
 
     Returns:
         (lat,) weights, dimensionless, with mean 1.
@@ -144,13 +148,21 @@ def cell_area(latitude: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(area / area.mean(), np.float64)
 
 
+def same_points(one: Grid, other: Grid) -> bool:
+    """Return whether two grids are equal, apart from the rounding of their coordinates."""
+    return one.shape == other.shape and all(
+        np.allclose(a, b, rtol=0, atol=SAME_PLACE_DEGREES)
+        for a, b in ((one.latitude, other.latitude), (one.longitude, other.longitude))
+    )
+
+
 def _rows(count: int, last: float) -> NDArray[np.float32]:
-    """Latitudes from the negative of the last one on, exactly symmetric."""
+    """Return latitudes from ``-last`` to ``last``, exactly symmetric about the equator."""
     return ((2 * np.arange(count) - (count - 1)) * last / (count - 1)).astype(np.float32)
 
 
 def _columns(count: int, first: float) -> NDArray[np.float32]:
-    """Longitudes once around."""
+    """Return evenly spaced longitudes once around the globe."""
     return (first + np.arange(count) * 360.0 / count).astype(np.float32)
 
 
@@ -179,8 +191,8 @@ def _check_latitude(latitude: NDArray[np.float32]) -> None:
     other = latitude[0] if pole > 0 else latitude[-1]
     if abs(other + pole) <= _TOLERANCE and abs(edge - steps[0]) <= _TOLERANCE:
         raise GridError(
-            f"latitude must hold both poles or neither, but lacks the row at {pole:g}°: {_sample(latitude)}; take that "
-            "row from where the data come from too, or add it as the mean of the row beside it"
+            f"latitude must hold both poles or neither, but lacks the row at {pole:g}°: {_sample(latitude)}; download "
+            "that row as well, or add it as the mean of the row beside it"
         )
     raise GridError(
         f"latitude must be symmetric about the equator, but is {_sample(latitude)}; "

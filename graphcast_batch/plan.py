@@ -1,27 +1,17 @@
-"""A RunConfig and what the inputs offer become a Plan: the Cases of a run and the layout of what they write."""
+"""List the Cases of a run: the forecasts to make, by initial time and member, and those that must be skipped."""
 
-import difflib
-import math
 import re
-from bisect import bisect_right
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import total_ordering
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from graphcast_batch.config.outputs_section import OutputsConfig, RegionConfig
-from graphcast_batch.config.times_section import MOST_HOURS, TimesConfig
-from graphcast_batch.errors import ConfigError, GridError, TaskError
-from graphcast_batch.grid import SAME_PLACE_DEGREES, Grid
+from graphcast_batch.config.times_section import TimesConfig
+from graphcast_batch.errors import ConfigError
 from graphcast_batch.spec import Task
-from graphcast_batch.variables import DIMS, VARIABLES
-
-_BLOCK_STEPS = 8
-_ALL = OutputsConfig()
 
 
 @total_ordering
@@ -64,12 +54,12 @@ class Case:
 
     @property
     def hours(self) -> int:
-        """Lead time of the last frame."""
+        """Lead time of the last frame, in hours."""
         return self.steps * self.step_hours
 
     @property
     def lead_times(self) -> np.ndarray[tuple[int], np.dtype[np.timedelta64]]:
-        """(steps,) timedelta64[h] lead times."""
+        """Lead times of the frames: (steps,) timedelta64[h]."""
         return np.arange(1, self.steps + 1) * np.timedelta64(self.step_hours, "h")
 
     @property
@@ -82,10 +72,10 @@ CASE_KEY: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2})(?:-m([0-9]{
 
 
 def parse_key(key: str) -> tuple[np.datetime64, int | None]:
-    """Return the initial time, datetime64[h], and the member that a `Case.key` names.
+    """Return the initial time, datetime64[h], and the number of the member in a `Case.key`.
 
     Raises:
-        ValueError: it is no such key.
+        ValueError: ``key`` is not the key of a Case.
     """
     match = CASE_KEY.fullmatch(key)
     if match is None:
@@ -93,133 +83,14 @@ def parse_key(key: str) -> tuple[np.datetime64, int | None]:
     return np.datetime64(match[1], "h"), None if match[2] is None else int(match[2])
 
 
-@dataclass(frozen=True, eq=False)
-class OutputGrid:
-    """What a store keeps of a forecast, along each axis but the initial time.
-
-    Attributes:
-        on_levels: for each variable, in ASCII order, whether it is on levels.
-        levels: hPa, ascending; empty without any variable on levels.
-        lead_hours: ascending.
-        latitude: (lat,) float32 degrees, uniformly spaced, ascending.
-        longitude: (lon,) float32 degrees, uniformly spaced, ascending from west to east, once around the globe at
-            most; those west of 0° may be negative.
-
-    Raises:
-        GridError: latitudes or longitudes are not that.
-    """
-
-    on_levels: tuple[tuple[str, bool], ...]
-    levels: tuple[int, ...]
-    lead_hours: tuple[int, ...]
-    latitude: NDArray[np.float32]
-    longitude: NDArray[np.float32]
-
-    def __post_init__(self) -> None:
-        _check_axis("latitude", self.latitude, -90, 90)
-        _check_axis("longitude", self.longitude, -360, 720)
-
-    @property
-    def variables(self) -> tuple[str, ...]:
-        """Names of the variables, in ASCII order."""
-        return tuple(name for name, _ in self.on_levels)
-
-    @property
-    def fields(self) -> int:
-        """Values at a point at one lead time."""
-        return sum(len(self.levels) if levelled else 1 for _, levelled in self.on_levels)
-
-    @property
-    def frame_bytes(self) -> int:
-        """Bytes at one lead time in float32."""
-        return 4 * self.fields * self.latitude.size * self.longitude.size
-
-    def frame_shape(self, levelled: bool) -> tuple[int, ...]:
-        """Shape of a variable at one lead time: ([level], latitude, longitude)."""
-        return (*((len(self.levels),) if levelled else ()), self.latitude.size, self.longitude.size)
-
-    def leads(self, hours: int) -> int:
-        """How many of the lead times a forecast of so many hours reaches."""
-        return bisect_right(self.lead_hours, hours)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What forecasts hold, and what of it a store keeps.
-
-    Attributes:
-        grid: the points of a forecast.
-        levels: of a forecast, pressure in hPa, ascending; empty without any variable on levels.
-        on_levels: for each target variable, in ASCII order, whether it is on levels.
-        steps: number of the model's steps of a forecast.
-        step_hours: hours that the model advances in one step.
-        outputs: what is to be kept of it.
-        kept: that, along each axis.
-        block_steps: how many lead times of a variable are one shard, which is one file.
-
-    Raises:
-        ConfigError: it cannot be kept so.
-    """
-
-    grid: Grid
-    levels: tuple[int, ...]
-    on_levels: tuple[tuple[str, bool], ...]
-    steps: int
-    step_hours: int
-    outputs: OutputsConfig = _ALL
-    kept: OutputGrid = field(init=False, compare=False)
-    block_steps: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        kept = _kept(self)
-        object.__setattr__(self, "kept", kept)
-        object.__setattr__(self, "block_steps", _block_steps(kept, self.outputs.max_files))
-
-    @property
-    def channels(self) -> int:
-        """Values at a point of one frame of a forecast, kept or not."""
-        return sum(len(self.levels) if levelled else 1 for _, levelled in self.on_levels)
-
-    @property
-    def frame_bytes(self) -> int:
-        """Bytes of one frame of a forecast in float32, kept or not."""
-        return 4 * self.channels * self.grid.size
-
-    @property
-    def case_bytes(self) -> int:
-        """Bytes of the forecast that one Case writes, before compression."""
-        return self.kept.frame_bytes * len(self.kept.lead_hours) if self.outputs.forecasts else 0
-
-    @property
-    def case_files(self) -> int:
-        """Files of the forecast that one Case writes into the store."""
-        blocks = math.ceil(len(self.kept.lead_hours) / self.block_steps) if self.outputs.forecasts else 0
-        return blocks * len(self.kept.on_levels)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The Cases of a run, with the layout and size of what they will write."""
-
-    cases: tuple[Case, ...]
-    layout: Layout
-    skipped: tuple[tuple[str, str], ...] = ()
-    """Cases that cannot be run, by key, each with the reason."""
-
-    @property
-    def store_bytes(self) -> int:
-        """Bytes of all Cases before compression."""
-        return len(self.cases) * self.layout.case_bytes
-
-
 def plan_times(times: TimesConfig) -> list[np.datetime64]:
-    """The initial times that a configuration asks for, ascending.
+    """Return the initial times that a configuration asks for, ascending.
 
     Returns:
         datetime64[h] values.
 
     Raises:
-        ConfigError: none is left.
+        ConfigError: `hours` and `exclude` leave no initial time.
     """
     excluded = frozenset(times.exclude)
     wanted: list[np.datetime64] = sorted(
@@ -235,16 +106,16 @@ def plan_times(times: TimesConfig) -> list[np.datetime64]:
 def plan_cases(
     init_times: Sequence[np.datetime64], steps: int, available: Collection[np.datetime64] | None, task: Task
 ) -> tuple[tuple[Case, ...], tuple[tuple[str, str], ...]]:
-    """The Cases that an archive can start, and those it cannot, with the reason.
+    """Return the Cases for which an archive has the input frames, and the keys of the others, each with the reason.
 
     Args:
-        init_times: wanted initial times.
-        steps: number of the model's steps of each.
-        available: times that the archive holds; None where it holds every time.
-        task: says how many frames go in, how far apart; the last is at the initial time.
+        init_times: initial times of the Cases.
+        steps: number of the model's steps of each Case.
+        available: times that the archive holds; None for an archive that holds every time.
+        task: task of the model, with the number of input frames (the last is at the initial time) and their interval.
 
     Raises:
-        ConfigError: no initial time is left.
+        ConfigError: none of the Cases can be made.
     """
     held = None if available is None else {time.astype("datetime64[s]") for time in available}
     cases, skipped = [], []
@@ -263,178 +134,9 @@ def plan_cases(
     return tuple(cases), tuple(skipped)
 
 
-def plan_layout(
-    task: Task, grid: Grid, steps: int, dims: Mapping[str, Collection[str]], outputs: OutputsConfig = _ALL
-) -> Layout:
-    """The layout of a store for a task on a grid.
-
-    Args:
-        task: names the target variables and levels.
-        grid: the points.
-        steps: number of the model's steps of a forecast.
-        dims: dimensions of the variables that the inputs hold.
-        outputs: what is to be kept of a forecast.
-
-    Raises:
-        ConfigError: that cannot be kept so.
-        TaskError: the dimensions of a target are unknown or not ours.
-    """
-    on_levels = tuple((name, is_on_levels(name, dims)) for name in sorted(task.target_variables))
-    levels = task.pressure_levels if any(levelled for _, levelled in on_levels) else ()
-    return Layout(grid, levels, on_levels, steps, task.step_hours, outputs)
-
-
-def is_on_levels(name: str, dims: Mapping[str, Collection[str]]) -> bool:
-    """Whether a variable has a level dimension: as the data say, else as the table of variables says.
-
-    Raises:
-        TaskError: neither knows the variable, or the data have it along a dimension that is not ours.
-    """
-    if name in dims:
-        _check_dims(name, dims[name])
-        return "level" in dims[name]
-    if name in VARIABLES:
-        return VARIABLES[name].kind == "level"
-    raise TaskError(
-        f"the variable {name} is neither in the inputs nor among those this program knows, so whether it is on "
-        "pressure levels is unknown; add it to the inputs"
-    )
-
-
-def _kept(layout: Layout) -> OutputGrid:
-    outputs = layout.outputs
-    on_levels = _kept_variables(layout)
-    levels = _kept_levels(layout, any(levelled for _, levelled in on_levels))
-    latitude, longitude = layout.grid.latitude, layout.grid.longitude
-    if outputs.region is not None:
-        latitude, longitude = _kept_points(outputs.region, layout.grid)
-    return OutputGrid(on_levels, levels, _kept_hours(layout), latitude, longitude)
-
-
-def _kept_variables(layout: Layout) -> tuple[tuple[str, bool], ...]:
-    known, bits = dict(layout.on_levels), layout.outputs.keep_bits
-    wanted = set(known if layout.outputs.variables is None else layout.outputs.variables)
-    for name in sorted(wanted):
-        _check_among(f"outputs.variables: {name}", name, known, "predicted")
-    for name in sorted(bits) if isinstance(bits, dict) else ():
-        _check_among(f"outputs.keep_bits: {name}", name, wanted, "kept")
-    return tuple((name, levelled) for name, levelled in layout.on_levels if name in wanted)
-
-
-def _check_among(where: str, name: str, known: Iterable[str], what: str) -> None:
-    names = sorted(known)
-    if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"take some of {', '.join(names)}"
-        raise ConfigError(f"{where} must be among the variables that are {what}, but is not; {hint}")
-
-
-def _kept_levels(layout: Layout, needed: bool) -> tuple[int, ...]:
-    if not needed and layout.outputs.levels:
-        raise ConfigError("outputs.levels: leave them out, since no variable that is kept is on levels")
-    if not needed:
-        return ()
-    wanted = sorted(set(layout.levels if layout.outputs.levels is None else layout.outputs.levels))
-    for level in wanted:
-        if level not in layout.levels:
-            near = min(layout.levels, key=lambda known: abs(known - level))
-            raise ConfigError(
-                f"outputs.levels: {level} hPa must be among the levels of the forecast, which are "
-                f"{', '.join(map(str, layout.levels))}, but is not; the nearest is {near}"
-            )
-    return tuple(wanted)
-
-
-def _kept_hours(layout: Layout) -> tuple[int, ...]:
-    step, outputs = layout.step_hours, layout.outputs
-    last = step * layout.steps
-    if last > MOST_HOURS:
-        raise ConfigError(
-            f"steps must be {MOST_HOURS // step} at most, as many of {step} h as there are in the longest time that "
-            f"can be stored, but is {layout.steps}"
-        )
-    every, hours = outputs.every_hours or step, outputs.lead_hours
-    if every % step:
-        raise ConfigError(f"outputs.every_hours must be a multiple of {step}, the model's step, but is {every}")
-    kept = sorted(set(range(every, last + 1, every) if hours is None else hours))
-    for lead in kept:
-        if lead % step or lead > last:
-            near = min(max(step, step * round(lead / step)), last)
-            raise ConfigError(
-                f"outputs.lead_hours: {lead} h must be a lead time of the forecast, which has one every "
-                f"{step} h up to {last} h, but is not; the nearest is {near} h"
-            )
-    # So that a record of so many steps tells which lead times are in the store, even once there are more.
-    if not kept or kept[-1] != last:
-        steps = (kept[-1] if kept else every) // step
-        raise ConfigError(
-            f"the last of {layout.steps} steps, {last} h, must be among the lead times that outputs keeps, but is not; "
-            f"set steps to {steps}, or keep {last} h too"
-        )
-    return tuple(kept)
-
-
-def _kept_points(region: RegionConfig, grid: Grid) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Latitudes and longitudes of a region, the latter ascending from its western edge."""
-    south, north = region.latitude
-    latitude = grid.latitude[
-        (south - SAME_PLACE_DEGREES <= grid.latitude) & (grid.latitude <= north + SAME_PLACE_DEGREES)
-    ]
-    west, east = region.longitude
-    if west > east:
-        west, east = (west, east + 360) if east <= 0 else (west - 360, east)
-    beyond = (grid.longitude.astype(np.float64) - west + SAME_PLACE_DEGREES) % 360 - SAME_PLACE_DEGREES
-    longitude = np.sort(west + beyond[beyond <= east - west + SAME_PLACE_DEGREES]).astype(np.float32)
-    if not latitude.size or not longitude.size:
-        raise ConfigError(
-            f"outputs.region must hold points of the grid, but between latitudes {south:g} and {north:g} and "
-            f"longitudes {west:g} and {east:g} there are none of {grid}; widen it"
-        )
-    return latitude, longitude
-
-
-def _block_steps(kept: OutputGrid, max_files: int | None) -> int:
-    leads, variables = len(kept.lead_hours), len(kept.on_levels)
-    if max_files is None:
-        return min(leads, _BLOCK_STEPS)
-    if max_files < variables:
-        raise ConfigError(
-            f"outputs.max_files must be {variables} at least, one for each variable, but is {max_files}; "
-            "raise it or keep fewer variables"
-        )
-    return max(min(leads, _BLOCK_STEPS), math.ceil(leads / (max_files // variables)))
-
-
-def _check_axis(name: str, values: NDArray[np.float32], low: float, high: float) -> None:
-    steps = np.diff(values.astype(np.float64))
-    even = not steps.size or (steps.min() > 0 and np.ptp(steps) <= SAME_PLACE_DEGREES)
-    if (
-        values.ndim != 1
-        or not values.size
-        or not np.all((low - SAME_PLACE_DEGREES <= values) & (values <= high))
-        or not even
-    ):
-        raise GridError(
-            f"the {name} of what is kept must ascend evenly within {low} and {high} degrees, but is {values}; "
-            "restore it from a copy of the store"
-        )
-
-
 def _regular(times: TimesConfig) -> Iterator[datetime]:
     assert times.first is not None
     assert times.last is not None
     assert times.every_hours is not None
     every = timedelta(hours=times.every_hours)
     return (times.first + n * every for n in range((times.last - times.first) // every + 1))
-
-
-def _check_dims(name: str, found: Collection[str]) -> None:
-    foreign = [dim for dim in found if dim not in DIMS]
-    if not foreign:
-        return
-    lacks_level = name in VARIABLES and VARIABLES[name].kind == "level" and "level" not in found
-    expected = "the dimension level" if lacks_level else f"dimensions among {', '.join(DIMS)}"
-    remedy = f"select one place along {', '.join(foreign)}"
-    if lacks_level:
-        remedy = f"say in inputs.names which it is, such as inputs.names {{{foreign[0]}: level}}"
-    raise TaskError(f"{name} must have {expected}, but has {', '.join(found)}; {remedy}")

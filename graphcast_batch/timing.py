@@ -104,7 +104,7 @@ class Balance:
 
     @property
     def ratio(self) -> float:
-        """The wall time over that of the slowest stage: 1 where nothing else was ever waited for."""
+        """The wall time over the time of the slowest stage: 1 if no other stage delayed it."""
         return self.wall / self.busy[self.slowest]
 
 

@@ -1,13 +1,16 @@
 """The names, units and dimensions of the variables that GraphCast's published tasks use.
 
 Names and units are those of ERA5 as DeepMind's dataset files and WeatherBench 2 spell them; standard names are from
-the CF standard name table (version 85). A task may use other names: they are taken as the data have them.
+the CF standard name table (version 85). A task may use other variables, for which the data give the dimensions.
 """
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
+
+from graphcast_batch.errors import TaskError
 
 HOUR: Final = np.timedelta64(1, "h")
 """The unit in which lead times are counted."""
@@ -25,7 +28,7 @@ Kind = Literal["surface", "level", "static", "forcing"]
 
 @dataclass(frozen=True)
 class Variable:
-    """What is known of a variable without looking at data."""
+    """The properties of a variable that do not depend on the data."""
 
     name: str
     kind: Kind
@@ -36,7 +39,7 @@ class Variable:
 
     @property
     def attributes(self) -> dict[str, str]:
-        """CF attributes, without empty ones."""
+        """CF attributes that are not empty."""
         found = {
             "units": self.units,
             "long_name": self.long_name,
@@ -83,6 +86,39 @@ LEVELS_37: Final = (
 
 
 def attributes(name: str) -> dict[str, str]:
-    """CF attributes of a variable; only its name for one that is not in the table."""
+    """Return the CF attributes of a variable: of one that is not in `VARIABLES`, the long name alone."""
     known = VARIABLES.get(name)
     return known.attributes if known else {"long_name": name.replace("_", " ")}
+
+
+def is_on_levels(name: str, dims: Mapping[str, Collection[str]]) -> bool:
+    """Return whether a variable has a level dimension, by its dimensions in the data or else by `VARIABLES`.
+
+    Args:
+        name: name of the variable.
+        dims: dimensions of the variables of the data.
+
+    Raises:
+        TaskError: the variable is in neither, or has a dimension in the data that is not among `DIMS`.
+    """
+    if name in dims:
+        _check_dims(name, dims[name])
+        return "level" in dims[name]
+    if name in VARIABLES:
+        return VARIABLES[name].kind == "level"
+    raise TaskError(
+        f"the variable {name} is neither in the inputs nor among those this program knows, so whether it is on "
+        "pressure levels is unknown; add it to the inputs"
+    )
+
+
+def _check_dims(name: str, found: Collection[str]) -> None:
+    unknown = [dim for dim in found if dim not in DIMS]
+    if not unknown:
+        return
+    lacks_level = name in VARIABLES and VARIABLES[name].kind == "level" and "level" not in found
+    expected = "the dimension level" if lacks_level else f"dimensions among {', '.join(DIMS)}"
+    remedy = f"select one place along {', '.join(unknown)}"
+    if lacks_level:
+        remedy = f"say in inputs.names which it is, such as inputs.names {{{unknown[0]}: level}}"
+    raise TaskError(f"{name} must have {expected}, but has {', '.join(found)}; {remedy}")

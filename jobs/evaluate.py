@@ -1,4 +1,4 @@
-"""Scores the forecasts of a store or config against what came true; what `ray job submit` and sbatch scripts run."""
+"""Score the forecasts of a store or config against the truth; for use with `ray job submit` or in a batch script."""
 
 import sys
 

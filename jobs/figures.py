@@ -1,4 +1,4 @@
-"""Draws the figures of a store or config anew; what `ray job submit` and sbatch scripts run."""
+"""Draw the figures of a store or config again; for use with `ray job submit` or in a batch script."""
 
 import sys
 

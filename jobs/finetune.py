@@ -1,4 +1,4 @@
-"""Trains the weights of a recipe; what `ray job submit` and sbatch scripts run."""
+"""Train the weights of a recipe; for use with `ray job submit` or in a batch script."""
 
 import sys
 

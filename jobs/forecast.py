@@ -1,4 +1,4 @@
-"""Makes the forecasts and figures of a config; what `ray job submit` and sbatch scripts run."""
+"""Make the forecasts and figures of a config; for use with `ray job submit` or in a batch script."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Makes one forecast from one dataset file; the options are those of `graphcast-batch infer`."""
+"""Make one forecast from one dataset file; the options are those of `graphcast-batch infer`."""
 
 import sys
 

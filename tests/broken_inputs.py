@@ -277,12 +277,12 @@ BROKEN = {
     # What is missing.
     "a variable is missing": Broken(
         in_netcdf(lambda f: f.drop_vars("vertical_velocity")),
-        "vertical_velocity must be there, but it lacks the variables vertical_velocity and has 10m_u.*; add them, say ",
+        "vertical_velocity must be there, but it lacks the variables vertical_velocity and has 10m_u.*; add them, ",
     ),
     "a variable of a dataset file is missing": Broken(
         in_dataset_file(lambda d: d.drop_vars("geopotential")),
         r"frames\.nc: geopotential must be there, but it lacks the variables geopotential and has 10m_u.*; add "
-        r"them, say ",
+        r"them, ",
     ),
     "a level is missing": Broken(
         in_netcdf(lambda f: f.drop_sel(level=925)),
@@ -309,7 +309,7 @@ BROKEN = {
     "downloads of every 6 h": Broken(
         cds_every_6_hours,
         "total_precipitation_6hr must hold every time .*, but the input times .* are missing from its 0 times; "
-        "it takes "
+        "it is computed from "
         r"total_precipitation \(hourly\) at each time and 1, 2, 3, 4, 5 h before: add those times, correct ",
     ),
     "a pattern without match": Broken(
@@ -318,7 +318,7 @@ BROKEN = {
     ),
     "no such file": Broken(
         of_nothing("none.nc"),
-        r"the input .*none\.nc must be a whole netCDF file, but there is none .*; give the path of existing data",
+        r"the input .*none\.nc must be a complete netCDF file, but there is none .*; give the path of existing data",
     ),
     "a folder without files": Broken(
         of_an_empty_folder,
@@ -326,31 +326,31 @@ BROKEN = {
     ),
     # What is not whole.
     "netCDF4 cut off": Broken(
-        cut_off("NETCDF4"), rf"cut\.nc must be a whole netCDF file, but cannot be read: .* HDF error.*; {AGAIN}"
+        cut_off("NETCDF4"), rf"cut\.nc must be a complete netCDF file, but cannot be read: .* HDF error.*; {AGAIN}"
     ),
     "netCDF3 cut off": Broken(
         cut_off("NETCDF3_64BIT"),
-        rf"cut\.nc must be a whole netCDF file, but .* it has \d+ of the \d+ bytes that its header promises; {AGAIN}",
+        rf"cut\.nc must be a complete netCDF file, but .* it has \d+ of the \d+ bytes .*; {AGAIN}",
     ),
     "an empty file": Broken(
-        of_bytes("none.nc", b""), rf"none\.nc must be a whole netCDF file, but cannot be read: it is empty; {AGAIN}"
+        of_bytes("none.nc", b""), rf"none\.nc must be a complete netCDF file, but cannot be read: it is empty; {AGAIN}"
     ),
     "a page in place of a file": Broken(
         of_bytes("page.nc", b"<html>404 Not Found</html>\n"),
-        rf"page\.nc must be a whole netCDF file, but .* it is text that begins with '<html>404 Not .*; {AGAIN}",
+        rf"page\.nc must be a complete netCDF file, but .* it is text that begins with '<html>404 Not .*; {AGAIN}",
     ),
     "GRIB cut off": Broken(
-        grib_cut_off, rf"cut\.grib must be a whole GRIB file, but cannot be read: End of resource .*; {AGAIN}"
+        grib_cut_off, rf"cut\.grib must be a complete GRIB file, but cannot be read: End of resource .*; {AGAIN}"
     ),
     "no GRIB": Broken(
-        of_bytes("none.grib", b"GRAB"), rf"none\.grib must be a whole GRIB file, but .* No valid message.*; {AGAIN}"
+        of_bytes("none.grib", b"GRAB"), rf"none\.grib must be a complete GRIB file, but .* No valid message.*; {AGAIN}"
     ),
     "no zip": Broken(
         of_bytes("none.zarr.zip", b"PK"), rf"zarr\.zip must be a zarr store, but .*: File is not a zip file; {AGAIN}"
     ),
     "zarr with flipped bytes": Broken(
         with_flipped_bytes,
-        rf"flipped\.zarr must be whole, but cannot be read: .* decompression.*; {AGAIN}, or leave the Case out",
+        rf"flipped\.zarr must be complete, but cannot be read: .* decompression.*; {AGAIN}, or leave the Case out",
     ),
     "zarr without metadata": Broken(
         without_metadata,
@@ -396,8 +396,8 @@ BROKEN = {
     ),
     "a frame twice": Broken(
         in_netcdf(with_a_repeated_frame),
-        "10m_u_.*, vertical_velocity must change within 6 h, but the frames number 1 and 2 are the same .*; look "
-        "whether|toa_incident_solar_radiation must be what the sun gives in the hour before each time, but .*; correct",
+        "10m_u_.*, vertical_velocity must change within 6 h, but the frames number 1 and 2 are the same .*; "
+        "check whether|toa_incident_solar_radiation must be the solar radiation of the hour .*, but .*; correct",
     ),
     "too hot": Broken(
         in_netcdf(put("temperature", 400)),
@@ -424,7 +424,7 @@ BROKEN = {
     ),
     "a planet without mountains": Broken(
         in_netcdf(put("geopotential_at_surface", 0, ...)),
-        r"geopotential_at_surface must be 0 nowhere but in places, but 1 of 1 fields are 0 all .*; the data hold no",
+        r"geopotential_at_surface must not be 0 everywhere, but 1 of 1 fields are 0 all .*; the data hold no",
     ),
     "packed data without their scale": Broken(
         in_netcdf(packed_without_scale), "temperature must lie within .*, but 80[0-9]{2} of 8112 values .*; correct the"
@@ -480,12 +480,12 @@ BROKEN = {
     ),
     "a time twice": Broken(
         in_netcdf(times(0, 1, 1, 2)),
-        r"times of .*broken\.nc must ascend, each once, but 2020-01-01T00:00.* is there twice; sort them, drop repeats",
+        r"times of .*broken\.nc must ascend, each once, but 2020-01-01T00:00.* is there twice; sort them",
     ),
     "times out of order": Broken(
         in_netcdf(times(0, 2, 1)),
-        "times of .* must ascend, each once, but 2020-01-01T00:00.* follows 2020-01-01T06:00.*; sort them, drop "
-        "repeats",
+        "times of .* must ascend, each once, but 2020-01-01T00:00.* follows 2020-01-01T06:00.*; sort them, "
+        "and drop repeats",
     ),
     "times that are numbers": Broken(
         in_netcdf(at_times(np.arange(6))),
@@ -494,7 +494,7 @@ BROKEN = {
     "times of 360 days a year": Broken(
         in_netcdf(at_times(OF_360_DAYS)),
         "coordinate time of .* must hold dates of the standard calendar, but holds those of the calendar 360_day; .* "
-        r"write them so: python -c .*convert_calendar\(",
+        r"convert them: python -c .*convert_calendar\(",
     ),
     "times in moons": Broken(
         in_netcdf(at_times(np.arange(6), **MOON)),
@@ -503,7 +503,7 @@ BROKEN = {
     ),
     "precipitation that starts again": Broken(
         restarting,
-        r"total_precipitation of .*sums\.nc must not fall with time, as it is summed up since a start, but at "
+        r"total_precipitation of .*sums\.nc must not fall with time, as it is summed since a start, but at "
         r"2020-01-01T00:00 it is .* m less than 6 h before; another forecast starts between: keep .*, or set "
         r"inputs\.precipitation: hourly, or leave the Case out",
     ),
@@ -518,8 +518,8 @@ BROKEN = {
     ),
     "a coarser grid to be made finer": Broken(
         in_netcdf(coarse, regrid="linear"),
-        r"data on 7 x 12 \(30°\) can only be regridded to that resolution or a coarser one, but 15° is asked "
-        r"for; .* use ",
+        r"data on 7 x 12 \(30°\) can only be regridded to that resolution or a coarser one, not to 15°; "
+        r"use ",
     ),
     "two grids": Broken(
         in_two_files(times(0, 1, 2), lambda f: coarse(f.isel(time=[3, 4]))),
@@ -528,7 +528,7 @@ BROKEN = {
     ),
     "a pole is missing": Broken(
         in_netcdf(lambda f: f.isel(latitude=slice(1, None))),
-        r"the grid of .*broken\.nc .* must hold both poles or neither, but lacks the row at -90°: -75, .*; take that ",
+        r"the grid of .*broken\.nc .* must hold both poles or neither, but lacks the row at -90°: -75, .*; download",
     ),
     "the tropics are missing": Broken(
         in_netcdf(lambda f: f.isel(latitude=[0, 1, 2, 3, 9, 10, 11, 12])),
@@ -558,21 +558,21 @@ BROKEN = {
     ),
     "a latitude that is none": Broken(
         in_netcdf(at_places(latitude=np.where(LATITUDE == 30, np.nan, LATITUDE))),
-        r"latitude of .*broken\.nc must hold finite numbers, but holds nan at place 8 of 13; correct it",
+        r"latitude of .*broken\.nc must hold finite numbers, but holds nan at index 8 of 13; correct it",
     ),
     "curvilinear": Broken(
         in_netcdf(curvilinear),
-        r"must have the coordinate latitude of one dimension, but has .* latitude \(y, x\), .*; say in .*, or "
+        r"must have the coordinate latitude of one dimension, but has .* latitude \(y, x\), .* in inputs\.names.*, or "
         r"regrid it",
     ),
     # What is called or laid out otherwise.
     "a layout that nobody knows": Broken(
         in_netcdf(lambda f: f[["temperature"]].rename(temperature="thetao", level="depth")),
-        r"broken\.nc must have variables of a known layout .*, but has thetao; say which of ours they are, such as ",
+        r"broken\.nc must have variables of a known layout .*, but has thetao; map them to the names of .*, such as ",
     ),
     "two of one name": Broken(
         in_netcdf(lambda f: f.assign(ta=f["temperature"]), names={"ta": "temperature"}),
-        r"one variable of .*broken\.nc must be temperature, but temperature and ta both are; say in inputs\.names ",
+        r"one variable of .*broken\.nc must be temperature, but temperature and ta both are; .* inputs\.names ",
     ),
     "two members": Broken(
         in_netcdf(lambda f: f.assign(temperature=f["temperature"].expand_dims(number=2))),
@@ -587,8 +587,8 @@ BROKEN = {
     ),
     "text": Broken(
         in_netcdf(with_text),
-        r"land_sea_mask of .*broken\.nc must hold numbers, but holds <U6; give it as numbers, or say in inputs\.names "
-        "what else it is, or leave the Case out",
+        r"land_sea_mask of .*broken\.nc must hold numbers, but holds <U6; give it as numbers, or .* inputs\.names, or "
+        "leave the Case out",
     ),
     "a time in two files": Broken(
         in_two_files(times(0, 1, 2), lambda f: warmer(f).isel(time=[2, 3, 4])),
@@ -598,8 +598,8 @@ BROKEN = {
     # What is called otherwise.
     "no precipitation": Broken(
         in_netcdf(lambda f: f.drop_vars(SUMMED)),
-        f"{SUMMED} must be there, but it lacks the variables {SUMMED} and has 10m_u.*; add them, say in inputs.names "
-        "which of its own they are, or use a checkpoint whose task goes without",
+        f"{SUMMED} must be there, but it lacks the variables {SUMMED} and has 10m_u.*; add them, .* inputs.names, "
+        "or use a checkpoint",
     ),
     "a variable with a slip in its name": Broken(
         in_netcdf(lambda f: f.rename(temperature="temperatur")),
@@ -608,7 +608,7 @@ BROKEN = {
     "all names in another language": Broken(
         in_netcdf(lambda f: f.rename({name: f"{name}_feld" for name in f.data_vars})),
         r"broken\.nc must have variables of a known layout \(grib, .*\), but has 10m_u_component_of_wind_feld, .*; "
-        r"say which of ours they are, such as inputs\.names \{",
+        r".* the model.s variables, such as inputs\.names \{",
     ),
     "a hundred other names": Broken(
         in_netcdf(lambda f: f.drop_vars("temperature").assign({f"t{n}": f["2m_temperature"] for n in range(100)})),
@@ -626,8 +626,8 @@ BROKEN = {
     ),
     "times that may be starts of forecasts": Broken(
         in_netcdf(lambda f: f.rename(time="forecast_reference_time")),
-        "must have the dimension time, but has dates along forecast_reference_time, of which nothing says that fields "
-        r"are valid at them; if they are, set inputs\.names \{forecast_reference_time: time\}",
+        "must have the dimension time, but has dates along forecast_reference_time, .* valid times; "
+        r"if they are .*, set inputs\.names \{forecast_reference_time: time\}",
     ),
     "two temperatures": Broken(
         in_netcdf(lambda f: f.assign(t=f["temperature"])),
@@ -636,8 +636,8 @@ BROKEN = {
     ),
     "precipitation as a rate": Broken(
         in_netcdf(with_units(SUMMED, "kg m-2 s-1")),
-        rf"{SUMMED} of .* must be in m .*, but is in 'kg m-2 s-1', a rate; multiply it by the seconds that it holds "
-        rf"for, or if the data are wrong about it, state the unit: inputs\.units \{{{SUMMED}: 'm'\}}",
+        rf"{SUMMED} of .* must be in m .*, but is in 'kg m-2 s-1', a rate; multiply it by .* "
+        rf"seconds, or if the data are wrong about it, state the unit: inputs\.units \{{{SUMMED}: 'm'\}}",
     ),
     "zarr whose zeros are missing": Broken(
         with_fill_value_0,

@@ -69,5 +69,5 @@ def test_what_is_no_dataset_file_is_told_by_its_path_alone(infer, tmp_path, name
 
 def test_a_dataset_that_cannot_be_read_is_named_with_the_reason(infer, tmp_path):
     (tmp_path / "a[1].nc").write_bytes(b"broken")
-    with pytest.raises(InputError, match=r"a\[1\]\.nc must be a whole netCDF file, but cannot be read"):
+    with pytest.raises(InputError, match=r"a\[1\]\.nc must be a complete netCDF file, but cannot be read"):
         infer(tmp_path / "a[1].nc")

@@ -23,12 +23,13 @@ from graphcast_batch.pipeline.device_queue import DeviceQueue
 from graphcast_batch.pipeline.peak_memory import peak_memory_bytes
 from graphcast_batch.pipeline.stages import CaseStage
 from graphcast_batch.pipeline.worker_context import WorkerContext
-from graphcast_batch.plan import Case, Layout, Plan
+from graphcast_batch.plan import Case
 from graphcast_batch.setup.run_setup import assemble
 from graphcast_batch.setup.store_identity import lay_out
 from graphcast_batch.setup.worker_setup import worker_context
 from graphcast_batch.spec import Task
 from graphcast_batch.stores.case_records import CaseState
+from graphcast_batch.stores.layout import Layout, Plan
 from graphcast_batch.stores.store_kinds import create_or_extend
 from graphcast_batch.stores.zarr.attempts import ZarrAttempt
 from tests.conftest import SMALL

@@ -17,11 +17,13 @@ from graphcast_batch.config.times_section import TimesConfig
 from graphcast_batch.errors import ConfigError, FigureError, TaskError
 from graphcast_batch.figures.store_figures import check_figures
 from graphcast_batch.grid import Grid
-from graphcast_batch.plan import Case, Layout, is_on_levels, parse_key, plan_cases, plan_layout, plan_times
+from graphcast_batch.plan import Case, parse_key, plan_cases, plan_times
 from graphcast_batch.setup.resources import check_memory, needed_bytes
 from graphcast_batch.setup.run_setup import assemble
 from graphcast_batch.setup.run_warnings import run_warnings
 from graphcast_batch.spec import TASKS
+from graphcast_batch.stores.layout import Layout, plan_layout
+from graphcast_batch.variables import is_on_levels
 
 QUARTER = Grid(np.linspace(-90, 90, 721, dtype=np.float32), np.arange(0, 360, 0.25, dtype=np.float32))
 COARSE = Grid(np.linspace(-90, 90, 19, dtype=np.float32), np.arange(0, 360, 10, dtype=np.float32))

@@ -12,11 +12,12 @@ from graphcast_batch.app.progress import Progress, ProgressChoice, chosen_progre
 from graphcast_batch.cluster.drain import Drain
 from graphcast_batch.errors import GraphcastBatchError, GridError, InputError, StatisticsError, TaskError
 from graphcast_batch.inputs.findings import Finding
-from graphcast_batch.plan import Case, Plan
+from graphcast_batch.plan import Case
 from graphcast_batch.setup.input_faults import input_faults
 from graphcast_batch.setup.run_setup import RunSetup, assemble
 from graphcast_batch.setup.run_warnings import run_warnings
 from graphcast_batch.setup.store_identity import settled_statistics
+from graphcast_batch.stores.layout import Plan
 from graphcast_batch.terminal import show_faults, show_skipped, show_warnings
 
 Faults = Sequence[Finding] | BaseException

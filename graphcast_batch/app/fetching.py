@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from graphcast_batch.app.progress import ProgressChoice, chosen_progress
-from graphcast_batch.inputs.downloads import published
-from graphcast_batch.inputs.downloads.published import Fetched, Kind, Published
+from graphcast_batch.inputs.downloads import catalog, published
+from graphcast_batch.inputs.downloads.catalog import Kind, Published
+from graphcast_batch.inputs.downloads.published import Fetched
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def fetch(
         with shown.download(file.name, file.size_bytes) as update:
             record = published.fetch(file, Path(folder), update, mirror)
         files.append((Path(folder) / file.file, record))
-    return FetchResult(tuple(files), published.license(kind))
+    return FetchResult(tuple(files), catalog.license(kind))
 
 
 def published_files(mirror: str | None = None) -> Sequence[Published]:

@@ -182,7 +182,7 @@ def _description(source: AnySource) -> str:
             held.append(source.times_of([name]) if "time" in dims else None)
     every = [times for times in held if times is not None and times.size]
     span = f", {_hour(np.min(np.concatenate(every)))} to {_hour(np.max(np.concatenate(every)))}" if every else ""
-    return f"{source.origin}: {source.spoken}, {source.grid}, {len(source.levels)} levels{span}"
+    return f"{source.origin}: {source.layout}, {source.grid}, {len(source.levels)} levels{span}"
 
 
 def _inputs(inputs: str, source: AnySource) -> dict[str, Any]:

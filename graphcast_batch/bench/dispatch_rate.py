@@ -36,10 +36,11 @@ from graphcast_batch.grid import regular_grid
 from graphcast_batch.pipeline.peak_memory import peak_memory_bytes
 from graphcast_batch.pipeline.stages import CaseStage
 from graphcast_batch.pipeline.worker_context import CompletedCase
-from graphcast_batch.plan import Case, Layout, Plan
+from graphcast_batch.plan import Case
 from graphcast_batch.stores.base import Lease
 from graphcast_batch.stores.case_records import CaseFailure, CaseRecord
 from graphcast_batch.stores.journal import Journal
+from graphcast_batch.stores.layout import Layout, Plan
 from graphcast_batch.stores.zarr.store import ZarrStore
 from graphcast_batch.timing import Span, clock
 

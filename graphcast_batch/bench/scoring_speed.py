@@ -31,9 +31,10 @@ from graphcast_batch.evaluation.store_scoring import scoring_of
 from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.sources import archive_writer
 from graphcast_batch.inputs.sources.archive import Archive
-from graphcast_batch.plan import Case, Layout, Plan, plan_layout
+from graphcast_batch.plan import Case
 from graphcast_batch.spec import TASKS
 from graphcast_batch.stores.base import Store
+from graphcast_batch.stores.layout import Layout, Plan, plan_layout
 from graphcast_batch.stores.store_kinds import create_or_extend
 from graphcast_batch.timing import Stopwatch
 

@@ -30,10 +30,11 @@ from graphcast_batch.inputs.formats.chunks import ReadCost
 from graphcast_batch.models.base import Model
 from graphcast_batch.pipeline.stages import CaseStage
 from graphcast_batch.pipeline.worker_context import WorkerContext
-from graphcast_batch.plan import Case, Layout, Plan
+from graphcast_batch.plan import Case
 from graphcast_batch.setup.run_setup import assemble
 from graphcast_batch.spec import Task
 from graphcast_batch.stores.case_records import CaseFailure, CaseRecord
+from graphcast_batch.stores.layout import Layout, Plan
 from graphcast_batch.stores.store_kinds import create_or_extend
 from graphcast_batch.timing import Balance, balance
 from graphcast_batch.variables import HOUR, LEVELS_13

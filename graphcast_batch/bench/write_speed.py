@@ -26,9 +26,10 @@ from graphcast_batch.config.outputs_section import OutputsConfig
 from graphcast_batch.files.durable import sync_tree
 from graphcast_batch.grid import Grid, regular_grid
 from graphcast_batch.inputs.sources.synthetic import SyntheticPlanet
-from graphcast_batch.plan import Case, Layout, Plan, plan_layout
+from graphcast_batch.plan import Case
 from graphcast_batch.spec import TASKS
 from graphcast_batch.stores.frame_blocks import Blocks
+from graphcast_batch.stores.layout import Layout, Plan, plan_layout
 from graphcast_batch.stores.store_kinds import create_or_extend
 from graphcast_batch.stores.zarr.shards import Encoding
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from graphcast_batch.credentials import scrubbed, telling
+from graphcast_batch.credentials import printable_cause, scrubbed
 from graphcast_batch.errors import ConfigError
 from graphcast_batch.text import brief
 
@@ -29,7 +29,7 @@ def parse_config(content: Mapping[str, Any], kind: type[Parsed], *, origin: str)
         return kind.model_validate(content)
     except ValidationError as error:
         findings = "\n".join(f"  {scrubbed(_finding(detail, kind))}" for detail in error.errors())
-        raise ConfigError(f"the config {origin} does not fit:\n{findings}") from telling(error)
+        raise ConfigError(f"the config {origin} does not fit:\n{findings}") from printable_cause(error)
 
 
 def _finding(detail: Any, kind: type[BaseModel]) -> str:  # noqa: ANN401 - pydantic's ErrorDetails

@@ -13,7 +13,7 @@ from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation import climatology_store as written
 from graphcast_batch.evaluation.climatology_window import days_of_year, hours_of_day, is_precipitation
 from graphcast_batch.evaluation.scoring_setup import Fields, ScoredSubset, part_of
-from graphcast_batch.plan import OutputGrid
+from graphcast_batch.stores.layout import OutputGrid
 
 
 @dataclass(frozen=True, eq=False)

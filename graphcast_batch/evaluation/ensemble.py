@@ -8,8 +8,9 @@ import numpy as np
 
 from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation.scoring_setup import Fields, ForecastReader
-from graphcast_batch.plan import Case, OutputGrid
+from graphcast_batch.plan import Case
 from graphcast_batch.stores.base import Store
+from graphcast_batch.stores.layout import OutputGrid
 
 ENSEMBLE: Final = "ensemble"
 """Name of an ensemble's scores, in its first store."""

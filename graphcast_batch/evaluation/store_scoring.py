@@ -29,8 +29,9 @@ from graphcast_batch.evaluation.spectra import bands_of
 from graphcast_batch.evaluation.stored_forecasts import StoredForecasts
 from graphcast_batch.inputs.case_inputs import Timeline
 from graphcast_batch.inputs.sources.configured import open_source
-from graphcast_batch.plan import Case, OutputGrid, parse_key
+from graphcast_batch.plan import Case, parse_key
 from graphcast_batch.stores.base import Store
+from graphcast_batch.stores.layout import OutputGrid
 from graphcast_batch.stores.store_kinds import open_store
 from graphcast_batch.timing import Stopwatch
 

@@ -22,7 +22,8 @@ from graphcast_batch.figures.saving import package_style, save
 from graphcast_batch.figures.scales import difference_scale, field_scale
 from graphcast_batch.figures.scene import Layer, quantity
 from graphcast_batch.grid import Grid, cell_area
-from graphcast_batch.plan import Case, OutputGrid
+from graphcast_batch.plan import Case
+from graphcast_batch.stores.layout import OutputGrid
 from graphcast_batch.stores.store_kinds import open_store
 
 FOLDER: Final = "mean_error"

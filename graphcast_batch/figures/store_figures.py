@@ -11,8 +11,9 @@ from graphcast_batch.errors import FigureError
 from graphcast_batch.figures.animation import ffmpeg
 from graphcast_batch.figures.case_figures import draw_case, expected_figures, names_wanted
 from graphcast_batch.figures.reduced import Truth, draw_diagrams, expected_diagrams
-from graphcast_batch.plan import Case, Layout
+from graphcast_batch.plan import Case
 from graphcast_batch.stores.base import Store
+from graphcast_batch.stores.layout import Layout
 from graphcast_batch.stores.store_kinds import open_store
 
 

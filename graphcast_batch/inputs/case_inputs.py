@@ -11,32 +11,32 @@ from numpy.typing import NDArray
 from graphcast_batch.errors import InputError
 from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.findings import Finding, Stated, listed, near_pair
+from graphcast_batch.inputs.layouts.contents import level_hint
 from graphcast_batch.inputs.layouts.dialects import spellings
-from graphcast_batch.inputs.layouts.gridded import level_hint
 from graphcast_batch.plan import Case
 from graphcast_batch.spec import Task
 from graphcast_batch.sun import solar_radiation
 from graphcast_batch.variables import VARIABLES
 
 COMPUTABLE: Final = frozenset(name for name, variable in VARIABLES.items() if variable.kind == "forcing")
-"""Forcings that follow from time and place, so that no input need hold them."""
+"""Forcings that are computed from time and position, so that the inputs need not hold them."""
 _MOST_LISTED: Final = 4
-"""Variables that a message says the times of."""
+"""Largest number of variables whose times are in a message."""
 
 _SUN: Final = "toa_incident_solar_radiation"
 
 
 @dataclass(frozen=True, eq=False)
 class CaseInputs:
-    """What the model needs for one Case.
+    """The fields from which the model makes one forecast.
 
     Attributes:
-        frames: the task's input variables, float32; those that change have ``time``, which is exactly the task's
-            input times, one step apart, the last the initial time; ``level`` is exactly the task's. Forcings only
-            as far as held.
-        forcings: the task's forcing variables that the source holds, float32, at those valid times that it holds; both
-            may be none.
-        stated: by variable, units that the data were converted from, for messages.
+        frames: input variables of the task, float32. Variables that change have the dimension ``time``, the input
+            times of the task: one step apart, the last one the initial time. ``level`` has the levels of the task.
+            Forcings are there as far as the source holds them.
+        forcings: forcing variables of the task that the source holds, float32, at those valid times that it holds;
+            there may be no variables and no times.
+        stated: by variable, the units that the data were converted from, for messages.
     """
 
     frames: xr.Dataset
@@ -45,47 +45,67 @@ class CaseInputs:
 
 
 class Timeline(Protocol):
-    """Fields on one grid at absolute times."""
+    """A source of fields on one grid at absolute times."""
 
     @property
     def origin(self) -> str:
-        """Where they come from, for messages."""
+        """Path, address or description of the source, for messages."""
 
     @property
     def grid(self) -> Grid:
-        """The points."""
+        """Grid of the fields."""
 
     @property
     def times(self) -> NDArray[np.datetime64] | None:
-        """(time,) datetime64[ns] times held; None for every time."""
+        """Times that the source holds, (time,) datetime64[ns]; None for a source that holds every time."""
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """Pressure levels held, hPa, ascending."""
+        """Pressure levels that the source holds, hPa, ascending."""
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
-        """Dimensions of every variable held, in our names."""
+        """Dimensions, named as in `graphcast_batch.variables.DIMS`, of every variable that the source holds."""
 
     def times_of(self, names: Sequence[str]) -> NDArray[np.datetime64] | None:
-        """(time,) datetime64[ns] times at which each of some variables with time is held; None for every time."""
+        """Return the times at which the source holds all of some variables.
+
+        Args:
+            names: one or more variables that have the dimension time.
+
+        Returns:
+            (time,) datetime64[ns]; None for every time.
+        """
 
     def fields(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> xr.Dataset:
-        """Variables, times and levels that are held, float32, in our order of dimensions."""
+        """Read fields in float32, with dimensions in the order of `graphcast_batch.variables.DIMS`.
+
+        Args:
+            names: variables that the source holds.
+            times: (time,) datetime64[ns] times that it holds.
+            levels: levels in hPa that it holds.
+
+        Raises:
+            InputError: the source cannot be read.
+        """
 
 
 def input_times(init_time: np.datetime64, task: Task) -> NDArray[np.datetime64]:
-    """(input frames,) datetime64[ns] times of the frames that go in, ascending."""
+    """Return the times of the input frames of a forecast, ascending: (input frames,) datetime64[ns]."""
     return np.asarray(init_time.astype("datetime64[ns]") - task.step * np.arange(task.input_frames)[::-1])
 
 
 def times_of_inputs(held: Timeline, task: Task) -> NDArray[np.datetime64] | None:
-    """(time,) datetime64[ns] times at which all input variables of a task are held that a source has; None for all."""
+    """Return the times at which a source holds all input variables of a task, as far as it holds them at any time.
+
+    Returns:
+        (time,) datetime64[ns]; None for every time.
+    """
     return _times_of(held, _inputs_held(held, task))
 
 
 def fewest_times(held: Timeline, names: Sequence[str]) -> str:
-    """At how many times each of some variables with time is held, those at the fewest first; for messages."""
+    """Return the numbers of times at which a source holds variables as text for messages, the smallest first."""
     found = {name: times for name in names if (times := held.times_of([name])) is not None}
     scarce = sorted(found, key=lambda name: (found[name].size, name))
     listed = [f"{name} at {_spanned(found[name])}" for name in scarce[:_MOST_LISTED]]
@@ -93,12 +113,12 @@ def fewest_times(held: Timeline, names: Sequence[str]) -> str:
 
 
 def valid_times(case: Case) -> NDArray[np.datetime64]:
-    """(steps,) datetime64[ns] times that a Case forecasts."""
+    """Return the times that a Case forecasts, (steps,) datetime64[ns]."""
     return np.asarray(case.init_time.astype("datetime64[ns]") + case.lead_times)
 
 
 def findings(held: Timeline, case: Case, task: Task) -> list[Finding]:
-    """Why a source cannot start a Case, told from its coordinates alone; empty when it can."""
+    """Return the reasons why a source cannot start a Case, found in its coordinates alone; empty if it can."""
     needed = sorted({*task.input_variables, *task.forcing_variables})
     found = [name for name in needed if name in held.dims]
     problems = [
@@ -114,7 +134,7 @@ def findings(held: Timeline, case: Case, task: Task) -> list[Finding]:
 
 
 def read_inputs(held: Timeline, case: Case, task: Task) -> CaseInputs:
-    """Reads what one Case starts from.
+    """Read the input frames and forcings of one Case.
 
     Raises:
         InputError: the source lacks a variable, level or time, or cannot be read.
@@ -131,7 +151,7 @@ def read_inputs(held: Timeline, case: Case, task: Task) -> CaseInputs:
 
 
 def read_held(held: Timeline, case: Case, task: Task) -> xr.Dataset:
-    """Reads what there is of the input variables of a Case that a source cannot start.
+    """Read those variables, levels and times of the input frames of a Case that an incomplete source holds.
 
     Raises:
         InputError: the source cannot be read.
@@ -144,17 +164,17 @@ def read_held(held: Timeline, case: Case, task: Task) -> xr.Dataset:
 def read_truth(
     held: Timeline, case: Case, names: Sequence[str], levels: Sequence[int] | None = None
 ) -> xr.Dataset | None:
-    """Reads what really came, at those valid times that a source holds.
+    """Read the verifying analysis of a Case, at those valid times that a source holds.
 
     Args:
         held: the source.
-        case: whose valid times.
-        names: variables; those that are not held are left out.
-        levels: hPa, those that are not held are left out; None for all that are held.
+        case: Case whose valid times are read.
+        names: variables; those that the source does not hold are left out.
+        levels: levels in hPa; those that the source does not hold are left out. None for all that it holds.
 
     Returns:
         Variables with dimensions (prediction_timedelta, [level], latitude, longitude) and the scalar coordinate time,
-        the initial time; None if no variable or no time is held.
+        the initial time; None if the source holds none of the variables or none of the times.
     """
     found = [name for name in names if name in held.dims]
     times = _held_times(held, valid_times(case), found)
@@ -172,7 +192,7 @@ def _inputs_held(held: Timeline, task: Task) -> list[str]:
 
 
 def _read_frames(held: Timeline, case: Case, task: Task) -> xr.Dataset:
-    """The input variables, of which those that are neither target nor forcing and do not change lose their time."""
+    """Read the input variables; drop the time of those that are neither target nor forcing and do not change."""
     names = _inputs_held(held, task)
     followed = {*task.target_variables, *task.forcing_variables}
     doubtful = [name for name in names if name not in followed and "time" in held.dims[name]]
@@ -180,7 +200,7 @@ def _read_frames(held: Timeline, case: Case, task: Task) -> xr.Dataset:
     frames = held.fields([name for name in names if name not in doubtful], times, task.pressure_levels)
     if not doubtful:
         return frames
-    # A slow variable, such as sea ice, may stay the same through the input frames: ask the ends of the archive too.
+    # A slow variable, such as sea ice, may be equal in all input frames: compare with both ends of the archive too.
     every = held.times_of(doubtful)
     ends = times if every is None else np.asarray([every.min(), *times, every.max()])
     wide = held.fields(doubtful, np.unique(ends), task.pressure_levels)
@@ -188,9 +208,9 @@ def _read_frames(held: Timeline, case: Case, task: Task) -> xr.Dataset:
 
 
 def _with_forcings(fields: xr.Dataset) -> xr.Dataset:
-    """With radiation computed at times at which it is missing everywhere, as in templates of times to come.
+    """Compute solar radiation at times at which all its values are missing, as in files prepared for future times.
 
-    The other forcings that can be computed are left out where they are missing, and so are computed at all times.
+    Other forcings that can be computed are dropped if values are missing, so that they are computed at all times.
     """
     gaps = {name: ~np.isfinite(fields[name].values) for name in map(str, fields.data_vars) if name in COMPUTABLE}
     empty = [name for name, gap in gaps.items() if name != _SUN and gap.any()]
@@ -207,7 +227,7 @@ def _with_forcings(fields: xr.Dataset) -> xr.Dataset:
 
 
 def _without_time(array: xr.DataArray, times: NDArray[np.datetime64]) -> xr.DataArray:
-    """The first frame where all are equal, else those at some times."""
+    """Return the first frame, without time, of an array whose frames are all equal; else the frames at some times."""
     first = array.values[0]
     if all(np.array_equal(first, frame, equal_nan=True) for frame in array.values):
         return array.isel(time=0, drop=True)
@@ -234,8 +254,8 @@ def _absent_variables(absent: Sequence[str], held: Timeline) -> Finding | None:
         names,
         "be there",
         f"it lacks the variables {names} and has {listed(held.dims, spellings(absent))}",
-        f"add them, say in inputs.names which of its own they are{example}, or use a checkpoint whose task goes "
-        "without",
+        f"add them, map its own names to these in inputs.names{example}, or use a checkpoint whose task does not need "
+        "them",
     )
 
 

@@ -13,28 +13,28 @@ from graphcast_batch.inputs.provenance import Provenance
 from graphcast_batch.variables import VARIABLES
 
 _MOST_LISTED: Final = 20
-"""Names that a message lists; the variables of an archive that holds what is needed are fewer."""
+"""Largest number of names in a message."""
 _NEAREST: Final = 5
 _NEAR: Final = 0.7
-"""Ratio of difflib from which on two names are taken for one that is spelled in two ways."""
+"""Least ratio of `difflib` at which two names are taken for two spellings of one name."""
 _TRAINED_ON: Final = re.compile(r"(?:trained|tuned) on (?:the )?([a-z]\w*)", re.IGNORECASE)
 _YEARS: Final = re.compile(
     r"\b([A-Z]{2,}\d?)\b\S*\D{0,30}?((?:19|20)\d\d)(?: (?:to|and|until|through) | ?[-–] ?)((?:19|20)\d\d)"
 )
-"""Data, then the first and last year, as in "HRES-fc0 data from 2016 to 2021"."""
+"""Matches the name of a data set, its first year and its last year, as in "HRES-fc0 data from 2016 to 2021"."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One reason why a forecast cannot start.
+    """A reason why a forecast cannot start.
 
     Attributes:
-        variable: what it is about: a variable, several, or a coordinate.
-        expected: what must hold, after "must".
-        found: what holds instead, after "but".
-        remedy: what to do.
-        level: hPa of the first place where it was found; None where it is about no level.
-        time: of the first place where it was found; None where it is about no time.
+        variable: name of the variable or coordinate that is wrong, or several names.
+        expected: the requirement, worded to follow "must".
+        found: the violation, worded to follow "but".
+        remedy: what the user can do.
+        level: level of the first violation in hPa; None if it concerns no level.
+        time: time of the first violation; None if it concerns no time.
     """
 
     variable: str
@@ -50,11 +50,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Stated:
-    """What data or configuration say of a variable's unit, where that was another than ours.
+    """The unit of a variable as the data or the configuration state it, if it differs from the model's.
 
     Attributes:
-        unit: which the values were converted from; empty where they were not.
-        key: its name in inputs.units, if that is not the variable's own.
+        unit: unit that the values were converted from; empty if they were not converted.
+        key: name of the variable in ``inputs.units``, if that differs from its own name.
     """
 
     unit: str = ""
@@ -68,20 +68,25 @@ SILENT: Final = Stated()
 
 
 def listed(held: Iterable[str], wanted: Iterable[str]) -> str:
-    """Names for a message: all of a few, of many those nearest to what is wanted, which may be spelled in many ways."""
+    """Return names as text for a message: all of them, or of many those that are most similar to wanted names.
+
+    Args:
+        held: the names.
+        wanted: names that are sought, in all their spellings.
+    """
     names, sought = sorted(held), list(wanted)
     if len(names) <= _MOST_LISTED or not sought:
         return ", ".join(names) or "none"
-    foreign = [name for name in names if name not in VARIABLES] or names
-    nearness = {name: max(_nearness(name, one) for one in sought) for name in foreign}
-    nearby = sorted(foreign, key=lambda name: -nearness[name])[:_NEAREST]
+    unknown = [name for name in names if name not in VARIABLES] or names
+    nearness = {name: max(_nearness(name, one) for one in sought) for name in unknown}
+    nearby = sorted(unknown, key=lambda name: -nearness[name])[:_NEAREST]
     return f"{len(names)} others, of which {', '.join(nearby)} are nearest by name"
 
 
 def near_pair(held: Iterable[str], wanted: Iterable[str]) -> tuple[str, str] | None:
-    """A name that is none of ours and the wanted one that it is likely to be meant for; None where none is near."""
-    foreign, sought = [name for name in held if name not in VARIABLES], list(wanted)
-    pairs = [(_nearness(name, one), name, one) for name in foreign for one in sought]
+    """Return the most similar pair of a name that is not in `VARIABLES` and a wanted name; None if none is similar."""
+    unknown, sought = [name for name in held if name not in VARIABLES], list(wanted)
+    pairs = [(_nearness(name, one), name, one) for name in unknown for one in sought]
     nearness, name, one = max(pairs, default=(0.0, "", ""))
     return (name, one) if nearness >= _NEAR else None
 
@@ -91,19 +96,19 @@ def _nearness(one: str, other: str) -> float:
 
 
 def input_warnings(description: str, data: Provenance, init_times: NDArray[np.datetime64]) -> list[str]:
-    """What a user should know of weights and inputs that fit each other, but may not go together well.
+    """Return warnings about inputs that the weights accept, but on which they are expected to perform worse or better.
 
     Args:
-        description: of the checkpoint, free text; nothing is said of what it does not tell.
-        data: whose the inputs are.
-        init_times: (init time,) datetime64.
+        description: description of the checkpoint, free text; only what it mentions is compared.
+        data: provenance of the inputs.
+        init_times: initial times of the Cases, (init time,) datetime64.
     """
     text = " ".join(description.split())
     return [*_other_analyses(text, data), *_training_years(text, init_times)]
 
 
 def _other_analyses(text: str, data: Provenance) -> list[str]:
-    """The last data that weights were trained on are those that they expect."""
+    """Warn if the inputs are other analyses than those that the weights were last trained on."""
     named = [name.upper() for name in _TRAINED_ON.findall(text)]
     if not data.kind or not named or named[-1] not in ("ERA5", "HRES") or named[-1] == data.kind:
         return []
@@ -131,7 +136,7 @@ def _training_years(text: str, init_times: NDArray[np.datetime64]) -> list[str]:
 
 
 def _spans(years: Sequence[int]) -> str:
-    """Years as text, consecutive ones as first to last."""
+    """Return years as text, consecutive ones in the form "first to last"."""
     starts = [year for year in years if year - 1 not in years]
     ends = [year for year in years if year + 1 not in years]
     return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in zip(starts, ends, strict=True))

@@ -1,4 +1,4 @@
-"""Whose analyses data are, as far as they say so themselves."""
+"""Find out which center's analyses a file holds, such as ERA5 or HRES, from its attributes and its name."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,22 +7,22 @@ from pathlib import PurePath
 from typing import Any, Final
 
 GRIB_KEYS: Final = ("centre", "class", "stream", "dataType", "generatingProcessIdentifier")
-"""ecCodes' keys, which cfgrib writes into netCDF as attributes that begin with GRIB_."""
+"""Keys of ecCodes, which cfgrib writes into netCDF files as attributes that begin with GRIB_."""
 _CLASSES: Final = {"ea": "ERA5", "od": "HRES", "ei": "ERA-Interim", "e4": "ERA-40", "ai": "AIFS"}
-"""ECMWF's classes (ecCodes' mars/class.table): reanalyses, and od for operational, which HRES starts from."""
+"""Analyses by ECMWF's class (mars/class.table of ecCodes); od is the operational archive, from which HRES starts."""
 _PROCESSES: Final = {"81": "GFS", "82": "GFS", "96": "GFS"}
-"""NCEP's generating processes (its table A): GFS analysis, GDAS analysis, GFS."""
+"""Analyses by NCEP's generating process (NCEP's table A): GFS analysis, GDAS analysis, GFS."""
 _PREFIX: Final = "GRIB_"
 
 _TEXTS: Final = ("title", "source", "institution", "institute", "model", "product", "dataset", "summary", "comment")
 _LATER: Final = ("history",)
-"""Looked at where the others say nothing, as it may name other files too."""
+"""Attributes that are read if the others name no analyses, because they may name other files too."""
 _ARCO: Final = "valid_time_stop"
-"""An attribute that ARCO-ERA5 alone has."""
+"""An attribute that only ARCO-ERA5 has."""
 _LONGEST: Final = 60
-"""Characters of an attribute that are shown."""
+"""Largest number of characters of an attribute in a text."""
 _MOST: Final = 3
-"""Descriptions of files that are shown."""
+"""Largest number of descriptions of files in a text."""
 
 
 def _words(*alternatives: str) -> re.Pattern[str]:
@@ -38,48 +38,48 @@ _PRODUCTS: Final = {
     "MERRA-2": _words("merra-?2"),
 }
 _MODELS: Final = {"HRES": _words("ifs")}
-"""Looked for where no product is named: ERA5 is made with the IFS too."""
+"""Used if no product is named, because the IFS produces ERA5 too."""
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What data say of whose they are.
+    """The analyses that data come from.
 
     Attributes:
-        kind: of analyses, such as ERA5, HRES or GFS; empty where that is not known.
-        basis: what says so, or what else is known, for people; empty where nothing is.
+        kind: name of the analyses, such as ERA5, HRES or GFS; empty if it is unknown.
+        basis: the attributes from which ``kind`` follows, or others if it is unknown, as text; empty without any.
     """
 
     kind: str = ""
     basis: str = ""
 
     def __str__(self) -> str:
-        """Both, as far as they are known."""
+        """Return the name of the analyses and its basis, as far as they are known."""
         return f"{self.kind} ({self.basis})" if self.kind and self.basis else self.kind or self.basis
 
 
 def provenance(attributes: Mapping[str, Any], versions: Sequence[object] = (), origin: str = "") -> Provenance:
-    """What a file says of whose data it holds.
+    """Return the provenance of the data in a file.
 
     Args:
-        attributes: of the whole file.
-        versions: along expver, if it has any.
-        origin: its path or address, whose name counts where the attributes say nothing.
+        attributes: global attributes of the file.
+        versions: values of the coordinate expver, if the file has it.
+        origin: path or address of the file, which is used if the attributes name no analyses.
     """
-    said = {str(key): " ".join(str(value).split()) for key, value in attributes.items()}
+    texts = {str(key): " ".join(str(value).split()) for key, value in attributes.items()}
     return (
-        _of_grib(said)
+        _of_grib(texts)
         or _of_versions(versions)
-        or _of_texts({key: text for key, text in said.items() if key.lower() in _TEXTS})
-        or (Provenance("ERA5", f"attribute {_ARCO} of ARCO-ERA5") if _ARCO in said else None)
-        or _of_texts({key: text for key, text in said.items() if key.lower() in _LATER})
+        or _of_texts({key: text for key, text in texts.items() if key.lower() in _TEXTS})
+        or (Provenance("ERA5", f"attribute {_ARCO} of ARCO-ERA5") if _ARCO in texts else None)
+        or _of_texts({key: text for key, text in texts.items() if key.lower() in _LATER})
         or _of_name(origin)
-        or Provenance("", _basis({key: text for key, text in said.items() if _is_shown(key)}))
+        or Provenance("", _basis({key: text for key, text in texts.items() if _is_shown(key)}))
     )
 
 
 def common(found: Sequence[Provenance]) -> Provenance:
-    """That of all files together: the kind that all have which know theirs, or else what is known."""
+    """Return the provenance of several files: their common analyses, or the descriptions of all if they differ."""
     kinds = {one.kind for one in found if one.kind}
     if len(kinds) == 1:
         return next(one for one in found if one.kind)
@@ -87,8 +87,8 @@ def common(found: Sequence[Provenance]) -> Provenance:
     return Provenance("", "; ".join(texts[:_MOST]) + ("; ..." if len(texts) > _MOST else ""))
 
 
-def _of_grib(said: Mapping[str, str]) -> Provenance | None:
-    keys = {key: said[_PREFIX + key] for key in GRIB_KEYS if _PREFIX + key in said}
+def _of_grib(texts: Mapping[str, str]) -> Provenance | None:
+    keys = {key: texts[_PREFIX + key] for key in GRIB_KEYS if _PREFIX + key in texts}
     kind = {
         "ecmf": _CLASSES.get(keys.get("class", "")),
         "kwbc": _PROCESSES.get(keys.get("generatingProcessIdentifier", "")),
@@ -105,8 +105,8 @@ def _of_texts(texts: Mapping[str, str]) -> Provenance | None:
     for known in (_PRODUCTS, _MODELS):
         kinds = [kind for kind, words in known.items() if any(words.search(text) for text in texts.values())]
         if len(kinds) == 1:
-            telling = {key: text for key, text in texts.items() if known[kinds[0]].search(text)}
-            return Provenance(kinds[0], _basis(telling))
+            naming = {key: text for key, text in texts.items() if known[kinds[0]].search(text)}
+            return Provenance(kinds[0], _basis(naming))
         if kinds:
             return None
     return None
@@ -122,8 +122,8 @@ def _is_shown(key: str) -> bool:
     return key.lower() in _TEXTS[:4] or key.removeprefix(_PREFIX) in GRIB_KEYS
 
 
-def _basis(said: Mapping[str, str]) -> str:
-    return ", ".join(f"{key.removeprefix(_PREFIX)} {_short(text)}" for key, text in said.items())
+def _basis(texts: Mapping[str, str]) -> str:
+    return ", ".join(f"{key.removeprefix(_PREFIX)} {_short(text)}" for key, text in texts.items())
 
 
 def _short(text: str) -> str:

@@ -1,9 +1,9 @@
-"""Read normalization constants from three files, or compute them in one pass over an archive.
+"""Read normalization statistics from three files, or compute them in one pass over an archive.
 
-As published with GraphCast (Lam et al. 2023): mean and stddev of every variable, by level where it has levels, over
-times and grid points, each point counting once; and the stddev of its change over 6 h. The archive is cut into blocks
-that are tallied each by itself, in any process; what they give is merged in one fixed order, so
-that a user who computes them again with other workers gets the same constants, bit for bit, and the same forecasts.
+The statistics are those published with GraphCast (Lam et al. 2023): mean and standard deviation of every variable, by
+level if it has levels, over times and grid points, where each point counts equally; and the standard deviation of its
+change over 6 h. The archive is cut into blocks, whose sums are computed in any process and merged in one fixed order:
+bit-identical results protect a user who repeats a study with another number of workers from different forecasts.
 """
 
 import math
@@ -22,19 +22,19 @@ from numpy.typing import NDArray
 from graphcast_batch.errors import InputError, StatisticsError
 from graphcast_batch.inputs.case_inputs import COMPUTABLE, Timeline, fewest_times
 from graphcast_batch.inputs.formats.opening import load, open_netcdf
-from graphcast_batch.inputs.layouts.gridded import level_hint
+from graphcast_batch.inputs.layouts.contents import level_hint
 from graphcast_batch.inputs.tally import ArchiveBlock, Forcing, Tally, tally_block
 from graphcast_batch.spec import Task
 from graphcast_batch.variables import VARIABLES
 
 _KINDS: Final = ("mean", "stddev", "diffs_stddev")
 _PIECE_BYTES: Final = 2**27
-"""What is read at once."""
+"""Largest size of the fields that are read at once, in float32."""
 _STEPS_A_BLOCK: Final = 32
-"""A block is no shorter, so that the step before it, which is read for the changes, adds 3 % at most."""
+"""Least length of a block: reading the step before it, for the changes, adds 3 % at most."""
 
 _MOST_LISTED: Final = 4
-"""Times that a message names."""
+"""Largest number of times in a message."""
 _DAYS_A_YEAR: Final = 365.24219
 _WAVE: Final = math.sqrt(0.5)
 """Standard deviation of a sine over whole periods."""
@@ -42,12 +42,13 @@ _WAVE: Final = math.sqrt(0.5)
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """Normalisation constants; variables are scalar or by ``level`` (hPa, int32, ascending), float64.
+    """Normalization statistics; variables are float64, scalar or by ``level`` (hPa, int32, ascending).
 
     Attributes:
-        mean: in the unit of the variable.
-        stddev: the same.
-        diffs_stddev: of the change over 6 h, the same; may lack variables that never change.
+        mean: mean of each variable, in the unit of the variable.
+        stddev: standard deviation of each variable, in its unit.
+        diffs_stddev: standard deviation of the change over 6 h, in the unit of the variable; may lack variables that
+            never change.
     """
 
     mean: xr.Dataset
@@ -64,28 +65,29 @@ Executor = Callable[
     [Callable[[Timeline, Forcing, ArchiveBlock], Tally], Sequence[tuple[Timeline, Forcing, ArchiveBlock]]],
     Iterable[Tally | BaseException],
 ]
-"""Calls a function with each tuple of arguments; results in their order, and for a call that failed its exception."""
+"""Calls a function with each tuple of arguments; yields results in their order, or the exception of a failed call."""
 
 
 def run_serially(function: Callable[..., Any], argument_lists: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
-    """Calls a function with each tuple of arguments, one after another; an exception is raised where it happens."""
+    """Call a function with each tuple of arguments, one after another; an exception is raised at once."""
     for arguments in argument_lists:
         yield function(*arguments)
 
 
 def read_statistics(folder: Path) -> Statistics:
-    """Reads the three files of a folder, named ``mean_by_level.nc`` or ``stats_mean_by_level.nc`` and so on.
+    """Read the three files of a folder, named ``mean_by_level.nc`` or ``stats_mean_by_level.nc`` and so on.
 
-    What the model needs of them is checked when it picks its constants: the published files hold much else.
+    Variables and levels are not checked here: the published files hold more than a model needs, and the model checks
+    those that it uses.
 
     Raises:
-        StatisticsError: a file is missing, there twice, cannot be read, or holds something other than constants.
+        StatisticsError: a file is missing, there under both names, cannot be read, or does not hold statistics.
     """
     return Statistics(**{kind: _read(_find(folder, kind)) for kind in _KINDS})
 
 
 def write_statistics(statistics: Statistics, folder: Path) -> None:
-    """Writes ``mean_by_level.nc``, ``stddev_by_level.nc``, ``diffs_stddev_by_level.nc``, each whole or not at all."""
+    """Write ``mean_by_level.nc``, ``stddev_by_level.nc`` and ``diffs_stddev_by_level.nc``, each in one step."""
     folder.mkdir(parents=True, exist_ok=True)
     for kind, dataset in statistics.by_kind.items():
         with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as private:
@@ -102,25 +104,25 @@ def compute_statistics(
     times: Sequence[np.datetime64] | NDArray[np.datetime64] | None = None,
     executor: Executor = run_serially,
 ) -> Statistics:
-    """Statistics of a task's variables in one pass over an archive, in float64.
+    """Compute the statistics of a task's variables in one pass over an archive, in float64.
 
-    The sine and cosine of year and day progress get the values of whole years and days, which are within 2 % of the
-    published ones: those of a short archive would make the rest of the year an outlier. Where a variable is constant
-    its stddev is given as 1; where it never changes with time, as humidity high up may, its stddev stands for that of
-    its changes. An attribute says so.
+    The sine and cosine of year and day progress get the values of full years and days, which are within 2 % of the
+    published ones: with those of a short archive the rest of the year would be an outlier. The standard deviation of a
+    constant variable is set to 1. If a variable never changes with time, as humidity at high levels may, the standard
+    deviation of its values is used for that of its changes. An attribute of the variable states both.
 
     Args:
-        source: fields at absolute times.
-        task: which variables, on which levels.
+        source: source of the fields.
+        task: task with the variables and levels.
         forcing: computes the forcing variables that the source lacks.
-        times: which times; None for all at which the source holds every variable of the task.
-        executor: where the blocks are tallied. The same blocks are merged in the same order wherever that is, so that
-            the result does not depend on it, to the last bit.
+        times: times of the statistics; None for all at which the source holds every variable of the task.
+        executor: runs the computation of the blocks. The result does not depend on it, to the last bit, because the
+            same blocks are merged in the same order.
 
     Raises:
         StatisticsError: a variable, level or time is missing, a value is not finite, no two times are 6 h apart, a
             variable that the model feeds back never changes on any level, as when an archive repeats one frame, or
-            fewer blocks were tallied than there are.
+            the executor stopped before all blocks were done.
         InputError: the source cannot be read.
     """
     names = sorted({*task.input_variables, *task.target_variables, *task.forcing_variables})
@@ -140,13 +142,13 @@ def compute_statistics(
 
 
 def held_task(source: Timeline) -> Task:
-    """All that a source holds and this program knows, as a task for statistics: every level, and every forcing.
+    """Return a task for statistics with every known variable and every level that a source holds, and every forcing.
 
-    Nothing in it counts as fed back, so that a variable that never changes does not stop the statistics of the others:
-    the stddev of its values stands for that of its changes, and an attribute says so.
+    No variable of the task is fed back, so that a variable that never changes does not prevent the statistics of the
+    others: the standard deviation of its values is used for that of its changes.
 
     Raises:
-        StatisticsError: the source holds no variable that a model could predict.
+        StatisticsError: the source holds no variable that a model can predict.
     """
     held = {name: variable.kind for name, variable in VARIABLES.items() if name in source.dims}
     targets = tuple(name for name, kind in held.items() if kind in ("surface", "level"))
@@ -172,11 +174,11 @@ _PROGRESS: Final[Mapping[str, float]] = {
     "day_progress_sin": 24,
     "day_progress_cos": 24,
 }
-"""Periods in hours of the forcings that are sines of time."""
+"""Periods in hours of the forcings that are sines or cosines of time."""
 
 
 def _wave_of(period_hours: float, step_hours: int) -> tuple[float, float, float]:
-    """Mean, standard deviation and that of the change over a step, of a sine of time over whole periods."""
+    """Return mean, standard deviation and standard deviation of the change over a step of a sine over full periods."""
     return 0.0, _WAVE, 2 * math.sin(math.pi * step_hours / period_hours) * _WAVE
 
 
@@ -188,7 +190,7 @@ def _sorted_times(
     stamps = np.unique(np.asarray(() if held is None else held, "datetime64[ns]") if times is None else times)
     if not stamps.size:
         raise StatisticsError(
-            "statistics need the times to compute them over, but none are given and "
+            "statistics need times to compute them over, but none are given and "
             + (f"{source.origin} holds every time; give times" if held is None else _never_together(source, moving))
         )
     absent = stamps[~np.isin(stamps, stamps if held is None else held)]
@@ -210,7 +212,7 @@ def _sorted_times(
 def _never_together(source: Timeline, moving: Sequence[str]) -> str:
     return (
         f"no time of {source.origin} holds all variables: {fewest_times(source, moving)}; add what is missing, or give "
-        "the config of a run whose task goes without it"
+        "the config of a run whose task does not need it"
     )
 
 
@@ -231,7 +233,7 @@ def _check_held(source: Timeline, task: Task, names: Sequence[str]) -> None:
 
 
 def _blocks(source: Timeline, task: Task, names: Sequence[str], stamps: NDArray[np.datetime64]) -> list[ArchiveBlock]:
-    """What is to be tallied, in the order in which it is merged."""
+    """Return the blocks of an archive in the order in which they are merged."""
     fixed = tuple(name for name in names if name in source.dims and "time" not in source.dims[name])
     moving = [name for name in names if name not in _PROGRESS and name not in fixed]
     changing = {*task.target_variables, *task.forcing_variables}
@@ -247,7 +249,7 @@ def _blocks(source: Timeline, task: Task, names: Sequence[str], stamps: NDArray[
 
 
 def _groups(source: Timeline, task: Task, names: Sequence[str]) -> Iterator[tuple[tuple[str, ...], int]]:
-    """Variables that are read together, and how many times at once: whole chunks of the source, if they fit."""
+    """Yield groups of variables that are read together, each with the number of times: complete chunks, if they fit."""
     chunk: int = getattr(source, "time_chunk", 1)
     widths = {name: len(task.pressure_levels) if "level" in source.dims.get(name, ()) else 1 for name in names}
     room = _PIECE_BYTES // (4 * source.grid.size)
@@ -264,16 +266,16 @@ def _groups(source: Timeline, task: Task, names: Sequence[str]) -> Iterator[tupl
 def _cut(
     source: Timeline, task: Task, stamps: NDArray[np.datetime64], piece: int
 ) -> Iterator[tuple[NDArray[np.datetime64], ...]]:
-    """Blocks of times as their pieces, which begin and end where chunks do."""
-    places = np.arange(stamps.size) if source.times is None else np.searchsorted(source.times, stamps)
+    """Yield blocks of times as tuples of pieces, which begin and end at the bounds of chunks."""
+    indices = np.arange(stamps.size) if source.times is None else np.searchsorted(source.times, stamps)
     times_a_step = int(np.max(np.searchsorted(stamps, stamps + task.step) - np.arange(stamps.size)))
     pieces_a_block = -(-_STEPS_A_BLOCK * times_a_step // piece)
-    for block in _runs(places // (piece * pieces_a_block)):
-        yield tuple(stamps[block][part] for part in _runs(places[block] // piece))
+    for block in _runs(indices // (piece * pieces_a_block)):
+        yield tuple(stamps[block][part] for part in _runs(indices[block] // piece))
 
 
 def _runs(numbers: NDArray[np.intp]) -> Iterator[slice]:
-    """Where equal numbers stand side by side."""
+    """Return the slices of consecutive equal numbers."""
     edges = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), numbers.size]
     return (slice(start, stop) for start, stop in pairwise(edges))
 
@@ -306,7 +308,7 @@ def _constant(values: NDArray[np.float64]) -> xr.Variable:
 
 
 def _positive(stddev: NDArray[np.float64]) -> xr.Variable:
-    """With 1 in place of 0, by which nothing can be divided."""
+    """Replace 0 by 1, because values are divided by the standard deviation."""
     found = _constant(np.where(stddev == 0, 1.0, stddev))
     if np.any(stddev == 0):
         found.attrs["note"] = "1 stands where the data are constant"
@@ -314,7 +316,7 @@ def _positive(stddev: NDArray[np.float64]) -> xr.Variable:
 
 
 def _changes(stddev: NDArray[np.float64], of_values: NDArray[np.float64]) -> xr.Variable:
-    """With the stddev of the values in place of 0: the model's outputs are scaled by it, and it has their size."""
+    """Replace 0 by the standard deviation of the values: the model's outputs are scaled by it."""
     found = _constant(np.where(stddev == 0, of_values, stddev))
     if np.any(stddev == 0):
         found.attrs["note"] = "the stddev of the values stands where the data never change"
@@ -344,9 +346,9 @@ def _read(path: Path) -> xr.Dataset:
             loaded = load(dataset, str(path))
     except InputError as error:
         raise StatisticsError(f"the statistics {path} cannot be read: {error}") from error
-    foreign = [str(name) for name, array in loaded.data_vars.items() if array.dims not in ((), ("level",))]
-    if foreign or not loaded.data_vars:
-        what = f"{', '.join(foreign)} with other dimensions" if foreign else "nothing"
+    others = [str(name) for name, array in loaded.data_vars.items() if array.dims not in ((), ("level",))]
+    if others or not loaded.data_vars:
+        what = f"{', '.join(others)} with other dimensions" if others else "nothing"
         raise StatisticsError(
             f"the statistics {path} must hold numbers or numbers by level, but hold {what}; "
             "give files as published with GraphCast"
@@ -359,10 +361,13 @@ def _by_whole_level(dataset: xr.Dataset, path: Path) -> xr.Dataset:
     if "level" not in dataset.dims:
         return exact
     levels = dataset["level"].values if "level" in dataset.coords else np.asarray([np.nan])
-    complete = np.round(levels.astype(np.float64))
-    if not np.all(np.isclose(levels, complete)) or len(set(complete)) < complete.size:
-        raise StatisticsError(f"the level of {path} must be whole hPa, each once, but is {levels.tolist()}")
-    return exact.assign_coords(level=("level", complete.astype(np.int32), {"units": "hPa"})).sortby("level")
+    whole = np.round(levels.astype(np.float64))
+    if not np.all(np.isclose(levels, whole)) or len(set(whole)) < whole.size:
+        raise StatisticsError(
+            f"the level of {path} must be whole hPa, each once, but is {levels.tolist()}; give files as published with "
+            "GraphCast"
+        )
+    return exact.assign_coords(level=("level", whole.astype(np.int32), {"units": "hPa"})).sortby("level")
 
 
 def _flush(path: Path) -> None:

@@ -1,6 +1,6 @@
 """Compute count, mean and squared deviations of the values and 6 h changes in one block of an archive.
 
-Tallies merge into those of all their numbers together, so that blocks may be tallied in any process.
+The results of two blocks can be merged into those of both together, so that blocks may be computed in any process.
 """
 
 import math
@@ -17,34 +17,34 @@ from graphcast_batch.inputs.case_inputs import Timeline
 from graphcast_batch.inputs.quality.values import find_gap
 
 Forcing = Callable[[str, NDArray[np.datetime64], NDArray[np.float32], NDArray[np.float32]], NDArray[np.floating]]
-"""Name, (time,) datetime64, (lat,) degrees, (lon,) degrees -> (time, ...) values of a forcing variable."""
+"""Computes a forcing: name, (time,) datetime64, (lat,) degrees, (lon,) degrees -> (time, ...) values."""
 
 Frames = Mapping[np.datetime64, NDArray[np.floating]]
-"""([level,] point) values of a variable by time."""
+"""Values ([level,] point) of a variable, by time."""
 
 _LEVELS: Final = 8
 _POINTS: Final = 2**13
-"""Of a tile: its float64 stay in a core's cache, and OpenBLAS has one thread for dot products below 10 000."""
+"""Points of a tile: its float64 values fit into a core's cache, and OpenBLAS uses one thread below 10 000 elements."""
 _ONES: Final = np.ones(_POINTS)
 _PLAUSIBLE: Final = 1e30
-"""Fields are far below; whatever is above, or no number, is looked at closely."""
+"""Magnitude that no field comes near: larger values, and NaN, are searched for missing values."""
 _ROUNDING: Final = 1e-12
-"""A deviation below this share of the mean is float64 rounding: the variable is constant."""
+"""A standard deviation below this fraction of the mean is due to float64 rounding: the variable is constant."""
 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Count, mean and sum of squared deviations of numbers seen so far, (level,) or scalar.
+    """Count, mean and sum of squared deviations of numbers, (level,) or scalar.
 
-    Two of them merge into those of all numbers together (Chan, Golub and LeVeque 1983, "Algorithms for computing the
-    sample variance: analysis and recommendations", The American Statistician 37), so that the order and size of the
-    parts do not matter but for rounding. The mean is kept as a number near the data and what it lies beside it: as one
-    float64 a large mean would lose digits that a small deviation needs.
+    The moments of two parts can be merged into those of both together (Chan, Golub and LeVeque 1983, "Algorithms for
+    computing the sample variance: analysis and recommendations", The American Statistician 37), so that the order and
+    size of the parts do not matter, apart from rounding. The mean is kept as an origin near the data and an offset from
+    it: as one float64, a large mean would lose digits that a small standard deviation needs.
 
     Attributes:
-        count: of numbers, at each level.
-        origin: near them, in their unit.
-        offset: of the mean from the origin.
+        count: number of values at each level.
+        origin: a number near the values, in their unit.
+        offset: difference of the mean and the origin.
         squares: sum of squared deviations from the mean.
     """
 
@@ -54,7 +54,7 @@ class Moments:
     squares: NDArray[np.float64]
 
     def merge(self, other: "Moments") -> "Moments":
-        """Of the numbers of both."""
+        """Return the moments of the numbers of both."""
         count = self.count + other.count
         shift = (other.origin - self.origin) + (other.offset - self.offset)
         return Moments(
@@ -71,7 +71,7 @@ class Moments:
 
     @property
     def stddev(self) -> NDArray[np.float64]:
-        """Population standard deviation; exactly 0 where all numbers are equal."""
+        """Population standard deviation; exactly 0 if all numbers are equal."""
         deviation = np.sqrt(self.squares / self.count)
         return np.where(deviation <= _ROUNDING * np.abs(self.mean), 0.0, deviation)
 
@@ -84,21 +84,22 @@ class Tally:
     changes: Mapping[str, Moments]
 
     def merge(self, other: "Tally") -> "Tally":
-        """Of what both have seen."""
+        """Return the moments of the values and changes of both."""
         return Tally(_merged(self.values, other.values), _merged(self.changes, other.changes))
 
 
 @dataclass(frozen=True, eq=False)
 class ArchiveBlock:
-    """A part of an archive that is tallied by itself.
+    """A part of an archive whose moments are computed independently.
 
     Attributes:
-        names: variables to take in.
-        changing: those of them whose changes count too.
-        levels: hPa, of variables on levels.
-        before: (time,) times one step before those of the block that are not in it; their values do not count.
-        pieces: of the times of the block, (time,) each; so much is read at once.
-        step: time over which changes count.
+        names: variables of the block.
+        changing: those of them whose changes are computed too.
+        levels: levels in hPa of variables on levels.
+        before: (time,) times before the block that are one step before times of the block; their values are used for
+            changes only.
+        pieces: times of the block, split into (time,) parts that are read at once.
+        step: time between the two values of a change.
     """
 
     names: tuple[str, ...]
@@ -110,7 +111,7 @@ class ArchiveBlock:
 
 
 def tally_block(source: Timeline, forcing: Forcing, block: ArchiveBlock) -> Tally:
-    """Tallies one block, of which it holds no more than a piece and the step before.
+    """Compute the moments of one block; no more than a piece and the step before it is in memory.
 
     Raises:
         StatisticsError: a value is not finite.
@@ -128,9 +129,19 @@ def tally_block(source: Timeline, forcing: Forcing, block: ArchiveBlock) -> Tall
 def _tally_piece(
     source: Timeline, forcing: Forcing, block: ArchiveBlock, times: NDArray[np.datetime64], recent: Mapping[str, Frames]
 ) -> tuple[Tally, dict[str, Frames]]:
-    """Tallies some times of a block, given the frames of the step before by variable; also returns the latest frames.
+    """Compute the moments of some times of a block.
 
-    A function of its own, so that nothing of a piece is still held while the next one is read.
+    This is a function of its own so that the memory of a piece is freed before the next one is read.
+
+    Args:
+        source: source of the fields.
+        forcing: computes forcings that the source lacks.
+        block: the block.
+        times: (time,) times of the piece.
+        recent: frames of the step before the piece, by variable.
+
+    Returns:
+        The moments, and the frames of the last step, by variable.
     """
     tally, latest = Tally({}, {}), dict[str, Frames]()
     for name, array in _arrays(source, forcing, block.names, block, times):
@@ -139,7 +150,7 @@ def _tally_piece(
         _check_finite(values, array)
         tally = tally.merge(Tally({name: values}, {name: changes} if changes else {}))
         if changing:
-            # Copies, because a view holds all that was read with it.
+            # Copies, because a view would keep all fields of the piece in memory.
             copies = {time: frame.copy() for time, frame in _last_step(own, times, block.step).items()}
             latest[name] = {**_last_step(earlier, times, block.step), **copies}
     return tally, latest
@@ -149,16 +160,16 @@ def _tally_piece(
 def moments(
     frames: Frames, times: NDArray[np.datetime64], step: np.timedelta64, *, changing: bool
 ) -> tuple[Moments, Moments | None]:
-    """Of values and, in the same sweep, of their changes over a step; in float64. What is not finite gives no warning.
+    """Compute the moments of values and of their changes over a step in one pass, in float64, without warnings.
 
     Args:
-        frames: at the times, and those a step before the times wherever their changes are to count.
-        times: (time,) those whose values and changes count.
-        step: time over which changes count.
-        changing: whether changes count at all.
+        frames: frames at the times, and frames one step before a time if the change at that time is to count.
+        times: (time,) times whose values and changes count.
+        step: time between the two values of a change.
+        changing: whether to compute changes.
 
     Returns:
-        Moments of the values, and of the changes, None where there is none.
+        Moments of the values, and of the changes; None for the latter if there are no changes.
     """
     stamps = _in_steps(np.asarray([time for time in frames if np.any((times == time) | (times == time + step))]), step)
     own = np.isin(stamps, times)
@@ -174,26 +185,27 @@ def moments(
 
 
 def _in_steps(stamps: NDArray[np.datetime64], step: np.timedelta64) -> NDArray[np.datetime64]:
-    """Times in an order in which each follows at once upon the one a step before, if that is there."""
+    """Sort times so that each is directly after the time one step before it, if that is there."""
     return stamps[np.lexsort((stamps, (stamps - stamps[0]) % step))]
 
 
 def _sweep(
     frames: Sequence[NDArray[np.floating]], own: NDArray[np.bool_], follows: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """What tiles of frames lie near, and mean and squared deviations of their values and changes beside that.
+    """Compute mean and squared deviations of the values and changes in the tiles of frames.
 
-    Every tile is brought to float64 once. Less its first value it is near 0, so that one pass gives its mean and its
-    squares: one of n numbers lies within sqrt(n) deviations of their mean, which costs n roundings at worst, 2e-12.
+    Each tile is converted to float64 once. Its first value is subtracted, so that mean and squared deviations can be
+    computed in one pass: one of n numbers is within sqrt(n) standard deviations of their mean, so that the rounding
+    error is n roundings at worst, 2e-12.
 
     Args:
-        frames: (level, point) each.
-        own: (frame,) whether its values count.
-        follows: (frame,) whether its changes since the frame before it count.
+        frames: frames, (level, point) each.
+        own: (frame,) whether the values of each frame count.
+        follows: (frame,) whether the changes of each frame since the one before it count.
 
     Returns:
-        (frame, level, tile), first values; twice (2, frame, level, tile), mean less the first value, and sum of squared
-        deviations; 0 where they do not count.
+        First values of the tiles, (frame, level, tile); and for values and for changes an array (2, frame, level, tile)
+        of the mean less the first value and the sum of squared deviations, 0 where they do not count.
     """
     near = np.stack([frame[:, ::_POINTS] for frame in frames]).astype(np.float64)
     values, changes = np.zeros((2, 2, *near.shape))
@@ -212,7 +224,7 @@ def _sweep(
 
 
 def _tiles(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice, int]]:
-    """Levels, points and number of every tile of a frame."""
+    """Yield levels, points and number of every tile of a frame."""
     levels, points = shape
     for tile, start in enumerate(range(0, points, _POINTS)):
         for level in range(0, levels, _LEVELS):
@@ -220,7 +232,7 @@ def _tiles(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice, int]]:
 
 
 def _mean_and_squares(numbers: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and sum of squared deviations, (level,), of (level, point) numbers near 0."""
+    """Return mean and sum of squared deviations, (level,), of (level, point) numbers near 0."""
     points = numbers.shape[1]
     mean = np.vecdot(numbers, _ONES[:points]) / points
     return mean, np.maximum(np.vecdot(numbers, numbers) - points * np.square(mean), 0.0)
@@ -229,13 +241,20 @@ def _mean_and_squares(numbers: NDArray[np.float64]) -> tuple[NDArray[np.float64]
 def _joined(
     near: NDArray[np.float64], found: NDArray[np.float64], counts: NDArray[np.intp], shape: tuple[int, ...]
 ) -> Moments:
-    """Moments, of the given shape, of tiles: what they lie near, their means beside it and squares, and their sizes."""
+    """Merge tiles into moments.
+
+    Args:
+        near: (frame, level, tile) first values.
+        found: (2, frame, level, tile) means less the first values, and sums of squared deviations.
+        counts: (tile,) numbers of points.
+        shape: shape of the moments.
+    """
     means, squares = found
     origin, total = near[0, :, 0], len(near) * int(counts.sum())
     offsets = near - origin[:, np.newaxis] + means
     offset = (offsets * counts).sum((0, 2)) / total
-    executor = (squares + counts * np.square(offsets - offset[:, np.newaxis])).sum((0, 2))
-    return Moments(total, origin.reshape(shape), offset.reshape(shape), executor.reshape(shape))
+    deviations = (squares + counts * np.square(offsets - offset[:, np.newaxis])).sum((0, 2))
+    return Moments(total, origin.reshape(shape), offset.reshape(shape), deviations.reshape(shape))
 
 
 def _merged(one: Mapping[str, Moments], other: Mapping[str, Moments]) -> dict[str, Moments]:
@@ -245,7 +264,7 @@ def _merged(one: Mapping[str, Moments], other: Mapping[str, Moments]) -> dict[st
 def _arrays(
     source: Timeline, forcing: Forcing, names: Sequence[str], block: ArchiveBlock, times: NDArray[np.datetime64]
 ) -> Iterator[tuple[str, xr.DataArray]]:
-    """Variables at some times, held or computed."""
+    """Yield variables at some times, read from the source or computed."""
     if not names or not times.size:
         return
     held = source.fields([name for name in names if name in source.dims], times, block.levels)
@@ -260,7 +279,7 @@ def _computed(source: Timeline, forcing: Forcing, name: str, times: NDArray[np.d
 
 
 def _by_time(array: xr.DataArray, times: NDArray[np.datetime64]) -> Frames:
-    """The values as ([level,] point) by time; at the one time given where they have none."""
+    """Return values as ([level,] point) by time; values without time are those at the one given time."""
     values = array.values if "time" in array.dims else array.values[np.newaxis]
     levels = (array.sizes["level"],) if "level" in array.dims else ()
     shape = (values.shape[0], *levels, math.prod(values.shape[1 + len(levels) :]))
@@ -268,12 +287,12 @@ def _by_time(array: xr.DataArray, times: NDArray[np.datetime64]) -> Frames:
 
 
 def _last_step(frames: Frames, times: NDArray[np.datetime64], step: np.timedelta64) -> Frames:
-    """Those of the last step of some times, which later ones change from."""
+    """Return the frames within the last step of some times, from which later changes are computed."""
     return {time: frame for time, frame in frames.items() if time > times[-1] - step}
 
 
 def _check_finite(found: Moments, array: xr.DataArray) -> None:
-    # No value is further out than this, so that the data need not be gone through once more.
+    # No value is larger than this, so that the data need not be searched again.
     reach = np.abs(found.mean) + np.sqrt(found.squares)
     gap = None if np.all(reach < _PLAUSIBLE) else find_gap(array)
     if gap:

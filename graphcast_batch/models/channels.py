@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphcast_batch.errors import TaskError
-from graphcast_batch.plan import is_on_levels
 from graphcast_batch.spec import Task
-from graphcast_batch.variables import VARIABLES
+from graphcast_batch.variables import VARIABLES, is_on_levels
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
-"""More forecasts than fit into a page become those few that show best what the others are like."""
+"""Choose the forecasts, lead times and fields of a store that are shown in a page with limited space."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from graphcast_batch.plan import Case, OutputGrid
+from graphcast_batch.plan import Case
+from graphcast_batch.stores.layout import OutputGrid
 
 Item = TypeVar("Item")
 HEADLINES: Final = (
@@ -20,23 +21,24 @@ HEADLINES: Final = (
     ("u_component_of_wind", 850),
     ("v_component_of_wind", 850),
 )
-"""After the headline scores of Rasp et al. 2024, https://doi.org/10.1029/2023MS004019, what people feel first."""
+"""Variables with levels that come first, after the headline scores of Rasp et al. 2024,
+https://doi.org/10.1029/2023MS004019."""
 _ENOUGH: Final = {"fields": len(HEADLINES), "cases": 4, "leads": 10}
-"""What is taken from each in turn before more is taken from any."""
+"""Numbers to which fields, Cases and lead times are reduced, in this order, before any of them is reduced further."""
 _COARSE: Final = 1.5
-"""Degrees: a map in a page has some 500 pixels, and no more points than these are seen in it."""
+"""Spacing of the points in a map, in degrees: a map in a page has some 500 pixels, which show no finer points."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What of forecasts is shown.
+    """The Cases, lead times, fields and points that are shown.
 
     Attributes:
-        cases: initial times.
-        lead_hours: of each.
-        fields: variable and level (hPa; None at the surface).
-        left_out: for each of the above, how many there are beside.
-        stride: every so many points along latitude and longitude.
+        cases: Cases that are shown.
+        lead_hours: lead times in hours that are shown of each Case.
+        fields: variables that are shown, each with a level (hPa; None at the surface).
+        left_out: numbers of Cases, lead times and fields that are not shown.
+        stride: step along latitude and longitude from one shown point to the next.
     """
 
     cases: tuple[Case, ...]
@@ -46,8 +48,8 @@ class Choice:
     stride: int
 
     @property
-    def told(self) -> list[str]:
-        """What is left out, in words."""
+    def texts(self) -> list[str]:
+        """How much of what is left out is shown, as texts."""
         counts = zip(self.left_out, (self.cases, self.lead_hours, self.fields), _NAMES, strict=True)
         texts = [f"{len(shown)} of {len(shown) + left} {name}" for left, shown, name in counts if left]
         return texts + ([f"one point in {self.stride} along latitude and longitude"] if self.stride > 1 else [])
@@ -57,12 +59,12 @@ _NAMES: Final = ("initial times", "lead times", "fields (variables and levels)")
 
 
 def choose(cases: Sequence[Case], kept: OutputGrid, frames: int) -> Choice:
-    """The first, the last and evenly between of initial and lead times; headline variables before others.
+    """Choose initial and lead times, evenly from the first to the last, and variables, headline variables first.
 
     Args:
-        cases: whole ones, in order of time.
-        kept: what the store keeps of each.
-        frames: how many maps there may be.
+        cases: complete Cases, in order of time.
+        kept: variables, levels, lead times and points that the store keeps.
+        frames: largest number of maps.
     """
     reach = max((case.hours for case in cases), default=0)
     hours, fields = kept.lead_hours[: kept.leads(reach)], _fields(kept)
@@ -74,11 +76,11 @@ def choose(cases: Sequence[Case], kept: OutputGrid, frames: int) -> Choice:
 
 
 def affordable(there: dict[str, int], frames: int) -> dict[str, int]:
-    """How many of each may be taken, so that their product is no more than so many frames, and at least one.
+    """Return the numbers of fields, Cases and lead times to take, each at least 1.
 
     Args:
-        there: how many there are of ``fields``, ``cases`` and ``leads``.
-        frames: the largest product.
+        there: numbers that there are, by ``fields``, ``cases`` and ``leads``.
+        frames: largest product of the three numbers.
     """
     take = dict(there)
     for least in (_ENOUGH, dict.fromkeys(_ENOUGH, 1)):
@@ -90,21 +92,21 @@ def affordable(there: dict[str, int], frames: int) -> dict[str, int]:
 
 
 def evenly(items: Sequence[Item], count: int) -> tuple[Item, ...]:
-    """So many of some items, with the first and the last."""
+    """Return ``count`` items, evenly spaced from the first to the last."""
     if count < 2 or len(items) <= count:
         return tuple(items[: max(count, 0)])
     return tuple(items[round(n * (len(items) - 1) / (count - 1))] for n in range(count))
 
 
 def stride_of(kept: OutputGrid) -> int:
-    """Every how many-th point is shown, so that they are no closer than a map can show."""
+    """Return the step from one shown point to the next, so that points are no closer than a map can show."""
     axis = kept.latitude if kept.latitude.size > 1 else kept.longitude
     spacing = float(axis[1] - axis[0]) if axis.size > 1 else 180.0
     return max(1, math.ceil(_COARSE / spacing - 1e-3))
 
 
 def _fields(kept: OutputGrid) -> list[tuple[str, int | None]]:
-    """All that are kept: headlines, then what is at the surface, then the rest by level."""
+    """Return all fields that are kept: headline variables, then others at the surface, then others on levels."""
     on_levels = dict(kept.on_levels)
     every = [(name, level) for name, levelled in on_levels.items() for level in (kept.levels if levelled else (None,))]
     first = [field for field in HEADLINES if field in every]

@@ -1,4 +1,4 @@
-"""Forecasts, with what came true of them, become pictures in grey that a page turns into maps."""
+"""Encode forecasts, and their differences from the truth, as gray pictures, from which a page draws maps."""
 
 import base64
 from collections.abc import Sequence
@@ -18,29 +18,30 @@ from graphcast_batch.figures.conventions import convention
 from graphcast_batch.figures.display_units import Unit, named, unit_of
 from graphcast_batch.figures.scales import difference_scale, field_scale
 from graphcast_batch.inputs.case_inputs import Timeline
-from graphcast_batch.plan import Case, OutputGrid
+from graphcast_batch.plan import Case
 from graphcast_batch.report.choice import Choice, choose, stride_of
 from graphcast_batch.report.summary import Opened
+from graphcast_batch.stores.layout import OutputGrid
 from graphcast_batch.variables import HOUR, attributes
 
 Frames = NDArray[np.float32]
 Json = dict[str, Any]
 _Pair = tuple[Frames, Frames | None]
-"""Of forecast and truth."""
-_GREYS: Final = 254
-"""Steps between the lowest and the highest value: 1 to 255, as 0 says that there is none."""
+"""Frames of forecast and truth."""
+_GRAYS: Final = 254
+"""Steps between the lowest and the highest value, which are 1 and 255; 0 stands for a missing value."""
 _CHARACTERS: Final = 1.1
-"""Of base64 that a point of a map takes: 8-bit weather is compressed to 0.55 to 0.85 of it, measured at 6°."""
+"""Characters of base64 for each point of a map: fields in 8 bits are compressed to 0.55 to 0.85, measured at 6°."""
 
 
 @dataclass(frozen=True)
 class Browsable:
-    """The forecasts of a store as a page needs them.
+    """The maps of a store for a page.
 
     Attributes:
-        content: for JSON.
-        left_out: what of the store is not in it, in words.
-        notes: why there is no truth, or nothing at all.
+        content: the maps, to be written as JSON; empty if there are none.
+        left_out: texts on the parts of the store that are not shown.
+        notes: texts on why there are no maps or no truth.
     """
 
     content: Json
@@ -49,25 +50,25 @@ class Browsable:
 
 
 def browsable(opened: Opened, complete: Sequence[str], most_bytes: int) -> Browsable:
-    """The maps of as many forecasts as there is room for.
+    """Encode the maps of as many forecasts as fit into a page.
 
     Args:
         opened: the store.
-        complete: keys of its whole Cases.
-        most_bytes: of all maps, encoded; where they come to more, the last are left out.
+        complete: keys of its complete Cases.
+        most_bytes: largest size of all maps, encoded; the last fields are left out if they do not fit.
 
     Raises:
         StoreError: the forecasts cannot be read.
     """
     if opened.store.only_scores:
-        return Browsable({}, (), ("Of each forecast only the scores are kept (outputs: none).",))
+        return Browsable({}, (), ("The store keeps only the scores of each forecast (outputs: none).",))
     cases = [case for case in opened.cases if case.key in complete]
     if not cases:
-        return Browsable({}, (), ("No forecast is whole yet.",))
+        return Browsable({}, (), ("No forecast is complete yet.",))
     choice = choose(cases, opened.store.kept, int(most_bytes / _frame_bytes(opened.store.kept)))
     fields, notes = _with_truth(_Reader(opened, choice, opened.store.forecasts(), None), most_bytes)
     if not fields:
-        return Browsable({}, (), ("The page has no room for maps.",))
+        return Browsable({}, (), ("There is no space for maps in the page.",))
     dropped = len(choice.fields) - len(fields)
     content = {
         "name": opened.name,
@@ -76,19 +77,19 @@ def browsable(opened: Opened, complete: Sequence[str], most_bytes: int) -> Brows
         "grid": _grid(opened, choice.stride),
         "fields": fields,
     }
-    lost = [f"{dropped} fields for which there was no room"] if dropped else []
-    return Browsable(content, (*choice.told, *lost), notes)
+    lost = [f"all but {dropped} fields, for which there is no space"] if dropped else []
+    return Browsable(content, (*choice.texts, *lost), notes)
 
 
-def quantised(frames: Frames) -> tuple[NDArray[np.uint8], list[float], list[float]]:
-    """Each frame in 254 steps between its lowest and its highest value.
+def quantized(frames: Frames) -> tuple[NDArray[np.uint8], list[float], list[float]]:
+    """Quantize each frame in 254 steps between its lowest and its highest value.
 
     Args:
-        frames: (lead, row, column) values; what is not finite counts as missing.
+        frames: (lead, row, column) values; values that are not finite are missing.
 
     Returns:
-        (lead, row, column) greys, 1 for the lowest and 255 for the highest value, 0 where it is missing; and for each
-        lead time the two values, 0 where all are missing.
+        (lead, row, column) grays, 1 for the lowest and 255 for the highest value, 0 for a missing value; and the lowest
+        and the highest value at each lead time, 0 if all are missing.
     """
     there = np.isfinite(frames)
     low, high = (
@@ -100,28 +101,28 @@ def quantised(frames: Frames) -> tuple[NDArray[np.uint8], list[float], list[floa
     )
     span = np.where(high > low, high - low, 1.0)[:, np.newaxis, np.newaxis]
     shares = (np.where(there, frames, 0.0) - low[:, np.newaxis, np.newaxis]) / span
-    greys = np.where(there, 1 + np.round(_GREYS * shares), 0).astype(np.uint8)
-    return greys, low.tolist(), high.tolist()
+    grays = np.where(there, 1 + np.round(_GRAYS * shares), 0).astype(np.uint8)
+    return grays, low.tolist(), high.tolist()
 
 
 def stacked(frames: Frames) -> Json:
-    """Frames as one picture, one below the other, with what its greys stand for."""
-    greys, low, high = quantised(frames)
+    """Encode frames as one picture, one below the other, with the lowest and highest value of each."""
+    grays, low, high = quantized(frames)
     content = BytesIO()
-    Image.fromarray(greys.reshape(-1, greys.shape[-1])).save(content, "png", optimize=True)
+    Image.fromarray(grays.reshape(-1, grays.shape[-1])).save(content, "png", optimize=True)
     png = base64.b64encode(content.getvalue()).decode("ascii")
     return {"png": png, "low": [_short(value) for value in low], "high": [_short(value) for value in high]}
 
 
 @dataclass(frozen=True, eq=False)
 class _Truth:
-    """What came true, on the points of a store."""
+    """The truth on the points of a store."""
 
     source: Timeline
     part: ScoredSubset
 
     def frames(self, case: Case, hours: Sequence[int], name: str, levels: Sequence[int]) -> xr.DataArray | None:
-        """(prediction_timedelta, [level], latitude, longitude) as far as it is held; None for nothing."""
+        """Read the truth of a variable, (time, [level], latitude, longitude), as far as there is any; None for none."""
         if name not in self.source.dims:
             return None
         times = _valid(case, hours)
@@ -147,7 +148,7 @@ def _truth(opened: Opened) -> _Truth:
 
 @dataclass(frozen=True, eq=False)
 class _Reader:
-    """The chosen part of the forecasts of a store, and of the truth for them."""
+    """Reads the chosen part of the forecasts of a store, and the truth for it."""
 
     opened: Opened
     choice: Choice
@@ -155,7 +156,7 @@ class _Reader:
     truth: _Truth | None
 
     def pairs(self, name: str, levels: Sequence[int | None]) -> list[_Pair]:
-        """Forecast and truth of each Case, (lead, level, latitude, longitude); NaN where there is none."""
+        """Read forecast and truth of each Case, (lead, level, latitude, longitude); NaN where there is none."""
         return [self._pair(case, name, [level for level in levels if level is not None]) for case in self.choice.cases]
 
     def _pair(self, case: Case, name: str, levels: Sequence[int]) -> _Pair:
@@ -168,30 +169,30 @@ class _Reader:
             wanted["level"] = list(levels)
         frames = self.forecasts[name].isel(places | {"time": store.index_of(case)})
         shape = (len(hours), max(1, len(levels)), frames.sizes["latitude"], frames.sizes["longitude"])
-        real = self.truth.frames(case, hours, name, levels) if self.truth else None
-        told = None if real is None else real.reindex(wanted).isel(thinned).values.reshape(shape)
-        return frames.values.reshape(shape), told
+        truth = self.truth.frames(case, hours, name, levels) if self.truth else None
+        target = None if truth is None else truth.reindex(wanted).isel(thinned).values.reshape(shape)
+        return frames.values.reshape(shape), target
 
 
 def _with_truth(reader: _Reader, most_bytes: int) -> tuple[list[Json], tuple[str, ...]]:
-    """The chosen fields; without what came true, and why, where that cannot be read."""
+    """Encode the chosen fields with the truth; without it, and with a note, if it cannot be read."""
     try:
         return _encoded(replace(reader, truth=_truth(reader.opened)), most_bytes), ()
-    except (ConfigError, InputError, GridError, EvaluationError) as error:  # the first for a secret that is not here
-        note = f"Forecasts are shown without what came true: {error}"
+    except (ConfigError, InputError, GridError, EvaluationError) as error:  # ConfigError: a secret is missing
+        note = f"Forecasts are shown without the truth: {error}"
         return _encoded(reader, most_bytes), (note,)
 
 
 def _encoded(reader: _Reader, most_bytes: int) -> list[Json]:
-    """The chosen fields, in their order, as far as there is room."""
+    """Encode the chosen fields in their order, as far as they fit."""
     found, spent, fields = list[Json](), 0, reader.choice.fields
     read: dict[str, list[_Pair]] = {}
     for name, level in fields:
         levels = [other_level for other, other_level in fields if other == name]
-        if name not in read:  # all levels at once, as they lie in the same files
+        if name not in read:  # all levels at once, because they are in the same files
             read[name] = reader.pairs(name, levels)
         place = levels.index(level)
-        pairs = [(ours[:, place], None if real is None else real[:, place]) for ours, real in read[name]]
+        pairs = [(ours[:, place], None if truth is None else truth[:, place]) for ours, truth in read[name]]
         encoded = _field(name, level, pairs)
         spent += sum(len(stack["png"]) for stacks in encoded["stacks"] for stack in stacks if stack)
         if spent > most_bytes:
@@ -201,23 +202,23 @@ def _encoded(reader: _Reader, most_bytes: int) -> list[Json]:
 
 
 def _valid(case: Case, hours: Sequence[int]) -> NDArray[np.datetime64]:
-    """(lead,) times that a Case forecasts."""
+    """Return the valid times of a Case at some lead times, (lead,)."""
     return np.asarray(case.init_time.astype("datetime64[ns]") + np.array(hours) * HOUR)
 
 
 def _field(name: str, level: int | None, pairs: Sequence[_Pair]) -> Json:
-    """One variable at one level of all chosen Cases, in the unit that people know it in."""
+    """Encode one variable at one level of all chosen Cases, in its unit for figures."""
     unit = unit_of(name, attributes(name).get("units", ""))
     ours = [unit.told(frames).astype(np.float32) for frames, _ in pairs]
-    apart = [None if real is None else _difference(unit, frames, real) for frames, real in pairs]
-    usual = convention(name)
-    scale = (difference_scale if usual.is_signed else field_scale)(ours, unit.text)
+    apart = [None if truth is None else _difference(unit, frames, truth) for frames, truth in pairs]
+    style = convention(name)
+    scale = (difference_scale if style.is_signed else field_scale)(ours, unit.text)
     most = difference_scale([frames for frames in apart if frames is not None], unit.text).high
     return {
         "variable": name,
         "level": level,
         "label": named(name),
-        "colours": usual.colours,
+        "colours": style.colours,
         "units": unit.text,
         "differenceUnits": unit.of_differences.text,
         "limits": [_short(scale.low), _short(scale.high)],
@@ -228,12 +229,12 @@ def _field(name: str, level: int | None, pairs: Sequence[_Pair]) -> Json:
     }
 
 
-def _difference(unit: Unit, ours: Frames, real: Frames) -> Frames:
-    return unit.of_differences.told(ours - real).astype(np.float32)
+def _difference(unit: Unit, ours: Frames, truth: Frames) -> Frames:
+    return unit.of_differences.told(ours - truth).astype(np.float32)
 
 
 def _grid(opened: Opened, stride: int) -> Json:
-    """Where the points of the pictures lie: the first of rows (south to north) and columns, and what follows."""
+    """Return the coordinates of the pictures: first value, step and count of rows (south to north) and of columns."""
     kept = opened.store.kept
     axes = {"latitude": kept.latitude, "longitude": kept.longitude}
     found: Json = {
@@ -249,7 +250,7 @@ def _grid(opened: Opened, stride: int) -> Json:
 
 
 def _frame_bytes(kept: OutputGrid) -> float:
-    """Of base64 that one forecast field at one lead time takes, with its difference."""
+    """Return the expected size of one field at one lead time and its difference, in bytes of base64."""
     rows, columns = (axis[:: stride_of(kept)].size for axis in (kept.latitude, kept.longitude))
     return 2 * _CHARACTERS * rows * columns
 

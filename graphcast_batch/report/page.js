@@ -1,5 +1,5 @@
 "use strict";
-// Data of the page become maps that are played, and curves that tell their values.
+// Draw the data of the page: animated maps, and curves that show their values under the pointer.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const root = document.documentElement;
@@ -34,7 +34,7 @@ showTheme();
 
 // ---- numbers
 
-// So many digits that a step of the greys is seen; a minus as long as a plus.
+// Format numbers with enough digits to show one step of the grays, and with a minus sign as wide as a plus.
 function numberText(value, span) {
   const step = span / 254;
   const decimals = step > 0 ? Math.min(9, Math.max(0, Math.ceil(-Math.log10(step)))) : 2;
@@ -45,7 +45,7 @@ function numberText(value, span) {
 const withUnits = (text, units) => (units ? `${text} ${units}` : text);
 const leadText = (hours) => (hours % 24 === 0 ? `${hours} h (${hours / 24} d)` : `${hours} h`);
 
-// ---- fields: pictures in grey, one lead time below the other
+// ---- fields: gray pictures, one lead time below the other
 
 const decoded = new Map();
 const MOST_DECODED = 24;
@@ -100,7 +100,7 @@ class FieldMap {
     this.legend.getContext("2d").putImageData(image, 0, 0);
   }
 
-  show(values, [low, high], units, colours, told) {
+  show(values, [low, high], units, colours, description) {
     this.values = values;
     this.colours = data.colours[colours];
     this.span = high - low;
@@ -110,7 +110,7 @@ class FieldMap {
     for (let row = 0; row < latitude.count; row++) {
       for (let column = 0; column < longitude.count; column++) {
         const value = values[row * longitude.count + column];
-        if (Number.isNaN(value)) continue; // transparent, so that the colour of "no data" shines through
+        if (Number.isNaN(value)) continue; // transparent, to show the background color for missing data
         const share = Math.max(0, Math.min(255, Math.round((255 * (value - low)) / (high - low))));
         const place = 4 * ((latitude.count - 1 - row) * longitude.count + column); // north comes up
         image.data.set([...this.colours.slice(3 * share, 3 * share + 3), 255], place);
@@ -120,7 +120,7 @@ class FieldMap {
     this.paintLegend();
     const ticks = [0, 0.25, 0.5, 0.75, 1].map((share) => numberText(low + share * (high - low), 20 * (high - low)));
     this.ticks.replaceChildren(...ticks.map((tick, n) => make("span", {}, n === 4 ? withUnits(tick, units) : tick)));
-    this.canvas.setAttribute("aria-label", `${this.title}: ${told}; ${this.spanText()}`);
+    this.canvas.setAttribute("aria-label", `${this.title}: ${description}; ${this.spanText()}`);
     this.paint();
   }
 
@@ -191,7 +191,7 @@ class FieldMap {
     };
   }
 
-  told(latitude, longitude) {
+  valueText(latitude, longitude) {
     const { value } = this.at(latitude, longitude);
     return Number.isNaN(value) ? "no data" : withUnits(numberText(value, this.span), this.units);
   }
@@ -271,8 +271,8 @@ class Browser {
     byId("browser").addEventListener("keydown", (event) => this.pressed(event, changed));
     for (const { maps } of this.rows) {
       for (const map of maps) {
-        map.canvas.addEventListener("pointermove", (event) => this.tell(...map.placeOf(event)));
-        map.canvas.addEventListener("pointerdown", (event) => this.tell(...map.placeOf(event)));
+        map.canvas.addEventListener("pointermove", (event) => this.showValues(...map.placeOf(event)));
+        map.canvas.addEventListener("pointerdown", (event) => this.showValues(...map.placeOf(event)));
       }
     }
     new ResizeObserver(() => this.rows.forEach(({ maps }) => maps.forEach((map) => map.values && map.paint())))
@@ -326,24 +326,24 @@ class Browser {
     byId("lead-text").textContent = text;
     byId("lead").setAttribute("aria-valuetext", text);
     const found = await Promise.all(this.rows.map(({ side }) => this.read(side)));
-    if (asked !== this.asked) return; // another was chosen meanwhile
+    if (asked !== this.asked) return; // another choice was made meanwhile
     const own = this.first.fields.find((each) => each.variable === this.variable && each.level === this.level);
     const level = this.level === null ? "" : ` at ${this.level} hPa`;
-    const told = `${own.label}${level}, ${this.case} UTC, ${text}`;
+    const description = `${own.label}${level}, ${this.case} UTC, ${text}`;
     const limit = Math.max(...found.map(({ field }) => field?.differenceLimit ?? 0)) || own.differenceLimit;
     this.rows.forEach(({ maps }, n) => {
       const { forecast, difference } = found[n];
       const target = forecast.map((value, place) => value - difference[place]);
       for (const map of maps) {
-        if (map.title.endsWith("target")) map.show(difference, [-limit, limit], own.differenceUnits, data.differences, told);
-        else map.show(map.title === "Target" ? target : forecast, own.limits, own.units, own.colours, told);
+        if (map.title.endsWith("target")) map.show(difference, [-limit, limit], own.differenceUnits, data.differences, description);
+        else map.show(map.title === "Target" ? target : forecast, own.limits, own.units, own.colours, description);
       }
     });
-    if (this.place) this.tell(...this.place);
+    if (this.place) this.showValues(...this.place);
     root.dataset.shown = [this.case, this.variable, this.level ?? "", this.hours].join("/");
   }
 
-  // What one store has of the choice; NaN where it has nothing.
+  // Read the chosen field of one store, its forecast and difference; NaN values if the store does not have it.
   async read(side) {
     const size = side.grid.latitude.count * side.grid.longitude.count;
     const none = () => new Float32Array(size).fill(NaN);
@@ -358,13 +358,13 @@ class Browser {
     };
   }
 
-  tell(latitude, longitude) {
+  showValues(latitude, longitude) {
     this.place = [latitude, longitude];
     const maps = this.rows.flatMap((row) => row.maps);
     const near = maps[0].at(latitude, longitude);
     const east = ((near.longitude + 180) % 360 + 360) % 360 - 180;
     const where = `${degreesText(near.latitude, "SN")} ${degreesText(east, "WE")}`;
-    const values = maps.map((map) => `${map.title.toLowerCase()} ${map.told(latitude, longitude)}`);
+    const values = maps.map((map) => `${map.title.toLowerCase()} ${map.valueText(latitude, longitude)}`);
     byId("readout").textContent = `${where}: ${values.join(", ")}`;
   }
 }
@@ -422,7 +422,7 @@ function chart(node, { label, units, x, xText, lines }) {
   const cursor = make("svg:line", { class: "cursor", y1: 8, y2: height - bottom, visibility: "hidden" });
   svg.append(cursor);
   const key = make("div", { class: "key" });
-  const tell = (i) => {
+  const showKey = (i) => {
     const head = i === null ? [] : [make("span", {}, xText(x[i]))];
     key.replaceChildren(...head, ...lines.map((line, n) => make(
       "span", {}, make("i", { style: `background:var(--line-${n % 5})` }), line.name,
@@ -435,10 +435,10 @@ function chart(node, { label, units, x, xText, lines }) {
     const i = x.reduce((best, value, n) => (Math.abs(across(value) - at) < Math.abs(across(x[best]) - at) ? n : best), 0);
     for (const end of ["x1", "x2"]) cursor.setAttribute(end, across(x[i]));
     cursor.setAttribute("visibility", "visible");
-    tell(i);
+    showKey(i);
   });
-  svg.addEventListener("pointerleave", () => { cursor.setAttribute("visibility", "hidden"); tell(null); });
-  tell(null);
+  svg.addEventListener("pointerleave", () => { cursor.setAttribute("visibility", "hidden"); showKey(null); });
+  showKey(null);
   node.replaceChildren(make("figure", { class: "chart" }, make("figcaption", {}, withUnits(label, units && `(${units})`)), svg, key));
 }
 
@@ -478,7 +478,7 @@ function showCharts() {
   byId("charts").replaceChildren(...nodes);
 }
 
-// ---- put together
+// ---- start
 
 if (byId("metric")) {
   const there = Object.keys(METRICS).filter((name) => data.charts.some((each) => each.metric === name));

@@ -1,4 +1,4 @@
-"""What is known of a store becomes one HTML file, which needs nothing beside itself."""
+"""Write a report on a store as one HTML file, which needs no other files and no network."""
 
 import dataclasses
 import json
@@ -25,34 +25,34 @@ from graphcast_batch.stores.case_records import CaseState
 from graphcast_batch.stores.journal import read_journal
 
 MOST_BYTES: Final = 15_000_000
-"""Of a page: what mail takes as an attachment, and a phone opens at once."""
+"""Largest size of a page: mail servers accept it as an attachment, and phones open it quickly."""
 _MOST_MAPS: Final = 11_000_000
 _MARGIN: Final = 100_000
-"""For what comes with maps beside their pictures: colours, numbers, sentences."""
+"""Bytes for colors, numbers and texts of the maps, besides their pictures."""
 _EVERY_SECONDS: Final = 20.0
 _SHARE: Final = 4.0
-"""A page that takes long to be written is written so much more rarely than that."""
+"""The pause between two pages is at least this many times the time that writing one takes."""
 
 
 def write_page(
     path: Path, out: Path, against: Path | None = None, region: str | None = None, reload_seconds: float | None = None
 ) -> bool:
-    """Writes the page of a store; a file that is there is replaced in one step.
+    """Write the page of a store; an existing file is replaced in one step.
 
     Args:
-        path: of the store.
-        out: the file.
-        against: another store, shown beside it.
-        region: of the scores; None for the globe.
-        reload_seconds: after which the page loads itself anew, if anything is left to be made; None for never.
+        path: folder of the store.
+        out: path of the page.
+        against: folder of another store, to compare with.
+        region: region of the scores; None for the globe.
+        reload_seconds: interval at which the page reloads itself while Cases are left to make; None for never.
 
     Returns:
-        whether nothing is left to be made in the store.
+        Whether no Cases are left to make in the store.
 
     Raises:
-        StoreError: a store cannot be read, or the page not written.
+        StoreError: a store cannot be read, or the page cannot be written.
         ConfigError: the configuration of a store cannot be read.
-        EvaluationError: the scores lack the region.
+        EvaluationError: there are no scores of the region.
     """
     opened = open_store(path)
     found = standing(opened) if opened else None
@@ -74,13 +74,13 @@ def watch(
     region: str | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Writes the page again and again until nothing is left to be made, or the person has seen enough.
+    """Write the page again and again until no Cases are left to make, or the program is interrupted.
 
     Args:
-        path: of the store.
-        out: the file.
-        against: another store, shown beside it.
-        region: of the scores; None for the globe.
+        path: folder of the store.
+        out: path of the page.
+        against: folder of another store, to compare with.
+        region: region of the scores; None for the globe.
         sleep: waits between two pages.
     """
     began = time.monotonic()
@@ -95,7 +95,7 @@ def watch(
 def _page(
     opened: Opened, found: Standing, against: Path | None, region: str | None, reload_seconds: float | None
 ) -> str:
-    """The page, whose maps get what room the rest leaves."""
+    """Return the page; the maps get the space that the other parts leave."""
     other = _other(opened, against)
     line, scores = timeline(read_journal(opened.store.path)), skill(opened, other, region)
     charts = scores.charts if scores else []
@@ -122,14 +122,14 @@ def _page(
 
 
 def _other(opened: Opened, against: Path | None) -> Opened | None:
-    """What the store is held against, under a name of its own; None where that is not laid out yet."""
+    """Open the store to compare with, under a different name; return None if it is not laid out yet."""
     other = open_store(against) if against else None
     same = other is not None and other.name == opened.name
     return dataclasses.replace(other, name=str(other.store.path)) if other and same else other
 
 
 def _sides(opened: Opened, complete: tuple[str, ...], other: Opened | None, room: int) -> list[Browsable]:
-    """The maps of the store, and of the other one beside it at the same initial times."""
+    """Return the maps of the store, and of the other store at the same initial times."""
     if other is None:
         return [browsable(opened, complete, room)]
     ours = browsable(opened, complete, room // 2)
@@ -139,13 +139,13 @@ def _sides(opened: Opened, complete: tuple[str, ...], other: Opened | None, room
 
 
 def _speed(line: RunTimeline) -> dict[str, Any]:
-    """How many Cases were whole after how many seconds."""
+    """Return the number of complete Cases by the seconds since the start."""
     ends = [round(bar.end - line.start, 1) for bar in line.bars]
     return {"seconds": [0.0, *ends], "cases": list(range(len(ends) + 1))}
 
 
 def _drawing(sides: Sequence[Browsable]) -> dict[str, Any]:
-    """What maps are drawn with: tables of red, green and blue, and coastlines in tenths of degrees."""
+    """Return the color tables (red, green, blue) and the coastlines (in tenths of degrees) of the maps."""
     names = {DIFFERENCES, *(field["colours"] for side in sides for field in side.content.get("fields", ()))}
     colours = {name: palette(name).ravel().tolist() for name in sorted(names)}
     coasts = [np.round(10 * line).astype(int).ravel().tolist() for line in coastlines()]
@@ -159,7 +159,7 @@ def _rendered(template: str, data: dict[str, Any], **values: Any) -> str:  # noq
 
 
 def _json(content: dict[str, Any]) -> str:
-    """JSON that no text in it can end: HTML looks for ``</script`` before anything is parsed."""
+    """Return JSON for a script element, in which no text can contain ``</script``, which would end the element."""
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c")
 

@@ -1,4 +1,4 @@
-"""The scores of a store become tables of how much better it is than others, and curves over lead time."""
+"""Prepare the scores of a store for the report: scorecards against other forecasts, and curves over lead time."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ Where = tuple[Path, str]
 _MOST_COLUMNS: Final = 16
 _GLOBAL: Final = "global"
 _FULL: Final = 0.5
-"""Relative difference that has the full colour."""
+"""Relative difference that is shown in full color."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Cell:
     """One relative difference of root mean square errors.
 
     Attributes:
-        text: like ``−12 %``; empty where there is none.
-        kind: ``better``, ``worse`` or neither.
-        share: of the full colour, in percent.
-        is_significant: whether chance is no explanation.
+        text: the difference, such as ``−12 %``; empty if there is none.
+        kind: ``better``, ``worse`` or empty.
+        share: strength of the color in percent.
+        is_significant: whether the difference is statistically significant.
     """
 
     text: str
@@ -52,11 +52,11 @@ class Card:
     """The scorecard against one other forecast.
 
     Attributes:
-        name: of the other.
-        columns: lead times.
-        headlines: label and cells of what people look at first.
-        rest: the same of all other variables and levels.
-        cases: the most initial times behind a cell.
+        name: name of the other forecast.
+        columns: lead times, as text.
+        headlines: label and cells of each headline variable.
+        rest: label and cells of each other variable and level.
+        cases: largest number of initial times in a cell.
         is_tested: whether there are enough initial times for a test of significance.
     """
 
@@ -70,12 +70,12 @@ class Card:
 
 @dataclass(frozen=True)
 class SkillHeadline:
-    """A line of the table of errors.
+    """A row of the table of errors.
 
     Attributes:
         label: variable and level.
-        units: of the errors.
-        values: lead times, and what the error is.
+        units: unit of the errors.
+        values: pairs of lead time and error, as text.
     """
 
     label: str
@@ -85,14 +85,14 @@ class SkillHeadline:
 
 @dataclass(frozen=True)
 class Skill:
-    """What the scores of a store say.
+    """The scores of a store, as the report shows them.
 
     Attributes:
-        region: where.
-        cards: against each baseline, and against another store.
-        headlines: RMSE by lead time, of what people look at first.
-        charts: curves, for JSON.
-        notes: what could not be told, and why.
+        region: region of the scores.
+        cards: scorecards against each baseline, and against another store.
+        headlines: RMSE of headline variables by lead time.
+        charts: curves, to be written as JSON.
+        notes: texts on comparisons that are not possible.
     """
 
     region: str
@@ -103,16 +103,16 @@ class Skill:
 
 
 def skill(opened: Opened, other: Opened | None, region: str | None) -> Skill | None:
-    """How good the forecasts of a store are; None if none was scored.
+    """Return the scores of a store; None if no forecast was scored.
 
     Args:
         opened: the store.
-        other: another, to be held against.
-        region: where; None for the globe, or else the first region that was scored.
+        other: another store, to compare with.
+        region: name of the region; None for the globe, or the first region if the globe was not scored.
 
     Raises:
         StoreError: the scores cannot be read.
-        EvaluationError: they lack the region.
+        EvaluationError: there are no scores of the region.
     """
     path = opened.store.path
     if not scored(path, FORECAST):
@@ -135,12 +135,12 @@ def skill(opened: Opened, other: Opened | None, region: str | None) -> Skill | N
 
 
 def lead_text(hours: int) -> str:
-    """A lead time as a person says it."""
+    """Return a lead time as text, in days if it is a number of full days."""
     return f"{hours // 24} d" if hours % 24 == 0 else f"{hours} h"
 
 
 def cell(relative: float, significant: bool) -> Cell:
-    """A relative difference, as a table shows it."""
+    """Return the cell of a relative difference."""
     if not math.isfinite(relative):
         return Cell("", "", 0, False)
     text = f"{100 * relative:+.0f} %".replace("-", "−")
@@ -154,7 +154,7 @@ def _first_region(path: Path) -> str:
 
 
 def _others(opened: Opened, other: Opened | None) -> tuple[dict[str, Where], list[str]]:
-    """What a store can be held against, by name."""
+    """Return the scores that a store can be compared with, by name, and notes on those that it cannot."""
     path = opened.store.path
     names = [
         found.name for found in ScoreStore.all_of(path) if not found.added_to and found.name not in (FORECAST, ENSEMBLE)
@@ -193,7 +193,7 @@ def _headlines(found: Sequence[ScoreCurve], name: str) -> tuple[SkillHeadline, .
 
 
 def _charts(found: Sequence[ScoreCurve]) -> list[dict[str, Any]]:
-    """A chart for each metric, variable and level, with a line for each forecast."""
+    """Return a chart for each metric, variable and level, with a line for each forecast."""
     charts: dict[tuple[str, str, int | None], dict[str, Any]] = {}
     for curve in found:
         unit = unit_of(curve.variable, curve.units).of_differences
@@ -216,5 +216,5 @@ def _charts(found: Sequence[ScoreCurve]) -> list[dict[str, Any]]:
 
 
 def _number(value: float) -> float | None:
-    """Short, and None where JSON has no word for it."""
+    """Round a number to 5 digits; return None for NaN and infinity, which JSON does not have."""
     return float(f"{value:.5g}") if math.isfinite(value) else None

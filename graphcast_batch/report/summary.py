@@ -1,4 +1,4 @@
-"""A store becomes what a person asks of it first: what it holds, who made it, and how far it is."""
+"""Summarize a store: its content, the software and configuration that made it, and its state."""
 
 import glob
 import json
@@ -15,20 +15,20 @@ from graphcast_batch.stores.base import SUBMITTED, Store
 from graphcast_batch.stores.case_records import CaseFailure, CaseState
 
 MOST_FAILURES: Final = 50
-"""Told with their tracebacks; of a run of which all fail, these say enough."""
+"""Largest number of failures that are shown with their tracebacks."""
 MOST_KEYS: Final = 100
-"""Cases of one state that are named."""
+"""Largest number of Cases of one state whose keys are shown."""
 _MOST_TEXT: Final = 20_000
-"""Characters of a message or traceback, the last of which say most."""
+"""Largest number of characters of a message or traceback; the last ones are kept."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How far a store is.
+    """The state of the Cases of a store.
 
     Attributes:
-        keys: of Cases, by their state.
-        failures: the first of those that were set aside.
+        keys: keys of the Cases, by state.
+        failures: records of the first failed Cases.
     """
 
     keys: dict[CaseState, tuple[str, ...]]
@@ -36,24 +36,24 @@ class Standing:
 
     @property
     def total(self) -> int:
-        """All Cases that the store was laid out for."""
+        """Number of Cases that the store was laid out for."""
         return sum(map(len, self.keys.values()))
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is left to be made."""
+        """Whether no Cases are left to make."""
         return not self.keys[CaseState.RUNNING] and not self.keys[CaseState.MISSING]
 
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """A store that was laid out.
+    """A store that is laid out, with its configuration.
 
     Attributes:
-        name: what a person calls it.
-        store: itself.
-        config: of its last run.
-        cases: all, in order of time.
+        name: name of the store in the page.
+        store: the store.
+        config: configuration of its last run.
+        cases: all Cases, in order of time.
     """
 
     name: str
@@ -63,10 +63,10 @@ class Opened:
 
 
 def open_store(path: Path) -> Opened | None:
-    """Opens a store; None if it is still to be laid out.
+    """Open a store; return None if it is still to be laid out.
 
     Raises:
-        StoreError: it is something else, or there is none and none is on its way.
+        StoreError: the path is not a store, and there is no sign of a run that will lay one out.
         ConfigError: its configuration cannot be read.
     """
     if not store_kinds.store_exists(path) and _is_awaited(path):
@@ -78,10 +78,10 @@ def open_store(path: Path) -> Opened | None:
 
 
 def standing(opened: Opened) -> Standing:
-    """How far a store is, by its ledger.
+    """Return the state of the Cases of a store, from its ledger.
 
     Raises:
-        StoreError: it cannot be read.
+        StoreError: the ledger cannot be read.
     """
     ledger = opened.store.ledger
     states = ledger.states(opened.cases)
@@ -91,7 +91,7 @@ def standing(opened: Opened) -> Standing:
 
 
 def facts(opened: Opened) -> list[tuple[str, str]]:
-    """What a store holds and what made it: labels and texts."""
+    """Return the content and origin of a store, as rows of label and text."""
     store, attributes, steps = opened.store, opened.store.attributes, opened.config.steps
     kept, times = store.kept, store.init_times
     surface = [name for name, levelled in kept.on_levels if not levelled]
@@ -106,7 +106,7 @@ def facts(opened: Opened) -> list[tuple[str, str]]:
         "Levels": f"{', '.join(map(str, kept.levels))} hPa" if kept.levels else "",
         "Model": attributes.get("source"),
         "Weights": attributes.get("weights_sha256"),
-        "Licence of the weights": attributes.get("weights_license"),
+        "License of the weights": attributes.get("weights_license"),
         "Precision": attributes.get("precision"),
         "Implementation": attributes.get("implementation"),
         "Store": str(store.path),
@@ -115,23 +115,23 @@ def facts(opened: Opened) -> list[tuple[str, str]]:
 
 
 def versions(opened: Opened) -> list[tuple[str, str]]:
-    """Names and versions of the software that laid a store out."""
+    """Return names and versions of the software that laid out a store."""
     return sorted(json.loads(str(opened.store.attributes.get("versions", "{}"))).items())
 
 
 def config_text(opened: Opened) -> str:
-    """The configuration of a store's last run, as YAML."""
+    """Return the configuration of a store's last run, as YAML."""
     return dump_config(opened.config)
 
 
 def listed(keys: Sequence[str]) -> str:
-    """Keys of Cases, and how many more there are."""
+    """Return keys of Cases as text, with the number of those that are left out."""
     rest = f" and {len(keys) - MOST_KEYS} more" if len(keys) > MOST_KEYS else ""
     return " ".join(keys[:MOST_KEYS]) + rest
 
 
 def _is_awaited(path: Path) -> bool:
-    """Whether jobs were submitted for a store, or its draft is there, or a folder that it may be laid out in."""
+    """Return whether jobs were submitted for a store, or there is a draft of it, or an empty folder at its path."""
     drafts = path.absolute().parent.glob(f".{glob.escape(path.name)}.*.partial")
     is_empty = path.is_dir() and not any(path.iterdir())
     return is_empty or (path / SUBMITTED).is_dir() or any(drafts)

@@ -1,4 +1,4 @@
-"""The journal of a store becomes a timeline: which worker made which Case when, and how fast they came."""
+"""Build a timeline of a run from the journal of its store: the Cases of each worker, and their rate."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -10,19 +10,19 @@ from graphcast_batch.stores.journal import Line
 
 MOST_BARS: Final = 2000
 _GAP_SECONDS: Final = 3600.0
-"""Without any Case, after which another stretch of work begins."""
+"""A pause of this length without any Case separates two periods of work."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A Case in the hands of a worker.
+    """The time that a worker spent on a Case.
 
     Attributes:
-        case: its key.
-        worker: who made it.
-        start: Unix time: its end less the seconds of all its stages, which is too early where these overlapped.
-        end: Unix time at which it was whole.
-        steps: of 6 h.
+        case: key of the Case.
+        worker: name of the worker.
+        start: Unix time of the start: the end less the seconds of all stages, which is too early if stages overlapped.
+        end: Unix time at which the Case was complete.
+        steps: number of the model's steps.
         stages: seconds by stage.
     """
 
@@ -34,21 +34,21 @@ class Bar:
     stages: tuple[tuple[str, float], ...]
 
     @property
-    def told(self) -> str:
-        """The same in words."""
+    def text(self) -> str:
+        """Key, worker, end and stages as text."""
         parts = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in self.stages)
-        return f"{self.case} on {self.worker}, whole at {clock(self.end)}: {parts}"
+        return f"{self.case} on {self.worker}, complete at {clock(self.end)}: {parts}"
 
 
 @dataclass(frozen=True)
 class RunTimeline:
-    """The last stretch of work on a store.
+    """The last period of work on a store.
 
     Attributes:
-        rows: for each worker its lanes, in which bars stand side by side.
-        bars: all of these, by their end.
-        earlier: how many Cases were made before.
-        retried: how many attempts failed and were made again, in all of the journal.
+        rows: name of each worker with its lanes; bars of one lane do not overlap.
+        bars: all bars, by their end.
+        earlier: number of Cases that were made in earlier periods.
+        retried: number of attempts that failed and were repeated, in the complete journal.
     """
 
     rows: tuple[tuple[str, tuple[tuple[Bar, ...], ...]], ...]
@@ -68,12 +68,12 @@ class RunTimeline:
 
     @property
     def steps_per_second(self) -> float:
-        """Over the whole stretch."""
+        """Steps per second over the period."""
         return sum(bar.steps for bar in self.bars) / max(self.end - self.start, 1e-3)
 
     @property
     def stages(self) -> list[tuple[str, float, float]]:
-        """For each stage its name, its seconds in all, and those of a Case."""
+        """Name of each stage, its seconds in total, and its mean seconds for a Case."""
         seconds: defaultdict[str, float] = defaultdict(float)
         for bar in self.bars:
             for stage, spent in bar.stages:
@@ -82,10 +82,10 @@ class RunTimeline:
 
 
 def timeline(lines: Iterable[Line]) -> RunTimeline | None:
-    """What a journal tells; None if no Case ever ended.
+    """Return the timeline of a journal; None if no Case was completed.
 
     Args:
-        lines: in order of time.
+        lines: lines of the journal, in order of time.
     """
     stages: defaultdict[str, dict[str, float]] = defaultdict(dict)
     bars, retried = list[Bar](), 0
@@ -100,7 +100,7 @@ def timeline(lines: Iterable[Line]) -> RunTimeline | None:
 
 
 def clock(time: float) -> str:
-    """A Unix time as a person reads it."""
+    """Return a Unix time as date and time, UTC."""
     return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
@@ -112,7 +112,7 @@ def _bar(line: Line, stages: dict[str, float]) -> Bar:
 
 
 def _last_stretch(bars: Sequence[Bar]) -> list[Bar]:
-    """The newest bars, back to where for long nothing was made."""
+    """Return the bars since the last long pause, up to `MOST_BARS`."""
     ordered = sorted(bars, key=lambda bar: bar.end)[-MOST_BARS:]
     began = max((n for n in range(1, len(ordered)) if ordered[n].start - ordered[n - 1].end > _GAP_SECONDS), default=0)
     return ordered[began:]
@@ -124,7 +124,7 @@ def _rows(bars: Sequence[Bar]) -> tuple[tuple[str, tuple[tuple[Bar, ...], ...]],
 
 
 def _lanes(bars: Sequence[Bar]) -> tuple[tuple[Bar, ...], ...]:
-    """Bars in as few lanes as hold them side by side."""
+    """Distribute bars over as few lanes as possible, so that those of a lane do not overlap."""
     lanes = list[list[Bar]]()
     for bar in sorted(bars, key=lambda bar: bar.start):
         free = next((lane for lane in lanes if lane[-1].end <= bar.start), None)

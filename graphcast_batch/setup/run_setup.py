@@ -18,10 +18,11 @@ from graphcast_batch.models.base import Checkpoint
 from graphcast_batch.models.channels import Channels
 from graphcast_batch.models.model_kinds import MODELS
 from graphcast_batch.models.normalization import normalization
-from graphcast_batch.plan import Case, Plan, plan_cases, plan_layout, plan_times
+from graphcast_batch.plan import Case, plan_cases, plan_times
 from graphcast_batch.setup.run_source import AnySource, open_run_source
 from graphcast_batch.setup.run_statistics import STATISTICS_FOLDER, given_statistics
 from graphcast_batch.spec import Task
+from graphcast_batch.stores.layout import Plan, plan_layout
 
 
 @dataclass(frozen=True, eq=False)

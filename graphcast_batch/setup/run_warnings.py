@@ -59,7 +59,7 @@ def _cache_warning(config: RunConfig) -> list[str]:
 def reading(run: RunSetup) -> dict[str, str]:
     """Return how the inputs were interpreted, as rows of a table."""
     cost = run.source.cost(run.plan.cases[0], run.checkpoint.task)
-    rows = {"inputs": run.source.origin, "layout": run.source.spoken, **run.source.changes}
+    rows = {"inputs": run.source.origin, "layout": run.source.layout, **run.source.changes}
     if cost:
         rows["reading"] = (
             f"{cost.touched_bytes / 1e6:.3g} MB a Case, of which {cost.wanted_bytes / 1e6:.3g} MB are needed"

@@ -15,8 +15,9 @@ import xarray as xr
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from graphcast_batch.plan import Case, Layout, OutputGrid
+from graphcast_batch.plan import Case
 from graphcast_batch.stores.case_records import CaseFailure, CaseRecord, CaseState
+from graphcast_batch.stores.layout import Layout, OutputGrid
 
 OUTPUTS: Final = "outputs"
 """Key of a store's identity that says which part of the forecasts the store keeps, if not their values."""

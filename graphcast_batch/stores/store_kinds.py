@@ -6,9 +6,9 @@ from typing import Final, Protocol
 
 from pydantic import JsonValue
 
-from graphcast_batch.plan import Plan
 from graphcast_batch.stores.base import CaseExecutor, Store
 from graphcast_batch.stores.flaws import CasesVerification, Flaw, ForecastRepair
+from graphcast_batch.stores.layout import Plan
 from graphcast_batch.stores.zarr.kind import ZarrKind
 
 

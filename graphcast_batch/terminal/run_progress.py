@@ -168,7 +168,7 @@ class RunWatcher:
         )
 
     def _view(self) -> Group:
-        """The bar of the run, and beneath it the Cases in progress, the most advanced first."""
+        """Return the bar of the run, and below it the Cases in progress, the most advanced first."""
         since = monotonic() - _SILENT_SECONDS
         shown = [(worker, stage) for worker, (when, stages) in self._news.items() if when > since for stage in stages]
         shown.sort(key=lambda row: (-row[1].steps, row[1].key))

@@ -15,8 +15,9 @@ from graphcast_batch.inputs.findings import Finding
 from graphcast_batch.integrity.repair import Repair
 from graphcast_batch.integrity.verify import Verification
 from graphcast_batch.models.mesh import mesh_counts
-from graphcast_batch.plan import Case, Plan
+from graphcast_batch.plan import Case
 from graphcast_batch.stores.case_records import CaseFailure, CaseState
+from graphcast_batch.stores.layout import Plan
 from graphcast_batch.timing import Balance
 
 MOST_SHOWN: Final = 20
@@ -34,19 +35,18 @@ def show_plan(
     """Print what a run would do.
 
     Args:
-        console: to print on.
-        plan: of the run.
-        reading: how the inputs are read, in rows of label and text.
+        console: console to print on.
+        plan: plan of the run.
+        reading: description of the inputs, as rows of label and text.
         states: state of each Case, by key; empty without a store.
         mesh_size: number of refinements of the icosahedral mesh.
-        device_bytes: bytes of memory on a worker's device, by how it may compute.
+        device_bytes: bytes of memory that a worker needs on its device, by the way to compute.
     """
     layout, kept, cases = plan.layout, plan.layout.kept, plan.cases
     nodes, edges = mesh_counts(mesh_size)
     hours = layout.step_hours * layout.steps
     remains = "kept" if layout.outputs.forecasts else "scored"
     table = Table(show_header=False, box=None, pad_edge=False)
-    hours = layout.step_hours * layout.steps
     rows = {
         "Cases": f"{len(cases)}: {cases[0].key} to {cases[-1].key}, {layout.steps} steps ({hours} h) each",
         "complete": f"{sum(state is CaseState.COMPLETE for state in states.values())}",

@@ -9,7 +9,8 @@ from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.config.scores_section import ScoresConfig
 from graphcast_batch.evaluation.score_export import tables
 from graphcast_batch.inputs.sources.planet_archive import SyntheticArchive
-from graphcast_batch.plan import Case, Layout, Plan
+from graphcast_batch.plan import Case
+from graphcast_batch.stores.layout import Layout, Plan
 from graphcast_batch.stores.store_kinds import create_or_extend
 
 LEVELS = (500, 850)

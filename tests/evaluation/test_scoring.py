@@ -163,7 +163,7 @@ def test_truth_that_is_0_all_over_the_globe_is_none_and_says_what_to_leave_out(t
 
     with pytest.raises(
         EvaluationError,
-        match=r"cannot be scored against: 10m_u_component_of_wind must be 0 nowhere but in places, but 1 of . fields "
+        match=r"cannot be scored against: 10m_u_component_of_wind must not be 0 everywhere, but 1 of . fields "
         r"are 0 all over the globe, the first at time 2020-01-01T12:00.* leave the variable out of scores\.variables",
     ):
         means_of(scoring_of(ScoresConfig(), store, blank), cases(1)[0])

@@ -14,11 +14,12 @@ from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.times_section import TimesConfig
 from graphcast_batch.errors import GraphcastBatchError
 from graphcast_batch.files.leases import Lease, owner_in
-from graphcast_batch.inputs.downloads.published import Published, find
+from graphcast_batch.inputs.downloads.catalog import Published
+from graphcast_batch.inputs.downloads.published import find
 from graphcast_batch.inputs.formats.classic_netcdf import needed_bytes
 from graphcast_batch.inputs.layouts.dialects import DIALECTS, translation
 from graphcast_batch.inputs.layouts.units import conversion
-from graphcast_batch.inputs.sources.dataset_files import parse_dataset_name
+from graphcast_batch.inputs.sources.dataset_file import parse_dataset_name
 from graphcast_batch.models.graphcast.checkpoint import load_checkpoint
 from graphcast_batch.plan import Case
 from graphcast_batch.stores.zarr.ledger import FileLedger

@@ -179,7 +179,7 @@ def test_forcings_are_searched_for_gaps_too(good, task, grid):
 
 def test_a_gap_without_coordinates_is_placed_by_number():
     assert "the first at x number 1" in str(find_gap(xr.DataArray([0, np.nan], dims="x", name="value")))
-    assert "the first at its only place" in str(find_gap(xr.DataArray(np.nan, name="value")))
+    assert "the first at its only value" in str(find_gap(xr.DataArray(np.nan, name="value")))
 
 
 def test_what_has_no_gap_gives_nothing():

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from graphcast_batch.errors import ConfigError, InputError, InputNotFoundError
 from graphcast_batch.grid import regular_grid
 from graphcast_batch.inputs.quality.checks import check_inputs
-from graphcast_batch.inputs.sources.dataset_files import DatasetFiles, DatasetName, parse_dataset_name
+from graphcast_batch.inputs.sources.dataset_file import DatasetName, parse_dataset_name
+from graphcast_batch.inputs.sources.dataset_files import DatasetFiles
 from graphcast_batch.inputs.sources.synthetic import SyntheticPlanet
 from graphcast_batch.plan import Case
 from graphcast_batch.spec import TASKS
@@ -172,7 +173,7 @@ def test_files_that_do_not_fit_are_set_aside_with_their_reason(write, tmp_path, 
     assert re.search("lacks the variables 2m_temperature", reasons["5-poor.nc"])
     assert re.search("must start at a whole hour, but starts at 2020-06-01T06:30", reasons["6-half.nc"])
     assert re.search(r"\[850\] are missing from \[300\]", reasons["7-no-level.nc"])
-    assert re.search("whole netCDF file", reasons["8-broken.nc"])
+    assert re.search("complete netCDF file", reasons["8-broken.nc"])
     assert len(reasons) == 7
 
 

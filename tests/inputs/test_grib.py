@@ -262,18 +262,18 @@ def test_editions_of_grib_agree_on_what_holds_at_one_height(written):
 @pytest.mark.parametrize("content", [b"", b"GRIB", b"hello"])
 def test_what_is_no_grib_is_refused(tmp_path, content):
     (tmp_path / "a.grib").write_bytes(content)
-    with pytest.raises(InputError, match=r"a\.grib must be a whole GRIB file, but cannot be read"):
+    with pytest.raises(InputError, match=r"a\.grib must be a complete GRIB file, but cannot be read"):
         read(str(tmp_path / "a.grib"))
 
 
 def test_a_file_that_was_cut_off_is_refused(written):
     path = written(message("t2m"), message("msl")[:-20])
-    with pytest.raises(InputError, match=r"a\.grib must be a whole GRIB file, but cannot be read"):
+    with pytest.raises(InputError, match=r"a\.grib must be a complete GRIB file, but cannot be read"):
         read(path)
 
 
 def test_a_missing_file_is_not_found(tmp_path):
-    with pytest.raises(InputNotFoundError, match=re.escape("must be a whole GRIB file, but there is none")):
+    with pytest.raises(InputNotFoundError, match=re.escape("must be a complete GRIB file, but there is none")):
         read(str(tmp_path / "none.grib"))
 
 

@@ -76,7 +76,7 @@ def test_the_configuration_is_heeded_before_the_messages(tmp_path):
 
 def test_messages_that_are_no_sums_must_be_said(tmp_path):
     fields = [message("tp", hour + 1, values=RAIN[hour] / 4096, bitsPerValue=24, edition=1) for hour in range(12)]
-    with pytest.raises(InputError, match=r"the data do not say which; set inputs\.precipitation: hourly, or since_st"):
+    with pytest.raises(InputError, match=r"the data do not state one; set inputs\.precipitation: hourly, or since_st"):
         archive(tmp_path, fields)
     assert held(archive(tmp_path, fields, precipitation="hourly")) == [6, 7, 8, 9, 10, 11, 12]
 

@@ -78,7 +78,7 @@ def test_a_damaged_file_that_promises_data_is_not_passed_over(parts):
     folder, _, halves = parts
     halves[0].to_netcdf(folder / "a.nc", engine="netcdf4")
     (folder / "b.nc").write_bytes(b"")
-    with pytest.raises(InputError, match=r"b\.nc must be a whole netCDF file, but cannot be read: it is empty"):
+    with pytest.raises(InputError, match=r"b\.nc must be a complete netCDF file, but cannot be read: it is empty"):
         Archive(folder)
     (folder / "b.nc").unlink()
     (folder / "b.nc").symlink_to(folder / "gone.nc")
@@ -98,7 +98,7 @@ def test_a_folder_of_nothing_names_what_it_holds(tmp_path):
 def test_a_fifo_is_refused_at_once(tmp_path, name):
     os.mkfifo(tmp_path / name)
     for opened in (Archive, lambda path: DatasetFiles(path).grid):
-        with pytest.raises(InputError, match="must be a file or a folder, but is a FIFO; write what it gives"):
+        with pytest.raises(InputError, match="must be a file or a folder, but is a FIFO; write its content"):
             opened(str(tmp_path / name))
 
 

@@ -53,7 +53,7 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path, layout, kept):
     write(path, layout, grows=False)
     path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
     with (
-        pytest.raises(InputError, match=r"cut\.nc must be a whole netCDF file, but cannot be read") as caught,
+        pytest.raises(InputError, match=r"cut\.nc must be a complete netCDF file, but cannot be read") as caught,
         open_netcdf(path),
     ):
         pass
@@ -65,7 +65,7 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path, layout, kept):
 )
 def test_a_foreign_file_is_refused(tmp_path, content):
     (tmp_path / "odd.nc").write_bytes(content)
-    with pytest.raises(InputError, match=r"odd\.nc must be a whole netCDF file"), open_netcdf(tmp_path / "odd.nc"):
+    with pytest.raises(InputError, match=r"odd\.nc must be a complete netCDF file"), open_netcdf(tmp_path / "odd.nc"):
         pass
 
 
@@ -141,8 +141,8 @@ def test_data_are_told_by_what_they_are(tmp_path, fields):
     [
         ("a.zarr", "a zarr store"),
         ("a.zarr.zip", "a zarr store"),
-        ("a.nc", "a whole netCDF file"),
-        ("a", "a whole netCDF"),
+        ("a.nc", "a complete netCDF file"),
+        ("a", "a complete netCDF"),
     ],
 )
 def test_what_is_missing_is_called_what_it_would_be(tmp_path, name, what):

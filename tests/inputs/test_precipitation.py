@@ -126,7 +126,7 @@ def test_sums_since_a_start_are_not_taken_for_hourly_ones(tmp_path):
     fields = total.rename({TOTAL: "tp", "2m_temperature": "t2m", "prediction_timedelta": "time"}).assign_coords(
         time=times
     )
-    with pytest.raises(InputError, match=r"as if it were summed up since a start; set inputs\.precipitation: since_st"):
+    with pytest.raises(InputError, match=r"as if it were summed since a start; set inputs\.precipitation: since_st"):
         held(archive(fields, tmp_path / "a.nc"))  # in short names: hourly, if it is of the CDS
     assert held(archive(fields, tmp_path / "b.nc", "since_start")) == list(range(7, 24))
 
@@ -139,7 +139,7 @@ def of_cfgrib(leads, since, inits):
 
 def test_what_cfgrib_wrote_must_be_said_and_is_heeded(tmp_path):
     fields = of_cfgrib(range(1, 13), False, (0, 12))
-    with pytest.raises(InputError, match=r"the data do not say which; set inputs\.precipitation: hourly, or since"):
+    with pytest.raises(InputError, match=r"the data do not state one; set inputs\.precipitation: hourly, or since"):
         held(archive(fields, tmp_path / "a.nc"))
     assert held(archive(fields, tmp_path / "b.nc", "hourly")) == list(range(6, 25))
 
@@ -161,7 +161,7 @@ def test_one_lead_time_of_several_forecasts_is_known_by_its_coordinate(tmp_path)
 
 def test_whether_times_of_one_lead_time_are_starts_must_be_known(tmp_path):
     one = forecasts((6, 12), since=True, name=SUMMED).isel(prediction_timedelta=0)
-    with pytest.raises(InputError, match=r"must be known as .*make prediction_timedelta a dimension .* inputs\.names"):
+    with pytest.raises(InputError, match=r"must be known .*make prediction_timedelta a dimension .* inputs\.names"):
         archive(one, tmp_path / "a.nc")
     other = {"prediction_timedelta": "other_prediction_timedelta"}
     assert held(archive(one.assign_coords(time=one["time"] + 6 * HOUR), tmp_path / "b.nc", names=other)) == [6, 12, 18]

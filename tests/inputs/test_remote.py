@@ -172,7 +172,7 @@ def test_a_store_that_would_need_listing_is_refused_over_http(web, fields):
         read(f"{web.url}/a.zarr")
 
 
-@pytest.mark.parametrize(("name", "what"), [("a.zarr", "a zarr store"), ("a.nc", "a whole netCDF file")])
+@pytest.mark.parametrize(("name", "what"), [("a.zarr", "a zarr store"), ("a.nc", "a complete netCDF file")])
 def test_what_is_not_there_is_not_found(web, name, what):
     with pytest.raises(InputNotFoundError, match=rf"{name} must be {what}, but there is none; give the path"):
         read(f"{web.url}/{name}")
@@ -199,7 +199,7 @@ def test_a_server_that_is_down_is_named():
 def test_a_chunk_that_does_not_come_whole_is_an_error(web, fields, fault):
     write_zarr(fields, web.folder / "a.zarr")
     web.broken = lambda path: fault if path.endswith("/u/0.0.0.0") else ""
-    with pytest.raises(InputError, match=rf"{web.url}/a\.zarr must be whole, but cannot be read") as caught:
+    with pytest.raises(InputError, match=rf"{web.url}/a\.zarr must be complete, but cannot be read") as caught:
         read(f"{web.url}/a.zarr")
     assert "Debug" not in str(caught.value)
 
@@ -207,7 +207,7 @@ def test_a_chunk_that_does_not_come_whole_is_an_error(web, fields, fault):
 def test_a_damaged_chunk_is_an_error(web, fields):
     write_zarr(fields, web.folder / "a.zarr")
     (web.folder / "a.zarr" / "u" / "0.0.0.0").write_bytes(b"nothing")
-    with pytest.raises(InputError, match=r"a\.zarr must be whole, but cannot be read"):
+    with pytest.raises(InputError, match=r"a\.zarr must be complete, but cannot be read"):
         read(f"{web.url}/a.zarr")
 
 
@@ -243,7 +243,7 @@ def test_a_netcdf_file_that_was_cut_off_is_refused(web, fields, layout, kept):
 @pytest.mark.parametrize("content", [b"", b"hello"])
 def test_a_foreign_file_is_refused(web, content):
     (web.folder / "a.nc").write_bytes(content)
-    with pytest.raises(InputError, match=r"a\.nc must be a whole netCDF file"):
+    with pytest.raises(InputError, match=r"a\.nc must be a complete netCDF file"):
         read(f"{web.url}/a.nc")
 
 
@@ -329,12 +329,12 @@ def test_what_no_bucket_holds_is_not_found(bucket, address):
 
 @pytest.mark.parametrize("address", ["s3://bucket/a.zarr", "gs://bucket/a.zarr", "s3://bucket/a.nc"])
 def test_an_unknown_option_is_named(address):
-    with pytest.raises(InputError, match=rf"{address} .*'colour' is not valid .*; mend inputs\.storage"):
+    with pytest.raises(InputError, match=rf"{address} .*'colour' is not valid .*; correct inputs\.storage"):
         read(address, Access(options=(("colour", "red"),)))
 
 
 def test_a_plain_server_has_no_options_of_buckets():
-    with pytest.raises(InputError, match=r"does not accept any configuration; mend inputs\.storage"):
+    with pytest.raises(InputError, match=r"does not accept any configuration; correct inputs\.storage"):
         read("http://host/a.zarr", Access(options=(("region", "here"),)))
 
 

@@ -26,5 +26,5 @@ def test_each_kind_of_inputs_has_its_source(tmp_path, made, as_dataset):
 def test_regridding_to_no_known_resolution_is_refused():
     inputs = ArchiveInputs(kind="archive", path="era5.nc", regrid="linear")
 
-    with pytest.raises(ConfigError, match="needs a resolution to regrid to, but the weights say none"):
+    with pytest.raises(ConfigError, match="needs a resolution to regrid to, but the weights have none"):
         open_source(inputs, (500,))

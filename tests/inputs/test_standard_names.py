@@ -23,7 +23,7 @@ def recognised(height=None, **fields):
     coords = {name: (name, values, {"units": "Pa"} if name == "plev" else {}) for name, values in COORDS.items()}
     if height is not None:
         coords["height"] = ((), height, {"units": "m"})
-    return dict(translation(xr.Dataset(fields, coords), "here").recognised)
+    return dict(translation(xr.Dataset(fields, coords), "here").recognized)
 
 
 SINGLE = ("time", "lat", "lon")

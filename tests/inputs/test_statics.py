@@ -105,7 +105,7 @@ def test_a_geopotential_whose_level_was_lost_beside_an_orography_is_refused(tmp_
     lost = weather["geopotential"].sel(level=500, drop=True).isel(time=slice(times)).rename("z").to_dataset()
     folder = written(tmp_path, a=weather, geopotential_500=lost)
 
-    with pytest.raises(InputError, match="looks like the geopotential at about 500 hPa, of which the level was lost"):
+    with pytest.raises(InputError, match="looks like the geopotential at about 500 hPa without its level"):
         Archive(folder)
 
 

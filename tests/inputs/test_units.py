@@ -115,7 +115,7 @@ def test_a_unit_of_another_quantity_or_of_several_is_refused_with_the_key_to_set
 
 @pytest.mark.parametrize("unit", ["kg m-2 s-1", "mm/h", "mm day-1", "m s-1"])
 def test_a_rate_of_precipitation_is_no_sum(unit):
-    with pytest.raises(InputError, match=f"but is in '{unit}', a rate; multiply it by the seconds that it holds for"):
+    with pytest.raises(InputError, match=f"but is in '{unit}', a rate; multiply it by .* seconds"):
         conversion("total_precipitation_6hr", unit, "here")
 
 

@@ -92,7 +92,7 @@ def test_how_precipitation_is_summed_up_must_be_known(tmp_path):
     path = written(made("2020-01-01T00", 24, ("total_precipitation",)).rename(latitude="lat"), tmp_path / "a.nc")
     archive = Archive(path, Reading(dialect="graphcast"))
     with pytest.raises(
-        InputError, match=r"the data do not say which; set inputs\.precipitation: hourly, or since_start"
+        InputError, match=r"the data do not state one; set inputs\.precipitation: hourly, or since_start"
     ):
         read(archive, [SUMMED], "2020-01-01T06")
 

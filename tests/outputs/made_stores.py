@@ -9,7 +9,8 @@ import pytest
 
 from graphcast_batch.config.outputs_section import OutputsConfig
 from graphcast_batch.grid import Grid
-from graphcast_batch.plan import Case, Layout, Plan
+from graphcast_batch.plan import Case
+from graphcast_batch.stores.layout import Layout, Plan
 from graphcast_batch.stores.store_kinds import create_or_extend
 
 VARIABLES = (("2m_temperature", False), ("temperature", True), ("total_precipitation_6hr", False))

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from graphcast_batch.config.outputs_section import OutputsConfig, RegionConfig
 from graphcast_batch.errors import ConfigError
-from graphcast_batch.plan import Layout, Plan
 from graphcast_batch.stores.frame_blocks import Blocks
+from graphcast_batch.stores.layout import Layout, Plan
 from tests.outputs.made_stores import VARIABLES, case_at, commit, grid_of, make
 
 LEVELS = (300, 500, 850)

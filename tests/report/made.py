@@ -5,9 +5,9 @@ import numpy as np
 from graphcast_batch.config.loading import dump_config
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig
-from graphcast_batch.plan import Layout, Plan
 from graphcast_batch.stores.case_records import CaseFailure
 from graphcast_batch.stores.journal import Journal
+from graphcast_batch.stores.layout import Layout, Plan
 from graphcast_batch.stores.store_kinds import create_or_extend
 from tests.conftest import SMALL
 from tests.evaluation.made import LEVELS, VARIABLES, cases, fill, truth

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphcast_batch.plan import Case, OutputGrid
+from graphcast_batch.plan import Case
 from graphcast_batch.report.choice import affordable, choose, evenly, stride_of
+from graphcast_batch.stores.layout import OutputGrid
 
 COUNTS = st.fixed_dictionaries(dict.fromkeys(("fields", "cases", "leads"), st.integers(1, 400)))
 
@@ -63,7 +64,7 @@ def test_a_year_at_a_quarter_of_a_degree_is_told_by_a_few_forecasts():
     assert choice.cases[0].key == "2020-01-01T00"
     assert choice.cases[-1].key == "2020-12-30T12"
     assert (choice.lead_hours[0], choice.lead_hours[-1]) == (6, 240)
-    assert choice.told == [
+    assert choice.texts == [
         "4 of 730 initial times",
         "10 of 40 lead times",
         "10 of 21 fields (variables and levels)",

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from graphcast_batch.report.field_pictures import browsable, quantised, stacked
+from graphcast_batch.report.field_pictures import browsable, quantized, stacked
 from graphcast_batch.report.summary import open_store
 from tests.report.made import better, hole, run, weather
 
@@ -24,7 +24,7 @@ def unpacked(stack):
 
 @given(arrays(np.float32, (2, 3, 4), elements=VALUES))
 def test_a_value_comes_back_within_half_a_grey_and_what_is_missing_stays_missing(frames):
-    greys, low, high = quantised(frames)
+    greys, low, high = quantized(frames)
     back = np.array(low)[:, None, None] + (greys - 1.0) * (np.array(high) - np.array(low))[:, None, None] / 254
     step = (np.array(high) - np.array(low))[:, None, None] / 254
 
@@ -99,4 +99,4 @@ def test_where_there_is_no_room_for_one_field_there_are_no_maps(tmp_path):
     found = browsable(open_store(run(tmp_path / "s").path), ["2020-01-01T00"], 100)
 
     assert found.content == {}
-    assert found.notes == ("The page has no room for maps.",)
+    assert found.notes == ("There is no space for maps in the page.",)

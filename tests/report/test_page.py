@@ -9,8 +9,8 @@ from graphcast_batch.config.loading import dump_config
 from graphcast_batch.config.outputs_section import OutputsConfig
 from graphcast_batch.errors import StoreError
 from graphcast_batch.grid import regular_grid
-from graphcast_batch.plan import Layout, Plan
 from graphcast_batch.report.page import MOST_BYTES, watch, write_page
+from graphcast_batch.stores.layout import Layout, Plan
 from graphcast_batch.stores.store_kinds import create_or_extend, open_store
 from tests.evaluation.made import cases, fill, truth
 from tests.report.made import better, config_of, fail, journal, run
@@ -46,7 +46,7 @@ def test_a_page_of_whole_cases_has_their_maps_and_their_timeline(tmp_path):
     data = data_of(text)
     assert data["sides"][0]["cases"] == ["2020-01-01T00", "2020-01-01T12"]
     assert data["speed"]["cases"] == [0, 1, 2]
-    assert "2 of 2 Cases are complete; nothing is left to be made" in text
+    assert "2 of 2 Cases are complete; no Cases are left to make" in text
     assert text.count("<rect") == 2
     assert "The forecasts were not scored" in text
     assert RELOADS not in text
@@ -68,8 +68,8 @@ def test_what_failed_is_told_and_cannot_become_part_of_the_page(tmp_path):
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert" in text
     assert 'id="failure-2020-01-01T00"' in text
-    assert "No forecast is whole yet" in text
-    assert "The journal of this store tells of no Case" in text
+    assert "No forecast is complete yet" in text
+    assert "The journal of this store has no completed Case" in text
 
 
 def test_a_name_cannot_end_the_data_of_a_page(tmp_path):
@@ -115,7 +115,7 @@ def test_another_store_that_is_not_laid_out_is_told_of(tmp_path):
 
     text = page_of(run(tmp_path / "s", count=1).path, tmp_path / "r.html", against=tmp_path / "later")
 
-    assert "to be held against, is not laid out yet" in text
+    assert "to compare with, is not laid out yet" in text
 
 
 def test_a_page_is_written_anew_until_nothing_is_left_to_be_made(tmp_path):

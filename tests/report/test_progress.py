@@ -19,7 +19,7 @@ def test_a_bar_ends_when_its_case_was_whole_and_is_as_long_as_its_stages():
 
     (bar,) = found.bars
     assert bar.end - bar.start == 4.0
-    assert bar.told == "a on w, whole at 2026-01-01 00:00:10 UTC: read 1.0 s, compute 3.0 s"
+    assert bar.text == "a on w, complete at 2026-01-01 00:00:10 UTC: read 1.0 s, compute 3.0 s"
     assert found.steps_per_second == 1.0
 
 

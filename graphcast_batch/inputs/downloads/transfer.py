@@ -1,6 +1,6 @@
 """Transfer one file from a server or a folder, and resume a transfer that was interrupted.
 
-Resuming protects a user on a slow or short-lived connection, who would else download large files from the start.
+Resuming protects a user on a slow or unstable connection, or with a short job, from starting a large download again.
 """
 
 import base64
@@ -24,7 +24,7 @@ from graphcast_batch.credentials import scrubbed
 from graphcast_batch.errors import InputError, InputNotFoundError
 
 Progress = Callable[[int, int], None]
-"""Is told how many bytes are here, and of how many."""
+"""Receives the number of bytes that have arrived, and the size of the file in bytes."""
 NO_NETWORK: Final = "without network, fetch on a login node or copy from a folder with --mirror"
 
 _TIMEOUT_SECONDS: Final = 30.0
@@ -33,13 +33,13 @@ _PAUSE_SECONDS: Final = 1.0
 
 
 class Version(BaseModel):
-    """Which version of a file a part belongs to.
+    """A version of a file at its origin, to which a partly transferred file belongs.
 
     Attributes:
-        url: of the file.
-        bytes: of the whole file.
-        tag: strong ETag; empty if there is none, when nothing can be resumed.
-        md5: hexadecimal; empty if the server does not tell.
+        url: address of the file.
+        bytes: size of the complete file in bytes.
+        tag: strong ETag; empty if the server sends none, so that a transfer cannot be resumed.
+        md5: MD5, hexadecimal; empty if the server does not send it.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
@@ -52,7 +52,7 @@ class Version(BaseModel):
 
 @dataclass(frozen=True)
 class _Reply:
-    """An open file: ``stream`` begins at byte ``start`` of ``version``."""
+    """An open file at its origin; ``stream`` begins at byte ``start`` of ``version``."""
 
     stream: HTTPResponse | BufferedReader
     start: int
@@ -60,21 +60,21 @@ class _Reply:
 
 
 class CutError(Exception):
-    """A transfer did not come about or broke off, and may do better next time."""
+    """A transfer failed or was cut off for a reason that may be temporary."""
 
 
 def transfer(origin: str | Path, size_bytes: int | None, part: Path, progress: Progress) -> Version:
-    """Makes a part file whole; breaks are retried, without limit as long as each try brings more.
+    """Complete a partly transferred file; retry after interruptions as long as each attempt transfers some bytes.
 
     Args:
-        origin: address, or path of a file in a mirror.
-        size_bytes: that the file must have; None if any.
-        part: the file to fill; which version it holds is kept beside it.
-        progress: is told what has come.
+        origin: address of the file, or its path in a mirror.
+        size_bytes: expected size of the file; None if it is unknown.
+        part: path of the partly transferred file; its version is recorded in a file beside it.
+        progress: receives the number of bytes that have arrived.
 
     Raises:
         InputNotFoundError: there is no such file.
-        InputError: it cannot be had, or has another size.
+        InputError: the file cannot be transferred, or has another size.
     """
     failures = 0
     while True:
@@ -85,8 +85,8 @@ def transfer(origin: str | Path, size_bytes: int | None, part: Path, progress: P
             failures = 1 if _size(part) > before else failures + 1
             if failures == _ATTEMPTS:
                 raise InputError(
-                    f"{address(origin)} could not be had in {_ATTEMPTS} attempts: {error}; what arrived "
-                    f"({_size(part)} bytes) is kept: run again to go on, or, {NO_NETWORK}"
+                    f"{address(origin)} could not be transferred in {_ATTEMPTS} attempts: {error}; the "
+                    f"{_size(part)} bytes that arrived are kept: run again to resume, or, {NO_NETWORK}"
                 ) from error
             time.sleep(_PAUSE_SECONDS * 2 ** (failures - 1))
 
@@ -104,7 +104,7 @@ def _attempt(origin: str | Path, size_bytes: int | None, part: Path, progress: P
             )
         with part.open("ab") as out:
             out.truncate(reply.start)
-            # Only now: a note of a new version beside bytes of an old one would splice the two after a crash.
+            # Recorded only now: after a crash, the record of a new version beside bytes of an old one would join both.
             replace(note_of(part), version.model_dump_json().encode())
             for at, piece in _pieces(reply):
                 out.write(piece)
@@ -115,7 +115,7 @@ def _attempt(origin: str | Path, size_bytes: int | None, part: Path, progress: P
 
 
 def _pieces(reply: _Reply) -> Iterator[tuple[int, bytes]]:
-    """What a reply brings, each piece with the place in the file where it ends."""
+    """Yield the pieces of a reply, each with the position in the file at which it ends."""
     at = reply.start
     try:
         while piece := reply.stream.read1(2**20):
@@ -127,7 +127,7 @@ def _pieces(reply: _Reply) -> Iterator[tuple[int, bytes]]:
 
 @contextmanager
 def _open(origin: str | Path, at: int, tag: str) -> Iterator[_Reply]:
-    """Opens a file from byte ``at`` if it is still the version of ``tag``, else from its beginning."""
+    """Open a file from byte ``at`` if it is still the version of ``tag``, else from its beginning."""
     if isinstance(origin, Path):
         with _open_file(origin) as stream:
             state = os.fstat(stream.fileno())
@@ -151,20 +151,21 @@ def _open_file(path: Path) -> BufferedReader:
         return path.open("rb")
     except FileNotFoundError as error:
         raise InputNotFoundError(
-            f"the mirror must have {path}, but has not; copy it there, in the bucket's layout (params, stats, dataset)"
+            f"the mirror must hold {path}, but does not; copy it there, in the folders of the bucket (params, stats, "
+            "dataset)"
         ) from error
     except OSError as error:
         raise InputError(f"{path} of the mirror cannot be read: {error}") from error
 
 
 def ask(url: str, at: int = 0, tag: str = "") -> HTTPResponse:
-    """Asks a server for a file, from byte ``at`` on if it is still the version of ``tag``.
+    """Request a file from a server, from byte ``at`` on if it is still the version of ``tag``.
 
     Raises:
-        CutError: no answer came, or one that may be better next time.
-        InputError: the server refuses, or answers with a web page.
+        CutError: the server did not answer, or answered with an error that may be temporary.
+        InputError: the server refuses the request, or answers with a web page.
     """
-    # If-Range asks for the rest of this version only, and for the whole of any other (RFC 9110, 13.1.5).
+    # If-Range requests the rest of this version, and the complete file if the version has changed (RFC 9110, 13.1.5).
     headers = {"Range": f"bytes={at}-", "If-Range": tag} if tag else {}
     try:
         answer: HTTPResponse = urlopen(Request(url, headers=headers), timeout=_TIMEOUT_SECONDS)
@@ -186,14 +187,14 @@ def _refusal(url: str, error: HTTPError) -> Exception:
     match error.code:
         case 404 | 410:
             return InputNotFoundError(
-                f"there is no {address(url)} (HTTP {error.code}); see what there is, or mend --mirror"
+                f"there is no {address(url)} (HTTP {error.code}); list the published files, or correct --mirror"
             )
         case 408 | 429 | 500 | 502 | 503 | 504:
             return CutError(f"HTTP {error.code} {error.reason}")
         case _:
             return InputError(
-                f"{address(url)} is refused (HTTP {error.code} {error.reason}); the bucket is open to all, so that a "
-                "proxy may be in between, or --mirror wants a log-in"
+                f"{address(url)} is refused (HTTP {error.code} {error.reason}); the bucket is public, so check whether "
+                "a proxy refuses the request or --mirror requires a login"
             )
 
 
@@ -204,15 +205,15 @@ def _continues(answer: HTTPResponse, at: int, tag: str) -> bool:
 def _reply(url: str, answer: HTTPResponse) -> _Reply:
     start, size = _span(answer)
     if size < 0:
-        raise InputError(f"{address(url)} must tell its size (Content-Length), but does not; take another mirror")
+        raise InputError(f"{address(url)} must be sent with its size (Content-Length), but is not; use another mirror")
     tag = answer.headers.get("ETag", "")
-    strong = tag if tag.startswith('"') else ""  # a weak one may stay while bytes change (RFC 9110, 8.8.1)
+    strong = tag if tag.startswith('"') else ""  # a weak ETag need not change with the bytes (RFC 9110, 8.8.1)
     version = Version(url=address(url), bytes=size, tag=strong, md5=_md5(answer.headers.get_all("x-goog-hash", [])))
     return _Reply(answer, start, version)
 
 
 def _span(answer: HTTPResponse) -> tuple[int, int]:
-    """Which byte of the file an answer begins with, and how many the file has; -1 where that is not told."""
+    """Return the position in the file at which an answer begins, and the size of the file; -1 if it is not given."""
     if answer.status != 206:
         return 0, -1 if answer.length is None else answer.length
     span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
@@ -220,13 +221,16 @@ def _span(answer: HTTPResponse) -> tuple[int, int]:
 
 
 def _md5(hashes: Iterable[str]) -> str:
-    """Of the whole object, hexadecimal: https://cloud.google.com/storage/docs/xml-api/reference-headers#xgooghash."""
+    """Return the MD5 of an object from its headers, hexadecimal; empty if they do not give it.
+
+    See https://cloud.google.com/storage/docs/xml-api/reference-headers#xgooghash.
+    """
     pairs = (pair.strip().partition("=") for line in hashes for pair in line.split(","))
     return next((base64.b64decode(value).hex() for key, _, value in pairs if key == "md5"), "")
 
 
 def note_of(part: Path) -> Path:
-    """Where it is kept which version of a file a part belongs to."""
+    """Return the path of the record of the version that a partly transferred file belongs to."""
     return part.with_name(f"{part.name}.json")
 
 
@@ -243,12 +247,12 @@ def _size(path: Path) -> int:
 
 
 def address(origin: str | Path) -> str:
-    """An origin as a URL, without secrets."""
+    """Return an origin as a URL, without secrets."""
     return scrubbed(origin) if isinstance(origin, str) else origin.resolve().as_uri()
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Writes a file durably, with all of its content in one step."""
+    """Write a file durably, with all of its content in one step."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(content)
     sync(temporary)
@@ -257,7 +261,7 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def sync(path: Path) -> None:
-    """Brings a file or folder to the disk."""
+    """Flush a file or folder to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

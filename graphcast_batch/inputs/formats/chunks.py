@@ -9,19 +9,19 @@ import xarray as xr
 from numpy.typing import NDArray
 
 Positions = Mapping[str, NDArray[np.intp]]
-"""For dimensions by name, which places are read; of other dimensions all are."""
+"""Indices that are read along each dimension, by its name; of other dimensions all indices are read."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """How a variable lies in its file.
+    """Shape, chunks and item size of a variable in its file.
 
     Attributes:
-        sizes: of its dimensions, by name, in their order.
-        chunks: shape of what is fetched and decompressed as one, in that order. All 1 where each value can be read
-            alone: in contiguous netCDF variables and classic files, and where nothing is known. Of a sharded zarr
-            array it is the inner chunk, not the shard.
-        item_bytes: of one value, before packed numbers are unpacked.
+        sizes: sizes of the dimensions by name, in the order of the dimensions.
+        chunks: shape of a chunk, which is fetched and decompressed as one, in that order. All 1 where each value can
+            be read alone (in contiguous netCDF variables and classic files) and where the chunks are unknown. For a
+            sharded zarr array, the shape of the inner chunk and not of the shard.
+        item_bytes: size of one value, before packed numbers are unpacked.
     """
 
     sizes: Mapping[str, int]
@@ -30,36 +30,36 @@ class Stored:
 
     @property
     def time_chunk(self) -> int:
-        """How many times are fetched together; 1 where the variable is not chunked or has no time."""
+        """Number of times in a chunk; 1 if the variable is not chunked or has no time."""
         return dict(zip(self.sizes, self.chunks, strict=True)).get("time", 1)
 
     def touched_bytes(self, positions: Positions) -> int:
-        """Bytes of all chunks that hold at least one wanted value.
+        """Return the size of all chunks that hold at least one wanted value, in bytes.
 
-        A chunk at the edge counts whole, as both zarr and HDF5 store it whole.
+        A chunk at the edge counts in full, because both zarr and HDF5 store it in full.
         """
-        read = self._places_read(positions)
-        places = (np.unique(where // length).size * length for where, length in zip(read, self.chunks, strict=True))
-        return prod(places, start=self.item_bytes)
+        read = self._indices_read(positions)
+        lengths = (np.unique(where // length).size * length for where, length in zip(read, self.chunks, strict=True))
+        return prod(lengths, start=self.item_bytes)
 
     def wanted_bytes(self, positions: Positions) -> int:
-        """Bytes of the wanted values alone, each counted once."""
-        return prod((np.unique(where).size for where in self._places_read(positions)), start=self.item_bytes)
+        """Return the size of the wanted values, each counted once, in bytes."""
+        return prod((np.unique(where).size for where in self._indices_read(positions)), start=self.item_bytes)
 
-    def _places_read(self, positions: Positions) -> list[NDArray[np.intp]]:
+    def _indices_read(self, positions: Positions) -> list[NDArray[np.intp]]:
         return [positions.get(dim, np.arange(size)) for dim, size in self.sizes.items()]
 
 
 @dataclass(frozen=True)
 class ReadCost:
-    """What a read of some variables fetches, decompressed and as stored, so before packed numbers are unpacked.
+    """Bytes that a read of variables fetches and bytes that it needs, decompressed, before numbers are unpacked.
 
     Attributes:
-        touched_bytes: of all chunks that hold at least one wanted value.
-        wanted_bytes: of the wanted values themselves.
-        worst: the variable that wastes the most bytes.
-        worst_factor: its touched over its wanted bytes, 1 or more.
-        worst_chunks: its chunk shape, in the order of its dimensions; all 1 where it is not chunked.
+        touched_bytes: size of all chunks that hold at least one wanted value.
+        wanted_bytes: size of the wanted values themselves.
+        worst: name of the variable for which the most bytes are fetched in vain.
+        worst_factor: touched bytes over wanted bytes of that variable, 1 or more.
+        worst_chunks: chunk shape of that variable, in the order of its dimensions; all 1 if it is not chunked.
     """
 
     touched_bytes: int
@@ -75,7 +75,11 @@ class ReadCost:
 
 
 def stored(variable: xr.Variable) -> Stored:
-    """How a variable of a dataset lies in its file, which is told as long as nothing has been selected of it."""
+    """Return the shape, chunks and item size that a variable has in its file.
+
+    Args:
+        variable: a variable of an opened dataset, of which nothing has been selected: a selection loses the encoding.
+    """
     encoding = variable.encoding
     chunks = encoding.get("chunks") or encoding.get("chunksizes")  # zarr's name, and netCDF's
     return Stored(
@@ -86,11 +90,11 @@ def stored(variable: xr.Variable) -> Stored:
 
 
 def read_cost(variables: Mapping[str, Stored], positions: Positions) -> ReadCost:
-    """What it costs to read some places of some variables.
+    """Return the bytes that a read of variables fetches and needs.
 
     Args:
-        variables: one or more, by name.
-        positions: along dimensions, indices from 0, in any order; those that a variable lacks are ignored.
+        variables: one or more variables, by name.
+        positions: wanted indices along dimensions, from 0, in any order; dimensions that a variable lacks are ignored.
     """
     touched = {name: variable.touched_bytes(positions) for name, variable in variables.items()}
     wanted = {name: variable.wanted_bytes(positions) for name, variable in variables.items()}
@@ -105,7 +109,7 @@ def read_cost(variables: Mapping[str, Stored], positions: Positions) -> ReadCost
 
 
 def total_cost(parts: Sequence[ReadCost]) -> ReadCost:
-    """What several reads, one or more, cost together."""
+    """Return the sum of the costs of one or more reads."""
     worst = max(parts, key=lambda part: part.touched_bytes - part.wanted_bytes)
     return replace(
         worst,

@@ -1,8 +1,8 @@
 """Compute the size in bytes that a classic netCDF file must have, from its header.
 
-The netCDF library reads zeros where a classic file (CDF-1, CDF-2, CDF-5) was cut off, so that a copy which stopped
-half-way looks complete: this check protects a user who would start forecasts from those zeros.
-Layout: NetCDF Users Guide, "File Format Specifications".
+The netCDF library reads zeros where a classic file (CDF-1, CDF-2, CDF-5) was cut off, so that a copy that stopped
+half-way looks complete: the check protects a user whose download was cut off from forecasts that start from zeros.
+Format: NetCDF Users Guide, "File Format Specifications".
 """
 
 import math
@@ -11,25 +11,25 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 _MOST_DIMENSIONS: Final = 1024
-"""NC_MAX_VAR_DIMS of netcdf.h, which the netCDF library refuses to exceed."""
+"""NC_MAX_VAR_DIMS of netcdf.h: the netCDF library refuses a variable of more dimensions."""
 _MOST_BYTES: Final = 2**63 - 1
-"""The longest file that offsets of 64 bits reach."""
+"""Largest size of a file whose offsets have 64 bits."""
 _CUT: Final = "it ends inside its header"
 _TYPE_BYTES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 8, 7: 1, 8: 2, 9: 4, 10: 8, 11: 8}
 
 
 def is_classic(path: Path) -> bool:
-    """Whether the file opens with the magic bytes of a classic netCDF file."""
+    """Return whether a file begins with the magic bytes of a classic netCDF file."""
     with path.open("rb") as file:
         magic = file.read(4)
     return magic[:3] == b"CDF" and magic[3:] in (b"\x01", b"\x02", b"\x05")
 
 
 def needed_bytes(path: Path) -> int:
-    """The least size of a classic netCDF file that holds all that its header promises.
+    """Return the least size that a classic netCDF file must have to hold all variables of its header.
 
     Raises:
-        ValueError: the header itself is cut off or is none.
+        ValueError: the header is cut off or invalid.
     """
     with path.open("rb") as file:
         return _Header(file).needed_bytes()
@@ -45,7 +45,7 @@ class _Header:
 
     def needed_bytes(self) -> int:
         records = self._count()
-        streaming = records == 256**self._count_bytes - 1  # the count was never written
+        streaming = records == 256**self._count_bytes - 1  # all bits set: the writer did not record the count
         sizes = self._dimensions()
         self._skip_attributes()
         variables = [self._variable(sizes) for _ in range(self._list_length())]
@@ -62,7 +62,7 @@ class _Header:
         return needed
 
     def _dimensions(self) -> list[int]:
-        """Length of each dimension; 0 marks the one that counts records."""
+        """Read the length of each dimension; 0 stands for the record dimension."""
         lengths = []
         for _ in range(self._list_length()):
             self._skip_name()
@@ -70,15 +70,15 @@ class _Header:
         return lengths
 
     def _variable(self, dimensions: list[int]) -> tuple[int, int, bool]:
-        """Where a variable begins, its bytes (of one record, for those that grow) and whether it grows."""
+        """Return the offset of a variable, its bytes (of one record if it has records) and whether it has records."""
         self._skip_name()
         lengths = self._lengths(dimensions)
         self._skip_attributes()
         item = self._type_bytes()
-        self._count()  # vsize, which is wrong for large variables: computed from the lengths instead
+        self._count()  # vsize, which is wrong for large variables: the size is computed from the lengths instead
         begin = int.from_bytes(self._take(self._offset_bytes), "big")
-        grows = bool(lengths) and lengths[0] == 0
-        return begin, item * math.prod(lengths[1:] if grows else lengths), grows
+        is_record = bool(lengths) and lengths[0] == 0
+        return begin, item * math.prod(lengths[1:] if is_record else lengths), is_record
 
     def _lengths(self, dimensions: list[int]) -> list[int]:
         count = self._count()
@@ -86,10 +86,10 @@ class _Header:
             raise ValueError(
                 f"its header names a variable of {count} dimensions, where {_MOST_DIMENSIONS} are possible"
             )
-        places = [self._count() for _ in range(count)]
-        if any(place >= len(dimensions) for place in places):
+        numbers = [self._count() for _ in range(count)]
+        if any(number >= len(dimensions) for number in numbers):
             raise ValueError("its header names a variable along a dimension that it does not have")
-        return [dimensions[place] for place in places]
+        return [dimensions[number] for number in numbers]
 
     def _skip_attributes(self) -> None:
         for _ in range(self._list_length()):
@@ -101,7 +101,7 @@ class _Header:
         self._skip(_padded(self._count()))
 
     def _list_length(self) -> int:
-        self._take(4)  # a tag, zero for an absent list
+        self._take(4)  # tag of the list, zero for an absent one
         return self._count()
 
     def _type_bytes(self) -> int:

@@ -7,14 +7,14 @@ from graphcast_batch.errors import InputError
 
 
 def extra_module(module: str, extra: str) -> ModuleType:
-    """Imports a module of a package that only some users need.
+    """Import a module of an optional package.
 
     Args:
-        module: by its full name.
-        extra: of this package, that brings it.
+        module: full name of the module.
+        extra: name of this package's extra that installs it.
 
     Raises:
-        InputError: it is not installed.
+        InputError: the optional package is not installed.
     """
     try:
         return importlib.import_module(module)

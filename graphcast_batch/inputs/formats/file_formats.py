@@ -1,4 +1,4 @@
-"""Tell what a file is by its first bytes, before any library opens it."""
+"""Identify the format of a file by its first bytes, before a library opens it."""
 
 import os
 import stat
@@ -11,7 +11,7 @@ from graphcast_batch.errors import InputError
 Format = Literal["zarr", "netCDF", "GRIB", "zip", ""]
 
 SUFFIXES: Final = (".nc", ".nc4", ".h5", ".grib", ".grb", ".grib2", ".grb2", ".zarr")
-"""Names that promise data: such a file must be some."""
+"""Suffixes of data files: a file with one of them is an error if it cannot be read."""
 GRIB_SUFFIXES: Final = (".grib", ".grb", ".grib2", ".grb2")
 
 _SIGNS: Final[tuple[tuple[bytes, Format], ...]] = (
@@ -23,9 +23,9 @@ _SIGNS: Final[tuple[tuple[bytes, Format], ...]] = (
     (b"PK\x03\x04", "zip"),
 )
 _ZARR: Final = ("zarr.json", ".zgroup", ".zmetadata")
-"""Files that a folder holds if it is a zarr store."""
+"""Files of metadata, one of which every zarr store holds."""
 _PACKED: Final = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
-"""What undoes a compression, by how it begins."""
+"""Commands that decompress a file, by its first bytes."""
 _SPECIAL: Final = (
     (stat.S_ISFIFO, "a FIFO"),
     (stat.S_ISSOCK, "a socket"),
@@ -35,7 +35,7 @@ _SPECIAL: Final = (
 
 
 def format_of(path: Path) -> Format:
-    """What is at a path; empty if it is nothing that can be read as data, or nothing at all."""
+    """Return the format of the data at a path; empty if nothing is there or it cannot be read as data."""
     if path.is_dir():
         return "zarr" if is_zarr(path) else ""
     if not path.is_file():
@@ -46,22 +46,22 @@ def format_of(path: Path) -> Format:
 
 
 def is_zarr(folder: Path) -> bool:
-    """Whether a folder is a zarr store, by its name or by the metadata in it."""
+    """Return whether a folder is a zarr store, by its name or by the metadata in it."""
     return folder.name.endswith(".zarr") or any((folder / name).is_file() for name in _ZARR)
 
 
 def is_zipped_zarr(path: Path) -> bool:
-    """Whether a file is a zip of a zarr store."""
+    """Return whether a file is a zip of a zarr store."""
     return any(name in _ZARR for name in _names(path))
 
 
 def data_in_zip(path: Path) -> list[str]:
-    """The names of the netCDF and GRIB files in a zip, as the CDS sends several at once; none if it cannot be read."""
+    """Return the names of the data files in a zip, such as the CDS sends; empty if the zip cannot be read."""
     return [name for name in _names(path) if name.endswith(SUFFIXES) and not name.startswith("__MACOSX/")]
 
 
 def check_ordinary(path: Path) -> None:
-    """Raises if opening a path could wait for ever.
+    """Check that a path, and the metadata of a zarr store there, can be opened without waiting for ever.
 
     Raises:
         InputError: it is a FIFO, a socket or a device.
@@ -69,14 +69,15 @@ def check_ordinary(path: Path) -> None:
     kind = special_kind(path)
     if kind:
         raise InputError(
-            f"the input {path} must be a file or a folder, but is {kind}; write what it gives to a file, and give that"
+            f"the input {path} must be a file or a folder, but is {kind}; write its content to a file, and give the "
+            "path of that file"
         )
     for name in _ZARR if path.is_dir() else ():
         check_ordinary(path / name)
 
 
 def special_kind(path: Path) -> str:
-    """What a path is that is neither file nor folder; empty if it is one of them, or nothing."""
+    """Return the kind of a path that is neither file nor folder, as text; empty if it is either or does not exist."""
     try:
         mode = os.stat(path).st_mode
     except OSError:
@@ -85,7 +86,7 @@ def special_kind(path: Path) -> str:
 
 
 def hint(path: Path) -> str:
-    """What to do about a file that is whole, but packed; empty if it is not."""
+    """Return how to unpack a file that is compressed or a zip, as text; empty if it is neither."""
     if not path.is_file():
         return ""
     with path.open("rb") as file:

@@ -32,23 +32,23 @@ _HEADERS: Final = (
     "md5GridSection",
 )
 _NAMES: Final = ("cfVarName", "shortName", "name", "units")
-"""Follow from paramId, but looking them up takes ecCodes most of the time that all headers of a message take."""
+"""Headers that follow from paramId: read once for each paramId, since they take most of the time of reading headers."""
 _PRESSURE: Final = "isobaricInhPa"
 _SELECT: Final = "select its fields with: grib_copy -w KEY=VALUE IN OUT, by keys that grib_ls -P stepRange,number shows"
 LEFT_OUT: Final = "left_out"
-"""Key of a dataset's encoding: by variable, why it is not read."""
+"""Key of a dataset's encoding: the variables that are left out, each with the reason."""
 LEAD_HOURS: Final = "lead_hours"
-"""Key of a variable's encoding: (time, [level]) hours since the start of each field's forecast, NaN where none is."""
+"""Key of a variable's encoding: lead time of each field in hours, (time, [level]), NaN where there is no field."""
 _PRECIPITATION: Final = "tp"
 _CONSTANT: Final = ("lsm", "z_surface")
-"""Parameters 172 and 129 of ECMWF's database, of which files may repeat the same field at every time."""
+"""Parameters 172 and 129 of ECMWF's database, which some files repeat unchanged at every time."""
 _ONE_PLACE: Final = ("t2m", "msl", "u10", "v10", "tp", "tisr", "lsm", "orog")
-"""Their name says where they hold, so that the level, which editions of GRIB write differently, says nothing."""
+"""Variables whose name implies their height; the level is ignored, since editions of GRIB encode it differently."""
 _ON_LEVELS: Final = ("t", "z", "gh", "u", "v", "w", "q")
-"""Their name alone means pressure levels, also where a file has another kind of level only."""
+"""Variables that are on pressure levels under their plain name; on another type of level its name is appended."""
 
 _MEANING: Final = ("stepType", "startStep:int", "endStep:int", "time", "md5GridSection")
-"""Headers in which fields agree of which one may stand for the other."""
+"""Headers in which two fields of one variable, time and level must agree to count as repeats of each other."""
 
 _Header = dict[str, Any]
 _Stream = Mapping[object, Mapping[str, Any]]
@@ -56,16 +56,18 @@ _Stream = Mapping[object, Mapping[str, Any]]
 
 @functools.lru_cache(maxsize=8)
 def read_headers(path: Path, modified_ns: int, size: int, origin: str) -> xr.Dataset:
-    """The dataset, its fields unread; kept, because reading all headers takes long and a file is opened for every Case.
+    """Read the headers of a GRIB file into a dataset whose fields are read when they are needed.
+
+    The result is cached: reading all headers takes long, and a file is opened for every Case.
 
     Args:
-        path: of the file.
-        modified_ns: when it was last changed, by which it is known again.
-        size: bytes.
-        origin: what the file is called in messages.
+        path: path of the file.
+        modified_ns: time of the last change of the file in ns, part of the key of the cache.
+        size: size of the file in bytes, part of the key of the cache.
+        origin: name of the file in messages.
 
     Raises:
-        InputError: it holds several members, another grid, or no variable whose fields are clear.
+        InputError: the file holds several members, another grid, or no variable with unambiguous fields.
     """
     cfgrib = extra_module("cfgrib", "grib")
     stream = cfgrib.FileStream(str(path), errors="raise")
@@ -126,7 +128,7 @@ def _dates(seconds: NDArray[Any]) -> NDArray[np.datetime64]:
 
 
 def _window_bounds(headers: Sequence[_Header]) -> dict[str, xr.Variable]:
-    """When the sum of each message begins and ends, and its forecast began."""
+    """Return the begin and end of the sum of each message, and the initial time of its forecast."""
     ends = _dates(np.asarray([header["valid_time"] for header in headers]))
     lengths = np.asarray([_hours(header) for header in headers]) * 3600e9
     is_sum = np.asarray([header["stepType"] == "accum" for header in headers])
@@ -137,7 +139,7 @@ def _window_bounds(headers: Sequence[_Header]) -> dict[str, xr.Variable]:
 
 
 def _provenance(message: Mapping[str, Any]) -> dict[str, str]:
-    """Whose the first message is, as far as it says: not all centres' have ECMWF's class."""
+    """Return the keys of a message that identify its center, as far as it has them; only some have ECMWF's class."""
     return {f"GRIB_{key}": str(message[key]) for key in GRIB_KEYS if message.get(key) is not None}
 
 
@@ -148,7 +150,7 @@ def _attributes(headers: Sequence[_Header]) -> dict[str, Any]:
 
 
 def _header_dims(name: str, headers: Sequence[_Header]) -> dict[str, str]:
-    """Dimensions of a variable beside its grid, and the header that tells the place along each."""
+    """Return the dimensions of a variable besides latitude and longitude, each with the header of its coordinate."""
     if name == _PRECIPITATION:
         return {WINDOW: WINDOW}
     kind = headers[0]["typeOfLevel"]
@@ -158,7 +160,7 @@ def _header_dims(name: str, headers: Sequence[_Header]) -> dict[str, str]:
 
 
 def _by_variable(headers: Sequence[_Header]) -> dict[str, list[_Header]]:
-    """Headers by the name that their variable gets."""
+    """Group headers by the name of their variable in the dataset."""
     kinds: dict[str, set[str]] = {}
     for header in headers:
         kinds.setdefault(_short_name(header), set()).add(header["typeOfLevel"])
@@ -174,7 +176,7 @@ def _by_variable(headers: Sequence[_Header]) -> dict[str, list[_Header]]:
 
 
 def _each_once(stream: _Stream, name: str, headers: Sequence[_Header]) -> list[_Header]:
-    """Headers without repeats: of a time and level the forecast that started last, and one of equal fields."""
+    """Drop repeats: of one time and level keep the forecast that started last, and one of several equal fields."""
     places: dict[object, list[_Header]] = {}
     for header in headers:
         places.setdefault(_place(name, header), []).append(header)
@@ -182,12 +184,12 @@ def _each_once(stream: _Stream, name: str, headers: Sequence[_Header]) -> list[_
 
 
 def _place(name: str, header: _Header) -> tuple[object, ...]:
-    """What tells a field from the others of its variable."""
+    """Return the time and level of a field, which identify it among the fields of its variable."""
     return header["valid_time"], None if name in _ONE_PLACE else header["level:float"]
 
 
 def _apart(stream: _Stream, headers: Sequence[_Header]) -> list[_Header]:
-    """Of fields of one time and level those that are not the same as another."""
+    """Return the fields of one time and level without those that are equal to another one."""
     if all(header["stepType"] == "instant" for header in headers):
         last = max(header["time"] for header in headers)
         headers = [header for header in headers if header["time"] == last]
@@ -200,15 +202,16 @@ def _apart(stream: _Stream, headers: Sequence[_Header]) -> list[_Header]:
 
 
 def _short_name(header: _Header) -> str:
-    """As cfgrib has it."""
+    """Return the name that cfgrib gives to a variable."""
     name = header["cfVarName"]
     return str(header["shortName"] if name in ("undef", "unknown") else name)
 
 
 def _unclear(name: str, headers: Sequence[_Header]) -> str:
-    """Why the fields do not make one variable; empty where each is there once and means the same as the others.
+    """Return the reason why fields do not form one variable; empty if each is there once and all are of one kind.
 
-    Of precipitation each means what its window says, and archives look for other lengths of what else is summed up.
+    Precipitation is never ambiguous: each field has its own window. Other sums and averages are not checked here; the
+    reader of archives checks the lengths of their windows.
     """
     places = {_place(name, header) for header in headers}
     kinds = sorted({header["stepType"] for header in headers})
@@ -220,7 +223,7 @@ def _unclear(name: str, headers: Sequence[_Header]) -> str:
 
 
 def _hours(header: _Header) -> float:
-    """How long a message sums up or averages."""
+    """Return the length of the time window of a message in hours."""
     hours = extra_module("cfgrib.cfmessage", "grib").from_grib_step
     return float(hours(header, "endStep:int") - hours(header, "startStep:int"))
 
@@ -229,17 +232,17 @@ def _placed(
     headers: Sequence[_Header],
     dims: Mapping[str, str],
     coords: Mapping[str, NDArray[Any]],
-    told: Callable[[_Header], object],
+    value_of: Callable[[_Header], object],
 ) -> NDArray[np.object_]:
-    """For each time and level what is told of the field in the file, None where it is absent."""
+    """Return an array over time and level of a value of each header; None where there is no field."""
     found = np.full([coords[dim].size for dim in dims], None, np.object_)
     for header in headers:
-        found[tuple(np.searchsorted(coords[dim], header[key]) for dim, key in dims.items())] = told(header)
+        found[tuple(np.searchsorted(coords[dim], header[key]) for dim, key in dims.items())] = value_of(header)
     return found
 
 
 def _lead_hours(header: _Header) -> float:
-    """Since the start of the forecast; -1 for sums and means, of which a longer one is another quantity."""
+    """Return the hours since the start of the forecast; -1 for sums and means, which depend on the length."""
     return (header["valid_time"] - header["time"]) / 3600 if header["stepType"] == "instant" else -1.0
 
 
@@ -254,7 +257,7 @@ def _check_member(headers: Sequence[_Header], origin: str) -> None:
 
 
 def _grids(stream: _Stream, headers: Sequence[_Header], origin: str) -> dict[str, GribGrid]:
-    """The grid of each message by ``md5GridSection``: the same points, perhaps scanned another way."""
+    """Return the grid of each message, by ``md5GridSection``; all have the same points, in different orders perhaps."""
     samples = {header["md5GridSection"]: header for header in headers}
     grids = {key: grib_grid(stream[header["id"]], header["gridType"], origin) for key, header in samples.items()}
     first = next(iter(grids.values()))
@@ -270,7 +273,7 @@ def _grids(stream: _Stream, headers: Sequence[_Header], origin: str) -> dict[str
 
 
 class _GribFields(BackendArray):
-    """Fields of a file, each read when it is wanted."""
+    """The fields of a variable in a file, each read when it is needed."""
 
     def __init__(self, stream: _Stream, ids: NDArray[np.object_], grids: Mapping[str, GribGrid]) -> None:
         self._stream, self._ids, self._grids = stream, ids, grids

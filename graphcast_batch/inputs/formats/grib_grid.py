@@ -1,8 +1,7 @@
-"""Say where on the globe each value of a GRIB message lies.
+"""Compute the latitude and longitude of each value of a GRIB message.
 
-The rows and columns are those of the points themselves, as ecCodes gives them value by value. Its keys
-``distinctLatitudes`` and ``distinctLongitudes`` are sorted, so they do not fit data whose first column is elsewhere
-than at the least longitude.
+Rows and columns follow from the coordinates that ecCodes gives value by value. Its keys ``distinctLatitudes`` and
+``distinctLongitudes`` are sorted, which is wrong for data whose first column is not at the least longitude.
 """
 
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ _REGULAR_GRID: Final = (
     "cdo remapbil,r1440x720 {operator} {origin} OUT.grib, give OUT.grib, and set inputs.regrid: linear"
 )
 _OPERATORS: Final = {"reduced_gg": "-setgridtype,regular", "reduced_ll": "-setgridtype,regular", "sh": "-sp2gpl"}
-"""Of cdo, that makes the points of a ``gridType`` regular."""
+"""Operators of cdo that make the points regular, by ``gridType``."""
 _WORDS: Final = {"reduced_gg": "reduced Gaussian", "reduced_ll": "reduced", "sh": "spectral coefficients"}
 _REGIONAL: Final = "give data of the whole globe on latitudes and longitudes: a regional model's cannot be used"
 
@@ -35,7 +34,7 @@ class GribGrid:
         longitude: (column,) float64 degrees, in the order of the message's first row.
         by_columns: whether the values run along a meridian first.
         alternating: whether every second run of values goes back (WMO code table 3.4, bit 4).
-        order: for each row and each column that is wanted, where it lies; None for the message's own order.
+        order: indices of the rows and of the columns in the wanted order; None for the order of the message.
     """
 
     latitude: NDArray[np.float64]
@@ -50,12 +49,12 @@ class GribGrid:
         return self.latitude.size, self.longitude.size
 
     def field(self, values: NDArray[Any]) -> NDArray[Any]:
-        """The values of a message, one after the other, as rows and columns."""
+        """The values of a message, in the order of the message as a (row, column) table."""
         table = _table(values, self.shape, by_columns=self.by_columns, alternating=self.alternating)
         return table if self.order is None else table[np.ix_(*self.order)]
 
     def like(self, other: "GribGrid") -> "GribGrid | None":
-        """This grid with its values in the order of another of the same points; None if the points differ."""
+        """Return this grid with the order of another grid of the same points; None if the points differ."""
         rows, columns = _matching(self.latitude, other.latitude), _matching(self.longitude, other.longitude)
         if rows is None or columns is None:
             return None
@@ -64,21 +63,21 @@ class GribGrid:
 
 
 def grib_grid(message: Mapping[str, Any], kind: str, origin: str) -> GribGrid:
-    """The grid of a message.
+    """Return the grid of a message.
 
     Args:
-        message: by ecCodes' keys.
-        kind: its ``gridType``.
-        origin: path of its file.
+        message: values of the message by the keys of ecCodes.
+        kind: ``gridType`` of the message.
+        origin: path of the file, for messages.
 
     Raises:
-        InputError: it is no grid of latitudes and longitudes; names what makes one of it.
+        InputError: the grid does not consist of latitudes times longitudes; the error names a command that regrids it.
     """
     if kind not in _REGULAR:
         raise _other_grid(kind, origin)
     shape = int(message["Nj"]), int(message["Ni"])
     by_columns = bool(message["jPointsAreConsecutive"])
-    # ecCodes' coordinates take no notice of rows that go back: they are those of a plain scan.
+    # The coordinates of ecCodes ignore alternating rows: they are those of rows that all have one direction.
     latitude, longitude = (
         _table(np.asarray(message[name], np.float64), shape, by_columns=by_columns, alternating=False)
         for name in ("latitudes", "longitudes")
@@ -89,7 +88,7 @@ def grib_grid(message: Mapping[str, Any], kind: str, origin: str) -> GribGrid:
 
 
 def _other_grid(kind: str, origin: str) -> InputError:
-    """What to say of a grid that is not of latitudes times longitudes."""
+    """Return the error for a grid that does not consist of latitudes times longitudes."""
     operator = _OPERATORS.get(kind)
     remedy = _REGULAR_GRID.format(operator=operator, origin=origin) if operator else _REGIONAL
     return InputError(
@@ -99,7 +98,7 @@ def _other_grid(kind: str, origin: str) -> InputError:
 
 
 def _table(values: NDArray[Any], shape: tuple[int, int], *, by_columns: bool, alternating: bool) -> NDArray[Any]:
-    """Values (row, column) of those that follow one another in a message."""
+    """Return values in the order of a message as a (row, column) table."""
     runs = values.reshape(shape[::-1] if by_columns else shape)
     if alternating:
         runs = runs.copy()
@@ -108,10 +107,10 @@ def _table(values: NDArray[Any], shape: tuple[int, int], *, by_columns: bool, al
 
 
 def _matching(values: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.intp] | None:
-    """Where each wanted value, in degrees, lies among others; None if they are not the same."""
+    """Return the index of each wanted angle, in degrees, among others; None if the angles are not equal."""
     if values.size != wanted.size:
         return None
     found, sought = np.round(values, 3) % 360, np.round(wanted, 3) % 360
-    places = np.empty(wanted.size, np.intp)
-    places[np.argsort(sought)] = np.argsort(found)
-    return places if np.allclose(found[places], sought, rtol=0, atol=SAME_PLACE_DEGREES) else None
+    indices = np.empty(wanted.size, np.intp)
+    indices[np.argsort(sought)] = np.argsort(found)
+    return indices if np.allclose(found[indices], sought, rtol=0, atol=SAME_PLACE_DEGREES) else None

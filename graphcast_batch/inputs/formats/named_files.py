@@ -11,18 +11,18 @@ from graphcast_batch.errors import InputNotFoundError
 from graphcast_batch.inputs.formats.file_formats import SUFFIXES, data_in_zip, format_of, is_zipped_zarr, special_kind
 
 _INDEX: Final = ".idx"
-"""Of the files that cfgrib and NCEP lay beside GRIB."""
+"""Suffix of the index files that cfgrib and NCEP write beside GRIB files."""
 _LISTED: Final = 5
 
 
 @dataclass(frozen=True)
 class NamedFiles:
-    """What a path names.
+    """The data that a path names.
 
     Attributes:
         found: files, stores and addresses that are to be opened; ``ZIP/NAME`` is a file in a zip.
-        passed_over: what a folder or glob holds beside them, with what it is.
-        chosen: whether the path names them one by one, so that each must be of use.
+        passed_over: other files and folders that a folder holds or a glob matches, each with its kind.
+        chosen: whether the path names the data explicitly, so that an unusable file is an error.
     """
 
     found: tuple[str, ...]
@@ -31,7 +31,7 @@ class NamedFiles:
 
 
 def named_files(path: str) -> NamedFiles:
-    """What a path names.
+    """Return the data that a path, glob, folder or address names.
 
     Raises:
         InputNotFoundError: a folder or glob holds no data.
@@ -48,7 +48,7 @@ def named_files(path: str) -> NamedFiles:
 
 
 def passed_over(found: NamedFiles) -> str:
-    """What to say of what was passed over."""
+    """Return the warning about files and folders that were passed over."""
     return f"passed over, as neither netCDF, GRIB nor zarr: {_listed(found.passed_over)}"
 
 
@@ -66,9 +66,9 @@ def _sorted_out(every: Sequence[str], expected: str) -> NamedFiles:
 
 
 def _is_data(path: Path) -> bool:
-    """Whether a path is data, or promises to be by its name, so that it must not be passed over without a word."""
-    promises = path.name.lower().endswith(SUFFIXES) and (path.is_file() or not path.exists())
-    return promises or format_of(path) != ""
+    """Return whether a path is data by its content, or must be by its name, so that a damaged file is reported."""
+    named = path.name.lower().endswith(SUFFIXES) and (path.is_file() or not path.exists())
+    return named or format_of(path) != ""
 
 
 def _described(path: Path) -> str:
@@ -82,7 +82,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _opened_up(path: str) -> tuple[str, ...]:
-    """The path, or the files in it if it is a zip of some."""
+    """Return a path, or the paths of the data files in it if it is a zip of data files."""
     if "://" in path or format_of(Path(path)) != "zip" or is_zipped_zarr(Path(path)):
         return (path,)
     return tuple(f"{path}/{name}" for name in data_in_zip(Path(path))) or (path,)

@@ -1,6 +1,6 @@
 """Open zarr, netCDF and GRIB data at a local path or a remote address.
 
-HDF5 is not safe with threads: whoever opens a netCDF file reads what is needed and closes it.
+HDF5 is not thread-safe: a netCDF file is opened, read as far as needed and closed by one thread.
 """
 
 import functools
@@ -16,7 +16,7 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 from zarr.storage import ZipStore
 
-from graphcast_batch.credentials import telling
+from graphcast_batch.credentials import printable_cause
 from graphcast_batch.errors import GraphcastBatchError, InputError, InputNotFoundError
 from graphcast_batch.inputs.formats.classic_netcdf import is_classic, needed_bytes
 from graphcast_batch.inputs.formats.extras import extra_module
@@ -27,10 +27,10 @@ from graphcast_batch.inputs.formats.zipped import Nameless, unpacked, zip_of
 
 _NETCDF: Final = (".nc", ".nc4", ".h5")
 _UNPACKED: Final = 16
-"""Files of zips that are kept open, each of which takes room on the disk."""
+"""Largest number of unpacked files of zips that are kept open; each takes space on the disk."""
 _TEXT: Final = frozenset(string.printable.encode())
 _LONGEST: Final = 5_000_000
-"""Hours of 570 years: more than any coordinate has that is not damaged."""
+"""Largest length of a coordinate: the hours of 570 years. A longer one is a sign of damage."""
 
 
 class _AsStored(TypedDict):
@@ -39,27 +39,26 @@ class _AsStored(TypedDict):
 
 
 _AS_STORED: Final = _AsStored(decode_times=False, create_default_indexes=False)
-"""Reads no coordinates, which `_dated` does once it knows that they are not too long."""
+"""Options of xarray with which it reads no coordinates; `_dated` reads them after it has checked their lengths."""
 
 
 @contextmanager
 def open_data(address: str, access: Access = DEFAULT) -> Iterator[xr.Dataset]:
-    """Opens a zarr store, netCDF file or GRIB file for as long as the block lasts; nothing but coordinates is read.
+    """Return a context with a zarr store, netCDF file or GRIB file as a dataset, of which only coordinates are read.
 
-    A folder, ``*.zarr`` and ``*.zarr.zip`` are zarr; a file that begins with ``GRIB``, or is named so, is GRIB; other
-    files are netCDF. Of addresses with a scheme, those that end in .nc, .nc4 or .h5 are netCDF, others are zarr.
+    A folder, ``*.zarr`` and ``*.zarr.zip`` are zarr; a file that begins with ``GRIB`` or has a suffix of GRIB is GRIB;
+    other files are netCDF. Addresses with a scheme are netCDF if they end in .nc, .nc4 or .h5, and zarr otherwise.
 
-    A server that sends nothing for 15 s is asked again, three times in all; one that trickles is given up after
-    10 minutes a request.
+    A request to a server is sent up to three times if no data arrive for 15 s, and fails after 10 minutes.
 
     Args:
         address: a path, or an address such as ``s3://bucket/store.zarr``, ``gs://bucket/store.zarr``,
             ``az://account/container/store.zarr`` or ``https://host/file.nc``. A classic netCDF file on another
-            machine is read whole.
-        access: how to reach it, if it is on another machine.
+            machine is transferred completely.
+        access: credentials and options for an address on another machine.
 
     Raises:
-        InputNotFoundError: there is no such data.
+        InputNotFoundError: there are no data at the address.
         InputError: the data cannot be read, or a package to read them is not installed.
     """
     with _opened(address, access) as dataset:
@@ -68,14 +67,14 @@ def open_data(address: str, access: Access = DEFAULT) -> Iterator[xr.Dataset]:
 
 @contextmanager
 def open_netcdf(path: Path) -> Iterator[xr.Dataset]:
-    """Opens a netCDF file for as long as the block lasts; nothing but coordinates is read.
+    """Return a context with a netCDF file as a dataset, of which only coordinates are read.
 
     Raises:
         InputNotFoundError: there is no such file.
         InputError: the file is not netCDF, or is cut off or damaged.
     """
     check_ordinary(path)
-    with _naming(str(path), "a whole netCDF file"):
+    with _naming(str(path), "a complete netCDF file"):
         _check_complete(path)
         undated = xr.open_dataset(path, engine="netcdf4", cache=False, **_AS_STORED)
     with undated:
@@ -84,11 +83,11 @@ def open_netcdf(path: Path) -> Iterator[xr.Dataset]:
 
 @contextmanager
 def open_zarr(path: str, access: Access = DEFAULT) -> Iterator[xr.Dataset]:
-    """Opens a zarr store for as long as the block lasts; nothing but coordinates is read.
+    """Return a context with a zarr store as a dataset, of which only coordinates are read.
 
     Args:
         path: a folder, a ``.zip`` of one, or an address such as ``s3://bucket/store.zarr``.
-        access: how to reach it, if it is on another machine.
+        access: credentials and options for an address on another machine.
 
     Raises:
         InputNotFoundError: there is no such store.
@@ -103,49 +102,51 @@ def open_zarr(path: str, access: Access = DEFAULT) -> Iterator[xr.Dataset]:
 
 @contextmanager
 def open_grib(path: Path) -> Iterator[xr.Dataset]:
-    """Opens a GRIB file of regular latitudes and longitudes, with ecCodes' names (t, z, t2m, msl, tp ...).
+    """Return a context with a GRIB file as a dataset with the names of ecCodes (t, z, t2m, msl, tp ...).
 
-    The dimensions are valid_time, isobaricInhPa, latitude and longitude; fields on several levels of another type have
-    a dimension named by that type. What holds on one other level has no level, and a name such as ``z_surface`` where
-    the plain name is taken by pressure levels. The land-sea mask and ``z_surface`` are constant, without time. A field
-    that the file lacks, at a time or on a level that it has otherwise, is NaN.
+    The grid must have regular latitudes and longitudes. The dimensions are valid_time, isobaricInhPa, latitude and
+    longitude; fields on several levels of another type have a dimension named by that type. Fields on one level of
+    another type have no level dimension, and a name such as ``z_surface`` if there is a variable of the plain name on
+    pressure levels. The land-sea mask and ``z_surface`` are constant, without time. A field that is missing in the
+    file, at a time or on a level that the variable has otherwise, is NaN.
 
-    Precipitation (tp) has the dimension window, a place for each message, with when its sum begins and ends and its
-    forecast began. Of other accumulated and averaged variables ``attrs["step_lengths"]`` has over how many hours they
-    are so. What is there twice for a time and level, or both at a moment and over a period, is left out with a warning.
+    Precipitation (tp) has the dimension window, one position for each message, with the begin and end of the sum and
+    the initial time of the forecast. For other accumulated and averaged variables, ``attrs["step_lengths"]`` holds the
+    lengths of their windows in hours. A variable that has two fields for one time and level, or both instantaneous and
+    accumulated fields, is left out with a warning.
 
     Raises:
         InputNotFoundError: there is no such file.
         InputError: the file is not GRIB, is cut off, or has several members or another grid.
     """
     check_ordinary(path)
-    with _naming(str(path), "a whole GRIB file"):
+    with _naming(str(path), "a complete GRIB file"):
         found = path.stat()
         dataset = read_headers(path.absolute(), found.st_mtime_ns, found.st_size, str(path))
     yield dataset.copy()
 
 
 def load(dataset: xr.Dataset, origin: str) -> xr.Dataset:
-    """Reads a lazily opened dataset into memory, of zarr all variables at once, else one after the other.
+    """Read a lazily opened dataset into memory: all variables of zarr concurrently, others one after the other.
 
-    Of each variable in zarr as many chunks are fetched at once as ``async.concurrency`` of zarr's configuration allows.
+    For each variable of zarr, as many chunks are fetched at once as ``async.concurrency`` of zarr's configuration.
 
     Raises:
         InputError: the data cannot be read.
     """
-    with _naming(origin, "whole"):
+    with _naming(origin, "complete"):
         try:
-            # zarr's own loop, because clients of some file systems are bound to the loop that opened them, and because
-            # a notebook's thread has a running loop, in which asyncio.run refuses to work.
+            # In zarr's own event loop, because clients of some file systems are bound to the loop that opened them,
+            # and because the thread of a notebook has a running loop, in which asyncio.run refuses to work.
             return sync(dataset.load_async())
-        except NotImplementedError as error:  # neither netCDF nor GRIB can
-            # zarr's loop keeps the error, and by its traceback all that was read: hundreds of MB for a while.
+        except NotImplementedError as error:  # netCDF and GRIB cannot be read asynchronously
+            # zarr's loop keeps the error, whose traceback refers to all data read so far: hundreds of MB for a while.
             error.__traceback__ = None
         return dataset.load()
 
 
 def _opened(address: str, access: Access) -> AbstractContextManager[xr.Dataset]:
-    path, name = Path(address), address.partition("?")[0]  # whose query may sign an address
+    path, name = Path(address), address.partition("?")[0]  # the query may be a signature
     if "://" in address and name.endswith((*GRIB_SUFFIXES, ".zip")):
         raise InputError(
             f"the input {address} must be zarr or netCDF to be read over the network, but is not by its name; "
@@ -171,8 +172,8 @@ def _open_zipped(address: str, packed: Path, name: str) -> Iterator[xr.Dataset]:
 
 @functools.lru_cache(maxsize=_UNPACKED)
 def _from_zip(address: str, packed: Path, name: str, modified_ns: int, size: int) -> xr.Dataset:
-    """A file of a zip, opened; kept open, because it takes long to unpack, and nameless, so that nothing is left."""
-    with unpacked(packed, name) as path, _naming(address, "a whole netCDF or GRIB file"):
+    """Open a file of a zip from a copy, which is cached because unpacking takes long, and removed from its folder."""
+    with unpacked(packed, name) as path, _naming(address, "a complete netCDF or GRIB file"):
         if not _is_grib(path):
             _check_complete(path)
             return _dated(xr.open_dataset(path, engine="netcdf4", cache=False, **_AS_STORED), address)
@@ -214,19 +215,19 @@ def _open_zarr(path: str, store: Store | str) -> xr.Dataset:
         return opened(consolidated=True)
     except FileNotFoundError:
         raise
-    except ValueError as error:  # no consolidated metadata, or worse, which the second try will tell
+    except ValueError as error:  # no consolidated metadata, or another fault, which the second attempt raises
         if path.startswith(("http://", "https://")):
             raise InputError(
                 f"the zarr store {path} must have consolidated metadata, because HTTP servers do not list files, but "
                 f"{brief(error)}; run zarr.consolidate_metadata on it, or copy it here"
-            ) from telling(error)
+            ) from printable_cause(error)
         return opened(consolidated=False)
 
 
 @contextmanager
 def _open_far_netcdf(address: str, access: Access) -> Iterator[xr.Dataset]:
     extra_module("h5netcdf", "remote")
-    with _naming(address, "a whole netCDF file"):
+    with _naming(address, "a complete netCDF file"):
         file = netcdf_file(address, access)
         engine = "h5netcdf" if file.peek(4).startswith(b"\x89HDF") else "scipy"
         undated = xr.open_dataset(file, engine=engine, cache=False, **_AS_STORED)
@@ -244,10 +245,10 @@ def _is_grib(path: Path) -> bool:
 
 
 def _dated(undated: xr.Dataset, origin: str) -> xr.Dataset:
-    """With its coordinates read, and dates where they are times, unless damage has made their lengths absurd.
+    """Read the coordinates of a dataset, and decode times to dates; refuse absurd lengths, which are a sign of damage.
 
     Raises:
-        InputError: a coordinate is too long or cannot be read, or times are no dates.
+        InputError: a coordinate is too long or cannot be read, or times cannot be decoded to dates.
     """
     long = [f"{size} values of {dim}" for dim, size in undated.sizes.items() if dim in undated and size > _LONGEST]
     if long:
@@ -255,7 +256,7 @@ def _dated(undated: xr.Dataset, origin: str) -> xr.Dataset:
             f"the coordinates of {origin} must have at most {_LONGEST} values each, but it declares {', '.join(long)}; "
             "copy or download it again"
         )
-    with _naming(origin, "whole"):
+    with _naming(origin, "complete"):
         try:
             return xr.decode_cf(undated, decode_timedelta=False, mask_and_scale=False, concat_characters=False)
         except ValueError as error:
@@ -275,7 +276,7 @@ def _check_complete(path: Path) -> None:
         start = file.read(20)
     packed = hint(path)
     if packed:
-        raise InputError(f"the input {path} must be a whole netCDF file, but {packed}")
+        raise InputError(f"the input {path} must be a complete netCDF file, but {packed}")
     if _TEXT.issuperset(start):
         raise ValueError(f"it is text that begins with {start.decode()!r}" if start else "it is empty")
     if not is_classic(path):
@@ -295,8 +296,8 @@ def _naming(origin: str, expected: str) -> Iterator[None]:
         where = "" if "://" in origin else f" (working directory: {os.getcwd()})"
         raise InputNotFoundError(
             f"the input {origin} must be {expected}, but there is none{where}; give the path of existing data"
-        ) from telling(error)
+        ) from printable_cause(error)
     except Exception as error:  # HDF5, zarr, object stores and each of their codecs raise errors of their own
         raise InputError(
             f"the input {origin} must be {expected}, but cannot be read: {brief(error)}; {remedy(origin, error)}"
-        ) from telling(error)
+        ) from printable_cause(error)

@@ -1,4 +1,4 @@
-"""Open zarr stores and files on other machines, which are read piece by piece."""
+"""Open zarr stores and netCDF files on other machines, of which only the bytes that are needed are transferred."""
 
 import io
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _OBJECT_SCHEMES: Final = ("s3", "gs", "az", "http", "https")
 _HEADER_BYTES: Final = 2**18
-"""Asked for at once from netCDF files far away, whose headers the HDF5 library reads in small pieces."""
+"""Buffer size for remote netCDF files, since the HDF5 library reads their headers in small pieces."""
 _CLIENT_LIMITS: Final = {"connect_timeout": "10s", "read_timeout": "15s", "timeout": "10m"}
 _RETRIES: Final = {"max_retries": 2, "retry_timeout": timedelta(minutes=1)}
 _CLIENT_OPTIONS: Final = (
@@ -25,19 +25,19 @@ _CLIENT_OPTIONS: Final = (
     *("proxy_ca_certificate", "proxy_excludes", "proxy_url", "read_timeout", "root_certificate", "timeout"),
     "user_agent",
 )
-"""Options of obstore's HTTP client; every other one belongs to the kind of store."""
+"""Options of obstore's HTTP client; all other options are those of the kind of store."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """How to reach data on other machines.
+    """Credentials and options for data on other machines.
 
     Attributes:
-        anonymous: send no credentials, as public buckets want; otherwise those of the environment are sent.
-        options: names and values that obstore knows for the scheme or its HTTP client, such as
+        anonymous: send no credentials, as public buckets require; otherwise those of the environment are sent.
+        options: names and values of the options of obstore for the scheme or its HTTP client, such as
             ``("region", "eu-west-1")``, ``("endpoint", "http://host:9000")`` or ``("read_timeout", "60s")``;
-            for schemes beyond s3, gs, az and http(s), storage options of fsspec.
-        secrets: names and values of what options and addresses refer to as ``${NAME}``; see `secrets_of`.
+            for schemes other than s3, gs, az and http(s), storage options of fsspec.
+        secrets: names and values of the secrets that options and addresses refer to as ``${NAME}``; see `secrets_of`.
     """
 
     anonymous: bool = False
@@ -45,21 +45,21 @@ class Access:
     secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     def revealed(self, text: str) -> str:
-        """An address or option as others must be given it."""
+        """Return an address or option with its secrets, as a library needs it."""
         return revealed(text, dict(self.secrets))
 
     @property
     def revealed_options(self) -> dict[str, str]:
-        """The options as others must be given them."""
+        """Options with their secrets, as a library needs them."""
         return {name: self.revealed(value) for name, value in self.options}
 
 
 DEFAULT: Final = Access()
-"""With the credentials of the environment."""
+"""Access with the credentials of the environment."""
 
 
 def zarr_store(address: str, access: Access) -> Store:
-    """A zarr store that reads from an address; nothing is asked of it yet."""
+    """Return a zarr store that reads from an address; no request is sent yet."""
     if address.partition("://")[0] in _OBJECT_SCHEMES:
         return ObjectStore(_object_store(address, access), read_only=True)
     extra_module("fsspec", "remote")
@@ -67,9 +67,9 @@ def zarr_store(address: str, access: Access) -> Store:
 
 
 def netcdf_file(address: str, access: Access) -> io.BufferedReader:
-    """A file at an address, of which only what is read is transferred."""
-    place, mark, query = address.partition("?")
-    folder, _, name = place.rpartition("/")
+    """Return a file at an address, of which only the parts that are read are transferred."""
+    path, mark, query = address.partition("?")
+    folder, _, name = path.rpartition("/")
     return io.BufferedReader(_FarFile(_object_store(f"{folder}{mark}{query}", access), name), _HEADER_BYTES)
 
 
@@ -79,21 +79,21 @@ _REMEDIES: Final = {
     "401 Unauthorized": "check the credentials, or set inputs.anonymous: true for public data",
     "403 Forbidden": "check the credentials, or set inputs.anonymous: true for public data",
     "redirect": "give the bucket's region in inputs.storage",
-    "onfiguration": "mend inputs.storage",
-    "Invalid key": "mend inputs.storage",
+    "onfiguration": "correct inputs.storage",
+    "Invalid key": "correct inputs.storage",
     "Error performing": "check the address and the network, and try again",
 }
-"""What to do about errors of obstore, by what their texts hold, the first that fits."""
+"""Remedies for errors of obstore, by a part of their texts; the first match counts."""
 
 
 def remedy(origin: str, error: Exception) -> str:
-    """What to do about an error of reading."""
+    """Return what a user can do about an error of reading."""
     fitting = (remedy for sign, remedy in _REMEDIES.items() if sign in str(error))
     return next(fitting, "copy or download it again") if "://" in origin else "copy or download it again"
 
 
 def brief(error: Exception) -> str:
-    """The error without the source code that obstore appends, the page that the server sent, and secrets."""
+    """Return the message of an error without the debug output of obstore, web pages of the server, and secrets."""
     text = scrubbed(str(error)).partition("\n\nDebug source")[0].partition(": <")[0].rstrip(": ")
     return text if len(text) < 400 else f"{text[:400]} ..."
 
@@ -103,7 +103,7 @@ def _object_store(address: str, access: Access) -> "FarStore":
     options = access.revealed_options
     client = _CLIENT_LIMITS | {key: value for key, value in options.items() if key in _CLIENT_OPTIONS}
     store = {key: value for key, value in options.items() if key not in _CLIENT_OPTIONS}
-    client.setdefault("allow_http", "true")  # where the address or the endpoint says http, http is meant
+    client.setdefault("allow_http", "true")  # an address or endpoint with the scheme http is meant
     if access.anonymous and not address.startswith("http"):
         store["skip_signature"] = "true"
     far: FarStore = stores.from_url(
@@ -113,7 +113,7 @@ def _object_store(address: str, access: Access) -> "FarStore":
 
 
 class _FarFile(io.RawIOBase):
-    """An object of a store as a file, where each read is one request for just those bytes."""
+    """An object of a store as a file; each read is one request for the bytes that are read."""
 
     def __init__(self, store: "FarStore", name: str) -> None:
         self._obstore, self._store, self._name = extra_module("obstore", "remote"), store, name

@@ -1,4 +1,4 @@
-"""Unpack a file of a zip so that it vanishes with the process that reads it."""
+"""Unpack a file of a zip, so that the copy is removed when the process ends."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ _PIECE: Final = 2**20
 
 
 class Nameless:
-    """A file that stays readable under a path of this process after it was removed, until nobody refers to this."""
+    """Keeps a file readable at ``path`` after it was removed, as long as this object exists."""
 
     def __init__(self, path: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY)
@@ -25,7 +25,7 @@ class Nameless:
 
 
 def zip_of(address: str) -> tuple[Path, str] | None:
-    """The zip and the name in it that an address such as ``a.zip/b.nc`` means; None if it means something else."""
+    """Return the zip and the name of the file in it for an address such as ``a.zip/b.nc``; None for other addresses."""
     path = Path(address)
     if path.exists():
         return None
@@ -35,17 +35,17 @@ def zip_of(address: str) -> tuple[Path, str] | None:
 
 @contextmanager
 def unpacked(packed: Path, name: str) -> Iterator[Path]:
-    """The path of a copy of a file in a zip, which is removed at the end of the block.
+    """Return a context with the path of an unpacked copy of a file in a zip, which is removed at its end.
 
     Raises:
-        InputError: there is no such file, the zip is damaged, or there is no room to unpack it.
+        InputError: there is no such file, the zip is damaged, or the disk is full.
     """
     with tempfile.NamedTemporaryFile(prefix="graphcast-batch-") as copy:
         try:
             with zipfile.ZipFile(packed) as zipped, zipped.open(name) as content:
                 shutil.copyfileobj(content, copy, _PIECE)
                 copy.flush()
-        except (OSError, zipfile.BadZipFile, KeyError, RuntimeError) as error:  # RuntimeError if it wants a password
+        except (OSError, zipfile.BadZipFile, KeyError, RuntimeError) as error:  # RuntimeError: password
             folder = Path(copy.name).parent
             raise InputError(
                 f"the file {name} in {packed} must be unpacked to be read, which failed in {folder} with "

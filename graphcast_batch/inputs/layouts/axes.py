@@ -1,4 +1,7 @@
-"""Which coordinates of a dataset are its time, lead time, level, latitude and longitude, whatever they are called."""
+"""Find the coordinates of a dataset that are its time, lead time, level, latitude and longitude, whatever their names.
+
+Of the parameters named ``names``, each key is a name in the dataset and each value the model's name for it.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -21,24 +24,24 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     LEAD: ("step", "lead_time", "leadtime", "lead", "forecast_period", "forecast_hour"),
     LEVEL: ("pressure_level", "isobaricInhPa", "isobaricInPa", "plev", "plevel", "pressure", "levels", "isobaric"),
 }
-"""By our coordinate, what others call it; capitals make no difference."""
+"""Other names of each coordinate, by the model's name; they are compared without regard to case."""
 _UNITS: Final[Mapping[str, tuple[str, ...]]] = {
     "latitude": ("degrees_north", "degree_north", "degrees_N", "degree_N", "degreesN", "degreeN"),
     "longitude": ("degrees_east", "degree_east", "degrees_E", "degree_E", "degreesE", "degreeE"),
 }
-"""By which the CF conventions tell the coordinates of the globe (4.1, 4.2)."""
+"""Units by which the CF conventions identify latitude and longitude (sections 4.1 and 4.2)."""
 _STANDARD: Final = {LEVEL: "air_pressure", LEAD: "forecast_period"}
 
 
 def axes(dataset: xr.Dataset, names: Mapping[str, str]) -> dict[str, str]:
-    """Theirs to ours, of the coordinates that are called otherwise and are not to be mistaken.
+    """Return the model's names of the coordinates that have other names in a dataset and can be identified.
 
-    By a name that is known; else by what the CF conventions say of its units or standard name. Of dates, those that
-    fields are valid at are the time; where there are lead times, those that forecasts start from.
+    A coordinate is identified by a known name, or else by its units or standard name as the CF conventions define
+    them. The time is the coordinate of valid times, or of initial times if there are lead times.
 
     Args:
-        dataset: as it was opened.
-        names: theirs to ours as the configuration has them, which nothing here contradicts.
+        dataset: the dataset, with its own names.
+        names: names that the configuration gives; they take precedence.
     """
     said, free = set(names.values()), [str(dim) for dim in dataset.dims if dim not in names]
     found: dict[str, str] = {}
@@ -52,15 +55,15 @@ def axes(dataset: xr.Dataset, names: Mapping[str, str]) -> dict[str, str]:
 
 
 def with_leads(dataset: xr.Dataset, names: Mapping[str, str], origin: str) -> xr.Dataset:
-    """The dataset, with a dimension of lead times also where one coordinate says which lead time all of it is of.
+    """Return a dataset with a dimension of lead times, if a scalar coordinate gives one lead time for all fields.
 
     Args:
-        dataset: as it was opened.
-        names: theirs to ours as the configuration has them.
-        origin: its path.
+        dataset: the dataset, with its own names.
+        names: names that the configuration gives.
+        origin: path or address of the dataset, for messages.
 
     Raises:
-        InputError: nothing says whether its times are those that forecasts start from.
+        InputError: the dataset has one lead time, but does not state whether its times are initial or valid times.
     """
     lead, start = only_lead(dataset, names), TIME if TIME in dataset.variables else _first(dataset, _STARTS)
     if (
@@ -76,10 +79,9 @@ def with_leads(dataset: xr.Dataset, names: Mapping[str, str], origin: str) -> xr
         return dataset
     if valid is None and not _are_starts(dataset, start):
         raise InputError(
-            f"the coordinate {start} of {origin} must be known as that which forecasts start from, or which fields are "
-            f"valid at, as all of them are of one lead time ({lead}), but nothing says which; make {lead} a dimension "
-            f"(expand_dims of xarray) if it is the start, or set inputs.names {{{lead}: other_{lead}}} if fields are "
-            "valid at it"
+            f"the coordinate {start} of {origin} must be known to hold initial or valid times, because all fields have "
+            f"one lead time ({lead}), but the data do not state which; if it holds initial times, make {lead} a "
+            f"dimension (expand_dims of xarray); if it holds valid times, set inputs.names {{{lead}: other_{lead}}}"
         )
     every = set(dataset[start].dims)
     moving = [name for name, array in dataset.data_vars.items() if every <= set(array.dims)]
@@ -87,11 +89,11 @@ def with_leads(dataset: xr.Dataset, names: Mapping[str, str], origin: str) -> xr
 
 
 def only_lead(dataset: xr.Dataset, names: Mapping[str, str]) -> str | None:
-    """The coordinate that says which one lead time all of a dataset is of; None if there is none.
+    """Return the scalar coordinate that gives the lead time of all fields; None if there is none.
 
     Args:
-        dataset: as it was opened.
-        names: theirs to ours as the configuration has them.
+        dataset: the dataset, with its own names.
+        names: names that the configuration gives.
     """
     called = {LEAD, *_NAMES[LEAD]}
     found = [
@@ -103,7 +105,7 @@ def only_lead(dataset: xr.Dataset, names: Mapping[str, str]) -> str | None:
 
 
 def dates(dataset: xr.Dataset) -> list[str]:
-    """Dimensions along which there are dates."""
+    """Return the dimensions whose coordinates hold dates."""
     return [str(dim) for dim in dataset.dims if dim in dataset.variables and _are_dates(dataset, str(dim))]
 
 
@@ -112,16 +114,16 @@ def _find(dataset: xr.Dataset, ours: str, dims: Sequence[str]) -> str | None:
     if ours in dims:
         return ours
     found = [dim for dim in dims if dim.lower() in called]
-    if ours == LEVEL and not found:  # of one level that has lost its dimension
+    if ours == LEVEL and not found:  # one level, selected without its dimension
         found = [str(name) for name, one in dataset.coords.items() if not one.dims and name in _NAMES[LEVEL]]
     if not found:
         unknown = [dim for dim in dims if dim in dataset.variables and not _are_dates(dataset, dim)]
-        found = [dim for dim in unknown if _is_told(dataset[dim], ours)]
+        found = [dim for dim in unknown if _is_identified(dataset[dim], ours)]
     return found[0] if len(found) == 1 else None
 
 
-def _is_told(coordinate: xr.DataArray, ours: str) -> bool:
-    """Whether its attributes say what it is."""
+def _is_identified(coordinate: xr.DataArray, ours: str) -> bool:
+    """Return whether the attributes of a coordinate identify it."""
     units, standard = (str(coordinate.attrs.get(key, "")) for key in ("units", "standard_name"))
     if ours == LEVEL:
         return standard == _STANDARD[LEVEL] or is_pressure(units)
@@ -129,11 +131,11 @@ def _is_told(coordinate: xr.DataArray, ours: str) -> bool:
 
 
 def _time(dataset: xr.Dataset, has_leads: bool) -> str | None:
-    """None where it is called as ours is, or none is to be found."""
+    """Return the name of the time coordinate; None if that is the model's name already, or there is none."""
     if has_leads:
         return None if TIME in dataset.variables else _first(dataset, _STARTS)
     valid = dataset.variables.get("valid_time")
-    if valid is not None and len(valid.dims) <= 1:  # beside it, time is what the forecast started from
+    if valid is not None and len(valid.dims) <= 1:  # a coordinate time beside it is the initial time
         return "valid_time"
     if TIME in dataset.variables or TIME in dataset.dims:
         return None

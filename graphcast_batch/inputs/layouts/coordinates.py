@@ -1,4 +1,4 @@
-"""Read the coordinates of a dataset: points, levels, initial and lead times, as numbers in our units."""
+"""Read the coordinates of a dataset, points, levels, initial and lead times, as numbers in the model's units."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -15,15 +15,15 @@ from graphcast_batch.inputs.layouts.units import LEVEL, Conversion
 from graphcast_batch.variables import DIMS
 
 _HIGHEST: Final = 1e6
-"""No level in any unit reaches this; what does is damaged."""
+"""Larger than a level in any unit; such a value is damaged."""
 _WHOLE_HPA: Final = 1e-2
-"""hPa that a level may lie from a whole number and still mean it; none are so near to each other."""
+"""Largest difference of a level from a whole number, in hPa, at which it is rounded; no two levels are so close."""
 _LEAD_UNITS: Final = {"hours": 3600e9, "days": 86400e9, "minutes": 60e9, "seconds": 1e9, "nanoseconds": 1.0}
-"""ns; as xarray and CF write units of time."""
+"""Nanoseconds in each unit of time, named as xarray and the CF conventions do."""
 
 
 def stored_times(dataset: xr.Dataset) -> NDArray[np.datetime64]:
-    """(time,) datetime64[ns] as stored; none where the coordinate holds no dates, which no variable then may have."""
+    """Return the times in the order of the dataset, (time,) datetime64[ns]; empty if there are no dates."""
     starts = "time" in dataset.dims or (LEAD in dataset.dims and "time" in dataset.variables)
     if not starts or not np.issubdtype(dataset["time"].dtype, np.datetime64):
         return np.zeros(0, "datetime64[ns]")
@@ -31,10 +31,10 @@ def stored_times(dataset: xr.Dataset) -> NDArray[np.datetime64]:
 
 
 def lead_times(dataset: xr.Dataset, origin: str) -> NDArray[np.timedelta64]:
-    """As the coordinate has them, timedelta64[ns]; whole numbers are hours if they have no unit.
+    """Return the lead times in the order of the dataset, timedelta64[ns]; numbers without a unit are hours.
 
     Raises:
-        InputError: it holds no lead times, or gaps.
+        InputError: the coordinate does not hold lead times, or some are missing.
     """
     values = dataset[LEAD].values
     if np.issubdtype(values.dtype, np.timedelta64):
@@ -49,10 +49,10 @@ def lead_times(dataset: xr.Dataset, origin: str) -> NDArray[np.timedelta64]:
 
 
 def coordinate(dataset: xr.Dataset, name: str, origin: str) -> NDArray[np.float64]:
-    """A coordinate of one dimension, as finite numbers in its own unit.
+    """Return the values of a coordinate in the unit of the dataset.
 
     Raises:
-        InputError: there is none of that name, or it holds something else.
+        InputError: there is no coordinate of that name, it has not one dimension, or does not hold finite numbers.
     """
     if name not in dataset.variables or dataset[name].dims != (name,):
         others = [str(dim) for dim in dataset.dims if dim not in (*DIMS, LEAD, VERSIONS)]
@@ -60,7 +60,7 @@ def coordinate(dataset: xr.Dataset, name: str, origin: str) -> NDArray[np.float6
         raise InputError(
             f"{origin} must have the coordinate {name} of one dimension, but has the coordinates "
             f"{', '.join(_with_dims(dataset.coords)) or 'none'}; "
-            f"say in inputs.names what its own is called{example}, or regrid it to latitudes and longitudes"
+            f"map its own name in inputs.names{example}, or regrid it to latitudes and longitudes"
         )
     values = dataset[name].values
     if not np.issubdtype(values.dtype, np.number):
@@ -70,7 +70,7 @@ def coordinate(dataset: xr.Dataset, name: str, origin: str) -> NDArray[np.float6
     if not np.all(np.isfinite(values)):
         place = int(np.argmin(np.isfinite(values)))
         raise InputError(
-            f"the coordinate {name} of {origin} must hold finite numbers, but holds {values[place]} at place {place} "
+            f"the coordinate {name} of {origin} must hold finite numbers, but holds {values[place]} at index {place} "
             f"of {values.size}; correct it"
         )
     return np.asarray(values, np.float64)
@@ -81,10 +81,10 @@ def _with_dims(coordinates: Mapping[Any, xr.DataArray]) -> list[str]:
 
 
 def check_once(values: NDArray[np.float64], name: str, origin: str) -> None:
-    """Compares the places of a coordinate, in degrees, with each other.
+    """Check that the values of a coordinate, in degrees, do not repeat.
 
     Raises:
-        InputError: one is there twice.
+        InputError: a value is there twice.
     """
     once, counts = np.unique(values, return_counts=True)
     if np.any(counts > 1):
@@ -96,16 +96,16 @@ def check_once(values: NDArray[np.float64], name: str, origin: str) -> None:
 
 
 def from_zero(longitude: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Degrees in 0..360, where rounding errors may not put 0 just below 360."""
+    """Return longitudes in 0..360 degrees; a value that is just below 360 by a rounding error is 0."""
     turned = np.where((longitude < 0) | (longitude >= 360), longitude % 360, longitude)
     return np.where(turned > 360 - SAME_PLACE_DEGREES, 0.0, turned)
 
 
 def grid_of(latitude: NDArray[np.float64], longitude: NDArray[np.float64], origin: str) -> Grid:
-    """The points of a dataset, both coordinates ascending, in degrees.
+    """Return the grid of a dataset from its coordinates, in degrees, ascending.
 
     Raises:
-        GridError: they are not a global grid.
+        GridError: the coordinates do not form a global grid.
     """
     try:
         return exact_grid(latitude, longitude)
@@ -114,12 +114,12 @@ def grid_of(latitude: NDArray[np.float64], longitude: NDArray[np.float64], origi
 
 
 def whole_levels(dataset: xr.Dataset, origin: str, to_hpa: Conversion) -> tuple[tuple[int, ...], NDArray[np.intp]]:
-    """Levels that are whole numbers of hPa, but for rounding, ascending, and where each lies in the file."""
+    """Return the levels that are whole numbers of hPa, rounded, ascending, and the index of each in the file."""
     if LEVEL not in dataset.dims:
         return (), np.zeros(0, np.intp)
     stored = coordinate(dataset, LEVEL, origin) * to_hpa.factor
     order = np.argsort(stored)
-    order = order[_is_complete(stored[order]) & (stored[order] < _HIGHEST)]
+    order = order[_is_whole(stored[order]) & (stored[order] < _HIGHEST)]
     levels = tuple(int(level) for level in np.round(stored[order]))
     if len(set(levels)) < len(levels):
         raise InputError(
@@ -128,14 +128,14 @@ def whole_levels(dataset: xr.Dataset, origin: str, to_hpa: Conversion) -> tuple[
     return levels, order
 
 
-def _is_complete(levels: NDArray[np.float64]) -> NDArray[np.bool_]:
-    complete = np.round(levels)
-    return np.asarray(np.isclose(levels, complete, rtol=0, atol=_WHOLE_HPA) & (complete > 0))
+def _is_whole(levels: NDArray[np.float64]) -> NDArray[np.bool_]:
+    rounded = np.round(levels)
+    return np.asarray(np.isclose(levels, rounded, rtol=0, atol=_WHOLE_HPA) & (rounded > 0))
 
 
 def odd_levels(dataset: xr.Dataset, origin: str, to_hpa: Conversion) -> tuple[float, ...]:
-    """hPa, ascending: levels that are no whole number."""
+    """Return the levels that are not whole numbers of hPa, in hPa, ascending."""
     if LEVEL not in dataset.dims:
         return ()
     stored = coordinate(dataset, LEVEL, origin) * to_hpa.factor
-    return tuple(sorted(float(level) for level in stored[~_is_complete(stored)]))
+    return tuple(sorted(float(level) for level in stored[~_is_whole(stored)]))

@@ -1,8 +1,10 @@
-"""Translate the names and units of known archive layouts, one table for each layout.
+"""Translate the names and units of known archive layouts to the model's, with one table for each layout.
+
+In mappings of names, each key is a name in the dataset and each value the model's name for it.
 
 Sources of the tables: WeatherBench 2's data guide, the ARCO-ERA5 repository, the CDS documentation of ERA5 downloads
 (before and since September 2024), ECMWF's parameter database and cfgrib's names for it, the CF standard name table.
-What coordinates are called is for `axes`, and their directions need no table: `gridded` puts every order right.
+`axes` identifies coordinates, and `gridded` reads coordinates in any direction.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -20,12 +22,12 @@ from graphcast_batch.inputs.layouts.units import LEVEL, SAME, Conversion, conver
 from graphcast_batch.variables import VARIABLES
 
 ACCUMULATED: Final = "total_precipitation"
-"""Precipitation since some time before, of which the model's own, over 6 h, is made."""
+"""Precipitation summed over any time window, from which the model's variable, over 6 h, is computed."""
 SUM_HOURS: Final = 6
 SUMMED: Final = f"{ACCUMULATED}_{SUM_HOURS}hr"
-"""The model's own precipitation."""
+"""The model's precipitation variable."""
 VERSIONS: Final = "expver"
-"""Where a download mixes final and preliminary ERA5, each has a place along this dimension, NaN where it holds none."""
+"""Dimension of final and preliminary ERA5 in downloads that mix both; each is NaN where it has no values."""
 
 _SHORT: Final = {
     "t": "temperature",
@@ -53,32 +55,33 @@ _SHORT: Final = {
 }
 _LONG: Final = {"geopotential_height": "geopotential", "orography": "geopotential_at_surface"}
 _MEMBERS: Final = ("number", "realization", "member", "surface", "heightAboveGround", "meanSea", "height")
-"""Dimensions that say nothing where they have one place only."""
+"""Dimensions that are dropped if they have one value only."""
 _YIELDING: Final = ("geopotential_height", "gh", "orography", "orog", "gh_surface", "prmsl", "mslet")
-"""Theirs that give way to another name of the same variable, the later to the earlier: NCEP reduces pressure twice."""
+"""Names that are ignored if another name of the same variable is there; of two of these, the later one is ignored. NCEP
+has two reductions of pressure to sea level, for example."""
 _FLAT: Final = {TIME, LEAD, "latitude", "longitude", VERSIONS, *_MEMBERS}
-"""Dimensions of what lies on no level."""
+"""Dimensions of a variable that is not on levels."""
 _HEIGHTS: Final = ("gh", "gh_surface", "geopotential_height", "orog", "orography")
-"""Theirs that are heights, where ours are geopotentials: gpm if the data do not say."""
+"""Names of geopotential heights, which are in gpm if the data state no unit; the model has geopotentials instead."""
 _WITHOUT_LEVEL: Final = {"geopotential": "geopotential_at_surface"}
-"""What a variable is that has the name of one on levels, but no level."""
+"""The model's variable for a name of a variable on levels, if the data have it without a level."""
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How one layout spells what we know.
+    """The names of one layout.
 
     Attributes:
-        name: in configurations.
-        title: for people.
-        spoken: whether a dataset is in this layout.
-        variables: theirs to ours, beside ours.
-        precipitation: since when its total precipitation is summed up; empty where that differs between data.
+        name: name of the layout in configurations.
+        title: name of the layout in printed text.
+        matches: returns whether a dataset has this layout.
+        variables: the model's names of variables; in addition, the model's own names are accepted.
+        precipitation: how total precipitation is accumulated; None if that differs between data of this layout.
     """
 
     name: DialectName
     title: str
-    spoken: Callable[[xr.Dataset], bool]
+    matches: Callable[[xr.Dataset], bool]
     variables: Mapping[str, str] = field(default_factory=dict)
     precipitation: Accumulation | None = None
 
@@ -91,7 +94,7 @@ def _is_arco(dataset: xr.Dataset) -> bool:
     return _has(*VARIABLES)(dataset) and (ACCUMULATED in dataset or "valid_time_stop" in dataset.attrs)
 
 
-# The first that is spoken is taken.
+# The first layout that matches is used.
 _TABLE: Final = (
     Dialect("grib", "GRIB", lambda dataset: "GRIB_edition" in dataset.attrs, _SHORT),
     Dialect(
@@ -112,30 +115,30 @@ DIALECTS: Final[Mapping[DialectName, Dialect]] = {dialect.name: dialect for dial
 
 @dataclass(frozen=True, eq=False)
 class Translation:
-    """What turns a dataset into our names, and its values into our units.
+    """Renames the variables of a dataset to the model's names, and knows the conversions to the model's units.
 
     Attributes:
-        dialect: name of the layout's.
-        names: theirs to ours, of variables, coordinates and dimensions that are called otherwise.
-        conversions: by our names, of variables in other units than ours, and of ``level``.
-        units: of those, as the data or the configuration say.
-        recognised: theirs to ours, of variables that the CF standard name told.
+        dialect: name of the layout.
+        names: the model's names of variables, coordinates and dimensions that have other names in the dataset.
+        conversions: conversions of variables in other units than the model's, and of ``level``, by the model's names.
+        units: units of these variables, as the data or the configuration state them.
+        recognized: the model's names of variables that were identified by their CF standard names.
     """
 
     dialect: DialectName
     names: Mapping[str, str]
     conversions: Mapping[str, Conversion]
     units: Mapping[str, str]
-    recognised: Mapping[str, str] = field(default_factory=dict)
+    recognized: Mapping[str, str] = field(default_factory=dict)
 
     def apply(self, dataset: xr.Dataset) -> xr.Dataset:
-        """The dataset in our names, without dimensions that say nothing; its values still in their units."""
+        """Return a dataset in the model's names, without dimensions of one member; values keep their units."""
         named = self.rename(dataset)
         single = [dim for dim in _MEMBERS if named.sizes.get(dim) == 1]
         return named.isel(dict.fromkeys(single, 0), drop=True)
 
     def rename(self, dataset: xr.Dataset) -> xr.Dataset:
-        """The dataset in our names, otherwise as it is."""
+        """Return a dataset in the model's names, otherwise unchanged."""
         theirs: dict[Hashable, str] = {old: new for old, new in self.names.items() if old in dataset.variables}
         theirs |= {old: new for old, new in self.names.items() if old in dataset.dims}
         for old, new in theirs.items():
@@ -153,29 +156,29 @@ def translation(
     names: Mapping[str, str] | None = None,
     units: Mapping[str, str] | None = None,
 ) -> Translation:
-    """Finds out how a dataset is turned into ours.
+    """Return the translation of a dataset to the model's names and units.
 
     Args:
-        dataset: as it was opened.
-        origin: its path.
-        dialect: that it is in; without it the dataset is looked at.
-        names: theirs to ours, beyond the dialect's or against it.
-        units: by our name or ``level``, against what the data say.
+        dataset: the dataset, with its own names.
+        origin: path or address of the dataset, for messages.
+        dialect: name of the layout; None to recognize it from the dataset.
+        names: the model's names of variables, coordinates and dimensions; they take precedence over the layout's.
+        units: units by the model's name or ``level``; they take precedence over those of the data.
 
     Raises:
-        InputError: no layout is recognised, two variables get one name, or a unit cannot be converted.
+        InputError: no layout is recognized, two variables get one name, or a unit cannot be converted.
     """
     given, stated = dict(names or {}), units or {}
     coordinates = axes(dataset, given)
     places = {**coordinates, **{old: new for old, new in given.items() if old not in dataset.data_vars}}
     standard = by_standard_name(dataset, places)
-    spoken = DIALECTS[dialect] if dialect else _recognised(dataset, origin, {**standard, **given})
+    matching = DIALECTS[dialect] if dialect else _recognize(dataset, origin, {**standard, **given})
     _check_dates(dataset, origin, places)
-    known = {**spoken.variables, **coordinates, **given}
+    known = {**matching.variables, **coordinates, **given}
     ours = {name: _meant(dataset, name, known, places, given) for name in _names(dataset)}
     held = set(ours.values())
-    recognised = {old: new for old, new in standard.items() if ours[old] == old and new not in held}
-    ours = _once({**ours, **recognised}, given)
+    recognized = {old: new for old, new in standard.items() if ours[old] == old and new not in held}
+    ours = _once({**ours, **recognized}, given)
     found = {old: new for old, new in ours.items() if new != old}
     _check_once(found, dataset, origin)
     said = {new: stated.get(new) or _stated(dataset, old) for old, new in ours.items()}
@@ -184,11 +187,11 @@ def translation(
     every = {name: conversion(name, unit, origin) for name, unit in said.items()}
     converted = {name: how for name, how in every.items() if how != SAME}
     units_of = {name: said[name] for name in converted}
-    return Translation(spoken.name, found, converted, units_of, recognised)
+    return Translation(matching.name, found, converted, units_of, recognized)
 
 
 def spellings(names: Iterable[str]) -> list[str]:
-    """How any layout spells some of our variables."""
+    """Return the names of some variables in all layouts, and the model's names."""
     wanted = set(names)
     return [*wanted, *(theirs for theirs, ours in {**_SHORT, **_LONG}.items() if ours in wanted)]
 
@@ -200,7 +203,7 @@ def _names(dataset: xr.Dataset) -> list[str]:
 def _meant(
     dataset: xr.Dataset, name: str, known: Mapping[str, str], places: Mapping[str, str], given: Mapping[str, str]
 ) -> str:
-    """What a name is in ours; one on levels without a level may be that of the surface."""
+    """Return the model's name for a name; a variable on levels that has no level may be one at the surface."""
     new = known.get(name, name)
     if name not in dataset.data_vars or name in given or new not in _WITHOUT_LEVEL:
         return new
@@ -211,7 +214,7 @@ def _meant(
 
 
 def _once(ours: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
-    """Without those that give way to another name of the same."""
+    """Keep one name of each variable: names in `_YIELDING` are ignored if there is another one."""
     kept = dict(ours)
     for name in reversed(_YIELDING):
         others = [old for old, new in kept.items() if new == kept.get(name) and old != name]
@@ -221,33 +224,34 @@ def _once(ours: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
 
 
 def _stated(dataset: xr.Dataset, name: str) -> str:
-    """The unit that the data state, as text."""
+    """Return the unit that the data state; empty if they state none."""
     default = "gpm" if name in _HEIGHTS else ""
     return str(dataset[name].attrs.get("units", default)) if name in dataset.variables else ""
 
 
 def _check_dates(dataset: xr.Dataset, origin: str, places: Mapping[str, str]) -> None:
-    """Raises where fields lie along dates of which nothing says that they are the fields'."""
+    """Check that a dataset has no dates except along a dimension that is known to be the time."""
     along = [dim for dim in dates(dataset) if dim not in places]
     if TIME in places.values() or TIME in dataset.variables or not along:
         return
     raise InputError(
-        f"{origin} must have the dimension {TIME}, but has dates along {', '.join(along)}, of which nothing says that "
-        f"fields are valid at them; if they are, set inputs.names {{{along[0]}: {TIME}}}"
+        f"{origin} must have the dimension {TIME}, but has dates along {', '.join(along)}, which are not marked as "
+        f"valid times; if they are valid times, set inputs.names {{{along[0]}: {TIME}}}"
     )
 
 
-def _recognised(dataset: xr.Dataset, origin: str, names: Mapping[str, str]) -> Dialect:
+def _recognize(dataset: xr.Dataset, origin: str, names: Mapping[str, str]) -> Dialect:
     held = sorted(map(str, dataset.data_vars))
     for dialect in _TABLE:
-        if dialect.spoken(dataset) and not {*VARIABLES, ACCUMULATED, *dialect.variables, *names}.isdisjoint(held):
+        if dialect.matches(dataset) and not {*VARIABLES, ACCUMULATED, *dialect.variables, *names}.isdisjoint(held):
             return dialect
     if not held:
         raise InputError(f"{origin} must have variables, but has none; correct inputs.path")
     theirs, ours = near_pair(held, VARIABLES) or (held[0], "temperature")
     raise LayoutError(
         f"{origin} must have variables of a known layout ({', '.join(DIALECTS)}), but has "
-        f"{listed(held, VARIABLES)}; say which of ours they are, such as inputs.names {{{theirs}: {ours}}}"
+        f"{listed(held, VARIABLES)}; map them to the names of the model's variables, such as inputs.names "
+        f"{{{theirs}: {ours}}}"
     )
 
 
@@ -260,6 +264,6 @@ def _check_once(found: Mapping[str, str], dataset: xr.Dataset, origin: str) -> N
             if len(both) > 1:
                 skipped = next(old for old in both if old != new)
                 raise InputError(
-                    f"one {what} of {origin} must be {new}, but {' and '.join(both)} both are; say in inputs.names "
-                    f"what the other one is, such as inputs.names {{{skipped}: other_{skipped}}}"
+                    f"one {what} of {origin} must be {new}, but {' and '.join(both)} both are; give one of them "
+                    f"another name, such as inputs.names {{{skipped}: other_{skipped}}}"
                 )

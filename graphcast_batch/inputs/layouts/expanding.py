@@ -1,4 +1,4 @@
-"""Give lazily read variables a dimension of one place more, without reading them."""
+"""Add a dimension of size 1 to lazily read variables, without reading them."""
 
 from collections.abc import Hashable, Iterable
 from typing import Any
@@ -11,14 +11,14 @@ from xarray.core import indexing
 
 
 def expanded(dataset: xr.Dataset, names: Iterable[Hashable], dim: str) -> xr.Dataset:
-    """The dataset, with some of its variables along a dimension of the one place that a coordinate has.
+    """Return a dataset in which some variables have an additional dimension, whose one value is a scalar coordinate.
 
-    ``expand_dims`` of xarray reads whole variables, which may be larger than the memory.
+    ``expand_dims`` of xarray reads complete variables, which may be larger than the memory.
 
     Args:
-        dataset: still open.
+        dataset: an open dataset.
         names: variables without the dimension.
-        dim: also the name of a coordinate without dimensions.
+        dim: name of the scalar coordinate and of the dimension.
     """
     wider = {name: _wider(dataset[name].variable, dim) for name in names}
     place = xr.Variable(dim, dataset[dim].values[np.newaxis], dataset[dim].attrs)
@@ -32,7 +32,7 @@ def _wider(variable: xr.Variable, dim: str) -> xr.Variable:
 
 
 class _Wider(BackendArray):
-    """An array with one place along a first dimension, read when it is wanted."""
+    """An array with an additional first dimension of size 1, read when it is needed."""
 
     def __init__(self, variable: xr.Variable) -> None:
         self._variable = variable

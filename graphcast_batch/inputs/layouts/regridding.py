@@ -1,8 +1,8 @@
 """Regrid global fields to a coarser grid with rows on both poles and a column at 0°.
 
-A latitude-longitude grid lets averages and interpolation be one matrix for the rows times one for the columns.
-Components of the wind are taken as scalars: beside a pole, where east turns from column to column, a coarse value
-mixes directions.
+On a latitude-longitude grid, averages and interpolation are the product of one matrix for the rows and one for the
+columns. Components of the wind are treated as scalars: near a pole, where the direction of east differs from column to
+column, a coarse value mixes directions.
 """
 
 from dataclasses import dataclass
@@ -26,19 +26,19 @@ _ROUNDING: Final = 1e-3  # of a source cell; float32 coordinates of a 0.1° grid
 
 @dataclass(frozen=True)
 class Regridder:
-    """Brings fields from one grid to a coarser one.
+    """Regrids fields from one grid to a coarser one.
 
     Attributes:
-        source: the grid that the fields come on.
-        resolution: degrees between the rows and columns to go to, a divisor of 180.
+        source: grid of the fields.
+        resolution: spacing of the coarser grid in degrees, a divisor of 180.
         method: ``subsample`` takes the points that both grids have, bit for bit. ``conservative`` averages over each
-            coarse cell by area, first order, so that the integral over the globe stays; cells reach half-way to
-            their neighbours, and those of the polar rows end at the pole. ``linear`` interpolates between the four
-            points around; poleward of the source's last row that row's values hold.
+            coarse cell by area, first order, so that the integral over the globe is kept; cells reach half-way to
+            their neighbors, and those of the polar rows end at the pole. ``linear`` interpolates between the four
+            points around; poleward of the last row of ``source``, the values of that row are used.
 
     Raises:
-        GridError: the resolution is finer than the source or divides no half circle, or ``subsample`` finds no row
-            at a pole, no column at 0° or no whole multiple of the source's steps.
+        GridError: the resolution is finer than the source or does not divide 180°; or, for ``subsample``, the source
+            has no rows at the poles or no column at 0°, or the resolution is not a multiple of its spacing.
     """
 
     source: Grid
@@ -52,15 +52,15 @@ class Regridder:
 
     @cached_property
     def grid(self) -> Grid:
-        """The points to go to."""
+        """The coarser grid."""
         return regular_grid(self.resolution)
 
     def regrid(self, fields: xr.Dataset) -> xr.Dataset:
-        """The same fields on the coarser grid.
+        """Return fields on the coarser grid.
 
         Args:
-            fields: on the source grid; variables have the dimensions (..., latitude, longitude), any unit, or neither
-                of the two and stay as they are.
+            fields: fields on the source grid, in any units. Variables with dimensions (..., latitude, longitude) are
+                regridded, those without latitude and longitude are kept.
 
         Returns:
             Float32 fields, NaN where a value that contributes is NaN, and nowhere else.
@@ -73,23 +73,23 @@ class Regridder:
             name: (array.dims, self._coarse(array.values) if array.dims[-2:] == _PLACE else array.values, array.attrs)
             for name, array in fields.data_vars.items()
         }
-        places = {"latitude": self.grid.latitude, "longitude": self.grid.longitude}
-        return xr.Dataset(variables, coords={**fields.coords, **places}, attrs=fields.attrs)
+        points = {"latitude": self.grid.latitude, "longitude": self.grid.longitude}
+        return xr.Dataset(variables, coords={**fields.coords, **points}, attrs=fields.attrs)
 
     def _coarse(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Values (..., lat, lon) on the coarser grid."""
+        """Return values (..., lat, lon) on the coarser grid."""
         if self.method == "subsample":
             rows, columns = _strides(self.source, self.grid)
             return values[..., ::rows, ::columns].astype(np.float32, order="C")
         by_row, by_column = self._weights
         coarse = np.empty((*values.shape[:-2], *self.grid.shape), np.float32)
-        for field in np.ndindex(values.shape[:-2]):  # one by one, as in float64 all of them may not fit into memory
+        for field in np.ndindex(values.shape[:-2]):  # one by one, because in float64 all of them may exceed the memory
             coarse[field] = by_row @ values[field] @ by_column.T
         return coarse
 
     @cached_property
     def _weights(self) -> tuple[Weights, Weights]:
-        """Weights (target, source) of the rows and of the columns, without zeros, so that no foreign NaN gets in."""
+        """Weights (target, source) of rows and columns; sparse, so that a NaN outside of a cell does not affect it."""
         if self.method == "conservative":
             return _row_shares(self.source, self.grid), _column_shares(self.source, self.grid)
         return _between_rows(self.source, self.grid), _between_columns(self.source, self.grid)
@@ -99,8 +99,8 @@ def _check_coarser(source: Grid, target: Grid) -> None:
     steps = (source.latitude_step, target.latitude_step), (source.resolution, target.resolution)
     if any(coarse < fine * (1 - _ROUNDING) for fine, coarse in steps):
         raise GridError(
-            f"data on {source} can only be regridded to that resolution or a coarser one, but {target.resolution:g}° "
-            "is asked for; coarser grids cannot be made finer: use finer data, or weights for a coarser grid"
+            f"data on {source} can only be regridded to that resolution or a coarser one, not to "
+            f"{target.resolution:g}°; use finer data, or weights for a coarser grid"
         )
 
 
@@ -133,14 +133,14 @@ def _strides(source: Grid, target: Grid) -> tuple[int, int]:
 
 
 def _row_shares(source: Grid, target: Grid) -> Weights:
-    """Share of each source row in the area of each target row: an overlap in the sine of latitude."""
+    """Return the fraction of each target row's area that lies in each source row: an overlap in sine of latitude."""
     low, high = _overlaps(_row_bounds(source), _row_bounds(target))
     return _shares(np.sin(np.deg2rad(high)) - np.sin(np.deg2rad(low)))
 
 
 def _column_shares(source: Grid, target: Grid) -> Weights:
-    """Share of each source column in the width of each target column, also across 0°."""
-    # Both begin about 0°, the target further west: what it lacks there is the end of the source's last turn.
+    """Return the fraction of each target column's width that lies in each source column, also across 0°."""
+    # Both begin near 0°, the target further west; the part west of the source is covered by its last column.
     turns = [_overlaps(_column_bounds(source) + turn, _column_bounds(target)) for turn in (-360, 0)]
     return _shares(np.sum([high - low for low, high in turns], axis=0))
 
@@ -148,7 +148,7 @@ def _column_shares(source: Grid, target: Grid) -> Weights:
 def _overlaps(
     source: NDArray[np.float64], target: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Bounds, low and high (target, source), of what cells have in common; the same where that is nothing."""
+    """Return the low and high bounds (target, source) of the overlap of cells; both are equal if there is none."""
     low = np.maximum(target[:-1, None], source[:-1])
     high = np.minimum(target[1:, None], source[1:])
     return low, np.where(high - low > _ROUNDING * np.diff(source), high, low)
@@ -180,9 +180,14 @@ def _between_columns(source: Grid, target: Grid) -> Weights:
 
 
 def _between(places: NDArray[np.float64], size: int) -> Weights:
-    """Weights (target, source) of the points before and after places that count source points, around the end."""
-    complete = np.round(places)
-    places = np.where(np.abs(places - complete) < _ROUNDING, complete, places)
+    """Return the weights (target, source) of a linear interpolation along a periodic axis.
+
+    Args:
+        places: (target,) positions in units of source points, from 0.
+        size: number of source points.
+    """
+    nearest = np.round(places)
+    places = np.where(np.abs(places - nearest) < _ROUNDING, nearest, places)
     before = np.floor(places).astype(np.intp)
     targets = np.arange(places.size)
     weights = np.zeros((places.size, size))

@@ -1,4 +1,4 @@
-"""Variables that are not known by name, but whose CF standard name, unit and level leave no doubt of what they are."""
+"""Identify variables with unknown names by their CF standard name, unit and level."""
 
 from collections import Counter
 from typing import Final
@@ -27,20 +27,21 @@ _AT_HEIGHT: Final = {
     ("eastward_wind", 10.0): "10m_u_component_of_wind",
     ("northward_wind", 10.0): "10m_v_component_of_wind",
 }
-"""By standard name and metres above the ground."""
+"""The model's names, by standard name and height above the ground in m."""
 _PLACE: Final = {"time", "latitude", "longitude"}
 _OVER_TIME: Final = ("mean", "maximum", "minimum", "sum", "standard_deviation", "variance", "range", "median")
-"""Cell methods (CF conventions, appendix E) of what is no state of a moment."""
+"""Cell methods (CF conventions, appendix E) of variables that are not instantaneous."""
 
 
 def by_standard_name(dataset: xr.Dataset, axes: dict[str, str]) -> dict[str, str]:
-    """Theirs to ours, of variables that alone have the standard name of one of ours, and state their unit.
+    """Return the model's names of variables that are identified by their standard names, by their own names.
 
-    Not precipitation, of which no standard name tells over how long it fell.
+    A variable is identified if it alone has that standard name, and states its unit. Precipitation is left out, since
+    its standard names do not give the length of its time window.
 
     Args:
-        dataset: as it was opened.
-        axes: theirs to ours, of its coordinates.
+        dataset: the dataset, with its own names.
+        axes: the model's names of its coordinates, by their own names.
     """
     found = {str(name): ours for name, array in dataset.data_vars.items() if (ours := _meant(array, axes))}
     counts = Counter(found.values())
@@ -64,7 +65,7 @@ def _is_over_time(array: xr.DataArray) -> bool:
 
 
 def _height(array: xr.DataArray) -> float:
-    """Metres above the ground; NaN where nothing says."""
+    """Return the height of a variable above the ground in m; NaN if it is not stated."""
     height = array.coords.get("height")
     if height is None or height.size != 1 or str(height.attrs.get("units", "m")) not in ("m", "meters", "metres"):
         return float("nan")

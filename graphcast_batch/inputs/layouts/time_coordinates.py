@@ -1,4 +1,4 @@
-"""Read the times of a dataset: dates of the standard calendar, brought to the whole minutes that they mean."""
+"""Check that the times of a dataset are dates of the standard calendar, and round them to whole minutes."""
 
 from typing import Any, Final
 
@@ -9,23 +9,23 @@ from numpy.typing import NDArray
 from graphcast_batch.errors import InputError
 
 _ROUNDING: Final = np.timedelta64(10, "s")
-"""How far a time may lie from a whole minute and still mean it: days as float32 are out by seconds within a year, as
-float64 by microseconds."""
+"""Largest distance from a whole minute at which a time is rounded to it: days in float32 are off by seconds within a
+year, in float64 by microseconds."""
 _MINUTE: Final = np.timedelta64(1, "m")
 _YEARS: Final = (np.datetime64("1678", "Y"), np.datetime64("2261", "Y"))
-"""Nanoseconds since 1970 in 64 bits reach a little further."""
+"""First and last year that are accepted; 64 bits of nanoseconds since 1970 reach a little further."""
 
 
 def check_dates(times: xr.Variable, name: str, origin: str) -> None:
-    """Raises unless a coordinate holds dates of the standard calendar, of centuries that data are of.
+    """Check that a coordinate holds dates of the standard calendar, of years that data can be of.
 
     Args:
-        times: any dimensions.
-        name: of the coordinate in the data.
-        origin: the path.
+        times: the coordinate, of any dimensions.
+        name: name of the coordinate in the data.
+        origin: path or address of the data, for messages.
 
     Raises:
-        InputError: with what helps.
+        InputError: the coordinate holds something else; the error names a remedy.
     """
     if not np.issubdtype(times.dtype, np.datetime64):
         raise InputError(
@@ -42,16 +42,16 @@ def check_dates(times: xr.Variable, name: str, origin: str) -> None:
 
 
 def to_whole_minutes(times: NDArray[Any]) -> NDArray[Any]:
-    """Dates or durations in ns, of which those within 10 s of a whole minute are brought to it."""
+    """Round dates or durations in ns that are within 10 s of a whole minute to that minute; keep the others."""
     counts = times.astype(np.int64)
     minute = int(_MINUTE / np.timedelta64(1, "ns"))
-    complete = ((counts + minute // 2) // minute * minute).astype(times.dtype)
-    return np.where(np.isnat(times) | (np.abs(times - complete) > _ROUNDING), times, complete)
+    rounded = ((counts + minute // 2) // minute * minute).astype(times.dtype)
+    return np.where(np.isnat(times) | (np.abs(times - rounded) > _ROUNDING), times, rounded)
 
 
-def furthest(stored: NDArray[Any], complete: NDArray[Any]) -> float:
-    """Seconds that the time was moved by that was moved most; 0 where none was."""
-    moved = np.abs(stored.astype(complete.dtype) - complete)
+def furthest(stored: NDArray[Any], rounded: NDArray[Any]) -> float:
+    """Return the largest difference between stored and rounded times in seconds; 0 without any."""
+    moved = np.abs(stored.astype(rounded.dtype) - rounded)
     return float(moved[~np.isnat(moved)].max(initial=np.timedelta64(0, "ns")) / np.timedelta64(1, "s"))
 
 
@@ -63,7 +63,7 @@ def _other_dates(times: xr.Variable, name: str, origin: str) -> str:
     options += [f'dim="{name}"'] if name != "time" else []
     options += ['align_on="date"'] if calendar == "360_day" else []
     return (
-        f"holds those of the calendar {calendar}; if the weather is of real dates, write them so: python -c 'import "
+        f"holds those of the calendar {calendar}; if the weather is of real dates, convert them: python -c 'import "
         f'xarray; xarray.open_dataset("{origin}").convert_calendar("standard", {", ".join(options)})'
         '.to_netcdf("standard.nc")\', and give standard.nc'
     )

@@ -1,7 +1,8 @@
-"""Convert units that data state to those that the model takes.
+"""Find the conversion from a unit that data state to the model's unit.
 
-What a unit means is pint's to know. Here stand the spellings that pint lacks or takes for another unit, and which
-quantities may stand for ours: height for geopotential, the mass of water for its depth, a flux for an hour's sum.
+Units are parsed by pint. This module adds the spellings that pint does not know or takes for another unit, and the
+quantities that are converted to the model's: height to geopotential, the mass of water to its depth, and a flux to a
+sum over an hour.
 """
 
 import functools
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Conversion:
-    """value in our unit = factor * value + offset."""
+    """A linear conversion: value in the model's unit = factor * value + offset."""
 
     factor: float = 1.0
     offset: float = 0.0
@@ -27,11 +28,11 @@ class Conversion:
 
 SAME: Final = Conversion()
 LEVEL: Final = "level"
-"""Stands beside the variables' names where units are given, for the coordinate."""
+"""Name of the level coordinate, for which units are given like for variables."""
 
 _OURS: Final[Mapping[str, str]] = {
     LEVEL: "hPa",
-    "total_precipitation": "m",  # of which the model's own, over 6 h, is made
+    "total_precipitation": "m",  # the model's variable, over 6 h, is computed from it
     **{name: variable.units for name, variable in VARIABLES.items()},
 }
 
@@ -47,18 +48,19 @@ _EXAMPLES: Final[Mapping[str, str]] = {
     "J m-2": "J m-2, W m-2",
     "1": "1, %",
 }
-"""By our unit, spelled as `_plain` has it: some of those that are taken."""
+"""Examples of units that are accepted, by the model's unit in the spelling of `_plain`."""
 _BESIDE: Final[Mapping[str, tuple[str, float]]] = {
     "m2 s-2": ("m", 9.80665),  # standard gravity, m s**-2, by which geopotential height is defined (WMO-No. 49)
     "m": ("kg m-2", 1e-3),  # depth of water of 1000 kg m**-3
-    "J m-2": ("W m-2", 3600.0),  # the mean over the hour of which ours is the sum
+    "J m-2": ("W m-2", 3600.0),  # the mean over an hour; the model's unit is that of the sum over the hour
 }
-"""By our unit: another quantity that stands for it, and how much of ours 1 of it is."""
+"""By the model's unit: the unit of another quantity that is converted to it, and the factor."""
 _ITS_OWN: Final[Mapping[str, re.Pattern[str]]] = {
     "kg kg-1": re.compile(r"\w*gram|dimensionless"),
     "1": re.compile("percent|dimensionless"),
 }
-"""By our unit, where it is a share of something: the only names that its units have. Humidity in % is relative."""
+"""Names of units that are accepted for fractions, by the model's unit. Humidity in % is relative humidity, for
+example, and must not be converted to kg kg-1."""
 
 _DEFINITIONS: Final = (
     "millibar = 100 * pascal = mbar = mb",  # pint's mb is a millibarn
@@ -67,7 +69,7 @@ _DEFINITIONS: Final = (
 )
 _ONES: Final = frozenset({"1", "fraction", "proportion", "dimensionless", "unitless", "ratio"})
 _FROM_0_TO_1: Final = re.compile(r"\(?\s*0\s*(?:-|to|\.\.)\s*1\s*\)?")
-"""ECMWF's ``(0 - 1)``."""
+"""Matches ``(0 - 1)``, which ECMWF writes for fractions."""
 _SUPERSCRIPTS: Final = str.maketrans({"⁻": "-", "¹": "1", "²": "2", "³": "3", "·": "*", "⋅": "*", "^": "**", ".": "*"})
 _RESPELLED: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
     (re.compile(r"(?<=[A-Za-z)])(?:\*\*)?([+-]?\d)"), r"**\1"),  # m2 s-2
@@ -77,24 +79,24 @@ _RESPELLED: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
     (re.compile(r"(?i)\b(?:geopotential|gp)[ _]*m(?:et(?:er|re)s?)?\b"), "gpm"),
 )
 _CAPITAL: Final = re.compile(r"\b(?:[A-Z][a-z]{3,}|[A-Z]{4,})\b")
-"""Words, such as Kelvin; symbols are shorter, and theirs have a meaning."""
+"""Matches names of units with capitals, such as Kelvin, but no symbols, which are shorter and case-sensitive."""
 _OF_WATER: Final = re.compile(r"\s+of water(?:\s+equivalent)?$")
 _GRAMMAR: Final = re.compile(r"(?:[A-Za-zµμ_()*/ ]|(?<=\*\*)[+-]?\d(?!\d|\*\*)){1,80}")
-"""Names with small exponents: what else a file may say is not given to a parser that computes with it."""
+"""Matches names with small exponents; any other text of a file is not passed to pint, whose parser would compute it."""
 
 
 def conversion(name: str, unit: str, origin: str) -> Conversion:
-    """What brings a variable, or the coordinate ``level``, to our unit.
+    """Return the conversion of a variable, or of the coordinate ``level``, to the model's unit.
 
-    Radiation given as a flux is taken as the mean over an hour, of which our unit is the sum.
+    Radiation in the unit of a flux is taken as the mean over an hour, and converted to the sum over that hour.
 
     Args:
-        name: ours; one that this program does not know keeps its unit.
-        unit: as the data or the configuration state it; empty for ours.
-        origin: where the data are, for the message.
+        name: the model's name of the variable; one that is not in `VARIABLES` keeps its unit.
+        unit: unit that the data or the configuration state; empty for the model's.
+        origin: path or address of the data, for messages.
 
     Raises:
-        InputError: the unit is not one of this variable's.
+        InputError: the unit is not a unit of this variable.
     """
     ours = _OURS.get(name, "")
     if not ours or not unit.strip():
@@ -102,7 +104,7 @@ def conversion(name: str, unit: str, origin: str) -> Conversion:
     found = _conversion(_plain(ours), _plain(unit))
     if found is None:
         rate = ", a rate" if _is_rate(_plain(ours), _plain(unit)) else ""
-        remedy = "multiply it by the seconds that it holds for" if rate else "convert it"
+        remedy = "multiply it by the length of its time window in seconds" if rate else "convert it"
         raise InputError(
             f"{name} of {origin} must be in {ours} or a unit that can be converted to it (such as "
             f"{_EXAMPLES[_plain(ours)]}), but is in {unit!r}{rate}; {remedy}, or if the data are wrong about it, state "
@@ -112,21 +114,21 @@ def conversion(name: str, unit: str, origin: str) -> Conversion:
 
 
 def is_pressure(unit: str) -> bool:
-    """Whether a coordinate in this unit tells levels of pressure."""
+    """Return whether a unit is one of pressure."""
     return bool(unit.strip()) and _conversion("hPa", _plain(unit)) is not None
 
 
 def _plain(unit: str) -> str:
-    """One spelling for powers and spaces: ``m**2 s**-2``, ``m^2 s^-2`` and ``m2 s-2`` are the same."""
+    """Return a unit in one spelling of powers and spaces: ``m2 s-2`` for ``m**2 s**-2`` and ``m^2 s^-2``."""
     return " ".join(unit.replace("**", "").replace("^", "").split())
 
 
 @functools.cache
 def _conversion(ours: str, unit: str) -> Conversion | None:
-    """None where the unit is none, or of another quantity."""
+    """Return the conversion to the model's unit; None if ``unit`` is unknown or that of another quantity."""
     if unit == ours:
         return SAME
-    if unit == "C" and ours == "K":  # a coulomb elsewhere
+    if unit == "C" and ours == "K":  # for pint a coulomb
         unit = "degC"
     found = _unit(_OF_WATER.sub("", unit) if ours == "m" else unit)
     if found is None or not _is_its_own(ours, found):
@@ -136,7 +138,7 @@ def _conversion(ours: str, unit: str) -> Conversion | None:
         return None
     target, scale = _unit(alike[0][0]), alike[0][1]
     zero, one = (_registry().Quantity(value, found).to(target).magnitude for value in (0.0, 1.0))
-    # 14 digits, as 274.15 less 273.15 is not quite 1.
+    # 14 digits, because 274.15 - 273.15 is not exactly 1.
     return Conversion(float(f"{scale * (one - zero):.14g}"), float(f"{scale * zero:.14g}"))
 
 
@@ -146,14 +148,14 @@ def _is_its_own(ours: str, found: "Unit") -> bool:
 
 
 def _is_rate(ours: str, unit: str) -> bool:
-    """Whether it is what falls in a time, of which nothing says how long it lasted."""
+    """Return whether a unit is that of a precipitation rate, which is no depth without the length of its window."""
     found = _unit(unit) if ours == "m" else None
     return found is not None and _conversion(ours, f"({unit}) s") is not None
 
 
 @functools.cache
 def _unit(unit: str) -> "Unit | None":
-    """None where it is none."""
+    """Return a unit of pint; None if the text is not a unit."""
     text = unit.strip()
     if text.lower() in _ONES or _FROM_0_TO_1.fullmatch(text):
         return _registry().Unit("")
@@ -165,13 +167,13 @@ def _unit(unit: str) -> "Unit | None":
         return None
     try:
         return _registry().parse_units(text)
-    except Exception:  # of Python's tokenizer, of pint's parser, of arithmetic: whatever text may cause
+    except Exception:  # errors of Python's tokenizer, of pint's parser and of arithmetic
         return None
 
 
 @functools.cache
 def _registry() -> "UnitRegistry[float]":
-    """Made when the first unit is not ours, as that takes half a second."""
+    """Return the registry of units; made only when a unit must be converted, because that takes half a second."""
     from pint import UnitRegistry
 
     registry: UnitRegistry[float] = UnitRegistry(on_redefinition="ignore")

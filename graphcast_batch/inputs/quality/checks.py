@@ -10,7 +10,7 @@ from graphcast_batch.errors import InputError, StatisticsError, TaskError
 from graphcast_batch.grid import SAME_PLACE_DEGREES, Grid
 from graphcast_batch.inputs.case_inputs import COMPUTABLE, CaseInputs
 from graphcast_batch.inputs.findings import SILENT, Finding, Stated
-from graphcast_batch.inputs.layouts.gridded import level_hint
+from graphcast_batch.inputs.layouts.contents import level_hint
 from graphcast_batch.inputs.quality.constants import find_implausible
 from graphcast_batch.inputs.quality.geography import find_misplaced
 from graphcast_batch.inputs.quality.locations import stamp
@@ -23,17 +23,17 @@ NONE: Final[Units] = {}
 
 
 def check_inputs(inputs: CaseInputs, task: Task, grid: Grid, resolution: float) -> None:
-    """Raises unless a forecast can start from these inputs.
+    """Check that a forecast can start from the inputs of a Case.
 
     Args:
-        inputs: of one Case.
-        task: of the checkpoint.
-        grid: of the run.
-        resolution: that the checkpoint was trained for, degrees; 0 for any.
+        inputs: inputs of one Case.
+        task: task of the checkpoint.
+        grid: grid of the run.
+        resolution: spacing of the grid that the checkpoint was trained for, in degrees; 0 for any.
 
     Raises:
         TaskError: an input changes with time, but is neither predicted nor prescribed.
-        InputError: anything else; the message names every finding.
+        InputError: there is any other fault; the message names all faults.
     """
     for unfit in _unfollowed(inputs.frames, task):
         raise TaskError(str(unfit))
@@ -44,7 +44,7 @@ def check_inputs(inputs: CaseInputs, task: Task, grid: Grid, resolution: float) 
 
 
 def find_faults(inputs: CaseInputs, task: Task, grid: Grid, resolution: float) -> list[Finding]:
-    """Every reason why a forecast cannot start from these inputs; random numbers need only be finite."""
+    """Return all reasons why a forecast cannot start from the inputs; random numbers only need to be finite."""
     frames, forcings = inputs.frames, inputs.forcings
     return [
         *_unfollowed(frames, task),
@@ -61,12 +61,12 @@ def find_faults(inputs: CaseInputs, task: Task, grid: Grid, resolution: float) -
 
 
 def faults_of_values(frames: xr.Dataset, forcings: xr.Dataset | None = None, stated: Units = NONE) -> list[Finding]:
-    """Every variable whose values cannot be weather; random numbers need only be finite.
+    """Return the variables whose values cannot be weather; if they are random numbers, those that are not finite.
 
     Args:
         frames: variables with coordinates.
-        forcings: the same at times to come, of which repeats are in order.
-        stated: by variable, the units that the data were converted from.
+        forcings: forcings at later times, whose values may repeat.
+        stated: units that the data were converted from, by variable.
     """
     forcings = xr.Dataset() if forcings is None else forcings
     arrays = [array for fields in (frames, forcings) for array in fields.data_vars.values()]
@@ -83,16 +83,16 @@ def faults_of_values(frames: xr.Dataset, forcings: xr.Dataset | None = None, sta
 def check_statistics(
     statistics: Mapping[str, xr.Dataset], origin: str, task: Task, frames: Callable[[], xr.Dataset]
 ) -> None:
-    """Raises where normalisation constants cannot be those of weather, unless what they are for is none either.
+    """Check that normalization statistics are those of weather, unless the inputs are random numbers.
 
     Args:
-        statistics: mean, stddev and diffs_stddev: variables scalar or by ``level``.
-        origin: where they are.
-        task: of the checkpoint.
-        frames: reads some of the inputs; called only if constants are in doubt.
+        statistics: the datasets mean, stddev and diffs_stddev, with variables that are scalar or by ``level``.
+        origin: folder of the statistics, for messages.
+        task: task of the checkpoint.
+        frames: reads some of the inputs; called only if a value is implausible.
 
     Raises:
-        StatisticsError: with the first such constant.
+        StatisticsError: a value is implausible; the message names the first one.
     """
     names = sorted({*task.input_variables, *task.target_variables, *task.forcing_variables})
     wrong = find_implausible(statistics, names, task.pressure_levels)
@@ -132,7 +132,7 @@ def _absent(fields: xr.Dataset, names: Sequence[str], what: str) -> Iterator[Fin
             f"the {what} {', '.join(absent)}",
             "be there",
             f"are missing from {held}",
-            "add them, or use a checkpoint whose task goes without",
+            "add them, or use a checkpoint whose task does not need them",
         )
 
 
@@ -149,7 +149,7 @@ def _wrong_dims(fields: xr.Dataset, task: Task) -> Iterator[Finding]:
 
 
 def _expected_dims(name: str, array: xr.DataArray, task: Task) -> tuple[str, ...]:
-    """All of a target; of what is never predicted, any of ours, in our order."""
+    """Return the dimensions that a variable must have, in the order of `DIMS`."""
     known = VARIABLES.get(name)
     wanted = {dim for dim in DIMS if dim in array.dims}
     if name in task.target_variables:

@@ -1,4 +1,4 @@
-"""Find statistics that cannot be those of the Earth's weather: swapped files, other units, other levels."""
+"""Find normalization statistics that cannot be those of weather: swapped files, other units, other levels."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import permutations
@@ -11,27 +11,27 @@ from graphcast_batch.variables import VARIABLES
 
 _KINDS: Final = ("mean", "stddev", "diffs_stddev")
 _MEANS: Final = {"total_precipitation_6hr": (5e-5, 5e-3)}
-"""Limits of a mean where those of values say too little, ten times either way of the Earth's."""
+"""Limits of means for which the limits of values are too wide: a tenth of the Earth's mean, and ten times that."""
 _LEAST_STDDEV: Final = {
     "total_precipitation_6hr": 2e-4,
     "toa_incident_solar_radiation": 3e5,
     "geopotential_at_surface": 2e3,
 }
-"""A fifth of the Earth's, or less."""
+"""Least standard deviations: a fifth of the Earth's, or less."""
 _HUMID: Final = 0.1
-"""Share of what humidity reaches somewhere that its mean is at least."""
+"""Least mean humidity, as a fraction of the least value of its maximum over the globe."""
 _STAND_IN: Final = 1.0
-"""What stands for the deviation of what never varies."""
+"""Standard deviation that is stored for a constant variable."""
 _ROUNDING: Final = 1.05
 
 
 def find_implausible(statistics: Mapping[str, xr.Dataset], names: Iterable[str], levels: Iterable[int]) -> str | None:
-    """The first constant that is none of the Earth's, and what may be behind it; None where there is none.
+    """Return the first value that cannot be that of weather, with a possible cause, as text; None if there is none.
 
     Args:
-        statistics: mean, stddev and diffs_stddev: variables scalar or by ``level``.
-        names: of the variables that are needed.
-        levels: hPa, that are needed.
+        statistics: the datasets mean, stddev and diffs_stddev, with variables that are scalar or by ``level``.
+        names: names of the variables that are needed.
+        levels: levels that are needed, in hPa.
     """
     needed, wanted = tuple(names), tuple(levels)
     first = next(_faults(statistics, needed, wanted), None)
@@ -42,7 +42,7 @@ def find_implausible(statistics: Mapping[str, xr.Dataset], names: Iterable[str],
         if order != _KINDS and next(_faults(other, needed, wanted), None) is None:
             files = ((found, kind) for found, kind in zip(order, _KINDS, strict=True) if found != kind)
             swapped = " and ".join(f"the {kind} is in the file of the {found}" for found, kind in files)
-            return f"{first}; it looks as if {swapped}: put them right"
+            return f"{first}; it looks as if {swapped}: rename these files"
     return first
 
 
@@ -83,7 +83,7 @@ def _of_place(
 
 
 def _value(dataset: xr.Dataset, name: str, level: int | None) -> float | None:
-    """None where it is missing, of which others tell."""
+    """Return one value; None if it is missing, which is checked elsewhere."""
     if name not in dataset:
         return None
     array = dataset[name]

@@ -1,9 +1,9 @@
-"""Find fields that do not lie where the Earth has them: turned round, upside down, inverted, or another variable.
+"""Find fields that do not match the geography of the Earth: shifted, upside down, inverted, or another variable.
 
-Coasts, sunlight, the wind's balance with the geopotential and the daily course of warmth tell. What they tell of right
-fields is far from what they tell of turned ones, so that no right field comes near the thresholds: on 2 to 30 degrees
-mask and orography have correlations with the land of 0.84 and 0.53 or more, where turned ones have 0.3 at most. The
-synthetic planet has its continents roughly where the Earth has them, and passes for that reason.
+The checks compare fields with coasts, with the computed solar radiation, with geostrophic balance and with the daily
+cycle of temperature. Correct fields are far from the thresholds: on grids of 2 to 30 degrees, mask and orography have
+correlations with land of 0.84 and 0.53 or more, and shifted ones of 0.3 at most. The synthetic planet passes because
+its continents are roughly those of the Earth.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,43 +26,43 @@ from graphcast_batch.variables import DIMS, HOUR, LEVELS_37
 
 Floats = NDArray[np.float64]
 Fit = Callable[[Floats], float]
-"""How well a (lat, lon) field lies where it should, from -1 to 1."""
+"""Returns how well a (lat, lon) field matches the geography, from -1 to 1."""
 
 MASK: Final = "land_sea_mask"
 OROGRAPHY: Final = "geopotential_at_surface"
 SUN: Final = "toa_incident_solar_radiation"
-_WARMTH: Final = "2m_temperature"
+_TEMPERATURE: Final = "2m_temperature"
 _NORTHWARD: Final = "v_component_of_wind"
 
 _FEWEST_COLUMNS: Final = 12
-"""A coarser grid has too few points for any of this."""
+"""Least number of longitudes for the checks; a coarser grid has too few points."""
 _FINE_ENOUGH: Final = 2.0
-"""Degrees: points closer to each other are passed over."""
+"""Spacing in degrees to which finer grids are subsampled."""
 _LEAST_FIT: Final = {MASK: 0.5, OROGRAPHY: 0.35}
-"""Correlation with the share of land."""
+"""Least correlation with the land fraction."""
 _AT_SEA: Final = 3e3
-"""m**2 s**-2 that the surface may lie off 0 at sea: 300 m, three times what the ripples of spectral fields are."""
+"""Largest geopotential of the surface at sea, m**2 s**-2: 300 m, three times the ripples of spectral fields."""
 _LEAST_SUNLIGHT: Final = 0.9
-"""Correlation with the computed radiation; an hour's shift leaves 0.95."""
+"""Least correlation with the computed radiation; with a shift of an hour it is 0.95."""
 _COARSEST_WIND: Final = 10.01
-"""Degrees up to which differences of neighbours are slopes."""
+"""Largest spacing in degrees at which slopes are computed from differences of neighbors."""
 _LEAST_BALANCE: Final = 0.3
-"""Correlation with the geostrophic wind: analyses have 0.9 and more; with latitudes upside down it changes its sign."""
+"""Least correlation with the geostrophic wind: 0.9 and more for analyses, negative with latitudes upside down."""
 _BALANCED: Final = 25, 75
-"""Degrees of latitude between which the wind is near that balance, and meridians are apart."""
+"""Range of latitudes in degrees in which the wind is nearly geostrophic and meridians are not too close."""
 _STEADY_LEVELS: Final = 200, 850
-"""hPa between which it is."""
+"""Range of levels in hPa in which the wind is nearly geostrophic."""
 _TURNED: Final = 0.3
-"""A fit from which on a field is taken for turned, if it does not fit as it is."""
+"""Least fit of a shifted field at which it is taken for shifted, if it does not fit as it is."""
 _WARMEST_HOUR: Final = 15
-"""Local solar time."""
+"""Hour of the highest temperature on land, local solar time."""
 _EARTH_RADIUS: Final = 6.371e6  # m, mean
 _ROTATION: Final = 7.292e-5  # rad s**-1
 
 
 @dataclass(frozen=True, eq=False)
 class _Places:
-    """Points of a grid, thinned out, and what the Earth has there."""
+    """Points of a grid, subsampled, with their land fraction and area."""
 
     rows: slice
     columns: slice
@@ -72,11 +72,11 @@ class _Places:
     area: Floats
 
     def thin(self, field: NDArray[np.floating]) -> Floats:
-        """(..., lat, lon) of a field on all points."""
+        """Subsample a (..., lat, lon) field on all points."""
         return field[..., self.rows, self.columns].astype(np.float64)
 
     def correlation(self, one: Floats, other: Floats, weight: Floats | None = None) -> float:
-        """Of two (lat, lon) fields, each point counting by its area; 0 where one is the same everywhere."""
+        """Return the area-weighted correlation of two (lat, lon) fields; 0 if one of them is constant."""
         area = self.area if weight is None else self.area * weight
         here, there = (values - np.sum(values * area) / np.sum(area) for values in (one, other))
         norm = np.sum(here**2 * area) * np.sum(there**2 * area)
@@ -84,15 +84,16 @@ class _Places:
 
 
 def find_misplaced(frames: xr.Dataset, forcings: xr.Dataset) -> list[Finding]:
-    """What lies elsewhere than on the Earth.
+    """Return the fields that do not match the geography of the Earth.
 
     Args:
-        frames: variables with the coordinates latitude and longitude, in our order; those with a gap are passed over.
+        frames: variables with the coordinates latitude and longitude, ascending; variables with missing values are not
+            checked.
         forcings: radiation at further times.
     """
     try:
         grid = Grid(frames["latitude"].values, frames["longitude"].values)
-    except (KeyError, GridError):  # of which the checks of coordinates tell
+    except (KeyError, GridError):  # coordinates have checks of their own
         return []
     if grid.longitude.size < _FEWEST_COLUMNS or grid.latitude.size < _FEWEST_COLUMNS // 2:
         return []
@@ -110,10 +111,10 @@ def find_misplaced(frames: xr.Dataset, forcings: xr.Dataset) -> list[Finding]:
 
 
 def is_of_sea(mask: xr.DataArray) -> bool:
-    """Whether a land-sea mask is 1 at sea and 0 on land.
+    """Return whether a land-sea mask is 1 at sea and 0 on land.
 
     Args:
-        mask: (latitude, longitude) with coordinates, in our order.
+        mask: (latitude, longitude) mask with coordinates, ascending.
     """
     grid = Grid(mask["latitude"].values, mask["longitude"].values)
     if grid.longitude.size < _FEWEST_COLUMNS or not _usable(mask):
@@ -123,7 +124,7 @@ def is_of_sea(mask: xr.DataArray) -> bool:
 
 
 def _usable(array: xr.DataArray) -> bool:
-    """Whether it is fields of the globe in our order, without gaps, that are not the same everywhere."""
+    """Return whether an array holds global fields in the order of `DIMS`, without missing values, and not constant."""
     if array.dims[-2:] != ("latitude", "longitude") or list(array.dims) != [dim for dim in DIMS if dim in array.dims]:
         return False
     return array.size > 0 and bool(np.isfinite(array.values).all()) and float(np.ptp(array.values)) > 0
@@ -154,7 +155,7 @@ def _off_coasts(frames: xr.Dataset, at: _Places) -> Iterator[Finding]:
             what, remedy = _seems(name, field, found, fit)
             yield Finding(
                 name,
-                f"follow the coasts of the Earth, with a correlation of {least} or more with the share of land",
+                f"follow the coasts of the Earth, with a correlation of {least} or more with the land fraction",
                 f"its correlation with the coasts is {found:.2f}{what}",
                 remedy,
             )
@@ -168,9 +169,9 @@ def _off_coasts(frames: xr.Dataset, at: _Places) -> Iterator[Finding]:
 
 
 def _seems(name: str, field: Floats, found: float, fit: Fit) -> tuple[str, str]:
-    """What a field is that follows no coast, and what to do."""
+    """Return what a field that does not follow the coasts looks like, and a remedy."""
     if name == MASK and -found >= _LEAST_FIT[MASK]:
-        return ", as that of a mask of the sea", "give the share of land, 1 less the values"
+        return ", as for a mask that is 1 at sea", "give the land fraction, 1 minus the values"
     best, words = _best_turn(fit, field)
     if best >= _LEAST_FIT[name]:
         return (
@@ -180,21 +181,21 @@ def _seems(name: str, field: Floats, found: float, fit: Fit) -> tuple[str, str]:
     level = _level_of(float(field.mean())) if name == OROGRAPHY else None
     if level:
         return (
-            f" and looks like the geopotential at about {level} hPa, of which the level was lost",
+            f" and looks like the geopotential at about {level} hPa without its level",
             f"give that field its level, or leave it out, and give the {OROGRAPHY} (in inputs.statics for archives)",
         )
-    return "", f"look whether it is the {name.replace('_', ' ')} of the Earth, and give that"
+    return "", f"check whether it is the {name.replace('_', ' ')} of the Earth, and give that"
 
 
 def _level_of(geopotential: float) -> int | None:
-    """HPa at which the geopotential is about so high; None for none."""
+    """Return the level in hPa at which the geopotential has about this value; None if there is none."""
     heights = np.array([standard_geopotential(level) for level in LEVELS_37])
     near = int(np.argmin(np.abs(heights - geopotential)))
     return LEVELS_37[near] if abs(heights[near] - geopotential) <= max(2e3, 0.1 * heights[near]) else None
 
 
 def _out_of_balance(frames: xr.Dataset, at: _Places) -> Iterator[Finding]:
-    """North and south winds must be those that the slope of the geopotential toward the east goes with."""
+    """Check that the northward wind is near balance with the eastward slope of the geopotential."""
     if not {"geopotential", _NORTHWARD} <= set(frames) or at.longitude[1] - at.longitude[0] > _COARSEST_WIND:
         return
     both = frames[["geopotential", _NORTHWARD]]
@@ -215,28 +216,28 @@ def _out_of_balance(frames: xr.Dataset, at: _Places) -> Iterator[Finding]:
             f"{_NORTHWARD} and geopotential",
             f"be near balance, with a correlation of {_LEAST_BALANCE} or more with the geostrophic wind",
             f"at {level:g} hPa it is {found:.2f}"
-            + (", as where north and south are mixed up" if found < -_LEAST_BALANCE else ""),
-            "correct the latitudes of the data, or what is taken for which component of the wind",
+            + (", as if north and south were exchanged" if found < -_LEAST_BALANCE else ""),
+            "correct the latitudes of the data, or the names of the wind components",
             float(level),
         )
 
 
 def _turned(frames: xr.Dataset, at: _Places) -> Iterator[Finding]:
-    """What moves must lie as the clock and the ground say: the afternoon is warm on land, and mountains are cold."""
-    if _WARMTH not in frames or "time" not in frames[_WARMTH].dims:
+    """Check fields that change with time by temperature: it rises on land in the morning, and is low on mountains."""
+    if _TEMPERATURE not in frames or "time" not in frames[_TEMPERATURE].dims:
         return
-    warmth, times = frames[_WARMTH].values, frames["time"].values
-    if len(warmth) > 1:
+    temperature, times = frames[_TEMPERATURE].values, frames["time"].values
+    if len(temperature) > 1:
         before, after = (np.cos(2 * np.pi * (_hours(time, at) - _WARMEST_HOUR) / 24) for time in times[-2:])
         expected = np.broadcast_to(after - before, at.land.shape) * np.cos(np.deg2rad(at.latitude))[:, np.newaxis]
 
         def by_clock(change: Floats) -> float:
             return at.correlation(_zonal_anomaly(at.thin(change)), expected, at.land)
 
-        change = warmth[-1].astype(np.float64) - warmth[-2]
+        change = temperature[-1].astype(np.float64) - temperature[-2]
         found, turned = by_clock(change), by_clock(np.roll(change, change.shape[1] // 2, 1))
         if found < 0 and turned > _TURNED:
-            yield _of_turned("rise on land while the sun does", found, turned, "longitudes turned by 180°")
+            yield _of_turned("rise on land while the sun does", found, turned, "longitudes shifted by 180°")
             return
     if OROGRAPHY in frames:
         ground = _zonal_anomaly(at.thin(_last(frames[OROGRAPHY])))
@@ -244,15 +245,15 @@ def _turned(frames: xr.Dataset, at: _Places) -> Iterator[Finding]:
         def by_ground(values: Floats) -> float:
             return -at.correlation(_zonal_anomaly(at.thin(values)), ground)
 
-        found = by_ground(warmth[-1])
-        turned, words = _best_turn(by_ground, warmth[-1])
+        found = by_ground(temperature[-1])
+        turned, words = _best_turn(by_ground, temperature[-1])
         if found < _TURNED / 2 and turned > 1.5 * _TURNED:
             yield _of_turned(f"fall on the mountains of {OROGRAPHY}", found, turned, words)
 
 
 def _of_turned(must: str, found: float, turned: float, words: str) -> Finding:
     return Finding(
-        _WARMTH,
+        _TEMPERATURE,
         must,
         f"its correlation with that is {found:.2f}, and {turned:.2f} with {words}",
         "correct the longitudes and latitudes of the fields that change with time, and their hours",
@@ -260,7 +261,7 @@ def _of_turned(must: str, found: float, turned: float, words: str) -> Finding:
 
 
 def _sunless(parts: list[xr.Dataset], at: _Places) -> Iterator[Finding]:
-    """Radiation must come from where the sun stands; one finding for all times."""
+    """Check that radiation matches the position of the sun; yield one finding for all times."""
     for fields in parts:
         if SUN not in fields or "time" not in fields[SUN].dims:
             continue
@@ -275,38 +276,38 @@ def _sunless(parts: list[xr.Dataset], at: _Places) -> Iterator[Finding]:
                 best, words = _best_turn(fit, field)
                 yield Finding(
                     SUN,
-                    "be what the sun gives in the hour before each time",
+                    "be the solar radiation of the hour before each time",
                     f"at {stamp(time)} its correlation with that is {found:.2f}"
                     + (f", and {best:.2f} with {words}" if best >= _LEAST_SUNLIGHT else ""),
-                    "correct its times and places, or leave it out of the data, so that it is computed",
+                    "correct its times and coordinates, or leave it out of the data, so that it is computed",
                     time=time,
                 )
                 return
 
 
 def _best_turn(fit: Fit, field: Floats) -> tuple[float, str]:
-    """The best fit of a field in other places, and what was done to it."""
+    """Return the best fit of a shifted or reversed field, and a description of the change."""
     columns = field.shape[1]
     found = []
     for upside_down in (False, True):
         rows = field[::-1] if upside_down else field
         for turn in range(0 if upside_down else 1, 24):
-            words = ["latitudes upside down"] * upside_down + [f"longitudes turned by {15 * turn}°"] * (turn > 0)
+            words = ["latitudes upside down"] * upside_down + [f"longitudes shifted by {15 * turn}°"] * (turn > 0)
             found.append((fit(np.roll(rows, round(turn * columns / 24), 1)), " and ".join(words)))
     return max(found)
 
 
 def _last(array: xr.DataArray) -> Floats:
-    """(lat, lon) at the last time, if it has times."""
+    """Return the (lat, lon) field at the last time, or that of an array without time."""
     single = array.isel(time=-1) if "time" in array.dims else array
     return single.values.astype(np.float64)
 
 
 def _zonal_anomaly(field: Floats) -> Floats:
-    """(lat, lon) what differs from the mean of the row."""
+    """Return the difference of a (lat, lon) field from the mean of each row."""
     return np.asarray(field - field.mean(axis=1, keepdims=True))
 
 
 def _hours(time: np.datetime64, at: _Places) -> Floats:
-    """(lon,) local solar time, hours, as the sun has it in the mean."""
+    """Return the local mean solar time in hours, (lon,)."""
     return np.asarray((time - time.astype("datetime64[D]")) / HOUR + at.longitude / 15)

@@ -1,8 +1,8 @@
 """Return the lowest and highest value of a variable at a level anywhere on Earth, with a margin.
 
-The limits tell wrong units and broken files from weather; they are no climatology. Records are those of the WMO World
-Weather and Climate Extremes Archive (wmo.asu.edu). Numbers without a source were chosen generously around what
-reanalyses hold, under the ground too, where archives on pressure levels go on.
+The limits distinguish wrong units and broken files from weather; they are not a climatology. Records are those of the
+WMO World Weather and Climate Extremes Archive (wmo.asu.edu). Numbers without a source were chosen with a wide margin
+around the values of reanalyses, which include extrapolated values below the ground.
 """
 
 import math
@@ -13,7 +13,7 @@ import numpy as np
 Limits = tuple[float, float]
 
 _HIGHEST_HPA: Final = 1100
-"""No place on Earth has more pressure than this."""
+"""Larger than any pressure at the surface of the Earth."""
 _GRAVITY: Final = 9.80665  # m s**-2, standard gravity, and the gas constant of the ICAO standard atmosphere
 _DRY_AIR: Final = 287.05287  # J kg**-1 K**-1
 
@@ -26,12 +26,14 @@ _STANDARD: Final = (
 ICAO Doc 7488; above 32 km US Standard Atmosphere 1976 (NOAA-S/T 76-1562), whose next layer starts above 1 hPa.
 """
 _STRETCH: Final = 0.15
-"""How much shallower the column over a polar vortex may be than the standard atmosphere, or deeper one in summer."""
+"""Largest relative difference of the depth of a column from the standard atmosphere: it is shallower over a polar
+vortex, and deeper in summer."""
 _FOOT: Final = 15e3
-"""m**2 s**-2 that the foot of a column may lie off: R T ln(p / p0) of the lowest pressure at sea level, with margin."""
+"""Largest difference of geopotential at the bottom of a column from the standard atmosphere, m**2 s**-2: R T ln(p / p0)
+of the lowest pressure at sea level, with a margin."""
 
 _UPDRAFT: Final = 10
-"""m s**-1 as the mean of a grid cell; thunderstorms have faster updrafts, narrower than a cell."""
+"""Fastest updraft in m s**-1, as the mean of a grid cell; updrafts of thunderstorms are faster, but narrower."""
 
 _SOLAR_CONSTANT: Final = 1361  # W m**-2 (Kopp and Lean 2011, doi:10.1029/2010GL045777)
 
@@ -51,7 +53,7 @@ _TABLE: Final = np.array(
 )
 _COLDEST, _WARMEST, _FASTEST, _MOST_HUMID = 1, 2, 3, 4
 _NEGATIVE: Final = 0.1
-"""Share of the highest humidity by which it may be negative.
+"""Lowest humidity, as a fraction of the highest, with a minus sign.
 
 Interpolation overshoots: ERA5 has -4 % of a field's highest value (forum.ecmwf.int, topic 2028).
 """
@@ -68,7 +70,7 @@ _ANYWHERE: Final[dict[str, Limits]] = {
     **{f"{period}_progress_{wave}": (-1.001, 1.001) for period in ("year", "day") for wave in ("sin", "cos")},
 }
 _PEAKS: Final = {
-    "toa_incident_solar_radiation": 1e6,  # the sun stands high over some place at any time: 3600 s of 1361 W m**-2
+    "toa_incident_solar_radiation": 1e6,  # the sun is always high somewhere: 3600 s of 1361 W m**-2
     "geopotential_at_surface": 9e3,  # Antarctica reaches 3 km, and no mountain 9000 m
     "total_precipitation_6hr": 5e-4,  # below its mean, 7e-4; a thousandth of any record is less
 }
@@ -77,26 +79,27 @@ _PEAKS_ON_LEVELS: Final = {
     "specific_humidity": ((300, 5e-5), (500, 5e-4), (700, 1.5e-3), (850, 3e-3), (1000, 4e-3), (_HIGHEST_HPA, 4e-3)),
     "vertical_velocity": ((300, 0.1), (500, 0.15), (850, 0.15)),
 }
-"""hPa, ascending, and the peak there: between them linear in the logarithm of pressure, and not known beyond."""
+"""Pressures in hPa, ascending, and the least peak at each: linear in the logarithm of pressure between them, and
+unknown outside."""
 
 _DRIFT: Final = 1.0
-"""Widths of the limits by which a forecast may leave them on either side.
+"""Largest distance of a forecast from the limits on either side, in widths of the limits.
 
-Random weights, which programs are tried with, drift: in configs/demo.yaml by 0.35 widths within two days, the humidity
-at 850 hPa, and by 2.2 within ten, when winds of 600 m s**-1 blow.
+Random weights, which are used in tests, drift: with configs/demo.yaml, humidity at 850 hPa by 0.35 widths within two
+days, and by 2.2 within ten, when winds reach 600 m s**-1.
 """
 
 
 def limits(name: str, level: float | None = None) -> Limits | None:
-    """Lowest and highest value that a variable takes on Earth, in our unit, with a margin.
+    """Return the lowest and highest value of a variable on Earth in the model's unit, with a margin.
 
     Args:
-        name: of the variable.
-        level: hPa, for variables on levels.
+        name: name of the variable.
+        level: level in hPa, for variables on levels.
 
     Returns:
-        The limits; None where none are known: for other variables, without the level that a variable needs, and
-        outside 0 to 1100 hPa.
+        The limits; None if they are unknown: for other variables, for a variable on levels without a level, and for
+        levels outside 0 to 1100 hPa.
     """
     if name in _ANYWHERE:
         return _ANYWHERE[name]
@@ -106,11 +109,11 @@ def limits(name: str, level: float | None = None) -> Limits | None:
 
 
 def forecast_limits(name: str, level: float | None = None) -> Limits | None:
-    """The limits of a forecast, which may be wrong, but not absurd: `limits` with their own width more on either side.
+    """Return the limits of a forecast, beyond which it is absurd: `limits`, extended by their width on either side.
 
     Args:
-        name: of the variable.
-        level: hPa, for variables on levels.
+        name: name of the variable.
+        level: level in hPa, for variables on levels.
     """
     known = limits(name, level)
     if known is None:
@@ -121,11 +124,14 @@ def forecast_limits(name: str, level: float | None = None) -> Limits | None:
 
 
 def least_peak(name: str, level: float | None = None) -> float | None:
-    """What the largest magnitude on the globe reaches at any time, in our unit; None where that is not known.
+    """Return a magnitude that a variable exceeds somewhere on the globe at any time, in the model's unit.
 
     Args:
-        name: of the variable.
-        level: hPa, for variables on levels.
+        name: name of the variable.
+        level: level in hPa, for variables on levels.
+
+    Returns:
+        The magnitude; None if it is unknown.
     """
     known = _PEAKS_ON_LEVELS.get(name)
     if known is None or level is None:
@@ -137,7 +143,11 @@ def least_peak(name: str, level: float | None = None) -> float | None:
 
 
 def standard_geopotential(level: float) -> float:
-    """m**2 s**-2 of a pressure in hPa in the standard atmosphere."""
+    """Return the geopotential of a pressure level in the standard atmosphere, m**2 s**-2.
+
+    Args:
+        level: pressure in hPa.
+    """
     base, pressure, temperature, lapse = max(row for row in _STANDARD if level <= row[1] or row[0] == 0)
     depth = _DRY_AIR / _GRAVITY * math.log(pressure / level)
     height = base + temperature * (math.expm1(lapse * depth) / lapse if lapse else depth)
@@ -160,7 +170,7 @@ def _wind(level: float) -> Limits:
 
 
 def _vertical_velocity(level: float) -> Limits:
-    """The updraft as a change of pressure, w rho g (Holton and Hakim 2013, section 3.5), in the coldest air."""
+    """Return the limits of an updraft as a change of pressure, w rho g (Holton and Hakim 2013, section 3.5)."""
     density = 100 * level / (_DRY_AIR * _tabled(_COLDEST, level))
     return -_UPDRAFT * density * _GRAVITY, _UPDRAFT * density * _GRAVITY
 
@@ -181,5 +191,5 @@ _ON_LEVELS: Final = {
 
 
 def _tabled(column: int, level: float) -> float:
-    """Linear in the logarithm of pressure; the ends hold beyond."""
+    """Interpolate a column of the table, linear in the logarithm of pressure and constant beyond its ends."""
     return float(np.interp(math.log(level), np.log(_TABLE[:, 0]), _TABLE[:, column]))

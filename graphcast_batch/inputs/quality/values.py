@@ -1,4 +1,4 @@
-"""Find values that no field of the Earth's weather has: gaps, zeros, one value everywhere, wrong units."""
+"""Find values that cannot be weather: missing values, zeros, constant fields, wrong units."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -16,12 +16,12 @@ from graphcast_batch.inputs.quality.locations import finding, first, level_and_t
 from graphcast_batch.variables import VARIABLES
 
 Extremes = tuple[NDArray[np.floating], NDArray[np.floating]]
-"""Lowest and highest value of every global field: an array's dimensions but for latitude and longitude."""
+"""Lowest and highest value of every global field, along the dimensions of an array without latitude and longitude."""
 
 _LARGEST = 1e36
-"""No field comes near this; netCDF's filler for values never written is 9.97e36."""
+"""Larger than any value of a field; netCDF's default fill value is 9.97e36."""
 
-_NONZERO_FROM: Final = {  # hPa from which down a field is nowhere exactly 0 but by chance; 0 where it has no level
+_NONZERO_FROM: Final = {  # in hPa; from this level down, values are exactly 0 only by chance; 0 for all levels or none
     "2m_temperature": 0,
     "mean_sea_level_pressure": 0,
     "10m_u_component_of_wind": 0,
@@ -30,9 +30,9 @@ _NONZERO_FROM: Final = {  # hPa from which down a field is nowhere exactly 0 but
     "geopotential": 0,
     "u_component_of_wind": 0,
     "v_component_of_wind": 0,
-    "vertical_velocity": 100,  # above, the steps of packed data are as large as it is
+    "vertical_velocity": 100,  # above, packing has steps as large as the values
 }
-_VARIES_FROM: Final = {  # hPa from which down a field is never one value
+_VARIES_FROM: Final = {  # in hPa; from this level down, a field is never constant
     **_NONZERO_FROM,
     "vertical_velocity": 0,
     "specific_humidity": 300,  # above, archives may hold one value
@@ -45,22 +45,23 @@ _NEVER_BLANK_FROM: Final = {
     "toa_incident_solar_radiation": 0,
     "geopotential_at_surface": 0,
 }
-"""hPa from which down a field is never 0 all over the globe."""
+"""Levels in hPa from which down a field is never 0 everywhere."""
 _CHANGING: Final = frozenset({*_VARIES_FROM} - {"land_sea_mask"})
 _SMOOTH: Final = ("temperature", "2m_temperature", "geopotential")
-"""Contrasts between equator and poles make most of their spread, so that neighbours in a row are alike."""
+"""Variables with a small difference between neighbors in a row: most of their variance is between equator and poles."""
 _MOST_ZEROS: Final = 0.1
-"""Share of a field that may be exactly 0, as no packed data come near; chunks of zarr that were never written are."""
+"""Largest fraction of a field that may be exactly 0: packed data have less, and unwritten chunks of zarr more."""
 _RAIN: Final = "total_precipitation_6hr"
 _RAIN_MEANS: Final = (2.5e-4, 2e-3)
-"""m over the globe and 6 h: 7e-4 falls (2.9 mm a day: Adler et al. 2017, doi:10.1007/s10712-017-9416-4)."""
+"""Limits of the global mean over 6 h in m: it is 7e-4 (2.9 mm a day: Adler et al. 2017,
+doi:10.1007/s10712-017-9416-4)."""
 _SAMPLE: Final = 30
-"""Columns from which on a grid is fine enough to tell that mean."""
+"""Least number of longitudes at which the global mean is reliable."""
 _FEW: Final = 0.01
-"""Share of values up to which those beyond the limits are broken each by itself: another unit moves more of them."""
+"""Largest fraction of values beyond the limits that are taken for single broken values: a wrong unit affects more."""
 _CORRECT: Final = "correct the data, or use others"
 
-_MIXED_UP: Final = {  # by our unit: those that the data are likely to be in instead
+_MIXED_UP: Final = {  # by the model's unit: units that the data are likely to have instead
     "K": ("C",),
     "Pa": ("hPa",),
     "m": ("mm",),
@@ -72,22 +73,22 @@ _MIXED_UP: Final = {  # by our unit: those that the data are likely to be in ins
 
 
 def find_gap(array: xr.DataArray) -> Finding | None:
-    """Where a variable has values that are not finite, or were never written; None where it has none.
+    """Return a finding of values that are not finite or were never written; None if there are none.
 
     Args:
-        array: any dimensions; coordinates are named where there are any.
+        array: a variable of any dimensions, with or without coordinates.
     """
     return _gap(array, _extremes(array))
 
 
 def find_fault(array: xr.DataArray, stated: Stated = SILENT) -> Finding | None:
-    """The first reason why the values of a variable are no weather: it explains those that would come after.
+    """Return the first reason why the values of a variable cannot be weather, which may be the cause of others.
 
     Args:
-        array: any dimensions; coordinates are named where there are any.
-        stated: the unit that the values were taken to be in.
+        array: a variable of any dimensions, with or without coordinates.
+        stated: unit that the values were converted from.
     """
-    if not array.size:  # of what no time holds
+    if not array.size:  # a variable without times
         return None
     extremes = _extremes(array)
     return (
@@ -102,10 +103,10 @@ def find_fault(array: xr.DataArray, stated: Stated = SILENT) -> Finding | None:
 
 
 def find_blank(array: xr.DataArray) -> Finding | None:
-    """Where a variable is 0 all over the globe that never is on the Earth; None where it is not.
+    """Return a finding of fields that are 0 everywhere and never are on the Earth; None if there are none.
 
     Args:
-        array: any dimensions; coordinates are named where there are any.
+        array: a variable of any dimensions, with or without coordinates.
     """
     if array.name not in _NEVER_BLANK_FROM:
         return None
@@ -113,7 +114,7 @@ def find_blank(array: xr.DataArray) -> Finding | None:
     return finding(
         _one_place(array),
         (lowest == 0) & (highest == 0) & _is_from(_NEVER_BLANK_FROM[str(array.name)], array),
-        "be 0 nowhere but in places",
+        "not be 0 everywhere",
         "fields are 0 all over the globe",
         "the data hold no values of it there: leave it out, or use others",
     )
@@ -197,7 +198,7 @@ def _low_peak(array: xr.DataArray, extremes: Extremes, stated: Stated) -> Findin
 
 
 def _wrong_sum(array: xr.DataArray, stated: Stated) -> Finding | None:
-    """Precipitation of another period than 6 h, told from its mean over the globe, which hardly changes."""
+    """Check by the global mean, which hardly changes, that precipitation is the sum over 6 h."""
     if array.name != _RAIN or not {"latitude", "longitude"} <= set(array.coords) or array.sizes["longitude"] < _SAMPLE:
         return None
     area = xr.DataArray(cell_area(array["latitude"].values), dims="latitude")
@@ -211,7 +212,7 @@ def _wrong_sum(array: xr.DataArray, stated: Stated) -> Finding | None:
         wrong,
         f"have a mean over the globe within {least:g} and {most:g} m",
         f"fields do not, and have {means.min():.2g} to {means.max():.2g} m{stated}",
-        "look whether they are sums over 6 h, and neither rates nor sums over another time",
+        "check whether they are sums over 6 h, and neither rates nor sums over another time",
     )
 
 
@@ -221,14 +222,14 @@ def _units(array: xr.DataArray) -> str:
 
 
 def _at_level(array: xr.DataArray, bad: NDArray[np.bool_]) -> str:
-    """On which level the first bad value lies, if it lies on one."""
+    """Return the level of the first bad value as text; empty for a variable without levels."""
     place = first(bad)
     level, _ = level_and_time(array if bad.ndim == array.ndim else _one_place(array), place)
     return "" if level is None else f" at {level:g} hPa"
 
 
 def _unit_remedy(array: xr.DataArray, extremes: Extremes, stated: Stated) -> str:
-    """To state the unit, where taking the values as in another one brings all of them within the limits."""
+    """Return the remedy to state a unit, if all values are within the limits with another unit; else a general one."""
     name, (low, high), peaks = str(array.name), _bounds(array), _peaks(array)
     ours = VARIABLES[name].units
     was = conversion(name, stated.unit, "the inputs")
@@ -242,7 +243,7 @@ def _unit_remedy(array: xr.DataArray, extremes: Extremes, stated: Stated) -> str
 
 
 def _bounds(array: xr.DataArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Limits of an array's global fields, infinite where none are known; to be broadcast against `_extremes`."""
+    """Return the limits of an array's global fields, infinite if unknown, in a shape to broadcast with `_extremes`."""
     unlimited: Limits = (-np.inf, np.inf)
     known = [limits(str(array.name), level) or unlimited for level in _levels(array)]
     low, high = (_along_levels([pair[side] for pair in known], array) for side in (0, 1))
@@ -250,24 +251,24 @@ def _bounds(array: xr.DataArray) -> tuple[NDArray[np.float64], NDArray[np.float6
 
 
 def _peaks(array: xr.DataArray) -> NDArray[np.float64]:
-    """What the largest magnitude of each global field reaches at least; 0 where that is not known."""
+    """Return the least value of the largest magnitude of each global field; 0 if it is unknown."""
     return _along_levels([least_peak(str(array.name), level) or 0.0 for level in _levels(array)], array)
 
 
 def _is_from(floor: float, array: xr.DataArray) -> NDArray[np.bool_]:
-    """Which of an array's global fields lie at ``floor`` (hPa) or below it in the air, or on no level."""
+    """Return which of an array's global fields are at the level ``floor`` (hPa), below it, or on no level."""
     return _along_levels([level is None or level >= floor for level in _levels(array)], array) > 0
 
 
 def _levels(array: xr.DataArray) -> list[float | None]:
-    """hPa; None, once or for each level, where there is none."""
+    """Return the levels of an array in hPa; None for each level without a coordinate, and once without levels."""
     if "level" in array.dims and "level" in array.coords:
         return [float(level) for level in array["level"].values]
     return [None] * array.sizes.get("level", 1)
 
 
 def _along_levels(values: Sequence[float], array: xr.DataArray) -> NDArray[np.float64]:
-    """One value for each level, to be broadcast against an array's global fields."""
+    """Return one value for each level, in a shape to broadcast with an array's global fields."""
     rest = [dim for dim in array.dims if dim not in ("latitude", "longitude")]
     return np.asarray(values, np.float64).reshape([len(values) if dim == "level" else 1 for dim in rest])
 
@@ -278,19 +279,19 @@ def _extremes(array: xr.DataArray) -> Extremes:
 
 
 def _across(array: xr.DataArray) -> tuple[int, ...]:
-    """Axes of a global field."""
+    """Return the axes of latitude and longitude."""
     return tuple(axis for axis, dim in enumerate(array.dims) if dim in ("latitude", "longitude"))
 
 
 def _one_place(array: xr.DataArray) -> xr.DataArray:
-    """As many values as there are global fields."""
+    """Return an array with one value for each global field."""
     return array.isel(latitude=0, longitude=0, missing_dims="ignore").drop_vars(
         ["latitude", "longitude"], errors="ignore"
     )
 
 
 def find_repeats(frames: xr.Dataset) -> Iterator[Finding]:
-    """Frames that are the same as the one before in every value of a variable that changes all the time."""
+    """Yield findings of frames that equal the frame before in all values of a variable that always changes."""
     moving = {name: array for name, array in frames.data_vars.items() if "time" in array.dims and name in _CHANGING}
     for later in range(1, frames.sizes.get("time", 0)):
         same = [
@@ -303,7 +304,7 @@ def find_repeats(frames: xr.Dataset) -> Iterator[Finding]:
                 ", ".join(map(str, same)),
                 _change_expected(frames, later),
                 f"the frames number {later} and {later + 1} are the same in every value",
-                "look whether the data repeat a frame, and use other times",
+                "check whether the data repeat a frame, and use other times",
                 time=frames["time"].values[later] if "time" in frames.coords else None,
             )
 
@@ -316,9 +317,9 @@ def _change_expected(frames: xr.Dataset, later: int) -> str:
 
 
 def is_noise(frames: xr.Dataset) -> bool:
-    """Whether neighbours differ as much as any two points: random numbers, as programs are tried with, and no weather.
+    """Return whether frames are random numbers, as in tests: neighbors differ as much as any two points.
 
-    Medians, so that single broken values do not make noise of a field.
+    Medians are compared, so that single broken values do not matter.
     """
     arrays = [frames[name] for name in _SMOOTH if name in frames and "longitude" in frames[name].dims]
     return bool(arrays) and all(find_gap(array) is None and _differs_as_much(array) for array in arrays)
@@ -327,6 +328,6 @@ def is_noise(frames: xr.Dataset) -> bool:
 def _differs_as_much(array: xr.DataArray) -> bool:
     values, axes = array.values, _across(array)
     steps = np.abs(values - np.roll(values, 1, axis=array.dims.index("longitude")))
-    executor = np.abs(values - np.median(values, axis=axes, keepdims=True))
-    # Of independent normal numbers the left is the square root of 2 times the right.
-    return bool(np.all(np.median(steps, axis=axes) > np.median(executor, axis=axes)))
+    deviations = np.abs(values - np.median(values, axis=axes, keepdims=True))
+    # For independent normal numbers, the left side is the square root of 2 times the right side.
+    return bool(np.all(np.median(steps, axis=axes) > np.median(deviations, axis=axes)))

@@ -12,13 +12,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from graphcast_batch.errors import InputError, LayoutError
-from graphcast_batch.grid import Grid
+from graphcast_batch.grid import Grid, same_points
 from graphcast_batch.inputs.case_inputs import CaseInputs, findings, input_times, read_held, read_inputs, read_truth
 from graphcast_batch.inputs.findings import Finding, Stated
 from graphcast_batch.inputs.formats.chunks import ReadCost, total_cost
 from graphcast_batch.inputs.formats.named_files import named_files, passed_over
 from graphcast_batch.inputs.layouts.dialects import ACCUMULATED, DIALECTS, SUMMED
-from graphcast_batch.inputs.layouts.gridded import same_points
 from graphcast_batch.inputs.layouts.regridding import Method, Regridder
 from graphcast_batch.inputs.layouts.units import LEVEL
 from graphcast_batch.inputs.provenance import Provenance, common
@@ -33,26 +32,26 @@ from graphcast_batch.variables import DIMS_OF_KIND, VARIABLES
 
 _LOG: Final = logging.getLogger(__name__)
 _HOURS: Final = {"toa_incident_solar_radiation": frozenset([1.0])}
-"""Over how many hours what the model takes is summed up, beside precipitation."""
+"""Lengths of the time windows, in hours, of summed variables that the model reads, except precipitation."""
 
 
 class Archive:
     """Fields at absolute times, on one grid, from one or many files and stores.
 
-    A variable without time is that of ``statics``, or else the same in every file that holds it. What is known of the
-    files is read once; each is open only while it is read.
+    A variable without time is read from ``statics``, or else must be equal in every file that holds it. Coordinates
+    and metadata of the files are read once; a file is open only while it is read.
 
     Attributes:
         origin: the paths, for messages.
-        grid: the points, after regridding.
+        grid: grid of the fields, after regridding.
         levels: pressure levels that every file with levels holds, hPa, ascending.
-        dims: dimensions of every variable, in our names; precipitation over 6 h among them where it can be made.
-        time_chunk: how many times at most lie in a chunk.
+        dims: dimensions of every variable, in the model's names, with precipitation over 6 h if it can be computed.
+        time_chunk: largest number of times in a chunk.
 
     Raises:
-        InputNotFoundError: a path names nothing.
-        InputError: a file cannot be read, or two contradict each other.
-        GridError: the points are not a global grid, or one that cannot be regridded.
+        InputNotFoundError: there are no data at a path.
+        InputError: a file cannot be read, or two files contradict each other.
+        GridError: the points do not form a global grid, or one that cannot be regridded.
     """
 
     def __init__(
@@ -64,16 +63,16 @@ class Archive:
         statics: str | None = None,
         levels: Sequence[int] = (),
     ) -> None:
-        """Looks into all files.
+        """Read coordinates and metadata of all files.
 
         Args:
             paths: files, zarr stores, globs, folders of files, or addresses.
-            reading: how they are to be understood.
-            needed: variables that must be held at a time for it to count as held; none for all that are held.
-            regrid: method and resolution in degrees; None to leave the points as they are.
-            statics: a further file, of which only fields without time are taken, before those of any other.
-            levels: hPa, that must be held at a time for it to count as held, as far as any time has them; beside
-                them the archive's levels are those held at every time.
+            reading: options for reading the files.
+            needed: variables that `times` must have; empty for all variables of the archive.
+            regrid: method and resolution in degrees; None to keep the grid.
+            statics: an additional file, of which only fields without time are read, in preference to other files.
+            levels: levels in hPa that `times` must have, as far as the archive holds them at any time; the archive's
+                other levels are those that it holds at every time.
         """
         given = [str(paths)] if isinstance(paths, str | Path) else list(paths)
         self.origin = given[0] if len(given) == 1 else f"{given[0]} and {len(given) - 1} more"
@@ -100,12 +99,12 @@ class Archive:
 
     @cached_property
     def times(self) -> NDArray[np.datetime64]:
-        """(time,) datetime64[ns] times at which all that is needed is held, ascending."""
+        """Times at which the archive holds all needed variables and levels, (time,) datetime64[ns], ascending."""
         wanted = self._needed or VARIABLES.keys()
         return self.times_of([name for name in self._moving if name in wanted] or self._moving)
 
     def times_of(self, names: Sequence[str]) -> NDArray[np.datetime64]:
-        """(time,) datetime64[ns] times at which each of some variables with time is held, ascending."""
+        """Return the times at which the archive holds all of some variables, (time,) datetime64[ns], ascending."""
         held = [self._times_of(name) for name in names]
         times = held[0]
         for others in held[1:]:
@@ -113,10 +112,10 @@ class Archive:
         return times
 
     def fields(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> xr.Dataset:
-        """Reads variables, times and levels that are held, and nothing else.
+        """Read variables, times and levels that the archive holds.
 
         Raises:
-            InputError: a file cannot be read, or precipitation is not summed up as it is said to be.
+            InputError: a file cannot be read, or precipitation is not accumulated as data or configuration state.
         """
         made = any(map(self._is_summed, names))
         found = self._stored([name for name in names if not (made and name == SUMMED)], times, levels)
@@ -125,7 +124,7 @@ class Archive:
         return self._regridder.regrid(found) if self._regridder else found
 
     def read(self, case: Case, task: Task) -> CaseInputs:
-        """Reads what a Case starts from.
+        """Read the input frames and forcings of a Case.
 
         Raises:
             InputError: the archive lacks a variable, level or time, or cannot be read.
@@ -133,26 +132,26 @@ class Archive:
         return replace(read_inputs(self, case, task), stated=self.stated)
 
     def truth(self, case: Case, names: Sequence[str], levels: Sequence[int] | None = None) -> xr.Dataset | None:
-        """What really came, as far as the archive holds all of it; see `read_truth`."""
+        """Read the verifying analysis of a Case as far as the archive holds it; see `read_truth`."""
         return read_truth(self, case, names, levels)
 
     def findings(self, case: Case, task: Task) -> list[Finding]:
-        """Why it cannot start a Case, told from coordinates alone; empty when it can."""
+        """Return the reasons why the archive cannot start a Case, found in coordinates alone; empty if it can."""
         found = [self._with_levels(one) for one in findings(self, case, task)]
         if SUMMED not in self.dims or not self._precipitation.is_made:
             return found
         return [replace(one, remedy=self._precipitation.remedy) if one.variable == SUMMED else one for one in found]
 
     def held(self, case: Case, task: Task) -> xr.Dataset:
-        """What there is of the input variables of a Case that it cannot start.
+        """Read the input fields of a Case that the incomplete archive holds; see `read_held`.
 
         Raises:
-            InputError: it cannot be read.
+            InputError: the archive cannot be read.
         """
         return read_held(self, case, task)
 
     def cost(self, case: Case, task: Task) -> ReadCost | None:
-        """What reading the inputs of one Case takes, told from the chunks of the files; None if none are held."""
+        """Return the cost of reading the inputs of one Case, computed from the chunks; None if the archive has none."""
         times = input_times(case.init_time, task)
         names = {*task.input_variables, *task.forcing_variables} & self.dims.keys()
         summed = any(map(self._is_summed, names))
@@ -162,20 +161,20 @@ class Archive:
         return total_cost(parts) if parts else None
 
     @property
-    def spoken(self) -> str:
-        """The layouts of its files, for people."""
+    def layout(self) -> str:
+        """Layouts of the files, as text."""
         titles = [DIALECTS[volume.translation.dialect].title for volume in self._all]
         counts = {title: titles.count(title) for title in titles}
         return ", ".join(title if count == 1 else f"{count} x {title}" for title, count in counts.items())
 
     @property
     def changes(self) -> Mapping[str, str]:
-        """What is done to the data on their way, for people: by what is changed."""
+        """Changes that are made to the data when they are read, as rows of label and text."""
         units = self._units
         found = {"data": str(self.provenance)} if str(self.provenance) else {}
-        recognised = {old: new for volume in self._all for old, new in volume.translation.recognised.items()}
-        if recognised:
-            found["by standard name"] = ", ".join(f"{new} is {old}" for old, new in recognised.items())
+        recognized = {old: new for volume in self._all for old, new in volume.translation.recognized.items()}
+        if recognized:
+            found["by standard name"] = ", ".join(f"{new} is {old}" for old, new in recognized.items())
         if units:
             found["converted"] = ", ".join(f"{name} from {unit}" for name, unit in units.items())
         if self._precipitation.is_made and self._precipitation.is_known:
@@ -192,7 +191,7 @@ class Archive:
 
     @property
     def stated(self) -> Mapping[str, Stated]:
-        """By variable, the units that the data were converted from, and the names that inputs.units takes for them."""
+        """Units that the data were converted from, and names of variables in ``inputs.units``, by variable."""
         units = self._units
         found = {name: Stated(unit) for name, unit in units.items()}
         if any(ACCUMULATED in volume.translation.names.values() for volume in self.volumes):
@@ -201,7 +200,7 @@ class Archive:
 
     @property
     def provenance(self) -> Provenance:
-        """Whose data they are, as far as the files that change with time say."""
+        """Provenance of the data, from the files that have times."""
         return common([volume.provenance for volume in self.volumes if volume.contents.times.size])
 
     @property
@@ -210,7 +209,7 @@ class Archive:
 
     @property
     def _units(self) -> dict[str, str]:
-        """By variable, what is converted from another unit than ours: of each from the files that it is taken from."""
+        """Units of variables that are converted, by variable, from the files that the variable is read from."""
         return {
             name: unit
             for volume in self._all
@@ -219,7 +218,7 @@ class Archive:
         }
 
     def _with_levels(self, finding: Finding) -> Finding:
-        """With the levels that are missing at a time at which others of the variable are held."""
+        """Add to a finding the levels that a variable lacks at a time at which it has others."""
         moving = [name for name in finding.variable.split(", ") if "time" in self.dims.get(name, ())]
         if finding.time is None or not moving:
             return finding
@@ -230,7 +229,9 @@ class Archive:
     def _dims(self) -> dict[str, tuple[str, ...]]:
         held = [(name, found) for volume in self.volumes for name, found in volume.contents.dims.items()]
         dims = dict(self._given)
-        for name, found in sorted(held, key=lambda one: "time" in one[1]):  # without time in one file is in all
+        for name, found in sorted(
+            held, key=lambda one: "time" in one[1]
+        ):  # a variable without time in one file has none in any
             dims.setdefault(name, found)
         wanted = SUMMED in self._needed or not self._needed
         if self._precipitation.is_made and (wanted or self._precipitation.is_known):
@@ -239,7 +240,7 @@ class Archive:
 
     @cached_property
     def _mixed(self) -> frozenset[str]:
-        """What GRIB messages sum up or average over other times than one length, whichever files these are in."""
+        """Variables that GRIB messages sum or average over windows of several lengths, or a length that is not used."""
         hours: dict[str, frozenset[float]] = {}
         for volume in self._all:
             for name, found in volume.periods.items():
@@ -279,7 +280,7 @@ class Archive:
             raise InputError(f"{self.origin} must hold at least one time, but holds none{sums}; {remedy}")
 
     def _levels(self, wanted: Sequence[int]) -> tuple[int, ...]:
-        """Levels that every variable with levels has, of which those that are needed count alone if there are any."""
+        """Return the levels that all needed variables with levels have; if none is needed, all known variables."""
         on_levels = [name for name, dims in self.dims.items() if {"time", LEVEL} <= set(dims)]
         known = [name for name in on_levels if name in VARIABLES] or on_levels
         held = [self._shares.levels(name, wanted) for name in ([n for n in known if n in self._needed] or known)]
@@ -295,7 +296,7 @@ class Archive:
                 )
 
     def _check_alike_fields(self) -> None:
-        """Compares fields of what is needed that two files hold; of what else is read, `_split` does when it is."""
+        """Compare fields of needed variables that two files hold; `_split` compares others when they are read."""
         for name in [name for name in self._moving if name in self._needed] or self._moving:
             if not self._is_summed(name):
                 self._shares.times(name, ())
@@ -308,7 +309,7 @@ class Archive:
         return self._precipitation.times if self._is_summed(name) else self._shares.times(name, self.levels)
 
     def _stored(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> xr.Dataset:
-        """Fields as they are held, from as many files as it takes."""
+        """Read fields on the grid of the files, from as many files as are needed."""
         wanted = np.asarray(times, "datetime64[ns]")
         parts: dict[str, list[xr.DataArray]] = {name: [] for name in names}
         for share in self._split(names, wanted, levels):
@@ -326,7 +327,9 @@ class Archive:
             return parts[0]
         complete, absent = join_fields(parts, times, levels) if parts else (None, times)
         if complete is None or absent.size:
-            raise InputError(f"{self.origin} must hold {name} at all times asked for, but lacks {_minutes(absent)}")
+            raise InputError(
+                f"{self.origin} must hold {name} at all requested times, but lacks {_minutes(absent)}; add these times"
+            )
         return complete
 
     @property
@@ -334,7 +337,7 @@ class Archive:
         return self.volumes[0].contents.grid
 
     def _split(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> list[Share]:
-        """Which file gives which variables, at which of some times and on which levels."""
+        """Return the variables, times and levels that are read from each file."""
         shares = []
         fixed = {name for name in names if "time" not in self.dims[name]}
         for volume in self._all:
@@ -350,7 +353,7 @@ class Archive:
         return shares
 
     def _check_dims(self, share: Share) -> None:
-        """Refuses fields of less than the whole globe, which would fit others by repeating a row of them."""
+        """Check that a variable has the same dimensions in all files: broadcasting would repeat rows silently."""
         for name in share.names:
             found, expected = share.volume.contents.dims[name], self.dims[name]
             if set(found) != set(expected):
@@ -366,7 +369,7 @@ class Archive:
 
 
 def _volumes(path: str, reading: Reading) -> list[Volume]:
-    """The files that a path names; those that a folder or glob holds beside them are reported and passed over."""
+    """Return the files that a path names; warn of files of a folder or glob that are passed over."""
     found = named_files(path)
     if found.passed_over:
         _LOG.warning("%s", passed_over(found))

@@ -1,7 +1,7 @@
 """Write fields as a zarr archive with the names of WeatherBench 2.
 
-It is laid out once as a draft beside its place, metadata and coordinates only; independent writers fill blocks of times
-in any order; then it is moved into its place. So an archive is whole or absent.
+The archive is laid out once as a draft beside its path, with metadata and coordinates only; independent writers fill
+blocks of times in any order; then the draft is renamed to the path. So an archive is complete or absent.
 """
 
 import os
@@ -52,20 +52,21 @@ def lay_out(
     levels: Sequence[int],
     times: NDArray[np.datetime64],
 ) -> Path:
-    """Makes a draft of an archive, with coordinates and without fields; replaces an older draft.
+    """Make a draft of an archive, with coordinates and without fields; replace an older draft.
 
     Args:
-        path: the folder to be.
-        dims: of each variable, some of time, level, latitude and longitude in this order; without time where static.
-        grid: the points.
-        levels: hPa; may be empty if no variable is on levels.
+        path: path of the archive, a folder.
+        dims: dimensions of each variable: some of time, level, latitude and longitude in this order, without time if
+            it is static.
+        grid: grid of the fields.
+        levels: levels in hPa; may be empty if no variable is on levels.
         times: (time,) valid times, UTC, strictly ascending, in whole seconds.
 
     Returns:
-        where the draft is: give it to `fill` and `publish`.
+        The path of the draft, for `fill` and `publish`.
 
     Raises:
-        StoreError: something is at ``path``, a variable has other dimensions, times do not ascend, or the disk fails.
+        StoreError: ``path`` exists, a variable has other dimensions, times do not ascend, or the disk fails.
     """
     draft = path.with_name(f".{path.name}.draft")
     _refuse_existing(path)
@@ -87,22 +88,22 @@ def lay_out(
 
 
 def fill(draft: Path, first_index: int, block: xr.Dataset) -> None:
-    """Writes the fields of some times, each a chunk of its own; static ones are written with the first time.
+    """Write the fields of some times, one chunk each; static fields are written with the first time.
 
-    Any number of processes may fill a draft at once, in any order, and the same times again.
+    Several processes may fill a draft at once, in any order, and may write a time more than once.
 
     Args:
-        draft: from `lay_out`.
-        first_index: where the block's first time stands among the archive's.
-        block: all of the archive's variables, float32, on its points and levels, for times that follow each other.
+        draft: path of the draft, from `lay_out`.
+        first_index: index of the block's first time among the archive's times.
+        block: all variables of the archive, float32, on its points and levels, for consecutive times.
 
     Raises:
-        StoreError: the block does not fit, or the disk fails.
+        StoreError: the block does not fit into the draft, or the disk fails.
     """
     with explained(f"filling {draft}"):
         _check_block(draft, first_index, block)
         for name, values in block.data_vars.items():
-            # Without write_empty_chunks a chunk of NaN would be left out, as if nobody had filled it.
+            # Without write_empty_chunks a chunk of NaN would not be written, and look as if it had not been filled.
             array = zarr.open_array(draft / str(name), mode="r+").with_config({"write_empty_chunks": True})
             if "time" in values.dims:
                 array[first_index : first_index + values.sizes["time"]] = values.values
@@ -111,10 +112,10 @@ def fill(draft: Path, first_index: int, block: xr.Dataset) -> None:
 
 
 def publish(draft: Path, path: Path) -> None:
-    """Moves a draft that is filled into its place.
+    """Rename a complete draft to the path of the archive.
 
     Raises:
-        StoreError: fields of a time are missing, something is at ``path``, or the disk fails.
+        StoreError: fields of a time are missing, ``path`` exists, or the disk fails.
     """
     with explained(f"publishing {path}"):
         group = zarr.open_group(draft, mode="r")
@@ -143,7 +144,7 @@ def _seconds(times: NDArray[np.datetime64]) -> NDArray[np.int64]:
 
 
 def _used(dims: Mapping[str, Sequence[str]], coordinates: Mapping[str, NDArray[Any]]) -> list[str]:
-    """The dimensions that variables have."""
+    """Return the dimensions that variables have."""
     for name, found in dims.items():
         if list(found) != [dim for dim in DIMS if dim in found] or any(not coordinates[dim].size for dim in found):
             raise StoreError(
@@ -176,14 +177,14 @@ def _create(
 
 
 def _of_valid_time(name: str) -> dict[str, str]:
-    """CF attributes; what a forecast sums over lead times is summed over times here."""
+    """Return the CF attributes of a variable, with cell methods over time in place of lead time."""
     found = attributes(name)
     return {key: value.replace("prediction_timedelta:", "time:") for key, value in found.items()}
 
 
 def _consolidate(folder: Path) -> None:
     with warnings.catch_warnings():
-        # zarr warns that the specification of version 3 does not yet have what xarray and zarr both read.
+        # zarr warns that consolidated metadata, which xarray and zarr read, are not in the specification of version 3.
         warnings.simplefilter("ignore", ZarrUserWarning)
         zarr.consolidate_metadata(folder)
 
@@ -203,7 +204,7 @@ def _check_block(draft: Path, first_index: int, block: xr.Dataset) -> None:
 
 
 def _described(dataset: xr.Dataset) -> dict[str, str]:
-    """Type and dimensions of each variable."""
+    """Return type and dimensions of each variable, as text."""
     return {str(name): f"{dataset[name].dtype} {dataset[name].dims}" for name in sorted(map(str, dataset.data_vars))}
 
 

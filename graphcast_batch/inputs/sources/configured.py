@@ -19,22 +19,22 @@ def open_source(
     resolution: float = 0.0,
     needed: Sequence[str] = (),
 ) -> Archive | DatasetFiles | SyntheticArchive:
-    """Opens what a run reads from.
+    """Open the source of a section ``inputs``.
 
     Args:
         inputs: section ``inputs`` of the configuration.
-        levels: pressure levels, hPa, that a synthetic planet is made on, and that must be held at a time of an archive
-            for it to be of use, as far as any of its times has them.
-        resolution: that the weights were trained for, degrees; 0 for any. Files of others are set aside, archives
-            regridded if the configuration says how.
-        needed: variables without which a time of an archive is of no use; none for all that it holds.
+        levels: pressure levels in hPa. A synthetic planet has these levels; a time of an archive counts if it has
+            them, as far as the archive holds them at any time.
+        resolution: spacing of the grid that the weights were trained for, in degrees; 0 for any. Dataset files with
+            another one are skipped; archives are regridded if the configuration names a method.
+        needed: variables that a time of an archive must have to count; empty for all that the archive holds.
 
     Raises:
-        ConfigError: data are to be regridded, but no resolution is known.
-        InputNotFoundError: the path names nothing.
+        ConfigError: data are to be regridded, but no resolution is known; or the environment lacks a secret that the
+            configuration refers to.
+        InputNotFoundError: there are no data at the path.
         InputError: an archive cannot be read.
-        GridError: the points are not a global grid.
-        ConfigError: the environment lacks a secret that the configuration refers to.
+        GridError: the points do not form a global grid.
     """
     match inputs:
         case SyntheticInputs():
@@ -44,9 +44,9 @@ def open_source(
         case ArchiveInputs():
             if inputs.regrid and not resolution:
                 raise ConfigError(
-                    f"inputs.regrid: {inputs.regrid} needs a resolution to regrid to, but the weights say none, as for "
-                    "any grid; set resolution in the architecture of random weights, or leave inputs.regrid out and "
-                    "give data on the grid that is wanted"
+                    f"inputs.regrid: {inputs.regrid} needs a resolution to regrid to, but the weights have none, since "
+                    "they are for any grid; set resolution in the architecture of random weights, or leave "
+                    "inputs.regrid out and give data on the grid of the forecasts"
                 )
             return Archive(
                 inputs.paths,
@@ -59,7 +59,7 @@ def open_source(
 
 
 def resolution_remedy(inputs: SyntheticInputs | DatasetInputs | ArchiveInputs, found: float, resolution: float) -> str:
-    """What to do about inputs on another grid than that of the weights, as far as their section has a key for it."""
+    """Return what a user can do about inputs on another grid than that of the weights, as text."""
     if isinstance(inputs, SyntheticInputs):
         return f"set inputs.resolution: {resolution:g}"
     if isinstance(inputs, ArchiveInputs) and found < resolution:

@@ -1,92 +1,46 @@
-"""Read Cases, their inputs and their truth from GraphCast dataset files.
-
-Format of the files that DeepMind published with GraphCast: dimensions batch (1), time (since the first frame), lat,
-lon, level, with the absolute times in the coordinate datetime (batch, time).
-"""
+"""Find the Cases that GraphCast dataset files hold, and read their inputs and truth."""
 
 import glob
 import os
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import date
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from graphcast_batch.errors import ConfigError, GridError, InputError, InputNotFoundError
-from graphcast_batch.grid import Grid
+from graphcast_batch.grid import Grid, same_points
 from graphcast_batch.inputs.case_inputs import (
     CaseInputs,
     findings,
-    input_times,
     read_held,
     read_inputs,
     read_truth,
 )
 from graphcast_batch.inputs.findings import Finding, Stated
-from graphcast_batch.inputs.formats.chunks import ReadCost, read_cost, stored
-from graphcast_batch.inputs.formats.opening import open_data
-from graphcast_batch.inputs.layouts.dialects import translation
-from graphcast_batch.inputs.layouts.gridded import Contents, describe, positions, read_fields, same_points
-from graphcast_batch.inputs.layouts.time_coordinates import check_dates
+from graphcast_batch.inputs.formats.chunks import ReadCost
 from graphcast_batch.inputs.provenance import Provenance, common, provenance
+from graphcast_batch.inputs.sources.dataset_file import DatasetFile
 from graphcast_batch.plan import Case
 from graphcast_batch.spec import Task
 
-_NAME: Final = re.compile(
-    r"source-(?P<source>.+)_date-(?P<date>\d{4}-\d\d-\d\d)_res-(?P<resolution>\d+(\.\d+)?)"
-    r"_levels-(?P<levels>\d+)_steps-(?P<steps>\d+)\.nc"
-)
-_FRAMES_BEFORE_STEPS: Final = 2
-"""The published files count as steps what follows two input frames."""
-
-
-@dataclass(frozen=True)
-class DatasetName:
-    """What the name of a dataset file says of its content.
-
-    Attributes:
-        source: where the data come from, such as ``era5``.
-        date: day of the first frame.
-        resolution: degrees.
-        levels: number of pressure levels.
-        steps: number of frames after the first two.
-    """
-
-    source: str
-    date: date
-    resolution: float
-    levels: int
-    steps: int
-
-
-def parse_dataset_name(name: str) -> DatasetName | None:
-    """Reads a name like ``source-era5_date-2022-01-01_res-1.0_levels-13_steps-04.nc``; None for any other name."""
-    match = _NAME.fullmatch(name)
-    if not match:
-        return None
-    with suppress(ValueError):  # a date that is in no calendar
-        return DatasetName(
-            source=match["source"],
-            date=date.fromisoformat(match["date"]),
-            resolution=float(match["resolution"]),
-            levels=int(match["levels"]),
-            steps=int(match["steps"]),
-        )
-    return None
-
 
 class DatasetFiles:
-    """The dataset files that a pattern matches; the first that can be read and fits the weights decides the grid.
+    """The dataset files that a pattern matches.
+
+    All files must have the grid of the first file that can be read and fits the weights.
+
+    Attributes:
+        origin: the pattern, for messages.
+        paths: paths of the files.
 
     Raises:
-        InputNotFoundError: nothing matches.
+        InputNotFoundError: no file matches.
     """
 
     def __init__(
@@ -97,30 +51,31 @@ class DatasetFiles:
         names: Mapping[str, str] | None = None,
         units: Mapping[str, str] | None = None,
     ) -> None:
-        """Finds the files.
+        """Find the files.
 
         Args:
-            pattern: a glob.
-            resolution: that the weights were trained for, degrees; 0 for any.
-            per_file: whether a file's first frames make a Case, or each time of it that has the frames before.
-            names: theirs to ours, where they are others than GraphCast's.
-            units: by our names or ``level``, where the files are silent or wrong.
+            pattern: path of a file, or a glob.
+            resolution: spacing of the grid that the weights were trained for, in degrees; 0 for any.
+            per_file: ``first`` for one Case of each file, from its first frames; ``all`` for a Case at each time that
+                has the input frames before it.
+            names: the model's names of variables, by their names in the files.
+            units: units by the model's names or ``level``, which take precedence over those of the files.
         """
         self.origin = pattern
         self._resolution = resolution
         self._per_file = per_file
         self._names, self._units = names or {}, units or {}
         self.paths = _matches(pattern)
-        self._files: dict[Path, _DatasetFile] = {}
+        self._files: dict[Path, DatasetFile] = {}
 
     @property
     def grid(self) -> Grid:
-        """The points of every file."""
+        """Grid of every file."""
         return self._first.grid
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
-        """Dimensions of every variable of the first file, in our names, without batch."""
+        """Dimensions of every variable of the first file, in the model's names, without batch."""
         return self._first.dims
 
     @property
@@ -130,18 +85,18 @@ class DatasetFiles:
 
     @cached_property
     def times(self) -> NDArray[np.datetime64]:
-        """(time,) datetime64[ns] times of all frames of the files that can be read on the common grid, ascending."""
+        """Times of all frames of the files that can be read and have the common grid; (time,) datetime64[ns]."""
         return np.unique(np.concatenate([file.times for file in self._alike]))
 
     def cases(self, steps: int, task: Task) -> tuple[tuple[Case, ...], tuple[tuple[str, str], ...]]:
-        """The Cases of the files, ascending, and the files that cannot be run, each with the reason.
+        """Return the Cases of the files, ascending, and the names of files that cannot be run, each with the reason.
 
         Args:
-            steps: number of 6 h steps of every Case.
-            task: says how many frames go in, and which variables and levels must be there.
+            steps: number of the model's steps of every Case.
+            task: task of the model, with the number of input frames, the variables and the levels.
 
         Raises:
-            InputError: no file is left.
+            InputError: none of the files can be run.
             ConfigError: two files have the same initial time.
         """
         cases: dict[np.datetime64, Case] = {}
@@ -162,21 +117,21 @@ class DatasetFiles:
         return tuple(sorted(cases.values())), tuple(skipped)
 
     def read(self, case: Case, task: Task) -> CaseInputs:
-        """Reads what a Case of one of these files starts from.
+        """Read the input frames and forcings of a Case.
 
         Raises:
-            InputError: the file lacks something, contradicts its name, has another grid or cannot be read.
+            InputError: the file of the Case lacks a field, contradicts its name, has another grid or cannot be read.
         """
         file = self._file(Path(case.source))
         stated = {name: Stated(unit) for name, unit in file.units.items()}
         return replace(read_inputs(file, case, task), stated=stated)
 
     def findings(self, case: Case, task: Task) -> list[Finding]:
-        """Why its file cannot start a Case, told from coordinates alone; empty when it can."""
+        """Return the reasons why its file cannot start a Case, found in its coordinates alone; empty if it can."""
         return findings(self._file(Path(case.source)), case, task)
 
     def held(self, case: Case, task: Task) -> xr.Dataset:
-        """What its file has of the input variables of a Case that it cannot start.
+        """Read the input fields of a Case that an incomplete file holds; see `read_held`.
 
         Raises:
             InputError: the file cannot be read.
@@ -184,15 +139,15 @@ class DatasetFiles:
         return read_held(self._file(Path(case.source)), case, task)
 
     def times_of(self, names: Sequence[str]) -> NDArray[np.datetime64]:
-        """(time,) datetime64[ns] times of all frames: a file holds every variable at each of its times."""
+        """Return the times of all frames, (time,) datetime64[ns]: a file holds every variable at each of its times."""
         return self.times
 
     def truth(self, case: Case, names: Sequence[str], levels: Sequence[int] | None = None) -> xr.Dataset | None:
-        """What really came, as far as the Case's file holds it; see `read_truth`."""
+        """Read the verifying analysis of a Case as far as its file holds it; see `read_truth`."""
         return read_truth(self._file(Path(case.source)), case, names, levels)
 
     def fields(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> xr.Dataset:
-        """Fields at times that may lie in several files; of a time in two files, the first file's."""
+        """Read fields at times that may lie in several files; a time that two files hold is read from the first."""
         left = np.unique(np.asarray(times, "datetime64[ns]"))
         parts = []
         for file in self._alike:
@@ -204,17 +159,17 @@ class DatasetFiles:
         return joined.sel(time=times)
 
     def cost(self, case: Case, task: Task) -> ReadCost:
-        """What reading the inputs of one Case takes, told from the chunks of its file."""
+        """Return the cost of reading the inputs of one Case, computed from the chunks of its file."""
         return self._file(Path(case.source)).cost(case, task)
 
     @property
-    def spoken(self) -> str:
-        """What the files are, for people."""
+    def layout(self) -> str:
+        """Number and layout of the files, as text."""
         return f"{len(self.paths)} GraphCast dataset files"
 
     @property
     def changes(self) -> Mapping[str, str]:
-        """What is done to the data on their way, for people: by what is changed."""
+        """Changes that are made to the data when they are read, as rows of label and text."""
         units, data, moved = self._first.units, str(self.provenance), max(file.moved_seconds for file in self._alike)
         found = {"data": data} if data else {}
         if units:
@@ -225,11 +180,11 @@ class DatasetFiles:
 
     @property
     def provenance(self) -> Provenance:
-        """Whose data they are, as far as the first file or the names of the others say."""
+        """Provenance of the data, from the first file and the names of the others."""
         return common([self._first.provenance, *(provenance({}, (), path.name) for path in self.paths)])
 
     @cached_property
-    def _first(self) -> "_DatasetFile":
+    def _first(self) -> DatasetFile:
         reasons = []
         for path in self.paths:
             try:
@@ -241,7 +196,7 @@ class DatasetFiles:
         )
 
     @cached_property
-    def _alike(self) -> list["_DatasetFile"]:
+    def _alike(self) -> list[DatasetFile]:
         first, files = self._first, []
         for path in self.paths:
             with suppress(InputError, GridError):
@@ -259,7 +214,7 @@ class DatasetFiles:
             raise InputError(f"{path}: {'; '.join(map(str, problems))}")
         return cases
 
-    def _file(self, path: Path) -> "_DatasetFile":
+    def _file(self, path: Path) -> DatasetFile:
         file, first = self._opened(path), self._first
         if not same_points(file.grid, first.grid):
             raise InputError(
@@ -268,9 +223,9 @@ class DatasetFiles:
             )
         return file
 
-    def _opened(self, path: Path) -> "_DatasetFile":
+    def _opened(self, path: Path) -> DatasetFile:
         if path not in self._files:
-            file = _DatasetFile(path, self._names, self._units)
+            file = DatasetFile(path, self._names, self._units)
             if not file.grid.fits(self._resolution):
                 raise InputError(
                     f"{path} must be on a grid of {self._resolution:g}°, which the weights were trained for, but is on "
@@ -280,62 +235,8 @@ class DatasetFiles:
         return self._files[path]
 
 
-class _DatasetFile:
-    """One file as a timeline."""
-
-    def __init__(self, path: Path, names: Mapping[str, str], units: Mapping[str, str]) -> None:
-        self.origin = str(path)
-        self._path = path
-        with open_data(self.origin) as dataset:
-            absolute = _on_absolute_times(dataset, path)
-            self._translation = translation(absolute, self.origin, "graphcast", names, units)
-            self._contents = describe(self._translation.apply(absolute), self.origin, self._translation.conversions)
-            self.provenance = provenance(dataset.attrs, (), path.name)
-            named = self._translation.rename(absolute)
-            self._stored = {str(name): stored(array.variable) for name, array in named.data_vars.items()}
-        _check_name(path, self._contents)
-
-    @property
-    def grid(self) -> Grid:
-        return self._contents.grid
-
-    @property
-    def times(self) -> NDArray[np.datetime64]:
-        return self._contents.times
-
-    @property
-    def levels(self) -> tuple[int, ...]:
-        return self._contents.levels
-
-    @property
-    def dims(self) -> Mapping[str, tuple[str, ...]]:
-        return self._contents.dims
-
-    def times_of(self, names: Sequence[str]) -> NDArray[np.datetime64]:
-        return self.times
-
-    @property
-    def units(self) -> Mapping[str, str]:
-        return self._translation.units
-
-    @property
-    def moved_seconds(self) -> float:
-        return self._contents.moved_seconds
-
-    def cost(self, case: Case, task: Task) -> ReadCost:
-        names = {*task.input_variables, *task.forcing_variables} & self._stored.keys()
-        times = input_times(case.init_time, task)
-        where = positions(self._contents, times, task.pressure_levels)
-        return read_cost({name: self._stored[name] for name in sorted(names)}, where)
-
-    def fields(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> xr.Dataset:
-        with open_data(self.origin) as dataset:
-            absolute = self._translation.apply(_on_absolute_times(dataset, self._path))
-            return read_fields(absolute, self._contents, names, times, levels)
-
-
 def _matches(pattern: str) -> tuple[Path, ...]:
-    # Taken as it stands first: a name may hold brackets.
+    # A path is not taken as a glob: the name of a file may hold brackets.
     found = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern, recursive=True))
     if not found:
         raise InputNotFoundError(
@@ -345,33 +246,8 @@ def _matches(pattern: str) -> tuple[Path, ...]:
     return tuple(Path(path) for path in found)
 
 
-def _on_absolute_times(dataset: xr.Dataset, path: Path) -> xr.Dataset:
-    """The dataset without batch, with datetime as its time."""
-    if dataset.sizes.get("batch", 1) != 1:
-        raise InputError(
-            f"the dimension batch of {path} must have size 1, but has {dataset.sizes['batch']}; "
-            "write each forecast's frames into a file of its own"
-        )
-    if "datetime" not in dataset.variables or "time" not in dataset.dims:
-        raise InputError(
-            f"{path} must have the dimension time and the coordinate datetime (batch, time), but has the dimensions "
-            f"{', '.join(map(str, dataset.dims)) or 'none'} and the coordinates "
-            f"{', '.join(map(str, dataset.coords)) or 'none'}; if its times are absolute, use inputs.kind: archive"
-        )
-    single = dataset.isel(batch=0) if "batch" in dataset.dims else dataset
-    times = single["datetime"]
-    if times.dims != ("time",):
-        raise InputError(
-            f"the coordinate datetime of {path} must hold a date for each batch and time, but has the dimensions "
-            f"{', '.join(map(str, dataset['datetime'].dims)) or 'none'}; give it those"
-        )
-    check_dates(times.variable, "datetime", str(path))
-    absolute = single.drop_vars(["batch", "datetime"], errors="ignore")
-    return absolute.assign_coords(time=times.values.astype("datetime64[ns]"))
-
-
-def _init_time(file: _DatasetFile, task: Task) -> np.datetime64:
-    """Time of the last of the input frames, datetime64[h]."""
+def _init_time(file: DatasetFile, task: Task) -> np.datetime64:
+    """Return the time of the last input frame, datetime64[h]."""
     times = file.times
     if times.size < task.input_frames:
         raise InputError(
@@ -390,8 +266,8 @@ def _init_time(file: _DatasetFile, task: Task) -> np.datetime64:
     return np.datetime64(hour, "h")
 
 
-def _init_times(file: _DatasetFile, task: Task) -> list[np.datetime64]:
-    """Every time, datetime64[h], that is a whole hour and has the frames before it that go in."""
+def _init_times(file: DatasetFile, task: Task) -> list[np.datetime64]:
+    """Return every time, datetime64[h], that is a whole hour and has the other input frames before it."""
     hours = file.times.astype("datetime64[h]")
     able = hours[hours == file.times]
     for back in range(1, task.input_frames):
@@ -411,20 +287,3 @@ def _check_unique(case: Case, cases: Mapping[np.datetime64, Case]) -> None:
             f"each dataset file must have an initial time of its own, but {cases[case.init_time].source} and "
             f"{case.source} both start at {case.key}; narrow inputs.path, or leave inputs.per_file at first"
         )
-
-
-def _check_name(path: Path, contents: Contents) -> None:
-    name = parse_dataset_name(path.name)
-    if name is None or not contents.times.size:
-        return
-    first = contents.times[0].astype("datetime64[D]").astype(date)
-    steps = contents.times.size - _FRAMES_BEFORE_STEPS
-    parts = (
-        ("date", name.date, first, name.date != first),
-        ("res", name.resolution, contents.grid.resolution, abs(name.resolution - contents.grid.resolution) > 1e-3),
-        ("levels", name.levels, len(contents.levels), name.levels != len(contents.levels)),
-        ("steps", name.steps, steps, name.steps != steps),
-    )
-    wrong = [f"{part} is {said} in the name and {found} in the file" for part, said, found, differ in parts if differ]
-    if wrong:
-        raise InputError(f"the name of {path} contradicts its content: {'; '.join(wrong)}; rename or replace the file")

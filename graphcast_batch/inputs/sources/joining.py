@@ -1,4 +1,4 @@
-"""Join fields of several files, and compare those that two files hold."""
+"""Join fields of several files, and compare fields that two files hold."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -13,45 +13,46 @@ from graphcast_batch.inputs.sources.shares import FileOverlap
 from graphcast_batch.inputs.sources.volumes import Volume
 
 _ALIKE: Final = 1e-3
-"""Share of a field's range: packed into 12 bits or more, a field is off by less; two analyses of one time by more."""
+"""Largest difference of two copies of a field, as a fraction of its range: packing into 12 bits or more changes a field
+by less, and two analyses of one time differ by more."""
 _MOST: Final = 24
-"""Comparisons of each variable, so that hundreds of files that overlap by a time each still open in seconds."""
+"""Largest number of comparisons of each variable, so that hundreds of overlapping files open in seconds."""
 
 
 def join_fields(
     parts: Sequence[xr.DataArray], times: NDArray[np.datetime64], levels: Sequence[int]
 ) -> tuple[xr.DataArray, NDArray[np.datetime64]]:
-    """One variable of the parts that several files gave.
+    """Join parts of one variable that were read from several files.
 
     Args:
-        parts: (time, [level], ...) one or more, which do not overlap.
-        times: (time,) datetime64[ns] that are wanted, in that order.
-        levels: hPa that are wanted, ascending; a variable without levels ignores them.
+        parts: one or more (time, [level], ...) arrays, which do not overlap.
+        times: (time,) datetime64[ns] times of the result, in this order.
+        levels: levels of the result in hPa, ascending; ignored for a variable without levels.
 
     Returns:
-        The variable, and the times at which it is not complete.
+        The variable, and the times at which it is incomplete.
     """
     first = parts[0]
     has_levels = LEVEL in first.dims
     if len(parts) == 1 and first.sizes["time"] == times.size and (not has_levels or first.sizes[LEVEL] == len(levels)):
         return first, times[:0]
     lead = (times.size, len(levels)) if has_levels else (times.size,)
-    complete = np.empty((*lead, *first.shape[len(lead) :]), first.dtype)
+    values = np.empty((*lead, *first.shape[len(lead) :]), first.dtype)
     there = np.zeros(lead, bool)
     for part in parts:
         at = np.isin(times, part["time"].values)
         place = np.ix_(at, np.isin(levels, part[LEVEL].values)) if has_levels else np.ix_(at)
-        complete[place], there[place] = part.values, True
+        values[place], there[place] = part.values, True
     coords = {LEVEL: np.asarray(levels, np.int32)} if has_levels else {}
-    joined = xr.DataArray(complete, coords, first.dims, name=first.name, attrs=first.attrs)
+    joined = xr.DataArray(values, coords, first.dims, name=first.name, attrs=first.attrs)
     return joined, times[~(there.all(axis=1) if has_levels else there)]
 
 
 def check_overlaps(overlaps: Sequence[FileOverlap]) -> None:
-    """Compares fields that two files hold, of which the first file's are taken.
+    """Compare fields that two files hold, which are read from the first file.
 
     Raises:
-        InputError: two differ.
+        InputError: the fields of two files differ.
     """
     counts: dict[str, int] = {}
     for overlap in overlaps:

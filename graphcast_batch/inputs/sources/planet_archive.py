@@ -17,16 +17,16 @@ from graphcast_batch.variables import DIMS_OF_KIND, VARIABLES
 
 
 class Planet(Protocol):
-    """What makes fields up, at any time and place."""
+    """Computes fields at any time and on any grid."""
 
     def fields(
         self, names: Sequence[str], times: NDArray[np.datetime64], grid: Grid, levels: Sequence[int]
     ) -> xr.Dataset:
-        """Fields of some variables; static ones without time."""
+        """Compute the fields of some variables; static variables have no time."""
 
 
 class SyntheticArchive:
-    """A made-up planet as an archive that holds every time.
+    """A synthetic planet as an archive that holds every time.
 
     Raises:
         GridError: the resolution does not divide the half circle.
@@ -34,7 +34,7 @@ class SyntheticArchive:
 
     times: None = None
     origin = "the synthetic planet"
-    spoken = "made on the fly"
+    layout = "computed during the run"
     provenance: Final = Provenance()
     changes: Final[Mapping[str, str]] = {}
 
@@ -47,24 +47,24 @@ class SyntheticArchive:
         self._planet = planet
 
     def fields(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> xr.Dataset:
-        """Fields of variables that ``dims`` names at any time, on any level."""
+        """Compute fields of variables that ``dims`` names, at any time and on any level."""
         if not names:
             return xr.Dataset(coords={"time": times, "latitude": self.grid.latitude, "longitude": self.grid.longitude})
         return self._planet.fields(names, times, self.grid, levels)
 
     def times_of(self, names: Sequence[str]) -> None:
-        """Every time."""
+        """Return None, which stands for every time."""
 
     def findings(self, case: Case, task: Task) -> list[Finding]:
-        """Why it cannot start a Case; empty when it can."""
+        """Return the reasons why the planet cannot start a Case; empty if it can."""
         return findings(self, case, task)
 
     def held(self, case: Case, task: Task) -> xr.Dataset:
-        """What there is of the input variables of a Case that it cannot start."""
+        """Compute the input fields of a Case that the planet has; see `read_held`."""
         return read_held(self, case, task)
 
     def read(self, case: Case, task: Task) -> CaseInputs:
-        """Makes what a Case starts from.
+        """Compute the input frames and forcings of a Case.
 
         Raises:
             InputError: the planet lacks a variable or level.
@@ -76,4 +76,4 @@ class SyntheticArchive:
         return read_truth(self, case, names, levels)
 
     def cost(self, case: Case, task: Task) -> None:
-        """Nothing is read."""
+        """Return None, because nothing is read."""

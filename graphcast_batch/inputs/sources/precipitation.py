@@ -1,8 +1,8 @@
-"""Make the precipitation over 6 h of whatever sums the files of an archive hold.
+"""Compute the precipitation over 6 h from the precipitation sums that the files of an archive hold.
 
-The 6 h before a time are held as one sum, or as several of one length that follow each other, or as two sums of one
-forecast that begin together and end 6 h apart. Which of them is asked of the fields of all files together, so that it
-does not matter how these are cut into files.
+The sum over the 6 h before a time is one stored sum, or the total of several sums of one length that follow each other,
+or the difference of two sums of one forecast that begin together and end 6 h apart. The sums of all files are searched
+together, so that the result does not depend on how the archive is split into files.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,26 +21,27 @@ from graphcast_batch.inputs.sources.volumes import Volume
 from graphcast_batch.inputs.sources.window_sums import Rows, Table, Way, ways_of
 
 _ROUNDING: Final = 1e-5
-"""m that a sum may fall by, since GRIB and packed netCDF round, beside that share of the largest value:"""
+"""Largest decrease of a sum with time that is taken for rounding, in m; fields may be packed in GRIB or netCDF."""
 _PACKING: Final = 1e-3
+"""Largest decrease that is taken for rounding, as a fraction of the largest value, in addition to `_ROUNDING`."""
 
 _Part = tuple[Way, NDArray[np.intp], Rows]
-"""A way, the numbers of the times that it is gone at, and (time, term) rows of the table."""
+"""A way to compute the sum, the indices of the times at which it is used, and (time, term) rows of the table."""
 
 
 class Precipitation:
     """The precipitation of an archive over the 6 h before each time.
 
     Attributes:
-        is_made: whether there are sums to make it of, beside or instead of fields that are it.
+        is_made: whether it is computed from sums, for some times at least, and not only read.
     """
 
     def __init__(self, volumes: Sequence[Volume], origin: str) -> None:
-        """Takes note of what the files hold; nothing is read.
+        """Collect the windows of the precipitation fields; no field is read.
 
         Args:
-            volumes: the files.
-            origin: the archive's paths, for messages.
+            volumes: files of the archive.
+            origin: paths of the archive, for messages.
         """
         self._origin = origin
         self._sources = [(volume, windows) for volume in volumes for windows in volume.windows]
@@ -50,57 +51,57 @@ class Precipitation:
 
     @property
     def is_known(self) -> bool:
-        """Whether the data or the configuration say since when all of it is summed up."""
+        """Whether data or configuration state the accumulation of all fields."""
         return not self._doubtful
 
     @property
     def times(self) -> Times:
-        """(time,) datetime64[ns] at which it can be made, ascending.
+        """Times at which the sum can be computed, (time,) datetime64[ns], ascending.
 
         Raises:
-            InputError: nothing says since when it is summed up.
+            InputError: neither data nor configuration state the accumulation.
         """
         return self._made[0].view("datetime64[ns]")
 
     @property
     def made(self) -> str:
-        """How it is made, for people.
+        """Ways in which the sum is computed, as text.
 
         Raises:
-            InputError: nothing says since when it is summed up.
+            InputError: neither data nor configuration state the accumulation.
         """
         times, ways, places = self._made
-        told = []
+        parts = []
         for number in np.unique(ways):
             here = ways == number
             sources = np.unique(self._table.source[self._ways[number].rows[places[here]]])
-            said = ", ".join(dict.fromkeys(self._sources[source][1].said for source in sources))
+            basis = ", ".join(dict.fromkeys(self._sources[source][1].basis for source in sources))
             count = f" at {np.count_nonzero(here)} of {times.size} times" if np.any(~here) else ""
-            told.append(f"{self._ways[number].title} ({said}){count}")
-        return "; ".join(told) or "at no time"
+            parts.append(f"{self._ways[number].title} ({basis}){count}")
+        return "; ".join(parts) or "at no time"
 
     @property
     def remedy(self) -> str:
-        """What to do where it cannot be made at a time, for people."""
+        """What a user can do if the sum cannot be computed at a time, as text."""
         found = [windows for _, windows in self._sources if windows.name == ACCUMULATED]
         kinds = {windows.kind for windows in found}
         rest = "add those times, correct inputs.precipitation, or start from other times"
         if kinds == {"hourly"} and np.isnat(np.concatenate([windows.init for windows in found])).all():
             before = ", ".join(map(str, range(1, SUM_HOURS)))
-            return f"it takes {ACCUMULATED} (hourly) at each time and {before} h before: {rest}"
+            return f"it is computed from {ACCUMULATED} (hourly) at each time and {before} h before: {rest}"
         every = np.concatenate([windows.end - windows.start for windows in found])
         lengths = np.unique(every[~np.isnat(every)]) / HOUR
         held = f"sums over {', '.join(f'{hours:g}' for hours in lengths)} h" if lengths.size else "sums since a start"
         return (
-            f"it takes a sum over those {SUM_HOURS} h, sums of one length that fill them, or two sums of one forecast "
-            f"since its start that end {SUM_HOURS} h apart, and {ACCUMULATED} is held as {held}: {rest}"
+            f"it is computed from a sum over those {SUM_HOURS} h, sums of one length that cover them, or two sums of "
+            f"one forecast since its start that end {SUM_HOURS} h apart, and {ACCUMULATED} is held as {held}: {rest}"
         )
 
     def read(self, times: Times) -> NDArray[np.float32]:
-        """(time, latitude, longitude) m, at times at which it can be made.
+        """Compute the sums at some of `times`: (time, latitude, longitude) in m.
 
         Raises:
-            InputError: the data cannot be read, or contradict themselves or how they are said to be summed up.
+            InputError: the data cannot be read, contradict each other, or contradict the stated accumulation.
         """
         parts = self._parts(times)
         rows, fields = self._read(parts)
@@ -116,16 +117,16 @@ class Precipitation:
         return total
 
     def costs(self, times: Times) -> list[ReadCost]:
-        """What reading it takes, told from the chunks of the files; nothing is read."""
+        """Return the costs of reading the sums, computed from the chunks of the files; nothing is read."""
         held = times[np.isin(np.asarray(times, "datetime64[ns]").view(np.int64), self._made[0])]
         rows = np.unique(np.concatenate([used.ravel() for _, _, used in self._parts(held)] or [np.zeros(0, np.intp)]))
         return [volume.sums_cost(windows, fields) for volume, windows, fields, _ in self._shares(rows)]
 
     @cached_property
     def _doubtful(self) -> str:
-        """A file of which nothing says since when its precipitation is summed up; empty if there is none.
+        """A file whose accumulation is stated neither by data nor configuration; empty if there is none.
 
-        Nothing has been summed up at step 0 of a forecast, if it is one, as other fields tell.
+        Fields at step 0 of a forecast do not count, if other fields show that there are forecasts: they hold no sum.
         """
         is_forecast = any((windows.end > windows.start).any() for _, windows in self._sources)
         for volume, windows in self._sources:
@@ -138,8 +139,8 @@ class Precipitation:
     def _table(self) -> Table:
         if self._doubtful:
             raise InputError(
-                f"{ACCUMULATED} of {self._doubtful} must be summed up in one known way to make {SUMMED} of it, but the "
-                "data do not say which; set inputs.precipitation: hourly, or since_start"
+                f"{ACCUMULATED} of {self._doubtful} must have a known accumulation to compute {SUMMED} from it, but "
+                "the data do not state one; set inputs.precipitation: hourly, or since_start"
             )
         return Table.of([windows for _, windows in self._sources])
 
@@ -149,9 +150,9 @@ class Precipitation:
 
     @cached_property
     def _made(self) -> tuple[NDArray[np.int64], NDArray[np.intp], NDArray[np.intp]]:
-        """Times at which it can be made, ns, ascending; by which way; and where in that way's rows.
+        """Times at which the sum can be computed, ns, ascending; the way of each; and its index in the rows of the way.
 
-        Of several ways at a time it is that of the shortest lead time, as of all other variables.
+        Of several ways at a time, that of the shortest lead time is used, as for all other variables.
         """
         firsts = [way.rows[:, 0] for way in self._ways]
         ways = np.concatenate([np.full(rows.size, number, np.intp) for number, rows in enumerate(firsts)])
@@ -168,7 +169,7 @@ class Precipitation:
         return [(self._ways[number], here, self._ways[number].rows[places[at[here]]]) for number, here in numbers]
 
     def _read(self, parts: Sequence[_Part]) -> tuple[Rows, NDArray[np.float32]]:
-        """The rows that it takes and those that bear witness to them, ascending, and their fields."""
+        """Read the rows that are summed and those that they are compared with; return the rows and their fields."""
         used = np.unique(np.concatenate([rows.ravel() for _, _, rows in parts] or [np.zeros(0, np.intp)]))
         twins = self._table.twins(used)
         rows = np.unique(np.concatenate([used, twins, *(self._later(way, rows)[1] for way, _, rows in parts)]))
@@ -181,20 +182,20 @@ class Precipitation:
         return rows, fields
 
     def _shares(self, rows: Rows) -> Iterator[tuple[Volume, Windows, NDArray[np.intp], NDArray[np.intp]]]:
-        """Of each variable of a file the numbers of its fields among some rows, and where these are among them."""
+        """Yield, for each variable of a file, the numbers of its fields among some rows, and the indices of these."""
         for source in np.unique(self._table.source[rows]):
             places = np.flatnonzero(self._table.source[rows] == source)
             yield *self._sources[source], self._table.field[rows[places]], places
 
     def _later(self, way: Way, rows: Rows) -> tuple[NDArray[np.intp], Rows]:
-        """Of sums that are only said to be since a start: which have a longer one, and the row of that."""
-        said = np.asarray([windows.kind == "since_start" for _, windows in self._sources])
+        """Return which sums since a start have a longer sum of the same start to compare with, and the row of that."""
+        stated = np.asarray([windows.kind == "since_start" for _, windows in self._sources])
         later = self._table.following[rows[:, 0]]
-        here = np.flatnonzero((later >= 0) & said[self._table.source[rows[:, 0]]] & (len(way.signs) == 1))
+        here = np.flatnonzero((later >= 0) & stated[self._table.source[rows[:, 0]]] & (len(way.signs) == 1))
         return here, later[here]
 
     def _check_direction(self, way: Way, rows: Rows, terms: Sequence[NDArray[np.float32]]) -> None:
-        """Holds that sums since a start rise, and those over an hour or a few do not always."""
+        """Check that sums since a start never fall with time, and that sums over single windows do not only rise."""
         if way.signs[-1] < 0:
             self._check_rising(rows[:, 0], rows[:, 1], terms[0], terms[1])
         elif len(terms) > 1:
@@ -204,28 +205,29 @@ class Precipitation:
         for number in np.flatnonzero(_falls(after, before)):
             back = (self._table.end[rows[number]] - self._table.end[earlier[number]]) / HOUR.astype(np.int64)
             raise InputError(
-                f"{ACCUMULATED} of {self._file(rows[number])} must not fall with time, as it is summed up since a "
+                f"{ACCUMULATED} of {self._file(rows[number])} must not fall with time, as it is summed since a "
                 f"start, but at {self._time(rows[number])} it is {np.nanmax(before[number] - after[number]):.3g} m "
                 f"less than {back:g} h before; another forecast starts between: keep their initial and lead times "
                 "apart, or set inputs.precipitation: hourly"
             )
 
     def _check_falling(self, way: Way, rows: Rows, terms: Sequence[NDArray[np.float32]]) -> None:
-        """Rain ends somewhere on the globe within hours, so what only rises is summed up since a start."""
+        """Check that sums over single windows fall somewhere: rain ends somewhere on the globe within hours."""
         falls = np.any([_falls(after, before) for after, before in pairwise(terms)], axis=0)
         rises = np.any([_falls(before, after) for after, before in pairwise(terms)], axis=0)
         for number in np.flatnonzero(rises & ~falls):
             raise InputError(
                 f"{ACCUMULATED} of {self._file(rows[number])} must fall somewhere from one time to the next, as each "
-                f"is said to sum up a time of its own, but in the {SUM_HOURS} h before {self._time(rows[number])} it "
-                "rises everywhere, as if it were summed up since a start; set inputs.precipitation: since_start"
+                f"value is said to be the sum over its own window, but in the {SUM_HOURS} h before "
+                f"{self._time(rows[number])} it rises everywhere, as if it were summed since a start; set "
+                "inputs.precipitation: since_start"
             )
 
     def _check_same(self, row: int, one: NDArray[np.float32], other: NDArray[np.float32]) -> None:
         if _falls(one[np.newaxis], other[np.newaxis])[0] or _falls(other[np.newaxis], one[np.newaxis])[0]:
             first, second = self._file(self._table.first[row]), self._file(row)
             raise InputError(
-                f"{ACCUMULATED} over one window must be one field, but of that which ends at {self._time(row)} "
+                f"{ACCUMULATED} over one window must be one field, but for the window that ends at {self._time(row)} "
                 f"there are two that differ by up to {np.nanmax(np.abs(one - other)):.3g} m, in {first} and in "
                 f"{second}; leave one of them out"
             )
@@ -239,6 +241,6 @@ class Precipitation:
 
 
 def _falls(after: NDArray[np.float32], before: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """(time,) whether (time, latitude, longitude) is anywhere less than before, by more than rounding makes it."""
+    """Return at which times (time, latitude, longitude) values are anywhere less than before, by more than rounding."""
     slack = _ROUNDING + _PACKING * np.nan_to_num(before).max(axis=(1, 2), keepdims=True)
     return np.asarray((after < before - slack).any(axis=(1, 2)))

@@ -1,8 +1,8 @@
-"""Decide which file of an archive gives which field, however the fields are spread over files.
+"""Select the file of an archive from which each field is read.
 
 A field is one variable at one time on one level. Files may split an archive by time, variable, level, or any mixture of
-these. Where two hold the same field, that of the forecast that started last is taken if both say when theirs started,
-as an analysis before a forecast; else the first file's, and they are reported so that they can be compared.
+these. If two files hold a field and both state lead times, the field with the shorter lead time is read, so an analysis
+in preference to a forecast; otherwise it is read from the first file, and the two are reported for comparison.
 """
 
 from collections.abc import Sequence
@@ -16,18 +16,18 @@ from graphcast_batch.inputs.sources.volumes import Volume
 
 _NO_LEVEL: Final = -1
 _UNKNOWN: Final = -1.0
-"""Lead time of fields that do not say it."""
+"""Lead time of fields whose lead time is not stated."""
 
 
 @dataclass(frozen=True, eq=False)
 class Share:
-    """What is read from one file.
+    """The fields that are read from one file.
 
     Attributes:
         volume: the file.
-        names: variables, all of which it holds at each time and on each level.
-        times: (time,) datetime64[ns], in the order asked for.
-        levels: hPa, in the order asked for; those without level ignore them.
+        names: variables, all of which the file holds at each of the times and on each of the levels.
+        times: (time,) datetime64[ns] times, in the requested order.
+        levels: levels in hPa, in the requested order; they do not apply to variables without levels.
     """
 
     volume: Volume
@@ -49,12 +49,12 @@ class FileOverlap:
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """Where each field of a variable lies.
+    """The files from which the fields of a variable are read.
 
     Attributes:
-        times: (time,) datetime64[ns], ascending, at which any file holds any of its levels.
-        rows: by level, `_NO_LEVEL` for a variable without: which row of sources is its.
-        sources: (row, time) number of the file, -1 where none holds the field.
+        times: (time,) datetime64[ns] times at which any file holds any level of the variable, ascending.
+        rows: row of ``sources`` for each level; `_NO_LEVEL` stands for a variable without levels.
+        sources: (row, time) number of the file, -1 where no file holds the field.
     """
 
     times: NDArray[np.datetime64]
@@ -64,10 +64,10 @@ class _Table:
 
 @dataclass(eq=False)
 class Shares:
-    """The files of an archive as holders of fields.
+    """Selects the file of an archive for each field.
 
     Attributes:
-        volumes: the files, the first of which is preferred.
+        volumes: the files, in order of preference.
     """
 
     volumes: Sequence[Volume]
@@ -75,24 +75,30 @@ class Shares:
     _tables: dict[str, _Table] = field(default_factory=dict)
 
     def levels(self, name: str, wanted: Sequence[int]) -> set[int]:
-        """Levels of a variable: those held at each of its times, and of those that are wanted also any other."""
+        """Return the levels that a variable has at all its times, and wanted levels that it has at any time."""
         table = self._table(name)
         always = {level for level, row in table.rows.items() if np.all(table.sources[row] >= 0)}
         return (always | (table.rows.keys() & set(wanted))) - {_NO_LEVEL}
 
     def times(self, name: str, levels: Sequence[int]) -> NDArray[np.datetime64]:
-        """(time,) datetime64[ns], ascending, at which a variable is held on those of the levels that it has."""
+        """Return the times at which a variable is there on some levels, (time,) datetime64[ns], ascending.
+
+        Args:
+            name: name of the variable.
+            levels: levels in hPa; those that the variable never has do not count. If it has none of them, all its
+                levels count.
+        """
         table = self._table(name)
         rows = sorted({table.rows[level] for level in levels if level in table.rows} or set(table.rows.values()))
         return table.times[np.all(table.sources[rows] >= 0, axis=0)]
 
     def new_overlaps(self) -> list[FileOverlap]:
-        """Fields that two files hold and that should be the same, a few of each pair, found since the last call."""
+        """Return fields that two files hold and that should be equal, two of a pair at most, since the last call."""
         found, self._overlaps = self._overlaps, []
         return found
 
     def missing_levels(self, name: str, time: np.datetime64, levels: Sequence[int]) -> list[int]:
-        """Which levels a variable lacks at a time at which others are held."""
+        """Return the levels that a variable lacks at a time at which it has others."""
         table = self._table(name)
         place = int(np.searchsorted(table.times, time))
         if place == table.times.size or table.times[place] != time:
@@ -100,12 +106,12 @@ class Shares:
         return [level for level in levels if level in table.rows and table.sources[table.rows[level], place] < 0]
 
     def split(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> list[Share]:
-        """What is to be read from which file; fields that no file holds are left out.
+        """Return the fields to read from each file; fields that no file holds are left out.
 
         Args:
             names: variables with time.
-            times: (time,) datetime64[ns], each once.
-            levels: hPa, each once.
+            times: (time,) datetime64[ns] times, each once.
+            levels: levels in hPa, each once.
         """
         shares: dict[tuple[int, bytes, tuple[int, ...]], Share] = {}
         for name in sorted(names, key=lambda name: _NO_LEVEL in self._table(name).rows):
@@ -118,7 +124,7 @@ class Shares:
     def _pieces(
         self, name: str, times: NDArray[np.datetime64], levels: Sequence[int]
     ) -> list[tuple[int, NDArray[np.datetime64], tuple[int, ...]]]:
-        """Number of the file, times and levels of each part of a variable."""
+        """Return number of the file, times and levels of each part of a variable."""
         table = self._table(name)
         asked = [level for level in ([_NO_LEVEL] if _NO_LEVEL in table.rows else levels) if level in table.rows]
         if not times.size or not asked:
@@ -170,7 +176,7 @@ class Shares:
         times: NDArray[np.datetime64],
         columns: Sequence[tuple[int, NDArray[np.float64] | None]],
     ) -> NDArray[np.int32]:
-        """Which file gives a variable on a level at each time."""
+        """Return the number of the file from which a variable on a level is read, at each time."""
         source, best = np.full(times.size, -1, np.int32), np.full(times.size, np.nan)
         for number, known in columns:
             held = self.volumes[number].times_of(name)
@@ -192,7 +198,7 @@ class Shares:
         source: NDArray[np.int32],
         places: NDArray[np.intp],
     ) -> None:
-        """Keeps the first and last field that a file has in common with each one before."""
+        """Record the first and last field that a file has in common with each earlier file."""
         for first in np.unique(source[places]):
             common = places[source[places] == first]
             self._overlaps += [

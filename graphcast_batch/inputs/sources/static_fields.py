@@ -1,4 +1,4 @@
-"""Find which file of an archive gives the fields that never change, and refuse files that contradict each other."""
+"""Find the constant fields of an archive, and refuse files that contradict each other."""
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -15,14 +15,14 @@ from graphcast_batch.variables import VARIABLES
 
 _PLACE: Final = {"latitude", "longitude"}
 _PACKED: Final = 1e-3
-"""Share of its range by which a field may differ from itself: float16 rounds by half of that."""
+"""Largest difference of two copies of a field, as a fraction of its range: float16 rounds by half of it."""
 
 
 def fixed_fields(statics: Volume) -> Mapping[str, tuple[str, ...]]:
-    """The dimensions of the fields that a file of statics gives.
+    """Return the dimensions of the constant fields in a file of statics.
 
     Raises:
-        InputError: it has none, or has one that never changes at several times.
+        InputError: the file has no constant fields, or a static variable at several times.
     """
     dims = statics.contents.dims
     fixed = {name: found for name, found in dims.items() if set(found) >= _PLACE and "time" not in found}
@@ -37,14 +37,14 @@ def fixed_fields(statics: Volume) -> Mapping[str, tuple[str, ...]]:
 
 
 def check_same(volumes: Sequence[Volume], names: Collection[str]) -> None:
-    """Refuses files of which one holds as never changing what another one holds otherwise.
+    """Check that a variable that has no time in one file is equal in all files.
 
     Args:
-        volumes: the files.
-        names: of the variables to look for.
+        volumes: files of the archive.
+        names: names of the variables to compare.
 
     Raises:
-        InputError: naming the variable and both files.
+        InputError: two files differ; the error names the variable and both files.
     """
     for name in sorted(names):
         holders = [volume for volume in volumes if name in volume.contents.dims]
@@ -66,21 +66,21 @@ def _is_static(name: str) -> bool:
 
 
 def _first_field(volume: Volume, name: str) -> xr.DataArray | None:
-    """A variable at the first time of a file, if it has times; None where it cannot be read."""
+    """Return a variable at the first time of a file, if it has times; None if it cannot be read."""
     times = volume.times_of(name)[:1]
-    with suppress(InputError):  # of which whoever needs it will tell
+    with suppress(InputError):  # the error is raised again when the field is needed
         field = volume.fields([name], times, volume.contents.levels)[name]
         return field.isel(time=0, drop=True) if "time" in field.dims else field
     return None
 
 
 def _alike(one: NDArray[np.floating], other: NDArray[np.floating]) -> bool:
-    """Whether two fields are the same but for the rounding of packed data."""
+    """Return whether two fields are equal, apart from the rounding of packed data."""
     away = _PACKED * float(np.nanmax(one) - np.nanmin(one)) if np.isfinite(one).any() else 0.0
     return one.shape == other.shape and np.allclose(one, other, rtol=0, atol=away, equal_nan=True)
 
 
 def _remark(field: xr.DataArray) -> str:
-    """What a field is that does not lie where the Earth has it."""
+    """Return a remark on a field that does not match the geography of the Earth; empty for others."""
     wrong = find_misplaced(field.to_dataset(), xr.Dataset())
     return f" ({wrong[0].found})" if wrong else ""

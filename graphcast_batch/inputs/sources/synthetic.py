@@ -1,4 +1,4 @@
-"""Compute the weather of a synthetic planet from a seed: balanced, travelling, the same in every run."""
+"""Compute the weather of a synthetic planet from a seed: balanced, moving, and reproducible."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,27 +45,27 @@ _AT_SURFACE: dict[str, Callable[[Air], Floats]] = {
 
 @dataclass(frozen=True)
 class SyntheticPlanet:
-    """An Earth whose weather is a pure function of time; another seed has the same climate and other weather."""
+    """An Earth whose weather is a function of time and seed; the climate is that of every seed."""
 
     seed: int = 0
 
     def fields(
         self, names: Sequence[str], times: NDArray[np.datetime64], grid: Grid, levels: Sequence[int]
     ) -> xr.Dataset:
-        """Variables of GraphCast's published tasks, except the forcings.
+        """Compute variables of GraphCast's published tasks, except the forcings.
 
         Args:
-            names: of variables on levels, at the surface or static.
+            names: names of variables on levels, at the surface or static.
             times: (time,) valid times, UTC.
-            grid: the points; a place has the same weather on every grid that holds it.
-            levels: pressures in hPa.
+            grid: grid of the fields; the weather at a point does not depend on the grid.
+            levels: pressure levels in hPa.
 
         Returns:
-            float32 variables (time, level, latitude, longitude), or without level at the surface, or without time
-            and level where static. Precipitation is the rate at the time, times 6 h.
+            Float32 variables (time, level, latitude, longitude), or without level at the surface, or without time
+            and level for static fields. Precipitation is the rate at the time, times 6 h.
 
         Raises:
-            InputError: a name is not among the variables it has.
+            InputError: the planet has no variable of a name.
         """
         _check_known(names)
         coords = {"time": np.asarray(times, "datetime64[ns]"), "level": np.asarray(levels, np.int32)}
@@ -90,6 +90,6 @@ def _check_known(names: Sequence[str]) -> None:
     unknown = [name for name in names if name not in known]
     if unknown:
         raise InputError(
-            f"the synthetic planet has no {', '.join(unknown)}; it has {', '.join(known)}; ask for those only, "
-            "or name an archive that holds the others"
+            f"the synthetic planet has no {', '.join(unknown)}; it has {', '.join(known)}; use those only, or an "
+            "archive that holds the others"
         )

@@ -1,4 +1,4 @@
-"""Read one file or store of an archive in any known layout, at absolute times, in our names and units."""
+"""Read one file or store of an archive in any known layout, at absolute times, in the model's names and units."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,18 +17,10 @@ from graphcast_batch.inputs.formats.grib import LEAD_HOURS, LEFT_OUT
 from graphcast_batch.inputs.formats.opening import open_data
 from graphcast_batch.inputs.formats.remote import DEFAULT, Access
 from graphcast_batch.inputs.layouts.axes import LEAD, only_lead, with_leads
+from graphcast_batch.inputs.layouts.contents import Contents, describe, hours_of, is_instant, positions, times_of
 from graphcast_batch.inputs.layouts.dialects import DIALECTS, VERSIONS, Translation, translation
 from graphcast_batch.inputs.layouts.expanding import expanded
-from graphcast_batch.inputs.layouts.gridded import (
-    Contents,
-    describe,
-    hours_of,
-    is_instant,
-    positions,
-    read_fields,
-    read_places,
-    times_of,
-)
+from graphcast_batch.inputs.layouts.gridded import read_at_indices, read_fields
 from graphcast_batch.inputs.layouts.time_coordinates import check_dates
 from graphcast_batch.inputs.layouts.units import LEVEL
 from graphcast_batch.inputs.layouts.windows import Windows, windows_of
@@ -41,14 +33,14 @@ _LEVELLED: Final = frozenset(name for name, variable in VARIABLES.items() if var
 
 @dataclass(frozen=True)
 class Reading:
-    """How the files of an archive are to be understood.
+    """The options of the configuration for reading the files of an archive.
 
     Attributes:
-        dialect: their layout; None to recognise it.
-        names: theirs to ours, beyond the dialect.
-        units: by our names, where the data are silent or wrong.
-        precipitation: since when ``total_precipitation`` is summed up; None as the dialect has it.
-        access: to remote ones.
+        dialect: layout of the files; None to recognize it.
+        names: the model's names of variables and coordinates, by their names in the files.
+        units: units by the model's names, which take precedence over those of the files.
+        precipitation: accumulation of ``total_precipitation``; None for that of the layout.
+        access: credentials and options for remote files.
     """
 
     dialect: DialectName | None = None
@@ -59,23 +51,23 @@ class Reading:
 
 
 class Volume:
-    """A file or store; opened only while it is read.
+    """A file or store of an archive, which is open only while it is read.
 
     Attributes:
-        origin: its path or address.
-        contents: what it holds.
-        translation: of its names and units.
-        attributes: of the whole, as stored.
-        provenance: whose data they are, as far as they say.
-        stored: how each variable lies there, by our names.
-        warnings: which of the variables that we know is not read, and why.
-        windows: over which time its precipitation is summed up, a variable each.
-        periods: over how many hours its messages sum up or average each variable that they do, if it is GRIB.
+        origin: path or address of the file.
+        contents: grid, times, levels and variables of the file.
+        translation: translation of its names and units to the model's.
+        attributes: its global attributes.
+        provenance: provenance of the data.
+        stored: shape and chunks of each variable in the file, by the model's names.
+        warnings: known variables that are not read, each with the reason, as text.
+        windows: windows of the precipitation fields, one element for each variable.
+        periods: lengths of the time windows of summed or averaged variables in hours, if the file is GRIB.
 
     Raises:
-        InputNotFoundError: there is none.
-        InputError: it cannot be read, is in no known layout, or its times are no dates, repeat or are out of order.
-        GridError: its points are not a global grid.
+        InputNotFoundError: there is no such file.
+        InputError: the file cannot be read, has no known layout, or its times are not dates, repeat or do not ascend.
+        GridError: its points do not form a global grid.
     """
 
     def __init__(self, origin: str, reading: Reading) -> None:
@@ -104,25 +96,29 @@ class Volume:
         _check_times(self.contents, origin)
 
     def times_of(self, name: str) -> NDArray[np.datetime64]:
-        """(time,) datetime64[ns] times at which a variable is held, ascending; none of one without time."""
+        """Return the times at which the file holds a variable, (time,) datetime64[ns], ascending.
+
+        It is empty for a variable that the file does not hold, or holds without time.
+        """
         if "time" not in self.contents.dims.get(name, ()):
             return np.zeros(0, "datetime64[ns]")
         times = times_of(self.contents, name)
         return times[self._within_span(times)]
 
     def levels_of(self, name: str) -> tuple[int, ...]:
-        """Levels of a variable, hPa, ascending; none of one without level."""
+        """Return the levels of a variable, hPa, ascending; empty for a variable without levels."""
         return self.contents.levels if LEVEL in self.contents.dims.get(name, ()) else ()
 
     def lead_hours(self, name: str, level: int | None) -> NDArray[np.float64] | None:
-        """(time,) hours since the start of the forecast that each field is of, NaN where it is absent.
+        """Return the lead time of the field at each of `times_of`.
 
         Args:
-            name: of a variable with time.
-            level: hPa; None of a variable without level.
+            name: name of a variable with time.
+            level: level in hPa; None for a variable without levels.
 
         Returns:
-            None where the file does not say, and holds every field.
+            (time,) hours since the start of the forecast of the field, NaN where there is no field; None if the file
+            does not state lead times, and so holds every field.
         """
         if self.contents.init_times is not None:
             if name not in self._hours:
@@ -138,7 +134,7 @@ class Volume:
         return leads[:, self.contents.order[LEVEL][self.contents.levels.index(level)]]
 
     def fields(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> xr.Dataset:
-        """Reads variables, times and levels that are held, and nothing else.
+        """Read variables, times and levels that the file holds.
 
         Raises:
             InputError: the data cannot be read.
@@ -147,21 +143,21 @@ class Volume:
             return read_fields(dataset, self.contents, names, times, levels)
 
     def cost(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> ReadCost:
-        """What reading them fetches, told from the chunks; nothing is read."""
+        """Return the cost of reading fields, computed from the chunks; nothing is read."""
         return read_cost({name: self.stored[name] for name in names}, positions(self.contents, times, levels))
 
     def sums(self, windows: Windows, which: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Reads (field, latitude, longitude) precipitation, m, of some windows of one of its variables.
+        """Read precipitation in m over some windows of one variable: (field, latitude, longitude).
 
         Raises:
             InputError: the data cannot be read.
         """
         with self._opened() as dataset:
-            return read_places(dataset, self.contents, windows.name, windows.places_of(which))
+            return read_at_indices(dataset, self.contents, windows.name, windows.indices_of(which))
 
     def sums_cost(self, windows: Windows, which: NDArray[np.intp]) -> ReadCost:
-        """What reading them fetches, told from the chunks; nothing is read."""
-        return read_cost({windows.name: self.stored[windows.name]}, windows.places_of(which))
+        """Return the cost of reading precipitation over some windows, computed from the chunks; nothing is read."""
+        return read_cost({windows.name: self.stored[windows.name]}, windows.indices_of(which))
 
     def _within_span(self, times: NDArray[np.datetime64]) -> NDArray[np.bool_]:
         first, last = self._span
@@ -169,7 +165,7 @@ class Volume:
 
     @cached_property
     def _span(self) -> tuple[np.datetime64, np.datetime64]:
-        """The days that hold data: ARCO-ERA5 lays its time axis out for decades to come, and says how far it is."""
+        """First and last day with data: the time axis of ARCO-ERA5 reaches decades ahead, attributes state its end."""
         first = self.attributes.get("valid_time_start", "0001-01-01")
         last = self.attributes.get("valid_time_stop", "9999-12-31")
         try:
@@ -209,7 +205,7 @@ class Volume:
 
 
 def _at_its_level(dataset: xr.Dataset) -> xr.Dataset:
-    """With a dimension level, of one place, where a coordinate says on which level all of the file lies."""
+    """Add a dimension level of size 1 if a scalar coordinate gives the level of all fields."""
     level = dataset.variables.get(LEVEL)
     on = [name for name, array in dataset.data_vars.items() if name in _LEVELLED and LEVEL not in array.dims]
     if level is None or level.dims or not on:
@@ -218,7 +214,7 @@ def _at_its_level(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def _leads(named: xr.Dataset) -> dict[str, NDArray[np.float64]]:
-    """(time, [level]) hours since the start of each field's forecast, in the order of the file, where it says so."""
+    """Return the lead times of variables that state them, (time, [level]) hours in the order of the file."""
     return {
         str(name): np.asarray(array.encoding[LEAD_HOURS], np.float64)
         for name, array in named.data_vars.items()
@@ -238,6 +234,6 @@ def _check_times(contents: Contents, origin: str) -> None:
         before, after = times[wrong[0]], times[wrong[0] + 1]
         what = "is there twice" if before == after else f"follows {before}"
         raise InputError(
-            f"the times of {origin} must ascend, each once, but {after} {what}; sort them, drop repeats and what is no "
-            "date"
+            f"the times of {origin} must ascend, each once, but {after} {what}; sort them, and drop repeats and "
+            "missing dates"
         )

@@ -1,4 +1,4 @@
-"""Find the ways in which sums over windows of time make the sum over the 6 h before each time."""
+"""Find the ways to compute the sum over the 6 h before each time from stored sums over time windows."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from graphcast_batch.inputs.layouts.dialects import SUM_HOURS
 from graphcast_batch.inputs.layouts.windows import HOUR, SUM, Windows
 
 UNKNOWN: Final = np.iinfo(np.int64).min
-"""NaT as an integer."""
+"""An unknown time: NaT as an integer."""
 _SUM: Final = int(SUM.astype(np.int64))
 
 Rows = NDArray[np.intp]
@@ -20,15 +20,15 @@ Rows = NDArray[np.intp]
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """The sums that several variables of files hold, a row each.
+    """The sums that several variables of files hold, one row each.
 
     Attributes:
-        start: (row,) ns where the sum begins; UNKNOWN where that is not known.
-        end: (row,) ns where it ends.
-        lead: (row,) ns from the initial time to the end; 0 of what is no forecast.
-        source: (row,) number of the variable that holds it.
-        field: (row,) its number there.
-        series: (row,) the same number for sums of one forecast that begin together.
+        start: (row,) begin of the window, ns since 1970; `UNKNOWN` if it is unknown.
+        end: (row,) end of the window, ns since 1970.
+        lead: (row,) ns from the initial time to the end; 0 for a sum of no forecast.
+        source: (row,) number of the variable that holds the sum.
+        field: (row,) number of the sum in that variable.
+        series: (row,) number of the series: sums of one forecast that begin together.
     """
 
     start: NDArray[np.int64]
@@ -40,9 +40,10 @@ class Table:
 
     @classmethod
     def of(cls, held: Sequence[Windows]) -> "Table":
-        """A row for each field but those that sum up nothing, or begin before their forecast does.
+        """Return a table with a row for each sum.
 
-        Of unknown starts, those alone are one series that are said to be since one.
+        Fields with an empty window, or one that begins before the forecast, are left out. So are fields with an unknown
+        begin, unless they are stated to be summed since one start: then those of one forecast are a series.
         """
         start, end, init = (
             np.concatenate([getattr(windows, bound) for windows in held]).astype("datetime64[ns]").view(np.int64)
@@ -58,24 +59,24 @@ class Table:
 
     @cached_property
     def length(self) -> NDArray[np.int64]:
-        """(row,) ns; 0 where it is not known."""
+        """Length of each window in ns, (row,); 0 if it is unknown."""
         return np.where(self.start == UNKNOWN, 0, self.end - self.start)
 
     @cached_property
     def first(self) -> Rows:
-        """(row,) the first row of the same window and forecast."""
+        """First row of the same window and forecast as each row, (row,)."""
         return self._order[self._first_of_group][self._group]
 
     @cached_property
     def following(self) -> Rows:
-        """(row,) the row that begins together with it and ends next; -1 where there is none."""
+        """Row of the next longer sum with the same begin as each row, (row,); -1 if there is none."""
         firsts = self._order[self._first_of_group]
         after = np.append(firsts[1:], -1)
         ends = np.append(self.series[firsts[1:]] != self.series[firsts[:-1]], True)
         return np.where(ends, -1, after)[self._group]
 
     def twins(self, rows: Rows) -> Rows:
-        """Other rows of the same windows and forecasts."""
+        """Return other rows of the same windows and forecasts."""
         if self._first_of_group.size == self.end.size:
             return rows[:0]
         same = np.isin(self._group, self._group[rows])
@@ -87,13 +88,13 @@ class Table:
 
     @cached_property
     def _first_of_group(self) -> Rows:
-        """Where in the order a window begins that differs from the one before."""
+        """Positions in `_order` of the first row of each window."""
         end, series = self.end[self._order], self.series[self._order]
         return np.flatnonzero(np.append(True, (np.diff(end) != 0) | (np.diff(series) != 0))[: end.size])
 
     @cached_property
     def _group(self) -> Rows:
-        """(row,) number of its window."""
+        """Number of the window of each row, (row,)."""
         number = np.zeros(self.end.size, np.intp)
         number[self._first_of_group] = 1
         group = np.empty_like(number)
@@ -103,12 +104,12 @@ class Table:
 
 @dataclass(frozen=True, eq=False)
 class Way:
-    """Times at which the 6 h before are made of sums in one way.
+    """A way to compute the sum over 6 h from stored sums, and the times at which it is possible.
 
     Attributes:
-        title: for people.
-        signs: of each term.
-        rows: (time, term) of the table; the sum of the first ends at the time.
+        title: description of the way.
+        signs: sign of each term.
+        rows: (time, term) rows of the table; the first term ends at the time.
     """
 
     title: str
@@ -117,7 +118,7 @@ class Way:
 
 
 def ways_of(table: Table) -> Iterator[Way]:
-    """All ways that a table gives, the plainest first."""
+    """Yield all ways that a table allows, the simplest first."""
     once = np.unique(table.first)
     yield Way(f"sums over {SUM_HOURS} h as they are", (1,), once[table.length[once] == _SUM][:, np.newaxis])
     parts = np.unique(table.length[(table.length > 0) & (table.length < _SUM)])
@@ -129,7 +130,7 @@ def ways_of(table: Table) -> Iterator[Way]:
 
 
 def _successions(table: Table, rows: Rows, length: int, count: int) -> Rows:
-    """(time, count) rows that end at a time, a length before it and so on, of the shortest lead time each."""
+    """Return (time, count) rows that end at a time, one length before it and so on, each of the shortest lead time."""
     ordered = rows[np.lexsort((table.lead[rows], table.end[rows]))]
     ends, first = np.unique(table.end[ordered], return_index=True)
     wanted = ends[:, np.newaxis] - length * np.arange(count)
@@ -138,7 +139,7 @@ def _successions(table: Table, rows: Rows, length: int, count: int) -> Rows:
 
 
 def _differences(table: Table, rows: Rows) -> Rows:
-    """(time, 2) rows of one series, the second of which ends 6 h before the first."""
+    """Return (time, 2) rows of one series, of which the second ends 6 h before the first."""
     ordered = rows[np.lexsort((table.end[rows], table.series[rows]))]
     ends = np.unique(table.end[rows])
     key = table.series[ordered] * ends.size + np.searchsorted(ends, table.end[ordered])

@@ -19,9 +19,10 @@ from pydantic import JsonValue
 from graphcast_batch.errors import StoreError
 from graphcast_batch.files.durable import Sealed, explained, now, sync_folder
 from graphcast_batch.files.staging import STAGING, Staging
-from graphcast_batch.plan import Case, OutputGrid
+from graphcast_batch.plan import Case
 from graphcast_batch.stores.base import Lease
 from graphcast_batch.stores.case_records import CaseRecord
+from graphcast_batch.stores.layout import OutputGrid
 from graphcast_batch.stores.zarr.ledger import FileLedger
 from graphcast_batch.stores.zarr.shards import Encoding, Shard, file_of, files_of
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from graphcast_batch.plan import Plan
 from graphcast_batch.stores.base import CaseExecutor
 from graphcast_batch.stores.flaws import CasesVerification, Flaw, ForecastRepair
+from graphcast_batch.stores.layout import Plan
 from graphcast_batch.stores.zarr.case_repair import repair_cases
 from graphcast_batch.stores.zarr.case_verification import verify_cases
 from graphcast_batch.stores.zarr.store import ZarrStore

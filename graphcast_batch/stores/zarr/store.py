@@ -27,9 +27,10 @@ from graphcast_batch.files.durable import drop_left_over, explained
 from graphcast_batch.files.leases import Lease as FileLease
 from graphcast_batch.files.leases import drop_abandoned
 from graphcast_batch.files.staging import OWNER, STAGING, alone
-from graphcast_batch.plan import Case, Layout, OutputGrid, Plan
+from graphcast_batch.plan import Case
 from graphcast_batch.spec import TASKS, Task
 from graphcast_batch.stores.base import NONE, OUTPUTS, Lease
+from graphcast_batch.stores.layout import Layout, OutputGrid, Plan
 from graphcast_batch.stores.zarr.attempts import ZarrAttempt
 from graphcast_batch.stores.zarr.ledger import FileLedger
 from graphcast_batch.stores.zarr.rounding import keep_bits

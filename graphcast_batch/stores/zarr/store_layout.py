@@ -23,8 +23,8 @@ from graphcast_batch.files.durable import drop_left_over, replace, sync_folder, 
 from graphcast_batch.files.leases import Lease
 from graphcast_batch.files.process_identity import mark
 from graphcast_batch.files.staging import STAGING, alone
-from graphcast_batch.plan import OutputGrid, Plan
 from graphcast_batch.stores.base import SUBMITTED
+from graphcast_batch.stores.layout import OutputGrid, Plan
 from graphcast_batch.stores.zarr.shards import Encoding
 from graphcast_batch.stores.zarr.store_path import LAYING_OUT, ROOT, held, is_laid_out, move_into_place
 from graphcast_batch.variables import attributes

@@ -81,6 +81,6 @@ def test_they_are_refused_unless_the_inputs_are_random_numbers_too(right, made):
 
     check_statistics(swapped, "stats", TASKS["GraphCast_small"], lambda: noise)
     with pytest.raises(
-        StatisticsError, match=r"the statistics stats cannot be those of weather: .* put them right; give"
+        StatisticsError, match=r"the statistics stats cannot be those of weather: .* rename these files; give"
     ):
         check_statistics(swapped, "stats", TASKS["GraphCast_small"], lambda: flat)

@@ -80,8 +80,8 @@ def test_real_analyses_upside_down_are_found(shared_data, name):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda array: array.roll(longitude=18, roll_coords=False), "longitudes turned by 180°"),
-        (lambda array: array.roll(longitude=9, roll_coords=False), "longitudes turned by 270°"),
+        (lambda array: array.roll(longitude=18, roll_coords=False), "longitudes shifted by 180°"),
+        (lambda array: array.roll(longitude=9, roll_coords=False), "longitudes shifted by 270°"),
         (lambda array: array.isel(latitude=slice(None, None, -1)).assign_coords(array.coords), "latitudes upside down"),
     ],
 )
@@ -96,8 +96,8 @@ def test_coasts_elsewhere_are_found_and_how_they_came_there(earth, name, change,
 def test_a_mask_of_the_sea_is_told_from_one_of_land(earth):
     (fault,) = found(earth.assign(land_sea_mask=1 - earth["land_sea_mask"]), ["land_sea_mask"])
 
-    assert fault.found.endswith(", as that of a mask of the sea")
-    assert fault.remedy == "give the share of land, 1 less the values"
+    assert fault.found.endswith(", as for a mask that is 1 at sea")
+    assert fault.remedy == "give the land fraction, 1 minus the values"
 
 
 @pytest.mark.parametrize("level", [200, 500, 850])
@@ -106,7 +106,7 @@ def test_the_geopotential_of_a_level_is_no_orography_and_the_level_is_named(eart
 
     (fault,) = found(earth.assign(geopotential_at_surface=lost), ["geopotential_at_surface"])
 
-    assert f"looks like the geopotential at about {level} hPa, of which the level was lost" in fault.found
+    assert f"looks like the geopotential at about {level} hPa without its level" in fault.found
 
 
 def test_a_surface_far_above_the_sea_is_none(earth):
@@ -117,9 +117,9 @@ def test_a_surface_far_above_the_sea_is_none(earth):
 
 def test_radiation_is_held_against_the_sun(earth):
     (fault,) = found(turned(earth, [SUN]), [SUN])
-    assert fault.found.endswith("and 1.00 with longitudes turned by 180°")
+    assert fault.found.endswith("and 1.00 with longitudes shifted by 180°")
     (later,) = find_misplaced(earth[[SUN]], turned(earth, [SUN], 90)[[SUN]])
-    assert later.found.endswith("and 1.00 with longitudes turned by 270°")
+    assert later.found.endswith("and 1.00 with longitudes shifted by 270°")
     assert found(turned(earth, [SUN], 10), [SUN]) == []  # 40 minutes
 
 
@@ -129,7 +129,7 @@ def test_weather_turned_by_half_a_globe_is_found_from_its_daily_course_or_its_mo
 
     (fault,) = found(moving, names)
     assert (fault.variable, fault.expected) == ("2m_temperature", "rise on land while the sun does")
-    assert fault.found.endswith("with longitudes turned by 180°")
+    assert fault.found.endswith("with longitudes shifted by 180°")
     single = found(moving.isel(time=[1]), names)
     assert [one.expected for one in single] == ["fall on the mountains of geopotential_at_surface"] * (len(names) - 1)
 
@@ -139,7 +139,7 @@ def test_south_winds_that_are_called_north_winds_are_found(earth):
 
     assert fault.variable == "v_component_of_wind and geopotential"
     assert fault.level == 500
-    assert "as where north and south are mixed up" in fault.found
+    assert "as if north and south were exchanged" in fault.found
 
 
 def test_a_grid_too_coarse_to_tell_is_left_alone(earth):

@@ -77,7 +77,7 @@ def test_rain_that_falls_nowhere_is_found_at_each_time(planet, time):
 
     fault = find_fault(rain)
 
-    assert fault.expected == "be 0 nowhere but in places"
+    assert fault.expected == "not be 0 everywhere"
     assert fault.time == planet["time"].values[time]
     assert find_blank(rain) == fault
 

@@ -1,7 +1,7 @@
 """Compute the air of the synthetic planet on pressure levels: balanced, and moist where it rises.
 
-Everything balanced follows from one function in closed form, the geopotential: a climate plus travelling waves. Its
-slope with height is the temperature; its horizontal slopes are the wind. Numbers without a reason beside them were
+The balanced fields follow from one function in closed form, the geopotential: a climate plus traveling waves. Its
+derivative with height gives the temperature, its horizontal derivatives the wind. Numbers without a stated reason were
 chosen by eye, so that maps look like the Earth's and the statistics by level come near the published ones.
 """
 
@@ -48,10 +48,10 @@ class Air:
     """The air at one time.
 
     Attributes:
-        weather: the waves in it.
-        days: since 2000-01-01T00 UTC.
-        pressure: (level,) hPa.
-        ground: what it lies on.
+        weather: the waves of the planet.
+        days: time in days since 2000-01-01T00 UTC.
+        pressure: (level,) pressure levels, hPa.
+        ground: the ground below the air.
     """
 
     weather: Weather
@@ -101,7 +101,7 @@ class Air:
 
     @cached_property
     def vertical_velocity(self) -> Floats:
-        """(level, lat, lon) Pa s**-1: what balance asks for, tropical clusters, and wind over mountains."""
+        """(level, lat, lon) Pa s**-1: the sum of balanced motion, tropical clusters, and wind over mountains."""
         depth = np.clip(1 - (self.pressure / 1020) ** 8, 0, 1)[:, np.newaxis]  # as if the ground lay at 1020 hPa
         drafts = self.weather.drafts.modes(self.days, (self.pressure / REFERENCE) ** 0.9, self.ground.latitude)
         free = field(depth * (self._climb_modes() + drafts), self.ground.longitude)
@@ -111,11 +111,11 @@ class Air:
     @cached_property
     def relative_humidity(self) -> Floats:
         """(level, lat, lon) 0..1: near the ground and where it rises air is moist, in the subtropics it is dry."""
-        usual = (0.34 + 0.38 * np.exp(-self.height / 0.35)) * np.exp(-((np.maximum(self.height, 0) / 1.66) ** 7.5))
+        mean = (0.34 + 0.38 * np.exp(-self.height / 0.35)) * np.exp(-((np.maximum(self.height, 0) / 1.66) ** 7.5))
         climb = -self.vertical_velocity / self.pressure[:, np.newaxis, np.newaxis]
         dried = 0.75 * (1 - np.exp(-(self.height + 0.15) / 0.35))  # less near the ground, where the sea moistens again
         moist = 1 + dried[:, np.newaxis, np.newaxis] * np.tanh(climb / 4e-4)
-        return np.asarray(np.minimum(usual[:, np.newaxis, np.newaxis] * moist * (1 - 0.35 * self._subtropics), 1))
+        return np.asarray(np.minimum(mean[:, np.newaxis, np.newaxis] * moist * (1 - 0.35 * self._subtropics), 1))
 
     @cached_property
     def humidity(self) -> Floats:
@@ -128,12 +128,12 @@ class Air:
 
     @cached_property
     def _subtropics(self) -> Floats:
-        """(lat, 1) 0..1, where air sinks: 0.42 rad, 24 degrees, from half-way between the tropical belt and 0."""
+        """(lat, 1) 0..1, how much air sinks: most at 0.42 rad, 24 degrees, from a latitude that follows the season."""
         away = np.abs(self.ground.latitude - np.deg2rad(1.5 + 3 * self.season))
         return np.asarray(np.exp(-(((away - 0.42) / 0.17) ** 2))[:, np.newaxis])
 
     def _geopotential_modes(self, height: Floats, latitude: Floats, later: float = 0.0) -> Modes:
-        """(wavenumber, level, lat) m**2 s**-2, some days later: the climate and the waves, stronger in winter."""
+        """Return the geopotential (wavenumber, level, lat), m**2 s**-2, some days later: climate and waves."""
         days = self.days + later
         modes = self.weather.long.modes(days, long_profile(height), latitude, 0.6 * self.season)
         modes += self.weather.short.modes(days, short_profile(height), latitude, 0.2 * self.season)
@@ -145,7 +145,7 @@ class Air:
         return modes
 
     def _temperature_modes(self, latitude: Floats, later: float = 0.0) -> Modes:
-        """(wavenumber, level, lat) K, some days later; R T is the slope of the geopotential with height."""
+        """Return the temperature (wavenumber, level, lat), K, some days later; R T is the slope with height."""
         rise = difference(lambda height: self._geopotential_modes(height, latitude, later), self.height)
         return np.asarray(rise / (2 * STEP * DRY_AIR))
 
@@ -160,16 +160,19 @@ class Air:
         return balanced(self._eastward_slope, self.ground.latitude)
 
     def _southward_slope(self, latitude: Floats) -> Modes:
-        """(wavenumber, level, lat) of the geopotential, m s**-2."""
+        """Return the southward slope of the geopotential (wavenumber, level, lat), m s**-2."""
         rise = difference(lambda latitude: self._geopotential_modes(self.height, latitude), latitude)
         return np.asarray(-rise / (2 * STEP * RADIUS))
 
     def _eastward_slope(self, latitude: Floats) -> Modes:
-        """(wavenumber, level, lat) of the geopotential, m s**-2."""
+        """Return the eastward slope of the geopotential (wavenumber, level, lat), m s**-2."""
         return eastward_slope(self._geopotential_modes(self.height, latitude), latitude)
 
     def _climb_modes(self) -> Modes:
-        """(wavenumber, level, lat) Pa s**-1: air keeps its potential temperature, so where it would warm it climbs."""
+        """Return the balanced vertical velocity (wavenumber, level, lat), Pa s**-1.
+
+        Air keeps its potential temperature, so it rises where it would become warmer.
+        """
         latitude = self.ground.latitude
         after, before = (self._temperature_modes(latitude, days) for days in (_STEP_DAYS, -_STEP_DAYS))
         northward = difference(lambda latitude: self._temperature_modes(latitude)[0], latitude)
@@ -178,35 +181,36 @@ class Air:
         return np.asarray(warming / stability(self.pressure)[:, np.newaxis])
 
     def _convection(self) -> Floats:
-        """(lat, lon) Pa s**-1 at 500 hPa: a tropical belt of clusters that rise, and what sinks on both its sides.
+        """Return the vertical velocity of convection at 500 hPa (lat, lon), Pa s**-1.
 
-        The belt follows the sun, further over land; there it also rains most in the late afternoon.
+        Air rises in clusters of a tropical belt, and sinks on both its sides. The belt follows the sun, further over
+        land; there rain is strongest in the late afternoon.
         """
         latitude, land = self.ground.latitude[:, np.newaxis], self.ground.land
         modes = self.weather.clusters.modes(self.days, np.ones(1), self.ground.latitude)
         afternoon = land * np.cos(2 * np.pi * (self.solar_hour - 17) / 24)
-        vigour = np.exp(0.85 * field(modes, self.ground.longitude)[0] + 0.5 * afternoon)
+        strength = np.exp(0.85 * field(modes, self.ground.longitude)[0] + 0.5 * afternoon)
         belt = np.deg2rad(3 + (6 + 7 * land) * self.season)
-        return np.asarray(0.025 * self._subtropics - 0.04 * vigour * np.exp(-(((latitude - belt) / 0.15) ** 2)))
+        return np.asarray(0.025 * self._subtropics - 0.04 * strength * np.exp(-(((latitude - belt) / 0.15) ** 2)))
 
     def _over_mountains(self) -> Floats:
-        """(level, lat, lon) Pa s**-1: part of the wind climbs with the ground, less the higher; part goes around."""
+        """Return the vertical velocity over mountains (level, lat, lon), Pa s**-1; part of the wind climbs them."""
         pressure = self.pressure[:, np.newaxis, np.newaxis]
         climb = 0.6 * (self.u * self.ground.eastward_slope + self.v * self.ground.northward_slope)
-        weight = -GRAVITY * 100 * pressure / (DRY_AIR * self.temperature)  # of a cubic metre of air, N
+        weight = -GRAVITY * 100 * pressure / (DRY_AIR * self.temperature)  # of a cubic meter of air, N
         return np.asarray(weight * climb * (pressure / REFERENCE) ** 3)
 
     def _stratospheric_humidity(self) -> Floats:
-        """(level, lat) kg kg**-1: a little more the higher, and less above the tropics, where it comes in dry."""
+        """Return the humidity of the stratosphere (level, lat), kg kg**-1; it is least in the tropics."""
         uneven = np.outer(0.28 * np.exp(-0.25 * np.abs(self.height - 2)), -np.cos(2 * self.ground.latitude))
         return np.asarray((2.0e-6 + 2.7e-7 * np.maximum(self.height, 0))[:, np.newaxis] * (1 + uneven))
 
 
 def _saturation(temperature: Floats, pressure: Floats) -> Floats:
-    """Specific humidity, kg kg**-1, of air saturated over water, from K and hPa.
+    """Return the specific humidity, kg kg**-1, of air saturated over water, from K and hPa.
 
-    The vapour's pressure, Pa, is equation 10 of Bolton 1980, "The computation of equivalent potential temperature",
+    The vapor pressure, Pa, is equation 10 of Bolton 1980, "The computation of equivalent potential temperature",
     Monthly Weather Review 108; 0.622 is the molar mass of water over that of dry air.
     """
-    vapour = 611.2 * np.exp(17.67 * (temperature - 273.15) / (temperature - 29.65))
-    return np.asarray(0.622 * vapour / (100 * pressure - 0.378 * vapour))
+    vapor = 611.2 * np.exp(17.67 * (temperature - 273.15) / (temperature - 29.65))
+    return np.asarray(0.622 * vapor / (100 * pressure - 0.378 * vapor))

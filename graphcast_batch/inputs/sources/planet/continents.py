@@ -1,14 +1,14 @@
-"""Compute the lasting highs and lows over continents and oceans of the synthetic planet.
+"""Compute the permanent highs and lows over continents and oceans of the synthetic planet.
 
-Places are those of maps of mean pressure in January and July; strengths were chosen by eye on them.
+Locations are those on maps of mean pressure in January and July; strengths were chosen by eye.
 """
 
 import numpy as np
 
 from graphcast_batch.inputs.sources.planet.earth import DRY_AIR, REFERENCE, Floats, Modes, cosine
 
-# Latitude and longitude, how far it reaches toward the north and the east, all in degrees; then hPa above what
-# surrounds it in January and in July.
+# Latitude and longitude, and width toward the north and the east, all in degrees; then the difference from the pressure
+# around it in January and in July, hPa.
 _CENTRES = np.array(
     [
         (50, 100, 13, 32, 15, -6),  # Siberian high
@@ -32,13 +32,13 @@ _PLACES, _JANUARY, _JULY = np.deg2rad(_CENTRES[:, :4]), _CENTRES[:, 4], _CENTRES
 
 
 def centres_of_action(height: Floats, latitude: Floats, season: float, wavenumbers: int) -> Modes:
-    """Bells of geopotential: highs over what is cold, lows over what is warm, of the other sign aloft.
+    """Return the geopotential of highs over cold and lows over warm surfaces, with the opposite sign at high levels.
 
     Args:
         height: (level,) ln(REFERENCE / pressure).
         latitude: (lat,) radians.
-        season: 1 at the height of the northern summer, -1 half a year later.
-        wavenumbers: how many, with 0.
+        season: 1 in the middle of the northern summer, -1 half a year later.
+        wavenumbers: number of wavenumbers, from 0.
 
     Returns:
         (wavenumber, level, lat) m**2 s**-2.

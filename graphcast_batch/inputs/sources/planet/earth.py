@@ -19,28 +19,29 @@ DRY_AIR = 287.05  # J kg**-1 K**-1, gas constant
 DAY = 86400  # s, solar day
 REFERENCE = 1000.0  # hPa, at height 0: heights are ln(REFERENCE / pressure), in which d(geopotential) = R T d(height)
 
-_EQUATORIAL_BELT = 7  # degrees of latitude within which the slope's own slope is what winds balance; by eye
+_EQUATORIAL_BELT = 7  # degrees of latitude within which winds balance the derivative of the slope; chosen by eye
 STEP = 1e-3  # of height, or of latitude in radians: smooth functions change little over it, but more than rounding
-_POLAR_CAP = 1e-6  # radians: more than float32 degrees are off, less than any grid's spacing
+_POLAR_CAP = 1e-6  # radians: more than the rounding of float32 degrees, less than the spacing of any grid
 
 
 def cosine(latitude: Floats) -> Floats:
-    """Cosine that is exactly 0 at the poles, so that longitude has no say there."""
+    """Return the cosine of a latitude, exactly 0 at the poles, so that fields do not depend on longitude there."""
     return np.where(np.abs(latitude) > np.pi / 2 - _POLAR_CAP, 0, np.cos(latitude))
 
 
 def balanced(slope: Callable[[Floats], Modes], latitude: Floats) -> Modes:
-    """Wind that balances a slope of the geopotential, finite at the equator too.
+    """Return the wind that balances a slope of the geopotential, finite at the equator too.
 
-    Where f, the Coriolis parameter, is large this is geostrophy, f wind = slope. Its derivative by latitude holds where
-    f is 0 as well: there beta wind = slope's derivative. A bell of latitude leads from one to the other.
+    Where the Coriolis parameter f is large, this is the geostrophic wind, f wind = slope. At the equator, where f is 0,
+    the derivative of that equation by latitude is used: beta wind = derivative of the slope. A Gaussian of latitude
+    blends both.
 
     Args:
-        slope: of the geopotential toward the north or the east, m s**-2, at latitudes.
+        slope: returns the slope of the geopotential toward the north or the east, m s**-2, at latitudes.
         latitude: (lat,) radians.
 
     Returns:
-        (wavenumber, level, lat) m s**-1; 0 at the poles, where directions end.
+        (wavenumber, level, lat) m s**-1; 0 at the poles, where directions are undefined.
     """
     distance = np.sin(latitude) / np.sin(np.deg2rad(_EQUATORIAL_BELT))
     near = np.exp(-(distance**2))
@@ -50,18 +51,18 @@ def balanced(slope: Callable[[Floats], Modes], latitude: Floats) -> Modes:
 
 
 def difference(function: Callable[[Floats], Modes], at: Floats) -> Modes:
-    """What a smooth function gains from one step before to one step after: by 2 steps, its central slope."""
+    """Return the central difference of a function over two steps; divided by two steps it is the derivative."""
     return np.asarray(function(at + STEP) - function(at - STEP))
 
 
 def eastward_slope(modes: Modes, latitude: Floats) -> Modes:
-    """Derivative of modes toward the east, per m; 0 at the poles, where all but mode 0 must be 0."""
-    circle = RADIUS * np.maximum(cosine(latitude), 1e-9)  # 1e-9: only to divide by something at the poles
+    """Return the derivative of modes toward the east, per m; 0 at the poles, where all but mode 0 must be 0."""
+    circle = RADIUS * np.maximum(cosine(latitude), 1e-9)  # 1e-9: avoids a division by 0 at the poles
     return np.asarray(1j * np.arange(modes.shape[0])[:, np.newaxis, np.newaxis] / circle * modes)
 
 
 def field(modes: Modes, longitude: Floats) -> Floats:
-    """Sums modes up to a field (level, lat, lon).
+    """Return the field (level, lat, lon) of modes.
 
     Args:
         modes: (wavenumber, level, lat) in any unit.

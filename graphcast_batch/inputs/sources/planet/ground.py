@@ -1,6 +1,6 @@
 """Compute the ground of the synthetic planet, with continents and mountains roughly at the Earth's.
 
-Places, sizes and heights were chosen by eye on maps, so that land covers three tenths of the globe.
+Locations, sizes and heights were chosen by eye on maps, so that land covers three tenths of the globe.
 """
 
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ _LAND = (
     (65, 176, 7),  # Chukotka
     (54, 357, 4),  # Britain
 )
-# Round mountains: the same, then the height in m.
+# Round mountains: latitude, longitude and radius in degrees, then the height in m.
 _MOUNTAINS = (
     (33, 82, 6, 2400),  # western Tibet
     (33, 92, 7, 2600),  # eastern Tibet
@@ -86,21 +86,21 @@ _MOUNTAINS = (
     (-77, 30, 9, 1600),  # Queen Maud Land
     (-80, 240, 9, 1100),  # West Antarctica
 )
-_PLAIN = 250  # m, what land without mountains reaches
-_SHORE, _COAST = 0.33, 0.2  # sum of the patches where land begins, and how much more makes all of a cell land
+_PLAIN = 250  # m, height of land without mountains
+_SHORE, _COAST = 0.33, 0.2  # sum of the patches where land begins, and its increase up to a land fraction of 1
 
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """The points of a grid and what lies under the air.
+    """The points of a grid, with land and mountains.
 
     Attributes:
-        latitude: (lat,) radians.
-        longitude: (lon,) radians.
-        land: (lat, lon) share of land, 0..1, exactly 0 at sea.
-        height: (lat, lon) m, exactly 0 at sea.
-        eastward_slope: (lat, lon) of the height, m per m; 0 at the poles.
-        northward_slope: (lat, lon) the same toward the north.
+        latitude: (lat,) latitudes in radians.
+        longitude: (lon,) longitudes in radians.
+        land: (lat, lon) land fraction in 0..1, exactly 0 at sea.
+        height: (lat, lon) height in m, exactly 0 at sea.
+        eastward_slope: (lat, lon) slope of the height toward the east, m per m; 0 at the poles.
+        northward_slope: (lat, lon) slope of the height toward the north, m per m.
     """
 
     latitude: Floats
@@ -113,25 +113,25 @@ class Ground:
 
 @lru_cache(maxsize=2)
 def ground_of(grid: Grid) -> Ground:
-    """Ground under the points of a grid."""
+    """Return the ground at the points of a grid."""
     latitude, longitude = (np.deg2rad(degrees.astype(np.float64)) for degrees in (grid.latitude, grid.longitude))
     points = _on_sphere(latitude, longitude)
     land = _land(points)
     height = _height(points, land)
     beside, above = (_on_sphere(latitude, longitude + STEP), _on_sphere(latitude + STEP, longitude))
-    circle = np.maximum(cosine(latitude), 1e-9)[:, np.newaxis]  # 1e-9: only to divide by something at the poles
+    circle = np.maximum(cosine(latitude), 1e-9)[:, np.newaxis]  # 1e-9: avoids a division by 0 at the poles
     eastward, northward = ((_height(place, _land(place)) - height) / (RADIUS * STEP) for place in (beside, above))
     return Ground(latitude, longitude, land, height, eastward / circle, northward)
 
 
 def _on_sphere(latitude: Floats, longitude: Floats) -> Floats:
-    """(3, lat, lon) x, y, z near the sphere of radius 1, where bumps and ripples know neither date line nor poles."""
+    """Return (3, lat, lon) points near the unit sphere, in whose coordinates date line and poles are not special."""
     circle, z = cosine(latitude)[:, np.newaxis], np.sin(latitude)[:, np.newaxis]
     return _bent(np.stack(np.broadcast_arrays(circle * np.cos(longitude), circle * np.sin(longitude), z)))
 
 
 def _bent(points: Floats) -> Floats:
-    """Points a little beside themselves, by 3 degrees at most, so that round patches get the outlines of islands."""
+    """Shift points by 3 degrees at most, so that round patches get irregular outlines."""
     x, y, z = points
     large = np.stack([np.sin(9 * y + 14 * z), np.sin(11 * z - 13 * x), np.sin(12 * x + 10 * y)])
     small = np.stack([np.sin(37 * z - 29 * y), np.sin(41 * x + 23 * z), np.sin(31 * y - 35 * x)])
@@ -139,7 +139,7 @@ def _bent(points: Floats) -> Floats:
 
 
 def _land(points: Floats) -> Floats:
-    """(lat, lon) share of land: the patches, with coasts made ragged by large and small bays."""
+    """Return the land fraction (lat, lon): the patches, with large and small bays along the coasts."""
     x, y, z = points
     bays = 0.2 * np.sin(13 * x + 9 * z) * np.sin(14 * y - 8 * z)
     bays = bays + 0.12 * np.sin(37 * x - 31 * y) * np.sin(41 * z + 9 * x)
@@ -149,7 +149,7 @@ def _land(points: Floats) -> Floats:
 
 
 def _height(points: Floats, land: Floats) -> Floats:
-    """(lat, lon) m: mountains with ridges, down to the sea at the coast."""
+    """Return the height (lat, lon), m: mountains with ridges, down to the sea at the coast."""
     x, y, z = points
     peaks = _PLAIN + sum(height * _bump(points, place, 1) for *place, height in _MOUNTAINS)
     ridges = 1 + 0.3 * np.sin(31 * x + 17 * z) * np.sin(29 * y - 13 * z)
@@ -157,8 +157,14 @@ def _height(points: Floats, land: Floats) -> Floats:
 
 
 def _bump(points: Floats, place: Sequence[float], steepness: int) -> Floats:
-    """(lat, lon) round bump of height 1 at a latitude and longitude, with a radius, in degrees; 2 has a flat top."""
+    """Return a round bump (lat, lon) of height 1.
+
+    Args:
+        points: (3, lat, lon) coordinates near the unit sphere.
+        place: latitude, longitude and radius in degrees.
+        steepness: 1 for a Gaussian, 2 for a bump with a flat top.
+    """
     phi, lam, radius = np.deg2rad(place)
-    centre = np.array([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)])
-    squared = (1 + np.sum(points**2, axis=0) - 2 * np.tensordot(centre, points, 1)) / radius**2
+    center = np.array([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)])
+    squared = (1 + np.sum(points**2, axis=0) - 2 * np.tensordot(center, points, 1)) / radius**2
     return np.asarray(np.exp(-(squared**steepness)))

@@ -1,7 +1,7 @@
-"""Compute travelling waves from a seed: the random part of the weather of the synthetic planet.
+"""Compute traveling waves from a seed: the random part of the weather of the synthetic planet.
 
-Numbers, belts, speeds and sizes of the waves were chosen by eye, so that maps look like the Earth's and the deviations
-by level come near those that GraphCast was published with; the tests hold the latter.
+Numbers, belts, speeds and sizes of the waves were chosen by eye, so that maps look like the Earth's and the standard
+deviations by level come near those that were published with GraphCast; tests check the latter.
 """
 
 from dataclasses import dataclass
@@ -11,60 +11,60 @@ from numpy.typing import NDArray
 
 from graphcast_batch.inputs.sources.planet.earth import DAY, RADIUS, Floats, Modes, cosine
 
-_LARGEST_WAVENUMBER = 24  # 15 degrees of longitude a wave: any grid of 6 degrees or finer resolves it
+_LARGEST_WAVENUMBER = 24  # waves of 15 degrees of longitude, which grids of 6 degrees or finer resolve
 _LONG = np.repeat(np.arange(1, 4), 6)  # six waves of each wavenumber
 _SHORT = np.repeat(np.arange(4, 17), 8)
 _CLUSTERS = np.repeat(np.arange(1, _LARGEST_WAVENUMBER + 1), 4)
 _DRAFTS = np.repeat(np.arange(12, _LARGEST_WAVENUMBER + 1), 20)
 _RIPPLES = np.repeat(np.arange(8, _LARGEST_WAVENUMBER + 1), 12)
-_TROPOPAUSE = 1.25  # height, at 287 hPa: short waves are largest there, and above it long ones grow
+_TROPOPAUSE = 1.25  # height, at 287 hPa: short waves are largest there, and long ones grow above it
 
 
 @dataclass(frozen=True, eq=False)
 class Waves:
-    """Travelling waves; each is one element of every array.
+    """Traveling waves; each wave is one element of every array.
 
     Attributes:
-        wavenumber: (wave,) crests around the globe.
-        frequency: (wave,) radians a day, > 0 eastward.
-        centre: (wave,) latitude around which it lies, radians.
-        width: (wave,) how far it reaches from there, radians.
-        amplitude: (wave,) at the centre but for the squared cosine, in the unit of what waves.
-        phase: (wave,) radians.
+        wavenumber: (wave,) number of crests around the globe.
+        frequency: (wave,) frequency in radians a day, > 0 for eastward waves.
+        center: (wave,) latitude of the center in radians.
+        width: (wave,) width in latitude in radians.
+        amplitude: (wave,) amplitude at the center, before the factor of the squared cosine, in the unit of the field.
+        phase: (wave,) phase in radians.
     """
 
     wavenumber: NDArray[np.int64]
     frequency: Floats
-    centre: Floats
+    center: Floats
     width: Floats
     amplitude: Floats
     phase: Floats
 
     def modes(self, days: float, profile: Modes | Floats, latitude: Floats, summer: float = 0.0) -> Modes:
-        """Sum of the waves, (wavenumber, level, lat).
+        """Return the sum of the waves, (wavenumber, level, lat).
 
         Args:
-            days: since the epoch.
+            days: time in days since the epoch.
             profile: (level,) amplitude and phase by height.
             latitude: (lat,) radians.
-            summer: share by which waves of the northern hemisphere are weaker, and southern ones stronger.
+            summer: fraction by which waves of the northern hemisphere are weaker, and southern ones stronger.
         """
-        size = self.amplitude * (1 - summer * np.sign(self.centre))
+        size = self.amplitude * (1 - summer * np.sign(self.center))
         turned = size * np.exp(1j * (self.phase - self.frequency * days))
-        away = (latitude - self.centre[:, np.newaxis]) / self.width[:, np.newaxis]
-        crests = np.exp((0.7j - 1) * away**2)  # 0.7j bends them back on both flanks, as jets bend them
+        away = (latitude - self.center[:, np.newaxis]) / self.width[:, np.newaxis]
+        crests = np.exp((0.7j - 1) * away**2)  # 0.7j bends crests back on both sides, as jets do
         total = np.zeros((_LARGEST_WAVENUMBER + 1, latitude.size), np.complex128)
         np.add.at(total, self.wavenumber, turned[:, np.newaxis] * crests * cosine(latitude) ** 2)
         return np.asarray(profile[:, np.newaxis] * total[:, np.newaxis])
 
 
 CLUSTER_RESPONSE = 250 / np.arange(1, _LARGEST_WAVENUMBER + 2)[:, np.newaxis, np.newaxis]
-"""(wavenumber, 1, 1) m**2 s**-2: how much clusters change the geopotential around them; the smaller, the less."""
+"""Change of the geopotential around clusters, (wavenumber, 1, 1) m**2 s**-2; it is less for small clusters."""
 
 TIDES = Waves(
     wavenumber=np.array([1, 2]),
     frequency=np.array([-2, -4]) * np.pi,
-    centre=np.zeros(2),
+    center=np.zeros(2),
     width=np.array([0.9, 0.7]),
     amplitude=np.array([40.0, 40.0]),  # about 0.5 hPa
     phase=np.array([0.0, 1.0]),
@@ -78,10 +78,10 @@ class Weather:
 
     Attributes:
         long: slow waves of the middle latitudes in the geopotential, m**2 s**-2.
-        short: the highs and lows that travel along the jets, the same.
-        ripples: small fast waves outside the tropics; they show in the temperature, the same.
-        drafts: what climbs and sinks in waves too fine to show in anything else, Pa s**-1 at 1000 hPa.
-        clusters: of tropical convection; dimensionless, with a deviation of about 1.
+        short: the highs and lows that travel along the jets, in the geopotential.
+        ripples: small fast waves outside the tropics in the geopotential, which affect the temperature most.
+        drafts: fine waves of vertical velocity alone, Pa s**-1 at 1000 hPa.
+        clusters: waves of tropical convection; dimensionless, with a standard deviation of about 1.
     """
 
     long: Waves
@@ -92,20 +92,20 @@ class Weather:
 
 
 def draw_weather(seed: int) -> Weather:
-    """Waves with their places, speeds, sizes and phases drawn by chance."""
-    chance = np.random.default_rng(seed)
+    """Return waves with random locations, speeds, sizes and phases."""
+    generator = np.random.default_rng(seed)
     short_size = 1040 * _SHORT / 5 * np.exp(1 - _SHORT / 5)  # largest at wavenumber 5
     return Weather(
-        long=_draw(chance, _LONG, 850 / np.sqrt(_LONG), belt=(45, 65), speed=(-4, 5), width=20),
-        short=_draw(chance, _SHORT, short_size, belt=(38, 70), speed=(7.5, 15.5), width=34 / np.sqrt(_SHORT)),
-        ripples=_draw(chance, _RIPPLES, 19, belt=(22, 78), speed=(15, 32), width=34 / np.sqrt(_RIPPLES)),
-        drafts=_draw(chance, _DRAFTS, 0.19, belt=(0, 80), speed=(12, 28), width=22 / np.sqrt(_DRAFTS)),
-        clusters=_draw(chance, _CLUSTERS, 0.26, belt=(-20, 20), speed=(-12, 8), width=14),
+        long=_draw(generator, _LONG, 850 / np.sqrt(_LONG), belt=(45, 65), speed=(-4, 5), width=20),
+        short=_draw(generator, _SHORT, short_size, belt=(38, 70), speed=(7.5, 15.5), width=34 / np.sqrt(_SHORT)),
+        ripples=_draw(generator, _RIPPLES, 19, belt=(22, 78), speed=(15, 32), width=34 / np.sqrt(_RIPPLES)),
+        drafts=_draw(generator, _DRAFTS, 0.19, belt=(0, 80), speed=(12, 28), width=22 / np.sqrt(_DRAFTS)),
+        clusters=_draw(generator, _CLUSTERS, 0.26, belt=(-20, 20), speed=(-12, 8), width=14),
     )
 
 
 def _draw(
-    chance: np.random.Generator,
+    generator: np.random.Generator,
     wavenumber: NDArray[np.int64],
     size: Floats | float,
     *,
@@ -113,21 +113,21 @@ def _draw(
     speed: tuple[float, float],
     width: Floats | float,
 ) -> Waves:
-    """Waves in a belt of each hemisphere by turns; belt and width in degrees, speed in m s**-1 eastward."""
+    """Return waves in a belt of both hemispheres alternately; belt and width in degrees, speed in m s**-1 eastward."""
     count = wavenumber.size
-    centre = np.deg2rad(chance.uniform(*belt, count)) * np.resize([-1, 1], count)
+    center = np.deg2rad(generator.uniform(*belt, count)) * np.resize([-1, 1], count)
     return Waves(
         wavenumber=wavenumber,
-        frequency=wavenumber * chance.uniform(*speed, count) / (RADIUS * np.cos(centre)) * DAY,
-        centre=centre,
+        frequency=wavenumber * generator.uniform(*speed, count) / (RADIUS * np.cos(center)) * DAY,
+        center=center,
         width=np.broadcast_to(np.deg2rad(width), count),
-        amplitude=size * chance.uniform(0.6, 1.4, count),
-        phase=chance.uniform(0, 2 * np.pi, count),
+        amplitude=size * generator.uniform(0.6, 1.4, count),
+        phase=generator.uniform(0, 2 * np.pi, count),
     )
 
 
 def long_profile(height: Floats) -> Modes:
-    """(level,) amplitude and phase of long waves, which live on in the stratosphere.
+    """Return the amplitude and phase of long waves by height, (level,); they continue into the stratosphere.
 
     Only the longest waves do (Charney and Drazin 1961, "Propagation of planetary-scale disturbances from the lower into
     the upper atmosphere").
@@ -137,25 +137,25 @@ def long_profile(height: Floats) -> Modes:
 
 
 def short_profile(height: Floats) -> Modes:
-    """(level,) amplitude and phase of short waves, which end above the tropopause."""
+    """Return the amplitude and phase of short waves by height, (level,); they end above the tropopause."""
     return np.asarray(np.exp(-(((height - _TROPOPAUSE) / 1.4) ** 2)) * _lean(height))
 
 
 def ripple_profile(height: Floats) -> Modes:
-    """(level,) amplitude and phase of ripples: crests lie below troughs, and in thinner air they are larger."""
+    """Return the amplitude and phase of ripples by height, (level,): crests alternate with troughs, and grow upward."""
     return np.asarray(np.exp((0.22 + 4j) * height))
 
 
 def cluster_profile(height: Floats) -> Floats:
-    """(level,) amplitude of the geopotential around clusters: low pressure near the ground, high at 200 hPa."""
+    """Return the geopotential around clusters by height, (level,): low pressure near the ground, high at 200 hPa."""
     return np.asarray(-np.cos(np.pi * height / 1.6) * np.exp(-((height / 2) ** 4)))
 
 
 def tidal_profile(height: Floats) -> Floats:
-    """(level,) amplitude of tides: in thinner air the same energy moves more, as one over the root of pressure."""
+    """Return the amplitude of tides by height, (level,): it grows with the inverse square root of pressure."""
     return np.exp(height / 2)
 
 
 def _lean(height: Floats) -> Modes:
-    """(level,) phase: the higher, the further west, as growing waves lean; most of it near the ground."""
+    """Return the phase by height, (level,): waves tilt westward with height, most of all near the ground."""
     return np.asarray(np.exp(1j * (1.2 * (1 - np.exp(-np.maximum(height, -0.5) / 0.7)) + 0.25 * height)))
