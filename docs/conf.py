@@ -11,7 +11,7 @@ project = "graphcast-batch"
 author = "the authors of graphcast-batch"
 release = version = version_of(project)
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "generated"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "generated", "notebook_pages"]
 exclude_patterns = ["_build"]
 nitpick_ignore_regex = [("py:.*", ".*")]  # nothing is looked up on other sites, so that it builds without a network
 smartquotes = False  # options begin with two hyphens

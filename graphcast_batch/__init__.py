@@ -14,6 +14,7 @@ Nothing heavy is imported before a name is used.
 
 import sys
 from importlib import import_module
+from importlib.metadata import version
 from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from graphcast_batch.app.checking import InputCheck, check
     from graphcast_batch.app.comparing import ScoreComparison, compare
     from graphcast_batch.app.config_schemas import config_schema
+    from graphcast_batch.app.demo import demo, write_examples
     from graphcast_batch.app.diagnosing import doctor
     from graphcast_batch.app.drawing import FiguresResult, figures
     from graphcast_batch.app.evaluating import evaluate
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from graphcast_batch.app.synthesizing import synthetic_archive
     from graphcast_batch.app.verifying import StoreVerification, verify
 
+    __version__: str
+
 __all__ = [
     "FetchResult",
     "FiguresResult",
@@ -57,10 +61,12 @@ __all__ = [
     "StoreVerification",
     "Submission",
     "TrainingResult",
+    "__version__",
     "check",
     "climatology",
     "compare",
     "config_schema",
+    "demo",
     "doctor",
     "evaluate",
     "fetch",
@@ -80,12 +86,14 @@ __all__ = [
     "submit",
     "synthetic_archive",
     "verify",
+    "write_examples",
 ]
 _HOMES: Final = {
     "averaging": ("climatology",),
     "checking": ("InputCheck", "check"),
     "comparing": ("ScoreComparison", "compare"),
     "config_schemas": ("config_schema",),
+    "demo": ("demo", "write_examples"),
     "diagnosing": ("doctor",),
     "drawing": ("FiguresResult", "figures"),
     "evaluating": ("evaluate",),
@@ -126,6 +134,8 @@ sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return version("graphcast-batch")
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.app.{_MODULE_OF[name]}"), name)

@@ -4,7 +4,6 @@ import itertools
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from contextlib import chdir
@@ -16,7 +15,8 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from graphcast_batch.app.planning import PlannedRun
+from graphcast_batch.app.demo import write_examples
+from graphcast_batch.app.planning import plan
 from graphcast_batch.cli import app
 from graphcast_batch.cli.application import Exit
 from graphcast_batch.cluster.drain import WORK_LEFT
@@ -167,31 +167,31 @@ def test_the_documentation_builds_without_a_warning(tmp_path):
 
 
 class Reader:
-    """Somebody in a clone who types what a page shows, and compares what they see."""
+    """Somebody in an empty folder who types what a page shows, and compares what they see."""
 
     def __init__(self, folder, run):
-        for name in ("configs", "stats"):
-            shutil.copytree(ROOT / name, folder / name)
         self.folder, self.run = folder, run
         self.instead = {}
-        """Numbers of the page, and what they are here."""
+        """Numbers and commands of the page, and what they are here."""
 
     def draw_only(self, lead_hours):
         """Has the demo draw maps of these lead times alone; how many all are is taken from its config."""
+        write_examples(self.folder)
+        self.instead["graphcast-batch demo ."] = "graphcast-batch run configs/demo.yaml"  # which demo would refuse
         path = self.folder / "configs" / "demo.yaml"
         config = yaml.safe_load(path.read_text())
         fewer = config | {"figures": config["figures"] | {"lead_hours": lead_hours}}
         path.write_text(yaml.safe_dump(fewer))
         with chdir(self.folder):
-            plans = [PlannedRun(config), PlannedRun(fewer)]
-        of_all, of_these = (f"{len(plan.figures) * len(plan.cases)} figures" for plan in plans)
+            planned = [plan(config), plan(fewer)]
+        of_all, of_these = (f"{len(each.figures) * len(each.cases)} figures" for each in planned)
         self.instead[of_all] = of_these
 
     def follow(self, page):
         told = ""
         for block in blocks(page):
             if block.language == "bash":
-                told = "".join(self._type(command) for command in shown_commands(block.text))
+                told = "".join(self._type(command) for command in shown_commands(self._here(block.text)))
             elif block.language == "text":
                 missing = set(masked(self._here(block.text))) - set(masked(told))
                 assert not missing, f"{block.page} claims {missing}, but it was\n{told}"
@@ -202,8 +202,8 @@ class Reader:
                 self.run_python(block)
 
     def _here(self, text):
-        for number, here in self.instead.items():
-            text = text.replace(number, here)
+        for shown, here in self.instead.items():
+            text = text.replace(shown, here)
         return text
 
     def _type(self, command):
@@ -235,7 +235,7 @@ def masked(text):
 @pytest.fixture(scope="module")
 def reader(run_on_ray, tmp_path_factory):
     """Who has followed the quickstart, for whom a quarter of the demo's maps is drawn."""
-    found = Reader(tmp_path_factory.mktemp("clone"), run_on_ray)
+    found = Reader(tmp_path_factory.mktemp("reader"), run_on_ray)
     found.draw_only([24, 48])
     found.follow(DOCS / "quickstart.md")
     return found

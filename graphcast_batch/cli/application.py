@@ -27,7 +27,7 @@ FORECASTS, SCORES, CLUSTER, SOURCES, MEASURE = PANELS = (
     *("Forecasts", "Scores and pictures", "Cluster", "Data and weights", "Measure"),
 )
 """Groups of commands in the help, in their order."""
-_FIRST: Final = ("init", "plan", "run")
+_FIRST: Final = ("demo", "init", "plan", "run")
 """Commands that a new user needs first, in this order."""
 _PRINTING: Final = ("plan", "status", "compare", "schema")
 """Commands whose only result is what they print."""

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,9 @@ from graphcast_batch.cli.application import (
 )
 from graphcast_batch.cluster.drain import WORK_LEFT, Drain
 from graphcast_batch.cluster.slurm.allocation import allocation
+
+if TYPE_CHECKING:
+    from graphcast_batch.app.planning import Config
 
 
 @app.command(
@@ -54,6 +57,20 @@ def run(
 
     Run the same command again after an interruption: only what is missing is made. Exit codes: 0 all Cases complete, 1
     could not run, 2 wrong usage or config, 3 some Cases failed or were skipped, 75 stopped with work left.
+    """
+    run_and_print(config, address, drain_file, trace)
+
+
+def run_and_print(
+    config: "Config", address: str | None, drain_file: Path | None = None, trace: Path | None = None
+) -> None:
+    """Make what is missing of a run, print its progress and result, and exit with the code of how it ended.
+
+    Args:
+        config: of the run.
+        address: of the Ray cluster to use; without it Ray is started on this machine.
+        drain_file: file whose appearance stops the run.
+        trace: JSON file to write, which tells when each Case was in which stage.
     """
     here = allocation(os.environ)
     with Drain(drain_file, here.start, here.end) as drain:

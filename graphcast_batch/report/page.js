@@ -499,7 +499,7 @@ if (byId("speed")) {
   const { seconds, cases } = data.speed;
   chart(byId("speed"), {
     label: "Cases made", units: "", x: seconds, xText: (value) => `${Math.round(value)} s`,
-    lines: [{ name: "whole", values: cases }],
+    lines: [{ name: "complete", values: cases }],
   });
 }
 

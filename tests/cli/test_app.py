@@ -48,7 +48,7 @@ def test_the_help_begins_with_what_a_newcomer_needs(told, monkeypatch):
     assert code == 0
     panels = re.findall(r"─ ([A-Z][\w ]+) ─", out)
     assert panels == ["Options", "Forecasts", "Scores and pictures", "Cluster", "Data and weights", "Measure"]
-    assert re.findall(r"^│ ([a-z][\w-]+)", out, re.MULTILINE)[:3] == ["init", "plan", "run"]
+    assert re.findall(r"^│ ([a-z][\w-]+)", out, re.MULTILINE)[:4] == ["demo", "init", "plan", "run"]
 
 
 def test_every_command_has_a_place_in_the_help_and_an_example_in_its_own():

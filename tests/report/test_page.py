@@ -1,5 +1,6 @@
 import json
 import re
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from graphcast_batch.config.outputs_section import OutputsConfig
 from graphcast_batch.errors import StoreError
 from graphcast_batch.grid import regular_grid
 from graphcast_batch.report.page import MOST_BYTES, watch, write_page
+from graphcast_batch.stores.case_records import CaseState
 from graphcast_batch.stores.layout import Layout, Plan
 from graphcast_batch.stores.store_kinds import create_or_extend, open_store
 from tests.evaluation.made import cases, fill, truth
@@ -169,3 +171,8 @@ def test_the_page_of_a_large_store_stays_small_and_says_what_it_leaves_out(tmp_p
     assert len(planned) * noise.size > MOST_BYTES
     assert 0.3 * MOST_BYTES < len(text.encode()) < MOST_BYTES
     assert re.search(r"To keep this page small it shows \d+ of 40 lead times, 10 of 13 fields", text)
+
+
+def test_every_state_of_a_case_has_a_color():
+    style = (files("graphcast_batch.report") / "page.css").read_text()
+    assert [state for state in CaseState if not re.search(rf"^.*\.{state} {{ background", style, re.M)] == []

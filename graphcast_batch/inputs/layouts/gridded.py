@@ -109,8 +109,10 @@ def _of_times(wanted: xr.Dataset, contents: Contents, times: NDArray[np.datetime
     moving = wanted.drop_vars(fixed)
     parts = [load(wanted[fixed].isel({"time": 0, LEAD: 0}, missing_dims="ignore", drop=True), contents.origin)]
     if contents.init_times is None:
-        indices = _as_slice(time_indices(contents, times))
-        parts.append(load(moving.isel(time=indices, missing_dims="ignore"), contents.origin))
+        # Of no times the first is read and dropped: xarray up to 2026.4 at least loads nothing in another shape.
+        indices = _as_slice(time_indices(contents, times)) if times.size else slice(1)
+        held = load(moving.isel(time=indices, missing_dims="ignore"), contents.origin)
+        parts.append(held.isel(time=slice(times.size), missing_dims="ignore"))
     else:
         parts += [_of_forecasts(moving[[name]], contents, times) for name in moving.data_vars]
     return xr.merge([part.drop_vars(("time", LEAD), errors="ignore") for part in parts], join="exact")

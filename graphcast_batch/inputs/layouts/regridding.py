@@ -18,7 +18,7 @@ from graphcast_batch.errors import GridError
 from graphcast_batch.grid import SAME_PLACE_DEGREES, Grid, regular_grid
 
 Method = Literal["subsample", "conservative", "linear"]
-Weights: TypeAlias = csr_array[np.float64, tuple[int, int]]
+Weights: TypeAlias = "csr_array[np.float64, tuple[int, int]]"  # in quotes: SciPy before 1.16 has no generic arrays
 
 _PLACE: Final = ("latitude", "longitude")
 _ROUNDING: Final = 1e-3  # of a source cell; float32 coordinates of a 0.1° grid are off by 2e-4 of one

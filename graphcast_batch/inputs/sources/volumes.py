@@ -229,7 +229,7 @@ def _periods(dataset: xr.Dataset) -> dict[str, frozenset[float]]:
 
 def _check_times(contents: Contents, origin: str) -> None:
     times = contents.times if contents.init_times is None else contents.init_times
-    wrong = np.flatnonzero(~(np.diff(times) > np.timedelta64(0)))
+    wrong = np.flatnonzero(~(np.diff(times) > np.timedelta64(0, "ns")))
     if wrong.size:
         before, after = times[wrong[0]], times[wrong[0] + 1]
         what = "is there twice" if before == after else f"follows {before}"
