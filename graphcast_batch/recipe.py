@@ -109,8 +109,8 @@ class TrainingRecipe(_Frozen):
     """Phases of the training in their order, usually with longer and longer rollouts."""
     batch: Count = 32
     """Number of samples in each update, over all workers; the default of 32 is the published value. It must be a
-    multiple of the number of workers times ``together``."""
-    together: Count = 1
+    multiple of the number of workers times ``samples_per_call``."""
+    samples_per_call: Count = 1
     """Number of samples that a worker computes in one call; a higher number is faster on a large device and takes more
     memory. A worker with more samples in an update sums up the gradients of several calls."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
@@ -131,8 +131,9 @@ class TrainingRecipe(_Frozen):
 
     @model_validator(mode="after")
     def _batch_has_whole_parts(self) -> Self:
-        if self.batch % self.together:
-            raise ValueError(f"batch must be a multiple of together, {self.together}, but is {self.batch}")
+        if self.batch % self.samples_per_call:
+            size = self.samples_per_call
+            raise ValueError(f"batch must be a multiple of samples_per_call, {size}, but is {self.batch}")
         return self
 
     @property

@@ -732,7 +732,7 @@ def test_who_waits_for_truth_that_is_read_ahead_has_the_time_of_a_read(tmp_path,
     monkeypatch.setattr(stages_module, "monotonic", lambda: now[0])
     store, limits = store_of(tmp_path / "s", some), TimeLimitsConfig(read=1800, compute=3600, write=1800)
     parts = FakeSource(), lambda inputs: None, GroupForecasts(2), store, lambda start: unlimited, "t"
-    shared = WorkerContext(*parts, cases_per_call=2, scorer=TruthAhead(gate))
+    shared = WorkerContext(*parts, batch_size=2, scorer=TruthAhead(gate))
     with shared._device.expecting(), in_a_thread(make, shared, first):
         assert gate.reached.wait(60)
         with in_a_thread(make, shared, second):
@@ -814,7 +814,7 @@ def small_bench(tmp_path, **changes):
 def test_the_real_network_forecasts_the_same_alone_and_in_company(tmp_path):
     stores = {}
     for together in (1, 3):
-        shared, _ = small_bench(tmp_path / str(together), model=SMALL["model"] | {"cases_per_call": together})
+        shared, _ = small_bench(tmp_path / str(together), model=SMALL["model"] | {"batch_size": together})
         some = [Case(np.datetime64("2020-01-01T00") + np.timedelta64(6 * number, "h"), 2, 6) for number in range(4)]
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda case, shared=shared: make(shared, case), some))

@@ -45,7 +45,7 @@ def test_updates_know_their_phase_and_what_is_left_after_them(tmp_path):
         ({"phases": [{"rollout": 1, "updates": 5, "peak": 0.1, "warm_up": 5}]}, "warm_up must be shorter than the 5"),
         ({"phases": [{"rollout": 1, "updates": 5, "peak": 0.1, "last": 0.2}]}, "last must be the peak 0.1 at most"),
         ({"phases": [{"rollout": 1, "updates": 5, "peak": float("inf")}]}, "peak"),
-        ({"together": 3}, "batch must be a multiple of together, 3, but is 4"),
+        ({"samples_per_call": 3}, "batch must be a multiple of samples_per_call, 3, but is 4"),
         ({"batch": 0}, "batch"),
         ({"average": 1.0}, "average"),
         ({"model__freze": ["*"]}, "model.freze: unknown key; did you mean freeze"),
@@ -59,7 +59,7 @@ def test_what_does_not_fit_is_named_by_its_key(changes, message):
 
 def test_a_recipe_is_read_from_yaml_with_the_published_numbers_where_it_gives_none(tmp_path):
     made = content(folder=str(tmp_path / "training"))
-    for key in ("batch", "together"):
+    for key in ("batch", "samples_per_call"):
         del made[key]
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(made))
 

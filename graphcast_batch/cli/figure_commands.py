@@ -144,7 +144,7 @@ def figures(
         "format": format,
         "strip": strip,
         "animation": animation,
-        "places": at,
+        "points": at,
         "hovmoller": hovmoller,
         "sections": sections,
         "mean_error": mean_error,

@@ -66,7 +66,7 @@ class DispatchLoop:
         completed: CompletedCases,
     ) -> None:
         self._store = store
-        self._dispatch = Dispatch(cases, config.retries, in_flight(config.model.cases_per_call))
+        self._dispatch = Dispatch(cases, config.retries, in_flight(config.model.batch_size))
         self._progress = progress
         self._metrics = RunMetrics(store.path, partial(progress.note, "metrics"))
         self._drain = drain

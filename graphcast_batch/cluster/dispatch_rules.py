@@ -33,13 +33,13 @@ _LOOKED_AT: Final = 32
 """Waiting Cases that are looked at when the first must wait for a certain worker."""
 
 
-def in_flight(cases_per_call: int) -> int:
+def in_flight(batch_size: int) -> int:
     """Return how many Cases a worker has at once.
 
     Args:
-        cases_per_call: Cases that the worker computes in one call; each of its three stages may hold as many.
+        batch_size: Cases that the worker computes in one call; each of its three stages may hold as many.
     """
-    return IN_FLIGHT + 3 * (cases_per_call - 1)
+    return IN_FLIGHT + 3 * (batch_size - 1)
 
 
 @dataclass

@@ -169,11 +169,11 @@ class TrainingGroup:
 
 
 def _check_batch(recipe: TrainingRecipe, workers: int) -> None:
-    share = workers * recipe.together
+    share = workers * recipe.samples_per_call
     if recipe.batch % share:
         raise ConfigError(
-            f"batch must be a multiple of the {workers} workers times {recipe.together} samples together, but is "
-            f"{recipe.batch}; take a multiple of {share}, or set workers.count"
+            f"batch must be a multiple of the {workers} workers times {recipe.samples_per_call} samples of a call, but "
+            f"is {recipe.batch}; take a multiple of {share}, or set workers.count"
         )
 
 

@@ -91,7 +91,7 @@ class RayWorkerStarter:
         needed = needed_bytes(run, precision, accelerated=device == "gpu")
         self._arguments = ray.put((config, run.source, precision, device, needed, open_scorer))
         self._workers, self._device = run.config.workers, device
-        self._in_flight = in_flight(run.config.model.cases_per_call)
+        self._in_flight = in_flight(run.config.model.batch_size)
         self._count = 0
 
     @property

@@ -41,7 +41,7 @@ class FiguresConfig(FrozenModel):
     animation: Literal["none", "gif", "mp4"] = "none"
     """File format of an animation of all lead times, which is drawn beside the figures; mp4 needs the program ffmpeg.
     """
-    places: Names = ()
+    points: Names = ()
     """Points at which each variable is drawn over time: names of cities, or "LATITUDE, LONGITUDE" in degrees."""
     hovmoller: Annotated[tuple[Latitude, Latitude], Strict(False)] | None = None
     """Southern and northern edge of a latitude band in degrees, whose mean is drawn as a Hovmöller diagram (longitude

@@ -60,6 +60,6 @@ class ModelConfig(FrozenModel):
     again in every step; ``auto`` is ``fast`` where there is room."""
     steps_per_call: Annotated[int, Field(gt=0)] = 4
     """Largest number of time steps that one call of the compiled program computes."""
-    cases_per_call: Annotated[int, Field(gt=0)] = 1
+    batch_size: Annotated[int, Field(gt=0)] = 1
     """Batch size: the number of Cases that a worker computes in one call of the compiled program; a larger batch keeps
     a large device busier with a small network."""

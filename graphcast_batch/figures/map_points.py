@@ -70,7 +70,7 @@ def place_of(text: str) -> NamedPoint:
         latitude, longitude = float(numbers[1]), float(numbers[2])
         if abs(latitude) > 90 or not -180 <= longitude <= 360:
             raise FigureError(
-                f"figures.places: a place must be latitude -90..90, longitude -180..360, but is {text}; mind the order"
+                f"figures.points: a place must be latitude -90..90, longitude -180..360, but is {text}; mind the order"
             )
         longitude -= 360 if longitude >= 180 else 0
         return NamedPoint(f"{_degrees(latitude, 'SN')} {_degrees(longitude, 'WE')}", latitude, longitude)
@@ -80,7 +80,7 @@ def place_of(text: str) -> NamedPoint:
         near = difflib.get_close_matches(text.casefold(), known, n=1)
         hint = f"did you mean {known[near[0]]}?" if near else f"there are {', '.join(CITIES)}"
         raise FigureError(
-            f'figures.places: {text} is not in the table of cities; {hint}; or give "LATITUDE, LONGITUDE"'
+            f'figures.points: {text} is not in the table of cities; {hint}; or give "LATITUDE, LONGITUDE"'
         )
     return NamedPoint(name, *CITIES[name])
 

@@ -138,7 +138,7 @@ def _diagrams(
     wanted: FiguresConfig, on_levels: Mapping[str, bool], levels: Collection[int], lead_hours: Collection[int]
 ) -> Iterator[_Diagram]:
     every, suffix = tuple(sorted(lead_hours)), wanted.format
-    places = {place_of(text).name: text for text in wanted.places}
+    places = {place_of(text).name: text for text in wanted.points}
     if wanted.sections and (len(levels) < 2 or not any(on_levels[name] for name in wanted.variables)):
         raise FigureError(
             "figures.sections: a section needs a variable with several levels, but there is none among "

@@ -59,7 +59,7 @@ class WorkerContext:
         store: store of the forecasts.
         limits: returns the limits of the frames of a forecast, given the inputs that it starts from.
         name: name of the worker.
-        cases_per_call: number of Cases that are computed together, where there are so many.
+        batch_size: number of Cases that are computed together, where there are so many.
         scorer: scores the forecasts online; None to leave them unscored.
     """
 
@@ -69,7 +69,7 @@ class WorkerContext:
     store: Store
     limits: Callable[[xr.Dataset], LimitsOf]
     name: str
-    cases_per_call: int = 1
+    batch_size: int = 1
     scorer: Scorer | None = None
     # Cases wait for room at the device one after another, and let truth be read meanwhile.
     _turn: threading.Lock = field(default_factory=threading.Lock, init=False)
@@ -84,7 +84,7 @@ class WorkerContext:
                 f"{self.store.path} keeps scores only, so that its forecasts must be scored as they are made, but "
                 "nothing scores them; set scores.online: true, or keep forecasts in another store"
             )
-        object.__setattr__(self, "_device", DeviceQueue(self.model, self.cases_per_call))
+        object.__setattr__(self, "_device", DeviceQueue(self.model, self.batch_size))
         object.__setattr__(self, "_stages", CaseStages(self._reading))
 
     @property
@@ -132,7 +132,7 @@ class WorkerContext:
                             "peak_memory_bytes": peak_memory_bytes(),
                             "read_bytes": cost.touched_bytes if cost else 0,
                             # Beside the device, what changes the last bits of a forecast.
-                            "cases_per_call": self.cases_per_call,
+                            "batch_size": self.batch_size,
                             **({OUTPUTS: NONE} if self.store.only_scores else {}),
                         },
                     )

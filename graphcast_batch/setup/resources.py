@@ -70,7 +70,7 @@ def call_size(
 ) -> CallSize:
     """Return the sizes of one call of the model of a run, from which its memory follows."""
     steps = steps_in_call(config.steps, config.model.steps_per_call)
-    return CallSize(architecture, grid, channels, precision, accelerated, steps, config.model.cases_per_call)
+    return CallSize(architecture, grid, channels, precision, accelerated, steps, config.model.batch_size)
 
 
 def check_memory(run: RunSetup, precision: Precision, workers: int, available: int) -> None:

@@ -74,8 +74,8 @@ def assemble(config: RunConfig, *, able: bool = True) -> RunSetup:
 def _check_model(chosen: ModelConfig) -> None:
     """Refuse what the model that a config chooses cannot do."""
     model, name = MODELS[chosen.implementation], f"model.implementation: {chosen.implementation}"
-    if chosen.cases_per_call > 1 and not model.batches:
-        raise ConfigError(f"model.cases_per_call must be 1 with {name}, but is {chosen.cases_per_call}")
+    if chosen.batch_size > 1 and not model.batches:
+        raise ConfigError(f"model.batch_size must be 1 with {name}, but is {chosen.batch_size}")
     if chosen.memory not in ("auto", *model.memory_modes):
         modes = ", ".join(("auto", *model.memory_modes))
         raise ConfigError(f"model.memory must be one of {modes} with {name}, but is {chosen.memory}")

@@ -40,7 +40,7 @@ def worker_context(
     store = open_store(config.store)
     model = _loaded_model(config, weights, source, precision)
     check = partial(check_inputs, task=weights.task, grid=source.grid, resolution=weights.architecture.resolution)
-    together = config.model.cases_per_call
+    together = config.model.batch_size
     return WorkerContext(source, check, model, store, partial(_limits, config), name, together, scorer)
 
 

@@ -67,7 +67,7 @@ class TrainingWorker:
             clip=recipe.clip,
             average=recipe.average,
             frozen=setup.frozen,
-            together=recipe.together,
+            together=recipe.samples_per_call,
         )
         self._folder = TrainingFolder(recipe.folder)
         self._training, self.update = self._trainer.begin(), 0
@@ -163,7 +163,7 @@ class TrainingWorker:
     def _compile(self, samples: Samples) -> float:
         """Compile the program of an update; return the seconds that it took, which do not count for the update."""
         begun = time.perf_counter()
-        with self._once("update", samples.targets.shape[:2], self._setup.recipe.together):
+        with self._once("update", samples.targets.shape[:2], self._setup.recipe.samples_per_call):
             self._trainer.compile(self._training, samples)
         return time.perf_counter() - begun
 

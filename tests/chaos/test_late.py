@@ -27,7 +27,7 @@ def test_what_a_worker_publishes_after_another_run_took_its_case_over_leaves_the
     store, told = tmp_path / "run", tmp_path / "told"
     first = write_run(tmp_path, "first", store, wrong={KEY: "late"}, cases=1, count=1)
     second = write_run(
-        tmp_path, "second", store, cases=1, count=1, steps=2 * STEPS, model=TINY["model"] | {"cases_per_call": 2}
+        tmp_path, "second", store, cases=1, count=1, steps=2 * STEPS, model=TINY["model"] | {"batch_size": 2}
     )
     folder = Path(first[2].folder)
     paused = begin(cluster, *first[:2], told)
@@ -47,7 +47,7 @@ def test_what_a_worker_publishes_after_another_run_took_its_case_over_leaves_the
     assert code == 0, told.read_text()
     assert verify(store, deep=True).flaws == (), told.read_text()
     assert open_store(store).ledger.record(KEY) == before
-    assert (before.steps, before.details["cases_per_call"]) == (2 * STEPS, 2)
+    assert (before.steps, before.details["batch_size"]) == (2 * STEPS, 2)
     assert not list((store / ".staging").iterdir())
     for name, values in open_store(store).forecasts().items():
         assert np.isfinite(values.isel(time=0)).all(), name

@@ -17,7 +17,7 @@ def wanted(**more):
 
 
 def test_names_tell_variable_level_band_place_and_lead_time():
-    names = expected_diagrams(wanted(places=("Rio de Janeiro", "1,-2"), hovmoller=(-10, 10), sections=True), *HELD)
+    names = expected_diagrams(wanted(points=("Rio de Janeiro", "1,-2"), hovmoller=(-10, 10), sections=True), *HELD)
 
     assert names == [
         "temperature_at_850_hPa_hovmoller_-10_10.png",
@@ -51,7 +51,7 @@ def test_diagrams_hold_what_the_planet_says(tmp_path):
     forecast = store.forecasts().isel(time=0)
 
     drawn = draw_diagrams(
-        forecast, CASE, truth(), wanted(places=("0,0",), hovmoller=(-20, 20), sections=True), tmp_path
+        forecast, CASE, truth(), wanted(points=("0,0",), hovmoller=(-20, 20), sections=True), tmp_path
     )
 
     texts = {path.name: Image.open(path).text["Description"] for path in drawn}

@@ -300,7 +300,7 @@ def test_a_worker_imports_the_implementation_that_the_config_names_and_no_other(
         worker_context(theirs, run.source, "float32", "worker")
 
 
-@pytest.mark.parametrize(("key", "value"), [("cases_per_call", 2), ("memory", "lean")])
+@pytest.mark.parametrize(("key", "value"), [("batch_size", 2), ("memory", "lean")])
 def test_what_the_package_cannot_do_is_refused_before_the_run(small_config, key, value):
     model = SMALL["model"] | {"implementation": "deepmind", key: value}
     with pytest.raises(ConfigError, match=rf"model\.{key} must be .* deepmind, but is {value}"):

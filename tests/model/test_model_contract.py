@@ -127,7 +127,7 @@ def test_forecasts_computed_together_are_those_computed_alone_or_are_refused(kin
     later = made.inputs.assign_coords(time=made.inputs["time"] + np.timedelta64(150, "D"))
     starts = [(made.inputs, xr.Dataset()), (later + 0.5, xr.Dataset())]
     if not kind.batches:
-        with pytest.raises(ConfigError, match=r"one forecast at a time, but 2 .*cases_per_call: 1"):
+        with pytest.raises(ConfigError, match=r"one forecast at a time, but 2 .*batch_size: 1"):
             next(iter(model.forecast_many(starts, 2)))
         return
     alone = [joined(model.forecast(*start, 2)) for start in starts]

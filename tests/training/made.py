@@ -34,7 +34,7 @@ CONTENT = {
         {"rollout": 2, "updates": 2, "peak": 1e-3},
     ],
     "batch": 4,
-    "together": 2,
+    "samples_per_call": 2,
     "checkpoint_every": 4,
     "workers": {"device": "cpu", "count": 1, "threads": 1},
 }

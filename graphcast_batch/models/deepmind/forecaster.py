@@ -99,7 +99,7 @@ class DeepmindForecaster:
         """Refuse to compute several forecasts together; see `Model.forecast_many`."""
         raise ConfigError(
             f"DeepMind's package makes one forecast at a time, but {len(starts)} forecasts of {steps} steps were "
-            "asked for together; set model.cases_per_call: 1"
+            "asked for together; set model.batch_size: 1"
         )
 
     def loss(
