@@ -9,6 +9,7 @@ from tests.conftest import ROOT
 
 FOLDER = ROOT / "docs" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+QUICK = "first_run"
 REPRESENTATIONS = ("__repr__", "_repr_html_", "_repr_png_")
 SHOW = f"""
 def show(value):
@@ -41,7 +42,10 @@ def code(path):
     return "\n".join(lines)
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem, marks=[] if path.stem == QUICK else pytest.mark.slow) for path in NOTEBOOKS],
+)
 def test_a_notebook_runs_to_its_end(path, run_on_ray, tmp_path):
     done = run_on_ray(code(path), cwd=tmp_path, kind="python")
 
