@@ -30,6 +30,8 @@ COMMANDS = get_command(app)
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"(?<![\w/-])graphcast-batch (?=[a-z-])[^`\n]*")
+NAMED = re.compile(r"(?<![\w/.-])(?:graphcast_batch|tests|docs|configs)/[\w./-]*\w(?=[`)/#])")
+"""Files and folders of the repository."""
 MASKS = (
     (r"/\S*/", "/"),  # where things are
     (r"\d+(\.\d+)? (s|steps/s)\b", "SPEED"),
@@ -164,6 +166,13 @@ def test_the_documentation_builds_without_a_warning(tmp_path):
     assert not re.findall(
         r'(?:src|href)="https?://[^"]*\.(?:js|css|woff2?)"', (tmp_path / "html" / "index.html").read_text()
     )
+
+
+def test_the_files_that_pages_name_exist():
+    pages = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "RELEASING.md", DOCS / "guides" / "extending.md")
+    named = {name for page in pages for name in NAMED.findall(page.read_text())} - {"docs/_build"}
+    assert len(named) > 20
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
 class Reader:
