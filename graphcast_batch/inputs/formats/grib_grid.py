@@ -49,7 +49,7 @@ class GribGrid:
         return self.latitude.size, self.longitude.size
 
     def field(self, values: NDArray[Any]) -> NDArray[Any]:
-        """The values of a message, in the order of the message as a (row, column) table."""
+        """Return values in the order of the message as a (row, column) table."""
         table = _table(values, self.shape, by_columns=self.by_columns, alternating=self.alternating)
         return table if self.order is None else table[np.ix_(*self.order)]
 

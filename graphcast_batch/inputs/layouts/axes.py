@@ -43,15 +43,15 @@ def axes(dataset: xr.Dataset, names: Mapping[str, str]) -> dict[str, str]:
         dataset: the dataset, with its own names.
         names: names that the configuration gives; they take precedence.
     """
-    said, free = set(names.values()), [str(dim) for dim in dataset.dims if dim not in names]
+    taken, free = set(names.values()), [str(dim) for dim in dataset.dims if dim not in names]
     found: dict[str, str] = {}
-    for ours in [ours for ours in _NAMES if ours not in said]:
-        theirs = _find(dataset, ours, [dim for dim in free if dim not in found])
-        if theirs and theirs not in names:
-            found[theirs] = ours
-    found = {theirs: ours for theirs, ours in found.items() if theirs != ours}
-    times = _time(dataset, LEAD in {*found.values(), *said, *free})
-    return found | {times: TIME} if times and times not in names and TIME not in said else found
+    for model_name in [model_name for model_name in _NAMES if model_name not in taken]:
+        own_name = _find(dataset, model_name, [dim for dim in free if dim not in found])
+        if own_name and own_name not in names:
+            found[own_name] = model_name
+    found = {own_name: model_name for own_name, model_name in found.items() if own_name != model_name}
+    times = _time(dataset, LEAD in {*found.values(), *taken, *free})
+    return found | {times: TIME} if times and times not in names and TIME not in taken else found
 
 
 def with_leads(dataset: xr.Dataset, names: Mapping[str, str], origin: str) -> xr.Dataset:
@@ -109,25 +109,25 @@ def dates(dataset: xr.Dataset) -> list[str]:
     return [str(dim) for dim in dataset.dims if dim in dataset.variables and _are_dates(dataset, str(dim))]
 
 
-def _find(dataset: xr.Dataset, ours: str, dims: Sequence[str]) -> str | None:
-    called = {name.lower() for name in (ours, *_NAMES[ours])}
-    if ours in dims:
-        return ours
+def _find(dataset: xr.Dataset, model_name: str, dims: Sequence[str]) -> str | None:
+    called = {name.lower() for name in (model_name, *_NAMES[model_name])}
+    if model_name in dims:
+        return model_name
     found = [dim for dim in dims if dim.lower() in called]
-    if ours == LEVEL and not found:  # one level, selected without its dimension
+    if model_name == LEVEL and not found:  # one level, selected without its dimension
         found = [str(name) for name, one in dataset.coords.items() if not one.dims and name in _NAMES[LEVEL]]
     if not found:
         unknown = [dim for dim in dims if dim in dataset.variables and not _are_dates(dataset, dim)]
-        found = [dim for dim in unknown if _is_identified(dataset[dim], ours)]
+        found = [dim for dim in unknown if _is_identified(dataset[dim], model_name)]
     return found[0] if len(found) == 1 else None
 
 
-def _is_identified(coordinate: xr.DataArray, ours: str) -> bool:
+def _is_identified(coordinate: xr.DataArray, model_name: str) -> bool:
     """Return whether the attributes of a coordinate identify it."""
     units, standard = (str(coordinate.attrs.get(key, "")) for key in ("units", "standard_name"))
-    if ours == LEVEL:
+    if model_name == LEVEL:
         return standard == _STANDARD[LEVEL] or is_pressure(units)
-    return standard == _STANDARD.get(ours, ours) or units in _UNITS.get(ours, ())
+    return standard == _STANDARD.get(model_name, model_name) or units in _UNITS.get(model_name, ())
 
 
 def _time(dataset: xr.Dataset, has_leads: bool) -> str | None:

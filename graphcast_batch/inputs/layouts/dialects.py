@@ -139,14 +139,14 @@ class Translation:
 
     def rename(self, dataset: xr.Dataset) -> xr.Dataset:
         """Return a dataset in the model's names, otherwise unchanged."""
-        theirs: dict[Hashable, str] = {old: new for old, new in self.names.items() if old in dataset.variables}
-        theirs |= {old: new for old, new in self.names.items() if old in dataset.dims}
-        for old, new in theirs.items():
+        renamed: dict[Hashable, str] = {old: new for old, new in self.names.items() if old in dataset.variables}
+        renamed |= {old: new for old, new in self.names.items() if old in dataset.dims}
+        for old, new in renamed.items():
             if old in dataset.variables and dataset[old].dims == (new,):  # as cfgrib's valid_time lies along time
                 dataset = dataset.drop_vars([old, new], errors="ignore").assign_coords({new: dataset[old].variable})
-        theirs = {old: new for old, new in theirs.items() if old in dataset.variables or old in dataset.dims}
-        in_the_way = [name for name in theirs.values() if name in dataset.variables and name not in theirs]
-        return dataset.drop_vars(in_the_way).rename(theirs)
+        renamed = {old: new for old, new in renamed.items() if old in dataset.variables or old in dataset.dims}
+        in_the_way = [name for name in renamed.values() if name in dataset.variables and name not in renamed]
+        return dataset.drop_vars(in_the_way).rename(renamed)
 
 
 def translation(
@@ -175,25 +175,25 @@ def translation(
     matching = DIALECTS[dialect] if dialect else _recognize(dataset, origin, {**standard, **given})
     _check_dates(dataset, origin, places)
     known = {**matching.variables, **coordinates, **given}
-    ours = {name: _meant(dataset, name, known, places, given) for name in _names(dataset)}
-    held = set(ours.values())
-    recognized = {old: new for old, new in standard.items() if ours[old] == old and new not in held}
-    ours = _once({**ours, **recognized}, given)
-    found = {old: new for old, new in ours.items() if new != old}
+    model_names = {name: _meant(dataset, name, known, places, given) for name in _names(dataset)}
+    held = set(model_names.values())
+    recognized = {old: new for old, new in standard.items() if model_names[old] == old and new not in held}
+    model_names = _once({**model_names, **recognized}, given)
+    found = {old: new for old, new in model_names.items() if new != old}
     _check_once(found, dataset, origin)
-    said = {new: stated.get(new) or _stated(dataset, old) for old, new in ours.items()}
-    if ACCUMULATED in said and SUMMED in stated:
-        said[ACCUMULATED] = stated.get(ACCUMULATED, stated[SUMMED])
-    every = {name: conversion(name, unit, origin) for name, unit in said.items()}
+    all_units = {new: stated.get(new) or _stated(dataset, old) for old, new in model_names.items()}
+    if ACCUMULATED in all_units and SUMMED in stated:
+        all_units[ACCUMULATED] = stated.get(ACCUMULATED, stated[SUMMED])
+    every = {name: conversion(name, unit, origin) for name, unit in all_units.items()}
     converted = {name: how for name, how in every.items() if how != SAME}
-    units_of = {name: said[name] for name in converted}
+    units_of = {name: all_units[name] for name in converted}
     return Translation(matching.name, found, converted, units_of, recognized)
 
 
 def spellings(names: Iterable[str]) -> list[str]:
     """Return the names of some variables in all layouts, and the model's names."""
     wanted = set(names)
-    return [*wanted, *(theirs for theirs, ours in {**_SHORT, **_LONG}.items() if ours in wanted)]
+    return [*wanted, *(own for own, model_name in {**_SHORT, **_LONG}.items() if model_name in wanted)]
 
 
 def _names(dataset: xr.Dataset) -> list[str]:
@@ -213,9 +213,9 @@ def _meant(
     return _WITHOUT_LEVEL[new] if is_flat else new
 
 
-def _once(ours: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
+def _once(model_names: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
     """Keep one name of each variable: names in `_YIELDING` are ignored if there is another one."""
-    kept = dict(ours)
+    kept = dict(model_names)
     for name in reversed(_YIELDING):
         others = [old for old, new in kept.items() if new == kept.get(name) and old != name]
         if name in kept and name not in given and others:
@@ -247,11 +247,11 @@ def _recognize(dataset: xr.Dataset, origin: str, names: Mapping[str, str]) -> Di
             return dialect
     if not held:
         raise InputError(f"{origin} must have variables, but has none; correct inputs.path")
-    theirs, ours = near_pair(held, VARIABLES) or (held[0], "temperature")
+    own_name, model_name = near_pair(held, VARIABLES) or (held[0], "temperature")
     raise LayoutError(
         f"{origin} must have variables of a known layout ({', '.join(DIALECTS)}), but has "
         f"{listed(held, VARIABLES)}; map them to the names of the model's variables, such as inputs.names "
-        f"{{{theirs}: {ours}}}"
+        f"{{{own_name}: {model_name}}}"
     )
 
 

@@ -43,9 +43,9 @@ def by_standard_name(dataset: xr.Dataset, axes: dict[str, str]) -> dict[str, str
         dataset: the dataset, with its own names.
         axes: the model's names of its coordinates, by their own names.
     """
-    found = {str(name): ours for name, array in dataset.data_vars.items() if (ours := _meant(array, axes))}
+    found = {str(name): model_name for name, array in dataset.data_vars.items() if (model_name := _meant(array, axes))}
     counts = Counter(found.values())
-    return {theirs: ours for theirs, ours in found.items() if counts[ours] == 1}
+    return {own_name: model_name for own_name, model_name in found.items() if counts[model_name] == 1}
 
 
 def _meant(array: xr.DataArray, axes: dict[str, str]) -> str | None:

@@ -30,7 +30,7 @@ SAME: Final = Conversion()
 LEVEL: Final = "level"
 """Name of the level coordinate, for which units are given like for variables."""
 
-_OURS: Final[Mapping[str, str]] = {
+_MODEL_UNITS: Final[Mapping[str, str]] = {
     LEVEL: "hPa",
     "total_precipitation": "m",  # the model's variable, over 6 h, is computed from it
     **{name: variable.units for name, variable in VARIABLES.items()},
@@ -98,17 +98,17 @@ def conversion(name: str, unit: str, origin: str) -> Conversion:
     Raises:
         InputError: the unit is not a unit of this variable.
     """
-    ours = _OURS.get(name, "")
-    if not ours or not unit.strip():
+    wanted = _MODEL_UNITS.get(name, "")
+    if not wanted or not unit.strip():
         return SAME
-    found = _conversion(_plain(ours), _plain(unit))
+    found = _conversion(_plain(wanted), _plain(unit))
     if found is None:
-        rate = ", a rate" if _is_rate(_plain(ours), _plain(unit)) else ""
+        rate = ", a rate" if _is_rate(_plain(wanted), _plain(unit)) else ""
         remedy = "multiply it by the length of its time window in seconds" if rate else "convert it"
         raise InputError(
-            f"{name} of {origin} must be in {ours} or a unit that can be converted to it (such as "
-            f"{_EXAMPLES[_plain(ours)]}), but is in {unit!r}{rate}; {remedy}, or if the data are wrong about it, state "
-            f"the unit: inputs.units {{{name}: {ours!r}}}"
+            f"{name} of {origin} must be in {wanted} or a unit that can be converted to it (such as "
+            f"{_EXAMPLES[_plain(wanted)]}), but is in {unit!r}{rate}; {remedy}, or if the data are wrong about it, "
+            f"state the unit: inputs.units {{{name}: {wanted!r}}}"
         )
     return found
 
@@ -124,16 +124,16 @@ def _plain(unit: str) -> str:
 
 
 @functools.cache
-def _conversion(ours: str, unit: str) -> Conversion | None:
+def _conversion(wanted: str, unit: str) -> Conversion | None:
     """Return the conversion to the model's unit; None if ``unit`` is unknown or that of another quantity."""
-    if unit == ours:
+    if unit == wanted:
         return SAME
-    if unit == "C" and ours == "K":  # for pint a coulomb
+    if unit == "C" and wanted == "K":  # for pint a coulomb
         unit = "degC"
-    found = _unit(_OF_WATER.sub("", unit) if ours == "m" else unit)
-    if found is None or not _is_its_own(ours, found):
+    found = _unit(_OF_WATER.sub("", unit) if wanted == "m" else unit)
+    if found is None or not _is_its_own(wanted, found):
         return None
-    alike = [pair for pair in ((ours, 1.0), _BESIDE.get(ours)) if pair and found.is_compatible_with(_unit(pair[0]))]
+    alike = [pair for pair in ((wanted, 1.0), _BESIDE.get(wanted)) if pair and found.is_compatible_with(_unit(pair[0]))]
     if not alike:
         return None
     target, scale = _unit(alike[0][0]), alike[0][1]
@@ -142,15 +142,15 @@ def _conversion(ours: str, unit: str) -> Conversion | None:
     return Conversion(float(f"{scale * (one - zero):.14g}"), float(f"{scale * zero:.14g}"))
 
 
-def _is_its_own(ours: str, found: "Unit") -> bool:
-    names = _ITS_OWN.get(ours)
+def _is_its_own(wanted: str, found: "Unit") -> bool:
+    names = _ITS_OWN.get(wanted)
     return names is None or all(names.fullmatch(name) for name in re.findall(r"[a-z_]+", f"{found:D}"))
 
 
-def _is_rate(ours: str, unit: str) -> bool:
+def _is_rate(wanted: str, unit: str) -> bool:
     """Return whether a unit is that of a precipitation rate, which is no depth without the length of its window."""
-    found = _unit(unit) if ours == "m" else None
-    return found is not None and _conversion(ours, f"({unit}) s") is not None
+    found = _unit(unit) if wanted == "m" else None
+    return found is not None and _conversion(wanted, f"({unit}) s") is not None
 
 
 @functools.cache
