@@ -456,7 +456,7 @@ def infer(command, case, *options):
     return command("infer", "--dataset", dataset, *options)
 
 
-# The loss of both is compared in tests/model/test_loss.py.
+# The loss of both is compared in tests/models/test_loss.py.
 @pytest.mark.parametrize(("case", "loss"), [("small_13", ["--loss"]), ("operational_13", [])])
 def test_infer_has_deepminds_numbers_and_draws_the_variable(command, case, loss, tmp_path):
     (dataset,) = (REFERENCE / case).glob("source-*.nc")

@@ -2,7 +2,7 @@
 
 A `ModelKind` is one row of the table of models: it tells what can be known of a model without a device, reads its
 weights, predicts its memory and loads it. A `Model` is a loaded one, which makes forecasts on one device. `model_kinds`
-has the table. tests/model/test_model_contract.py tries the promises on each of its rows.
+has the table. tests/models/test_model_contract.py tries the promises on each of its rows.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -17,8 +17,8 @@ from graphcast_batch.files.leases import Owner
 from graphcast_batch.stores.case_records import CaseFailure
 from tests.conftest import ROOT
 from tests.fuzz.targets import CASE, KNOWN, REFERENCE, TARGETS, attempt
-from tests.outputs.made_stores import make, plan_of
-from tests.outputs.test_ledger import record_of
+from tests.stores.made_stores import make, plan_of
+from tests.stores.test_ledger import record_of
 
 DEMO = (ROOT / "configs" / "demo.yaml").read_bytes()
 quick = settings(

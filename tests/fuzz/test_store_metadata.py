@@ -8,8 +8,8 @@ from graphcast_batch.errors import StoreError
 from graphcast_batch.stores.case_records import CaseRecord
 from graphcast_batch.stores.store_kinds import open_store
 from graphcast_batch.stores.zarr.ledger import FileLedger
-from tests.outputs.made_stores import case_at, commit, make, plan_of, write_all
-from tests.outputs.test_ledger import record_of
+from tests.stores.made_stores import case_at, commit, make, plan_of, write_all
+from tests.stores.test_ledger import record_of
 
 DEEP = "[" * 100_000
 

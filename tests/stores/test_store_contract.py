@@ -13,7 +13,7 @@ from graphcast_batch.stores.base import NONE, OUTPUTS
 from graphcast_batch.stores.case_records import CaseFailure, CaseState
 from graphcast_batch.stores.store_kinds import STORES, create_or_extend, kind_at, open_store, store_exists
 from tests.forks import PROCESSES
-from tests.outputs.made_stores import IDENTITY, case_at, commit, fill, plan_of, values_of, write_all
+from tests.stores.made_stores import IDENTITY, case_at, commit, fill, plan_of, values_of, write_all
 
 STEPS = 3
 CASES = tuple(case_at(index, STEPS) for index in range(3))

@@ -1,3 +1,3 @@
-from tests.model.conftest import hasty_compiler
+from tests.models.conftest import hasty_compiler
 
 __all__ = ["hasty_compiler"]

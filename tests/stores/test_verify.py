@@ -22,7 +22,7 @@ from graphcast_batch.stores.flaws import FlawKind
 from graphcast_batch.stores.store_kinds import open_store
 from graphcast_batch.stores.zarr.store_layout import extension_lock
 from tests.forks import PROCESSES
-from tests.outputs.made_stores import (
+from tests.stores.made_stores import (
     VARIABLES,
     case_at,
     commit,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from graphcast_batch.errors import StoreError
 from graphcast_batch.inputs.sources.archive_writer import fill, lay_out, publish
 from tests.forks import PROCESSES
-from tests.outputs.made_stores import grid_of
+from tests.stores.made_stores import grid_of
 
 DIMS = {
     "temperature": ("time", "level", "latitude", "longitude"),

@@ -20,7 +20,7 @@ from graphcast_batch.setup.run_setup import assemble
 from graphcast_batch.setup.store_identity import existing_store, lay_out
 from graphcast_batch.setup.worker_setup import worker_context
 from tests.conftest import SMALL
-from tests.model.conftest import FOLDER, joined, load_reference
+from tests.models.conftest import FOLDER, joined, load_reference
 
 IMPLEMENTATIONS = {"native": Forecaster, "deepmind": DeepmindForecaster}
 

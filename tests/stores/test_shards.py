@@ -13,7 +13,7 @@ from graphcast_batch.config.outputs_section import OutputsConfig
 from graphcast_batch.errors import StoreError
 from graphcast_batch.stores.zarr.shards import Encoding, Shard
 from graphcast_batch.stores.zarr.store_layout import arrays_of
-from tests.outputs.made_stores import case_at, fill, make, plan_of, values_of
+from tests.stores.made_stores import case_at, fill, make, plan_of, values_of
 
 COMPRESSIONS = ("lz4", "zstd", "none")
 

@@ -21,7 +21,7 @@ from graphcast_batch.stores.case_records import CaseState
 from graphcast_batch.stores.store_kinds import open_store
 from graphcast_batch.stores.zarr.ledger import FileLedger
 from tests.forks import PROCESSES
-from tests.outputs.made_stores import (
+from tests.stores.made_stores import (
     VARIABLES,
     assert_whole_cases_are_all_there,
     case_at,

@@ -14,7 +14,7 @@ from graphcast_batch.models.graphs import build_graphs
 from graphcast_batch.models.normalization import normalization
 from graphcast_batch.models.state_arrays import forcing_blocks, initial_arrays, target_points
 from graphcast_batch.spec import Architecture, Task
-from tests.model.conftest import made_up
+from tests.models.conftest import made_up
 
 pytestmark = pytest.mark.usefixtures("hasty_compiler")
 

@@ -7,7 +7,7 @@ from graphcast_batch.evaluation.score_layout import ScoreLayout
 from graphcast_batch.evaluation.score_store import ScoreStore
 from graphcast_batch.stores.store_kinds import open_store
 from tests.forks import PROCESSES
-from tests.outputs.made_stores import case_at, make, plan_of
+from tests.stores.made_stores import case_at, make, plan_of
 
 
 def by(**changes):

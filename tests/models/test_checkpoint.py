@@ -8,7 +8,7 @@ from graphcast_batch.errors import CheckpointError
 from graphcast_batch.models.channels import Channels
 from graphcast_batch.models.graphcast.checkpoint import load_checkpoint, save_checkpoint
 from graphcast_batch.models.graphcast.parameters import check_parameters, parameter_shapes
-from tests.model.conftest import FOLDER
+from tests.models.conftest import FOLDER
 
 CASES = ["small_13", "operational_13"]
 

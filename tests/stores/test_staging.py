@@ -22,9 +22,9 @@ from graphcast_batch.integrity.verify import verify
 from graphcast_batch.stores.flaws import FlawKind
 from graphcast_batch.stores.store_kinds import open_store
 from graphcast_batch.stores.zarr.ledger import FileLedger
-from tests.outputs.commit_model import DEAD, Folder, explore, fault, land, program, settled
-from tests.outputs.made_stores import VARIABLES, case_at, commit, fill, make, plan_of, values_of, write_all
-from tests.outputs.test_scores import by, means_of
+from tests.stores.commit_model import DEAD, Folder, explore, fault, land, program, settled
+from tests.stores.made_stores import VARIABLES, case_at, commit, fill, make, plan_of, values_of, write_all
+from tests.stores.test_scores import by, means_of
 
 ONE = VARIABLES[:1]
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from graphcast_batch.models.graphcast.loss import latitude_weights, level_weights
-from tests.model.conftest import load_reference
+from tests.models.conftest import load_reference
 
 pytestmark = pytest.mark.usefixtures("hasty_compiler")
 

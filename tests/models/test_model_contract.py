@@ -19,8 +19,8 @@ from graphcast_batch.models.base import CallSize
 from graphcast_batch.models.channels import Channels
 from graphcast_batch.models.model_kinds import DEFAULT_MODEL, MODELS
 from graphcast_batch.spec import TASKS, Architecture, Task
-from tests.model.conftest import joined, made_up
-from tests.model.deepmind_stand_in import install_stand_in, made_up_packages
+from tests.models.conftest import joined, made_up
+from tests.models.deepmind_stand_in import install_stand_in, made_up_packages
 
 TASK = Task(
     input_variables=("2m_temperature", "temperature", "land_sea_mask", "toa_incident_solar_radiation"),

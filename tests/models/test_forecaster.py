@@ -8,7 +8,7 @@ from graphcast_batch.errors import CheckpointError, TaskError
 from graphcast_batch.models.base import steps_in_call
 from graphcast_batch.models.graphcast.parameters import random_parameters
 from graphcast_batch.spec import TASKS, Architecture, Task
-from tests.model.conftest import joined, made_up
+from tests.models.conftest import joined, made_up
 
 FORCINGS = ("toa_incident_solar_radiation", "year_progress_sin", "day_progress_cos")
 

@@ -18,7 +18,7 @@ from graphcast_batch.models.graphcast.checkpoint import load_checkpoint
 from graphcast_batch.models.graphcast.forecaster import Forecaster
 from graphcast_batch.models.graphcast.parameters import random_parameters
 from graphcast_batch.spec import Architecture, Task
-from tests.model.deepmind_stand_in import made_up_packages
+from tests.models.deepmind_stand_in import made_up_packages
 
 FOLDER = Path(__file__).parents[1] / "reference"
 

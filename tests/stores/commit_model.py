@@ -5,7 +5,7 @@ each of them it may stop for any time, or die, while the call still lands at any
 any moment. A call may be delivered twice. Handles outlive names: what was asked of a file or folder is done for as long
 as the file has any name and the folder has not been removed.
 
-``tests/outputs/test_staging.py`` holds the lists to the calls that `Attempt.commit` really makes.
+``tests/stores/test_staging.py`` holds the lists to the calls that `Attempt.commit` really makes.
 """
 
 from collections import deque

@@ -11,7 +11,7 @@ from graphcast_batch.config.outputs_section import OutputsConfig, RegionConfig
 from graphcast_batch.errors import ConfigError
 from graphcast_batch.stores.frame_blocks import Blocks
 from graphcast_batch.stores.layout import Layout, Plan
-from tests.outputs.made_stores import VARIABLES, case_at, commit, grid_of, make
+from tests.stores.made_stores import VARIABLES, case_at, commit, grid_of, make
 
 LEVELS = (300, 500, 850)
 GRID = grid_of(7, 12)
