@@ -117,7 +117,7 @@ def config(chance, folder):
 def run_verdict(path, monkeypatch):
     """Keys of the Cases that a run's own parts complete, and whether that is all of them."""
 
-    monkeypatch.setattr(worker_setup, "_forecasts", unmoved)
+    monkeypatch.setattr(worker_setup, "_loaded_model", unmoved)
     complete = []
     try:
         run = run_setup.assemble(load_config(path))

@@ -7,6 +7,7 @@ import xarray as xr
 
 from graphcast_batch.app import single_forecast
 from graphcast_batch.errors import FigureError, InputError, InputNotFoundError, StoreError
+from graphcast_batch.models.model_kinds import DEFAULT_MODEL, MODELS
 
 REFERENCE = Path(__file__).parent / "reference" / "small_13"
 
@@ -14,7 +15,7 @@ REFERENCE = Path(__file__).parent / "reference" / "small_13"
 @pytest.fixture
 def infer(monkeypatch):
     """Asks for a forecast from random weights, changed as a test wants; it never comes to computing one."""
-    monkeypatch.setattr(single_forecast, "Forecaster", lambda *_, **__: pytest.fail("the network was built"))
+    monkeypatch.setattr(type(MODELS[DEFAULT_MODEL]), "load", lambda *_, **__: pytest.fail("the network was built"))
     (dataset,) = REFERENCE.glob("source-*.nc")
     usual = {
         "steps": 1,

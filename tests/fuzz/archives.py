@@ -79,6 +79,7 @@ class Unmoved:
     device = "none"
 
     def __init__(self, task, grid, on_levels):
+        self.task = task
         self._shapes = {
             name: (*((len(task.pressure_levels),) if name in on_levels else ()), *grid.shape)
             for name in task.target_variables
@@ -177,7 +178,7 @@ def _forecasts(folder):
     content |= {"times": {"list": HOURS[:2]}, "steps": 2, "limits": "off"}
     run = assemble(config := parse_config(content, RunConfig, origin="fuzz"))
     lay_out(run, "float32", run_serially)
-    with mock.patch.object(worker_setup, "_forecasts", unmoved):
+    with mock.patch.object(worker_setup, "_loaded_model", unmoved):
         context = worker_context(config, run.source, "float32", "fuzz")
     for case in run.plan.cases:
         context.run_case(case, None, 1)
