@@ -143,7 +143,7 @@ def test_only_the_times_needed_are_read(tmp_path, made, task):
             chunk.write_bytes(b"damaged")
     archive = Archive(tmp_path / "a.zarr")
     assert archive.read(SECOND, task).frames["temperature"].notnull().all()
-    with pytest.raises(InputError, match=r"a\.zarr must be whole"):
+    with pytest.raises(InputError, match=r"a\.zarr must be complete"):
         archive.truth(SECOND, ["temperature"])
 
 

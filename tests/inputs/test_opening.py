@@ -78,7 +78,7 @@ def test_a_damaged_block_is_noticed_while_reading(tmp_path):
     middle = len(content) - 4000
     content[middle : middle + 64] = bytes(64)
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"damaged\.nc must be whole"), open_netcdf(path) as dataset:
+    with pytest.raises(InputError, match=r"damaged\.nc must be complete"), open_netcdf(path) as dataset:
         load(dataset, str(path))
 
 
@@ -116,7 +116,7 @@ def test_damaged_zarr_metadata_are_refused(tmp_path):
 def test_a_damaged_zarr_chunk_is_noticed_while_reading(tmp_path):
     xr.Dataset({"value": ("x", np.ones(3))}).to_zarr(tmp_path / "a.zarr", zarr_format=3, consolidated=False)
     (tmp_path / "a.zarr" / "value" / "c" / "0").write_bytes(b"nothing")
-    with pytest.raises(InputError, match=r"a\.zarr must be whole"), open_zarr(str(tmp_path / "a.zarr")) as dataset:
+    with pytest.raises(InputError, match=r"a\.zarr must be complete"), open_zarr(str(tmp_path / "a.zarr")) as dataset:
         load(dataset, str(tmp_path / "a.zarr"))
 
 

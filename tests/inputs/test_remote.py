@@ -236,7 +236,7 @@ def test_a_netcdf_file_that_was_cut_off_is_refused(web, fields, layout, kept):
     path = web.folder / "a.nc"
     fields.to_netcdf(path, engine="netcdf4", format=layout)
     path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
-    with pytest.raises(InputError, match=r"a\.nc must be a? ?whole"):
+    with pytest.raises(InputError, match=r"a\.nc must be a? ?complete"):
         read(f"{web.url}/a.nc")
 
 
