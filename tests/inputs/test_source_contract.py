@@ -1,4 +1,4 @@
-"""The promises of the port of sources, `Source` in pipeline.py, tried on every kind of source that a run can open."""
+"""The promises of the port of sources, `Source` in pipeline/ports.py, tried on every kind of source that a run can open."""
 
 from dataclasses import dataclass, replace
 
@@ -10,7 +10,7 @@ from graphcast_batch.config.inputs_section import ArchiveInputs, DatasetInputs, 
 from graphcast_batch.errors import InputError
 from graphcast_batch.grid import Grid, regular_grid
 from graphcast_batch.inputs.sources.configured import open_source
-from graphcast_batch.pipeline import Source
+from graphcast_batch.pipeline.ports import Source
 from graphcast_batch.plan import Case
 from graphcast_batch.variables import DIMS
 
