@@ -283,7 +283,7 @@ class Storm:
         losses += [f"differs: {name}" for name in sorted(ours.keys() | theirs) if ours.get(name) != theirs.get(name)]
         words = [sys.executable, "-m", "graphcast_batch", "status", self._store]
         status = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()[0]
-        if status != f"{CASES} whole, 0 running, 0 failed, 0 missing":
+        if status != f"{CASES} complete, 0 running, 0 failed, 0 missing":
             losses.append(status)
         found.reads = len(self._trouble.tries)
         found.damaged = len(self._damaged)

@@ -198,7 +198,7 @@ def is_as_undisturbed(undisturbed, request):
         assert digest(run.store) == undisturbed(run.cases, run.heavy)
         assert not run.leases()
         status = run.bed.call("graphcast-batch", "status", str(run.store))
-        assert f"{run.cases} whole, 0 running, 0 failed, 0 missing" in status
+        assert f"{run.cases} complete, 0 running, 0 failed, 0 missing" in status
         starts = sum(1 + int(run.bed.job(job).get("Restarts", 0)) for job in run.jobs)
         hosts = ", ".join(map(str, run.hosts()))
         twice, wall = len(finished) - len(set(finished)), time.monotonic() - run.begun

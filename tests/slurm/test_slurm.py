@@ -23,7 +23,7 @@ def test_an_array_of_four_shares_one_store(begin, is_as_undisturbed):
     run = begin(CASES, submit=False)
     run.submit("--cpus-per-node", "1", "--time", "10", "--array", "1-4", "--", "--mem=1500")
     run.until_done()
-    workers = {line.split("; ")[-1] for line in run.told.splitlines() if " whole (" in line}
+    workers = {line.split("; ")[-1] for line in run.told.splitlines() if " complete (" in line}
     assert len(workers) == 4, run.told
     is_as_undisturbed(run)
 
@@ -154,9 +154,9 @@ def test_forecasts_are_evaluated_once_they_are_made(begin, is_as_undisturbed):
     ("flags", "told"),
     [
         (["--partition", "lwo"], "--partition must be one of this cluster's, high, low, but is lwo"),
-        (["--gpus-per-node", "3"], "--gpus-per-node must be at most 2, what a node of partition low has, but is 3"),
-        (["--nodes", "3"], "--nodes must be at most 2, what partition low has, but is 3"),
-        (["--cpus-per-node", "64"], "--cpus-per-node must be at most 2, what a node of partition low has, but is 64"),
+        (["--gpus-per-node", "3"], "--gpus-per-node must be at most 2, the most that a node of partition low has, but is 3"),
+        (["--nodes", "3"], "--nodes must be at most 2, the most that partition low has, but is 3"),
+        (["--cpus-per-node", "64"], "--cpus-per-node must be at most 2, the most that a node of partition low has, but is 64"),
         (["--time", "1h"], "--time must be like 90 (minutes)"),
     ],
 )
@@ -177,7 +177,7 @@ def test_a_store_that_the_nodes_do_not_see_is_told_of(begin):
     run.until_done("FAILED")
     status = " ".join(run.bed.call("graphcast-batch", "status", str(unseen)).split())
     assert "FAILED" in status
-    assert f"are the nodes able to write into {unseen}/slurm?" in status
+    assert f"write into {unseen}/slurm?" in status
 
 
 def test_the_doctor_looks_at_all_nodes_of_a_job(bed, shared):
