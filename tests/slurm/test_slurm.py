@@ -154,9 +154,9 @@ def test_forecasts_are_evaluated_once_they_are_made(begin, is_as_undisturbed):
     ("flags", "told"),
     [
         (["--partition", "lwo"], "--partition must be one of this cluster's, high, low, but is lwo"),
-        (["--gpus-per-node", "3"], "--gpus-per-node must be at most 2, the most that a node of partition low has, but is 3"),
+        (["--gpus-per-node", "3"], "--gpus-per-node must be at most 2, the most that a node of partition low has"),
         (["--nodes", "3"], "--nodes must be at most 2, the most that partition low has, but is 3"),
-        (["--cpus-per-node", "64"], "--cpus-per-node must be at most 2, the most that a node of partition low has, but is 64"),
+        (["--cpus-per-node", "64"], "--cpus-per-node must be at most 2, the most that a node of partition low has"),
         (["--time", "1h"], "--time must be like 90 (minutes)"),
     ],
 )
