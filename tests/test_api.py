@@ -1,6 +1,7 @@
 """What a notebook imports: plans, runs, forecasts, scores and maps as values."""
 
 import json
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -44,7 +45,11 @@ first = {
     "complete": outcome.succeeded, "left": outcome.left, "undrawn": outcome.undrawn, "text": repr(outcome),
     "made": [case.key for case in outcome.made], "html": outcome._repr_html_(),
 }
+print("SILENT FROM HERE", flush=True)
+times = {"first": "2020-01-01T00", "last": "2020-01-01T00"}
+gb.run(gb.plan(config, store=place + "-silent", times=times, steps=1))
 scores = gb.evaluate(outcome.store, baselines=["persistence"])
+print("TO HERE", flush=True)
 before = connected["times"]
 again = gb.evaluate(outcome.store, baselines=["persistence"], over="each")
 assert connected["times"] == before, "what is scored needs no cluster"
@@ -207,6 +212,12 @@ def test_a_run_makes_what_the_command_makes_and_tells_how_it_goes(noted, finishe
     names = [{str(path.relative_to(each)) for path in each.rglob("*.png")} for each in (store, finished.store)]
     assert names[0] == names[1]
     assert len(names[0]) == 8
+
+
+def test_nothing_is_printed_without_progress(noted):
+    told = noted[1]
+
+    assert re.search("SILENT FROM HERE\n(.*)TO HERE", told, re.DOTALL)[1] == ""
 
 
 def test_scores_are_those_of_the_definition_beside_persistence(noted):

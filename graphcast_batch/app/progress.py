@@ -43,7 +43,7 @@ class Progress(Protocol):
     Every method returns at once and raises nothing; a command calls them from its main thread.
     """
 
-    def run(self, store: Path, steps: int, step_hours: int) -> AbstractContextManager[outcome.Progress]:
+    def run(self, store: Path, steps: int, step_hours: int) -> AbstractContextManager[outcome.RunProgress]:
         """Follow a run for as long as the context lasts.
 
         Args:
@@ -133,7 +133,7 @@ class SilentProgress:
     """Follows whatever a command does and shows nothing."""
 
     @contextmanager
-    def run(self, store: Path, steps: int, step_hours: int) -> Iterator[outcome.Progress]:
+    def run(self, store: Path, steps: int, step_hours: int) -> Iterator[outcome.RunProgress]:
         """Follow a run in silence."""
         yield SilentRun()
 
@@ -185,7 +185,7 @@ def chosen_progress(choice: ProgressChoice) -> Progress:
 class JournaledRun:
     """Writes the journal of a run, and passes every event on to whoever follows the run."""
 
-    def __init__(self, store: Path, watcher: outcome.Progress) -> None:
+    def __init__(self, store: Path, watcher: outcome.RunProgress) -> None:
         """Write nothing yet.
 
         Args:

@@ -22,8 +22,8 @@ from graphcast_batch.bench.operation_count import operations
 from graphcast_batch.bench.records import BenchmarkFigure, BenchmarkResult, machine
 from graphcast_batch.bench.step_contestant import SIZES, Answer, Role, Size, SizeName
 from graphcast_batch.errors import BenchError, PackageError
-from graphcast_batch.models.allocation import ALLOCATION
 from graphcast_batch.models.base import Precision
+from graphcast_batch.models.device_allocation import ALLOCATION
 from graphcast_batch.models.graphs import build_graphs
 
 

@@ -17,7 +17,7 @@ from graphcast_batch.cluster.dispatch_rules import Dispatch, in_flight
 from graphcast_batch.cluster.drain import Drain
 from graphcast_batch.cluster.held_leases import HeldLeases
 from graphcast_batch.cluster.nodes import is_gone
-from graphcast_batch.cluster.outcome import CompletedCases, Progress
+from graphcast_batch.cluster.outcome import CompletedCases, RunProgress
 from graphcast_batch.cluster.ray_errors import LESS_MEMORY, explained, is_of_the_node, unwrapped
 from graphcast_batch.cluster.ray_metrics import RunMetrics
 from graphcast_batch.cluster.store_refusals import RateLimitedNotes, RefusalTolerance, kind_of
@@ -61,7 +61,7 @@ class DispatchLoop:
         store: Store,
         cases: Sequence[Case],
         config: RunConfig,
-        progress: Progress,
+        progress: RunProgress,
         drain: Drain,
         completed: CompletedCases,
     ) -> None:

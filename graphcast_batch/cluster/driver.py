@@ -13,7 +13,7 @@ from graphcast_batch.cluster.connection import connected
 from graphcast_batch.cluster.dispatch_loop import DispatchLoop
 from graphcast_batch.cluster.drain import Drain
 from graphcast_batch.cluster.nodes import device_of, most_on_a_node
-from graphcast_batch.cluster.outcome import CompletedCases, Progress, RunOutcome
+from graphcast_batch.cluster.outcome import CompletedCases, RunOutcome, RunProgress
 from graphcast_batch.cluster.remote_calls import each, on_each_node
 from graphcast_batch.cluster.slurm.allocation import allocation
 from graphcast_batch.cluster.store_refusals import patiently
@@ -26,11 +26,11 @@ from graphcast_batch.setup.store_identity import lay_out
 from graphcast_batch.stores.base import Store
 from graphcast_batch.stores.case_records import CaseState
 
-__all__ = ["Progress", "RunOutcome", "connected", "each", "on_each_node", "run"]
+__all__ = ["RunOutcome", "RunProgress", "connected", "each", "on_each_node", "run"]
 
 
 def run(
-    run: RunSetup, progress: Progress, drain: Drain, *, traced: bool = False, open_scorer: OpenScorer | None = None
+    run: RunSetup, progress: RunProgress, drain: Drain, *, traced: bool = False, open_scorer: OpenScorer | None = None
 ) -> RunOutcome:
     """Make all Cases of a run that are neither complete nor failed, on a connected cluster.
 

@@ -12,7 +12,7 @@ from graphcast_batch.stores.case_records import CaseFailure, CaseRecord
 from graphcast_batch.timing import Balance, StageOverlap
 
 
-class Progress(Protocol):
+class RunProgress(Protocol):
     """Receives what happens in a run, to show or record it."""
 
     def started(self, workers: int, device: str, total: int, complete: int) -> None:

@@ -15,8 +15,8 @@ from graphcast_batch.cluster.reach import ANSWER_SECONDS, within
 from graphcast_batch.cluster.visible_devices import visible_devices
 from graphcast_batch.cluster.worker import OpenScorer, Worker
 from graphcast_batch.config.run_config import WorkersConfig
-from graphcast_batch.models.allocation import ALLOCATION
 from graphcast_batch.models.base import Precision
+from graphcast_batch.models.device_allocation import ALLOCATION
 from graphcast_batch.plan import Case
 from graphcast_batch.setup.resources import needed_bytes
 from graphcast_batch.setup.run_setup import RunSetup

@@ -7,7 +7,7 @@ from typing import Any, Final
 import ray
 from ray.exceptions import RayError
 
-from graphcast_batch.cluster.outcome import Progress
+from graphcast_batch.cluster.outcome import RunProgress
 from graphcast_batch.cluster.worker import WorkerState
 from graphcast_batch.cluster.worker_pool import WorkerPool
 from graphcast_batch.cluster.worker_start import WorkerHandle
@@ -31,7 +31,7 @@ class WorkerWatch:
         progress: receives the states.
     """
 
-    def __init__(self, pool: WorkerPool, limits: TimeLimitsConfig, progress: Progress) -> None:
+    def __init__(self, pool: WorkerPool, limits: TimeLimitsConfig, progress: RunProgress) -> None:
         self._pool = pool
         self._limits = limits
         self._progress = progress

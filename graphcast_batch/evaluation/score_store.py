@@ -27,7 +27,7 @@ from graphcast_batch.credentials import bare
 from graphcast_batch.errors import EvaluationError, StoreError, StoreMismatchError
 from graphcast_batch.evaluation.score_layout import IDENTITY, RECORDS, ScoreLayout, create
 from graphcast_batch.files.durable import Entry, Sealed, explained, folder_clock, now, seal, sync_folder, sync_tree
-from graphcast_batch.files.leases import Lease, expired
+from graphcast_batch.files.leases import FileLease, expired
 from graphcast_batch.files.staging import STAGING, Staging, alone
 from graphcast_batch.plan import Case
 from graphcast_batch.stores.base import Store
@@ -171,7 +171,7 @@ class ScoreStore:
         """Return the path of a Case's record."""
         return self.folder / RECORDS / f"{key}.json"
 
-    def lease(self, case: Case) -> Lease | None:
+    def lease(self, case: Case) -> FileLease | None:
         """Take the lease on scoring a Case; None if a live process has it.
 
         Raises:
@@ -179,16 +179,16 @@ class ScoreStore:
         """
         return self.hold(case.key)
 
-    def hold(self, key: str) -> Lease | None:
+    def hold(self, key: str) -> FileLease | None:
         """Take the lease on scoring a Case, given by its key; None if a live process has it."""
-        return Lease.take(self._lease_path(key), _LEASE_SECONDS)
+        return FileLease.take(self._lease_path(key), _LEASE_SECONDS)
 
     def is_held(self, key: str) -> bool:
         """Whether a live process has the lease on scoring a Case."""
         path = self._lease_path(key)
         return path.exists() and not expired(path, _LEASE_SECONDS, folder_clock(path.parent))
 
-    def forget(self, key: str, files: Sequence[str], lease: Lease | None = None) -> None:
+    def forget(self, key: str, files: Sequence[str], lease: FileLease | None = None) -> None:
         """Remove damaged files of a Case, then its record, so that the Case is scored again.
 
         If interrupted, it leaves a record of files that are missing.
@@ -207,7 +207,7 @@ class ScoreStore:
                 sync_folder(path.parent)
 
     @contextmanager
-    def keeping(self, lease: Lease) -> Iterator[None]:
+    def keeping(self, lease: FileLease) -> Iterator[None]:
         """Renew a lease regularly within the context, however long a Case takes; release it at the end."""
         over = threading.Event()
 
@@ -233,7 +233,7 @@ class ScoreStore:
         fields: int,
         forecast: str,
         seconds: Mapping[str, float],
-        lease: Lease | None = None,
+        lease: FileLease | None = None,
     ) -> ScoreRecord:
         """Write the scores of a Case in a private folder, move them into place, and write the record last.
 
@@ -294,7 +294,7 @@ class ScoreStore:
         for chunk in sorted(draft.glob(f"c.0.{index}.*")):
             yield f"{name}/{chunk.name}", seal(chunk)
 
-    def _alone(self, key: str, lease: Lease | None) -> AbstractContextManager[Staging]:
+    def _alone(self, key: str, lease: FileLease | None) -> AbstractContextManager[Staging]:
         """Open a private folder for the scores of a Case, in the staging folder of the store."""
         return alone(self.folder.parent.parent / STAGING, f"{SCORES}.{self.name}.{key}", lease)
 

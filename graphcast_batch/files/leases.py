@@ -66,7 +66,7 @@ class Owner(Entry):
 
 
 @dataclass(frozen=True)
-class Lease:
+class FileLease:
     """A lease on something that only one process may do at a time.
 
     It lasts while its owner calls `renew` more often than every ``lease_seconds``; then any process may take it.

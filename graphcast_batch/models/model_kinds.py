@@ -5,8 +5,8 @@ from typing import Final
 
 from graphcast_batch.config.model_section import Implementation
 from graphcast_batch.models.base import ModelKind
-from graphcast_batch.models.deepmind.kind import DeepmindKind
-from graphcast_batch.models.graphcast.kind import GraphcastKind
+from graphcast_batch.models.deepmind.deepmind_kind import DeepmindKind
+from graphcast_batch.models.graphcast.graphcast_kind import GraphcastKind
 
 MODELS: Final[Mapping[Implementation, ModelKind]] = {"native": GraphcastKind(), "deepmind": DeepmindKind()}
 """The models by the name that a config gives them."""

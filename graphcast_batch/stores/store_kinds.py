@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from graphcast_batch.stores.base import CaseExecutor, Store
 from graphcast_batch.stores.flaws import CasesVerification, Flaw, ForecastRepair
 from graphcast_batch.stores.layout import Plan
-from graphcast_batch.stores.zarr.kind import ZarrKind
+from graphcast_batch.stores.zarr.zarr_kind import ZarrKind
 
 
 class StoreKind(Protocol):

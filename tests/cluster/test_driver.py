@@ -25,7 +25,7 @@ from graphcast_batch.cluster.worker_start import WorkerHandle
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.errors import ClusterError, ConfigError, InputError, StoreError
-from graphcast_batch.files.leases import Lease
+from graphcast_batch.files.leases import FileLease
 from graphcast_batch.inputs.sources.planet_archive import SyntheticArchive
 from graphcast_batch.inputs.statistics import run_serially
 from graphcast_batch.pipeline.worker_context import CompletedCase
@@ -60,7 +60,7 @@ class Troubled(SyntheticArchive):
             if self._kind == "lease lost once" and count == 1:
                 lease = self._folder / "run" / "ledger" / f"{case.key}.claim"
                 lease.unlink()
-                Lease.take(lease, 5)
+                FileLease.take(lease, 5)
             if self._kind == "slow":
                 time.sleep(6)
             if self._kind == "hanging once" and count == 1:
@@ -252,7 +252,7 @@ def test_a_lease_that_the_store_refuses_puts_its_case_off_and_the_run_goes_on(cl
 
 def test_a_renewal_that_fails_costs_nothing_while_the_lease_lasts(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(held_leases, "_RENEW_SECONDS", 0.5)
-    renew, renewed = Lease.renew, []
+    renew, renewed = FileLease.renew, []
 
     def failing_once(lease):
         renewed.append(lease.path.stem)
@@ -260,7 +260,7 @@ def test_a_renewal_that_fails_costs_nothing_while_the_lease_lasts(cluster, tmp_p
             raise StoreError("the network is down")
         return renew(lease)
 
-    monkeypatch.setattr(Lease, "renew", failing_once)
+    monkeypatch.setattr(FileLease, "renew", failing_once)
     outcome, watch = run_with(tmp_path, KEYS[1], "slow")
 
     assert (len(outcome.complete), outcome.failed) == (4, ())

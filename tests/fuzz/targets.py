@@ -13,7 +13,7 @@ from graphcast_batch.config.loading import load_config
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.times_section import TimesConfig
 from graphcast_batch.errors import GraphcastBatchError
-from graphcast_batch.files.leases import Lease, owner_in
+from graphcast_batch.files.leases import FileLease, owner_in
 from graphcast_batch.inputs.downloads.catalog import Published
 from graphcast_batch.inputs.downloads.published import find
 from graphcast_batch.inputs.formats.classic_netcdf import needed_bytes
@@ -66,7 +66,7 @@ def failure(data, folder):
 def lease(data, folder):
     path = _file(folder / "x.claim", data)
     owner_in(path)
-    Lease.take(path, 60.0)
+    FileLease.take(path, 60.0)
 
 
 def ledger_names(data, folder):

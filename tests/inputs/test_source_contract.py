@@ -1,4 +1,4 @@
-"""The promises of the port of sources, `Source` in pipeline/ports.py, tried on every kind of source that a run can open."""
+"""The promises of the port `Source` in pipeline/ports.py, tried on every kind of source that a run can open."""
 
 from dataclasses import dataclass, replace
 

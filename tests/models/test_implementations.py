@@ -13,7 +13,7 @@ from graphcast_batch.app.single_forecast import infer
 from graphcast_batch.config.loading import load_config
 from graphcast_batch.errors import CheckpointError, ConfigError, PackageError, StatisticsError, StoreMismatchError
 from graphcast_batch.inputs.statistics import run_serially
-from graphcast_batch.models.deepmind.forecaster import DeepmindForecaster
+from graphcast_batch.models.deepmind.deepmind_forecaster import DeepmindForecaster
 from graphcast_batch.models.deepmind.package import installed_package
 from graphcast_batch.models.graphcast.forecaster import Forecaster
 from graphcast_batch.setup.run_setup import assemble
@@ -292,7 +292,8 @@ def test_a_run_without_the_package_ends_before_its_store_is_made(run_of, package
 def test_a_worker_imports_the_implementation_that_the_config_names_and_no_other(run_of, monkeypatch):
     run = run_of("native")
     lay_out(run, "float32", run_serially)
-    monkeypatch.setitem(sys.modules, "graphcast_batch.models.deepmind.forecaster", None)  # what makes its import fail
+    module = "graphcast_batch.models.deepmind.deepmind_forecaster"
+    monkeypatch.setitem(sys.modules, module, None)  # what makes its import fail
     worker_context(run.config, run.source, "float32", "worker")
 
     theirs = run.config.model_copy(update={"model": run.config.model.model_copy(update={"implementation": "deepmind"})})

@@ -13,7 +13,7 @@ import zarr
 
 from graphcast_batch.config.loading import load_config
 from graphcast_batch.errors import StoreError, StoreMismatchError
-from graphcast_batch.files.leases import Lease
+from graphcast_batch.files.leases import FileLease
 from graphcast_batch.integrity.verify import verify
 from graphcast_batch.setup.run_setup import assemble
 from graphcast_batch.setup.store_identity import existing_store
@@ -350,7 +350,7 @@ def test_drivers_that_extend_at_once_all_get_their_times(tmp_path):
 
 def test_the_lock_of_a_dead_driver_does_not_stop_an_extension(tmp_path):
     store = make(tmp_path / "run.zarr", plan_of([0], 1))
-    lease = Lease.take(store.ledger.folder / ".extending", 60)
+    lease = FileLease.take(store.ledger.folder / ".extending", 60)
     dead = lease.owner.model_copy(update={"started": "1"})
     lease.path.write_text(dead.model_dump_json())
     assert make(store.path, plan_of([0, 1], 1)).init_times.size == 2

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from graphcast_batch.errors import StoreError
-from graphcast_batch.files.leases import Lease, Owner
+from graphcast_batch.files.leases import FileLease, Owner
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def path(tmp_path):
 
 
 def test_a_heartbeat_prolongs_a_claim(path):
-    lease = Lease.take(path, 60)
+    lease = FileLease.take(path, 60)
     past = time.time() - 59
     os.utime(lease.path, (past, past))
     assert lease.renew()
@@ -21,27 +21,27 @@ def test_a_heartbeat_prolongs_a_claim(path):
 
 
 def test_a_taker_that_judged_too_slowly_gives_a_fresh_claim_back(path, monkeypatch):
-    stale = Lease.take(path, 60)
+    stale = FileLease.take(path, 60)
     past = time.time() - 120
     os.utime(stale.path, (past, past))
     rename, faster = os.rename, []
 
     def rename_after_a_faster_taker(source, target):
         monkeypatch.setattr(os, "rename", rename)
-        faster.append(Lease.take(path, 60))
+        faster.append(FileLease.take(path, 60))
         rename(source, target)
 
     monkeypatch.setattr(os, "rename", rename_after_a_faster_taker)
-    assert Lease.take(path, 60) is None
+    assert FileLease.take(path, 60) is None
     assert faster[0].held()
 
 
 def test_an_unreadable_claim_lasts_for_the_lease_of_whoever_asks(path):
     path.write_bytes(b"{")
-    assert Lease.take(path, 60) is None
+    assert FileLease.take(path, 60) is None
     past = time.time() - 120
     os.utime(path, (past, past))
-    assert Lease.take(path, 60).held()
+    assert FileLease.take(path, 60).held()
 
 
 @pytest.mark.parametrize("change", [{"host": "elsewhere"}, {"scope": "another boot"}, {"started": ""}])
@@ -59,7 +59,7 @@ def test_a_process_number_used_again_is_not_its_former_owner():
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(StoreError, match="gone"):
-        Lease.take(tmp_path / "gone" / "x.claim", 60)
+        FileLease.take(tmp_path / "gone" / "x.claim", 60)
 
 
 def test_a_claim_waits_for_no_disk(path, monkeypatch):
@@ -67,8 +67,8 @@ def test_a_claim_waits_for_no_disk(path, monkeypatch):
         raise AssertionError("a claim was synced")
 
     monkeypatch.setattr(os, "fsync", refuse)
-    lease = Lease.take(path, 60)
-    assert Lease.take(path, 60) is None
+    lease = FileLease.take(path, 60)
+    assert FileLease.take(path, 60) is None
     lease.release()
     assert not path.exists()
 
@@ -95,5 +95,5 @@ def test_a_job_that_was_begun_anew_is_dead_as_it_was_before(path, monkeypatch, b
     owner = Owner.here(60).model_copy(update=elsewhere)
     path.write_text(owner.model_dump_json())
     as_job(now)
-    lease = Lease.take(path, 60)
+    lease = FileLease.take(path, 60)
     assert (lease is not None) == gone

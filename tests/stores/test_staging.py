@@ -15,7 +15,7 @@ from graphcast_batch.errors import StoreError
 from graphcast_batch.evaluation.score_store import ScoreStore
 from graphcast_batch.files import staging
 from graphcast_batch.files.durable import Sealed
-from graphcast_batch.files.leases import Lease
+from graphcast_batch.files.leases import FileLease
 from graphcast_batch.files.staging import Staging
 from graphcast_batch.integrity.repair import repair
 from graphcast_batch.integrity.verify import verify
@@ -128,7 +128,7 @@ def test_the_model_makes_the_calls_that_an_attempt_makes(tmp_path, monkeypatch, 
         return next((name for file, name in files.items() if str(path).endswith(file)), path.name)
 
     for owner, attribute, kind in (
-        (Lease, "held", "held"),
+        (FileLease, "held", "held"),
         (Staging, "make", "make"),
         (Staging, "fence", "fence"),
         (Staging, "remove", "remove"),

@@ -7,7 +7,7 @@ from typing import Final
 
 from graphcast_batch.errors import StoreError
 from graphcast_batch.files.durable import explained, sync_folder
-from graphcast_batch.files.leases import Lease
+from graphcast_batch.files.leases import FileLease
 from graphcast_batch.files.staging import STAGING, alone
 from graphcast_batch.stores.flaws import Flaw, FlawKind, ForecastRepair
 from graphcast_batch.stores.zarr.case_verification import is_unexpected
@@ -56,7 +56,7 @@ def repair_cases(path: Path, flaws: Sequence[Flaw]) -> ForecastRepair:
     return ForecastRepair(tuple(forgotten), tuple(removed), tuple(busy))
 
 
-def _forget(case: CompleteCase, lease: Lease, *, deep: bool) -> list[str] | None:
+def _forget(case: CompleteCase, lease: FileLease, *, deep: bool) -> list[str] | None:
     """Remove the damaged files of a Case, then its record; return None if the Case is no longer damaged.
 
     Files first: if this breaks off, it leaves a record of files that are missing, which the next repair finds.
@@ -74,7 +74,7 @@ def _forget(case: CompleteCase, lease: Lease, *, deep: bool) -> list[str] | None
         return removed
 
 
-def _check_held(case: CompleteCase, lease: Lease) -> None:
+def _check_held(case: CompleteCase, lease: FileLease) -> None:
     if not lease.held():
         raise StoreError(
             f"{case.key}: the lease must be held until the Case is forgotten, but was lost to another process; "

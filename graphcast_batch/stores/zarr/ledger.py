@@ -25,7 +25,7 @@ from graphcast_batch.files.durable import (
     replace,
     sync_folder,
 )
-from graphcast_batch.files.leases import Lease, drop_expired, expired
+from graphcast_batch.files.leases import FileLease, drop_expired, expired
 from graphcast_batch.files.staging import Staging
 from graphcast_batch.plan import CASE_KEY, Case
 from graphcast_batch.stores.case_records import CaseFailure, CaseRecord, CaseState
@@ -79,7 +79,7 @@ class FileLedger:
         with explained(f"the ledger {self.folder}"):
             return self._running(os.listdir(self.folder))
 
-    def lease(self, case: Case, lease_seconds: float) -> Lease | None:
+    def lease(self, case: Case, lease_seconds: float) -> FileLease | None:
         """Lease a Case to this process; return None if it is complete, or leased by a live process.
 
         A lease that was not renewed for its own duration, or whose process on this host is dead, is replaced.
@@ -90,19 +90,19 @@ class FileLedger:
         with explained(f"{case.key}: its record in {self.folder}"):
             if self._record_path(case.key, case.steps).exists():
                 return None
-        lease = Lease.take(self._path(case.key, _LEASE), lease_seconds)
+        lease = FileLease.take(self._path(case.key, _LEASE), lease_seconds)
         if lease and self.record(case.key, case.steps):  # complete to more steps, or completed since
             lease.release()
             return None
         return lease
 
-    def hold(self, key: str, lease_seconds: float) -> Lease | None:
+    def hold(self, key: str, lease_seconds: float) -> FileLease | None:
         """Lease a Case, complete or not, to this process; return None if it is leased by a live process.
 
         Raises:
             StoreError: the ledger cannot be written.
         """
-        return Lease.take(self._path(key, _LEASE), lease_seconds)
+        return FileLease.take(self._path(key, _LEASE), lease_seconds)
 
     def enter(self, record: CaseRecord, staging: Staging | None = None) -> CaseRecord:
         """Record a Case as complete; all files that the record lists must be on disk.

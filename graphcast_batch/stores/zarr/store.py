@@ -24,8 +24,7 @@ from pydantic import JsonValue
 
 from graphcast_batch.errors import StoreError, StoreMismatchError
 from graphcast_batch.files.durable import drop_left_over, explained
-from graphcast_batch.files.leases import Lease as FileLease
-from graphcast_batch.files.leases import drop_abandoned
+from graphcast_batch.files.leases import FileLease, drop_abandoned
 from graphcast_batch.files.staging import OWNER, STAGING, alone
 from graphcast_batch.plan import Case
 from graphcast_batch.spec import TASKS, Task

@@ -20,7 +20,7 @@ from zarr.errors import ZarrUserWarning
 from graphcast_batch.credentials import bare
 from graphcast_batch.errors import StoreError
 from graphcast_batch.files.durable import drop_left_over, replace, sync_folder, sync_tree
-from graphcast_batch.files.leases import Lease
+from graphcast_batch.files.leases import FileLease
 from graphcast_batch.files.process_identity import mark
 from graphcast_batch.files.staging import STAGING, alone
 from graphcast_batch.stores.base import SUBMITTED
@@ -145,7 +145,7 @@ def half_grown(path: Path, root: dict[str, Any]) -> bool:
 
 
 @contextmanager
-def extension_lock(path: Path) -> Iterator[Lease]:
+def extension_lock(path: Path) -> Iterator[FileLease]:
     """Hold the lease on extending a store, once no other driver holds it.
 
     Raises:
@@ -156,7 +156,7 @@ def extension_lock(path: Path) -> Iterator[Lease]:
 
 
 def grow(
-    path: Path, root: dict[str, Any], init_times: NDArray[np.datetime64], lead_hours: tuple[int, ...], lock: Lease
+    path: Path, root: dict[str, Any], init_times: NDArray[np.datetime64], lead_hours: tuple[int, ...], lock: FileLease
 ) -> None:
     """Extend the time and lead time axes: first the arrays, one by one, then in one step the root.
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from graphcast_batch.errors import StoreError
 from graphcast_batch.files.durable import sync_folder
-from graphcast_batch.files.leases import Lease
+from graphcast_batch.files.leases import FileLease
 from graphcast_batch.files.staging import alone
 from graphcast_batch.stores.base import SUBMITTED
 
@@ -71,7 +71,7 @@ def move_into_place(draft: Path, path: Path) -> None:
 
 
 @contextmanager
-def held(path: Path) -> Iterator[Lease]:
+def held(path: Path) -> Iterator[FileLease]:
     """Hold the lease on what only one driver may do at a time, once no other driver holds it.
 
     Raises:
@@ -130,10 +130,10 @@ def _fill(path: Path, draft: Path) -> None:
         sync_folder(path)
 
 
-def _wait_for(lock: Path) -> Lease:
+def _wait_for(lock: Path) -> FileLease:
     deadline = time.monotonic() + 2 * _LOCK_SECONDS
     while time.monotonic() < deadline:
-        lease = Lease.take(lock, _LOCK_SECONDS)
+        lease = FileLease.take(lock, _LOCK_SECONDS)
         if lease:
             return lease
         time.sleep(0.1)

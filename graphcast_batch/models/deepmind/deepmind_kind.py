@@ -13,7 +13,7 @@ from graphcast_batch.grid import Grid
 from graphcast_batch.models.base import CallSize, Checkpoint, MemoryMode, Model, Precision
 from graphcast_batch.models.channels import Channels
 from graphcast_batch.models.disk_cache import Cache
-from graphcast_batch.models.graphcast.kind import GraphcastKind
+from graphcast_batch.models.graphcast.graphcast_kind import GraphcastKind
 from graphcast_batch.models.graphcast.weights import ConfiguredWeights
 
 _SAME_NETWORK: Final = GraphcastKind()
@@ -65,6 +65,6 @@ class DeepmindKind:
         cache: Cache | None = None,
     ) -> Model:
         """Load the model onto the device of this process; see `ModelKind.load`. The package keeps no cache."""
-        from graphcast_batch.models.deepmind.forecaster import DeepmindForecaster
+        from graphcast_batch.models.deepmind.deepmind_forecaster import DeepmindForecaster
 
         return DeepmindForecaster(checkpoint, statistics, grid, channels, precision, steps_per_call)
