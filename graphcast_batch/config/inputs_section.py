@@ -19,6 +19,7 @@ class SyntheticInputs(FrozenModel):
     """Weather of the synthetic planet that comes with the package."""
 
     kind: Literal["synthetic"]
+    """The inputs are computed: the weather of a synthetic planet, for trying things out."""
     resolution: Annotated[float, Field(ge=0.05, le=30)]
     """Distance between grid points in degrees; it must divide 180."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -29,6 +30,7 @@ class DatasetInputs(FrozenModel):
     """Dataset files as DeepMind publishes them for GraphCast, each with a few consecutive times."""
 
     kind: Literal["datasets"]
+    """The inputs are GraphCast's own dataset files, which determine the initial times."""
     path: Pattern
     """Path of the dataset files; may be a glob such as ``/data/*.nc``."""
     per_file: Literal["first", "all"] = "first"
@@ -44,6 +46,7 @@ class ArchiveInputs(FrozenModel):
     """An archive: fields at absolute times, in files or zarr stores of any known layout."""
 
     kind: Literal["archive"]
+    """The inputs are an archive: files with any number of times, in any supported layout."""
     path: Pattern | Annotated[tuple[Pattern, ...], Strict(False), Field(min_length=1)]
     """Paths of the archive: files, zarr stores, globs, folders of files, or addresses of remote stores; together they
     are one archive."""

@@ -26,6 +26,7 @@ class RandomWeights(FrozenModel):
     """Random weights, with which everything can be tried but the quality of the forecast."""
 
     kind: Literal["random"]
+    """The weights are random numbers, for trying things out."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the random number generator that draws the weights."""
     architecture: Architecture
@@ -39,6 +40,7 @@ class CheckpointWeights(FrozenModel):
     """Weights from a checkpoint file in DeepMind's format, which also holds the task and the sizes of the network."""
 
     kind: Literal["checkpoint"]
+    """The weights are read from a checkpoint file."""
     path: File
     """Path of the checkpoint file (.npz)."""
 
