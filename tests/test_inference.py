@@ -44,9 +44,9 @@ def test_a_variable_or_level_that_is_not_predicted_is_refused_at_once(infer):
 
 def test_a_place_where_nothing_can_be_saved_is_refused_at_once(infer, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match=r"all\.nc must lie in a folder, but .*nowhere is none; make the folder first"):
+    with pytest.raises(StoreError, match=r"all\.nc must be in .* folder, but .*nowhere is not"):
         infer(save=tmp_path / "nowhere" / "all.nc")
-    with pytest.raises(StoreError, match=r"all\.nc must lie in a folder, but .*file is none"):
+    with pytest.raises(StoreError, match=r"all\.nc must be in .* folder, but .*file is not"):
         infer(save=tmp_path / "file" / "all.nc")
     with pytest.raises(StoreError, match="must be the path of a file, but is a folder"):
         infer(save=tmp_path)

@@ -180,7 +180,7 @@ def test_figures_of_what_is_not_kept_are_refused(figures, message):
 
 def test_figures_of_a_region_are_refused():
     outputs = OutputsConfig(region=RegionConfig(latitude=(30, 60), longitude=(350, 20)))
-    with pytest.raises(FigureError, match=r"whole globe, but outputs\.region keeps a part"):
+    with pytest.raises(FigureError, match=r"complete globe, but outputs\.region"):
         check_figures(
             FiguresConfig(variables=("2m_temperature",)), plan_layout(TASKS["GraphCast"], COARSE, 8, {}, outputs)
         )

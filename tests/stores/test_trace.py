@@ -82,9 +82,7 @@ def test_a_run_tells_where_its_time_went_and_writes_each_stage_of_each_case(fini
     done = finished.told
 
     assert done.returncode == 0, done.stderr
-    assert re.search(
-        r"busy: .*read [\d.]+ s.*; [\d.]+ s without the start of workers, [\d.]+ times the slowest", done.stdout
-    )
+    assert re.search(r"busy: .*read [\d.]+ s.*; [\d.]+ s .*, [\d.]+ times the slowest", done.stdout)
     events = [event for event in json.loads(finished.trace.read_text())["traceEvents"] if event["ph"] == "X"]
     keys = {f"2020-01-01T{hour:02d}" for hour in (0, 6, 12, 18)}
     for stage in ("read", "compute", "check", "write", "commit"):
