@@ -272,7 +272,7 @@ def test_a_case_with_broken_input_fails_alone_and_is_tried_again_once_it_is_mend
     told = re.findall(r"^(\S+) failed: InputError: the inputs at", done.stdout, re.MULTILINE)
     assert sorted(told) == ["2020-01-02T00", "2020-01-02T06"]
     status = command("status", tmp_path / "run").stdout
-    assert "3 whole, 0 running, 2 failed, 0 missing" in status
+    assert "3 complete, 0 running, 2 failed, 0 missing" in status
     assert re.search(r"2020-01-02T00 failed after 1 attempts.*temperature.*850", status, re.DOTALL)
     missing = xr.open_zarr(tmp_path / "run")["temperature"].sel(time="2020-01-02T00")
     assert np.isnan(missing.values).all()
@@ -338,7 +338,7 @@ def test_published_files_are_fetched_from_a_mirror_and_named_where_they_are_not(
     (tmp_path / "mirror" / "stats").mkdir(parents=True)
     missing = command("fetch", "stats", "--to", tmp_path / "here", "--mirror", tmp_path / "mirror")
     assert missing.returncode == 1
-    assert re.search(r"InputNotFoundError: the mirror must have .*diffs_stddev_by_level\.nc", missing.stderr)
+    assert re.search(r"InputNotFoundError: the mirror must hold .*diffs_stddev_by_level\.nc", missing.stderr)
     unknown = command("fetch", "checkpoint", "GraphCast_smal", "--mirror", tmp_path / "mirror")
     assert "GraphCast_small" in unknown.stderr
 
