@@ -47,7 +47,7 @@ first = {
 }
 print("SILENT FROM HERE", flush=True)
 times = {"first": "2020-01-01T00", "last": "2020-01-01T00"}
-gb.run(gb.plan(config, store=place + "-silent", times=times, steps=1))
+gb.run(gb.plan(config, store=place + "-silent", times=times))
 scores = gb.evaluate(outcome.store, baselines=["persistence"])
 print("TO HERE", flush=True)
 before = connected["times"]

@@ -297,7 +297,7 @@ def test_a_worker_imports_the_implementation_that_the_config_names_and_no_other(
     worker_context(run.config, run.source, "float32", "worker")
 
     theirs = run.config.model_copy(update={"model": run.config.model.model_copy(update={"implementation": "deepmind"})})
-    with pytest.raises(ModuleNotFoundError, match=r"graphcast_batch\.models\.deepmind\.forecaster"):
+    with pytest.raises(ModuleNotFoundError, match=r"graphcast_batch\.models\.deepmind\.deepmind_forecaster"):
         worker_context(theirs, run.source, "float32", "worker")
 
 
