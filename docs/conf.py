@@ -1,4 +1,4 @@
-"""The package and the pages of this folder become a website: ``python -m sphinx -W -b html docs docs/_build``."""
+"""Configure the documentation, which this command builds: ``python -m sphinx -W -b html docs docs/_build``."""
 
 import sys
 from importlib.metadata import version as version_of

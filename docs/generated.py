@@ -1,4 +1,4 @@
-"""What the program knows of itself becomes reference pages: commands, keys of configs, layouts, metrics, modules."""
+"""Generate reference pages from the code: commands, keys of configs, layouts, metrics and modules."""
 
 import ast
 import inspect

@@ -1,6 +1,6 @@
 """Make many GraphCast forecasts from many initial times, in one zarr store, and score them.
 
-Everything that the command ``graphcast-batch`` does can be called from Python, for example in a notebook:
+What the command ``graphcast-batch`` does (but for ``launch`` and ``bench``) can be called from Python:
 
     >>> import graphcast_batch as gb
     >>> gb.plan("run.yaml")                                # what a run would do; starts nothing

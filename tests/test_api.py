@@ -248,6 +248,11 @@ def test_a_store_that_nothing_is_scored_of_says_so(finished):
         gb.evaluate(finished.store, baselines=["climatology"])
 
 
+def test_a_baseline_that_is_neither_known_nor_scored_is_refused(finished):
+    with pytest.raises(EvaluationError, match=r"persistance has no scores; did you mean persistence\?"):
+        gb.evaluate(finished.store, baselines=["persistance"])
+
+
 def test_forecasts_are_those_of_the_store_with_valid_times(finished):
     forecasts = gb.open_forecasts(finished.store)
 

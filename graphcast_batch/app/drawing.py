@@ -95,7 +95,7 @@ def draw_cases(
         assembled: the run.
         cases: to draw.
         drain: asks to stop.
-        progress: is told of each Case that cannot be drawn.
+        progress: receives a message for each Case that cannot be drawn.
 
     Returns:
         The number of figures, and by key of a Case why its figures were not drawn.

@@ -1,5 +1,6 @@
 """Score the forecasts of a store against the truth, beside baselines and as an ensemble."""
 
+import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from graphcast_batch.app.executing import executor, on_cluster
 from graphcast_batch.app.progress import Progress, ProgressChoice, chosen_progress
@@ -17,10 +19,12 @@ from graphcast_batch.config.loading import load_config
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.config.scores_section import ScoresConfig
-from graphcast_batch.errors import ConfigError
+from graphcast_batch.errors import ConfigError, EvaluationError
 from graphcast_batch.evaluation.baselines import CLIMATOLOGY, PERSISTENCE
+from graphcast_batch.evaluation.comparison import check_alike
 from graphcast_batch.evaluation.ensemble import ENSEMBLE
 from graphcast_batch.evaluation.score_export import check_table, write_table
+from graphcast_batch.evaluation.score_groups import open_groups
 from graphcast_batch.evaluation.score_headlines import read_headlines
 from graphcast_batch.evaluation.score_results import (
     Over,
@@ -84,7 +88,7 @@ class ScoringResult:
     busy: tuple[str, ...] = ()
 
     def averages(self, region: str) -> dict[str, Results]:
-        """Average the headline scores of each forecast over all initial times; empty if nothing is scored.
+        """Average the headline scores of each forecast over the initial times that all have; empty if none are scored.
 
         Args:
             region: name of the region.
@@ -92,17 +96,21 @@ class ScoringResult:
         there = {name: place for name, place in self.planned.places.items() if scored(*place)}
         if FORECAST not in there:
             return {}
-        return {name: average(read_headlines(*place, region)) for name, place in there.items()}
+        alike, common = common_times(there)
+        return {name: average(read_headlines(*there[name], region).sel(time=common)) for name in alike}
 
     def dataset(self, over: Over = "all") -> xr.Dataset:
         """Read all scores as a dataset; see `evaluate`."""
         first = self.planned.parts[0]
+        there = {name: place for name, place in self.planned.places.items() if name == FORECAST or scored(*place)}
+        alike, common = common_times(there)
         found = {
-            name: average_pieces(pieces(*place), over)
-            for name, place in self.planned.places.items()
-            if name == FORECAST or scored(*place)
+            name: average_pieces(pieces(*place) if over == "each" else _of_times(pieces(*place), common), over)
+            for name, place in there.items()
+            if name in alike
         }
         reasons = [f"{which}: {why}" for which, why in self.failed.items()]
+        reasons += [f"{name}: no initial time in common with the forecasts" for name in there if name not in alike]
         reasons += [f"{which}: another process is doing that" for which in self.busy]
         return _side_by_side(found).assign_attrs(
             truth=first.scoring.truth.origin,
@@ -229,7 +237,48 @@ def plan_evaluation(
     if spectra_out:
         _check_spectra_out(spectra_out, config)
     others = tuple(one for one in baselines if one not in COMPUTED_BASELINES)
-    return PlannedEvaluation(tuple(evaluations(config, baselines)), others)
+    for other in others:
+        _check_baseline(other)
+    planned = PlannedEvaluation(tuple(evaluations(config, baselines)), others)
+    for other in others:
+        check_alike((config.store, FORECAST), (Path(other), FORECAST))
+    return planned
+
+
+def _of_times(parts: Iterator[xr.Dataset], wanted: NDArray[np.datetime64]) -> Iterator[xr.Dataset]:
+    for part in parts:
+        times = np.intersect1d(part["time"].values, wanted)
+        if times.size:
+            yield part.sel(time=times)
+
+
+def _check_baseline(other: str) -> None:
+    """Refuse a baseline that is neither computed here nor a scored store."""
+    if not scored(Path(other)):
+        near = difflib.get_close_matches(other, COMPUTED_BASELINES, n=1)
+        hint = f"did you mean {near[0]}?" if near else "evaluate that store first"
+        raise EvaluationError(
+            f"a baseline must be {', '.join(COMPUTED_BASELINES)} or the folder of a scored store, but {other} has no "
+            f"scores; {hint}"
+        )
+
+
+def common_times(places: Mapping[str, tuple[Path, str]]) -> tuple[list[str], NDArray[np.datetime64]]:
+    """Return the initial times that are scored of all forecasts, so that their averages are of the same weather.
+
+    Args:
+        places: of the forecasts and of others; an other is left out if it has no initial time in common with the
+            forecasts and those before it.
+
+    Returns:
+        The names that are not left out, first that of the forecasts; and (time,) initial times.
+    """
+    alike, common = [FORECAST], open_groups(*places[FORECAST])[0].times
+    for name in [name for name in places if name != FORECAST]:
+        both = np.intersect1d(common, open_groups(*places[name])[0].times)
+        if both.size:
+            alike, common = [*alike, name], both
+    return alike, common
 
 
 def score(

@@ -1,4 +1,4 @@
-"""Define how a command reports its progress, and the caller that hears nothing.
+"""Define how a command reports its progress, and an implementation that shows nothing.
 
 `Progress` has three implementations: `SilentProgress` here, `TerminalProgress` (bars, for the command line) and
 `LineProgress` (lines, for notebooks) in `graphcast_batch.terminal`. A program may pass an object of its own.

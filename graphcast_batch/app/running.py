@@ -123,7 +123,7 @@ def run(
         address: of a Ray cluster, such as ``10.0.0.1:6379``. Without it the environment variable ``RAY_ADDRESS``, else
             the cluster that this process is connected to, else Ray is started on this machine while the run lasts.
         trace: JSON file to write, which tells when each Case was in which stage, for https://ui.perfetto.dev.
-        progress: None prints nothing at all, "notebook" prints lines, and an object is called as `Progress` says.
+        progress: None prints nothing, "notebook" prints lines, and an object is called as `Progress` says.
         drain: listens for what asks the run to stop; without it signals and the end of a Slurm job do.
 
     Returns:
@@ -132,8 +132,13 @@ def run(
     Raises:
         GraphcastBatchError: something is missing or does not fit, or no worker can be started or kept.
     """
-    planned = config if isinstance(config, PlannedRun) else plan(config)
     shown = chosen_progress(progress)
+    if isinstance(config, PlannedRun):
+        planned = config
+    else:
+        planned = plan(config)
+        for text in planned.warnings:
+            shown.report(text, "warning")
     with on_cluster(address, drain, shown) as stopping:
         made = _forecast(planned, shown, stopping, traced=trace is not None)
         missing = undrawn(made.store, made.complete, planned.figures)

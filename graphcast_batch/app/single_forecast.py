@@ -206,7 +206,7 @@ def _statistics(
     if mode == "Random":
         return computed_statistics(source, weights.task), f"computed from {dataset}"
     raise StatisticsError(
-        f"no normalisation statistics were found in {', '.join(map(str, dict.fromkeys(places)))}; give their folder "
+        f"no normalization statistics were found in {', '.join(map(str, dict.fromkeys(places)))}; give their folder "
         "with --stats"
     )
 

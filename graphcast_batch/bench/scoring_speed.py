@@ -195,11 +195,11 @@ def _beside_library(place: Path, scoring: ScoringSetup, case: Case, rounds: int)
             ratios.append((perf_counter() - between) / (between - start))
         for name, found in theirs.items():
             means = ours[name].means[[scoring.statistics.index(one) for one in _STATISTICS]]
-            scale = means[[0, 1, 1]]  # a bias may vanish: it is held against the absolute error
+            scale = means[[0, 1, 1]]  # a bias may vanish: it is compared with the absolute error
             apart = max(apart, float(np.max(np.abs(found - means) / scale)))
     return [
         BenchmarkFigure("as fast as the library scores", "times", ratios, goal=">= 5"),
-        BenchmarkFigure("largest relative difference to it", "", [apart], goal="< 1e-6"),
+        BenchmarkFigure("largest relative difference from it", "", [apart], goal="< 1e-6"),
     ]
 
 

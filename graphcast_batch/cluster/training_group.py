@@ -198,7 +198,7 @@ def _lost(error: RayError) -> WorkersLostError:
 def _explained(error: BaseException) -> BaseException:
     if "RESOURCE_EXHAUSTED" in str(error):  # how XLA reports it
         return ClusterError(
-            "the device of a worker must have room for an update, but has too little; set together lower, or take a "
-            f"smaller model, shorter rollouts or a larger device ({str(error).partition(chr(10))[0]})"
+            "the device of a worker must have room for an update, but has too little; set samples_per_call lower, or "
+            f"take a smaller model, shorter rollouts or a larger device ({str(error).partition(chr(10))[0]})"
         )
     return error

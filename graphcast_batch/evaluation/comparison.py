@@ -1,14 +1,17 @@
 """Compare the headline scores of two forecasts at their common initial times, with confidence intervals."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import xarray as xr
+from pydantic import JsonValue
 
 from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation.score_headlines import headlines, read_headlines, shown_hours
+from graphcast_batch.evaluation.score_layout import BOXES
 from graphcast_batch.evaluation.score_results import average
 from graphcast_batch.evaluation.score_store import ScoreStore
 from graphcast_batch.evaluation.significance import CONFIDENCE, PairedDifference, block_bootstrap, paired_difference
@@ -58,7 +61,7 @@ def compare(one: tuple[Path, str], other: tuple[Path, str], region: str) -> list
             common.
         StoreError: there are no scores.
     """
-    check_alike(one, other)
+    check_alike(one, other, region)
     first, second = (read_headlines(*where, region) for where in (one, other))
     common = np.intersect1d(first["time"].values, second["time"].values)
     if not common.size:
@@ -77,15 +80,16 @@ def compare(one: tuple[Path, str], other: tuple[Path, str], region: str) -> list
     return [change for change in changes if change.paired.cases]
 
 
-def check_alike(one: tuple[Path, str], other: tuple[Path, str]) -> None:
-    """Check that two forecasts were scored against the same truth and climatology.
+def check_alike(one: tuple[Path, str], other: tuple[Path, str], region: str | None = None) -> None:
+    """Check that two forecasts were scored against the same truth and climatology, in the same region.
 
     Args:
         one: path of a store, and the name of scores in it.
         other: path and name of the scores to compare with.
+        region: name of the region that is compared; None for all regions that both have.
 
     Raises:
-        EvaluationError: truth or climatology differ.
+        EvaluationError: truth, climatology or the edges of a region differ.
     """
     ours, theirs = (ScoreStore.at(*where).identity for where in (one, other))
     for key in _ALIKE:
@@ -94,6 +98,19 @@ def check_alike(one: tuple[Path, str], other: tuple[Path, str]) -> None:
                 f"forecasts must be scored against the same {key} to be compared, but {one[0]} has {ours.get(key)} and "
                 f"{other[0]} has {theirs.get(key)}; evaluate one of them again"
             )
+    here, there = _boxes(ours), _boxes(theirs)
+    for name in sorted(here.keys() & there.keys()) if region is None else [region]:
+        if here.get(name) != there.get(name):
+            raise EvaluationError(
+                f"forecasts must be scored in the same region to be compared, but {name} of {one[0]} has the edges "
+                f"{here.get(name)} and that of {other[0]} {there.get(name)}; evaluate one of them again"
+            )
+
+
+def _boxes(identity: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    """Return the edges of the regions that a config defined, by name."""
+    boxes = identity.get(BOXES)
+    return boxes if isinstance(boxes, Mapping) else {}
 
 
 def _squares(means: xr.Dataset, name: str, level: int | None, hours: int) -> xr.DataArray:

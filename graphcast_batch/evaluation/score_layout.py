@@ -25,6 +25,8 @@ ON_LEVELS: Final = " (on levels)"
 """Suffix of a variable's name in the identity of a group, if it is on levels."""
 RECORDS: Final = "records"
 """Name of the folder in a group with one record for each scored Case."""
+BOXES: Final = "boxes"
+"""Key of an identity with the edges of the regions that a config defines."""
 IDENTITY: Final = "graphcast_batch_scores"
 """Name of the group's attribute that describes what makes its scores comparable."""
 _LEADS_A_CHUNK: Final = 40
@@ -42,7 +44,7 @@ class ScoreLayout:
         levels: hPa, ascending.
         regions: names of the regions.
         areas: (region,) area of each region, as a share of the globe.
-        identity: what makes scores comparable: truth, climatology and members.
+        identity: what makes scores comparable: truth, climatology, members and the edges of boxes.
         spectra: variables that have spectra beside their statistics.
         bands: the regions for which spectra are computed; empty without spectra.
     """

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from graphcast_batch.errors import StoreError
 from graphcast_batch.evaluation.pointwise_statistics import QUANTILE_MARK, SEEPS
 from graphcast_batch.evaluation.regions import Regions
-from graphcast_batch.evaluation.score_layout import ON_LEVELS, ScoreLayout
+from graphcast_batch.evaluation.score_layout import BOXES, ON_LEVELS, ScoreLayout
 from graphcast_batch.evaluation.score_store import ADDED, FORECAST, ScoreStore, mismatch
 from graphcast_batch.evaluation.scoring_setup import ScoringSetup
 from graphcast_batch.stores.base import Store
@@ -54,6 +55,11 @@ def lay_out_parts(store: Store, name: str, scoring: ScoringSetup, identity: Mapp
     found = ScoreStore.parts(store.path, name)
     if not found or (store.only_scores and name == FORECAST):  # without forecasts nothing can be added
         return [ScorePart(ScoreStore.lay_out(store.path, name, layout), scoring)]
+    if found[0].added_to:
+        raise StoreError(
+            f"{found[0].folder} holds what was added to the scores {name!r}, which must be in the same folder, but are "
+            f"not; remove {name}{ADDED}* to score again, or put {name} back"
+        )
     _refuse_changed(found, layout, store)
     parts = stored_parts(store.path, name, scoring)
     last = int(found[-1].name.partition(ADDED)[2] or 0)
@@ -65,16 +71,20 @@ def lay_out_parts(store: Store, name: str, scoring: ScoringSetup, identity: Mapp
 
 
 def stored_parts(store: Path, name: str, scoring: ScoringSetup) -> list[ScorePart]:
-    """Return the parts that a store has of the scores of a name, each with its share of the setup.
+    """Return the parts that a store has of the scores of a name and that a setup computes, each with its share.
+
+    Another evaluation may have added a part since the setup was made; it computes that part itself.
 
     Raises:
         StoreError: the scores cannot be read.
     """
-    return [ScorePart(scores, _share(scoring, scores.identity)) for scores in ScoreStore.parts(store, name)]
+    parts = ((scores, scores.identity) for scores in ScoreStore.parts(store, name))
+    return [ScorePart(scores, _share(scoring, known)) for scores, known in parts if _computes(scoring, known)]
 
 
 def score_layout_of(scoring: ScoringSetup, regions: Regions, identity: Mapping[str, JsonValue]) -> ScoreLayout:
     """Return the layout of the scores that a scoring computes; for the arguments see `lay_out_parts`."""
+    boxes = sorted(set(scoring.boxes) & set(regions.names))
     others = sorted(str(path.resolve()) for path in scoring.members[1:])
     return ScoreLayout(
         statistics=scoring.statistics,
@@ -82,7 +92,11 @@ def score_layout_of(scoring: ScoringSetup, regions: Regions, identity: Mapping[s
         levels=scoring.levels,
         regions=regions.names,
         areas=regions.totals,
-        identity={**identity, **({"members": [*others]} if others else {})},
+        identity={
+            **identity,
+            **({"members": [*others]} if others else {}),
+            **({BOXES: {name: scoring.boxes[name].model_dump(mode="json") for name in boxes}} if boxes else {}),
+        },
         spectra=scoring.spectra,
         bands=scoring.bands,
     )
@@ -110,6 +124,16 @@ def _agree(key: str, known: JsonValue, wanted: JsonValue) -> bool:
 
 def _texts(value: JsonValue) -> list[str]:
     return [str(one) for one in value] if isinstance(value, list) else []
+
+
+def _computes(scoring: ScoringSetup, known: Mapping[str, JsonValue]) -> bool:
+    """Whether a setup has all variables, statistics and spectra of a group."""
+    names = {text.removesuffix(ON_LEVELS) for text in _texts(known["variables"])}
+    return (
+        names <= dict(scoring.on_levels).keys()
+        and set(_texts(known["statistics"])) <= set(scoring.statistics)
+        and set(_texts(known.get("spectra"))) <= set(scoring.spectra)
+    )
 
 
 def _share(scoring: ScoringSetup, known: Mapping[str, JsonValue]) -> ScoringSetup:

@@ -134,8 +134,8 @@ class ScoreStore:
     @property
     def added_to(self) -> str | None:
         """Name of the scores to which this group was added later; None for the first group of a name."""
-        name, mark, _ = self.name.rpartition(ADDED)
-        return name if mark else None
+        name, mark, number = self.name.rpartition(ADDED)
+        return name if mark and number.isascii() and number.isdecimal() else None
 
     @property
     def exists(self) -> bool:
@@ -364,7 +364,9 @@ def mismatch(
         differences: stored and configured value, by what differs; None where absent.
         only_scores: whether the store keeps no forecasts.
     """
-    remedy = "run again into another store" if only_scores else "remove that folder to score again"
+    first = folder.name.partition(ADDED)[0]
+    folders = f"{first} and {first}{ADDED}* in {folder.parent}"
+    remedy = "run again into another store" if only_scores else f"remove {folders} to score again"
     shown = {key: ["(absent)" if one is None else one for one in pair] for key, pair in differences.items()}
     lines = [f"  {key}: there {there}, now {now}" for key, (there, now) in shown.items()]
     return StoreMismatchError(

@@ -71,7 +71,7 @@ def evaluations(config: RunConfig, baselines: Sequence[str] = ()) -> list[Evalua
 
     Args:
         config: of the run.
-        baselines: names of baselines; unknown names are ignored.
+        baselines: names of baselines: persistence or climatology; other names are ignored.
 
     Raises:
         GraphcastBatchError: the store cannot be scored against its truth.

@@ -48,7 +48,7 @@ class RunTimeline:
         rows: name of each worker with its lanes; bars of one lane do not overlap.
         bars: all bars, by their end.
         earlier: number of Cases that were made in earlier periods.
-        retried: number of attempts that failed and were repeated, in the complete journal.
+        retried: number of attempts that failed and were repeated, in the whole journal.
     """
 
     rows: tuple[tuple[str, tuple[tuple[Bar, ...], ...]], ...]

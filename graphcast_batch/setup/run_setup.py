@@ -76,6 +76,8 @@ def _check_model(chosen: ModelConfig) -> None:
     model, name = MODELS[chosen.implementation], f"model.implementation: {chosen.implementation}"
     if chosen.batch_size > 1 and not model.batches:
         raise ConfigError(f"model.batch_size must be 1 with {name}, but is {chosen.batch_size}")
+    if model.takes_noise:
+        raise ConfigError(f"{name} needs random noise, which runs do not give yet; choose another implementation")
     if chosen.memory not in ("auto", *model.memory_modes):
         modes = ", ".join(("auto", *model.memory_modes))
         raise ConfigError(f"model.memory must be one of {modes} with {name}, but is {chosen.memory}")

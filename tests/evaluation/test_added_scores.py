@@ -1,13 +1,16 @@
 """Statistics, variables and spectra that a later evaluation adds: only they are computed."""
 
+import shutil
+
 import numpy as np
 import pytest
 import xarray as xr
 
 from graphcast_batch.config.scores_section import ScoresConfig
-from graphcast_batch.errors import StoreMismatchError
+from graphcast_batch.errors import EvaluationError, StoreError, StoreMismatchError
 from graphcast_batch.evaluation import store_scoring as module
 from graphcast_batch.evaluation.climatology import Climatology
+from graphcast_batch.evaluation.comparison import compare
 from graphcast_batch.evaluation.score_results import average, read
 from graphcast_batch.evaluation.score_store import ScoreRecord, ScoreStore
 from graphcast_batch.evaluation.spectra import read_spectra, spectra_in
@@ -190,3 +193,61 @@ def test_scores_of_a_replaced_forecast_do_not_count(tmp_path, usual_path):
 
     assert np.isfinite(found.sel(statistic="error")).all()
     assert np.isnan(found.sel(statistic="truth_beyond@0.9")).all()
+
+
+def test_an_evaluation_leaves_what_another_added_meanwhile_to_that_one(tmp_path, usual_path):
+    store = stored(tmp_path / "s", cases(2), shifted)
+    climatology = Climatology(usual_path, store.kept)
+    identity = {"climatology": str(usual_path)}
+    first = lay_out(store, "forecast", scoring_of(PLAIN, store, truth(), climatology), identity)
+    more = PLAIN.model_copy(update={"quantiles": (0.9,), "derived": (SPEED,), "spectra": (T,)})
+    second = lay_out(store, "forecast", scoring_of(more, store, truth(), climatology), identity)
+
+    for case in first.left:  # as when its workers go on after the second was laid out
+        score_stored(first.path, first.name, first.scoring, case)
+    for case in second.left:
+        score_stored(second.path, second.name, second.scoring, case)
+
+    found = read(store.path)
+    assert np.isfinite(found[T].sel(statistic="truth_beyond@0.9")).all()
+    assert np.isfinite(found[SPEED].sel(statistic="squared_error")).all()
+
+
+def test_additions_without_their_first_group_are_refused_with_what_to_remove(tmp_path, usual_path):
+    store = stored(tmp_path / "s", cases(1), shifted)
+    more = PLAIN.model_copy(update={"quantiles": (0.9,)})
+    score(store, PLAIN, usual_path)
+    score(store, more, usual_path)
+    folder = ScoreStore.at(store.path, "forecast").folder
+    shutil.rmtree(folder)
+
+    with pytest.raises(StoreError, match=r"remove forecast\+\* to score again"):
+        score(store, more, usual_path)
+    shutil.rmtree(folder.with_name("forecast+1"))
+    score(store, more, usual_path)
+    assert np.isfinite(read(store.path)[T]).all()
+
+
+def test_a_copy_of_a_group_under_another_name_is_no_addition(tmp_path, usual_path):
+    store = stored(tmp_path / "s", cases(1), shifted)
+    score(store, PLAIN, usual_path)
+    folder = ScoreStore.at(store.path, "forecast").folder
+    shutil.copytree(folder, folder.with_name("forecast+old"))
+
+    assert [scores.name for scores in ScoreStore.parts(store.path, "forecast")] == ["forecast"]
+
+
+def test_a_region_that_was_moved_is_another_region(tmp_path):
+    def with_box(west):
+        box = {"latitude": (30.0, 60.0), "longitude": (west, west + 30)}
+        return ScoresConfig(regions=("global",), boxes={"box": box})
+
+    one, other = (stored(tmp_path / name, cases(2), shifted) for name in "ab")
+    score(one, with_box(0.0))
+    score(other, with_box(60.0))
+
+    with pytest.raises(StoreMismatchError, match=r"boxes: there .*\[0\.0, 30\.0\].*, now .*\[60\.0, 90\.0\]"):
+        score(one, with_box(60.0))
+    with pytest.raises(EvaluationError, match=r"box of .*\[0\.0, 30\.0\].* and that of .*\[60\.0, 90\.0\]"):
+        compare((one.path, "forecast"), (other.path, "forecast"), "box")
+    assert compare((one.path, "forecast"), (other.path, "forecast"), "global")

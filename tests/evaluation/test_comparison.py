@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from graphcast_batch.app.evaluating import common_times
 from graphcast_batch.config.scores_section import ScoresConfig
 from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation.comparison import compare
@@ -76,3 +77,13 @@ def test_forecasts_that_were_scored_against_different_truths_are_not_compared(tm
         EvaluationError, match=r"against the same truth to be compared, but .* has None and .* has hres"
     ):
         compare(one, (store.path, "forecast"), "global")
+
+
+def test_averages_beside_each_other_are_over_the_initial_times_that_all_have(tmp_path):
+    one, other = of_errors(tmp_path / "a", [1, 2, 3, 4, 5]), of_errors(tmp_path / "b", [7, 7, 7, 7, 7], first=3)
+    third = of_errors(tmp_path / "c", [1, 1], first=9)
+
+    alike, common = common_times({"forecast": one, "other": other, "third": third})
+
+    assert alike == ["forecast", "other"]
+    assert common.astype("datetime64[h]").astype(str).tolist() == ["2020-01-02T12", "2020-01-03T00"]
