@@ -460,7 +460,7 @@ def test_a_case_that_was_mended_since_is_not_forgotten(store, sound):
 def test_a_repair_that_loses_its_claim_forgets_nothing(store, monkeypatch):
     shorten(store.path / FILES[0], 5)
     flaws = verify(store.path, deep=False).flaws
-    monkeypatch.setattr("graphcast_batch.files.leases.Lease.held", lambda lease: False)
+    monkeypatch.setattr("graphcast_batch.files.leases.FileLease.held", lambda lease: False)
     with pytest.raises(StoreError, match=rf"{KEY_OF[0]}: the lease must be held .*lost to another process; verify"):
         repair(store.path, flaws)
     assert store.ledger.steps_of(KEY_OF[0]) == STEPS
