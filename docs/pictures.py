@@ -1,7 +1,7 @@
 """Draw the pictures of the README: maps of a forecast, a scorecard and the report, all of the synthetic planet.
 
 Run it in a clone, with the extra ``test`` and a Chromium installed: ``.venv/bin/python docs/pictures.py``. It takes
-about five minutes on two cores, keeps its stores in ``runs/pictures``, and writes three files in ``docs/_static``.
+some minutes on two cores, keeps its stores in ``runs/pictures``, and writes three files in ``docs/_static``.
 """
 
 import os

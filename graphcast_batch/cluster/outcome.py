@@ -67,11 +67,6 @@ class RunOutcome:
     balance: Balance | None
     trace: tuple[CompletedCase, ...]
 
-    @property
-    def steps_per_second(self) -> float:
-        """Model steps, of 6 h each, that all workers of this run together made in a second."""
-        return sum(case.steps for case in self.made) / self.seconds if self.made else 0.0
-
 
 @dataclass
 class CompletedCases:

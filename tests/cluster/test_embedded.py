@@ -180,7 +180,7 @@ def test_a_head_that_is_stopped_holds_no_run_and_nothing_of_ray_is_left(small_co
     config = small_config(times=times, workers=SMALL["workers"] | {"count": count})
     words = [sys.executable, "-m", "graphcast_batch", "run", str(config)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
-        while " whole (" not in run.stdout.readline():
+        while " complete (" not in run.stdout.readline():
             assert run.poll() is None
         below = psutil.Process(run.pid).children(recursive=True)
         next(one for one in below if one.name() == "gcs_server").suspend()
