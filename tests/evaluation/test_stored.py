@@ -147,7 +147,7 @@ def test_scores_against_another_truth_are_not_mixed_in(tmp_path):
     scoring = scoring_of(ScoresConfig(), store, truth())
     lay_out(store, "forecast", scoring, {"truth": "era5"})
 
-    with pytest.raises(StoreMismatchError, match=r"truth: there era5, now hres\nremove that folder to score again"):
+    with pytest.raises(StoreMismatchError, match=r"truth: there era5, now hres\nremove forecast and"):
         lay_out(store, "forecast", scoring, {"truth": "hres"})
     with pytest.raises(StoreMismatchError, match="regions: there"):
         lay_out(store, "forecast", scoring_of(ScoresConfig(regions=("global",)), store, truth()), {"truth": "era5"})
