@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 import xarray as xr
+from jax._src import compiler
 
 from graphcast_batch.grid import Grid
 from graphcast_batch.models.base import Checkpoint
@@ -20,6 +21,8 @@ from graphcast_batch.models.graphcast.parameters import random_parameters
 from graphcast_batch.spec import Architecture, Task
 from tests.models.deepmind_stand_in import made_up_packages
 
+HASTY = {"xla_cpu_use_fusion_emitters": "False", "xla_cpu_parallel_codegen_split_count": "1"}
+"""With jax 0.10 these compile a gradient in a third of the time."""
 FOLDER = Path(__file__).parents[1] / "reference"
 
 
@@ -85,11 +88,17 @@ def packages(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def hasty_compiler():
+def hasty_compiler(monkeypatch):
     """Leaves out what makes programs fast, for tests in which the compiler takes longer than the program.
 
     Those that compare forecasts with published ones do without this fixture, and see the program that a user gets.
     """
+    options = compiler.get_compile_options
+
+    def hasty(*arguments, env_options_overrides=None, **others):
+        return options(*arguments, env_options_overrides={**HASTY, **(env_options_overrides or {})}, **others)
+
+    monkeypatch.setattr(compiler, "get_compile_options", hasty)
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
