@@ -41,6 +41,16 @@ TWO_WORKERS = {"workers": SMALL["workers"] | {"count": 2}}
 FIGURES = {"variables": ["2m_temperature", "geopotential"], "levels": [500], "lead_hours": [12]}
 """Two for each Case of the small run."""
 
+HASTY = " ".join(
+    f"--xla_{name}"
+    for name in (
+        "backend_optimization_level=0",
+        "llvm_disable_expensive_passes=true",
+        "cpu_use_fusion_emitters=false",
+        "cpu_parallel_codegen_split_count=1",
+    )
+)
+"""Options of XLA for programs that take longer to compile than to run; see `tests.models.conftest.hasty_compiler`."""
 RAY = """
 import sys
 from ray.cluster_utils import Cluster
@@ -128,7 +138,7 @@ def on_ray(own_cache, tmp_path_factory):
     token = tmp_path_factory.mktemp("ray") / "token"
     token.touch(0o600)
     token.write_text(secrets.token_hex(32))
-    environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "XLA_FLAGS": HASTY}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     words = [sys.executable, "-c", RAY, SETUP_WORKER]
     with forks.forking(environment) as found, subprocess.Popen(words, env=found, text=True, **pipes) as head:

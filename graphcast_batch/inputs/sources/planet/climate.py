@@ -6,7 +6,7 @@ GraphCast, and jets are at the latitudes of the Earth's; tests check both.
 
 import numpy as np
 
-from graphcast_batch.inputs.sources.planet.earth import DRY_AIR, REFERENCE, Floats
+from graphcast_batch.inputs.sources.planet.earth import DRY_AIR, REFERENCE, Floats, remembered
 
 # Temperature, K. A row is a pressure in hPa; the yearly mean at 0, 30, 60 and 90 degrees; the difference of the north
 # pole and the south pole; and the difference of a pole in the middle of its summer and in the yearly mean.
@@ -62,6 +62,7 @@ def stability(pressure: Floats) -> Floats:
     return np.asarray(np.interp(pressure, rising, warming) / 100)
 
 
+@remembered
 def _temperature(sine: Floats, season: float) -> Floats:
     """Return the temperature (row of the table, lat), K: even powers of the sine through the table, and an odd part."""
     shares = np.linalg.solve(np.power.outer(_ANCHORS, _POWERS), _YEARLY.T).T

@@ -5,7 +5,7 @@ Locations are those on maps of mean pressure in January and July; strengths were
 
 import numpy as np
 
-from graphcast_batch.inputs.sources.planet.earth import DRY_AIR, REFERENCE, Floats, Modes, cosine
+from graphcast_batch.inputs.sources.planet.earth import DRY_AIR, REFERENCE, Floats, Modes, cosine, remembered
 
 # Latitude and longitude, and width toward the north and the east, all in degrees; then the difference from the pressure
 # around it in January and in July, hPa.
@@ -43,11 +43,17 @@ def centres_of_action(height: Floats, latitude: Floats, season: float, wavenumbe
     Returns:
         (wavenumber, level, lat) m**2 s**-2.
     """
+    profile = 1.5 * np.exp(-height / 0.8) - 0.5 * np.exp(-((height / 2) ** 2))
+    return np.asarray(_on_the_ground(latitude, season, wavenumbers)[:, np.newaxis] * profile[:, np.newaxis])
+
+
+@remembered
+def _on_the_ground(latitude: Floats, season: float, wavenumbers: int) -> Modes:
+    """Return the geopotential at 1000 hPa, (wavenumber, lat) m**2 s**-2."""
     north, east, reach, width = _PLACES.T[..., np.newaxis]
     strength = DRY_AIR * 280 / REFERENCE * ((_JANUARY + _JULY) + (_JULY - _JANUARY) * season) / 2  # air of 280 K
     m = np.arange(wavenumbers)
     # The Fourier series of a bell exp(-(away / width)**2) that goes around the globe.
     around = width / np.sqrt(np.pi) * np.exp(-((m * width / 2) ** 2) - 1j * m * east) / np.where(m == 0, 2, 1)
     along = strength[:, np.newaxis] * np.exp(-(((latitude - north) / reach) ** 2)) * cosine(latitude) ** 2
-    profile = 1.5 * np.exp(-height / 0.8) - 0.5 * np.exp(-((height / 2) ** 2))
-    return np.asarray((around.T @ along)[:, np.newaxis] * profile[:, np.newaxis])
+    return np.asarray(around.T @ along)

@@ -5,12 +5,16 @@ amplitude times exp(i m longitude). Mode 0 is the zonal mean.
 """
 
 from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Modes = NDArray[np.complex128]
+_Array = TypeVar("_Array", Floats, Modes)
+_Arguments = ParamSpec("_Arguments")
 
 RADIUS = 6.371e6  # m, mean
 ROTATION = 7.292e-5  # rad s**-1, once a sidereal day
@@ -22,6 +26,26 @@ REFERENCE = 1000.0  # hPa, at height 0: heights are ln(REFERENCE / pressure), in
 _EQUATORIAL_BELT = 7  # degrees of latitude within which winds balance the derivative of the slope; chosen by eye
 STEP = 1e-3  # of height, or of latitude in radians: smooth functions change little over it, but more than rounding
 _POLAR_CAP = 1e-6  # radians: more than the rounding of float32 degrees, less than the spacing of any grid
+
+
+def remembered(function: Callable[_Arguments, _Array]) -> Callable[_Arguments, _Array]:
+    """Keep the arrays that a function returned lately: the same latitudes come again with each height and time.
+
+    Args:
+        function: of positional arguments, of which float64 arrays have one dimension.
+    """
+
+    @lru_cache(maxsize=64)
+    def kept(*arguments: object) -> _Array:
+        found = function(*(np.frombuffer(one) if isinstance(one, bytes) else one for one in arguments))  # type: ignore[call-arg, arg-type]
+        found.setflags(write=False)
+        return found
+
+    @wraps(function)
+    def call(*arguments: _Arguments.args, **_: _Arguments.kwargs) -> _Array:
+        return kept(*(one.tobytes() if isinstance(one, np.ndarray) else one for one in arguments))
+
+    return call
 
 
 def cosine(latitude: Floats) -> Floats:

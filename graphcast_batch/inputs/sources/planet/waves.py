@@ -5,11 +5,12 @@ deviations by level come near those that were published with GraphCast; tests ch
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graphcast_batch.inputs.sources.planet.earth import DAY, RADIUS, Floats, Modes, cosine
+from graphcast_batch.inputs.sources.planet.earth import DAY, RADIUS, Floats, Modes, cosine, remembered
 
 _LARGEST_WAVENUMBER = 24  # waves of 15 degrees of longitude, which grids of 6 degrees or finer resolve
 _LONG = np.repeat(np.arange(1, 4), 6)  # six waves of each wavenumber
@@ -49,13 +50,24 @@ class Waves:
             latitude: (lat,) radians.
             summer: fraction by which waves of the northern hemisphere are weaker, and southern ones stronger.
         """
-        size = self.amplitude * (1 - summer * np.sign(self.center))
-        turned = size * np.exp(1j * (self.phase - self.frequency * days))
-        away = (latitude - self.center[:, np.newaxis]) / self.width[:, np.newaxis]
-        crests = np.exp((0.7j - 1) * away**2)  # 0.7j bends crests back on both sides, as jets do
-        total = np.zeros((_LARGEST_WAVENUMBER + 1, latitude.size), np.complex128)
-        np.add.at(total, self.wavenumber, turned[:, np.newaxis] * crests * cosine(latitude) ** 2)
-        return np.asarray(profile[:, np.newaxis] * total[:, np.newaxis])
+        return np.asarray(profile[:, np.newaxis] * _sums(self, days, latitude, summer)[:, np.newaxis])
+
+
+@remembered
+def _sums(waves: Waves, days: float, latitude: Floats, summer: float) -> Modes:
+    """Return the sum of the waves of each wavenumber, (wavenumber, lat)."""
+    size = waves.amplitude * (1 - summer * np.sign(waves.center))
+    turned = size * np.exp(1j * (waves.phase - waves.frequency * days))
+    total = np.zeros((_LARGEST_WAVENUMBER + 1, latitude.size), np.complex128)
+    np.add.at(total, waves.wavenumber, turned[:, np.newaxis] * _crests(waves, latitude) * cosine(latitude) ** 2)
+    return total
+
+
+@remembered
+def _crests(waves: Waves, latitude: Floats) -> Modes:
+    """Return the amplitude and phase of waves by latitude before the factor of the squared cosine, (wave, lat)."""
+    away = (latitude - waves.center[:, np.newaxis]) / waves.width[:, np.newaxis]
+    return np.asarray(np.exp((0.7j - 1) * away**2))  # 0.7j bends crests back on both sides, as jets do
 
 
 CLUSTER_RESPONSE = 250 / np.arange(1, _LARGEST_WAVENUMBER + 2)[:, np.newaxis, np.newaxis]
@@ -91,6 +103,7 @@ class Weather:
     clusters: Waves
 
 
+@lru_cache(maxsize=2)
 def draw_weather(seed: int) -> Weather:
     """Return waves with random locations, speeds, sizes and phases."""
     generator = np.random.default_rng(seed)
