@@ -27,8 +27,9 @@ from contextlib import suppress
 SETUP_WORKER = os.path.abspath(__file__)
 ADDRESS = "GRAPHCAST_BATCH_TESTS_FORKING"
 """Variable that holds the path of the sockets without their ending."""
-PRELOADED = ("haiku", "matplotlib.backends.backend_agg", "matplotlib.pyplot", "optax", "pandas")
-"""Modules to import beside all modules of the package."""
+_BY_RAY = ("attr", "google.protobuf.internal.builder", "google.protobuf.reflection", "jsonschema", "requests")
+PRELOADED = ("haiku", "matplotlib.backends.backend_agg", "matplotlib.pyplot", "optax", "pandas", "pint", *_BY_RAY)
+"""Modules to import beside all modules of the package; among them those that xarray and Ray import later."""
 WITHOUT_THREADS = {"OMP_NUM_THREADS": "1"}
 """Environment of the server: threads that a library starts when it is imported would be missing in a fork."""
 _STREAMS, _LENGTH = 3, 8
