@@ -36,7 +36,7 @@ class Phase(_Frozen):
     """
 
     rollout: Count
-    """Number of model steps, of 6 h each, that a sample is forecast for in each update of this phase."""
+    """Number of model steps, of 6 h each with GraphCast, that a sample is forecast for in each update of this phase."""
     updates: Count
     """Number of updates of the weights in this phase."""
     peak: Annotated[float, Field(gt=0)]
@@ -86,7 +86,7 @@ class Validation(_Frozen):
     times: TimesConfig
     """Initial times of the validation samples; no field that they use may be used for training as well."""
     rollout: Count = 1
-    """Number of model steps, of 6 h each, of the forecast of each validation sample."""
+    """Number of model steps, of 6 h each with GraphCast, of the forecast of each validation sample."""
     every: Count = 1000
     """Number of updates between two validations; the weights are also validated after the last update."""
 

@@ -443,7 +443,7 @@ BROKEN = {
         in_netcdf(silently("temperature", 1, 273.15)),
         r"temperature must lie within .*, but .*; this looks like C: give inputs\.units \{temperature: 'C'\}",
     ),
-    "millimetres": Broken(
+    "millimeters": Broken(
         in_netcdf(silently(SUMMED, 1e-3)),
         rf"{SUMMED} must lie within .*, but .*; this looks like mm: give inputs\.units \{{{SUMMED}: 'mm'\}}",
     ),
@@ -719,7 +719,7 @@ MENDED = {
     "hPa",
     "Celsius",
     "Celsius on levels",
-    "millimetres",
+    "millimeters",
     "height for geopotential",
     "grams",
     "percent",

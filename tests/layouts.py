@@ -1,4 +1,4 @@
-"""The same weather written in every layout that people have; what each must be recognised as, and how near it stays."""
+"""The same weather written in every layout that people have; what each must be recognized as, and how near it stays."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -84,7 +84,7 @@ class Page(HTMLParser):
 
 
 def shown(html):
-    """The text of valid HTML that holds nothing but coloured text."""
+    """The text of valid HTML that holds nothing but colored text."""
     page = Page(html)
     assert page.open == []
     assert page.tags <= {"pre", "span"}
@@ -230,7 +230,7 @@ def test_scores_are_those_of_the_definition_beside_persistence(noted):
     assert scores["temperature"] == {"cases": 4, "variable_units": "K"}
     truth = gb.plan(load_config(store / "run.yaml")).assembled.source
     held = gb.open_forecasts(store)
-    # A cell reaches half-way to its neighbours, and those at the poles end there: differences of sines of its edges.
+    # A cell reaches half-way to its neighbors, and those at the poles end there: differences of sines of its edges.
     edges = np.deg2rad(np.clip(np.arange(-97.5, 98, 15), -90, 90))
     area = xr.DataArray(np.diff(np.sin(edges)), dims="latitude")
     errors = [

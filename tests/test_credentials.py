@@ -127,7 +127,7 @@ def test_a_reference_is_taken_from_the_environment_and_what_is_absent_is_named(m
     [
         {"kind": "archive", "path": f"https://{USER}@h/a", "storage": {"secret_access_key": ["p0llyp4rrot"]}},
         {"kind": "archive", "path": f"https://{USER}@h/a", "storage": "p0llyp4rrot"},
-        {"kind": "archive", "path": f"https://{USER}@h/a", "colour": SECRET, "regrid": f"https://{USER}@h"},
+        {"kind": "archive", "path": f"https://{USER}@h/a", "color": SECRET, "regrid": f"https://{USER}@h"},
         {"kind": "synthetic", "resolution": f"https://{USER}@h/a?sig={SIGNATURE}"},
     ],
 )

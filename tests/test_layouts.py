@@ -55,7 +55,7 @@ def expected(hourly, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_a_layout_is_recognised_and_gives_the_forecasts_of_graphcasts_own(name, hourly, expected, tmp_path):
+def test_a_layout_is_recognized_and_gives_the_forecasts_of_graphcasts_own(name, hourly, expected, tmp_path):
     layout = LAYOUTS[name]
     written = hourly if layout.degrees == DEGREES else weather(layout.degrees)
     config = config_of(layout.write(written, tmp_path), tmp_path / "store")

@@ -34,7 +34,7 @@ def test_every_published_variable_has_limits_on_every_level(name):
     # US Standard Atmosphere 1976, table I: geopotential height of pressures, one or more in each of its layers.
     [(1000, 110.9), (850, 1457), (500, 5574), (300, 9164), (100, 16180), (50, 20576), (10, 31055), (1, 47820)],
 )
-def test_geopotential_is_centred_on_the_standard_atmosphere(level, height):
+def test_geopotential_is_centered_on_the_standard_atmosphere(level, height):
     assert sum(limits("geopotential", level)) / 2 / 9.80665 == pytest.approx(height, abs=1)
 
 
@@ -150,5 +150,5 @@ def test_the_sun_always_stands_high_somewhere_and_never_shines_beyond_the_limit(
     assert shine.max() / 3600 < least_peak(SUN)
 
 
-def test_mountains_in_metres_never_reach_the_peak_of_geopotential_and_antarctica_does():
+def test_mountains_in_meters_never_reach_the_peak_of_geopotential_and_antarctica_does():
     assert 8849 < least_peak("geopotential_at_surface") < 9.80665 * 2800  # m of Everest and of the South Pole

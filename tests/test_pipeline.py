@@ -674,7 +674,7 @@ def test_an_error_of_one_case_is_raised_for_it_alone_and_the_others_get_every_fr
     assert len(forecasts.groups) == 1 + 3
 
 
-def test_a_case_that_is_refused_before_an_error_of_its_neighbour_stays_refused(tmp_path):
+def test_a_case_that_is_refused_before_an_error_of_its_neighbor_stays_refused(tmp_path):
     first, second, third = some = cases(3, 40)
     forecasts = GroupForecasts(3, broken=first.key, refused=second.key, refused_at=30)
 

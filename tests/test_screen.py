@@ -42,7 +42,7 @@ def test_what_steers_a_terminal_is_shown_written_out():
         assert "\\x9b31m\\u202ec" in out
 
 
-def test_colours_and_bars_of_our_own_still_work():
+def test_colors_and_bars_of_our_own_still_work():
     file = StringIO()
     screen = Screen(file=file, force_terminal=True, width=40, color_system="standard")
     screen.print(Text("red", "red"))

@@ -82,7 +82,7 @@ class Screen:
 
     @property
     def text(self):
-        """All of it once closed, without colours."""
+        """All of it once closed, without colors."""
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.raw)
 
     @property
@@ -166,7 +166,7 @@ def test_a_failure_stays_on_the_terminal_in_red(tmp_path):
     assert "\x1b[31m2020-01-01T12 failed: ForecastError: too hot\x1b[0m" in raw
 
 
-def test_no_color_leaves_the_bars_and_takes_the_colours(tmp_path, monkeypatch):
+def test_no_color_leaves_the_bars_and_takes_the_colors(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
 
     screen = on_a_terminal(tmp_path / "s")

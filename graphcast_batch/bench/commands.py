@@ -20,7 +20,7 @@ _RESULTS = Path("benchmarks-results")
 def model(
     size: Annotated[Literal["tiny", "small", "operational"], typer.Option(help="Of network and grid.")] = "tiny",
     precision: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Of the network.")] = "float32",
-    steps: Annotated[int, typer.Option(min=1, help="6 h steps of each rollout.")] = 4,
+    steps: Annotated[int, typer.Option(min=1, help="Number of model steps of each rollout.")] = 4,
     rounds: Rounds = 5,
     against: Annotated[Literal["deepmind", "none"], typer.Option(help="The other contestant.")] = "deepmind",
     python: Annotated[

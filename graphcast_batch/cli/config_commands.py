@@ -46,7 +46,8 @@ def init(
     steps: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Number of model steps (6 h each) of each forecast. Default: 40, with random weights 8."
+            min=1,
+            help="Number of model steps of each forecast, 6 h each with GraphCast. Default: 40, with random weights 8.",
         ),
     ] = None,
     first: Annotated[

@@ -53,7 +53,7 @@ class RayMetric:
 COMPLETE: Final = RayMetric("graphcast_batch_cases_complete", "counter", "Cases that were completed", ("host",))
 RETRIED: Final = RayMetric("graphcast_batch_cases_retried", "counter", "Failed attempts that are retried", ("error",))
 FAILED: Final = RayMetric("graphcast_batch_cases_failed", "counter", "Cases that failed for good", ("error",))
-FRAMES: Final = RayMetric("graphcast_batch_frames", "counter", "Steps of 6 h of completed Cases", ("host",))
+FRAMES: Final = RayMetric("graphcast_batch_frames", "counter", "Model steps of completed Cases", ("host",))
 BYTES: Final = RayMetric("graphcast_batch_written_bytes", "counter", "Bytes written for completed Cases", ("host",))
 STAGES: Final = RayMetric(
     "graphcast_batch_stage_seconds", "counter", "Seconds that completed Cases spent in a stage", ("host", "stage")

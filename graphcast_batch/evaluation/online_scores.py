@@ -163,7 +163,7 @@ class PendingFrames:
 
         Args:
             store: of the run, laid out for the forecast.
-            steps: for variables that sums over several steps of 6 h are made of, the number of steps.
+            steps: for variables that sums over several model steps are made of, the number of steps.
         """
         self._kept, self._step_hours = store.kept, store.step_hours
         self._steps = steps

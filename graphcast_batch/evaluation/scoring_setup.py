@@ -102,7 +102,7 @@ class ScoringSetup:
         regions: names of regions.
         boxes: further regions, by name.
         block: the most lead times that are read at once.
-        steps: for each derived variable, how many steps of 6 h it is the sum of.
+        steps: for each derived variable, how many model steps it is the sum of.
         seeps_variables: variables of which the climatology holds what SEEPS needs.
         quantiles: of the climatology, beyond which a value counts as extreme.
         gaussian: variables whose extremes are scored.

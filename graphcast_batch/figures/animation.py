@@ -28,9 +28,9 @@ _PER_SECOND: Final = 4
 _DPI: Final = 100
 _PIXELS: Final = 480
 """Pixels across the image of a map: about as many as a map has in a frame with three maps."""
-_COLOURS: Final = 256
+_COLORS: Final = 256
 """The most colors that a GIF can have."""
-_GREYS: Final = 32
+_GRAYS: Final = 32
 
 
 def draw_animation(
@@ -63,7 +63,7 @@ def draw_animation(
         sheet = Sheet(shown, projection, credit, rows=1, panel_pixels=_PIXELS)
         alt = f"Animation: {description(shown, sheet.scales, projection)}"
         frames = _frames(sheet, shown)
-        write_complete(path, _mp4(frames, alt) if path.suffix == ".mp4" else _gif(frames, alt, _palette(sheet.colours)))
+        write_complete(path, _mp4(frames, alt) if path.suffix == ".mp4" else _gif(frames, alt, _palette(sheet.colors)))
 
 
 def ffmpeg() -> str:
@@ -102,12 +102,12 @@ def _frames(sheet: Sheet, shown: Scene) -> Iterator[Frame]:
         yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _palette(colours: tuple[str, ...]) -> Image.Image:
+def _palette(colors: tuple[str, ...]) -> Image.Image:
     """Return the palette of all frames of a GIF: the colors of the maps, and grays for text and lines."""
-    greys = np.linspace(0, 1, _GREYS)
-    most = (_COLOURS - _GREYS) // len(colours)
-    of_maps = [colormaps[name](np.linspace(0, 1, most))[:, :3] for name in colours]
-    table = np.concatenate([np.stack([greys] * 3, axis=-1), *of_maps])
+    grays = np.linspace(0, 1, _GRAYS)
+    most = (_COLORS - _GRAYS) // len(colors)
+    of_maps = [colormaps[name](np.linspace(0, 1, most))[:, :3] for name in colors]
+    table = np.concatenate([np.stack([grays] * 3, axis=-1), *of_maps])
     palette = Image.new("P", (1, 1))
     palette.putpalette(np.rint(255 * table).astype(np.uint8).ravel().tolist())
     return palette

@@ -12,14 +12,14 @@ class Convention:
     """How maps show a variable.
 
     Attributes:
-        colours: name of a color map that can be read with color blindness and in black and white: its lightness rises
-            or falls all the way (viridis and plasma: Smith and van der Walt 2015; YlGnBu: Brewer 2003), or towards the
+        colors: name of a color map that can be read with color blindness and in black and white: its lightness rises
+            or falls all the way (viridis and plasma: Smith and van der Walt 2015; YlGnBu: Brewer 2003), or toward the
             middle for a signed variable (PuOr: Brewer 2003).
         is_signed: whether zero is in the middle of the color map.
         interval: usual interval between contours on charts, in the displayed unit; None if there is none.
     """
 
-    colours: str = "viridis"
+    colors: str = "viridis"
     is_signed: bool = False
     interval: float | None = None
 

@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 _COLUMNS: Final = ("Target", "Prediction", "Prediction − target")
 _BLUE, _BLACK = "#0072b2", "#1a1a1a"
 _PRESSURES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 300, 500, 700, 850, 1000)
-_COLOURS_A_SECTION: Final = 16
+_COLORS_A_SECTION: Final = 16
 
 
 def draw_hovmoller(path: Path, prediction: xr.DataArray, target: xr.DataArray, band: tuple[float, float]) -> None:
@@ -49,8 +49,8 @@ def draw_hovmoller(path: Path, prediction: xr.DataArray, target: xr.DataArray, b
     down = _edges(hours / hours_a_unit)
     with package_style():
         sheet = _Sheet(of, prediction.values[:, order], target.values[:, order], panel=(4.2, 4.0))
-        for axes, values, norm, colours in sheet.panels:
-            axes.pcolormesh(_edges(across), down, values, norm=norm, cmap=colours)
+        for axes, values, norm, colors in sheet.panels:
+            axes.pcolormesh(_edges(across), down, values, norm=norm, cmap=colors)
             axes.set(xlim=(-180, 180), ylim=(down[-1], down[0]), xlabel="Longitude", xticks=range(-120, 121, 60))
             axes.xaxis.set_major_formatter(FuncFormatter(lambda degrees, _: _degrees(degrees, "WE")))
             axes.yaxis.set_major_locator(lead_ticks(float(hours[-1]), hours_a_unit))
@@ -73,9 +73,9 @@ def draw_section(path: Path, prediction: xr.DataArray, target: xr.DataArray) -> 
     lead = prediction["prediction_timedelta"].values
     with package_style():
         sheet = _Sheet(of, prediction.values, target.values, panel=(4.2, 3.4))
-        for axes, values, norm, colours in sheet.panels:
-            steps = np.linspace(norm.vmin or 0.0, norm.vmax or 0.0, _COLOURS_A_SECTION + 1)
-            axes.contourf(latitude, levels, np.ma.masked_invalid(values), steps, norm=norm, cmap=colours, extend="both")
+        for axes, values, norm, colors in sheet.panels:
+            steps = np.linspace(norm.vmin or 0.0, norm.vmax or 0.0, _COLORS_A_SECTION + 1)
+            axes.contourf(latitude, levels, np.ma.masked_invalid(values), steps, norm=norm, cmap=colors, extend="both")
             axes.set(yscale="log", ylim=(levels[-1], levels[0]), xlabel="Latitude", xticks=range(-60, 61, 30))
             axes.set_yticks([level for level in _PRESSURES if levels[0] <= level <= levels[-1]])
             axes.yaxis.set_major_formatter(FuncFormatter(lambda level, _: f"{level:g}"))
@@ -97,7 +97,7 @@ def draw_series(path: Path, place: NamedPoint, prediction: xr.DataArray, target:
         target: the truth, same dimensions; NaN where it is not available.
     """
     of = quantity(prediction)
-    ours, theirs = of.unit.told(prediction.values), of.unit.told(target.values)
+    ours, theirs = of.unit.convert(prediction.values), of.unit.convert(target.values)
     point = nearest(place, np.atleast_1d(prediction["latitude"]), np.atleast_1d(prediction["longitude"]))
     times = prediction["time"].values + prediction["prediction_timedelta"].values
     with package_style():
@@ -112,9 +112,9 @@ def draw_series(path: Path, place: NamedPoint, prediction: xr.DataArray, target:
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
         axes.set_xlabel("Valid time (UTC)")
         figure.legend(loc="outside lower center", ncols=2)
-        figure.suptitle(f"{of.title}, {place.name}\nInitial time {_start(prediction)}    {point.told}")
+        figure.suptitle(f"{of.title}, {place.name}\nInitial time {_start(prediction)}    {point.description}")
         span = f"from {ours[0]:.4g} to {ours[-1]:.4g}, between {np.nanmin(ours):.4g} and {np.nanmax(ours):.4g}"
-        save(figure, path, f"{of.title}, {place.name} ({point.told}): prediction {span}.")
+        save(figure, path, f"{of.title}, {place.name} ({point.description}): prediction {span}.")
 
 
 class _Panel(NamedTuple):
@@ -123,7 +123,7 @@ class _Panel(NamedTuple):
     axes: Axes
     values: Floats
     norm: Normalize
-    colours: str
+    colors: str
 
 
 class _Sheet:
@@ -139,7 +139,7 @@ class _Sheet:
             panel: width and height, inches.
         """
         self._of = of
-        ours, theirs = (of.unit.told(values) for values in (prediction, target))
+        ours, theirs = (of.unit.convert(values) for values in (prediction, target))
         self._shown = [ours] if np.isnan(theirs).all() else [theirs, ours, ours - theirs]
         of_fields = difference_scale if of.convention.is_signed else field_scale
         scale = of_fields([values.astype(np.float32) for values in self._shown[:2]], of.unit.text)
@@ -148,7 +148,7 @@ class _Sheet:
         count = len(self._shown)
         self.figure = Figure(figsize=(0.6 + panel[0] * count, panel[1] + 1.2), layout="constrained")
         axes = self.figure.subplots(1, count, squeeze=False, sharey=True)[0]
-        looks = [(Normalize(each.low, each.high), of.convention.colours) for each in (scale, scale)]
+        looks = [(Normalize(each.low, each.high), of.convention.colors) for each in (scale, scale)]
         looks.append((Normalize(self._scales[1].low, self._scales[1].high), DIFFERENCES))
         self.panels = [_Panel(at, values, *look) for at, values, look in zip(axes, self._shown, looks, strict=False)]
         for at, name in zip(axes, self._names, strict=True):
@@ -161,9 +161,9 @@ class _Sheet:
     def finish(self, path: Path, kind: str, when: str) -> None:
         """Add color bars and heading, and write the file."""
         axes = [panel.axes for panel in self.panels]
-        _colour_bar(self.figure, axes[:2], self.panels[0], self._scales[0], self._of.name)
+        _color_bar(self.figure, axes[:2], self.panels[0], self._scales[0], self._of.name)
         if len(axes) == 3:
-            _colour_bar(self.figure, axes[2:], self.panels[2], self._scales[1], "Difference")
+            _color_bar(self.figure, axes[2:], self.panels[2], self._scales[1], "Difference")
         self.figure.suptitle(f"{self._of.title}, {kind}\n{when}")
         scales = (self._scales[0], self._scales[0], self._scales[1])
         ranges = ", ".join(
@@ -173,9 +173,9 @@ class _Sheet:
         save(self.figure, path, f"{self._of.title}, {kind}. {when}. {ranges}.")
 
 
-def _colour_bar(figure: Figure, axes: Sequence[Axes], panel: _Panel, scale: Scale, name: str) -> None:
+def _color_bar(figure: Figure, axes: Sequence[Axes], panel: _Panel, scale: Scale, name: str) -> None:
     bar = figure.colorbar(
-        ScalarMappable(panel.norm, colormaps[panel.colours]),
+        ScalarMappable(panel.norm, colormaps[panel.colors]),
         ax=list(axes),
         location="bottom",
         extend=scale.extend,
@@ -196,9 +196,9 @@ def _degrees(degrees: float, sides: str) -> str:
     return f"{abs(degrees):g}°{sides[int(degrees > 0)] if degrees else ''}"
 
 
-def _edges(centres: Floats) -> Floats:
+def _edges(centers: Floats) -> Floats:
     """Return cell edges: half-way between centers, and as far beyond the first and the last."""
-    if centres.size == 1:
-        return np.array([centres[0] - 0.125, centres[0] + 0.125])
-    middle = (centres[1:] + centres[:-1]) / 2
-    return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
+    if centers.size == 1:
+        return np.array([centers[0] - 0.125, centers[0] + 0.125])
+    middle = (centers[1:] + centers[:-1]) / 2
+    return np.concatenate([[2 * centers[0] - middle[0]], middle, [2 * centers[-1] - middle[-1]]])

@@ -38,7 +38,7 @@ class Unit:
         """Return a name with this unit, like ``Temperature (K)``."""
         return f"{name} ({self.text})" if self.text else name
 
-    def told(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+    def convert(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
         """Convert stored values to this unit."""
         return np.asarray(values, np.float64) * self.factor + self.offset
 

@@ -131,13 +131,13 @@ def _draw_panel(axes: Axes, curves: Sequence[Curve], looks: Mapping[str, _Look])
     _, hours_a_unit = time_unit(_last(curves))
     axes.set_facecolor("white")
     for curve in curves:
-        colour, line, marker = looks[curve.name]
+        color, line, marker = looks[curve.name]
         x = curve.hours / hours_a_unit
-        axes.fill_between(x, unit.told(curve.low), unit.told(curve.high), color=colour, alpha=0.2, linewidth=0)
+        axes.fill_between(x, unit.convert(curve.low), unit.convert(curve.high), color=color, alpha=0.2, linewidth=0)
         axes.plot(
             x,
-            unit.told(curve.values),
-            color=colour,
+            unit.convert(curve.values),
+            color=color,
             linestyle=line,
             linewidth=1.3,
             marker=marker,
@@ -161,7 +161,7 @@ def _heading(curve: Curve) -> str:
 
 
 def _marked(leads: int) -> tuple[int, int]:
-    """Return the index of the first lead time with a marker and the distance to the next: days with steps of 6 h."""
+    """Return the index of the first lead time with a marker and the distance to the next."""
     every = -(-leads // _MARKERS)
     return every - 1, every
 
@@ -190,8 +190,8 @@ def _confidence_text(curves: Sequence[Curve]) -> str:
 def _legend(figure: Figure, looks: Mapping[str, _Look]) -> None:
     """Draw one legend for all panels, below them."""
     handles = [
-        Line2D([], [], color=colour, linestyle=line, marker=marker, markersize=3.5, linewidth=1.3)
-        for colour, line, marker in looks.values()
+        Line2D([], [], color=color, linestyle=line, marker=marker, markersize=3.5, linewidth=1.3)
+        for color, line, marker in looks.values()
     ]
     # matplotlib leaves out labels that begin with an underscore.
     labels = [f" {name}" if name.startswith("_") else name for name in looks]
@@ -202,7 +202,7 @@ def _alt(panels: Sequence[Sequence[Curve]], metric: str, region: str) -> str:
     texts = []
     for panel in panels:
         unit = _unit(panel[0])
-        ends = ", ".join(f"{curve.name} {_number(unit.told(curve.values)[-1])}" for curve in panel)
+        ends = ", ".join(f"{curve.name} {_number(unit.convert(curve.values)[-1])}" for curve in panel)
         texts.append(f"{_heading(panel[0])} at {panel[0].hours[-1]} h: {ends}")
     return f"Curves of {_METRIC_NAMES.get(metric, metric)} by lead time, {region}. {'; '.join(texts)}."
 

@@ -48,15 +48,15 @@ class GridPoint:
     longitude: float
 
     @property
-    def kilometres(self) -> float:
+    def kilometers(self) -> float:
         """Distance to the named point along a great circle, km."""
         return _distance(self.place, self.latitude, self.longitude)
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """Coordinates of the grid point and distance, as text."""
         at = f"{_degrees(self.latitude, 'SN')} {_degrees(self.longitude, 'WE')}"
-        return f"grid point {at}, {self.kilometres:.0f} km away"
+        return f"grid point {at}, {self.kilometers:.0f} km away"
 
 
 def place_of(text: str) -> NamedPoint:

@@ -126,10 +126,10 @@ class Sheet:
         lines = 2 + len(shown.over) + bool(credit) + 2 * (self._between == "\n")
         self.figure = Figure(figsize=_inches(rows, shown.columns, projection.aspect, lines), layout="compressed")
         self.axes = self.figure.subplots(rows, shown.columns, sharex=True, sharey=True, squeeze=False)
-        self.colours = (shown.field.convention.colours, DIFFERENCES)[: 1 + shown.columns // 3]
+        self.colors = (shown.field.convention.colors, DIFFERENCES)[: 1 + shown.columns // 3]
         self.panels = [
             [
-                Panel(axes, ground, self.scales[j // 2], self.colours[j // 2], over=bool(shown.over) and j < 2)
+                Panel(axes, ground, self.scales[j // 2], self.colors[j // 2], over=bool(shown.over) and j < 2)
                 for j, axes in enumerate(row)
             ]
             for row in self.axes
@@ -155,9 +155,9 @@ class Sheet:
     def _label(self, credit: str) -> None:
         for top, name in zip(self.axes[0], _names(self._shown), strict=True):
             top.set_title(name, loc="left", fontweight="bold")
-        _colour_bar(self.figure, self.panels[0][0].image, self.axes[:, :2], self.scales[0], self._shown.field.name)
+        _color_bar(self.figure, self.panels[0][0].image, self.axes[:, :2], self.scales[0], self._shown.field.name)
         if self._shown.columns == 3:
-            _colour_bar(self.figure, self.panels[0][2].image, self.axes[:, 2:], self.scales[1], "Difference")
+            _color_bar(self.figure, self.panels[0][2].image, self.axes[:, 2:], self.scales[1], "Difference")
         if credit:
             self.figure.supxlabel(credit, x=0.99, ha="right", fontsize="x-small", color="#606060")
 
@@ -204,7 +204,7 @@ def _names(shown: Scene) -> tuple[str, ...]:
     return _COLUMNS if shown.columns == 3 else _COLUMNS[1:2]
 
 
-def _colour_bar(figure: Figure, image: AxesImage, over: NDArray[np.object_], scale: Scale, name: str) -> None:
+def _color_bar(figure: Figure, image: AxesImage, over: NDArray[np.object_], scale: Scale, name: str) -> None:
     """Draw a color bar below the maps that it belongs to."""
     rows, columns = over.shape
     axes: list[Axes] = over.ravel().tolist()

@@ -147,7 +147,9 @@ def _draw(path: Path, which: MeanErrors, hours: int, sums: ErrorSums, kept: Outp
     of = quantity(xr.DataArray(name=which.name, coords={} if which.level is None else {"level": which.level}))
     unit = of.unit.of_differences
     count = np.where(sums.counts > 0, sums.counts, np.nan)
-    bias, error = (unit.told(each).astype(np.float32) for each in (sums.errors / count, np.sqrt(sums.squares / count)))
+    bias, error = (
+        unit.convert(each).astype(np.float32) for each in (sums.errors / count, np.sqrt(sums.squares / count))
+    )
     scales = difference_scale([bias], unit.text), field_scale([error], unit.text)
     grid = Grid(kept.latitude, kept.longitude)
     columns = (("Bias", bias, scales[0], DIFFERENCES), ("RMSE", error, scales[1], "viridis"))
@@ -155,8 +157,8 @@ def _draw(path: Path, which: MeanErrors, hours: int, sums: ErrorSums, kept: Outp
         figure = Figure(figsize=(13.0, 4.6), layout="compressed")
         ground = MapBackground(PlateCarree(), grid, _PIXELS, np.empty(0), None)
         texts = []
-        for axes, (name, values, scale, colours) in zip(figure.subplots(1, 2, sharey=True), columns, strict=True):
-            panel = Panel(axes, ground, scale, colours, over=False)
+        for axes, (name, values, scale, colors) in zip(figure.subplots(1, 2, sharey=True), columns, strict=True):
+            panel = Panel(axes, ground, scale, colors, over=False)
             over_globe = float(np.sqrt(_mean(grid, values**2))) if name == "RMSE" else _mean(grid, values)
             text = f"over the globe {scale.number(over_globe)}{scale.suffix}"
             panel.show(Layer(values), text)

@@ -14,5 +14,5 @@ def palette(name: str) -> NDArray[np.uint8]:
     Returns:
         (256, 3) red, green and blue.
     """
-    colours: NDArray[np.uint8] = colormaps[name](np.arange(256), bytes=True)
-    return colours[:, :3]
+    colors: NDArray[np.uint8] = colormaps[name](np.arange(256), bytes=True)
+    return colors[:, :3]

@@ -99,14 +99,14 @@ class MapBackground:
 class Panel:
     """One map on axes, which can be redrawn with other layers."""
 
-    def __init__(self, axes: Axes, ground: MapBackground, scale: Scale, colours: str, *, over: bool) -> None:
+    def __init__(self, axes: Axes, ground: MapBackground, scale: Scale, colors: str, *, over: bool) -> None:
         """Draw the parts that do not change: edge, coasts, meridians and parallels.
 
         Args:
             axes: to draw on.
             ground: shared by the maps of the figure.
             scale: of the field.
-            colours: name of a color map.
+            colors: name of a color map.
             over: whether contours or wind will be drawn over the field.
         """
         self._axes, self._ground = axes, ground
@@ -117,7 +117,7 @@ class Panel:
         self._edge = axes.add_patch(edge)
         self.image = axes.imshow(
             np.full(ground.cells.shape, np.nan, np.float32),
-            cmap=colormaps[colours].with_extremes(bad=_MISSING),
+            cmap=colormaps[colors].with_extremes(bad=_MISSING),
             vmin=scale.low,
             vmax=scale.high,
             origin="lower",
@@ -127,7 +127,7 @@ class Panel:
         _draw_degrees(axes, ground) if isinstance(ground.projection, PlateCarree) else self._draw_graticule()
         # Each line has a rim that keeps it visible on similar colors; coasts are pale under dark contours and wind.
         coasts = (("#00000080", 1.2), ("white", 0.6)) if over else (("#ffffff59", 1.2), (_INK, 0.5))
-        self._coasts = [self._lines(ground.coasts, colour, width) for colour, width in coasts]
+        self._coasts = [self._lines(ground.coasts, color, width) for color, width in coasts]
         middle = ((left + right) / 2, (bottom + top) / 2)
         self._empty = axes.text(*middle, "no data", ha="center", va="center", fontsize="x-large", color="#404040")
 
@@ -151,8 +151,8 @@ class Panel:
             *([] if layer.wind is None else self._wind(layer.wind)),
         ]
 
-    def _lines(self, on_map: list[Numbers], colour: str, width: float) -> LineCollection:
-        drawn = LineCollection(on_map, colors=colour, linewidths=width)
+    def _lines(self, on_map: list[Numbers], color: str, width: float) -> LineCollection:
+        drawn = LineCollection(on_map, colors=color, linewidths=width)
         self._axes.add_collection(drawn, autolim=False)
         drawn.set_clip_path(self._edge)
         return drawn
@@ -171,8 +171,8 @@ class Panel:
         drawn = self._axes.contour(np.nan_to_num(x), np.nan_to_num(y), values, levels, colors="black", linewidths=0.6)
         drawn.set_clip_path(self._edge)
         every_other = set(self._ground.levels[::2].tolist())
-        labelled = [level for level in levels if level in every_other]
-        labels = drawn.clabel(labelled, fmt=_level_text, fontsize=6, inline_spacing=2)
+        labeled = [level for level in levels if level in every_other]
+        labels = drawn.clabel(labeled, fmt=_level_text, fontsize=6, inline_spacing=2)
         for label in labels:
             label.set_clip_path(self._edge)
         return [drawn]

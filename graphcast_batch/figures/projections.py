@@ -172,14 +172,14 @@ class Orthographic(Projection):
         east, north, middle = np.radians(longitude - self.longitude), np.radians(latitude), np.radians(self.latitude)
         x = np.cos(north) * np.sin(east)
         y = np.cos(middle) * np.sin(north) - np.sin(middle) * np.cos(north) * np.cos(east)  # Snyder's 20-4
-        towards = np.sin(middle) * np.sin(north) + np.cos(middle) * np.cos(north) * np.cos(east)
-        return _where(towards >= 0, x, y)
+        toward = np.sin(middle) * np.sin(north) + np.cos(middle) * np.cos(north) * np.cos(east)
+        return _where(toward >= 0, x, y)
 
     def inverse(self, x: Numbers, y: Numbers) -> tuple[Numbers, Numbers]:
         middle = np.radians(self.latitude)
-        towards = np.sqrt(np.maximum(0, 1 - x**2 - y**2))
-        sine = np.clip(towards * np.sin(middle) + y * np.cos(middle), -1, 1)
-        east = np.arctan2(x, towards * np.cos(middle) - y * np.sin(middle))  # Snyder's 20-15
+        toward = np.sqrt(np.maximum(0, 1 - x**2 - y**2))
+        sine = np.clip(toward * np.sin(middle) + y * np.cos(middle), -1, 1)
+        east = np.arctan2(x, toward * np.cos(middle) - y * np.sin(middle))  # Snyder's 20-15
         return _where(np.hypot(x, y) <= 1, _wrapped(self.longitude + np.degrees(east)), np.degrees(np.arcsin(sine)))
 
 
@@ -214,12 +214,12 @@ class Polar(Projection):
 PLATE_CARREE: Final = PlateCarree()
 
 
-def projection_called(name: Name, centre: tuple[float, float] | None = None) -> Projection:
+def projection_called(name: Name, center: tuple[float, float] | None = None) -> Projection:
     """Return the projection of a name.
 
     Args:
         name: of the projection.
-        centre: latitude and longitude of the center of an orthographic map, degrees; unused for others.
+        center: latitude and longitude of the center of an orthographic map, degrees; unused for others.
 
     Raises:
         FigureError: an orthographic projection has no center.
@@ -231,9 +231,9 @@ def projection_called(name: Name, centre: tuple[float, float] | None = None) -> 
             "north_polar": Polar(1),
             "south_polar": Polar(-1),
         }[name]
-    if centre is None:
+    if center is None:
         raise FigureError("an orthographic map needs the latitude and longitude of its center, but has none; give it")
-    return Orthographic(*centre)
+    return Orthographic(*center)
 
 
 def cells(projection: Projection, grid: Grid, columns: int) -> NDArray[np.intp]:

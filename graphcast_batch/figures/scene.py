@@ -285,5 +285,5 @@ def _layer(shown: Shown) -> Layer:
 def _values(field: xr.DataArray) -> Field:
     """Return a field's values in displayed units, with NaN for infinite ones."""
     unit = quantity(field).unit
-    values = unit.told(field.values).astype(np.float32)
+    values = unit.convert(field.values).astype(np.float32)
     return np.where(np.isfinite(values), values, np.float32(np.nan))

@@ -144,9 +144,9 @@ def _cell_width(columns: int) -> float:
 
 def _draw_panel(axes: Axes, title: str, rows: Sequence[tuple[str, int | None]], hours: Sequence[int]) -> AxesImage:
     """Draw empty cells, with labels of rows and columns."""
-    colours = colormaps["RdBu_r"].with_extremes(bad=_MISSING)
+    colors = colormaps["RdBu_r"].with_extremes(bad=_MISSING)
     # Cells have one size in all panels, even where a panel has few rows.
-    image = axes.imshow(np.zeros((len(rows), len(hours))), cmap=colours, aspect=_CELL[1] / _cell_width(len(hours)))
+    image = axes.imshow(np.zeros((len(rows), len(hours))), cmap=colors, aspect=_CELL[1] / _cell_width(len(hours)))
     axes.grid(visible=False)
     axes.set_title(title, loc="left")
     axes.set_yticks(range(len(rows)), [named(name) if level is None else f"{level}" for name, level in rows])

@@ -72,9 +72,9 @@ def _draw_power(axes: Axes, power: xr.DataArray) -> None:
     waves, shown = power["wavenumber"].values, power * unit.factor**2
     truth = shown.sel(part="truth").mean("prediction_timedelta")
     axes.plot(waves, truth, color="black", linewidth=2.2, alpha=0.55, label="truth")
-    for colour, line, hours, values in _curves(shown.sel(part="forecast")):
+    for color, line, hours, values in _curves(shown.sel(part="forecast")):
         axes.plot(
-            waves, values, color=colour, linestyle=line, linewidth=1.2, label=f"forecast at {lead_time_text(hours)}"
+            waves, values, color=color, linestyle=line, linewidth=1.2, label=f"forecast at {lead_time_text(hours)}"
         )
     axes.set(xscale="log", yscale="log", facecolor="white")
     square = f"{unit.text}²" if unit.text.isalpha() else f"({unit.text})²"
@@ -86,8 +86,8 @@ def _draw_ratio(axes: Axes, power: xr.DataArray) -> None:
     ratio = power.sel(part="forecast") / power.sel(part="truth").where(power.sel(part="truth") > 0)
     axes.axhline(1, color="black", linewidth=2.2, alpha=0.55)
     axes.axhline(0.5, color="#404040", linewidth=0.8, linestyle=(0, (1, 2)))
-    for colour, line, _, values in _curves(ratio):
-        axes.plot(power["wavenumber"].values, values, color=colour, linestyle=line, linewidth=1.2)
+    for color, line, _, values in _curves(ratio):
+        axes.plot(power["wavenumber"].values, values, color=color, linestyle=line, linewidth=1.2)
     axes.set(facecolor="white", xlabel="Zonal wavenumber", ylabel="Forecast / truth")
     axes.set_ylim(0, max(1.25, min(2.0, 1.05 * float(np.nanmax(ratio.values)))))
     axes.set_xlim(1, float(power["wavenumber"].values[-1]))

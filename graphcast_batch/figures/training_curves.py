@@ -15,7 +15,7 @@ from graphcast_batch.figures.saving import package_style, save
 
 _POINTS: Final = 500
 """The most points of a curve; each is the mean over several updates if there are more."""
-_COLOURS: Final = {"training": "#0072b2", "validation": "#d55e00", "persistence": "#404040"}
+_COLORS: Final = {"training": "#0072b2", "validation": "#d55e00", "persistence": "#404040"}
 """Colors that can be distinguished with color blindness (Okabe and Ito 2008)."""
 
 
@@ -49,10 +49,10 @@ def draw_training(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def _draw_losses(axes: Axes, updates: Sequence[Mapping[str, Any]], checks: Sequence[Mapping[str, Any]]) -> None:
-    axes.plot(*_thinned(updates, "loss"), color=_COLOURS["training"], linewidth=1, label="training")
+    axes.plot(*_thinned(updates, "loss"), color=_COLORS["training"], linewidth=1, label="training")
     at = [line["update"] for line in checks]
     for key, look, label in (("validation", "o-", "validation"), ("persistence", "--", "persistence, validation")):
-        axes.plot(at, [line[key] for line in checks], look, color=_COLOURS[key], markersize=3, linewidth=1, label=label)
+        axes.plot(at, [line[key] for line in checks], look, color=_COLORS[key], markersize=3, linewidth=1, label=label)
     axes.set(yscale="log", ylabel="loss")
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.yaxis.set_minor_formatter(_between_decades(*axes.get_ylim()))

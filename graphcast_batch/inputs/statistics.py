@@ -2,8 +2,8 @@
 
 The statistics are those published with GraphCast (Lam et al. 2023): mean and standard deviation of every variable, by
 level if it has levels, over times and grid points, where each point counts equally; and the standard deviation of its
-change over 6 h. The archive is cut into blocks, whose sums are computed in any process and merged in one fixed order:
-bit-identical results protect a user who repeats a study with another number of workers from different forecasts.
+change over a model step. The archive is cut into blocks, whose sums are computed in any process and merged in one fixed
+order: bit-identical results protect a user who repeats a study with another number of workers from different forecasts.
 """
 
 import math
@@ -47,8 +47,8 @@ class Statistics:
     Attributes:
         mean: mean of each variable, in the unit of the variable.
         stddev: standard deviation of each variable, in its unit.
-        diffs_stddev: standard deviation of the change over 6 h, in the unit of the variable; may lack variables that
-            never change.
+        diffs_stddev: standard deviation of the change over a model step, in the unit of the variable; may lack
+            variables that never change.
     """
 
     mean: xr.Dataset
@@ -120,7 +120,7 @@ def compute_statistics(
             same blocks are merged in the same order.
 
     Raises:
-        StatisticsError: a variable, level or time is missing, a value is not finite, no two times are 6 h apart, a
+        StatisticsError: a variable, level or time is missing, a value is not finite, no two times are a step apart, a
             variable that the model feeds back never changes on any level, as when an archive repeats one frame, or
             the executor stopped before all blocks were done.
         InputError: the source cannot be read.

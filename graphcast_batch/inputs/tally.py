@@ -1,4 +1,4 @@
-"""Compute count, mean and squared deviations of the values and 6 h changes in one block of an archive.
+"""Compute count, mean and squared deviations of values, and of changes over a model step, in one block of an archive.
 
 The results of two blocks can be merged into those of both together, so that blocks may be computed in any process.
 """
@@ -78,7 +78,7 @@ class Moments:
 
 @dataclass(frozen=True, eq=False)
 class Tally:
-    """Moments of values and of their 6 h changes, by variable."""
+    """Moments of values and of their changes over a model step, by variable."""
 
     values: Mapping[str, Moments]
     changes: Mapping[str, Moments]

@@ -209,7 +209,7 @@ def _valid(case: Case, hours: Sequence[int]) -> NDArray[np.datetime64]:
 def _field(name: str, level: int | None, pairs: Sequence[_Pair]) -> Json:
     """Encode one variable at one level of all chosen Cases, in its unit for figures."""
     unit = unit_of(name, attributes(name).get("units", ""))
-    ours = [unit.told(frames).astype(np.float32) for frames, _ in pairs]
+    ours = [unit.convert(frames).astype(np.float32) for frames, _ in pairs]
     apart = [None if truth is None else _difference(unit, frames, truth) for frames, truth in pairs]
     style = convention(name)
     scale = (difference_scale if style.is_signed else field_scale)(ours, unit.text)
@@ -218,7 +218,7 @@ def _field(name: str, level: int | None, pairs: Sequence[_Pair]) -> Json:
         "variable": name,
         "level": level,
         "label": named(name),
-        "colours": style.colours,
+        "colors": style.colors,
         "units": unit.text,
         "differenceUnits": unit.of_differences.text,
         "limits": [_short(scale.low), _short(scale.high)],
@@ -230,7 +230,7 @@ def _field(name: str, level: int | None, pairs: Sequence[_Pair]) -> Json:
 
 
 def _difference(unit: Unit, ours: Frames, truth: Frames) -> Frames:
-    return unit.of_differences.told(ours - truth).astype(np.float32)
+    return unit.of_differences.convert(ours - truth).astype(np.float32)
 
 
 def _grid(opened: Opened, stride: int) -> Json:

@@ -50,7 +50,7 @@ const leadText = (hours) => (hours % 24 === 0 ? `${hours} h (${hours / 24} d)` :
 const decoded = new Map();
 const MOST_DECODED = 24;
 
-async function greysOf(stack) {
+async function graysOf(stack) {
   if (!decoded.has(stack)) {
     const image = new Image();
     image.src = `data:image/png;base64,${stack.png}`;
@@ -58,17 +58,17 @@ async function greysOf(stack) {
     const canvas = make("canvas", { width: image.width, height: image.height });
     const context = canvas.getContext("2d", { willReadFrequently: true });
     context.drawImage(image, 0, 0);
-    const greys = context.getImageData(0, 0, image.width, image.height).data.filter((_, n) => n % 4 === 0);
-    decoded.set(stack, greys);
+    const grays = context.getImageData(0, 0, image.width, image.height).data.filter((_, n) => n % 4 === 0);
+    decoded.set(stack, grays);
     if (decoded.size > MOST_DECODED) decoded.delete(decoded.keys().next().value);
   }
   return decoded.get(stack);
 }
 
 async function valuesOf(stack, lead, size) {
-  const greys = (await greysOf(stack)).subarray(lead * size, (lead + 1) * size);
+  const grays = (await graysOf(stack)).subarray(lead * size, (lead + 1) * size);
   const scale = (stack.high[lead] - stack.low[lead]) / 254;
-  return Float32Array.from(greys, (grey) => (grey ? stack.low[lead] + (grey - 1) * scale : NaN));
+  return Float32Array.from(grays, (gray) => (gray ? stack.low[lead] + (gray - 1) * scale : NaN));
 }
 
 // ---- one map
@@ -96,13 +96,13 @@ class FieldMap {
 
   paintLegend() {
     const image = new ImageData(256, 1);
-    for (let n = 0; n < 256; n++) image.data.set([...this.colours.slice(3 * n, 3 * n + 3), 255], 4 * n);
+    for (let n = 0; n < 256; n++) image.data.set([...this.colors.slice(3 * n, 3 * n + 3), 255], 4 * n);
     this.legend.getContext("2d").putImageData(image, 0, 0);
   }
 
-  show(values, [low, high], units, colours, description) {
+  show(values, [low, high], units, colors, description) {
     this.values = values;
-    this.colours = data.colours[colours];
+    this.colors = data.colors[colors];
     this.span = high - low;
     this.units = units;
     const { latitude, longitude } = this.grid;
@@ -113,7 +113,7 @@ class FieldMap {
         if (Number.isNaN(value)) continue; // transparent, to show the background color for missing data
         const share = Math.max(0, Math.min(255, Math.round((255 * (value - low)) / (high - low))));
         const place = 4 * ((latitude.count - 1 - row) * longitude.count + column); // north comes up
-        image.data.set([...this.colours.slice(3 * share, 3 * share + 3), 255], place);
+        image.data.set([...this.colors.slice(3 * share, 3 * share + 3), 255], place);
       }
     }
     this.pixels.getContext("2d").putImageData(image, 0, 0);
@@ -159,8 +159,8 @@ class FieldMap {
         }
       }
     }
-    for (const [colour, thick] of [["#ffffff66", 2.4], ["#1a1a1acc", 1]]) {
-      context.strokeStyle = colour;
+    for (const [color, thick] of [["#ffffff66", 2.4], ["#1a1a1acc", 1]]) {
+      context.strokeStyle = color;
       context.lineWidth = thick * Math.min(1.5, width / 500);
       context.stroke(path);
     }
@@ -336,7 +336,7 @@ class Browser {
       const target = forecast.map((value, place) => value - difference[place]);
       for (const map of maps) {
         if (map.title.endsWith("target")) map.show(difference, [-limit, limit], own.differenceUnits, data.differences, description);
-        else map.show(map.title === "Target" ? target : forecast, own.limits, own.units, own.colours, description);
+        else map.show(map.title === "Target" ? target : forecast, own.limits, own.units, own.colors, description);
       }
     });
     if (this.place) this.showValues(...this.place);
@@ -405,18 +405,18 @@ function chart(node, { label, units, x, xText, lines }) {
     }
   }
   lines.forEach((line, n) => {
-    const colour = `var(--line-${n % 5})`;
+    const color = `var(--line-${n % 5})`;
     if (line.low?.some((value) => value !== null)) {
       const there = x.map((_, i) => i).filter((i) => line.low[i] !== null);
       const edge = [...there.map((i) => [i, line.high]), ...there.reverse().map((i) => [i, line.low])];
       const d = edge.map(([i, values], k) => `${k ? "L" : "M"}${across(x[i])},${up(values[i])}`).join("");
-      svg.append(make("svg:path", { class: "band", style: `fill:${colour}`, d: `${d}Z` }));
+      svg.append(make("svg:path", { class: "band", style: `fill:${color}`, d: `${d}Z` }));
     }
     const dash = ["", "7 4", "2 3", "9 3 2 3", "4 2"][n % 5];
-    svg.append(make("svg:path", { d: polyline(line.values, x, across, up), style: `stroke:${colour}`, "stroke-dasharray": dash }));
+    svg.append(make("svg:path", { d: polyline(line.values, x, across, up), style: `stroke:${color}`, "stroke-dasharray": dash }));
     line.values.forEach((value, i) => { // a single point has no line
       const isAlone = value !== null && (line.values[i - 1] ?? null) === null && (line.values[i + 1] ?? null) === null;
-      if (isAlone) svg.append(make("svg:circle", { cx: across(x[i]), cy: up(value), r: 3, style: `fill:${colour}` }));
+      if (isAlone) svg.append(make("svg:circle", { cx: across(x[i]), cy: up(value), r: 3, style: `fill:${color}` }));
     });
   });
   const cursor = make("svg:line", { class: "cursor", y1: 8, y2: height - bottom, visibility: "hidden" });

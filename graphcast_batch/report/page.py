@@ -146,10 +146,10 @@ def _speed(line: RunTimeline) -> dict[str, Any]:
 
 def _drawing(sides: Sequence[Browsable]) -> dict[str, Any]:
     """Return the color tables (red, green, blue) and the coastlines (in tenths of degrees) of the maps."""
-    names = {DIFFERENCES, *(field["colours"] for side in sides for field in side.content.get("fields", ()))}
-    colours = {name: palette(name).ravel().tolist() for name in sorted(names)}
+    names = {DIFFERENCES, *(field["colors"] for side in sides for field in side.content.get("fields", ()))}
+    colors = {name: palette(name).ravel().tolist() for name in sorted(names)}
     coasts = [np.round(10 * line).astype(int).ravel().tolist() for line in coastlines()]
-    return {"colours": colours, "differences": DIFFERENCES, "coasts": coasts}
+    return {"colors": colors, "differences": DIFFERENCES, "coasts": coasts}
 
 
 def _rendered(template: str, data: dict[str, Any], **values: Any) -> str:  # noqa: ANN401

@@ -185,7 +185,7 @@ def _headlines(found: Sequence[ScoreCurve], name: str) -> tuple[SkillHeadline, .
         if (curve.name, curve.metric) == (name, "rmse"):
             unit = unit_of(curve.variable, curve.units).of_differences
             pairs = evenly(
-                list(zip(curve.hours.tolist(), unit.told(curve.values).tolist(), strict=True)), _MOST_COLUMNS
+                list(zip(curve.hours.tolist(), unit.convert(curve.values).tolist(), strict=True)), _MOST_COLUMNS
             )
             values = tuple((lead_text(hours), f"{value:.3g}" if math.isfinite(value) else "") for hours, value in pairs)
             lines.append(SkillHeadline(named(curve.variable, curve.level), unit.text, values))

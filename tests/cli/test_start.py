@@ -81,7 +81,7 @@ def test_an_archive_of_all_that_a_published_model_takes_is_given_its_task(tmp_pa
     assert yaml.safe_load((tmp_path / "first.yaml").read_text())["model"]["weights"]["task"] == "GraphCast_small"
 
 
-def test_dataset_files_are_recognised_and_fix_the_times(tmp_path, capsys):
+def test_dataset_files_are_recognized_and_fix_the_times(tmp_path, capsys):
     answers = ("--inputs", SMALL_13 / "source-*.nc", "--weights", SMALL_13 / "checkpoint.npz")
     file = tmp_path / "first.yaml"
 

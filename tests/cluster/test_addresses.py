@@ -60,7 +60,7 @@ def test_a_single_node_listens_to_itself_alone():
 
 
 def test_a_node_with_nothing_but_loopback_is_refused(monkeypatch):
-    monkeypatch.setattr(addresses, "_towards", lambda *_: "")
+    monkeypatch.setattr(addresses, "_toward", lambda *_: "")
     monkeypatch.setattr(addresses, "_of_interfaces", lambda: iter(()))
     with pytest.raises(
         ClusterError, match=r"the 2 nodes of a job must reach each other, but .* except loopback; bring"
@@ -69,6 +69,6 @@ def test_a_node_with_nothing_but_loopback_is_refused(monkeypatch):
 
 
 def test_where_there_is_ipv6_alone_ray_finds_the_address_itself(monkeypatch):
-    monkeypatch.setattr(addresses, "_towards", lambda _, family=socket.AF_INET: "fd00::7" * (family == socket.AF_INET6))
+    monkeypatch.setattr(addresses, "_toward", lambda _, family=socket.AF_INET: "fd00::7" * (family == socket.AF_INET6))
     monkeypatch.setattr(addresses, "_of_interfaces", lambda: iter(()))
     assert own_address(Allocation(size=2)) == ""

@@ -1,4 +1,4 @@
-"""A planet of one travelling wave, whose scores have closed forms, and stores of forecasts of it."""
+"""A planet of one traveling wave, whose scores have closed forms, and stores of forecasts of it."""
 
 import numpy as np
 import xarray as xr

@@ -216,7 +216,7 @@ def test_a_quantile_of_weighted_values_is_that_of_xarray(pairs, share):
 
 
 def usual_wave(path):
-    """The mean of the travelling wave, which is 0, but for its level, as a file of another program would have it."""
+    """The mean of the traveling wave, which is 0, but for its level, as a file of another program would have it."""
     grid = truth().grid
     shifts = np.array([0.0, 3500.0])
     shape = (4, 366, grid.longitude.size, grid.latitude.size)

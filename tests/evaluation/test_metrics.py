@@ -140,7 +140,7 @@ def test_seeps_of_each_pair_of_categories_is_that_of_the_paper():
     assert [rainy(light, dry), rainy(heavy, dry), rainy(heavy, light)] == pytest.approx([1, 1.6, 0.6])
 
 
-def test_a_quarter_of_a_millimetre_a_day_and_a_tenth_in_6_h_is_light_and_the_threshold_heavy():
+def test_a_quarter_of_a_millimeter_a_day_and_a_tenth_in_6_h_is_light_and_the_threshold_heavy():
     assert DRY_BELOW == {"total_precipitation_6hr": 0.1e-3, "total_precipitation_24hr": 0.25e-3}
     for least in DRY_BELOW.values():
         assert [rainy(share * least, 0, dry_below=least) for share in (0.999, 1.001)] == [0, 1]

@@ -37,7 +37,7 @@ def test_an_error_that_grows_with_lead_time_is_found_at_each_lead_time_level_and
     np.testing.assert_allclose(absolute, np.broadcast_to(hours, bias.shape), rtol=1e-6)
 
 
-def test_persistence_of_a_travelling_wave_has_the_error_that_it_must_have(tmp_path):
+def test_persistence_of_a_traveling_wave_has_the_error_that_it_must_have(tmp_path):
     """The mean over a circle of (cos(x - wt) - cos(x))² is 1 - cos(wt)."""
     store = stored(tmp_path / "s", cases(1), unchanged)
     source = truth()

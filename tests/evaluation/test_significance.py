@@ -53,7 +53,7 @@ def test_no_difference_is_called_significant_about_as_often_as_it_should_be():
     assert found < 45
 
 
-def test_gaps_between_initial_times_are_no_neighbours():
+def test_gaps_between_initial_times_are_no_neighbors():
     values = process(np.random.default_rng(3), 2000, 0.7)[0]
     times = every(12, 2000)
     kept = np.random.default_rng(4).random(2000) < 0.8

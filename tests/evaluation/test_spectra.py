@@ -161,7 +161,7 @@ def spectrum_of(forecast, came):
 
 
 def test_a_running_mean_loses_what_its_response_says():
-    """A mean of three neighbours damps wavenumber k of n by (1 + 2 cos(2 pi k / n)) / 3: 2 / 3 at a sixth of n."""
+    """A mean of three neighbors damps wavenumber k of n by (1 + 2 cos(2 pi k / n)) / 3: 2 / 3 at a sixth of n."""
     values = np.random.default_rng(3).normal(size=72)
     smooth = (np.roll(values, 1) + values + np.roll(values, -1)) / 3
 

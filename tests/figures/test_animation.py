@@ -53,7 +53,7 @@ def test_a_film_has_a_frame_for_each_lead_time(tmp_path):
 
 
 def test_from_frame_to_frame_only_the_maps_and_times_change(tmp_path):
-    # The second frame has the colours of 30 degrees further north: all in the same scale.
+    # The second frame has the colors of 30 degrees further north: all in the same scale.
     draw_animation(tmp_path / "film.gif", forecast(2, change=0.5))
     (first, second), _ = frames(tmp_path / "film.gif")
     height, width, _ = first.shape
@@ -69,8 +69,8 @@ def test_from_frame_to_frame_only_the_maps_and_times_change(tmp_path):
 
 
 def _map_height(column):
-    coloured = np.flatnonzero(np.ptp(column, axis=1) > 40)
-    return np.split(coloured, np.flatnonzero(np.diff(coloured) > 5) + 1)[0].size
+    colored = np.flatnonzero(np.ptp(column, axis=1) > 40)
+    return np.split(colored, np.flatnonzero(np.diff(colored) > 5) + 1)[0].size
 
 
 def test_what_was_drawn_over_a_frame_is_gone_in_the_next(tmp_path):

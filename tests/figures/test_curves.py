@@ -51,7 +51,7 @@ def test_bands_show(tmp_path):
 
 
 def pale(pixels):
-    """Pixels of the first colour, thinned to a fifth over white."""
+    """Pixels of the first color, thinned to a fifth over white."""
     return int((np.abs(pixels - (204, 227, 240)).max(axis=-1) <= 2).sum())
 
 

@@ -24,7 +24,7 @@ def opened(path):
 
 
 def test_a_hovmoller_diagram_has_greenwich_in_the_middle_and_no_gap_at_the_date_line(tmp_path):
-    """Warm at 180° alone, which is at both sides of the prediction; its colours end in yellow."""
+    """Warm at 180° alone, which is at both sides of the prediction; its colors end in yellow."""
     warm = along_circle(np.where(LONGITUDE == 180, 280.0, 270.0))
 
     draw_hovmoller(tmp_path / "new" / "hovmoller.png", warm, warm * np.nan, (35.0, 60.0))

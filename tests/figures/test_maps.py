@@ -20,7 +20,7 @@ from graphcast_batch.figures.scene import Layer, Shown, Wind, scene
 from graphcast_batch.grid import regular_grid
 
 LOW, HIGH = (tuple(round(255 * part) for part in colormaps["viridis"](end)[:3]) for end in (0.0, 1.0))
-GREY = (0xD9, 0xD9, 0xD9)
+GRAY = (0xD9, 0xD9, 0xD9)
 
 
 def latitude_itself(latitude, longitude):
@@ -46,16 +46,16 @@ def pixels(path):
         return np.asarray(image.convert("RGB"))
 
 
-def is_colour(image, colour, tolerance=2):
-    return (np.abs(image.astype(int) - np.array(colour)) <= tolerance).all(axis=-1)
+def is_color(image, color, tolerance=2):
+    return (np.abs(image.astype(int) - np.array(color)) <= tolerance).all(axis=-1)
 
 
 def single_map(path):
     """The pixels of a map that stands alone and shows lowest, highest and missing values only."""
     image = pixels(path)
-    painted = is_colour(image, LOW) | is_colour(image, HIGH) | is_colour(image, GREY)
+    painted = is_color(image, LOW) | is_color(image, HIGH) | is_color(image, GRAY)
     columns = np.flatnonzero(painted[len(image) // 3])
-    rows = np.flatnonzero(painted[:, columns[0] + 3])  # the colour bar is narrower than the map
+    rows = np.flatnonzero(painted[:, columns[0] + 3])  # the color bar is narrower than the map
     return image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
@@ -64,7 +64,7 @@ def test_north_is_up(tmp_path, southwards):
     cap = field(lambda latitude, _: latitude >= 60)
     draw_maps(tmp_path / "map.png", cap.isel(latitude=slice(None, None, -1)) if southwards else cap)
     shown = single_map(tmp_path / "map.png")
-    rows = np.flatnonzero(is_colour(shown, HIGH).any(axis=1))
+    rows = np.flatnonzero(is_color(shown, HIGH).any(axis=1))
     assert rows[0] == 0
     assert (rows[-1] + 1) / len(shown) == pytest.approx((90 - 57.5) / 180, abs=0.005)
 
@@ -72,14 +72,14 @@ def test_north_is_up(tmp_path, southwards):
 def test_a_polar_row_is_half_a_cell_high(tmp_path):
     draw_maps(tmp_path / "map.png", field(lambda latitude, _: latitude > 89, degrees=10))
     shown = single_map(tmp_path / "map.png")
-    assert is_colour(shown, HIGH).any(axis=1).sum() / len(shown) == pytest.approx(5 / 180, abs=0.005)
+    assert is_color(shown, HIGH).any(axis=1).sum() / len(shown) == pytest.approx(5 / 180, abs=0.005)
 
 
 @pytest.mark.parametrize(("longitude", "drawn"), [(350, -10), (10, 10), (120, 120), (185, -175)])
 def test_a_spot_is_drawn_at_its_longitude(tmp_path, longitude, drawn):
     draw_maps(tmp_path / "map.png", field(lambda lat, lon: (lat == 40) & (lon == longitude)))
     shown = single_map(tmp_path / "map.png")
-    rows, columns = np.nonzero(is_colour(shown, HIGH))
+    rows, columns = np.nonzero(is_color(shown, HIGH))
     across, down = (columns.min() + columns.max() + 1) / 2, (rows.min() + rows.max() + 1) / 2
     assert across / shown.shape[1] * 360 - 180 == pytest.approx(drawn, abs=1)
     assert 90 - down / shown.shape[0] * 180 == pytest.approx(40, abs=1)
@@ -87,7 +87,7 @@ def test_a_spot_is_drawn_at_its_longitude(tmp_path, longitude, drawn):
 
 def test_a_cell_on_the_date_line_is_half_on_either_side_of_the_map(tmp_path):
     draw_maps(tmp_path / "map.png", field(lambda lat, lon: lon == 180, degrees=10))
-    high = is_colour(single_map(tmp_path / "map.png"), HIGH).mean(axis=0) > 0.8
+    high = is_color(single_map(tmp_path / "map.png"), HIGH).mean(axis=0) > 0.8
     width = high.size
     assert high[: round(width * 4 / 360)].all()
     assert high[-round(width * 4 / 360) :].all()
@@ -97,15 +97,15 @@ def test_a_cell_on_the_date_line_is_half_on_either_side_of_the_map(tmp_path):
 @pytest.mark.parametrize("degrees", [2.5, 5.0, 15.0])
 def test_the_map_has_no_gap(tmp_path, degrees):
     draw_maps(tmp_path / "map.png", field(lambda lat, lon: lon >= 180, degrees=degrees))
-    assert not is_colour(single_map(tmp_path / "map.png"), GREY).any()
+    assert not is_color(single_map(tmp_path / "map.png"), GRAY).any()
 
 
 def test_missing_values_are_grey(tmp_path):
     draw_maps(tmp_path / "map.png", field(lambda lat, lon: np.where(lat < -60, np.nan, lat > 0)))
     shown = single_map(tmp_path / "map.png")
     south = shown[round(len(shown) * 0.9) :]
-    assert is_colour(south, GREY).mean() > 0.8
-    assert not is_colour(shown[: len(shown) // 2], GREY).any()
+    assert is_color(south, GRAY).mean() > 0.8
+    assert not is_color(shown[: len(shown) // 2], GRAY).any()
 
 
 def test_the_difference_is_prediction_minus_target_with_zero_in_the_middle(tmp_path):
@@ -114,13 +114,13 @@ def test_the_difference_is_prediction_minus_target_with_zero_in_the_middle(tmp_p
     draw_maps(tmp_path / "map.png", prediction, target)
     image = pixels(tmp_path / "map.png")
     right = image[:, -image.shape[1] // 3 :]
-    middle = right[:, round(right.shape[1] * 0.05) : round(right.shape[1] * 0.1)]  # left of the colour bar
-    rows = [np.nonzero(is_colour(middle, difference_colour(value, limit=2), 3))[0] for value in (1, 0, -2)]
+    middle = right[:, round(right.shape[1] * 0.05) : round(right.shape[1] * 0.1)]  # left of the color bar
+    rows = [np.nonzero(is_color(middle, difference_color(value, limit=2), 3))[0] for value in (1, 0, -2)]
     assert all(found.size > 100 for found in rows)
     assert rows[0].max() < np.median(rows[1]) < rows[2].min()
 
 
-def difference_colour(value, limit):
+def difference_color(value, limit):
     return [round(255 * part) for part in colormaps["RdBu_r"](0.5 + value / limit / 2)[:3]]
 
 
@@ -136,7 +136,7 @@ def described(path):
 
 
 def test_the_file_says_what_it_shows(tmp_path):
-    # A decametre of height is 98.0665 m² s⁻² of geopotential.
+    # A decameter of height is 98.0665 m² s⁻² of geopotential.
     prediction = field(lambda lat, lon: 98.0665 * (500 + lat), name="geopotential", level=500)
     draw_maps(tmp_path / "map.png", prediction, prediction - 2 * 98.0665)
     with Image.open(tmp_path / "map.png") as image:
@@ -190,9 +190,9 @@ def test_every_projection_shows_the_spot_where_it_is(tmp_path, projection):
     latitude = -60 if projection == Polar(-1) else 60
     draw_maps(tmp_path / "map.png", field(lambda lat, lon: (lat == latitude) & (lon == 170)), projection=projection)
     image = pixels(tmp_path / "map.png")
-    maps = image[: round(len(image) * 0.85)]  # without the colour bar
-    rows, columns = np.nonzero(is_colour(maps, HIGH))
-    low_rows, low_columns = np.nonzero(is_colour(maps, LOW))
+    maps = image[: round(len(image) * 0.85)]  # without the color bar
+    rows, columns = np.nonzero(is_color(maps, HIGH))
+    low_rows, low_columns = np.nonzero(is_color(maps, LOW))
     left, right, _, top = projection.extent
     pixel = (right - left) / np.ptp(low_columns)
     across, up = left + (columns.mean() - low_columns.min()) * pixel, top - (rows.mean() - low_rows.min()) * pixel

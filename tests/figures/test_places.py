@@ -30,12 +30,12 @@ def test_longitude_before_latitude_is_refused_where_it_shows():
 @pytest.mark.parametrize(("name", "others"), [("Berlin", ("Warsaw", 517)), ("London", ("New York", 5570))])
 def test_distances_between_cities_are_those_of_the_atlas(name, others):
     """Great circles, as travel tables give them, to a hundredth."""
-    other, kilometres = others
+    other, kilometers = others
     north, east = CITIES[other]
 
     found = nearest(place_of(name), np.array([north]), np.array([east % 360]))
 
-    assert found.kilometres == pytest.approx(kilometres, rel=0.01)
+    assert found.kilometers == pytest.approx(kilometers, rel=0.01)
 
 
 def test_the_nearest_point_may_lie_beyond_greenwich():
@@ -44,7 +44,7 @@ def test_the_nearest_point_may_lie_beyond_greenwich():
     found = nearest(NamedPoint("here", 50.0, -1.0), grid.latitude, grid.longitude)
 
     assert (found.latitude, found.longitude) == (48.0, 0.0)
-    assert found.told == "grid point 48°N 0°, 234 km away"
+    assert found.description == "grid point 48°N 0°, 234 km away"
 
 
 @given(st.floats(-90, 90), st.floats(-180, 179.9))
@@ -53,4 +53,4 @@ def test_no_grid_point_is_further_than_half_the_diagonal_of_a_cell(north, east):
 
     found = nearest(NamedPoint("here", north, east), grid.latitude, grid.longitude)
 
-    assert found.kilometres <= np.hypot(3, 3) * 111.3
+    assert found.kilometers <= np.hypot(3, 3) * 111.3

@@ -34,7 +34,7 @@ def drawn(made, path, region="global"):
 
 
 def share(pixels, of):
-    """Of the pixels that are clearly of a colour, in a hundred."""
+    """Of the pixels that are clearly of a color, in a hundred."""
     return 100 * of(pixels[..., 0], pixels[..., 2]).mean()
 
 
@@ -59,7 +59,7 @@ def test_its_text_counts_what_is_better_and_what_is_sure(tmp_path):
 
 
 def test_better_is_blue_and_worse_is_red(tmp_path):
-    """The colour bar has as much of both."""
+    """The color bar has as much of both."""
     _, better = drawn(card([[-0.2, -0.2], [-0.2, -0.2]]), tmp_path / "better.png")
     _, worse = drawn(card([[0.2, 0.2], [0.2, 0.2]]), tmp_path / "worse.png")
 

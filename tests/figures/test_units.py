@@ -20,11 +20,11 @@ from graphcast_batch.figures.display_units import named, unit_of
 def test_values_are_told_in_the_unit_that_people_know(variable, units, stored, text, told):
     unit = unit_of(variable, units)
 
-    assert (unit.text, unit.told(np.array(stored))) == (text, pytest.approx(told, abs=1e-9))
+    assert (unit.text, unit.convert(np.array(stored))) == (text, pytest.approx(told, abs=1e-9))
 
 
 def test_differences_of_temperatures_are_kelvin():
     unit = unit_of("temperature", "K").of_differences
 
     assert unit.heading(named("temperature", 850)) == "Temperature at 850 hPa (K)"
-    assert unit.told(np.array([1.5])) == [1.5]
+    assert unit.convert(np.array([1.5])) == [1.5]

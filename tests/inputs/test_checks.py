@@ -241,7 +241,7 @@ def test_the_synthetic_planet_passes_in_every_season(day):
         ("land_sea_mask", "%", lambda x: x * 100),
     ],
 )
-def test_a_wrong_unit_is_recognised_and_the_setting_for_it_named(complete, name, unit, wrong):
+def test_a_wrong_unit_is_recognized_and_the_setting_for_it_named(complete, name, unit, wrong):
     fault = the_fault(changed(complete, name, wrong))
     assert fault.variable == name
     assert fault.remedy == f"this looks like {unit}: give inputs.units {{{name}: '{unit}'}}, or convert it"
@@ -253,7 +253,7 @@ def test_a_share_is_told_without_a_unit(complete):
     )
 
 
-def test_radiation_in_watts_is_recognised_though_no_limit_is_passed(good, task, grid):
+def test_radiation_in_watts_is_recognized_though_no_limit_is_passed(good, task, grid):
     weak = dataclasses.replace(good, forcings=good.forcings / 3600)
     (fault,) = find_faults(weak, task, grid, 30)
     assert str(fault).startswith(f"{SUN} must reach 1e+06 J m**-2 somewhere on the globe, but 2 of 2 fields do not")
@@ -346,7 +346,7 @@ def test_no_wind_at_the_poles_is_in_order(complete):
     assert of_whole(calm) == []
 
 
-def test_two_frames_that_are_one_are_recognised(complete):
+def test_two_frames_that_are_one_are_recognized(complete):
     def repeat(frames):
         return frames.map(lambda array: array.copy(data=array.values[[0, 0]]) if "time" in array.dims else array)
 
@@ -358,7 +358,7 @@ def test_two_frames_that_are_one_are_recognised(complete):
     assert "must change within 6 h, but the frames number 1 and 2 are the same in every value" in str(fault)
 
 
-def test_one_variable_that_repeats_among_others_that_change_is_recognised(complete):
+def test_one_variable_that_repeats_among_others_that_change_is_recognized(complete):
     fault = the_fault(changed(complete, "geopotential", lambda array: array.copy(data=array.values[[1, 1]])))
     assert fault.variable == "geopotential"
 

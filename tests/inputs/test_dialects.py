@@ -1,4 +1,4 @@
-"""Layouts are recognised by what is in them, and contradictions are told."""
+"""Layouts are recognized by what is in them, and contradictions are told."""
 
 import numpy as np
 import pytest

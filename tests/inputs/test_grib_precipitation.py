@@ -81,7 +81,7 @@ def test_messages_that_are_no_sums_must_be_said(tmp_path):
     assert held(archive(tmp_path, fields, precipitation="hourly")) == [6, 7, 8, 9, 10, 11, 12]
 
 
-def test_hourly_sums_in_millimetres_are_brought_to_metres(tmp_path):
+def test_hourly_sums_in_millimeters_are_brought_to_meters(tmp_path):
     """NCEP's parameter is kg m-2."""
     hourly = [tp(0, f"{hour}-{hour + 1}", factor=1000, centre="kwbc", paramId=228228) for hour in range(6)]
     assert held(archive(tmp_path, hourly)) == [6]

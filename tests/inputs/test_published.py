@@ -581,5 +581,5 @@ def test_the_published_statistics_are_taken_from_a_mirror(shared_data, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "stats", "sample"])
-def test_the_terms_name_the_licence_and_who_grants_it(kind):
+def test_the_terms_name_the_license_and_who_grants_it(kind):
     assert "Google LLC, CC BY 4.0, https://creativecommons.org/licenses/by/4.0/" in license(kind)

@@ -329,8 +329,8 @@ def test_what_no_bucket_holds_is_not_found(bucket, address):
 
 @pytest.mark.parametrize("address", ["s3://bucket/a.zarr", "gs://bucket/a.zarr", "s3://bucket/a.nc"])
 def test_an_unknown_option_is_named(address):
-    with pytest.raises(InputError, match=rf"{address} .*'colour' is not valid .*; correct inputs\.storage"):
-        read(address, Access(options=(("colour", "red"),)))
+    with pytest.raises(InputError, match=rf"{address} .*'color' is not valid .*; correct inputs\.storage"):
+        read(address, Access(options=(("color", "red"),)))
 
 
 def test_a_plain_server_has_no_options_of_buckets():

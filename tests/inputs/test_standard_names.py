@@ -19,7 +19,7 @@ def field(standard, units, *dims, **attributes):
     return dims, np.zeros([2] * len(dims)), {"standard_name": standard, "units": units, **attributes}
 
 
-def recognised(height=None, **fields):
+def recognized(height=None, **fields):
     coords = {name: (name, values, {"units": "Pa"} if name == "plev" else {}) for name, values in COORDS.items()}
     if height is not None:
         coords["height"] = ((), height, {"units": "m"})
@@ -30,7 +30,7 @@ SINGLE = ("time", "lat", "lon")
 
 
 def test_cmip_is_understood():
-    found = recognised(
+    found = recognized(
         ta=field("air_temperature", "K"),
         zg=field("geopotential_height", "m"),
         ua=field("eastward_wind", "m s-1"),
@@ -55,10 +55,10 @@ def test_cmip_is_understood():
 def test_heights_above_the_ground_tell_what_is_measured_there():
     rest = {"ta": field("air_temperature", "K")}
     tas, uas = field("air_temperature", "K", *SINGLE), field("eastward_wind", "m s-1", *SINGLE)
-    assert recognised(2.0, **rest, tas=tas)["tas"] == "2m_temperature"
-    assert recognised(10.0, **rest, uas=uas)["uas"] == "10m_u_component_of_wind"
+    assert recognized(2.0, **rest, tas=tas)["tas"] == "2m_temperature"
+    assert recognized(10.0, **rest, uas=uas)["uas"] == "10m_u_component_of_wind"
     for height in (None, 10.0, 100.0):
-        assert "tas" not in recognised(height, **rest, tas=tas)
+        assert "tas" not in recognized(height, **rest, tas=tas)
 
 
 @pytest.mark.parametrize(
@@ -72,10 +72,10 @@ def test_heights_above_the_ground_tell_what_is_measured_there():
 )
 def test_what_leaves_a_doubt_is_left_alone(other):
     psl = field("air_pressure_at_mean_sea_level", "Pa", *SINGLE)
-    assert recognised(psl=psl, **other) == {"psl": "mean_sea_level_pressure"}
+    assert recognized(psl=psl, **other) == {"psl": "mean_sea_level_pressure"}
 
 
 def test_of_two_that_say_the_same_none_is_taken_and_a_name_counts_more():
     one, psl = field("air_temperature", "K"), field("air_pressure_at_mean_sea_level", "Pa", *SINGLE)
-    assert "temperature" not in recognised(a=one, b=one, psl=psl).values()
-    assert "temperature" not in recognised(a=one, temperature=one, psl=psl).values()
+    assert "temperature" not in recognized(a=one, b=one, psl=psl).values()
+    assert "temperature" not in recognized(a=one, temperature=one, psl=psl).values()

@@ -177,7 +177,7 @@ def test_an_absent_package_is_told_with_how_to_install_it(packages):
         forecaster_of_reference()
 
 
-def test_the_unrelated_package_of_pypi_is_recognised_without_running_it(packages):
+def test_the_unrelated_package_of_pypi_is_recognized_without_running_it(packages):
     packages("graphcast.__init__", "raise SystemExit('was run')")
     packages("graphcast.caster")
 

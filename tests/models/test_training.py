@@ -128,12 +128,12 @@ def test_loss_gradient_and_its_norms_are_those_of_deepminds_package(reference):
     assert norms == pytest.approx(asked, rel=1e-3)
 
 
-def slope_of(precision, *, rematerialised):
+def slope_of(precision, *, rematerialized):
     """What gives loss and gradient, from weights and all that `of_rollouts` gives."""
     reference = case()
     predictor = Predictor(reference.checkpoint.architecture, reference.channels, precision)
     scales = normalization(reference.channels, reference.statistics)
-    loss = rollout_loss(predictor, reference.grid, rematerialised=rematerialised)
+    loss = rollout_loss(predictor, reference.grid, rematerialized=rematerialized)
 
     def of_weights(weights, graphs, static, frames, forcings, known, targets):
         constants = Constants(predictor.folded(weights, graphs), scales, static)
@@ -154,7 +154,7 @@ def test_the_gradient_is_the_slope_of_the_loss_and_takes_memory_for_frames_alone
     with jax.enable_x64(True):
         weights, *known = of_rollouts("float64", 3)
         kept, again = (
-            slope_of("float64", rematerialised=choice).lower(weights, *known).compile() for choice in (False, True)
+            slope_of("float64", rematerialized=choice).lower(weights, *known).compile() for choice in (False, True)
         )
         (loss, slopes), (same_loss, same) = jax.tree.map(np.asarray, (kept(weights, *known), again(weights, *known)))
         random = np.random.default_rng(1)
@@ -164,7 +164,7 @@ def test_the_gradient_is_the_slope_of_the_loss_and_takes_memory_for_frames_alone
             float(again(jax.tree.map(lambda part, way, far=far: part + far * way, weights, along), *known)[0])
             for far in (step, -step)
         )
-        longer = slope_of("float64", rematerialised=True).lower(*of_rollouts("float64", 11)).compile()
+        longer = slope_of("float64", rematerialized=True).lower(*of_rollouts("float64", 11)).compile()
 
     assert {part.dtype for part in jax.tree.leaves(slopes)} == {np.dtype("float64")}
     slope = sum(float((part * way).sum()) for part, way in zip(*map(jax.tree.leaves, (slopes, along)), strict=True))

@@ -152,7 +152,7 @@ def test_space_plays_and_pauses(written, opened):
 def test_the_value_under_the_pointer_is_that_of_the_store(store, written, opened):
     page = opened(written)
     field = store.forecasts()["temperature"].sel(level=850).isel(time=0, prediction_timedelta=0)
-    half_a_grey = float(field.max() - field.min()) / 254 / 2
+    half_a_gray = float(field.max() - field.min()) / 254 / 2
 
     for latitude, longitude, place in (
         (40, 100, "40°N 100°E"),
@@ -164,12 +164,12 @@ def test_the_value_under_the_pointer_is_that_of_the_store(store, written, opened
         expected = float(field.sel(latitude=latitude, longitude=longitude % 360)) - 273.15
         prediction, target, difference = numbers(text)
         assert text.startswith(f"{place}: ")
-        assert prediction == pytest.approx(expected, abs=half_a_grey + 0.01)
-        assert target == pytest.approx(expected - 2, abs=half_a_grey + 0.01)
+        assert prediction == pytest.approx(expected, abs=half_a_gray + 0.01)
+        assert target == pytest.approx(expected - 2, abs=half_a_gray + 0.01)
         assert difference == pytest.approx(2, abs=0.01)
 
 
-def test_where_nothing_is_known_the_map_says_so_and_has_a_colour_of_its_own(tmp_path, opened):
+def test_where_nothing_is_known_the_map_says_so_and_has_a_color_of_its_own(tmp_path, opened):
     store = run(tmp_path / "s", hole, count=1)
     write_page(store.path, tmp_path / "r.html")
     page = opened(tmp_path / "r.html")

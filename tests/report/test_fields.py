@@ -16,19 +16,19 @@ VALUES = st.floats(-1e6, 1e6, width=32) | st.just(np.nan)
 
 def unpacked(stack):
     """What a page makes of a stack, by the standard that PNG is."""
-    greys = np.asarray(Image.open(BytesIO(base64.b64decode(stack["png"]))), np.float64)
+    grays = np.asarray(Image.open(BytesIO(base64.b64decode(stack["png"]))), np.float64)
     low, high = (np.array(stack[name])[:, np.newaxis, np.newaxis] for name in ("low", "high"))
-    greys = greys.reshape(low.size, -1, greys.shape[-1])
-    return np.where(greys == 0, np.nan, low + (greys - 1) * (high - low) / 254)
+    grays = grays.reshape(low.size, -1, grays.shape[-1])
+    return np.where(grays == 0, np.nan, low + (grays - 1) * (high - low) / 254)
 
 
 @given(arrays(np.float32, (2, 3, 4), elements=VALUES))
-def test_a_value_comes_back_within_half_a_grey_and_what_is_missing_stays_missing(frames):
-    greys, low, high = quantized(frames)
-    back = np.array(low)[:, None, None] + (greys - 1.0) * (np.array(high) - np.array(low))[:, None, None] / 254
+def test_a_value_comes_back_within_half_a_gray_and_what_is_missing_stays_missing(frames):
+    grays, low, high = quantized(frames)
+    back = np.array(low)[:, None, None] + (grays - 1.0) * (np.array(high) - np.array(low))[:, None, None] / 254
     step = (np.array(high) - np.array(low))[:, None, None] / 254
 
-    np.testing.assert_array_equal(greys == 0, np.isnan(frames))
+    np.testing.assert_array_equal(grays == 0, np.isnan(frames))
     there = ~np.isnan(frames)
     assert (
         np.abs(back - frames)[there] <= np.broadcast_to(0.5 * step + 1e-9 * np.abs(back), frames.shape)[there]

@@ -56,7 +56,7 @@ def test_without_scores_there_is_no_skill_and_of_the_other_it_is_said(tmp_path, 
     ("relative", "text", "kind", "share"),
     [(-0.12, "−12 %", "better", 24), (0.7, "+70 %", "worse", 100), (0.0, "+0 %", "", 0), (np.nan, "", "", 0)],
 )
-def test_a_cell_is_coloured_by_how_much_better_or_worse_it_is(relative, text, kind, share):
+def test_a_cell_is_colored_by_how_much_better_or_worse_it_is(relative, text, kind, share):
     found = cell(relative, significant=True)
 
     assert (found.text, found.kind, found.share) == (text, kind, share)

@@ -51,7 +51,7 @@ def test_preempted_by_a_job_of_higher_priority(begin, is_as_undisturbed):
     is_as_undisturbed(run)
 
 
-def test_cancelled_and_submitted_again(begin, is_as_undisturbed):
+def test_canceled_and_submitted_again(begin, is_as_undisturbed):
     run = begin(CASES, "--nodes", "2")
     run.until_made(4)
     run.bed.call("scancel", run.job)

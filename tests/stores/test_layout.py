@@ -43,7 +43,7 @@ UNCONSOLIDATED = pytest.mark.filterwarnings("ignore:Object at:zarr.errors.ZarrUs
 
 def test_xarray_opens_the_store_as_it_is_with_decoded_times_and_cf_attributes(tmp_path):
     path = tmp_path / "run.zarr"
-    provenance = {"checkpoint_description": "random", "licence": None, "versions": {"jax": "0"}, "seed": 3}
+    provenance = {"checkpoint_description": "random", "license": None, "versions": {"jax": "0"}, "seed": 3}
     fill(make(path, plan_of(range(3), 10), provenance=provenance), case_at(1, 10))
     read = xr.open_zarr(path)
     assert dict(read.sizes) == {"time": 3, "prediction_timedelta": 10, "level": 2, "latitude": 5, "longitude": 8}
@@ -57,7 +57,7 @@ def test_xarray_opens_the_store_as_it_is_with_decoded_times_and_cf_attributes(tm
     assert read.latitude.attrs["units"] == "degrees_north"
     assert read.total_precipitation_6hr.attrs["cell_methods"].startswith("prediction_timedelta: sum")
     assert read.attrs["Conventions"] == "CF-1.11"
-    assert (read.attrs["seed"], read.attrs["licence"], read.attrs["versions"]) == (3, "null", '{"jax": "0"}')
+    assert (read.attrs["seed"], read.attrs["license"], read.attrs["versions"]) == (3, "null", '{"jax": "0"}')
     assert (path / "run.yaml").read_text() == "steps: 1\n"
     xr.testing.assert_identical(read.load(), open_store(path).forecasts().load())
 

@@ -29,7 +29,7 @@ def folder(recipe):
 def state_of(recipe, update=9, size=3):
     arrays = {
         "parameters:mesh_gnn/~/linear_0:w": np.arange(size, dtype=np.float32),
-        "optimiser:1:count": np.int32(update) + np.zeros((), np.int32),
+        "optimizer:1:count": np.int32(update) + np.zeros((), np.int32),
     }
     return TrainingState(update, arrays, recipe.model_dump(mode="json"), "abc")
 

@@ -169,8 +169,10 @@ def _versions(surveys: Sequence[Survey]) -> Diagnosis:
         if one.versions.get(name) != version
     }
     if differing:
-        told = "; ".join(f"{name}: {text}" for name, text in differing.items())
-        return Diagnosis("problem", "versions", f"all nodes must have the same, but have {told}; install them alike")
+        versions = "; ".join(f"{name}: {text}" for name, text in differing.items())
+        return Diagnosis(
+            "problem", "versions", f"all nodes must have the same, but have {versions}; install them alike"
+        )
     return Diagnosis("ok", "versions", ", ".join(f"{name} {version}" for name, version in first.versions.items()))
 
 

@@ -36,12 +36,12 @@ def own_address(here: Allocation, head: str = "") -> str:
     """
     if here.size == 1:
         return LOOPBACK
-    if _towards(_ANYWHERE):
+    if _toward(_ANYWHERE):
         return ""
     others = [head.rpartition(":")[0], *here.nodes, os.environ.get("MASTER_ADDR", "")]
-    routed = (_towards(other) for other in others if other)
+    routed = (_toward(other) for other in others if other)
     found = next(filter(None, routed), "") or next(_of_interfaces(), "")
-    if not found and not _towards(_ANYWHERE_IPV6, socket.AF_INET6):
+    if not found and not _toward(_ANYWHERE_IPV6, socket.AF_INET6):
         raise ClusterError(
             f"the {here.size} nodes of a job must reach each other, but {socket.gethostname()} has no network address "
             "except loopback; bring its network up, or start the command on one node without launch"
@@ -49,7 +49,7 @@ def own_address(here: Allocation, head: str = "") -> str:
     return found
 
 
-def _towards(host: str, family: socket.AddressFamily = socket.AF_INET) -> str:
+def _toward(host: str, family: socket.AddressFamily = socket.AF_INET) -> str:
     """Return the address from which packets to a host are sent; empty if that is loopback, or there is no route."""
     try:
         target = socket.getaddrinfo(host, _PORT, family, socket.SOCK_DGRAM)[0][4]

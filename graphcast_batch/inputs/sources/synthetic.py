@@ -35,10 +35,10 @@ _ON_LEVELS: dict[str, Callable[[Air], Floats]] = {
     "specific_humidity": lambda air: air.humidity,
 }
 _AT_SURFACE: dict[str, Callable[[Air], Floats]] = {
-    "2m_temperature": surface.two_metre_temperature,
+    "2m_temperature": surface.two_meter_temperature,
     "mean_sea_level_pressure": surface.mean_sea_level_pressure,
-    "10m_u_component_of_wind": lambda air: surface.ten_metre_wind(air).real,
-    "10m_v_component_of_wind": lambda air: surface.ten_metre_wind(air).imag,
+    "10m_u_component_of_wind": lambda air: surface.ten_meter_wind(air).real,
+    "10m_v_component_of_wind": lambda air: surface.ten_meter_wind(air).imag,
     "total_precipitation_6hr": surface.precipitation,
 }
 

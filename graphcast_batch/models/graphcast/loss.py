@@ -52,14 +52,14 @@ def level_weights(levels: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def rollout_loss(
-    predictor: Predictor, grid: Grid, *, rematerialised: bool = False
+    predictor: Predictor, grid: Grid, *, rematerialized: bool = False
 ) -> Callable[[Constants, ModelState, Array, Array], LossAndParts]:
     """Return the loss of a rollout, as a function to compile or differentiate.
 
     Args:
         predictor: computes one step.
         grid: the points.
-        rematerialised: whether the steps of a long rollout are computed again for the gradient, so that only their
+        rematerialized: whether the steps of a long rollout are computed again for the gradient, so that only their
             frames are kept.
 
     Returns:
@@ -72,17 +72,17 @@ def rollout_loss(
 
     def step(constants: Constants, state: ModelState, known: tuple[Array, Array]) -> tuple[ModelState, Array]:
         forcing, target = known
-        normalised = predictor.normalised(constants, state, forcing)
-        squares = jnp.square(normalised - _normalised_target(constants, state, target)) * weights
+        normalized = predictor.normalized(constants, state, forcing)
+        squares = jnp.square(normalized - _normalized_target(constants, state, target)) * weights
         parts = jnp.stack([squares[:, place].mean() for place in names.values()])
-        frame = predictor.frame(constants, state, normalised)
+        frame = predictor.frame(constants, state, normalized)
         return predictor.next_state(state, frame, forcing), parts
 
     def loss(constants: Constants, state: ModelState, forcings: Array, targets: Array) -> LossAndParts:
         def body(state: ModelState, known: tuple[Array, Array]) -> tuple[ModelState, Array]:
             return step(constants, state, known)
 
-        if rematerialised and forcings.shape[0] > 1:
+        if rematerialized and forcings.shape[0] > 1:
             body = jax.checkpoint(body, prevent_cse=False)
         _, parts = jax.lax.scan(body, state, (forcings, targets))
         mean = parts.mean(axis=0)
@@ -119,7 +119,7 @@ def gradient_norms(gradient: Mapping[str, Mapping[str, Array]]) -> dict[str, flo
     return {module: float(np.sqrt(square)) for module, square in squares.items()}
 
 
-def _normalised_target(constants: Constants, state: ModelState, target: Array) -> Array:
+def _normalized_target(constants: Constants, state: ModelState, target: Array) -> Array:
     """Return the (point, outputs) that the network should give for the next time, from the (point, outputs) truth."""
     scales, carried = constants.normalization, state.frames.shape[-1]
     mean, deviation = scales.diagnosed

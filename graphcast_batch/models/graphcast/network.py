@@ -261,9 +261,9 @@ def _onwards(perceptron: Perceptron, first: Array) -> Array:
         return values.astype(_summing(dtype))
     scale, offset = perceptron.norm
     values = values.astype(_summing(dtype))
-    centred = values - values.mean(axis=-1, keepdims=True)
-    variance = jnp.square(centred).mean(axis=-1, keepdims=True)
-    return centred * (jax.lax.rsqrt(variance + _EPSILON) * scale) + offset
+    centered = values - values.mean(axis=-1, keepdims=True)
+    variance = jnp.square(centered).mean(axis=-1, keepdims=True)
+    return centered * (jax.lax.rsqrt(variance + _EPSILON) * scale) + offset
 
 
 def _product(values: Array, weight: Array) -> Array:

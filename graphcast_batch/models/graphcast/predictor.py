@@ -84,21 +84,21 @@ class Predictor:
         Returns:
             The state at the next time, and its frame: (point, outputs) in the order of ``channels.targets``.
         """
-        frame = self.frame(constants, state, self.normalised(constants, state, forcing))
+        frame = self.frame(constants, state, self.normalized(constants, state, forcing))
         return self.next_state(state, frame, forcing), frame
 
-    def normalised(self, constants: Constants, state: ModelState, forcing: Array) -> Array:
+    def normalized(self, constants: Constants, state: ModelState, forcing: Array) -> Array:
         """Return the normalized (point, outputs) of the network for the next time, float32 or finer, in our order."""
         return graphcast(constants.network, self._features(constants, state, forcing).astype(self.precision))
 
-    def frame(self, constants: Constants, state: ModelState, normalised: Array) -> Array:
+    def frame(self, constants: Constants, state: ModelState, normalized: Array) -> Array:
         """Return the frame, (point, outputs) in physical units: the state plus its change, and the other outputs."""
         scales, carried = constants.normalization, state.frames.shape[-1]
         mean, deviation = scales.diagnosed
         return jnp.concatenate(
             [
-                state.frames[-1] + normalised[:, :carried] * scales.change,
-                normalised[:, carried:] * deviation + mean,
+                state.frames[-1] + normalized[:, :carried] * scales.change,
+                normalized[:, carried:] * deviation + mean,
             ],
             axis=-1,
         )

@@ -62,12 +62,12 @@ class Training(NamedTuple):
 
     Attributes:
         parameters: weights that are trained, by Haiku module and name.
-        optimiser: state of optax's optimizer.
+        optimizer: state of optax's optimizer.
         average: running mean of the weights; None if there is none.
     """
 
     parameters: Any
-    optimiser: Any
+    optimizer: Any
     average: Any
 
 
@@ -132,14 +132,14 @@ class Trainer:
         self._began_with, self._known = moving, checkpoint.parameters
         self._average, self._together = average, together
         predictor = Predictor(checkpoint.architecture, channels, precision)
-        self._loss = rollout_loss(predictor, grid, rematerialised=True)
+        self._loss = rollout_loss(predictor, grid, rematerialized=True)
         self._folded = predictor.folded
         at_once = edges_at_once(checkpoint.architecture.latent_size, accelerated=backend() != "cpu")
         self._mesh = Mesh(np.array(jax.devices()), ("samples",))
         self._constants = self._shared(
             (still, blocked(graphs, at_once), normalization(channels, statistics), static.astype(np.float32))
         )
-        self._optimiser = optax.chain(
+        self._optimizer = optax.chain(
             optax.clip_by_global_norm(clip),
             optax.scale_by_adam(*_BETAS),
             optax.add_decayed_weights(weight_decay, mask=_matrices),
@@ -154,7 +154,7 @@ class Trainer:
         """Return a training before its first update."""
         parameters = self._shared(self._began_with)
         average = self._shared(self._began_with) if self._average else None
-        return Training(parameters, self._shared(self._optimiser.init(parameters)), average)
+        return Training(parameters, self._shared(self._optimizer.init(parameters)), average)
 
     def compile(self, training: Training, samples: Samples) -> None:
         """Compile the program for updates with this number of samples and steps, if it is not compiled yet."""
@@ -217,14 +217,14 @@ class Trainer:
     ) -> tuple[Training, Update]:
         gradient, (loss, parts) = self._gradient(training.parameters, constants, samples)
         norm = optax.tree.norm(gradient)
-        directions, optimiser = self._optimiser.update(gradient, training.optimiser, training.parameters)
+        directions, optimizer = self._optimizer.update(gradient, training.optimizer, training.parameters)
         parameters = jax.tree.map(lambda old, along: old - rate * along, training.parameters, directions)
         average = training.average
         if average is not None:
             average = optax.incremental_update(parameters, average, 1 - (self._average or 0.0))
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         after = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old), Training(parameters, optimiser, average), training
+            lambda new, old: jnp.where(finite, new, old), Training(parameters, optimizer, average), training
         )
         return after, Update(loss, parts, norm)
 

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from graphcast_batch.inputs.sources.planet.climate import mean_geopotential, stability
-from graphcast_batch.inputs.sources.planet.continents import centres_of_action
+from graphcast_batch.inputs.sources.planet.continents import centers_of_action
 from graphcast_batch.inputs.sources.planet.earth import (
     DAY,
     DRY_AIR,
@@ -140,7 +140,7 @@ class Air:
         modes += self.weather.ripples.modes(days, ripple_profile(height), latitude)
         modes += CLUSTER_RESPONSE * self.weather.clusters.modes(days, cluster_profile(height), latitude)
         modes += TIDES.modes(days, tidal_profile(height), latitude)
-        modes += centres_of_action(height, latitude, self.season, modes.shape[0])
+        modes += centers_of_action(height, latitude, self.season, modes.shape[0])
         modes[0] += mean_geopotential(height, np.sin(latitude), self.season)
         return modes
 

@@ -9,7 +9,7 @@ from graphcast_batch.inputs.sources.planet.earth import DRY_AIR, REFERENCE, Floa
 
 # Latitude and longitude, and width toward the north and the east, all in degrees; then the difference from the pressure
 # around it in January and in July, hPa.
-_CENTRES = np.array(
+_CENTERS = np.array(
     [
         (50, 100, 13, 32, 15, -6),  # Siberian high
         (50, 185, 12, 26, -13, 3),  # Aleutian low
@@ -28,10 +28,10 @@ _CENTRES = np.array(
         (-68, 210, 9, 30, -7, -7),  # Ross Sea
     ]
 )
-_PLACES, _JANUARY, _JULY = np.deg2rad(_CENTRES[:, :4]), _CENTRES[:, 4], _CENTRES[:, 5]
+_PLACES, _JANUARY, _JULY = np.deg2rad(_CENTERS[:, :4]), _CENTERS[:, 4], _CENTERS[:, 5]
 
 
-def centres_of_action(height: Floats, latitude: Floats, season: float, wavenumbers: int) -> Modes:
+def centers_of_action(height: Floats, latitude: Floats, season: float, wavenumbers: int) -> Modes:
     """Return the geopotential of highs over cold and lows over warm surfaces, with the opposite sign at high levels.
 
     Args:

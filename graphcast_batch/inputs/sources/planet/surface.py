@@ -23,7 +23,7 @@ def mean_sea_level_pressure(air: Air) -> Floats:
     return np.asarray(100 * REFERENCE * np.exp(geopotential / (DRY_AIR * between)))
 
 
-def two_metre_temperature(air: Air) -> Floats:
+def two_meter_temperature(air: Air) -> Floats:
     """Return the temperature at 2 m (lat, lon), K.
 
     It varies less over the sea, is low on mountains, and on land follows the season and the local solar time.
@@ -37,7 +37,7 @@ def two_metre_temperature(air: Air) -> Floats:
     return np.asarray(sea + ground.land * (land - sea))
 
 
-def ten_metre_wind(air: Air) -> Modes:
+def ten_meter_wind(air: Air) -> Modes:
     """Return the wind at 10 m (lat, lon), u + iv, m s**-1.
 
     Friction slows the lowest wind and turns it toward low pressure, more so on land.
