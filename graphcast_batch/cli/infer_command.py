@@ -39,7 +39,7 @@ def infer(
         int | None,
         typer.Option(
             min=1,
-            help="Number of model steps, 6 h each with GraphCast, of the forecast. Default: all with truth in the file.",
+            help="Number of model steps, 6 h each with GraphCast. Default: all that have truth in the file.",
         ),
     ] = None,
     stats: Annotated[

@@ -1,5 +1,6 @@
 """Read a climatology by day of the year and hour of the day that this program or WeatherBench 2 wrote."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -99,6 +100,17 @@ class Climatology:
                 f"the climatology {self.path} must have all {written.DAYS} days of the year, but has "
                 f"{opened.sizes['dayofyear']}; make it from whole years"
             )
+
+    @cached_property
+    def identity(self) -> str:
+        """Path, and a digest of attributes, axes and one field of each variable, which tells a remade one apart."""
+        opened, _ = self._opened
+        digest = hashlib.sha256(repr(sorted(opened.attrs.items())).encode())
+        for name, array in sorted(opened.variables.items(), key=lambda item: str(item[0])):
+            digest.update(repr((name, array.dims, array.shape)).encode())
+            at = {dim: 0 for dim in array.dims if array.ndim > 1 and dim not in ("latitude", "longitude")}
+            digest.update(np.ascontiguousarray(array.isel(at).values).tobytes())
+        return f"{self.path} (sha256 {digest.hexdigest()[:16]})"
 
     def _places(self, hours: NDArray[np.int64]) -> list[int]:
         known = self._opened[0]["hour"].values.tolist()

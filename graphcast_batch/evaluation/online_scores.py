@@ -83,7 +83,7 @@ def run_scorer(config: RunConfig) -> OnlineScorer:
     climatology = Climatology(folder, store.kept) if folder else None
     scoring = scoring_of(config.scores, store, truth_of(config, store.kept), climatology)
     # Parts that were added later are left to the next evaluation, which scores what a Case lacks.
-    first, *_ = lay_out_parts(store, FORECAST, scoring, identity_of(config))
+    first, *_ = lay_out_parts(store, FORECAST, scoring, identity_of(config, climatology))
     return OnlineScorer(store, first.scores, first.scoring, first.scoring.weighed())
 
 

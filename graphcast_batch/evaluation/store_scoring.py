@@ -93,7 +93,7 @@ def evaluations(config: RunConfig, baselines: Sequence[str] = ()) -> list[Evalua
         wanted[CLIMATOLOGY] = replace(forecasts, forecasts=ClimatologyForecast(climatology))
     if config.scores.members:
         wanted[ENSEMBLE] = ensemble_of(forecasts, [store, *map(open_store, config.scores.members)])
-    identity = identity_of(config)
+    identity = identity_of(config, climatology)
     return [lay_out(store, name, scoring, identity) for name, scoring in wanted.items()]
 
 
@@ -229,12 +229,11 @@ def lay_out(store: Store, name: str, scoring: ScoringSetup, identity: Mapping[st
     return Evaluation(store.path, name, scoring, tuple(left), *keys, only_scores)
 
 
-def identity_of(config: RunConfig) -> dict[str, JsonValue]:
+def identity_of(config: RunConfig, climatology: Climatology | None) -> dict[str, JsonValue]:
     """Return what makes scores comparable beside variables, levels and regions: truth and climatology."""
     inputs = config.scores.truth or config.inputs
-    climatology = config.scores.climatology
     truth = bare(inputs.model_dump(mode="json"))
-    return {"truth": truth, "climatology": None if climatology is None else str(climatology)}
+    return {"truth": truth, "climatology": None if climatology is None else climatology.identity}
 
 
 def score_stored(path: Path, name: str, scoring: ScoringSetup, case: Case) -> ScoreRecord | None:

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphcast_batch.config.scores_section import ScoresConfig
-from graphcast_batch.errors import EvaluationError, StoreError
+from graphcast_batch.errors import EvaluationError, StoreError, StoreMismatchError
 from graphcast_batch.evaluation import climatology_building as module
 from graphcast_batch.evaluation.baselines import ClimatologyForecast
 from graphcast_batch.evaluation.climatology import Climatology
@@ -284,6 +286,21 @@ def test_a_climatology_that_does_not_fit_is_refused(tmp_path, made):
     usual = Climatology(tmp_path / "half.zarr", store.kept)
     with pytest.raises(EvaluationError, match=r"but lacks \[6, 18\] and has \[0, 12\]"):
         usual.fields(["temperature"], np.array(["2020-01-01T06", "2020-01-01T18"], "datetime64[ns]"), [500])
+
+
+def test_scores_against_a_climatology_that_was_made_anew_are_not_mixed_in(tmp_path):
+    store = stored(tmp_path / "s", cases(1), lambda name, hours, values: values)
+    path = usual_wave(tmp_path / "usual.zarr")
+    truth_is = {"kind": "synthetic", "resolution": 10}
+    config = config_for(store.path, truth=truth_is, climatology=path)
+    digest = evaluations(config)[0].scoring.climatology.identity
+    assert evaluations(config)[0].scoring.climatology.identity == digest
+
+    opened = xr.open_zarr(path, chunks=None).load()
+    (opened + np.float32(1)).to_zarr(path, mode="w", zarr_format=2)
+
+    with pytest.raises(StoreMismatchError, match=rf"climatology: there {re.escape(digest)}, now .*sha256"):
+        evaluations(config)
 
 
 def test_the_baseline_climatology_asks_for_one(tmp_path):
