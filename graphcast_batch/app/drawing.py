@@ -9,7 +9,6 @@ from graphcast_batch.app.progress import Progress, ProgressChoice, chosen_progre
 from graphcast_batch.app.score_drawing import draw_scores
 from graphcast_batch.cluster.drain import Drain
 from graphcast_batch.config.figures_section import FiguresConfig
-from graphcast_batch.config.loading import load_config
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.errors import FigureError
@@ -17,6 +16,7 @@ from graphcast_batch.evaluation.score_results import scored
 from graphcast_batch.figures.mean_error import ErrorSums, draw_mean_errors, errors_of, wanted_errors
 from graphcast_batch.figures.store_figures import check_figures, draw_stored
 from graphcast_batch.plan import Case
+from graphcast_batch.setup.kept_config import kept_config
 from graphcast_batch.setup.run_setup import RunSetup, assemble
 from graphcast_batch.stores.store_kinds import open_store
 
@@ -70,7 +70,7 @@ def figures(
         GraphcastBatchError: something is missing, or one part does not fit another.
     """
     place, shown = Path(place), chosen_progress(progress)
-    config = _with_figures(_config_of(place), changes, place)
+    config = _with_figures(kept_config(place), changes, place)
     folder = config.store / "figures"
     score_figures = _draw_scores(config, against, region, changes.get("format"), shown)
     if config.figures is None and score_figures is not None:
@@ -113,12 +113,6 @@ def draw_cases(
             count += result
     progress.report(f"{count} figures in {assembled.config.store / 'figures'}")
     return count, undrawn
-
-
-def _config_of(place: Path) -> RunConfig:
-    if not place.is_dir():
-        return load_config(place)
-    return load_config(place / "run.yaml").model_copy(update={"store": place.resolve()})
 
 
 def _with_figures(config: RunConfig, changes: Mapping[str, object], place: Path) -> RunConfig:

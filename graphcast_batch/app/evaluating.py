@@ -313,10 +313,9 @@ def evaluated_config(
 
     Raises:
         ConfigError: a config cannot be read, or a value is not what it must be.
+        StoreError: the folder is not a store.
     """
-    config = load_config(place / "run.yaml" if place.is_dir() else place)
-    if place.is_dir():
-        config = config.model_copy(update={"store": place.resolve()})
+    config = kept_config(place)
     given: dict[str, object] = {} if climatology is None else {"climatology": Path(climatology).absolute()}
     if truth is not None:
         given["truth"] = truth_inputs(truth)

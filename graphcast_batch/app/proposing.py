@@ -57,7 +57,7 @@ def propose_task(source: AnySource, steps: int) -> Proposal:
     found = _with_levels(held, LEVELS_13) if {*LEVELS_13} <= {*held.pressure_levels} else held
     found = _of_known_shape(source, found, left_out)
     found = _at_common_times(source, found, left_out)
-    found = _accepted(source, _as_run(source, found), steps, left_out)
+    found = _accepted(source, _as_run(found), steps, left_out)
     name = _published(found)
     return Proposal(TASKS[name] if name else found, name, left_out)
 
@@ -214,7 +214,7 @@ def _published(task: Task) -> str | None:
     return None
 
 
-def _as_run(source: AnySource, task: Task) -> Task:
+def _as_run(task: Task) -> Task:
     """Return a task for statistics as a task for a run, whose inputs include the targets."""
     return task.model_copy(update={"input_variables": (*task.target_variables, *task.input_variables)})
 

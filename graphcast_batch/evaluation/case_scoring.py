@@ -142,7 +142,7 @@ def _read(scoring: ScoringSetup, case: Case, piece: ScoringPiece, watch: Stopwat
     """Read forecast, truth and climatology of a piece, each variable as (field, point)."""
     with watch.stage("read"):
         forecast = scoring.forecasts.fields(case, piece.names, piece.hours.tolist(), scoring.levels)
-        return as_points(scoring, forecast, expectation(scoring, case, piece))
+        return as_points(forecast, expectation(scoring, case, piece))
 
 
 def expectation(scoring: ScoringSetup, case: Case, piece: ScoringPiece) -> tuple[Fields, Fields]:
@@ -182,7 +182,7 @@ def _check_filled(scoring: ScoringSetup, case: Case, truth: xr.Dataset) -> None:
             )
 
 
-def as_points(scoring: ScoringSetup, forecast: Fields, expected: tuple[Fields, Fields]) -> dict[str, Points]:
+def as_points(forecast: Fields, expected: tuple[Fields, Fields]) -> dict[str, Points]:
     """Combine forecast, truth and climatology of a piece, each variable as (field, point)."""
     truth, climatology = expected
     return {name: _as_points(values, truth[name], name, climatology) for name, values in forecast.items()}

@@ -88,7 +88,7 @@ DERIVATIONS: Final = {
 """Derived variables by name, with WeatherBench 2's definitions; geopotential height is not one of WeatherBench 2's.
 Relative humidity is a share, not percent."""
 
-_SUMMED: Final = np.timedelta64(6, "h")
+_SUMMED_HOURS: Final = 6
 """Hours of precipitation that one value of total_precipitation_6hr is the sum of."""
 
 
@@ -136,7 +136,7 @@ class DerivedTimeline:
         for name in set(names) & set(self.derived):
             times = self.held.times_of(DERIVATIONS[name].parts)
             if times is not None:
-                before = (times - n * _SUMMED for n in range(DERIVATIONS[name].steps))
+                before = (times - np.timedelta64(n * _SUMMED_HOURS, "h") for n in range(DERIVATIONS[name].steps))
                 times = times[np.all([np.isin(each, times) for each in before], axis=0)]
                 found = times if found is None else np.intersect1d(found, times)
         return found
@@ -146,7 +146,7 @@ class DerivedTimeline:
         found = self.held.fields(_parts(names, self.derived), times, levels)
 
         def read(parts: Sequence[str], steps: int) -> Fields:
-            before = np.asarray(times - steps * _SUMMED, "datetime64[ns]")
+            before = np.asarray(times - np.timedelta64(steps * _SUMMED_HOURS, "h"), "datetime64[ns]")
             fields = self.held.fields(parts, before, levels) if steps else found
             return {part: fields[part].values for part in parts}
 
@@ -171,7 +171,7 @@ class DerivedForecasts:
         found = self.held.fields(case, _parts(names, self.derived), lead_hours, levels)
 
         def read(parts: Sequence[str], steps: int) -> Fields:
-            before = [hours - steps * case.step_hours for hours in lead_hours]
+            before = [hours - steps * _SUMMED_HOURS for hours in lead_hours]
             return self.held.fields(case, parts, before, levels) if steps else found
 
         return {name: _made(name, read, levels) if name in self.derived else found[name] for name in names}

@@ -124,7 +124,7 @@ class Panel:
             extent=(left, right, bottom, top),
         )
         self.image.set_clip_path(edge)
-        _draw_degrees(axes, ground) if isinstance(ground.projection, PlateCarree) else self._draw_graticule()
+        _draw_degrees(axes) if isinstance(ground.projection, PlateCarree) else self._draw_graticule()
         # Each line has a rim that keeps it visible on similar colors; coasts are pale under dark contours and wind.
         coasts = (("#00000080", 1.2), ("white", 0.6)) if over else (("#ffffff59", 1.2), (_INK, 0.5))
         self._coasts = [self._lines(ground.coasts, color, width) for color, width in coasts]
@@ -212,7 +212,7 @@ class Panel:
         return over
 
 
-def _draw_degrees(axes: Axes, ground: MapBackground) -> None:
+def _draw_degrees(axes: Axes) -> None:
     axes.set(xticks=range(-120, 121, 60), yticks=range(-60, 61, 30))
     axes.xaxis.set_major_formatter(lambda degrees, _: _degrees_text(degrees, "WE"))
     axes.yaxis.set_major_formatter(lambda degrees, _: _degrees_text(degrees, "SN"))

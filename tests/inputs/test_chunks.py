@@ -68,13 +68,13 @@ def test_the_worst_variable_is_the_one_that_wastes_the_most_bytes():
     cost = read_cost(variables, {"time": np.array([3, 4])})
 
     assert (cost.wanted_bytes, cost.touched_bytes) == (4 * 2 * (13 * 6 + 1), 4 * (20 * 13 * 6 + 40))
-    assert (cost.worst, cost.worst_factor, cost.worst_chunks) == ("wide", 10.0, (20, 13, 6))
+    assert (cost.worst, cost.worst_chunks) == ("wide", (20, 13, 6))
     assert cost.factor == cost.touched_bytes / cost.wanted_bytes
 
 
 def test_reading_nothing_wastes_nothing():
     cost = read_cost({"value": laid_out((4,), (2,))}, {"time": np.zeros(0, np.intp)})
-    assert (cost.touched_bytes, cost.wanted_bytes, cost.factor, cost.worst_factor) == (0, 0, 1.0, 1.0)
+    assert (cost.touched_bytes, cost.wanted_bytes, cost.factor) == (0, 0, 1.0)
 
 
 class CountingStore(WrapperStore):

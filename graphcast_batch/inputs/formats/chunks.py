@@ -58,20 +58,18 @@ class ReadCost:
         touched_bytes: size of all chunks that hold at least one wanted value.
         wanted_bytes: size of the wanted values themselves.
         worst: name of the variable for which the most bytes are fetched in vain.
-        worst_factor: touched bytes over wanted bytes of that variable, 1 or more.
         worst_chunks: chunk shape of that variable, in the order of its dimensions; all 1 if it is not chunked.
     """
 
     touched_bytes: int
     wanted_bytes: int
     worst: str
-    worst_factor: float
     worst_chunks: tuple[int, ...]
 
     @property
     def factor(self) -> float:
         """Touched over wanted bytes, 1 or more."""
-        return _factor(self.touched_bytes, self.wanted_bytes)
+        return self.touched_bytes / self.wanted_bytes if self.wanted_bytes else 1.0
 
 
 def stored(variable: xr.Variable) -> Stored:
@@ -103,7 +101,6 @@ def read_cost(variables: Mapping[str, Stored], positions: Positions) -> ReadCost
         touched_bytes=sum(touched.values()),
         wanted_bytes=sum(wanted.values()),
         worst=worst,
-        worst_factor=_factor(touched[worst], wanted[worst]),
         worst_chunks=variables[worst].chunks,
     )
 
@@ -116,7 +113,3 @@ def total_cost(parts: Sequence[ReadCost]) -> ReadCost:
         touched_bytes=sum(part.touched_bytes for part in parts),
         wanted_bytes=sum(part.wanted_bytes for part in parts),
     )
-
-
-def _factor(touched: int, wanted: int) -> float:
-    return touched / wanted if wanted else 1.0

@@ -199,7 +199,7 @@ class Precipitation:
         if way.signs[-1] < 0:
             self._check_rising(rows[:, 0], rows[:, 1], terms[0], terms[1])
         elif len(terms) > 1:
-            self._check_falling(way, rows[:, 0], terms)
+            self._check_falling(rows[:, 0], terms)
 
     def _check_rising(self, rows: Rows, earlier: Rows, after: NDArray[np.float32], before: NDArray[np.float32]) -> None:
         for number in np.flatnonzero(_falls(after, before)):
@@ -211,7 +211,7 @@ class Precipitation:
                 "apart, or set inputs.precipitation: hourly"
             )
 
-    def _check_falling(self, way: Way, rows: Rows, terms: Sequence[NDArray[np.float32]]) -> None:
+    def _check_falling(self, rows: Rows, terms: Sequence[NDArray[np.float32]]) -> None:
         """Check that sums over single windows fall somewhere: rain ends somewhere on the globe within hours."""
         falls = np.any([_falls(after, before) for after, before in pairwise(terms)], axis=0)
         rises = np.any([_falls(before, after) for after, before in pairwise(terms)], axis=0)
