@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from graphcast_batch.app.any_path import AnyPath
 from graphcast_batch.app.evaluating import truth_inputs
 from graphcast_batch.app.executing import chosen_times, executor, on_cluster, times_array
 from graphcast_batch.app.progress import ProgressChoice, chosen_progress
@@ -17,7 +18,7 @@ from graphcast_batch.variables import LEVELS_13
 
 def climatology(
     archive: str,
-    out: Path | str,
+    out: AnyPath,
     *,
     first: str | None = None,
     last: str | None = None,

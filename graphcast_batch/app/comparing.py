@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from graphcast_batch.app.any_path import AnyPath, path_or_none
 from graphcast_batch.app.displays import as_html, as_text
 from graphcast_batch.app.score_drawing import draw_comparison
 from graphcast_batch.evaluation import comparison
@@ -43,7 +44,7 @@ class ScoreComparison:
 
 
 def compare(
-    first: Path | str, second: Path | str, region: str = "global", *, scorecard: Path | None = None
+    first: AnyPath, second: AnyPath, region: str = "global", *, scorecard: AnyPath | None = None
 ) -> ScoreComparison:
     """Compare the scores of a store with those of another store or of a baseline.
 
@@ -65,7 +66,8 @@ def compare(
     ours = (Path(first), FORECAST)
     is_baseline = str(second) in (PERSISTENCE, CLIMATOLOGY, ENSEMBLE)
     other = (ours[0], str(second)) if is_baseline else (Path(second), FORECAST)
+    picture = path_or_none(scorecard)
     changes = comparison.compare(ours, other, region)
-    if scorecard:
-        draw_comparison(scorecard, other, ours, (Path(second).name, ours[0].resolve().name), region)
-    return ScoreComparison((str(first), str(second)), region, tuple(changes), scorecard)
+    if picture:
+        draw_comparison(picture, other, ours, (Path(second).name, ours[0].resolve().name), region)
+    return ScoreComparison((str(first), str(second)), region, tuple(changes), picture)

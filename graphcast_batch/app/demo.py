@@ -1,9 +1,9 @@
 """Write the example files of the package into a folder, and run the demo there."""
 
-import os
 from pathlib import Path
 from typing import Any, Final
 
+from graphcast_batch.app.any_path import AnyPath
 from graphcast_batch.app.planning import checked
 from graphcast_batch.app.progress import ProgressChoice
 from graphcast_batch.app.running import RunResult, run
@@ -19,9 +19,7 @@ _EXAMPLES: Final = ("configs/**/*.yaml", "slurm/*.sbatch", "stats/README.md", "s
 _CONFIG: Final = Path("configs", "demo.yaml")
 
 
-def demo(
-    folder: str | os.PathLike[str] = DEMO_FOLDER, *, address: str | None = None, progress: ProgressChoice = None
-) -> RunResult:
+def demo(folder: AnyPath = DEMO_FOLDER, *, address: str | None = None, progress: ProgressChoice = None) -> RunResult:
     """Write the example files into a folder and make the four forecasts of its ``configs/demo.yaml``.
 
     The forecasts are of a synthetic planet, so that no data are needed. The store is ``runs/demo`` in the folder.
@@ -45,7 +43,7 @@ def demo(
     return run(demo_config(folder), address=address, progress=progress)
 
 
-def demo_config(folder: str | os.PathLike[str]) -> RunConfig:
+def demo_config(folder: AnyPath) -> RunConfig:
     """Write the example files into a folder, and return its ``configs/demo.yaml`` with paths that start there.
 
     Args:
@@ -68,7 +66,7 @@ def demo_config(folder: str | os.PathLike[str]) -> RunConfig:
     return checked(content, changes)
 
 
-def write_examples(folder: str | os.PathLike[str]) -> tuple[Path, ...]:
+def write_examples(folder: AnyPath) -> tuple[Path, ...]:
     """Write the example files into a folder: configs, the weights and statistics that they need, and batch scripts.
 
     >>> [file.name for file in gb.write_examples("graphcast-batch-demo")][:2]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from graphcast_batch.app.any_path import AnyPath
 from graphcast_batch.app.executing import on_cluster
 from graphcast_batch.app.progress import SILENT
 from graphcast_batch.cluster import driver
@@ -11,7 +12,7 @@ from graphcast_batch.config.loading import load_config
 
 
 def doctor(
-    place: Path | str | None = None, *, folder: Path | str | None = None, address: str | None = None
+    place: AnyPath | None = None, *, folder: AnyPath | None = None, address: str | None = None
 ) -> list[Diagnosis]:
     """Check what a run relies on: disks, memory, devices, versions, clocks and caches.
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from graphcast_batch.app.any_path import AnyPath
 from graphcast_batch.app.executing import executor, on_cluster
 from graphcast_batch.app.progress import Progress, ProgressChoice, chosen_progress
 from graphcast_batch.app.score_drawing import draw_scores
@@ -43,9 +44,9 @@ class FiguresResult:
 
 
 def figures(
-    place: Path | str,
+    place: AnyPath,
     *,
-    against: Sequence[Path] = (),
+    against: Sequence[AnyPath] = (),
     region: str = "global",
     address: str | None = None,
     progress: ProgressChoice = None,
@@ -72,7 +73,7 @@ def figures(
     place, shown = Path(place), chosen_progress(progress)
     config = _with_figures(kept_config(place), changes, place)
     folder = config.store / "figures"
-    score_figures = _draw_scores(config, against, region, changes.get("format"), shown)
+    score_figures = _draw_scores(config, [Path(store) for store in against], region, changes.get("format"), shown)
     if config.figures is None and score_figures is not None:
         return FiguresResult(folder, 0, score_figures, 0, {}, stopped=False)
     assembled = _drawable(config, place)

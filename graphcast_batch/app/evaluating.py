@@ -1,7 +1,6 @@
 """Score the forecasts of a store against the truth, beside baselines and as an ensemble."""
 
 import difflib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from graphcast_batch.app.any_path import AnyPath
 from graphcast_batch.app.executing import executor, on_cluster
 from graphcast_batch.app.progress import Progress, ProgressChoice, chosen_progress
 from graphcast_batch.cluster.drain import Drain
@@ -37,6 +37,7 @@ from graphcast_batch.evaluation.score_results import (
 from graphcast_batch.evaluation.score_store import FORECAST, ScoreRecord
 from graphcast_batch.evaluation.spectra import Loss, losses, write_spectra
 from graphcast_batch.evaluation.store_scoring import Evaluation, evaluations, score_stored
+from graphcast_batch.setup.kept_config import kept_config
 from graphcast_batch.variables import VARIABLES
 
 COMPUTED_BASELINES: Final = (PERSISTENCE, CLIMATOLOGY)
@@ -119,7 +120,7 @@ class ScoringResult:
             not_scored="; ".join(reasons),
         )
 
-    def write_table(self, path: Path, over: Over = "all") -> int:
+    def write_table(self, path: AnyPath, over: Over = "all") -> int:
         """Write all scores of the ensemble, or without an ensemble of the forecasts, as a table.
 
         Args:
@@ -131,7 +132,7 @@ class ScoringResult:
         """
         places = self.planned.places
         name = ENSEMBLE if ENSEMBLE in places else FORECAST
-        return write_table(places[name][0], path, name, over) if scored(*places[name]) else 0
+        return write_table(places[name][0], Path(path), name, over) if scored(*places[name]) else 0
 
     def power_losses(self, region: str) -> list[Loss]:
         """Return from which wavenumber on the forecasts have lost half their power; empty without spectra."""
@@ -140,7 +141,7 @@ class ScoringResult:
             return []
         return losses(first.path, first.name, region)
 
-    def write_spectra(self, path: Path) -> int:
+    def write_spectra(self, path: AnyPath) -> int:
         """Write the spectra of the forecasts as CSV.
 
         Args:
@@ -150,19 +151,19 @@ class ScoringResult:
             The number of wavenumbers; 0 if nothing is scored, and then no file is written.
         """
         first = self.planned.parts[0]
-        return write_spectra(first.path, path, first.name) if scored(first.path, first.name) else 0
+        return write_spectra(first.path, Path(path), first.name) if scored(first.path, first.name) else 0
 
 
 def evaluate(
-    store: str | os.PathLike[str],
+    store: AnyPath,
     truth: str | Mapping[str, Any] | None = None,
-    climatology: str | os.PathLike[str] | None = None,
+    climatology: AnyPath | None = None,
     baselines: Sequence[str] = (),
     *,
-    members: Sequence[Path] = (),
+    members: Sequence[AnyPath] = (),
     over: Over = "all",
-    out: Path | None = None,
-    spectra_out: Path | None = None,
+    out: AnyPath | None = None,
+    spectra_out: AnyPath | None = None,
     address: str | None = None,
     progress: ProgressChoice = None,
 ) -> xr.Dataset:
@@ -208,14 +209,14 @@ def evaluate(
 
 
 def plan_evaluation(
-    store: str | os.PathLike[str],
+    store: AnyPath,
     truth: str | Mapping[str, Any] | None = None,
-    climatology: str | os.PathLike[str] | None = None,
+    climatology: AnyPath | None = None,
     baselines: Sequence[str] = (),
     *,
-    members: Sequence[Path] = (),
-    out: Path | None = None,
-    spectra_out: Path | None = None,
+    members: Sequence[AnyPath] = (),
+    out: AnyPath | None = None,
+    spectra_out: AnyPath | None = None,
 ) -> PlannedEvaluation:
     """Find which scores are to be computed, and check that they can be written; computes none.
 
@@ -232,10 +233,10 @@ def plan_evaluation(
         GraphcastBatchError: the store cannot be scored like this, or a file cannot be written.
     """
     if out:
-        check_table(out)
+        check_table(Path(out))
     config = evaluated_config(Path(store), truth, climatology, members)
     if spectra_out:
-        _check_spectra_out(spectra_out, config)
+        _check_spectra_out(Path(spectra_out), config)
     others = tuple(one for one in baselines if one not in COMPUTED_BASELINES)
     for other in others:
         _check_baseline(other)
@@ -304,10 +305,10 @@ def score(
 
 
 def evaluated_config(
-    place: Path,
+    place: AnyPath,
     truth: str | Mapping[str, Any] | None = None,
-    climatology: str | os.PathLike[str] | None = None,
-    members: Sequence[Path] = (),
+    climatology: AnyPath | None = None,
+    members: Sequence[AnyPath] = (),
 ) -> RunConfig:
     """Return the config of a run or store, with another truth, climatology or members of an ensemble, if given.
 
@@ -315,12 +316,12 @@ def evaluated_config(
         ConfigError: a config cannot be read, or a value is not what it must be.
         StoreError: the folder is not a store.
     """
-    config = kept_config(place)
+    config = kept_config(Path(place))
     given: dict[str, object] = {} if climatology is None else {"climatology": Path(climatology).absolute()}
     if truth is not None:
         given["truth"] = truth_inputs(truth)
     if members:
-        given["members"] = tuple(member.absolute() for member in members)
+        given["members"] = tuple(Path(member).absolute() for member in members)
     return config.model_copy(update={"scores": config.scores.model_copy(update=given)})
 
 

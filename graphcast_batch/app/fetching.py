@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from graphcast_batch.app.any_path import AnyPath
 from graphcast_batch.app.progress import ProgressChoice, chosen_progress
 from graphcast_batch.inputs.downloads import catalog, published
 from graphcast_batch.inputs.downloads.catalog import Kind, Published
@@ -26,7 +27,7 @@ class FetchResult:
 def fetch(
     kind: Kind,
     name: str = "all",
-    folder: Path | str = ".",
+    folder: AnyPath = ".",
     *,
     mirror: str | None = None,
     progress: ProgressChoice = None,

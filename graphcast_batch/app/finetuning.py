@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from graphcast_batch.app.any_path import AnyPath
 from graphcast_batch.app.executing import on_cluster
 from graphcast_batch.app.progress import Progress, ProgressChoice, chosen_progress
 from graphcast_batch.cluster.drain import Drain
@@ -36,7 +37,7 @@ class TrainingResult:
 
 
 def finetune(
-    recipe: Path | str,
+    recipe: AnyPath,
     *,
     address: str | None = None,
     progress: ProgressChoice = None,

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from graphcast_batch.app.any_path import AnyPath
 from graphcast_batch.app.progress import Progress, ProgressChoice, chosen_progress
 from graphcast_batch.app.proposing import propose_task, propose_times
 from graphcast_batch.config.inputs_section import ArchiveInputs, SyntheticInputs
@@ -98,7 +99,7 @@ class FirstConfig:
 
 
 def init_config(
-    file: Path | str = "hindcast.yaml",
+    file: AnyPath = "hindcast.yaml",
     *,
     inputs: str | None = None,
     weights: str | None = None,

@@ -1,16 +1,16 @@
 """Open the forecasts of a store as a dataset, with valid times and the extent of each forecast."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
+from graphcast_batch.app.any_path import AnyPath
 from graphcast_batch.errors import StoreError
 from graphcast_batch.stores.store_kinds import open_store
 
 
-def open_forecasts(store: str | os.PathLike[str], *, only_complete: bool = True) -> xr.Dataset:
+def open_forecasts(store: AnyPath, *, only_complete: bool = True) -> xr.Dataset:
     """Open the forecasts of a store; values are read when they are used.
 
     >>> forecasts = gb.open_forecasts("runs/demo")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from graphcast_batch.app.any_path import AnyPath
 from graphcast_batch.app.executing import chosen_times, executor, on_cluster
 from graphcast_batch.app.progress import ProgressChoice, chosen_progress
 from graphcast_batch.config.inputs_section import ArchiveInputs
@@ -14,7 +15,7 @@ from graphcast_batch.setup.run_statistics import computed_statistics, statistics
 
 def statistics(
     place: str,
-    out: Path | str,
+    out: AnyPath,
     *,
     first: str | None = None,
     last: str | None = None,

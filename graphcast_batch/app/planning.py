@@ -1,6 +1,5 @@
 """Plan a run from a config, without starting or writing anything."""
 
-import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from graphcast_batch.app.any_path import AnyPath
 from graphcast_batch.app.displays import as_html, as_text
 from graphcast_batch.config.documents import read_mapping
 from graphcast_batch.config.messages import parse_config
@@ -24,7 +24,7 @@ from graphcast_batch.stores.base import Store
 from graphcast_batch.stores.case_records import CaseState
 from graphcast_batch.terminal import show_plan, show_warnings
 
-Config = RunConfig | Mapping[str, Any] | str | os.PathLike[str]
+Config = RunConfig | Mapping[str, Any] | AnyPath
 """A checked config, a mapping with the content of a config, or the path of a YAML file."""
 
 

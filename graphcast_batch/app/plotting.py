@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import xarray as xr
 
+from graphcast_batch.app.any_path import AnyPath
 from graphcast_batch.app.forecasts import open_forecasts
 from graphcast_batch.errors import FigureError
 from graphcast_batch.figures.maps import draw_maps, draw_strip
@@ -24,7 +25,7 @@ class Picture:
 
     content: bytes
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: AnyPath) -> None:
         """Write the picture to a PNG file."""
         Path(path).write_bytes(self.content)
 
@@ -36,7 +37,7 @@ class Picture:
 
 
 def plot(
-    forecasts: xr.Dataset | xr.DataArray | str | os.PathLike[str],
+    forecasts: xr.Dataset | xr.DataArray | AnyPath,
     variable: str | None = None,
     level: int | None = None,
     *,

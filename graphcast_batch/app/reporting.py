@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
+from graphcast_batch.app.any_path import AnyPath
 from graphcast_batch.report import page
 
 
 def report(
-    store: Path | str,
-    out: Path | str,
+    store: AnyPath,
+    out: AnyPath,
     *,
-    against: Path | str | None = None,
+    against: AnyPath | None = None,
     region: str | None = None,
     watch: bool = False,
 ) -> Path:

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from graphcast_batch.app.any_path import AnyPath
 from graphcast_batch.errors import StoreError
 from graphcast_batch.stores.store_kinds import open_store
 
 
-def retry_failed(store: Path | str, keys: Sequence[str] = ()) -> list[str]:
+def retry_failed(store: AnyPath, keys: Sequence[str] = ()) -> list[str]:
     """Forget the failures of Cases, so that the next run tries these Cases again.
 
     >>> gb.retry_failed("runs/demo", ["2020-01-01T00"])

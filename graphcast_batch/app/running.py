@@ -8,6 +8,7 @@ from typing import Self
 import xarray as xr
 from rich.console import Console
 
+from graphcast_batch.app.any_path import AnyPath
 from graphcast_batch.app.displays import as_html, as_text
 from graphcast_batch.app.drawing import draw_cases
 from graphcast_batch.app.executing import on_cluster
@@ -106,7 +107,7 @@ def run(
     config: Config | PlannedRun,
     *,
     address: str | None = None,
-    trace: Path | None = None,
+    trace: AnyPath | None = None,
     progress: ProgressChoice = None,
     drain: Drain | None = None,
 ) -> RunResult:
@@ -144,7 +145,7 @@ def run(
         missing = undrawn(made.store, made.complete, planned.figures)
         failures = draw_cases(planned.assembled, missing, stopping, shown)[1]
     if trace:
-        _write_trace(trace, made, shown)
+        _write_trace(Path(trace), made, shown)
     return RunResult.of(planned, made, _still_undrawn(made, planned.figures, failures))
 
 

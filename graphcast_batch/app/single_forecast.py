@@ -8,6 +8,7 @@ from typing import Final, Literal
 import numpy as np
 import xarray as xr
 
+from graphcast_batch.app.any_path import AnyPath, path_or_none
 from graphcast_batch.config.documents import read_mapping
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.model_section import CheckpointWeights, Implementation, RandomWeights
@@ -53,22 +54,22 @@ class Inference:
 
 
 def infer(
-    dataset: Path,
+    dataset: AnyPath,
     mode: Mode,
-    pretrained: Path | None = None,
+    pretrained: AnyPath | None = None,
     *,
     steps: int | None = None,
-    statistics: Path | None = None,
+    statistics: AnyPath | None = None,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     with_loss: bool = False,
     variable: str = "2m_temperature",
     level: int = 500,
-    save: Path | None = None,
+    save: AnyPath | None = None,
     implementation: Implementation = "native",
 ) -> Inference:
     """Make one forecast from a GraphCast dataset file, after checking that everything asked for is possible.
 
-    >>> forecast = gb.infer(Path("source.nc"), "Random", steps=4)
+    >>> forecast = gb.infer("source.nc", "Random", steps=4)
     >>> forecast.predictions["2m_temperature"].isel(prediction_timedelta=-1).max()
 
     Args:
@@ -90,6 +91,8 @@ def infer(
         StoreError: the predictions cannot be saved to the file.
         GraphcastBatchError: something is missing, or one part does not fit another.
     """
+    dataset, pretrained = Path(dataset), path_or_none(pretrained)
+    statistics, save = path_or_none(statistics), path_or_none(save)
     _check_save_path(save)
     kind = MODELS[implementation]
     if with_loss and not kind.gives_loss:
@@ -121,7 +124,7 @@ def infer(
     return Inference(predictions, truth, statistics_from, loss)
 
 
-def draw_field(result: Inference, name: str, level: int, folder: Path = Path()) -> Path:
+def draw_field(result: Inference, name: str, level: int, folder: AnyPath = ".") -> Path:
     """Draw one variable of a forecast as a strip of maps, with truth and difference where there is truth.
 
     Args:
@@ -134,7 +137,7 @@ def draw_field(result: Inference, name: str, level: int, folder: Path = Path()) 
         The picture, named after the variable and level.
     """
     field, truth, shown = one_field(result, name, level)
-    picture = folder / f"{figure_stem(name, shown)}.png"
+    picture = Path(folder) / f"{figure_stem(name, shown)}.png"
     draw_strip(picture, field, truth)
     return picture
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from graphcast_batch.app.any_path import AnyPath
 from graphcast_batch.app.displays import as_html, as_text
 from graphcast_batch.cluster.slurm.submit import JOBS, JobState, jobs
 from graphcast_batch.config.loading import load_config
@@ -49,7 +50,7 @@ class StoreStatus:
         return as_html(self.show)
 
 
-def status(store: Path | str) -> StoreStatus:
+def status(store: AnyPath) -> StoreStatus:
     """Read the state of a store; it may be called while runs write to the store.
 
     >>> [key for key, state in gb.status("runs/demo").states.items() if state == "failed"]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from graphcast_batch.app.any_path import AnyPath
 from graphcast_batch.cluster.slurm import submit as slurm
 from graphcast_batch.config.loading import load_config
 from graphcast_batch.errors import ConfigError
@@ -33,7 +34,7 @@ class Submission:
 
 
 def submit(
-    config: Path | str,
+    config: AnyPath,
     *,
     nodes: int = 1,
     gpus_per_node: int = 0,

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from graphcast_batch.app.any_path import AnyPath
 from graphcast_batch.app.executing import executor, on_cluster, times_array
 from graphcast_batch.app.progress import ProgressChoice, chosen_progress
 from graphcast_batch.config.messages import parse_config
@@ -15,7 +16,7 @@ from graphcast_batch.variables import LEVELS_13
 
 
 def synthetic_archive(
-    out: Path | str,
+    out: AnyPath,
     first: str,
     last: str,
     *,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from graphcast_batch.app.any_path import AnyPath
 from graphcast_batch.app.displays import as_html, as_text
 from graphcast_batch.app.executing import executor, on_cluster
 from graphcast_batch.app.progress import ProgressChoice, chosen_progress
@@ -47,7 +48,7 @@ class StoreVerification:
 
 
 def verify(
-    store: Path | str,
+    store: AnyPath,
     *,
     deep: bool = False,
     repair: bool = False,
