@@ -22,8 +22,8 @@ from graphcast_batch.evaluation.case_scoring import (
 )
 from graphcast_batch.evaluation.climatology import Climatology
 from graphcast_batch.evaluation.derived import steps_of_parts, with_derived_forecasts
+from graphcast_batch.evaluation.group_scoring import lay_out_groups
 from graphcast_batch.evaluation.regions import Regions
-from graphcast_batch.evaluation.score_parts import lay_out_parts
 from graphcast_batch.evaluation.score_store import FORECAST, ScoreStore
 from graphcast_batch.evaluation.scoring_setup import Fields, ScoringSetup
 from graphcast_batch.evaluation.store_scoring import identity_of, scoring_of, truth_of
@@ -83,7 +83,7 @@ def run_scorer(config: RunConfig) -> OnlineScorer:
     climatology = Climatology(folder, store.kept) if folder else None
     scoring = scoring_of(config.scores, store, truth_of(config, store.kept), climatology)
     # Parts that were added later are left to the next evaluation, which scores what a Case lacks.
-    first, *_ = lay_out_parts(store, FORECAST, scoring, identity_of(config, climatology))
+    first, *_ = lay_out_groups(store, FORECAST, scoring, identity_of(config, climatology))
     return OnlineScorer(store, first.scores, first.scoring, first.scoring.weighed())
 
 

@@ -45,7 +45,7 @@ def open_groups(store: Path, name: str) -> list[ScoreGroup]:
     Raises:
         StoreError: there are no scores, or they cannot be read.
     """
-    groups = ScoreStore.parts(store, name) or [ScoreStore.at(store, name)]
+    groups = ScoreStore.groups(store, name) or [ScoreStore.at(store, name)]
     return [ScoreGroup(scores, groups[0], scores.dataset()) for scores in groups]
 
 

@@ -83,35 +83,37 @@ def pieces(
     regions: Sequence[str] | None = None,
 ) -> Iterator[xr.Dataset]:
     """Read means of statistics like `read`, some initial times after others, so that not all are in memory at once."""
-    parts = open_groups(store, name)
-    done = parts[0].times
+    groups = open_groups(store, name)
+    done = groups[0].times
     if not done.size:
         raise EvaluationError(
-            f"{parts[0].scores.folder} must hold the scores of a Case, but holds none; evaluate the store first"
+            f"{groups[0].scores.folder} must hold the scores of a Case, but holds none; evaluate the store first"
         )
-    needed = _needed(list(dict.fromkeys(name for part in parts for name in scored_variables(part.opened))), variables)
-    having = [part for part in parts if not set(needed).isdisjoint(scored_variables(part.opened))]
-    chosen = [_chosen(part, needed, levels, regions) for part in having]
+    needed = _needed(
+        list(dict.fromkeys(name for group in groups for name in scored_variables(group.opened))), variables
+    )
+    having = [group for group in groups if not set(needed).isdisjoint(scored_variables(group.opened))]
+    chosen = [_chosen(group, needed, levels, regions) for group in having]
     for start in range(0, done.size, _CASES_AT_ONCE):
         some = done[start : start + _CASES_AT_ONCE]
-        found = [part.sel(time=np.intersect1d(some, part["time"].values)).load() for part in chosen]
-        means = with_vectors(found[0] if len(parts) == 1 else _merged(found, some))
+        found = [group.sel(time=np.intersect1d(some, group["time"].values)).load() for group in chosen]
+        means = with_vectors(found[0] if len(groups) == 1 else _merged(found, some))
         yield means if variables is None else means[list(variables)]
 
 
 def _chosen(
-    part: ScoreGroup, needed: Sequence[str], levels: Sequence[int] | None, regions: Sequence[str] | None
+    group: ScoreGroup, needed: Sequence[str], levels: Sequence[int] | None, regions: Sequence[str] | None
 ) -> xr.Dataset:
     """Select variables, levels, regions and scored initial times of a group, without reading."""
     # Plain text in place of zarr's own text type, which few functions of NumPy accept yet.
-    texts = [dim for dim in ("statistic", "region") if dim in part.opened.coords]
-    opened = part.opened.assign_coords({dim: np.array(part.opened[dim].values.tolist()) for dim in texts})
+    texts = [dim for dim in ("statistic", "region") if dim in group.opened.coords]
+    opened = group.opened.assign_coords({dim: np.array(group.opened[dim].values.tolist()) for dim in texts})
     chosen = opened.drop_vars("area")[[name for name in needed if name in scored_variables(opened)]]
     if levels is not None and "level" in chosen.coords:
-        chosen = chosen.isel(level=places(opened, "level", levels, part.scores.folder))
+        chosen = chosen.isel(level=places(opened, "level", levels, group.scores.folder))
     if regions is not None:
-        chosen = chosen.isel(region=places(opened, "region", regions, part.scores.folder))
-    return chosen.sel(time=part.times)
+        chosen = chosen.isel(region=places(opened, "region", regions, group.scores.folder))
+    return chosen.sel(time=group.times)
 
 
 def _merged(found: Sequence[xr.Dataset], times: NDArray[np.datetime64]) -> xr.Dataset:

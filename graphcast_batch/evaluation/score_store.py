@@ -89,7 +89,7 @@ class ScoreStore:
             return [cls(path.parent) for path in sorted((store / SCORES).glob(f"[!.]*/{_ROOT}"))]
 
     @classmethod
-    def parts(cls, store: Path, name: str) -> list[Self]:
+    def groups(cls, store: Path, name: str) -> list[Self]:
         """Return the groups of the scores of a name: the first, then those of what was added later, in order."""
         first = cls.at(store, name)
         added = (scores for scores in cls.all_of(store) if scores.added_to == name)

@@ -21,8 +21,8 @@ from graphcast_batch.evaluation.case_scoring import score_case
 from graphcast_batch.evaluation.climatology import Climatology
 from graphcast_batch.evaluation.derived import DERIVATIONS, derivable, with_derived, with_derived_forecasts
 from graphcast_batch.evaluation.ensemble import ENSEMBLE, EnsembleForecasts, check_members
+from graphcast_batch.evaluation.group_scoring import GroupScoring, lay_out_groups, stored_groups
 from graphcast_batch.evaluation.regions import Regions
-from graphcast_batch.evaluation.score_parts import ScorePart, lay_out_parts, stored_parts
 from graphcast_batch.evaluation.score_store import FORECAST, ScoreRecord
 from graphcast_batch.evaluation.scoring_setup import ForecastReader, ScoringSetup, part_of
 from graphcast_batch.evaluation.spectra import bands_of
@@ -201,8 +201,8 @@ def lay_out(store: Store, name: str, scoring: ScoringSetup, identity: Mapping[st
         StoreMismatchError: existing scores of that name are not comparable with these.
         StoreError: the store cannot be read or written.
     """
-    parts = lay_out_parts(store, name, scoring, identity)
-    records = [part.scores.records() for part in parts]
+    groups = lay_out_groups(store, name, scoring, identity)
+    records = [group.scores.records() for group in groups]
     times, stores = scoring.times(), _stores(store, scoring)
     complete = _complete(stores)
     only_scores = store.only_scores and name == FORECAST
@@ -216,10 +216,10 @@ def lay_out(store: Store, name: str, scoring: ScoringSetup, identity: Mapping[st
         case = Case(init_time, steps, store.step_hours, member=member)
         held = scoring.held(case, times)
         fields, most = (sum(int(at.sum()) for at in each.values()) for each in (held, scoring.forecast(case)))
-        pairs = [(part, found.get(key)) for part, found in zip(parts, records, strict=True)]
+        pairs = [(group, found.get(key)) for group, found in zip(groups, records, strict=True)]
         if not fields:
             without.append(key)
-        elif only_scores or all(_is_scored(record, part, held, _forecast_id(stores, case)) for part, record in pairs):
+        elif only_scores or all(_is_scored(record, group, held, _forecast_id(stores, case)) for group, record in pairs):
             done.append(key)
         else:
             left.append(case)
@@ -249,38 +249,40 @@ def score_stored(path: Path, name: str, scoring: ScoringSetup, case: Case) -> Sc
         GraphcastBatchError: forecast or truth cannot be read or is not finite, or the scores cannot be written.
     """
     store, record = open_store(path), None
-    for part in stored_parts(path, name, scoring):
-        record = _score_part(store, part, case)
+    for group in stored_groups(path, name, scoring):
+        record = _score_group(store, group, case)
         if record is None:
             break
     return record
 
 
-def _score_part(store: Store, part: ScorePart, case: Case) -> ScoreRecord | None:
-    """Score one Case in one part of the scores, unless it has been; return None if another process is scoring it."""
-    lease = part.scores.lease(case)
+def _score_group(store: Store, group: GroupScoring, case: Case) -> ScoreRecord | None:
+    """Score one Case in one group of the scores, unless it has been; return None if another process is scoring it."""
+    lease = group.scores.lease(case)
     if lease is None:
         return None
-    with part.scores.keeping(lease):
-        forecast = _forecast_id(_stores(store, part.scoring), case)
-        held = part.scoring.held(case, part.scoring.times())
-        record, watch = ScoreRecord.read(part.scores.record_path(case.key)), Stopwatch()
-        if record and _is_scored(record, part, held, forecast):
+    with group.scores.keeping(lease):
+        forecast = _forecast_id(_stores(store, group.scoring), case)
+        held = group.scoring.held(case, group.scoring.times())
+        record, watch = ScoreRecord.read(group.scores.record_path(case.key)), Stopwatch()
+        if record and _is_scored(record, group, held, forecast):
             return record
-        means = {name: found.means for name, found in score_case(part.scoring, case, watch).items()}
-        return part.scores.write(store.index_of(case), case, means, _count(part, held), forecast, watch.seconds, lease)
+        means = {name: found.means for name, found in score_case(group.scoring, case, watch).items()}
+        return group.scores.write(
+            store.index_of(case), case, means, _count(group, held), forecast, watch.seconds, lease
+        )
 
 
 def _is_scored(
-    record: ScoreRecord | None, part: ScorePart, held: Mapping[str, NDArray[np.bool_]], forecast: str
+    record: ScoreRecord | None, group: GroupScoring, held: Mapping[str, NDArray[np.bool_]], forecast: str
 ) -> bool:
-    """Whether a part has the scores of a Case's present forecast at all lead times that can be scored."""
-    return record is not None and record.fields >= _count(part, held) and record.forecast == forecast
+    """Whether a group has the scores of a Case's present forecast at all lead times that can be scored."""
+    return record is not None and record.fields >= _count(group, held) and record.forecast == forecast
 
 
-def _count(part: ScorePart, held: Mapping[str, NDArray[np.bool_]]) -> int:
-    """Count the pairs of variable and lead time that can be scored of a part."""
-    return sum(int(held[name].sum()) for name, _ in part.scoring.on_levels)
+def _count(group: GroupScoring, held: Mapping[str, NDArray[np.bool_]]) -> int:
+    """Count the pairs of variable and lead time that can be scored of a group."""
+    return sum(int(held[name].sum()) for name, _ in group.scoring.on_levels)
 
 
 def _stores(store: Store, scoring: ScoringSetup) -> list[Store]:

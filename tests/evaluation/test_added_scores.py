@@ -234,7 +234,7 @@ def test_a_copy_of_a_group_under_another_name_is_no_addition(tmp_path, usual_pat
     folder = ScoreStore.at(store.path, "forecast").folder
     shutil.copytree(folder, folder.with_name("forecast+old"))
 
-    assert [scores.name for scores in ScoreStore.parts(store.path, "forecast")] == ["forecast"]
+    assert [scores.name for scores in ScoreStore.groups(store.path, "forecast")] == ["forecast"]
 
 
 def test_a_region_that_was_moved_is_another_region(tmp_path):

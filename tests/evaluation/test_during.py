@@ -19,8 +19,8 @@ from graphcast_batch.config.outputs_section import RegionConfig
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.config.scores_section import ScoresConfig
 from graphcast_batch.errors import ConfigError, EvaluationError, InputError, StoreError
+from graphcast_batch.evaluation.group_scoring import score_layout_of
 from graphcast_batch.evaluation.online_scores import OnlineScorer, PendingFrames
-from graphcast_batch.evaluation.score_parts import score_layout_of
 from graphcast_batch.evaluation.score_store import FORECAST, ScoreStore
 from graphcast_batch.evaluation.store_scoring import lay_out, score_stored, scoring_of
 from graphcast_batch.inputs.case_inputs import CaseInputs

@@ -13,11 +13,11 @@ from graphcast_batch.config.scores_section import ScoresConfig
 from graphcast_batch.errors import ConfigError, EvaluationError
 from graphcast_batch.evaluation.case_scoring import score_case, weighted_sums
 from graphcast_batch.evaluation.climatology import Climatology
+from graphcast_batch.evaluation.group_scoring import score_layout_of
 from graphcast_batch.evaluation.metrics import metric_of, metrics_of
 from graphcast_batch.evaluation.online_scores import OnlineScorer
 from graphcast_batch.evaluation.pointwise_statistics import Points, at_quantiles
 from graphcast_batch.evaluation.regions import weigh
-from graphcast_batch.evaluation.score_parts import score_layout_of
 from graphcast_batch.evaluation.score_results import average, read
 from graphcast_batch.evaluation.score_store import FORECAST, ScoreStore
 from graphcast_batch.evaluation.store_scoring import evaluations, lay_out, score_stored, scoring_of

@@ -1,8 +1,8 @@
-"""Divide the scores of a name into parts, so that statistics and variables added later are scored alone.
+"""Divide the scores of a name into groups, so that statistics and variables added later are scored alone.
 
-The first part is the group ``scores/NAME``. Statistics, variables or spectra that a later evaluation adds go to groups
+The first group is ``scores/NAME``. Statistics, variables or spectra that a later evaluation adds go to groups
 of their own, ``scores/NAME+1`` and so on, each with its own records: existing scores stay as they are, and a Case is
-scored only in the parts that lack it.
+scored only in the groups that lack it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ _MAY_GROW = ("statistics", "variables", "spectra")
 
 
 @dataclass(frozen=True, eq=False)
-class ScorePart:
+class GroupScoring:
     """One group of scores, with the setup that computes it alone.
 
     Attributes:
@@ -36,7 +36,9 @@ class ScorePart:
     scoring: ScoringSetup
 
 
-def lay_out_parts(store: Store, name: str, scoring: ScoringSetup, identity: Mapping[str, JsonValue]) -> list[ScorePart]:
+def lay_out_groups(
+    store: Store, name: str, scoring: ScoringSetup, identity: Mapping[str, JsonValue]
+) -> list[GroupScoring]:
     """Lay out the scores of a name; add groups for statistics, variables and spectra that existing groups lack.
 
     Args:
@@ -52,38 +54,38 @@ def lay_out_parts(store: Store, name: str, scoring: ScoringSetup, identity: Mapp
     """
     regions = scoring.weighed()
     layout = score_layout_of(scoring, regions, identity)
-    found = ScoreStore.parts(store.path, name)
+    found = ScoreStore.groups(store.path, name)
     if not found or (store.only_scores and name == FORECAST):  # without forecasts nothing can be added
-        return [ScorePart(ScoreStore.lay_out(store.path, name, layout), scoring)]
+        return [GroupScoring(ScoreStore.lay_out(store.path, name, layout), scoring)]
     if found[0].added_to:
         raise StoreError(
             f"{found[0].folder} holds what was added to the scores {name!r}, which must be in the same folder, but are "
             f"not; remove {name}{ADDED}* to score again, or put {name} back"
         )
     _refuse_changed(found, layout, store)
-    parts = stored_parts(store.path, name, scoring)
+    groups = stored_groups(store.path, name, scoring)
     last = int(found[-1].name.partition(ADDED)[2] or 0)
-    for number, added in enumerate(_missing(scoring, parts), last + 1):
-        parts.append(ScorePart(ScoreStore.at(store.path, f"{name}{ADDED}{number}"), added))
-    for part in parts:
-        ScoreStore.lay_out(store.path, part.scores.name, score_layout_of(part.scoring, regions, identity))
-    return parts
+    for number, added in enumerate(_missing(scoring, groups), last + 1):
+        groups.append(GroupScoring(ScoreStore.at(store.path, f"{name}{ADDED}{number}"), added))
+    for group in groups:
+        ScoreStore.lay_out(store.path, group.scores.name, score_layout_of(group.scoring, regions, identity))
+    return groups
 
 
-def stored_parts(store: Path, name: str, scoring: ScoringSetup) -> list[ScorePart]:
-    """Return the parts that a store has of the scores of a name and that a setup computes, each with its share.
+def stored_groups(store: Path, name: str, scoring: ScoringSetup) -> list[GroupScoring]:
+    """Return the groups that a store has of the scores of a name and that a setup computes, each with its share.
 
-    Another evaluation may have added a part since the setup was made; it computes that part itself.
+    Another evaluation may have added a group since the setup was made; it computes that group itself.
 
     Raises:
         StoreError: the scores cannot be read.
     """
-    parts = ((scores, scores.identity) for scores in ScoreStore.parts(store, name))
-    return [ScorePart(scores, _share(scoring, known)) for scores, known in parts if _computes(scoring, known)]
+    groups = ((scores, scores.identity) for scores in ScoreStore.groups(store, name))
+    return [GroupScoring(scores, _share(scoring, known)) for scores, known in groups if _computes(scoring, known)]
 
 
 def score_layout_of(scoring: ScoringSetup, regions: Regions, identity: Mapping[str, JsonValue]) -> ScoreLayout:
-    """Return the layout of the scores that a scoring computes; for the arguments see `lay_out_parts`."""
+    """Return the layout of the scores that a scoring computes; for the arguments see `lay_out_groups`."""
     boxes = sorted(set(scoring.boxes) & set(regions.names))
     others = sorted(str(path.resolve()) for path in scoring.members[1:])
     return ScoreLayout(
@@ -147,16 +149,16 @@ def _share(scoring: ScoringSetup, known: Mapping[str, JsonValue]) -> ScoringSetu
     )
 
 
-def _missing(scoring: ScoringSetup, parts: Sequence[ScorePart]) -> list[ScoringSetup]:
-    """Return setups for all statistics and spectra that existing parts lack; variables that lack the same together."""
+def _missing(scoring: ScoringSetup, groups: Sequence[GroupScoring]) -> list[ScoringSetup]:
+    """Return setups for all statistics and spectra that existing groups lack; variables that lack the same together."""
     alike: dict[tuple[str, ...], list[str]] = {}
     for name, _ in scoring.on_levels:
-        held = {one for part in parts if name in dict(part.scoring.on_levels) for one in part.scoring.statistics}
+        held = {one for group in groups if name in dict(group.scoring.on_levels) for one in group.scoring.statistics}
         lacking = tuple(one for one in _applicable(scoring, name) if one not in held)
         if lacking:
             alike.setdefault(lacking, []).append(name)
     found = [replace(_narrowed(scoring, names, ()), only=statistics) for statistics, names in alike.items()]
-    held = {name for part in parts for name in part.scoring.spectra}
+    held = {name for group in groups for name in group.scoring.spectra}
     spectra = tuple(name for name in scoring.spectra if name not in held)
     return [*found, *([replace(_narrowed(scoring, spectra, spectra), only=())] if spectra else [])]
 
