@@ -265,7 +265,7 @@ def test_python_on_other_pages_runs_after_the_quickstart(block, reader):
 @pytest.mark.slow
 def test_the_quickstart_does_what_it_says_with_all_maps(tmp_path):
     Reader(tmp_path, of_its_own).follow(DOCS / "quickstart.md")
-    assert len(list((tmp_path / "runs" / "demo" / "figures").rglob("*.png"))) == 64
+    assert len(list((tmp_path / "runs" / "demo" / "figures").rglob("*.png"))) == 16
 
 
 @pytest.mark.slow

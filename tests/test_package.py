@@ -253,7 +253,7 @@ def test_the_wheel_runs_the_demo_in_an_empty_folder(installed, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     store = tmp_path / "graphcast-batch-demo" / "runs" / "demo"
     assert f"store: {store}\n" in done.stdout
-    assert len(list((store / "figures").rglob("*.png"))) == 64
+    assert len(list((store / "figures").rglob("*.png"))) == 16
     again = call(
         installed / "python",
         "-c",

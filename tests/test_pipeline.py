@@ -65,7 +65,7 @@ class FakeSource:
         return None
 
     def cost(self, case, task):
-        return ReadCost(3000, 1000, "a", 3.0, (3, 1, 1, 1))
+        return ReadCost(3000, 1000, "a", (3, 1, 1, 1))
 
 
 class FakeForecasts:

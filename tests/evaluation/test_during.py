@@ -60,7 +60,7 @@ class Source:
         return None
 
     def cost(self, case, task):
-        return ReadCost(1, 1, "temperature", 1.0, (1,))
+        return ReadCost(1, 1, "temperature", (1,))
 
 
 class Noisy:
