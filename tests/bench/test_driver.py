@@ -18,6 +18,7 @@ def found(tmp_path_factory):
     return {figure.name: figure for figure in result.figures}
 
 
+@pytest.mark.slow
 def test_hand_outs_are_no_faster_than_cases_sleep(found):
     assert (
         0 < found["hand-outs, 8 workers, 100 Cases"].median < 8 * dispatch_rate.IN_FLIGHT / dispatch_rate._SLEEP_SECONDS
@@ -25,6 +26,7 @@ def test_hand_outs_are_no_faster_than_cases_sleep(found):
     assert found["processor, 8 workers, 100 Cases"].median > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["lease", "release", "choose", "send", "wait", "get", "journal"])
 def test_each_part_of_the_driver_takes_its_time(found, part):
     assert found[f"{part}, 8 workers, under the profiler"].median > 0

@@ -3,6 +3,7 @@ import pytest
 from graphcast_batch.bench.scoring_speed import measure
 
 
+@pytest.mark.slow
 def test_scoring_is_measured_beside_reading_and_agrees_with_the_library(tmp_path):
     pytest.importorskip("scores")
     result = measure(tmp_path, rounds=1, resolution=15.0, steps=9, cases=2)

@@ -51,6 +51,7 @@ def test_every_product_counts_its_rows_and_both_sides_of_its_matrix():
     assert counted == sum(2 * rows * above * below for rows, above, below in products)
 
 
+@pytest.mark.slow
 def test_a_tiny_network_is_measured_beside_deepminds_package_or_alone_with_the_reason():
     result = measure("tiny", "float32", steps=2, rounds=2)
     figures = {figure.name: figure for figure in result.figures}

@@ -274,6 +274,7 @@ def test_a_node_that_fails_is_a_problem(tmp_path):
     assert "a node cannot be examined: graphcast_batch" in problems(found)["nodes"]
 
 
+@pytest.mark.slow
 def test_over_ray_each_node_is_looked_at(tmp_path, cluster):
     found = diagnose(tmp_path, None, resources(), driver.on_each_node)
     failed = driver.on_each_node(lambda number: 1 // number)

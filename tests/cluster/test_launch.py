@@ -75,6 +75,7 @@ def copies(tmp_path):
                 process.kill()
 
 
+@pytest.mark.slow
 def test_a_command_runs_on_the_nodes_of_all_copies_and_nothing_is_left(copies):
     both = copies()
     seen = {}
@@ -95,6 +96,7 @@ def test_a_command_runs_on_the_nodes_of_all_copies_and_nothing_is_left(copies):
     assert stat.S_IMODE((both.folder / "meet").stat().st_mode) == 0o700
 
 
+@pytest.mark.slow
 def test_a_signal_to_all_processes_drains_the_command_and_spares_ray(copies):
     """As Slurm sends it when it preempts a job; Ray still works afterwards."""
     both = copies("wait")

@@ -1,6 +1,7 @@
 """The two cases computed with DeepMind's package, as this package's own functions take them."""
 
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -87,22 +88,29 @@ def packages(tmp_path, monkeypatch):
         yield install
 
 
+@contextmanager
+def hasty():
+    """Have XLA leave out what makes programs fast, within the context."""
+    before, options = jax.config.read("jax_disable_most_optimizations"), compiler.get_compile_options
+
+    def hasty_options(*arguments, env_options_overrides=None, **others):
+        return options(*arguments, env_options_overrides={**HASTY, **(env_options_overrides or {})}, **others)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "get_compile_options", hasty_options)
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture
-def hasty_compiler(monkeypatch):
+def hasty_compiler():
     """Leaves out what makes programs fast, for tests in which the compiler takes longer than the program.
 
     Those that compare forecasts with published ones do without this fixture, and see the program that a user gets.
     """
-    options = compiler.get_compile_options
-
-    def hasty(*arguments, env_options_overrides=None, **others):
-        return options(*arguments, env_options_overrides={**HASTY, **(env_options_overrides or {})}, **others)
-
-    monkeypatch.setattr(compiler, "get_compile_options", hasty)
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    with hasty():
+        yield
 
 
 @pytest.fixture(scope="session", params=["small_13", "operational_13"])

@@ -10,6 +10,8 @@ from graphcast_batch.models.graphcast.parameters import random_parameters
 from graphcast_batch.spec import TASKS, Architecture, Task
 from tests.models.conftest import joined, made_up
 
+pytestmark = pytest.mark.usefixtures("hasty_compiler")
+
 FORCINGS = ("toa_incident_solar_radiation", "year_progress_sin", "day_progress_cos")
 
 
@@ -76,7 +78,6 @@ TASKS_TRIED = {
 }
 
 
-@pytest.mark.usefixtures("hasty_compiler")
 # The depth is that of each multilayer perceptron, the task only widens the outermost: each need be seen, not each pair.
 @pytest.mark.parametrize(
     ("name", "hidden_layers"),
@@ -113,7 +114,6 @@ def test_a_frame_depends_on_every_input_frame():
         assert not np.array_equal(before["temperature"], after["temperature"])
 
 
-@pytest.mark.usefixtures("hasty_compiler")
 def test_a_single_column_of_longitudes_more_or_less_changes_nothing_hard_wired():
     for rows, columns in ((5, 9), (8, 12), (13, 30)):
         task = TASKS_TRIED["one_frame_in"]

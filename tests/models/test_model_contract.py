@@ -19,7 +19,7 @@ from graphcast_batch.models.base import CallSize
 from graphcast_batch.models.channels import Channels
 from graphcast_batch.models.model_kinds import DEFAULT_MODEL, MODELS
 from graphcast_batch.spec import TASKS, Architecture, Task
-from tests.models.conftest import joined, made_up
+from tests.models.conftest import hasty, joined, made_up
 from tests.models.deepmind_stand_in import install_stand_in, made_up_packages
 
 TASK = Task(
@@ -59,10 +59,8 @@ def parts(made):
 @pytest.fixture(scope="module")
 def model(kind, made):
     """One model for all tests, whose programs are compiled in haste: most of the time is the compiler's."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield kind.load(*parts(made), steps_per_call=PER_CALL)
-    jax.config.update("jax_disable_most_optimizations", before)
+    with hasty():
+        yield kind.load(*parts(made), steps_per_call=PER_CALL)
 
 
 @pytest.fixture(scope="module")

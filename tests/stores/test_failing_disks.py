@@ -155,6 +155,7 @@ FULL = "No space left on device.*; free space, or raise the quota or the limits 
 READ_ONLY = "Read-only file system.*; correct the mount or the permissions and run again"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("history", "kind", "moments"),
     [
@@ -360,6 +361,7 @@ def put_back(path, aside, what):
 CALLS = {"replace": errno.ESTALE, "link": errno.ESTALE, "rename": errno.ESTALE, "fsync": errno.EIO, "utime": errno.EIO}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("history", "name"),
     [
