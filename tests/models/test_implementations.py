@@ -74,6 +74,7 @@ def test_bfloat16_frames_stray_from_float32_no_farther_than_the_published_ones(m
         assert (stray(values, name) <= 1.25 * stray(published(reference, name, "bfloat16"), name)).all(), name
 
 
+@pytest.mark.usefixtures("hasty_compiler")
 def test_a_rollout_comes_call_by_call_as_float32_fields_of_every_target_by_name(make):
     reference = load_reference("small_13")
     channels, levels = reference.channels, len(reference.checkpoint.task.pressure_levels)
@@ -94,6 +95,7 @@ def test_a_rollout_comes_call_by_call_as_float32_fields_of_every_target_by_name(
     assert forecaster.device == jax.devices()[0].device_kind
 
 
+@pytest.mark.usefixtures("hasty_compiler")
 def test_several_steps_of_a_call_are_those_of_one_at_once(make):
     reference = load_reference("small_13")
     calls = list(make(reference, steps_per_call=2).forecast(reference.inputs, reference.forcings, 2))
@@ -104,6 +106,7 @@ def test_several_steps_of_a_call_are_those_of_one_at_once(make):
         assert in_deviations(reference, name, difference).max() < 2e-4, name
 
 
+@pytest.mark.usefixtures("hasty_compiler")
 def test_forcings_that_the_inputs_lack_are_computed_alike(make):
     reference = load_reference("small_13")
     bare = reference.inputs.drop_vars("toa_incident_solar_radiation")
