@@ -103,13 +103,14 @@ class Climatology:
 
     @cached_property
     def identity(self) -> str:
-        """Path, and a digest of attributes, axes and one field of each variable, which tells a remade one apart."""
+        """Path, and a digest of attributes, axes and one field, by which a climatology made anew differs."""
         opened, _ = self._opened
-        digest = hashlib.sha256(repr(sorted(opened.attrs.items())).encode())
-        for name, array in sorted(opened.variables.items(), key=lambda item: str(item[0])):
-            digest.update(repr((name, array.dims, array.shape)).encode())
-            at = {dim: 0 for dim in array.dims if array.ndim > 1 and dim not in ("latitude", "longitude")}
-            digest.update(np.ascontiguousarray(array.isel(at).values).tobytes())
+        fields = (name for name, array in opened.data_vars.items() if {"hour", "dayofyear"} <= {*array.dims})
+        name = min(fields, key=lambda name: ("level" in opened[name].dims, str(name)))  # the least to read
+        first = opened[name].isel({dim: 0 for dim in ("hour", "dayofyear", "level") if dim in opened[name].dims})
+        digest = hashlib.sha256(repr((name, sorted(opened.attrs.items()))).encode())
+        for array in (*(opened[dim] for dim in ("hour", "dayofyear", *first.dims)), first):
+            digest.update(np.ascontiguousarray(array.values).tobytes())
         return f"{self.path} (sha256 {digest.hexdigest()[:16]})"
 
     def _places(self, hours: NDArray[np.int64]) -> list[int]:
