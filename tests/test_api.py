@@ -19,7 +19,7 @@ from graphcast_batch.cli import main
 from graphcast_batch.config.loading import load_config
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig
-from graphcast_batch.errors import ConfigError, EvaluationError, FigureError, StoreError
+from graphcast_batch.errors import ConfigError, EvaluationError, FigureError, InputError, StoreError
 from graphcast_batch.stores.case_records import CaseFailure
 from tests.conftest import FIGURES, ROOT, SMALL
 
@@ -246,6 +246,23 @@ def test_scores_are_those_of_the_definition_beside_persistence(noted):
 def test_a_store_that_nothing_is_scored_of_says_so(finished):
     with pytest.raises(EvaluationError, match=r"needs scores\.climatology"):
         gb.evaluate(finished.store, baselines=["climatology"])
+
+
+def test_paths_are_taken_as_text_or_as_objects(finished, tmp_path):
+    made = gb.init_config(
+        tmp_path / "a.yaml", inputs=Path("synthetic"), weights=Path("random"), store=tmp_path / "s", first="2020-01-01"
+    )
+    text = gb.init_config(
+        str(tmp_path / "b.yaml"), inputs="synthetic", weights="random", store=str(tmp_path / "s"), first="2020-01-01"
+    )
+    assert made.summary == text.summary
+    assert made.file.read_text() == text.file.read_text().replace("b.yaml", "a.yaml")
+    with pytest.raises(EvaluationError, match=r"nowhere has no scores"):
+        gb.evaluate(finished.store, baselines=[Path("nowhere")])
+    with pytest.raises(InputError, match=r"nowhere"):
+        gb.climatology(tmp_path / "nowhere", tmp_path / "c.zarr")
+    with pytest.raises(InputError, match=r"nowhere"):
+        gb.evaluate(finished.store, truth=tmp_path / "nowhere")
 
 
 def test_a_baseline_that_is_neither_known_nor_scored_is_refused(finished):

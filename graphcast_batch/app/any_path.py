@@ -10,3 +10,8 @@ AnyPath: TypeAlias = str | os.PathLike[str]
 def path_or_none(given: AnyPath | None) -> Path | None:
     """Return a path, if one is given."""
     return None if given is None else Path(given)
+
+
+def text_or_none(given: AnyPath | None) -> str | None:
+    """Return a path as text, if one is given; what may also be an address or a name must stay text."""
+    return None if given is None else os.fspath(given)

@@ -17,7 +17,7 @@ from graphcast_batch.variables import LEVELS_13
 
 
 def climatology(
-    archive: str,
+    archive: AnyPath,
     out: AnyPath,
     *,
     first: str | None = None,

@@ -1,5 +1,6 @@
 """Compare the scores of two stores, or of a store and a baseline, with a test of significance."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,10 +65,10 @@ def compare(
         StoreError: there are no scores.
     """
     ours = (Path(first), FORECAST)
-    is_baseline = str(second) in (PERSISTENCE, CLIMATOLOGY, ENSEMBLE)
-    other = (ours[0], str(second)) if is_baseline else (Path(second), FORECAST)
+    is_baseline = os.fspath(second) in (PERSISTENCE, CLIMATOLOGY, ENSEMBLE)
+    other = (ours[0], os.fspath(second)) if is_baseline else (Path(second), FORECAST)
     picture = path_or_none(scorecard)
     changes = comparison.compare(ours, other, region)
     if picture:
         draw_comparison(picture, other, ours, (Path(second).name, ours[0].resolve().name), region)
-    return ScoreComparison((str(first), str(second)), region, tuple(changes), picture)
+    return ScoreComparison((os.fspath(first), os.fspath(second)), region, tuple(changes), picture)

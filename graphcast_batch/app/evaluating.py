@@ -1,6 +1,7 @@
 """Score the forecasts of a store against the truth, beside baselines and as an ensemble."""
 
 import difflib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,9 +157,9 @@ class ScoringResult:
 
 def evaluate(
     store: AnyPath,
-    truth: str | Mapping[str, Any] | None = None,
+    truth: AnyPath | Mapping[str, Any] | None = None,
     climatology: AnyPath | None = None,
-    baselines: Sequence[str] = (),
+    baselines: Sequence[AnyPath] = (),
     *,
     members: Sequence[AnyPath] = (),
     over: Over = "all",
@@ -210,9 +211,9 @@ def evaluate(
 
 def plan_evaluation(
     store: AnyPath,
-    truth: str | Mapping[str, Any] | None = None,
+    truth: AnyPath | Mapping[str, Any] | None = None,
     climatology: AnyPath | None = None,
-    baselines: Sequence[str] = (),
+    baselines: Sequence[AnyPath] = (),
     *,
     members: Sequence[AnyPath] = (),
     out: AnyPath | None = None,
@@ -237,10 +238,11 @@ def plan_evaluation(
     config = evaluated_config(Path(store), truth, climatology, members)
     if spectra_out:
         _check_spectra_out(Path(spectra_out), config)
-    others = tuple(one for one in baselines if one not in COMPUTED_BASELINES)
+    named = [os.fspath(one) for one in baselines]
+    others = tuple(one for one in named if one not in COMPUTED_BASELINES)
     for other in others:
         _check_baseline(other)
-    planned = PlannedEvaluation(tuple(evaluations(config, baselines)), others)
+    planned = PlannedEvaluation(tuple(evaluations(config, named)), others)
     for other in others:
         check_alike((config.store, FORECAST), (Path(other), FORECAST))
     return planned
@@ -306,7 +308,7 @@ def score(
 
 def evaluated_config(
     place: AnyPath,
-    truth: str | Mapping[str, Any] | None = None,
+    truth: AnyPath | Mapping[str, Any] | None = None,
     climatology: AnyPath | None = None,
     members: Sequence[AnyPath] = (),
 ) -> RunConfig:
@@ -325,7 +327,7 @@ def evaluated_config(
     return config.model_copy(update={"scores": config.scores.model_copy(update=given)})
 
 
-def truth_inputs(truth: str | Mapping[str, Any]) -> Inputs:
+def truth_inputs(truth: AnyPath | Mapping[str, Any]) -> Inputs:
     """Return the inputs that a caller names: those of a config, a section ``inputs``, or an archive.
 
     Raises:
@@ -335,9 +337,10 @@ def truth_inputs(truth: str | Mapping[str, Any]) -> Inputs:
         found = parse_config({"truth": truth}, ScoresConfig, origin="given").truth
         assert found is not None
         return found
-    if truth.endswith((".yaml", ".yml")):
-        return load_config(Path(truth)).inputs
-    return parse_config({"kind": "archive", "path": truth}, ArchiveInputs, origin="of --truth")
+    place = os.fspath(truth)
+    if place.endswith((".yaml", ".yml")):
+        return load_config(Path(place)).inputs
+    return parse_config({"kind": "archive", "path": place}, ArchiveInputs, origin="of --truth")
 
 
 def _check_spectra_out(path: Path, config: RunConfig) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from graphcast_batch.app.any_path import AnyPath
+from graphcast_batch.app.any_path import AnyPath, text_or_none
 from graphcast_batch.app.progress import ProgressChoice, chosen_progress
 from graphcast_batch.inputs.downloads import catalog, published
 from graphcast_batch.inputs.downloads.catalog import Kind, Published
@@ -29,7 +29,7 @@ def fetch(
     name: str = "all",
     folder: AnyPath = ".",
     *,
-    mirror: str | None = None,
+    mirror: AnyPath | None = None,
     progress: ProgressChoice = None,
 ) -> FetchResult:
     """Download published files into a folder, unless they are there already, and verify them.
@@ -48,6 +48,7 @@ def fetch(
         InputNotFoundError: no file has the name.
         InputError: several files match the name, or the download fails or is not what was published.
     """
+    mirror = text_or_none(mirror)
     shown, files = chosen_progress(progress), list[tuple[Path, Fetched]]()
     for file in published.find(kind, name, mirror):
         with shown.download(file.name, file.size_bytes) as update:
@@ -56,7 +57,7 @@ def fetch(
     return FetchResult(tuple(files), catalog.license(kind))
 
 
-def published_files(mirror: str | None = None) -> Sequence[Published]:
+def published_files(mirror: AnyPath | None = None) -> Sequence[Published]:
     """Return which files can be downloaded.
 
     >>> [file.name for file in gb.published_files() if file.kind == "checkpoint"]
@@ -64,4 +65,4 @@ def published_files(mirror: str | None = None) -> Sequence[Published]:
     Args:
         mirror: as for `fetch`.
     """
-    return published.listing(mirror)
+    return published.listing(text_or_none(mirror))

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from graphcast_batch.app.any_path import AnyPath
+from graphcast_batch.app.any_path import AnyPath, text_or_none
 from graphcast_batch.app.progress import Progress, ProgressChoice, chosen_progress
 from graphcast_batch.app.proposing import propose_task, propose_times
 from graphcast_batch.config.inputs_section import ArchiveInputs, SyntheticInputs
@@ -101,10 +101,10 @@ class FirstConfig:
 def init_config(
     file: AnyPath = "hindcast.yaml",
     *,
-    inputs: str | None = None,
-    weights: str | None = None,
-    statistics: str | None = None,
-    store: str | None = None,
+    inputs: AnyPath | None = None,
+    weights: AnyPath | None = None,
+    statistics: AnyPath | None = None,
+    store: AnyPath | None = None,
     steps: int | None = None,
     first: str | None = None,
     last: str | None = None,
@@ -139,15 +139,15 @@ def init_config(
     ask = ask or (lambda question, proposed: proposed)
     if file.exists():
         raise ConfigError(f"{file} must not exist yet, but does; give another name, or remove the file")
-    inputs = without_secrets(inputs or ask("archive to run from (or synthetic)", SYNTHETIC))
+    inputs = without_secrets(text_or_none(inputs) or ask("archive to run from (or synthetic)", SYNTHETIC))
     source = _opened(inputs)
     shown.report(_description(source))
-    weights = weights or str(ask("checkpoint (or random, to try things out)", RANDOM))
-    statistics = statistics or _statistics_for(weights, ask)
+    weights = text_or_none(weights) or str(ask("checkpoint (or random, to try things out)", RANDOM))
+    statistics = text_or_none(statistics) or _statistics_for(weights, ask)
     steps = steps or int(ask(f"{_STEP_HOURS} h steps of each forecast", 8 if weights == RANDOM else 40))
     section, task, left_out = _weights(weights, source, steps, shown)
     content: dict[str, Any] = {
-        "store": store or ask("store to make", f"runs/{file.stem}"),
+        "store": text_or_none(store) or ask("store to make", f"runs/{file.stem}"),
         "inputs": _inputs(inputs, source),
         "times": _times(source, task, steps, (first, last, every_hours), ask),
         "steps": steps,
@@ -155,8 +155,9 @@ def init_config(
     }
     config = parse_config({key: part for key, part in content.items() if part}, RunConfig, origin="of these answers")
     summary = _summary(config, task)
+    written = _written(file, content | {"figures": _figures(task, steps)}, task, summary, _description(source))
     with file.open("x", encoding="utf-8") as text:
-        text.write(_written(file, content | {"figures": _figures(task, steps)}, task, summary, _description(source)))
+        text.write(written)
     return FirstConfig(file, summary, tuple(references(inputs)), left_out)
 
 

@@ -1,5 +1,6 @@
 """Compute normalization statistics from an archive or from the inputs of a run."""
 
+import os
 from pathlib import Path
 
 from graphcast_batch.app.any_path import AnyPath
@@ -14,7 +15,7 @@ from graphcast_batch.setup.run_statistics import computed_statistics, statistics
 
 
 def statistics(
-    place: str,
+    place: AnyPath,
     out: AnyPath,
     *,
     first: str | None = None,
@@ -39,6 +40,7 @@ def statistics(
     Raises:
         GraphcastBatchError: the archive cannot be read or does not suffice, or the files cannot be written.
     """
+    place = os.fspath(place)
     times, shown = chosen_times(first, last, every_hours), chosen_progress(progress)
     with on_cluster(address, None, shown) as stopping:
         execute = executor(stopping, shown, "reading")

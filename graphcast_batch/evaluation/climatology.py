@@ -109,7 +109,8 @@ class Climatology:
         name = min(fields, key=lambda name: ("level" in opened[name].dims, str(name)))  # the least to read
         first = opened[name].isel({dim: 0 for dim in ("hour", "dayofyear", "level") if dim in opened[name].dims})
         digest = hashlib.sha256(repr((name, sorted(opened.attrs.items()))).encode())
-        for array in (*(opened[dim] for dim in ("hour", "dayofyear", *first.dims)), first):
+        axes = (opened[dim] for dim in ("hour", "dayofyear", "level", *first.dims) if dim in opened)
+        for array in (*axes, first):
             digest.update(np.ascontiguousarray(array.values).tobytes())
         return f"{self.path} (sha256 {digest.hexdigest()[:16]})"
 

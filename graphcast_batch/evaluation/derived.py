@@ -9,7 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from graphcast_batch.errors import EvaluationError
-from graphcast_batch.evaluation.scoring_setup import Fields, ForecastReader
+from graphcast_batch.evaluation.scoring_setup import TERM_HOURS, Fields, ForecastReader
 from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.case_inputs import Timeline
 from graphcast_batch.plan import Case
@@ -30,7 +30,7 @@ class Derivation:
         levelled: whether it is on levels.
         units: of the derived variable.
         made: computes it from its parts, (time, [level], latitude, longitude) each, and the levels, hPa.
-        steps: how many times, 6 h apart, are summed up.
+        steps: how many values, `TERM_HOURS` apart, are summed up.
     """
 
     parts: tuple[str, ...]
@@ -88,9 +88,6 @@ DERIVATIONS: Final = {
 """Derived variables by name, with WeatherBench 2's definitions; geopotential height is not one of WeatherBench 2's.
 Relative humidity is a share, not percent."""
 
-_SUMMED_HOURS: Final = 6
-"""Hours of precipitation that one value of total_precipitation_6hr is the sum of."""
-
 
 @dataclass(frozen=True, eq=False)
 class DerivedTimeline:
@@ -136,7 +133,7 @@ class DerivedTimeline:
         for name in set(names) & set(self.derived):
             times = self.held.times_of(DERIVATIONS[name].parts)
             if times is not None:
-                before = (times - np.timedelta64(n * _SUMMED_HOURS, "h") for n in range(DERIVATIONS[name].steps))
+                before = (times - np.timedelta64(n * TERM_HOURS, "h") for n in range(DERIVATIONS[name].steps))
                 times = times[np.all([np.isin(each, times) for each in before], axis=0)]
                 found = times if found is None else np.intersect1d(found, times)
         return found
@@ -146,7 +143,7 @@ class DerivedTimeline:
         found = self.held.fields(_parts(names, self.derived), times, levels)
 
         def read(parts: Sequence[str], steps: int) -> Fields:
-            before = np.asarray(times - np.timedelta64(steps * _SUMMED_HOURS, "h"), "datetime64[ns]")
+            before = np.asarray(times - np.timedelta64(steps * TERM_HOURS, "h"), "datetime64[ns]")
             fields = self.held.fields(parts, before, levels) if steps else found
             return {part: fields[part].values for part in parts}
 
@@ -171,7 +168,7 @@ class DerivedForecasts:
         found = self.held.fields(case, _parts(names, self.derived), lead_hours, levels)
 
         def read(parts: Sequence[str], steps: int) -> Fields:
-            before = [hours - steps * _SUMMED_HOURS for hours in lead_hours]
+            before = [hours - steps * TERM_HOURS for hours in lead_hours]
             return self.held.fields(case, parts, before, levels) if steps else found
 
         return {name: _made(name, read, levels) if name in self.derived else found[name] for name in names}
@@ -205,7 +202,7 @@ def derivable(wanted: Sequence[str], held: Mapping[str, bool], where: str) -> di
 
 
 def steps_of_parts(derived: Sequence[str]) -> dict[str, int]:
-    """Return for each part of some derived variables how many times, 6 h apart, are needed, ending with their own."""
+    """Return for each part of some derived variables how many values are needed, the last at the time itself."""
     steps: dict[str, int] = {}
     for recipe in (DERIVATIONS[name] for name in derived):
         steps |= {part: max(steps.get(part, 1), recipe.steps) for part in recipe.parts}

@@ -25,7 +25,7 @@ from graphcast_batch.evaluation.derived import steps_of_parts, with_derived_fore
 from graphcast_batch.evaluation.group_scoring import lay_out_groups
 from graphcast_batch.evaluation.regions import Regions
 from graphcast_batch.evaluation.score_store import FORECAST, ScoreStore
-from graphcast_batch.evaluation.scoring_setup import Fields, ScoringSetup
+from graphcast_batch.evaluation.scoring_setup import TERM_HOURS, Fields, ScoringSetup
 from graphcast_batch.evaluation.store_scoring import identity_of, scoring_of, truth_of
 from graphcast_batch.plan import Case
 from graphcast_batch.stores.base import Store
@@ -82,7 +82,7 @@ def run_scorer(config: RunConfig) -> OnlineScorer:
     folder = config.scores.climatology
     climatology = Climatology(folder, store.kept) if folder else None
     scoring = scoring_of(config.scores, store, truth_of(config, store.kept), climatology)
-    # Parts that were added later are left to the next evaluation, which scores what a Case lacks.
+    # Groups that were added later are left to the next evaluation, which scores what a Case lacks.
     first, *_ = lay_out_groups(store, FORECAST, scoring, identity_of(config, climatology))
     return OnlineScorer(store, first.scores, first.scoring, first.scoring.weighed())
 
@@ -163,9 +163,9 @@ class PendingFrames:
 
         Args:
             store: of the run, laid out for the forecast.
-            steps: for variables that sums over several model steps are made of, the number of steps.
+            steps: for variables that sums are made of, the number of their values, 6 h apart.
         """
-        self._kept, self._step_hours = store.kept, store.step_hours
+        self._kept = store.kept
         self._steps = steps
         self._as_stored = store.as_stored
         self._fields: dict[str, dict[int, NDArray[np.float32]]] = {name: {} for name in store.kept.variables}
@@ -181,7 +181,7 @@ class PendingFrames:
     def drop_before(self, lead: int | None) -> None:
         """Drop the fields not needed for the lead time of an index and later ones; None drops all."""
         for name, fields in self._fields.items():
-            reach = self._step_hours * self._steps.get(name, 1)
+            reach = TERM_HOURS * self._steps.get(name, 1)
             over = np.inf if lead is None else self._kept.lead_hours[lead] - reach
             self._fields[name] = {hours: field for hours, field in fields.items() if hours > over}
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from graphcast_batch.variables import HOUR
 
 Fields = Mapping[str, NDArray[np.float32]]
 """Fields by variable, float32 (time, [level], latitude, longitude)."""
+TERM_HOURS: Final = 6
+"""Hours between the values of which a derived variable is the sum, whatever the step of the model."""
 
 
 class ForecastReader(Protocol):
@@ -102,7 +104,7 @@ class ScoringSetup:
         regions: names of regions.
         boxes: further regions, by name.
         block: the most lead times that are read at once.
-        steps: for each derived variable, how many model steps it is the sum of.
+        steps: for each derived variable, how many values, 6 h apart, it is the sum of.
         seeps_variables: variables of which the climatology holds what SEEPS needs.
         quantiles: of the climatology, beyond which a value counts as extreme.
         gaussian: variables whose extremes are scored.
@@ -176,10 +178,10 @@ class ScoringSetup:
     def forecast(self, case: Case) -> dict[str, NDArray[np.bool_]]:
         """Find for each variable the lead times of a Case at which its forecast is available, (lead,) bool.
 
-        A variable that is a sum over several steps needs the lead times before too.
+        A variable that is a sum of several values needs the lead times before too.
         """
         hours = self.leads_of(case)
-        before = {name: case.step_hours * np.arange(self.steps.get(name, 1)) for name, _ in self.on_levels}
+        before = {name: TERM_HOURS * np.arange(self.steps.get(name, 1)) for name, _ in self.on_levels}
         earlier = {name: np.subtract.outer(hours, each) for name, each in before.items()}
         return {name: np.asarray(np.isin(each, hours).all(axis=1)) for name, each in earlier.items()}
 

@@ -16,6 +16,7 @@ def kept_config(place: Path) -> RunConfig:
     Raises:
         ConfigError: the config cannot be read, or a value is not what it must be.
         StoreError: the folder is not a store.
+        GridError: the points of the store are not a regular grid.
     """
     if not place.is_dir():
         return load_config(place)

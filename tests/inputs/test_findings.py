@@ -19,7 +19,7 @@ GRAPHCAST = (
 OPERATIONAL = (
     "GraphCast model at 0.25deg resolution, with 13 pressure levels. This model is trained on ERA5 data from 1979 to "
     "2017, and fine-tuned on HRES-fc0 data from 2016 to 2021\nand should be causally evaluated on 2022 and later "
-    "years. This model can make predictions in an operational setting (i.e., initialized from HRES-fc0)."
+    "years. This model can make predictions in an operational setting (i.e., initialised from HRES-fc0)."
 )
 ERA5, HRES, UNKNOWN = Provenance("ERA5", "class ea"), Provenance("HRES", "class od"), Provenance()
 NEW = np.asarray(["2023-01-01T00"], "datetime64[h]")

@@ -20,6 +20,7 @@ from graphcast_batch.errors import StoreError, StoreUnwritableError
 from graphcast_batch.files.durable import publish
 from graphcast_batch.stores.case_records import CaseState
 from graphcast_batch.stores.store_kinds import open_store, store_exists
+from tests.conftest import HASTY
 from tests.forks import PROCESSES
 from tests.stores.made_stores import (
     VARIABLES,
@@ -516,7 +517,7 @@ def test_a_run_onto_a_disk_that_fills_up_stops_and_with_more_space_ends_as_if_no
     config = small_config(store=str(store))
 
     # Its workers must be gone with it: one that still wrote would hold the disk.
-    stopped = command("run", config, env=os.environ)
+    stopped = command("run", config, env=os.environ | {"XLA_FLAGS": HASTY})
 
     assert stopped.returncode == 1, stopped.stdout + stopped.stderr
     assert re.search(f"StoreUnwritableError: 2020-01-01T.*{store}.* failed: .*{FULL}", stopped.stderr)
@@ -526,7 +527,7 @@ def test_a_run_onto_a_disk_that_fills_up_stops_and_with_more_space_ends_as_if_no
     assert_whole_cases_are_all_there(open_store(store), planned)
 
     disk.remount("size=64m")
-    assert command("run", config, env=os.environ).returncode == 0
+    assert command("run", config, env=os.environ | {"XLA_FLAGS": HASTY}).returncode == 0
     assert forecasts_of(store) == forecasts_of(undisturbed)
     assert not list((store / ".staging").iterdir())
 

@@ -32,7 +32,7 @@ def remembered(function: Callable[_Arguments, _Array]) -> Callable[_Arguments, _
     """Keep the arrays that a function returned lately: the same latitudes come again with each height and time.
 
     Args:
-        function: of positional arguments, of which float64 arrays have one dimension.
+        function: of positional arguments, whose arrays are float64 and have one dimension.
     """
 
     @lru_cache(maxsize=64)
