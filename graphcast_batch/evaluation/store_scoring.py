@@ -191,11 +191,7 @@ def ensemble_of(scoring: ScoringSetup, stores: Sequence[Store]) -> ScoringSetup:
 def lay_out(store: Store, name: str, scoring: ScoringSetup, identity: Mapping[str, JsonValue]) -> Evaluation:
     """Lay out the arrays of scores, and find out which Cases are to be scored.
 
-    Args:
-        store: of the forecasts.
-        name: of the scores.
-        scoring: what is scored against what.
-        identity: what makes scores comparable beside variables, levels and regions: truth and climatology.
+    For the arguments see `lay_out_groups`.
 
     Raises:
         StoreMismatchError: existing scores of that name are not comparable with these.

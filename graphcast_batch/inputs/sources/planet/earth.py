@@ -6,7 +6,7 @@ amplitude times exp(i m longitude). Mode 0 is the zonal mean.
 
 from collections.abc import Callable
 from functools import lru_cache, wraps
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Modes = NDArray[np.complex128]
 _Array = TypeVar("_Array", Floats, Modes)
-_Arguments = ParamSpec("_Arguments")
 
 RADIUS = 6.371e6  # m, mean
 ROTATION = 7.292e-5  # rad s**-1, once a sidereal day
@@ -28,7 +27,7 @@ STEP = 1e-3  # of height, or of latitude in radians: smooth functions change lit
 _POLAR_CAP = 1e-6  # radians: more than the rounding of float32 degrees, less than the spacing of any grid
 
 
-def remembered(function: Callable[_Arguments, _Array]) -> Callable[_Arguments, _Array]:
+def remembered(function: Callable[..., _Array]) -> Callable[..., _Array]:
     """Keep the arrays that a function returned lately: the same latitudes come again with each height and time.
 
     Args:
@@ -37,12 +36,12 @@ def remembered(function: Callable[_Arguments, _Array]) -> Callable[_Arguments, _
 
     @lru_cache(maxsize=64)
     def kept(*arguments: object) -> _Array:
-        found = function(*(np.frombuffer(one) if isinstance(one, bytes) else one for one in arguments))  # type: ignore[call-arg, arg-type]
+        found = function(*(np.frombuffer(one) if isinstance(one, bytes) else one for one in arguments))
         found.setflags(write=False)
         return found
 
     @wraps(function)
-    def call(*arguments: _Arguments.args, **_: _Arguments.kwargs) -> _Array:
+    def call(*arguments: object) -> _Array:
         return kept(*(one.tobytes() if isinstance(one, np.ndarray) else one for one in arguments))
 
     return call
