@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -110,17 +112,31 @@ def test_the_rain_of_a_day_is_the_sum_of_its_four_parts_where_all_are_held():
     np.testing.assert_allclose(found, [rain[n : n + 4].sum(axis=0) for n in range(3)], rtol=1e-6)
 
 
-def test_forecasts_have_the_rain_of_a_day_from_the_lead_times_before():
+@pytest.mark.parametrize("step_hours", [3, 6])
+def test_forecasts_have_the_rain_of_a_day_from_the_lead_times_before(step_hours):
     class PrecipitationClimatology:
         def fields(self, case, names, lead_hours, levels):
             return {name: np.array(lead_hours, np.float32)[:, None, None] for name in names}
 
-    case = Case(START, 8, 6)
+    case = Case(START, 48 // step_hours, step_hours)
     forecasts = DerivedForecasts(PrecipitationClimatology(), ("total_precipitation_24hr",))
 
     found = forecasts.fields(case, ["total_precipitation_24hr"], [24, 48], ())["total_precipitation_24hr"]
 
     assert found.ravel().tolist() == [6 + 12 + 18 + 24, 30 + 36 + 42 + 48]
+
+
+@pytest.mark.parametrize(("step_hours", "first"), [(3, 21), (6, 24), (12, None)])
+def test_the_rain_of_a_day_is_forecast_where_its_four_parts_are_whatever_the_step(tmp_path, step_hours, first):
+    rain = "total_precipitation_6hr"
+    store = stored(tmp_path / "s", cases(1), lambda name, hours, values: values, variables=((rain, False),))
+    day = ("total_precipitation_24hr", False)
+    leads = tuple(range(step_hours, 49, step_hours))
+    scoring = replace(scoring_of(ScoresConfig(), store, truth()), on_levels=(day,), steps={day[0]: 4}, lead_hours=leads)
+
+    there = scoring.forecast(Case(START, len(leads), step_hours))[day[0]]
+
+    assert np.array(leads)[there].tolist() == ([] if first is None else list(range(first, 49, step_hours)))
 
 
 def test_what_cannot_be_made_is_refused_by_what_it_lacks():

@@ -20,10 +20,9 @@ from graphcast_batch.models.graphcast.checkpoint import load_checkpoint
 from graphcast_batch.models.graphcast.forecaster import Forecaster
 from graphcast_batch.models.graphcast.parameters import random_parameters
 from graphcast_batch.spec import Architecture, Task
+from tests.conftest import PLAIN_EMITTERS
 from tests.models.deepmind_stand_in import made_up_packages
 
-HASTY = {"xla_cpu_use_fusion_emitters": "False", "xla_cpu_parallel_codegen_split_count": "1"}
-"""With jax 0.10 these compile a gradient in a third of the time."""
 FOLDER = Path(__file__).parents[1] / "reference"
 
 
@@ -94,13 +93,15 @@ def hasty():
     before, options = jax.config.read("jax_disable_most_optimizations"), compiler.get_compile_options
 
     def hasty_options(*arguments, env_options_overrides=None, **others):
-        return options(*arguments, env_options_overrides={**HASTY, **(env_options_overrides or {})}, **others)
+        return options(*arguments, env_options_overrides={**PLAIN_EMITTERS, **(env_options_overrides or {})}, **others)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiler, "get_compile_options", hasty_options)
         jax.config.update("jax_disable_most_optimizations", True)
-        yield
-    jax.config.update("jax_disable_most_optimizations", before)
+        try:
+            yield
+        finally:
+            jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture
