@@ -282,8 +282,8 @@ def _count(group: GroupScoring, held: Mapping[str, NDArray[np.bool_]]) -> int:
 
 
 def _stores(store: Store, scoring: ScoringSetup) -> list[Store]:
-    """Return the stores whose forecasts are scored: one, or all members of an ensemble."""
-    return [store, *(open_store(path) for path in scoring.members[1:])]
+    """Return the stores whose forecasts are scored: one, or all members of an ensemble, whose order does not matter."""
+    return [store, *map(open_store, sorted(scoring.members[1:], key=Path.resolve))]
 
 
 def _complete(stores: Sequence[Store]) -> dict[str, int]:

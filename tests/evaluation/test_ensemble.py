@@ -188,6 +188,12 @@ def score(stores, wanted=None):
     return found
 
 
+def made_again(store, key):
+    """Has a store say that it made a Case anew, a century later."""
+    record = next((store.path / "ledger").rglob(f"{key}.json"))
+    record.write_text(record.read_text().replace('"finished_at": "20', '"finished_at": "21'))
+
+
 def test_three_stores_have_the_scores_that_their_errors_say(tmp_path):
     stores = made(tmp_path)
 
@@ -262,8 +268,7 @@ def test_only_cases_that_are_whole_in_all_stores_are_scored_and_others_once_they
 def test_a_case_that_was_made_again_in_any_store_is_scored_again(tmp_path, number):
     stores = made(tmp_path, cases(1))
     score(stores)
-    record = next((stores[number].path / "ledger").rglob("2020-01-01T00.json"))
-    record.write_text(record.read_text().replace('"finished_at": "20', '"finished_at": "21'))
+    made_again(stores[number], "2020-01-01T00")
 
     assert len(score(stores).left) == 1
     assert score(stores).left == ()
@@ -271,6 +276,7 @@ def test_a_case_that_was_made_again_in_any_store_is_scored_again(tmp_path, numbe
 
 def test_scores_of_other_members_are_not_mixed_in_but_their_order_does_not_matter(tmp_path):
     stores = made(tmp_path)
+    made_again(stores[1], "2020-01-01T00")  # forecasts of which each is known by another time
     score(stores)
 
     assert found_of([stores[0], stores[2], stores[1]]).left == ()
