@@ -3,21 +3,16 @@
 import json
 from dataclasses import replace
 
-import jax
-import numpy as np
 import pytest
 
 from graphcast_batch.config.loading import load_config
 from graphcast_batch.grid import regular_grid
+from graphcast_batch.models.base import CallSize
 from graphcast_batch.models.channels import Channels
-from graphcast_batch.models.edge_blocks import blocked
-from graphcast_batch.models.graphcast.device_memory import Call, edges_at_once, grid2mesh_edges
-from graphcast_batch.models.graphcast.parameters import parameter_shapes
-from graphcast_batch.models.graphcast.predictor import Constants, ModelState, Predictor
-from graphcast_batch.models.graphcast.rollout import several_steps
+from graphcast_batch.models.graphcast.device_memory import Call, grid2mesh_edges
+from graphcast_batch.models.graphcast.lowering import lowered_call
 from graphcast_batch.models.graphs import build_graphs
 from graphcast_batch.models.mesh import mesh_counts
-from graphcast_batch.models.normalization import Normalization
 from graphcast_batch.setup import resources
 from graphcast_batch.setup.resources import needed_bytes
 from graphcast_batch.setup.run_setup import assemble
@@ -61,24 +56,10 @@ def test_memory_levels_off_once_the_pipeline_is_full(measure):
 
 def of_xla(architecture, grid, *, steps, lean, accelerated):
     """Bytes that XLA counts for a call on the CPU, without any array being made; and the same as predicted."""
-    channels, edges = (
-        Channels.of(TASKS["GraphCast_small"], {}),
-        edges_at_once(architecture.latent_size, accelerated=accelerated),
-    )
-    predictor = Predictor(architecture, channels, lean=lean)
-
-    def array(*shape):
-        return jax.ShapeDtypeStruct(shape, np.float32)
-
-    listed = parameter_shapes(architecture, channels.inputs, channels.outputs)
-    parameters = {module: {name: array(*shape) for name, shape in named.items()} for module, named in listed.items()}
-    network = jax.eval_shape(predictor.folded, parameters, blocked(build_graphs(architecture, grid), edges))
-    carried, forced, static = (channels.width(n) for n in (channels.carried, channels.forced, channels.static))
-    scales = Normalization(array(2, carried), array(2, forced), array(2, static), array(carried), array(2, 0))
-    state = ModelState(array(2, grid.size, carried), array(2, grid.size, forced))
-    call = jax.jit(lambda *args: several_steps(predictor, *args), donate_argnums=1)
-    constants = Constants(network, scales, array(grid.size, static))
-    counted = call.lower(constants, state, array(steps, grid.size, forced)).compile().memory_analysis()
+    channels = Channels.of(TASKS["GraphCast_small"], {})
+    call = CallSize(architecture, grid, channels, "float32", accelerated, steps)
+    graphs = build_graphs(architecture, grid)
+    counted = lowered_call(call, "lean" if lean else "fast", graphs).compile().memory_analysis()
     predicted = Call(architecture, grid, channels.inputs, channels.outputs, 4, accelerated, steps)
     return (
         counted.argument_size_in_bytes

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from graphcast_batch.models.accelerators import AcceleratorName
+
 if TYPE_CHECKING:
     from graphcast_batch.bench.records import BenchmarkResult
 
@@ -18,7 +20,9 @@ _RESULTS = Path("benchmarks-results")
 
 @bench.command()
 def model(
-    size: Annotated[Literal["tiny", "small", "operational"], typer.Option(help="Of network and grid.")] = "tiny",
+    size: Annotated[
+        Literal["tiny", "small", "operational", "full"], typer.Option(help="Of network and grid.")
+    ] = "tiny",
     precision: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Of the network.")] = "float32",
     steps: Annotated[int, typer.Option(min=1, help="Number of model steps of each rollout.")] = 4,
     rounds: Rounds = 5,
@@ -32,6 +36,24 @@ def model(
     from graphcast_batch.bench.step_speed import measure
 
     _keep(measure(size, precision, steps, rounds, python, against), out)
+
+
+@bench.command("compile")
+def compile_(
+    target: Annotated[AcceleratorName, typer.Option("--for", help="Accelerator, which need not be here.")],
+    size: Annotated[
+        Literal["tiny", "small", "operational", "full"], typer.Option(help="Of network and grid.")
+    ] = "operational",
+    precision: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Of the network.")] = "bfloat16",
+    memory: Annotated[Literal["fast", "lean"], typer.Option(help="How the network uses the memory.")] = "lean",
+    steps_per_call: Annotated[int, typer.Option(min=1, help="Steps of a call of the program.")] = 1,
+    out: Out = _RESULTS,
+) -> None:
+    """Compile the model step for an absent accelerator; tell its memory, its kernels and a bound on its speed."""
+    from graphcast_batch.bench.compile_ahead import measure
+    from graphcast_batch.bench.compile_process import Request
+
+    _keep(measure(Request(target, size, precision, memory, steps_per_call)), out)
 
 
 @bench.command()

@@ -30,7 +30,7 @@ from graphcast_batch.models.model_kinds import MODELS
 from graphcast_batch.pipeline.peak_memory import peak_memory_bytes
 from graphcast_batch.spec import TASKS, Architecture
 
-SizeName = Literal["tiny", "small", "operational"]
+SizeName = Literal["tiny", "small", "operational", "full"]
 Role = Literal["native", "deepmind", "product"]
 """A contestant: our network, DeepMind's package, or a matrix product for comparison."""
 _CHAIN: Final = 16
@@ -73,9 +73,10 @@ SIZES: Final[Mapping[SizeName, Size]] = MappingProxyType(
         "operational": Size(
             Architecture(mesh_size=6, latent_size=512, gnn_msg_steps=16), "GraphCast_operational", 0.25
         ),
+        "full": Size(Architecture(mesh_size=6, latent_size=512, gnn_msg_steps=16), "GraphCast", 0.25),
     }
 )
-"""The sizes that can be measured; the last two are published (Lam et al. 2023)."""
+"""The sizes that can be measured; all but the first are published (Lam et al. 2023), the last one with 37 levels."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Make forecasts with GraphCast on one device."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ from graphcast_batch.models.graphcast.predictor import Constants, ModelState, Pr
 from graphcast_batch.models.graphcast.rollout import rollout, several_steps
 from graphcast_batch.models.graphs import Graphs, build_graphs
 from graphcast_batch.models.normalization import normalization
-from graphcast_batch.models.state_arrays import forcing_blocks, initial_arrays, named_fields, target_points
+from graphcast_batch.models.state_arrays import forcing_blocks, initial_arrays, target_points
 from graphcast_batch.spec import Task
 
 
@@ -74,9 +75,10 @@ class Forecaster:
         self._graphs = blocked(graphs, at_once)
         self._network = jax.jit(self._predictor.folded)(used(checkpoint.parameters), self._graphs)
         self._normalization = jax.tree.map(jnp.asarray, normalization(channels, statistics))
-        self._advance = jax.jit(self._several_frames, donate_argnums=1)
+        several = partial(several_steps, self._predictor, grid)
+        self._advance = jax.jit(several, donate_argnums=1)
         of_each = Constants(network=None, normalization=None, static=0)  # type: ignore[arg-type] # what vmap maps
-        self._advance_many = jax.jit(jax.vmap(self._several_frames, in_axes=(of_each, 0, 0)), donate_argnums=1)
+        self._advance_many = jax.jit(jax.vmap(several, in_axes=(of_each, 0, 0)), donate_argnums=1)
 
     @property
     def device(self) -> str:
@@ -146,13 +148,6 @@ class Forecaster:
     def _blocks(self, inputs: xr.Dataset, forcings: xr.Dataset, steps: int) -> Iterator[NDArray[np.float32]]:
         per_call = steps_in_call(steps, self._steps_per_call)
         return forcing_blocks(self._channels, forcings, inputs["time"].values[-1], steps, per_call, self.grid)
-
-    def _several_frames(
-        self, constants: Constants, state: ModelState, forcings: Array
-    ) -> tuple[ModelState, dict[str, Array]]:
-        state, frames = several_steps(self._predictor, constants, state, forcings)
-        planes = jnp.swapaxes(frames, -1, -2)
-        return state, named_fields(self._channels, self._channels.targets, planes, self.grid)
 
 
 def used(parameters: Parameters) -> dict[str, dict[str, np.ndarray]]:

@@ -6,7 +6,9 @@ from typing import TypeVar
 import jax
 from jax import Array
 
+from graphcast_batch.grid import Grid
 from graphcast_batch.models.graphcast.predictor import Constants, ModelState, Predictor
+from graphcast_batch.models.state_arrays import named_fields
 
 Frames = TypeVar("Frames")
 
@@ -34,21 +36,25 @@ def rollout(
 
 
 def several_steps(
-    predictor: Predictor, constants: Constants, state: ModelState, forcings: Array
-) -> tuple[ModelState, Array]:
+    predictor: Predictor, grid: Grid, constants: Constants, state: ModelState, forcings: Array
+) -> tuple[ModelState, dict[str, Array]]:
     """Compute as many steps as there are forcings, in one program.
 
     Args:
         predictor: computes one step.
+        grid: the points.
         constants: weights, graphs, means and standard deviations.
         state: state at the current time.
         forcings: (steps, point, forced) forcings at the next times.
 
     Returns:
-        The last state, and (steps, point, outputs) frames.
+        The last state, and the frames: for each target (step, [level], latitude, longitude) float32.
     """
+    channels = predictor.channels
 
-    def step(state: ModelState, forcing: Array) -> tuple[ModelState, Array]:
-        return predictor.step(constants, state, forcing)
+    def step(state: ModelState, forcing: Array) -> tuple[ModelState, dict[str, Array]]:
+        state, frame = predictor.step(constants, state, forcing)
+        # Each frame is parted here: of all frames of a call together there would be two copies.
+        return state, named_fields(channels, channels.targets, frame.T, grid)
 
     return jax.lax.scan(step, state, forcings)

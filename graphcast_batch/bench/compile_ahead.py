@@ -1,0 +1,93 @@
+"""Compile GraphCast's step for an accelerator that is absent; tell its memory, its kernels and a bound on its speed."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Final
+
+from graphcast_batch.bench.compile_process import Compiled, Request
+from graphcast_batch.bench.kernels import Kernel
+from graphcast_batch.bench.records import BenchmarkFigure, BenchmarkResult
+from graphcast_batch.errors import BenchError, PackageError
+from graphcast_batch.models.absent_devices import environment
+from graphcast_batch.models.accelerators import ACCELERATORS
+from graphcast_batch.models.model_kinds import MODELS
+
+_COSTLIEST: Final = 10
+
+
+def measure(request: Request) -> BenchmarkResult:
+    """Compile a call of the forecast for an absent accelerator.
+
+    Returns:
+        XLA's peak memory beside the predicted one; seconds to compile; number of kernels and of their runs; and a
+        roofline: for each kernel the larger of the times that its bytes and its operations take at the published
+        rates, whose sum is a lower bound of the seconds of a step. The costliest kernels are named with the line of
+        code that they come from.
+
+    Raises:
+        PackageError: the plugin of the accelerator's platform is not installed.
+        BenchError: XLA does not compile the step, as for want of memory.
+    """
+    device = ACCELERATORS[request.target]
+    compiled = _compiled(request)
+    bandwidth, rate = device.bandwidth, device.rates[request.precision]
+    seconds = {kernel: kernel.seconds(bandwidth, rate) for kernel in compiled.kernels}
+    products = sum(kernel.runs * kernel.operations for kernel in compiled.kernels)
+    moved = sum(kernel.runs * (kernel.read + kernel.written) for kernel in compiled.kernels)
+    predicted = MODELS["native"].predicted_bytes(request.call, request.memory)
+    steps = request.steps
+    figures = [
+        BenchmarkFigure("peak memory by XLA", "GB", [compiled.peak_bytes / 1e9], limit=device.memory_bytes / 1e9),
+        BenchmarkFigure("peak memory as predicted", "GB", [predicted / 1e9]),
+        BenchmarkFigure(
+            "predicted / XLA's, peak memory", "times", [predicted / compiled.peak_bytes], goal="0.9 to 1.1"
+        ),
+        BenchmarkFigure("to compile", "s", [compiled.seconds]),
+        BenchmarkFigure("kernels", "", [len(compiled.kernels)]),
+        BenchmarkFigure("runs of kernels, a step", "", [sum(k.runs for k in compiled.kernels) / steps]),
+        BenchmarkFigure("bytes moved, a step", "GB", [moved / steps / 1e9]),
+        BenchmarkFigure("matrix products, a step", "TFLOP", [products / steps / 1e12]),
+        BenchmarkFigure("least time of the matrix products, a step", "ms", [products / rate / steps * 1e3]),
+        BenchmarkFigure("least time of all kernels, a step", "ms", [sum(seconds.values()) / steps * 1e3]),
+        *_costliest(seconds, steps),
+    ]
+    return BenchmarkResult(
+        bench=f"compile-{request.target}-{request.size}-{request.precision}-{request.memory}-{steps}",
+        what=f"{request.size}, {request.precision}, {request.memory}, {steps} steps a call, compiled for an absent "
+        f"{device.title}: by XLA's account and published rates",
+        command=f"graphcast-batch bench compile --for {request.target} --size {request.size} --precision "
+        f"{request.precision} --memory {request.memory} --steps-per-call {steps}",
+        figures=figures,
+        settings=asdict(request),
+    )
+
+
+def _compiled(request: Request) -> Compiled:
+    command = [sys.executable, "-m", "graphcast_batch.bench.compile_process", json.dumps(asdict(request))]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    if done.returncode != 0:
+        raise BenchError(
+            f"XLA must compile the step for {ACCELERATORS[request.target].title}, but the process that compiles it "
+            f"ended with code {done.returncode}:\n{done.stderr.strip()[-2000:]}"
+        )
+    answer = json.loads(done.stdout)
+    if answer["refusal"]:
+        raise PackageError(answer["refusal"])
+    return Compiled(**{**answer, "kernels": [Kernel(**kernel) for kernel in answer["kernels"]]})
+
+
+def _costliest(seconds: dict[Kernel, float], steps: int) -> Sequence[BenchmarkFigure]:
+    """Return the least times of the costliest kernels."""
+    ordered = sorted(seconds, key=lambda kernel: seconds[kernel], reverse=True)[:_COSTLIEST]
+    return [
+        BenchmarkFigure(
+            f"{kernel.name} of {kernel.place or 'no line'}, {kernel.runs / steps:.4g} times "
+            f"{(kernel.read + kernel.written) / 1e6:.4g} MB and {kernel.operations / 1e9:.3g} GFLOP",
+            "ms",
+            [seconds[kernel] / steps * 1e3],
+        )
+        for kernel in ordered
+    ]

@@ -1,0 +1,86 @@
+"""Compile GraphCast's step for an accelerator that is absent, in a process of its own.
+
+`compile_ahead` starts ``python -m graphcast_batch.bench.compile_process`` with the request as JSON, since JAX reads
+the environment that absent devices need only once. The answer is JSON on standard output.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from time import perf_counter
+
+from graphcast_batch.bench.kernels import Kernel, kernels
+from graphcast_batch.bench.program_text import ProgramText
+from graphcast_batch.bench.step_contestant import SIZES, SizeName
+from graphcast_batch.errors import PackageError
+from graphcast_batch.models.absent_devices import absent_device
+from graphcast_batch.models.accelerators import ACCELERATORS, AcceleratorName
+from graphcast_batch.models.base import CallSize, MemoryMode, Precision
+from graphcast_batch.models.disk_cache import Cache, users_folder
+from graphcast_batch.models.graphcast.lowering import lowered_call
+from graphcast_batch.models.graphs import cached_graphs
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be compiled.
+
+    Attributes:
+        target: the accelerator.
+        size: of network and grid.
+        precision: of the network.
+        memory: how the network uses the memory.
+        steps: steps of a call.
+    """
+
+    target: AcceleratorName
+    size: SizeName
+    precision: Precision
+    memory: MemoryMode
+    steps: int
+
+    @property
+    def call(self) -> CallSize:
+        """The sizes of the call."""
+        size = SIZES[self.size]
+        return CallSize(size.architecture, size.grid, size.channels, self.precision, accelerated=True, steps=self.steps)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What XLA tells of a program that it compiled.
+
+    Attributes:
+        seconds: that compiling took.
+        peak_bytes: most bytes of the device's memory that are in use at once, arguments and results included.
+        kernels: of the program.
+        refusal: why it cannot be compiled here; empty if it was.
+    """
+
+    seconds: float = 0.0
+    peak_bytes: int = 0
+    kernels: Sequence[Kernel] = ()
+    refusal: str = ""
+
+
+def _compiled(request: Request) -> Compiled:
+    try:
+        device = absent_device(ACCELERATORS[request.target])
+    except PackageError as error:
+        return Compiled(refusal=str(error))
+    call = request.call
+    folder = users_folder()
+    graphs = cached_graphs(call.architecture, call.grid, Cache(folder).check() if folder else None)
+    lowered = lowered_call(call, request.memory, graphs, device)
+    start = perf_counter()
+    program = lowered.compile()
+    seconds = perf_counter() - start
+    memory, text = program.memory_analysis(), program.as_text()
+    assert memory is not None, "XLA keeps an account of the memory on these platforms"
+    return Compiled(seconds, memory.peak_memory_in_bytes, kernels(ProgramText(text or "")))
+
+
+if __name__ == "__main__":
+    answers, sys.stdout = sys.stdout, sys.stderr  # whatever else is printed is no answer
+    print(json.dumps(asdict(_compiled(Request(**json.loads(sys.argv[1]))))), file=answers)

@@ -1,0 +1,81 @@
+"""Lower GraphCast's programs from the shapes of their arguments, without weights, inputs or the device that runs them.
+
+These are the programs that `Forecaster` and `Trainer` run.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import SingleDeviceSharding
+from jax.stages import Lowered
+
+from graphcast_batch.models.base import CallSize, MemoryMode
+from graphcast_batch.models.channels import Channels
+from graphcast_batch.models.edge_blocks import blocked
+from graphcast_batch.models.graphcast.device_memory import edges_at_once
+from graphcast_batch.models.graphcast.forecaster import used
+from graphcast_batch.models.graphcast.parameters import parameter_shapes
+from graphcast_batch.models.graphcast.predictor import Constants, ModelState, Predictor
+from graphcast_batch.models.graphcast.rollout import several_steps
+from graphcast_batch.models.graphs import Graphs
+from graphcast_batch.models.normalization import Normalization
+
+
+def lowered_call(
+    call: CallSize,
+    memory: MemoryMode,
+    graphs: Graphs,
+    device: Any = None,  # noqa: ANN401 - JAX gives its devices no public type
+) -> Lowered:
+    """Lower a call of a forecast.
+
+    Args:
+        call: sizes of the call; of one Case.
+        memory: how the network uses the memory.
+        graphs: graphs of the architecture on the grid.
+        device: to compile for, which may be absent; None for the one of this process.
+    """
+    channels, points = call.channels, call.grid.size
+    predictor = Predictor(call.architecture, channels, call.precision, lean=memory == "lean")
+    at_once = edges_at_once(call.architecture.latent_size, accelerated=call.accelerated)
+    listed = parameter_shapes(call.architecture, channels.inputs, channels.outputs)
+    parameters = {module: {name: _array(shape) for name, shape in named.items()} for module, named in listed.items()}
+    network = jax.eval_shape(predictor.folded, used(parameters), blocked(graphs, at_once))
+    carried, forced, known, static = _widths(channels)
+    constants = Constants(network, _scales(channels), _array((points, static)))
+    state = ModelState(_array((channels.frames, points, carried)), _array((channels.frames, points, known)))
+    arguments = (constants, state, _array((call.steps, points, forced)))
+    program = jax.jit(partial(several_steps, predictor, call.grid), donate_argnums=1)
+    return program.lower(*_placed(arguments, device))
+
+
+def _array(shape: Sequence[int]) -> Any:  # noqa: ANN401 - stands for an array
+    return jax.ShapeDtypeStruct(tuple(shape), np.float32)  # type: ignore[no-untyped-call] # JAX leaves it without types
+
+
+def _placed(arguments: Any, device: Any) -> Any:  # noqa: ANN401 - pytrees
+    if device is None:
+        return arguments
+    sharding = SingleDeviceSharding(device)
+    shape: Any = jax.ShapeDtypeStruct
+    return jax.tree.map(lambda a: shape(a.shape, a.dtype, sharding=sharding), arguments)
+
+
+def _widths(channels: Channels) -> tuple[int, int, int, int]:
+    groups = (channels.carried, channels.forced, channels.forced_inputs, channels.static)
+    carried, forced, known, static = (channels.width(names) for names in groups)
+    return carried, forced, known, static
+
+
+def _scales(channels: Channels) -> Normalization:
+    carried, forced, _, static = _widths(channels)
+    return Normalization(
+        carried=_array((2, carried)),
+        forced=_array((2, forced)),
+        static=_array((2, static)),
+        change=_array((carried,)),
+        diagnosed=_array((2, channels.width(channels.diagnosed))),
+    )
