@@ -52,15 +52,21 @@ class BlockedGraphs(NamedTuple):
     mesh2grid: Rows
 
 
-def blocked(graphs: Graphs, edges_at_once: int) -> BlockedGraphs:
-    """Return the same graphs in blocks of about so many edges."""
+def blocked(graphs: Graphs, edges_at_once: int, *, whole_mesh: bool = False) -> BlockedGraphs:
+    """Return the same graphs in blocks of about so many edges.
+
+    Args:
+        graphs: the grid and the mesh.
+        edges_at_once: number of edges in a block.
+        whole_mesh: whether the edges of the mesh are one block, whatever their number.
+    """
     points = graphs.grid_nodes.shape[0]
     blocks, size = _evenly(points, edges_at_once // 3)
     return BlockedGraphs(
         grid_nodes=_filled(graphs.grid_nodes, blocks * size).reshape(blocks, size, -1),
         mesh_nodes=graphs.mesh_nodes,
         grid2mesh=_rows(graphs.grid2mesh, row_width(graphs.grid2mesh.receivers), edges_at_once),
-        mesh=_rows(graphs.mesh, row_width(graphs.mesh.receivers), edges_at_once),
+        mesh=_rows(graphs.mesh, row_width(graphs.mesh.receivers), 2**62 if whole_mesh else edges_at_once),
         mesh2grid=_rows(graphs.mesh2grid, 3, 3 * size),
     )
 

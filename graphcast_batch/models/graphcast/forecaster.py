@@ -15,8 +15,8 @@ from graphcast_batch.grid import Grid
 from graphcast_batch.models.base import Checkpoint, MemoryMode, Parameters, Precision, Start, steps_in_call
 from graphcast_batch.models.channels import Channels
 from graphcast_batch.models.devices import backend, device_kind
-from graphcast_batch.models.edge_blocks import BlockedGraphs, blocked
-from graphcast_batch.models.graphcast.device_memory import edges_at_once
+from graphcast_batch.models.edge_blocks import BlockedGraphs
+from graphcast_batch.models.graphcast.device_blocks import in_blocks
 from graphcast_batch.models.graphcast.loss import gradient_norms, rollout_loss
 from graphcast_batch.models.graphcast.parameters import check_parameters
 from graphcast_batch.models.graphcast.predictor import Constants, ModelState, Predictor
@@ -71,8 +71,7 @@ class Forecaster:
         self._steps_per_call = steps_per_call
         self._predictor = Predictor(checkpoint.architecture, channels, precision, lean=memory == "lean")
         graphs = graphs or build_graphs(checkpoint.architecture, grid)
-        at_once = edges_at_once(checkpoint.architecture.latent_size, accelerated=backend() != "cpu")
-        self._graphs = blocked(graphs, at_once)
+        self._graphs = in_blocks(graphs, checkpoint.architecture.latent_size, accelerated=backend() != "cpu")
         self._network = jax.jit(self._predictor.folded)(used(checkpoint.parameters), self._graphs)
         self._normalization = jax.tree.map(jnp.asarray, normalization(channels, statistics))
         several = partial(several_steps, self._predictor, grid)

@@ -14,8 +14,7 @@ from jax.stages import Lowered
 
 from graphcast_batch.models.base import CallSize, MemoryMode
 from graphcast_batch.models.channels import Channels
-from graphcast_batch.models.edge_blocks import blocked
-from graphcast_batch.models.graphcast.device_memory import edges_at_once
+from graphcast_batch.models.graphcast.device_blocks import in_blocks
 from graphcast_batch.models.graphcast.forecaster import used
 from graphcast_batch.models.graphcast.parameters import parameter_shapes
 from graphcast_batch.models.graphcast.predictor import Constants, ModelState, Predictor
@@ -40,10 +39,10 @@ def lowered_call(
     """
     channels, points = call.channels, call.grid.size
     predictor = Predictor(call.architecture, channels, call.precision, lean=memory == "lean")
-    at_once = edges_at_once(call.architecture.latent_size, accelerated=call.accelerated)
+    edges = in_blocks(graphs, call.architecture.latent_size, accelerated=call.accelerated)
     listed = parameter_shapes(call.architecture, channels.inputs, channels.outputs)
     parameters = {module: {name: _array(shape) for name, shape in named.items()} for module, named in listed.items()}
-    network = jax.eval_shape(predictor.folded, used(parameters), blocked(graphs, at_once))
+    network = jax.eval_shape(predictor.folded, used(parameters), edges)
     carried, forced, known, static = _widths(channels)
     constants = Constants(network, _scales(channels), _array((points, static)))
     state = ModelState(_array((channels.frames, points, carried)), _array((channels.frames, points, known)))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from graphcast_batch.models.edge_blocks import BlockedGraphs, Rows
-from graphcast_batch.models.graphcast.layers import Decoder, Encoder, NetworkWeights, Perceptron
+from graphcast_batch.models.graphcast.layers import STRUCTURAL_EDGE, Decoder, Encoder, NetworkWeights, Perceptron
 
 _EPSILON = 1e-5
 """Added to the variance in layer norms, as Haiku does by default."""
@@ -90,7 +90,8 @@ def fold(weights: NetworkWeights, graphs: BlockedGraphs, dtype: Any, *, lean: bo
     encoder, processor, decoder = weights
     steps = list(zip(processor.update_edges, processor.update_nodes, strict=True))
     # A mesh node has zeros in place of the weather.
-    first = _product(jnp.asarray(graphs.mesh_nodes), encoder.mesh_nodes.parts[-1]) + encoder.mesh_nodes.bias
+    nodes = encoder.mesh_nodes
+    first = _first(nodes._replace(parts=nodes.parts[-1:]), jnp.asarray(graphs.mesh_nodes))
     mesh_nodes = _onwards(encoder.mesh_nodes, first).astype(dtype)
     return Folded(
         encoder=encoder,
@@ -178,7 +179,7 @@ def _mesh_step(
 
     def block(received: Array, xs: tuple[EdgeRows, Array]) -> tuple[Array, Array | None]:
         edges, latent = xs
-        known = _product(latent, of_edges.parts[0]) + of_edges.bias if edges.terms is None else edges.terms
+        known = _first(of_edges, latent) if edges.terms is None else edges.terms
         messages = _messages(of_edges, edges, known, sent, receiving[edges.receivers])
         return _added(received, edges, messages), latent + messages.astype(latent.dtype) if keep else None
 
@@ -215,7 +216,7 @@ def _known(edges: EdgeRows, embedding: Perceptron, update: Perceptron) -> Array:
     """Return the (row, width, latent) output of the first layer of an update for a block's edges, with its bias."""
     if edges.terms is not None:
         return edges.terms
-    return _product(_embedded(embedding, edges.features), update.parts[0]) + update.bias
+    return _first(update, _embedded(embedding, edges.features))
 
 
 def _embedded(embedding: Perceptron, features: Array | None) -> Array:
@@ -233,7 +234,8 @@ def _messages(update: Perceptron, edges: EdgeRows, known: Array, sent: Array, re
         sent: (node, latent) output of the first layer for all senders.
         receiving: (row, latent) output of the first layer for the receivers.
     """
-    messages = _onwards(update, known + sent[edges.senders] + receiving[:, None])
+    dtype = _summing(sent.dtype)
+    messages = _onwards(update, known.astype(dtype) + sent[edges.senders] + receiving[:, None])
     return messages * edges.present[..., None]
 
 
@@ -247,8 +249,9 @@ def _updated(update: Perceptron, nodes: Array, received: Array) -> Array:
 
 
 def _first(perceptron: Perceptron, *parts: Array) -> Array:
-    """Return the (..., columns) float32 output of the first layer, from parts that are each (..., width)."""
-    products = [_product(part, weight) for part, weight in zip(parts, perceptron.parts, strict=True)]
+    """Return the (..., columns) float32 output of a first layer, from the first parts of its input."""
+    dtype = _summing(perceptron.bias.dtype)
+    products = [_product(part, weight).astype(dtype) for part, weight in zip(parts, perceptron.parts, strict=False)]
     return sum(products[1:], products[0]) + perceptron.bias
 
 
@@ -256,21 +259,27 @@ def _onwards(perceptron: Perceptron, first: Array) -> Array:
     """Return the (..., columns) float32 output of the other layers and the layer norm, from that of the first."""
     values, dtype = first, perceptron.bias.dtype
     for layer in perceptron.rest:
-        values = _product(jax.nn.swish(values).astype(dtype), layer.weight) + layer.bias
+        values = (_product(jax.nn.swish(values).astype(dtype), layer.weight) + layer.bias).astype(_summing(dtype))
     if perceptron.norm is None:
-        return values.astype(_summing(dtype))
+        return values
     scale, offset = perceptron.norm
-    values = values.astype(_summing(dtype))
     centered = values - values.mean(axis=-1, keepdims=True)
     variance = jnp.square(centered).mean(axis=-1, keepdims=True)
     return centered * (jax.lax.rsqrt(variance + _EPSILON) * scale) + offset
 
 
 def _product(values: Array, weight: Array) -> Array:
-    """Return (..., columns) products of (..., rows); products of bfloat16 are summed in float32."""
+    """Return (..., columns) products of (..., rows), rounded to the precision of the weight.
+
+    Devices sum products of bfloat16 in float32. In float32 the result would be twice as large: on a GPU writing and
+    reading it takes longer than the product.
+    """
+    if weight.shape[0] <= STRUCTURAL_EDGE:  # fewer bytes are moved when what comes next is computed along with it
+        dtype = _summing(weight.dtype)
+        products = [values[..., row, None].astype(dtype) * weight[row].astype(dtype) for row in range(weight.shape[0])]
+        return sum(products[1:], products[0])
     flat = values.reshape(-1, values.shape[-1])
-    summed = jnp.matmul(flat, weight, preferred_element_type=_summing(weight.dtype))
-    return summed.reshape(*values.shape[:-1], -1)
+    return jnp.matmul(flat, weight).reshape(*values.shape[:-1], -1)
 
 
 def _summing(dtype: Any) -> Any:  # noqa: ANN401 - the type of JAX's dtypes is private

@@ -24,8 +24,7 @@ from graphcast_batch.grid import Grid
 from graphcast_batch.models.base import Checkpoint, Parameters, Precision
 from graphcast_batch.models.channels import Channels
 from graphcast_batch.models.devices import backend
-from graphcast_batch.models.edge_blocks import blocked
-from graphcast_batch.models.graphcast.device_memory import edges_at_once
+from graphcast_batch.models.graphcast.device_blocks import in_blocks
 from graphcast_batch.models.graphcast.forecaster import used
 from graphcast_batch.models.graphcast.loss import LossAndParts, rollout_loss
 from graphcast_batch.models.graphcast.network import Folded
@@ -134,11 +133,9 @@ class Trainer:
         predictor = Predictor(checkpoint.architecture, channels, precision)
         self._loss = rollout_loss(predictor, grid, rematerialized=True)
         self._folded = predictor.folded
-        at_once = edges_at_once(checkpoint.architecture.latent_size, accelerated=backend() != "cpu")
+        edges = in_blocks(graphs, checkpoint.architecture.latent_size, accelerated=backend() != "cpu")
         self._mesh = Mesh(np.array(jax.devices()), ("samples",))
-        self._constants = self._shared(
-            (still, blocked(graphs, at_once), normalization(channels, statistics), static.astype(np.float32))
-        )
+        self._constants = self._shared((still, edges, normalization(channels, statistics), static.astype(np.float32)))
         self._optimizer = optax.chain(
             optax.clip_by_global_norm(clip),
             optax.scale_by_adam(*_BETAS),
