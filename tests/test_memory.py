@@ -54,13 +54,14 @@ def test_memory_levels_off_once_the_pipeline_is_full(measure):
     assert sixty[0] - sixteen[0] < 0.25 * (sixty[1] - sixteen[1])
 
 
-def of_xla(architecture, grid, *, steps, lean, accelerated):
+def of_xla(architecture, grid, *, steps, lean, accelerated, precision="float32"):
     """Bytes that XLA counts for a call on the CPU, without any array being made; and the same as predicted."""
     channels = Channels.of(TASKS["GraphCast_small"], {})
-    call = CallSize(architecture, grid, channels, "float32", accelerated, steps)
+    call = CallSize(architecture, grid, channels, precision, accelerated, steps)
     graphs = build_graphs(architecture, grid)
     counted = lowered_call(call, "lean" if lean else "fast", graphs).compile().memory_analysis()
-    predicted = Call(architecture, grid, channels.inputs, channels.outputs, 4, accelerated, steps)
+    item_bytes = 2 if precision == "bfloat16" else 4
+    predicted = Call(architecture, grid, channels.inputs, channels.outputs, item_bytes, accelerated, steps)
     return (
         counted.argument_size_in_bytes
         + counted.output_size_in_bytes
@@ -85,6 +86,15 @@ def test_predicted_bytes_are_those_that_xla_counts_within_a_fifth(architecture, 
 
     counted, predicted = of_xla(architecture, grid, steps=steps, lean=lean, accelerated=accelerated)
 
+    assert predicted == pytest.approx(counted, rel=0.2)
+
+
+def test_in_bfloat16_xla_keeps_no_float32_copies():
+    made = {"steps": 1, "lean": True, "accelerated": False}
+
+    counted, predicted = of_xla(AS_SMALL, regular_grid(1.0), precision="bfloat16", **made)
+
+    assert counted < 0.7 * of_xla(AS_SMALL, regular_grid(1.0), **made)[0]
     assert predicted == pytest.approx(counted, rel=0.2)
 
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from graphcast_batch.models.graphs import Edges, Graphs
 
 _WIDEST, _MOST_PADDING = 6, 0.06
+_NEAR = 1.5
+"""Largest ratio of the size of a block of grid points to that asked for."""
 
 
 class Rows(NamedTuple):
@@ -61,7 +63,7 @@ def blocked(graphs: Graphs, edges_at_once: int, *, whole_mesh: bool = False) -> 
         whole_mesh: whether the edges of the mesh are one block, whatever their number.
     """
     points = graphs.grid_nodes.shape[0]
-    blocks, size = _evenly(points, edges_at_once // 3)
+    blocks, size = _blocks_of_points(points, max(1, edges_at_once // 3))
     return BlockedGraphs(
         grid_nodes=_filled(graphs.grid_nodes, blocks * size).reshape(blocks, size, -1),
         mesh_nodes=graphs.mesh_nodes,
@@ -103,6 +105,17 @@ def _rows(edges: Edges, width: int, edges_at_once: int) -> Rows:
         present=placed(np.ones(edges.receivers.size, np.bool_)),
         features=placed(edges.features),
     )
+
+
+def _blocks_of_points(points: int, most: int) -> tuple[int, int]:
+    """Return the number and the size of blocks of about so many points, all full wherever sizes near that allow it.
+
+    Fields at the grid points need not be copied then, to fill the last block.
+    """
+    near = range(math.ceil(most / _NEAR), int(most * _NEAR) + 1)
+    full = [size for size in near if points % size == 0]
+    size = max((size for size in full if size <= most), default=min(full, default=0))
+    return (points // size, size) if size else _evenly(points, most)
 
 
 def _evenly(count: int, most: int) -> tuple[int, int]:

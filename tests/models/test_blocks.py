@@ -41,6 +41,21 @@ def test_a_grid_points_row_stands_where_the_point_does(edges_at_once):
     np.testing.assert_array_equal(rows_of.grid_nodes.reshape(-1, 3)[: GRID.size], GRAPHS.grid_nodes)
 
 
+@given(edges_at_once=st.integers(3, 2000))
+def test_blocks_of_points_are_full_where_a_size_near_that_asked_for_allows_it(edges_at_once):
+    blocks, size, _ = blocked(GRAPHS, edges_at_once).grid_nodes.shape
+
+    asked = edges_at_once // 3
+    near = [n for n in range(1, GRID.size + 1) if GRID.size % n == 0 and asked / 1.5 <= n <= asked * 1.5]
+    if near:
+        assert blocks * size == GRID.size
+        assert size in near
+        assert (size <= asked) == (min(near) <= asked)
+    else:
+        assert blocks * size < GRID.size + blocks
+        assert size <= max(1, asked)
+
+
 def test_blocks_are_no_larger_than_asked_and_hardly_padded():
     rows = blocked(GRAPHS, 300).mesh
 

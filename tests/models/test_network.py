@@ -30,11 +30,21 @@ def weights_of(architecture, input_rows=None, output_columns=None):
     return hk.without_apply_rng(hk.transform(lambda: network_weights(architecture, 5, 3, input_rows, output_columns)))
 
 
-def outputs_of(architecture, parameters, inputs, edges_at_once=10**6, lean=False, input_rows=None, output_columns=None):
+def outputs_of(
+    architecture,
+    parameters,
+    inputs,
+    edges_at_once=10**6,
+    lean=False,
+    input_rows=None,
+    output_columns=None,
+    dtype=jnp.float32,
+    bits=False,
+):
     @jax.jit
     def outputs(parameters, graphs, inputs):
         weights = weights_of(architecture, input_rows, output_columns).apply(parameters)
-        return graphcast(fold(weights, graphs, jnp.float32, lean=lean), inputs)
+        return graphcast(fold(weights, graphs, dtype, lean=lean, bits=bits), inputs, lambda block: block)
 
     return np.asarray(outputs(parameters, blocked(build_graphs(architecture, GRID), edges_at_once), inputs))
 
@@ -100,6 +110,30 @@ def test_neither_the_size_of_blocks_nor_what_is_kept_changes_the_outputs(edges_a
     parted = outputs_of(architecture, *drawn(architecture), edges_at_once, lean)
 
     np.testing.assert_allclose(complete(steps), parted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("steps", "lean"), [(3, True), (2, False)])
+def test_bits_between_blocks_are_the_numbers_that_they_stand_for(steps, lean):
+    drawn_up = (of_steps(steps), *drawn(of_steps(steps)), 100, lean)
+
+    numbers, bits = (outputs_of(*drawn_up, dtype=jnp.bfloat16, bits=choice) for choice in (False, True))
+
+    np.testing.assert_array_equal(numbers, bits)
+    assert not np.array_equal(numbers, complete(steps))
+
+
+def test_a_gradient_through_bits_is_refused_and_not_0():
+    architecture = of_steps(1)
+    parameters, inputs = drawn(architecture)
+    graphs = blocked(build_graphs(architecture, GRID), 100)
+
+    @jax.grad
+    def slope(inputs):
+        folded = fold(weights_of(architecture).apply(parameters), graphs, jnp.bfloat16, lean=True, bits=True)
+        return graphcast(folded, inputs, lambda block: block).sum()
+
+    with pytest.raises(TypeError, match="a gradient needs bfloat16 arrays as numbers"):
+        jax.jit(slope).trace(inputs)
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def slope_of(precision, *, rematerialized):
 
     def of_weights(weights, graphs, static, frames, forcings, known, targets):
         constants = Constants(predictor.folded(weights, graphs), scales, static)
-        return loss(constants, ModelState(frames, forcings), known, targets)[0]
+        return loss(constants, ModelState(tuple(frames), tuple(forcings)), known, targets)[0]
 
     return jax.jit(jax.value_and_grad(of_weights))
 

@@ -1,6 +1,7 @@
 """Make forecasts with GraphCast on one device."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,7 @@ from graphcast_batch.models.graphcast.device_blocks import in_blocks
 from graphcast_batch.models.graphcast.loss import gradient_norms, rollout_loss
 from graphcast_batch.models.graphcast.parameters import check_parameters
 from graphcast_batch.models.graphcast.predictor import Constants, ModelState, Predictor
-from graphcast_batch.models.graphcast.rollout import rollout, several_steps
+from graphcast_batch.models.graphcast.rollout import compiler_options, rollout, several_steps
 from graphcast_batch.models.graphs import Graphs, build_graphs
 from graphcast_batch.models.normalization import normalization
 from graphcast_batch.models.state_arrays import forcing_blocks, initial_arrays, target_points
@@ -69,15 +70,17 @@ class Forecaster:
         self.grid = grid
         self._channels = channels
         self._steps_per_call = steps_per_call
-        self._predictor = Predictor(checkpoint.architecture, channels, precision, lean=memory == "lean")
+        lean, accelerated = memory == "lean", backend() != "cpu"
+        self._predictor = Predictor(checkpoint.architecture, channels, precision, lean=lean, bits=not accelerated)
         graphs = graphs or build_graphs(checkpoint.architecture, grid)
-        self._graphs = in_blocks(graphs, checkpoint.architecture.latent_size, accelerated=backend() != "cpu")
+        self._graphs = in_blocks(graphs, checkpoint.architecture.latent_size, accelerated=accelerated)
         self._network = jax.jit(self._predictor.folded)(used(checkpoint.parameters), self._graphs)
         self._normalization = jax.tree.map(jnp.asarray, normalization(channels, statistics))
         several = partial(several_steps, self._predictor, grid)
-        self._advance = jax.jit(several, donate_argnums=1)
+        compiled = partial(jax.jit, donate_argnums=1, compiler_options=compiler_options(accelerated=accelerated))
+        self._advance = compiled(several)
         of_each = Constants(network=None, normalization=None, static=0)  # type: ignore[arg-type] # what vmap maps
-        self._advance_many = jax.jit(jax.vmap(several, in_axes=(of_each, 0, 0)), donate_argnums=1)
+        self._advance_many = compiled(jax.vmap(several, in_axes=(of_each, 0, 0, 0)))
 
     @property
     def device(self) -> str:
@@ -113,7 +116,8 @@ class Forecaster:
         constants, state = self._start(inputs)
         (known,) = forcing_blocks(self._channels, forcings, inputs["time"].values[-1], steps, steps, self.grid)
         targets = target_points(self._channels, truth, self.grid)
-        loss = rollout_loss(self._predictor, self.grid)
+        predictor = replace(self._predictor, bits=False)
+        loss = rollout_loss(predictor, self.grid)
 
         @jax.jit
         def value_and_gradient(
@@ -125,7 +129,7 @@ class Forecaster:
             targets: Array,
         ) -> Any:  # noqa: ANN401 - nested tuples of a pytree
             def of_parameters(parameters: Mapping[str, Mapping[str, Array]]) -> tuple[Array, dict[str, Array]]:
-                network = self._predictor.folded(parameters, graphs)
+                network = predictor.folded(parameters, graphs)
                 return loss(constants._replace(network=network), state, known, targets)
 
             return jax.value_and_grad(of_parameters, has_aux=True)(parameters)
@@ -142,7 +146,7 @@ class Forecaster:
     def _start(self, inputs: xr.Dataset) -> tuple[Constants, ModelState]:
         frames, forcings, static = map(jnp.asarray, initial_arrays(self._channels, inputs, self.grid))
         constants = Constants(self._network, self._normalization, static)
-        return constants, ModelState(frames=frames, forcings=forcings)
+        return constants, ModelState(tuple(frames), tuple(forcings))
 
     def _blocks(self, inputs: xr.Dataset, forcings: xr.Dataset, steps: int) -> Iterator[NDArray[np.float32]]:
         per_call = steps_in_call(steps, self._steps_per_call)

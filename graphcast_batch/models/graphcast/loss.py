@@ -121,7 +121,7 @@ def gradient_norms(gradient: Mapping[str, Mapping[str, Array]]) -> dict[str, flo
 
 def _normalized_target(constants: Constants, state: ModelState, target: Array) -> Array:
     """Return the (point, outputs) that the network should give for the next time, from the (point, outputs) truth."""
-    scales, carried = constants.normalization, state.frames.shape[-1]
+    scales, carried = constants.normalization, state.frames[-1].shape[-1]
     mean, deviation = scales.diagnosed
     return jnp.concatenate(
         [(target[:, :carried] - state.frames[-1]) / scales.change, (target[:, carried:] - mean) / deviation], axis=-1

@@ -18,7 +18,7 @@ from graphcast_batch.models.graphcast.device_blocks import in_blocks
 from graphcast_batch.models.graphcast.forecaster import used
 from graphcast_batch.models.graphcast.parameters import parameter_shapes
 from graphcast_batch.models.graphcast.predictor import Constants, ModelState, Predictor
-from graphcast_batch.models.graphcast.rollout import several_steps
+from graphcast_batch.models.graphcast.rollout import compiler_options, several_steps
 from graphcast_batch.models.graphs import Graphs
 from graphcast_batch.models.normalization import Normalization
 
@@ -38,16 +38,18 @@ def lowered_call(
         device: to compile for, which may be absent; None for the one of this process.
     """
     channels, points = call.channels, call.grid.size
-    predictor = Predictor(call.architecture, channels, call.precision, lean=memory == "lean")
-    edges = in_blocks(graphs, call.architecture.latent_size, accelerated=call.accelerated)
+    lean, accelerated = memory == "lean", call.accelerated
+    predictor = Predictor(call.architecture, channels, call.precision, lean=lean, bits=not accelerated)
+    edges = in_blocks(graphs, call.architecture.latent_size, accelerated=accelerated)
     listed = parameter_shapes(call.architecture, channels.inputs, channels.outputs)
     parameters = {module: {name: _array(shape) for name, shape in named.items()} for module, named in listed.items()}
     network = jax.eval_shape(predictor.folded, used(parameters), edges)
     carried, forced, known, static = _widths(channels)
     constants = Constants(network, _scales(channels), _array((points, static)))
-    state = ModelState(_array((channels.frames, points, carried)), _array((channels.frames, points, known)))
-    arguments = (constants, state, _array((call.steps, points, forced)))
-    program = jax.jit(partial(several_steps, predictor, call.grid), donate_argnums=1)
+    state = ModelState((_array((points, carried)),) * channels.frames, (_array((points, known)),) * channels.frames)
+    arguments = (constants, *state.parted(call.steps), _array((call.steps, points, forced)))
+    options = compiler_options(accelerated=accelerated)
+    program = jax.jit(partial(several_steps, predictor, call.grid), donate_argnums=1, compiler_options=options)
     return program.lower(*_placed(arguments, device))
 
 

@@ -5,6 +5,7 @@ computed once: embeddings of edges and mesh nodes, and what they add to first la
 sender or receiver is done once per node, before the nodes are gathered. The rest runs block by block.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from graphcast_batch.models.edge_blocks import BlockedGraphs, Rows
+from graphcast_batch.models.graphcast.block_loops import as_bits, as_numbers, map_blocks, scan_blocks
 from graphcast_batch.models.graphcast.layers import STRUCTURAL_EDGE, Decoder, Encoder, NetworkWeights, Perceptron
 
 _EPSILON = 1e-5
@@ -73,7 +75,7 @@ class Folded(NamedTuple):
     mesh2grid: EdgeRows
 
 
-def fold(weights: NetworkWeights, graphs: BlockedGraphs, dtype: Any, *, lean: bool) -> Folded:  # noqa: ANN401 - the type of JAX's dtypes is private
+def fold(weights: NetworkWeights, graphs: BlockedGraphs, dtype: Any, *, lean: bool, bits: bool = False) -> Folded:  # noqa: ANN401 - the type of JAX's dtypes is private
     """Compute all that does not depend on the weather.
 
     Args:
@@ -82,16 +84,19 @@ def fold(weights: NetworkWeights, graphs: BlockedGraphs, dtype: Any, *, lean: bo
         dtype: precision of the network: bfloat16, float32 or float64.
         lean: whether the first layers of grid2mesh's and mesh2grid's edges are computed in every step, from four
             features of each: more arithmetic, less memory.
+        bits: whether bfloat16 arrays in blocks are kept as bits, which is faster on a CPU but leaves no gradient.
     """
     weights, graphs = (
         jax.tree.map(lambda a: a if jnp.issubdtype(a.dtype, jnp.integer) else a.astype(dtype), tree)
         for tree in (weights, graphs)
     )
+    mesh_features = jnp.asarray(graphs.mesh_nodes)
+    graphs = as_bits(graphs) if bits else graphs
     encoder, processor, decoder = weights
     steps = list(zip(processor.update_edges, processor.update_nodes, strict=True))
     # A mesh node has zeros in place of the weather.
     nodes = encoder.mesh_nodes
-    first = _first(nodes._replace(parts=nodes.parts[-1:]), jnp.asarray(graphs.mesh_nodes))
+    first = _first(nodes._replace(parts=nodes.parts[-1:]), mesh_features)
     mesh_nodes = _onwards(encoder.mesh_nodes, first).astype(dtype)
     return Folded(
         encoder=encoder,
@@ -102,36 +107,48 @@ def fold(weights: NetworkWeights, graphs: BlockedGraphs, dtype: Any, *, lean: bo
         grid_nodes=jnp.asarray(graphs.grid_nodes),
         mesh_nodes=mesh_nodes,
         receiving=_product(mesh_nodes, encoder.update_edges.parts[2]),
-        mesh_latents=jax.lax.map(partial(_embedded, processor.edges), graphs.mesh.features),
+        mesh_latents=map_blocks(partial(_embedded, processor.edges), graphs.mesh.features),
         grid2mesh=_edges(graphs.grid2mesh, encoder.edges, encoder.update_edges, lean=lean),
         mesh=_edges(graphs.mesh, processor.edges, processor.update_edges[0], lean=False),
         mesh2grid=_edges(graphs.mesh2grid, decoder.edges, decoder.update_edges, lean=lean),
     )
 
 
-def graphcast(folded: Folded, inputs: Array) -> Array:
-    """Apply the network to features at grid points; return normalized outputs there.
+def graphcast(folded: Folded, fields: Any, features: Callable[[Any], Array]) -> Array:  # noqa: ANN401 - a pytree
+    """Apply the network to fields at grid points; return normalized outputs there.
 
     Args:
         folded: weights and graphs.
-        inputs: (point, channels) normalized, in the precision of ``folded``.
+        fields: (point, ...) arrays.
+        features: computes the normalized (point, channels) of a block, in any precision, from its part of ``fields``.
 
     Returns:
         (point, outputs) float32, in the order of the weights' columns.
     """
-    points = inputs.shape[0]
     blocks, size, _ = folded.grid_nodes.shape
-    weather = jnp.pad(inputs, ((0, blocks * size - points), (0, 0))).reshape(blocks, size, -1)
-    grid, sent = jax.lax.map(partial(_encoded, folded.encoder), (weather, folded.grid_nodes))
+    (points,) = {field.shape[0] for field in jax.tree.leaves(fields)}
+
+    def block(xs: tuple[Any, Array]) -> tuple[Array, Array]:
+        fields, nodes = xs
+        return _encoded(folded.encoder, features(fields).astype(nodes.dtype), nodes)
+
+    grid, sent = map_blocks(block, (jax.tree.map(partial(_parted, blocks, size), fields), folded.grid_nodes))
     mesh = _onto_mesh(folded, sent.reshape(blocks * size, -1))
     outputs = _onto_grid(folded, grid, _along_mesh(folded, mesh))
     return outputs.reshape(blocks * size, -1)[:points]
 
 
-def _encoded(encoder: Encoder, block: tuple[Array, Array]) -> tuple[Array, Array]:
+def _parted(blocks: int, size: int, field: Array) -> Array:
+    """Return a (point, ...) field as (block, point, ...); it is copied only where the last block must be filled."""
+    missing = blocks * size - field.shape[0]
+    filled = jnp.pad(field, [(0, missing)] + [(0, 0)] * (field.ndim - 1)) if missing else field
+    return filled.reshape(blocks, size, *field.shape[1:])
+
+
+def _encoded(encoder: Encoder, weather: Array, nodes: Array) -> tuple[Array, Array]:
     """Return latents of grid points for the decoder, and the output of the first layer of the encoder's edges."""
     embedding, update = encoder.grid_nodes, encoder.update_grid
-    latent = _onwards(embedding, _first(embedding, *block)).astype(block[0].dtype)
+    latent = _onwards(embedding, _first(embedding, weather, nodes)).astype(nodes.dtype)
     sent = _product(latent, encoder.update_edges.parts[1]).astype(latent.dtype)
     return latent + _onwards(update, _first(update, latent)).astype(latent.dtype), sent
 
@@ -144,7 +161,7 @@ def _onto_mesh(folded: Folded, sent: Array) -> Array:
         messages = _messages(encoder.update_edges, edges, known, sent, folded.receiving[edges.receivers])
         return _added(received, edges, messages), None
 
-    received, _ = jax.lax.scan(block, jnp.zeros(nodes.shape, _summing(nodes.dtype)), folded.grid2mesh)
+    received, _ = scan_blocks(block, jnp.zeros(nodes.shape, _summing(nodes.dtype)), folded.grid2mesh)
     return _updated(encoder.update_mesh, nodes, received)
 
 
@@ -183,7 +200,7 @@ def _mesh_step(
         messages = _messages(of_edges, edges, known, sent, receiving[edges.receivers])
         return _added(received, edges, messages), latent + messages.astype(latent.dtype) if keep else None
 
-    received, new = jax.lax.scan(block, jnp.zeros(nodes.shape, _summing(nodes.dtype)), (edges, latents))
+    received, new = scan_blocks(block, jnp.zeros(nodes.shape, _summing(nodes.dtype)), (edges, latents))
     return _updated(of_nodes, nodes, received), latents if new is None else new
 
 
@@ -199,7 +216,7 @@ def _onto_grid(folded: Folded, grid: Array, mesh: Array) -> Array:
         nodes = _updated(decoder.update_grid, nodes, messages.sum(axis=1))
         return _onwards(output, _first(output, nodes))
 
-    outputs: Array = jax.lax.map(block, (grid, folded.mesh2grid))
+    outputs: Array = map_blocks(block, (grid, folded.mesh2grid))
     return outputs
 
 
@@ -208,7 +225,7 @@ def _edges(rows: Rows, embedding: Perceptron, update: Perceptron, *, lean: bool)
     edges = EdgeRows(senders, receivers, present, None, features)
     if lean:
         return edges
-    terms = jax.lax.map(lambda block: _known(block, embedding, update).astype(features.dtype), edges)
+    terms = map_blocks(lambda block: _known(block, embedding, update).astype(block.features.dtype), edges)
     return edges._replace(terms=terms, features=None)
 
 
@@ -234,8 +251,8 @@ def _messages(update: Perceptron, edges: EdgeRows, known: Array, sent: Array, re
         sent: (node, latent) output of the first layer for all senders.
         receiving: (row, latent) output of the first layer for the receivers.
     """
-    dtype = _summing(sent.dtype)
-    messages = _onwards(update, known.astype(dtype) + sent[edges.senders] + receiving[:, None])
+    dtype = _summing(update.bias.dtype)
+    messages = _onwards(update, known.astype(dtype) + as_numbers(sent[edges.senders]) + receiving[:, None])
     return messages * edges.present[..., None]
 
 

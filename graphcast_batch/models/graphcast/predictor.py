@@ -5,6 +5,7 @@ Only plain arrays are used. Everything large is an argument of the compiled prog
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import haiku as hk
@@ -23,12 +24,23 @@ class ModelState(NamedTuple):
     """The state that a step starts from, in physical units, float32 or finer.
 
     Attributes:
-        frames: (frame, point, carried) variables that are fed back, oldest first.
-        forcings: (frame, point, forced_inputs) forcings at the same times.
+        frames: (point, carried) variables that are fed back, for each input frame, oldest first.
+        forcings: (point, forced_inputs) forcings at the same times.
     """
 
-    frames: Array
-    forcings: Array
+    frames: tuple[Array, ...]
+    forcings: tuple[Array, ...]
+
+    def parted(self, count: int) -> tuple["ModelState", "ModelState"]:
+        """Return the oldest frames, so many or all there are, and the others."""
+        return (
+            ModelState(self.frames[:count], self.forcings[:count]),
+            ModelState(self.frames[count:], self.forcings[count:]),
+        )
+
+    def followed_by(self, later: "ModelState") -> "ModelState":
+        """Return the frames of both."""
+        return ModelState(self.frames + later.frames, self.forcings + later.forcings)
 
 
 class Constants(NamedTuple):
@@ -55,12 +67,14 @@ class Predictor:
         precision: precision of the network, bfloat16 as published; normalization and frames are always float32 or
             finer. In float64 gradients can be compared with differences.
         lean: whether memory is saved by more arithmetic; see `fold`.
+        bits: whether bfloat16 arrays in blocks are kept as bits, for a CPU and without a gradient; see `fold`.
     """
 
     architecture: Architecture
     channels: Channels
     precision: Literal["bfloat16", "float32", "float64"] = "float32"
     lean: bool = False
+    bits: bool = False
 
     def folded(self, parameters: Mapping[str, Mapping[str, Array]], graphs: BlockedGraphs) -> Folded:
         """Prepare weights, by Haiku module and name, and graphs for the step; differentiable in the weights."""
@@ -71,7 +85,7 @@ class Predictor:
             )
         )
         weights = hk.without_apply_rng(collect).apply(parameters)
-        return fold(weights, graphs, jnp.dtype(self.precision), lean=self.lean)
+        return fold(weights, graphs, jnp.dtype(self.precision), lean=self.lean, bits=self.bits)
 
     def step(self, constants: Constants, state: ModelState, forcing: Array) -> tuple[ModelState, Array]:
         """Compute one step.
@@ -89,11 +103,12 @@ class Predictor:
 
     def normalized(self, constants: Constants, state: ModelState, forcing: Array) -> Array:
         """Return the normalized (point, outputs) of the network for the next time, float32 or finer, in our order."""
-        return graphcast(constants.network, self._features(constants, state, forcing).astype(self.precision))
+        fields = (state, constants.static, forcing)
+        return graphcast(constants.network, fields, partial(self._features, constants.normalization))
 
     def frame(self, constants: Constants, state: ModelState, normalized: Array) -> Array:
         """Return the frame, (point, outputs) in physical units: the state plus its change, and the other outputs."""
-        scales, carried = constants.normalization, state.frames.shape[-1]
+        scales, carried = constants.normalization, state.frames[-1].shape[-1]
         mean, deviation = scales.diagnosed
         return jnp.concatenate(
             [
@@ -107,24 +122,21 @@ class Predictor:
         """Return the state one step later."""
         places = self.channels.slices(self.channels.forced)
         known = [forcing[:, places[name]] for name in self.channels.forced_inputs]
-        known_next = jnp.concatenate([state.forcings[0, :, :0], *known], axis=-1)
-        carried = state.frames.shape[-1]
-        return ModelState(
-            frames=jnp.concatenate([state.frames[1:], frame[None, :, :carried]]),
-            forcings=jnp.concatenate([state.forcings[1:], known_next[None]]),
-        )
+        known_next = jnp.concatenate([state.forcings[0][:, :0], *known], axis=-1)
+        carried = state.frames[-1].shape[-1]
+        return ModelState((*state.frames[1:], frame[:, :carried]), (*state.forcings[1:], known_next))
 
-    def _features(self, constants: Constants, state: ModelState, forcing: Array) -> Array:
-        scales = constants.normalization
+    def _features(self, scales: Normalization, fields: tuple[ModelState, Array, Array]) -> Array:
+        state, static, forcing = fields
         places = self.channels.slices(self.channels.forced)
         forced_inputs = jnp.concatenate(
             [scales.forced[:, :0], *(scales.forced[:, places[name]] for name in self.channels.forced_inputs)], axis=-1
         )
         return jnp.concatenate(
             [
-                *_scaled(state.frames, scales.carried),
-                *_scaled(state.forcings, forced_inputs),
-                _scaled(constants.static, scales.static),
+                *(_scaled(frame, scales.carried) for frame in state.frames),
+                *(_scaled(known, forced_inputs) for known in state.forcings),
+                _scaled(static, scales.static),
                 _scaled(forcing, scales.forced),
             ],
             axis=-1,

@@ -261,7 +261,7 @@ class Trainer:
     def _of_each(self, constants: Constants) -> Callable[[Samples], LossAndParts]:
         def of_each(sample: Samples) -> LossAndParts:
             frames, forcings, known, targets = map(jnp.asarray, sample)
-            return self._loss(constants, ModelState(frames, forcings), known, targets)
+            return self._loss(constants, ModelState(tuple(frames), tuple(forcings)), known, targets)
 
         return of_each
 
