@@ -1,6 +1,7 @@
 """Convert named fields to the plain arrays of a state, and the frames of a forecast to named fields."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -38,14 +39,11 @@ def initial_arrays(
         raise unfed(stray[0])
     times = fields["time"].values
     _check_frames(channels, times)
-    carried = [_points(fields, name, times.size, channels, grid) for name in channels.carried]
-    forced = [_forcing(channels, fields, name, times, grid) for name in channels.forced_inputs]
-    static = [_points(fields, name, 1, channels, grid)[0] for name in channels.static]
-    points = np.empty((times.size, grid.size, 0), np.float32)
+    forced = partial(_forcing, channels, fields, times=times, grid=grid)
     return (
-        np.concatenate([points, *carried], axis=-1),
-        np.concatenate([points, *forced], axis=-1),
-        np.concatenate([points[0], *static], axis=-1),
+        field_points(channels, fields, channels.carried, times.size, grid),
+        _side_by_side(channels, channels.forced_inputs, times.size, grid, forced),
+        field_points(channels, fields, channels.static, 1, grid)[0],
     )
 
 
@@ -85,8 +83,8 @@ def forcing_points(
     channels: Channels, known: xr.Dataset, times: NDArray[np.datetime64], grid: Grid
 ) -> NDArray[np.float32]:
     """Return (time, point, forced) forcings at some times, in the order of the channels; see `forcing_blocks`."""
-    values = [_forcing(channels, known, name, times, grid) for name in channels.forced]
-    return np.concatenate([np.empty((times.size, grid.size, 0), np.float32), *values], axis=-1)
+    of_each = partial(_forcing, channels, known, times=times, grid=grid)
+    return _side_by_side(channels, channels.forced, times.size, grid, of_each)
 
 
 def named_fields(channels: Channels, names: Iterable[str], planes: AnyArray, grid: Grid) -> dict[str, AnyArray]:
@@ -119,24 +117,43 @@ def field_points(
     channels: Channels, fields: xr.Dataset, names: Iterable[str], times: int, grid: Grid
 ) -> NDArray[np.float32]:
     """Return variables of (time, [level], latitude, longitude) or fewer as (time, point, values), side by side."""
-    values = [_points(fields, name, times, channels, grid) for name in names]
-    return np.concatenate([np.empty((times, grid.size, 0), np.float32), *values], axis=-1)
+    of_each = partial(_points, fields, times=times, channels=channels, grid=grid)
+    return _side_by_side(channels, names, times, grid, of_each)
+
+
+def _side_by_side(
+    channels: Channels, names: Iterable[str], times: int, grid: Grid, of_each: Callable[[str], NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """Return (time, point, values) of several variables, of which only one at a time is in memory twice.
+
+    Args:
+        channels: the number of values of each variable.
+        names: the variables, in order.
+        times: number of times.
+        grid: the points.
+        of_each: returns the (time, point, values) of one variable.
+    """
+    places = channels.slices(names)
+    found = np.empty((times, grid.size, channels.width(places)), np.float32)
+    for name, place in places.items():
+        found[..., place] = of_each(name)
+    return found
 
 
 def _forcing(
-    channels: Channels, known: xr.Dataset, name: str, times: NDArray[np.datetime64], grid: Grid
+    channels: Channels, known: xr.Dataset, name: str, *, times: NDArray[np.datetime64], grid: Grid
 ) -> NDArray[np.float32]:
     """Return (time, point, values) of one forcing: that of the inputs where they hold it, and computed elsewhere."""
     held: Collection[np.datetime64] = set(known["time"].values) if name in known else ()
     lacking = np.array([time not in held for time in times.astype("datetime64[ns]")])
     if not lacking.any():
-        return _points(known.sel(time=times), name, times.size, channels, grid)
+        return _points(known.sel(time=times), name, times=times.size, channels=channels, grid=grid)
     if name not in FORCINGS:
         raise InputError(f"the forcing {name} is needed at {times[lacking][0]}, but the inputs lack it there")
     values = _computed(name, times, grid)
     if not lacking.all():
         at = times[~lacking]
-        values[~lacking] = _points(known.sel(time=at), name, at.size, channels, grid)
+        values[~lacking] = _points(known.sel(time=at), name, times=at.size, channels=channels, grid=grid)
     return values
 
 
@@ -147,7 +164,7 @@ def _computed(name: str, times: NDArray[np.datetime64], grid: Grid) -> NDArray[n
     return np.array(np.broadcast_to(values, (times.size, *grid.shape))).reshape(times.size, grid.size, 1)
 
 
-def _points(fields: xr.Dataset, name: str, times: int, channels: Channels, grid: Grid) -> NDArray[np.float32]:
+def _points(fields: xr.Dataset, name: str, *, times: int, channels: Channels, grid: Grid) -> NDArray[np.float32]:
     """Return (time, point, values) of one variable, repeated along the dimensions that it lacks."""
     if name not in fields:
         raise InputError(f"the variable {name} is missing from the inputs")
@@ -161,5 +178,5 @@ def _points(fields: xr.Dataset, name: str, times: int, channels: Channels, grid:
         "level": channels.width([name]),
     }
     missing = [dim for dim in sizes if dim not in field.dims]
-    values = field.expand_dims(missing).transpose(*sizes).values.astype(np.float32)
+    values = field.expand_dims(missing).transpose(*sizes).values.astype(np.float32, copy=False)
     return np.broadcast_to(values, tuple(sizes.values())).reshape(times, grid.size, -1)

@@ -1,8 +1,7 @@
 """Pass the frames of one Case from the thread of the device to the thread of the Case."""
 
-import queue
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
@@ -12,8 +11,9 @@ from graphcast_batch.pipeline.stages import Reached, StageName
 from graphcast_batch.plan import Case
 from graphcast_batch.timing import Stopwatch
 
-_WAITING_CALLS: Final = 1
-"""Number of calls of a Case whose frames may wait while others are checked: by then more are on the way to the host."""
+MOST_WAITING_BYTES: Final = 2**28
+"""Largest frames of a call that wait while those of another call are checked and written. For larger ones the device
+waits instead, which costs no time: by then the next frames have been computed."""
 
 HostFrames = Mapping[str, NDArray[np.float32]]
 """Consecutive steps of a forecast on the host: by variable, float32 (step, [level], latitude, longitude)."""
@@ -35,16 +35,20 @@ class CaseFrames:
         self.given = self._taken = 0
         self.refused = False
         self._reached = reached
-        self._waiting: queue.Queue[HostFrames | BaseException] = queue.Queue(_WAITING_CALLS)
+        self._waiting: HostFrames | BaseException | None = None
+        self._changed = threading.Condition()
 
     def reached(self, name: StageName) -> None:
         """Record the stage that the Case is in, or has made progress in."""
         self._reached(name, self._taken)
 
     def give(self, frames: HostFrames) -> None:
-        """Pass on the frames of one call; wait while those of an earlier call have not been taken."""
+        """Pass on the frames of one call; wait while those of an earlier call, or large ones, have not been taken."""
         self.given += steps_of(frames)
         self._put(frames)
+        if sum(values.nbytes for values in frames.values()) > MOST_WAITING_BYTES:
+            with self._changed:
+                self._wait_for_room()
 
     def fail(self, error: BaseException) -> None:
         """Raise an error in the thread of the Case, in place of more frames."""
@@ -52,21 +56,35 @@ class CaseFrames:
 
     def refuse(self) -> None:
         """Want no more frames; from then on nothing waits for this Case."""
-        self.refused = True
-        with suppress(queue.Empty):
-            self._waiting.get_nowait()
+        with self._changed:
+            self.refused = True
+            self._waiting = None
+            self._changed.notify_all()
 
     def __iter__(self) -> Iterator[HostFrames]:
         while self._taken < self.steps:
-            frames = self._waiting.get()
-            if isinstance(frames, BaseException):
-                raise frames
-            self._taken += steps_of(frames)
-            yield frames
+            yield self._take()  # and keep no reference: whoever has taken frames decides how long they last
+
+    def _take(self) -> HostFrames:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting is not None)
+            item, self._waiting = self._waiting, None
+            self._changed.notify_all()
+        assert item is not None
+        if isinstance(item, BaseException):
+            raise item
+        self._taken += steps_of(item)
+        return item
 
     def _put(self, item: HostFrames | BaseException) -> None:
-        if not self.refused:  # if it is refused from here on, there is room for this item
-            self._waiting.put(item)
+        with self._changed:
+            self._wait_for_room()
+            if not self.refused:
+                self._waiting = item
+                self._changed.notify_all()
+
+    def _wait_for_room(self) -> None:
+        self._changed.wait_for(lambda: self.refused or self._waiting is None)
 
 
 def steps_of(frames: Mapping[str, Any]) -> int:

@@ -145,7 +145,7 @@ class DeviceQueue:
             self._roll_out(group, members)
         except BaseException as error:
             self._hand_on()
-            if len(group) == 1:
+            if len(members) == 1:
                 members[0].fail(error)
                 return
             # One of them may be the cause: each is tried alone, so that the others do not fail with it.
@@ -164,10 +164,15 @@ class DeviceQueue:
                     self._under_way = members, computed
 
     def _calls(self, group: _Group) -> Generator[Sequence[Frames], None, None]:
-        """Yield the results of each call. The program has one size: a smaller group is filled up."""
+        """Yield the results of each call. The program has one size: a smaller group is filled up.
+
+        The inputs of a Case that is computed alone are dropped once they are on the device; those of several are kept
+        for the case that each is to be tried alone.
+        """
         starts, steps = [(inputs.frames, inputs.forcings) for _, inputs in group], group[0][0].steps
         if self._size == 1:
-            yield from ([frames] for frames in self._model.forecast(*starts[0], steps))
+            group.clear()
+            yield from ([frames] for frames in self._model.forecast(*starts.pop(), steps))
         else:
             full = starts + starts[-1:] * (self._size - len(starts))
             yield from self._model.forecast_many(full, steps)

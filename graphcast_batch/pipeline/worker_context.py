@@ -185,6 +185,8 @@ class WorkerContext:
                     frames.reached("read")
                     scores.add(block)
                     frames.reached("compute")
+                    del block
+                del computed, full  # else they would take memory until the next frames come
             await_writing()
 
     def under_way(self) -> list[CaseStage]:

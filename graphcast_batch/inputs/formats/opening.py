@@ -6,7 +6,7 @@ HDF5 is not thread-safe: a netCDF file is opened, read as far as needed and clos
 import functools
 import os
 import string
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final, TypedDict
@@ -28,6 +28,8 @@ from graphcast_batch.inputs.formats.zipped import Nameless, unpacked, zip_of
 _NETCDF: Final = (".nc", ".nc4", ".h5")
 _UNPACKED: Final = 16
 """Largest number of unpacked files of zips that are kept open; each takes space on the disk."""
+_TOGETHER_BYTES: Final = 2**26
+"""Most bytes of several variables that are read at once. One that is larger has chunks enough to be read fast."""
 _TEXT: Final = frozenset(string.printable.encode())
 _LONGEST: Final = 5_000_000
 """Largest length of a coordinate: the hours of 570 years. A longer one is a sign of damage."""
@@ -127,9 +129,11 @@ def open_grib(path: Path) -> Iterator[xr.Dataset]:
 
 
 def load(dataset: xr.Dataset, origin: str) -> xr.Dataset:
-    """Read a lazily opened dataset into memory: all variables of zarr concurrently, others one after the other.
+    """Read a lazily opened dataset into memory: small variables of zarr concurrently, others one after the other.
 
     For each variable of zarr, as many chunks are fetched at once as ``async.concurrency`` of zarr's configuration.
+    While a variable is read its compressed and its decoded chunks are in memory as well, so that only variables that
+    are small together are read together.
 
     Raises:
         InputError: the data cannot be read.
@@ -138,11 +142,25 @@ def load(dataset: xr.Dataset, origin: str) -> xr.Dataset:
         try:
             # In zarr's own event loop, because clients of some file systems are bound to the loop that opened them,
             # and because the thread of a notebook has a running loop, in which asyncio.run refuses to work.
-            return sync(dataset.load_async())
+            for names in _read_together(dataset):
+                sync(dataset[names].load_async())  # which loads the variables that both datasets refer to
         except NotImplementedError as error:  # netCDF and GRIB cannot be read asynchronously
             # zarr's loop keeps the error, whose traceback refers to all data read so far: hundreds of MB for a while.
             error.__traceback__ = None
         return dataset.load()
+
+
+def _read_together(dataset: xr.Dataset) -> Iterator[list[Hashable]]:
+    """Yield the names of variables in groups, each of them one variable or a few that are small together."""
+    names: list[Hashable] = []
+    size = 0
+    for name, array in dataset.data_vars.items():
+        if names and size + array.nbytes > _TOGETHER_BYTES:
+            yield names
+            names, size = [], 0
+        names.append(name)
+        size += array.nbytes
+    yield names
 
 
 def _opened(address: str, access: Access) -> AbstractContextManager[xr.Dataset]:

@@ -91,6 +91,7 @@ class Forecaster:
         """Yield the frames of one forecast; see `Model.forecast`. They are on their way to the host."""
         constants, state = self._start(inputs)
         blocks = map(jnp.asarray, self._blocks(inputs, forcings, steps))
+        del inputs  # which are large, and are on the device now
         for frames in rollout(self._advance, constants, state, blocks):
             for field in frames.values():
                 field.copy_to_host_async()
