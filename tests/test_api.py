@@ -132,7 +132,8 @@ def test_a_plan_tells_cases_bytes_and_memory(tmp_path):
         plan.init_times.tolist()
         == np.arange("2020-01-01", "2020-01-02", 6, "datetime64[h]").astype("datetime64[ns]").tolist()
     )
-    assert set(plan.memory) == {"float32 on CPU, fast", "float32 on CPU, lean"}
+    assert set(plan.memory) == {"float32 on CPU, fast, 1 step a call", "float32 on CPU, lean, 1 step a call"}
+    assert all(plan.memory[use] < plan.host_memory[use] for use in plan.memory)
     assert (plan.states, plan.skipped) == ({}, {})
     assert not (tmp_path / "run").exists()
 

@@ -13,6 +13,7 @@ from graphcast_batch.grid import regular_grid
 from graphcast_batch.inputs.sources.synthetic import SyntheticPlanet
 from graphcast_batch.inputs.statistics import run_serially
 from graphcast_batch.setup import run_setup, store_identity, worker_setup
+from graphcast_batch.setup.resources import memory_uses
 from tests.conftest import SMALL
 from tests.fuzz.archives import FORCINGS, NETWORK, ended, unmoved
 
@@ -123,7 +124,7 @@ def run_verdict(path, monkeypatch):
         run = run_setup.assemble(load_config(path))
         fitting(run)
         store_identity.lay_out(run, "float32", run_serially)
-        context = worker_setup.worker_context(run.config, run.source, "float32", "test")
+        context = worker_setup.worker_context(run.config, run.source, memory_uses(run, accelerated=False)[0], "test")
     except GraphcastBatchError as error:
         return [], False, str(error)
     why = ""

@@ -12,6 +12,7 @@ import xarray as xr
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.inputs.statistics import run_serially
+from graphcast_batch.setup.resources import memory_uses
 from graphcast_batch.setup.run_setup import assemble
 from graphcast_batch.setup.run_warnings import reading
 from graphcast_batch.setup.store_identity import lay_out
@@ -37,7 +38,7 @@ def forecasts(config):
     """The two Cases, made by a worker's own parts."""
     run = assemble(config)
     lay_out(run, "float32", run_serially)
-    context = worker_context(config, run.source, "float32", "test")
+    context = worker_context(config, run.source, memory_uses(run, accelerated=False)[0], "test")
     for case in run.plan.cases[:2]:
         context.run_case(case, None, 1)
     return xr.open_zarr(config.store, chunks=None).sel(time=np.array(TIMES, "datetime64[ns]")).load()

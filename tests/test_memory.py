@@ -13,8 +13,7 @@ from graphcast_batch.models.graphcast.device_memory import Call, grid2mesh_edges
 from graphcast_batch.models.graphcast.lowering import lowered_call
 from graphcast_batch.models.graphs import build_graphs
 from graphcast_batch.models.mesh import mesh_counts
-from graphcast_batch.setup import resources
-from graphcast_batch.setup.resources import needed_bytes
+from graphcast_batch.setup.resources import MemoryUse, fitting_use, memory_uses
 from graphcast_batch.setup.run_setup import assemble
 from graphcast_batch.spec import TASKS, Architecture
 from tests.conftest import SMALL
@@ -118,28 +117,50 @@ def test_counted_edges_are_the_real_ones_and_estimated_ones_near(size, fraction)
     assert grid2mesh_edges(architecture, COARSE) == pytest.approx(graphs.grid2mesh.senders.size, rel=0.2)
 
 
+def used(mode, steps, device, host):
+    return MemoryUse("bfloat16", True, mode, steps, device, host)
+
+
 @pytest.mark.parametrize(
-    ("memory", "count", "share", "expected"),
+    ("host", "device", "expected"),
     [
-        ("auto", 1, 1.5, "fast"),
-        ("auto", 1, 1.4, "lean"),
-        ("auto", 2, 2.9, "fast"),
-        ("auto", 2, 2.8, "lean"),
-        ("auto", 100, 2.9, "fast"),
-        ("fast", 1, 0.1, "fast"),
-        ("lean", 1, 99, "lean"),
+        (1000, 1000, ("fast", 4)),
+        (1000, 0, ("fast", 4)),  # where JAX does not report the memory of the device
+        (1000, 714, ("fast", 2)),  # seven tenths of it are below 500
+        (499, 1000, ("fast", 2)),  # four fifths of it are below 400
+        (1000, 570, ("lean", 4)),
+        (10, 1000, ("lean", 2)),
+        (1000, 10, ("lean", 2)),
     ],
 )
-def test_what_fits_into_seven_tenths_of_a_workers_part_of_this_machine_is_kept(
-    memory, count, share, expected, small_config, monkeypatch
-):
-    workers = {"device": "cpu", "threads": 1, "count": count}
-    config = load_config(small_config(model=SMALL["model"] | {"memory": memory}, workers=workers))
-    run = assemble(config)
-    kept = needed_bytes(run, "float32", "fast")
-    monkeypatch.setattr(resources, "machine_bytes", lambda: int(share * kept))
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+def test_the_fastest_way_that_fits_the_device_and_the_host_is_taken(host, device, expected):
+    ways = [("fast", 4, 500, 400), ("fast", 2, 400, 300), ("lean", 4, 300, 400), ("lean", 2, 200, 300)]
 
-    chosen = resources.memory_mode(config, run.checkpoint.architecture, run.source.grid, run.channels, "float32")
+    found = fitting_use([used(*way) for way in ways], host, device)
 
-    assert chosen == expected
+    assert (found.mode, found.steps) == expected
+
+
+@pytest.mark.parametrize(
+    ("steps", "accelerated", "expected"),
+    [
+        ("auto", False, [1]),
+        ("auto", True, [4, 2, 1]),
+        (3, False, [3]),
+        (3, True, [3]),
+    ],
+)
+def test_a_call_has_the_steps_of_the_config_or_one_on_a_cpu(small_config, steps, accelerated, expected):
+    model = SMALL["model"] | {"steps_per_call": steps, "memory": "lean"}
+    run = assemble(load_config(small_config(model=model, steps=12)))
+
+    assert [use.steps for use in memory_uses(run, accelerated=accelerated)] == expected
+
+
+def test_calls_of_a_forecast_are_alike_whatever_their_steps(small_config):
+    run = assemble(load_config(small_config(steps=6)))
+
+    assert [(use.mode, use.steps) for use in memory_uses(run, accelerated=True)] == [
+        *(("fast", 3), ("fast", 2), ("fast", 1)),
+        *(("lean", 3), ("lean", 2), ("lean", 1)),
+    ]

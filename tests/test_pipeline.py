@@ -24,6 +24,7 @@ from graphcast_batch.pipeline.peak_memory import peak_memory_bytes
 from graphcast_batch.pipeline.stages import CaseStage
 from graphcast_batch.pipeline.worker_context import WorkerContext
 from graphcast_batch.plan import Case
+from graphcast_batch.setup.resources import memory_uses
 from graphcast_batch.setup.run_setup import assemble
 from graphcast_batch.setup.store_identity import lay_out
 from graphcast_batch.setup.worker_setup import worker_context
@@ -808,7 +809,7 @@ def small_bench(tmp_path, **changes):
     config = parse_config(SMALL | {"store": str(tmp_path / "run"), "steps": 2} | changes, RunConfig, origin="here")
     run = assemble(config)
     lay_out(run, "float32", run_serially)
-    return worker_context(config, run.source, "float32", "tester"), run.plan.cases[0]
+    return worker_context(config, run.source, memory_uses(run, accelerated=False)[0], "tester"), run.plan.cases[0]
 
 
 def test_the_real_network_forecasts_the_same_alone_and_in_company(tmp_path):

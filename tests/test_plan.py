@@ -10,6 +10,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graphcast_batch.app import planning
 from graphcast_batch.config.figures_section import FiguresConfig
 from graphcast_batch.config.loading import load_config
 from graphcast_batch.config.outputs_section import OutputsConfig, RegionConfig
@@ -18,12 +19,13 @@ from graphcast_batch.errors import ConfigError, FigureError, TaskError
 from graphcast_batch.figures.store_figures import check_figures
 from graphcast_batch.grid import Grid
 from graphcast_batch.plan import Case, parse_key, plan_cases, plan_times
-from graphcast_batch.setup.resources import check_memory, needed_bytes
+from graphcast_batch.setup.resources import check_memory, memory_uses
 from graphcast_batch.setup.run_setup import assemble
 from graphcast_batch.setup.run_warnings import run_warnings
 from graphcast_batch.spec import TASKS
 from graphcast_batch.stores.layout import Layout, plan_layout
 from graphcast_batch.variables import is_on_levels
+from tests.conftest import SMALL
 
 QUARTER = Grid(np.linspace(-90, 90, 721, dtype=np.float32), np.arange(0, 360, 0.25, dtype=np.float32))
 COARSE = Grid(np.linspace(-90, 90, 19, dtype=np.float32), np.arange(0, 360, 10, dtype=np.float32))
@@ -282,13 +284,55 @@ def test_an_archive_whose_levels_have_another_name_is_refused_before_anything_is
 
 def test_a_run_that_does_not_fit_the_memory_is_refused_with_the_numbers(small_config):
     run = assemble(load_config(small_config()))
-    needed = needed_bytes(run, "float32")
+    uses = memory_uses(run, accelerated=False)
+    surely = int(0.8 * uses[-1].host_bytes)
 
-    check_memory(run, "float32", 2, 2 * needed)
-    with pytest.raises(ConfigError, match=r"2 workers must have .* GB each, .* in float32, but .*; take fewer workers"):
-        check_memory(run, "float32", 2, 2 * needed - 1)
+    check_memory(run, uses, 3, 3 * surely)
+    with pytest.raises(ConfigError, match=r"3 workers must have .* GB each, .* in float32, but .*workers\.count: 2"):
+        check_memory(run, uses, 3, 3 * surely - 1)
     with pytest.raises(ConfigError, match="take a coarser grid, a smaller model or a larger machine"):
-        check_memory(run, "float32", 1, needed - 1)
+        check_memory(run, uses, 1, surely - 1)
+
+
+def with_memory(monkeypatch, found):
+    monkeypatch.setattr(planning, "usable_bytes", lambda: found)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+
+
+@pytest.mark.parametrize(("threads", "count", "times", "expected"), [(1, None, 4, 4), (2, None, 4, 4), (4, None, 4, 2)])
+@pytest.mark.parametrize("shortage", [0, 1])
+def test_memory_is_checked_for_as_many_workers_as_start(
+    small_config, monkeypatch, threads, count, times, expected, shortage
+):
+    workers = {"device": "cpu", "threads": threads}
+    run = planning.plan(small_config(workers=workers))
+    needed = int(0.8 * run.memory_uses[-1].host_bytes)
+    with_memory(monkeypatch, expected * needed - shortage)
+
+    if not shortage:
+        run.check_memory()
+        return
+    with pytest.raises(ConfigError, match=rf"^{expected} workers must have .*; take fewer workers \(workers\.count: "):
+        run.check_memory()
+
+
+@pytest.mark.parametrize(("room", "mode"), [(1.26, "fast"), (1.24, "lean")])
+def test_a_plan_shows_what_workers_on_this_machine_would_take(small_config, monkeypatch, room, mode):
+    run = planning.plan(small_config(workers={"device": "auto", "count": 2, "threads": 2}))
+    with_memory(monkeypatch, int(2 * room * run.host_memory["float32 on CPU, fast, 1 step a call"]))
+
+    shown = repr(run)
+
+    assert [line.split()[3] for line in shown.splitlines() if "(taken here)" in line] == [f"{mode},"]
+    assert re.search(r"bfloat16 on GPU, fast, 3 steps a call +\S+ [MG]B on the device, \S+ [MG]B on the host", shown)
+    assert re.search(r"bfloat16 on GPU, lean, 3 steps a call", shown)
+    assert "at least" not in shown
+
+
+def test_the_memory_of_another_implementation_is_shown_as_a_lower_bound(small_config):
+    shown = repr(planning.plan(small_config(model=SMALL["model"] | {"implementation": "deepmind"})))
+
+    assert "of each worker, at least: the model's own need is not known" in shown
 
 
 def test_a_disk_that_is_too_small_for_all_forecasts_is_told(small_config, monkeypatch):

@@ -6,7 +6,8 @@ from graphcast_batch.app.any_path import AnyPath
 from graphcast_batch.app.executing import on_cluster
 from graphcast_batch.app.progress import SILENT
 from graphcast_batch.cluster import driver
-from graphcast_batch.cluster.diagnostics.doctor import Diagnosis, diagnose
+from graphcast_batch.cluster.diagnostics.diagnosis import Diagnosis
+from graphcast_batch.cluster.diagnostics.doctor import diagnose
 from graphcast_batch.cluster.nodes import resources
 from graphcast_batch.config.loading import load_config
 

@@ -1,5 +1,6 @@
 """Plan a run from a config, without starting or writing anything."""
 
+import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -11,18 +12,26 @@ from rich.console import Console
 
 from graphcast_batch.app.any_path import AnyPath
 from graphcast_batch.app.displays import as_html, as_text
+from graphcast_batch.cluster.slurm.allocation import allocation
+from graphcast_batch.cluster.usable_memory import usable_bytes
 from graphcast_batch.config.documents import read_mapping
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.figures.store_figures import check_figures
+from graphcast_batch.models.model_kinds import MODELS
 from graphcast_batch.plan import Case
-from graphcast_batch.setup.resources import check_memory, device_needs, machine_bytes, resolved_precision
+from graphcast_batch.setup.resources import (
+    MemoryUse,
+    check_memory,
+    fitting_use,
+    memory_uses,
+)
 from graphcast_batch.setup.run_setup import RunSetup, assemble
 from graphcast_batch.setup.run_warnings import reading, run_warnings
 from graphcast_batch.setup.store_identity import existing_store
 from graphcast_batch.stores.base import Store
 from graphcast_batch.stores.case_records import CaseState
-from graphcast_batch.terminal import show_plan, show_warnings
+from graphcast_batch.terminal import PlannedMemory, show_plan, show_warnings
 
 Config = RunConfig | Mapping[str, Any] | AnyPath
 """A checked config, a mapping with the content of a config, or the path of a YAML file."""
@@ -81,10 +90,29 @@ class PlannedRun:
         """Number of bytes that all Cases write, before compression."""
         return self.assembled.plan.store_bytes
 
-    @cached_property
+    @property
     def memory(self) -> dict[str, int]:
-        """Bytes of memory needed on a worker's device, by the device and precision that the worker may use."""
-        return device_needs(self.assembled)
+        """Bytes of memory needed on a worker's device, by the way in which the worker may use it."""
+        return {str(use): use.device_bytes for use in self.memory_uses}
+
+    @property
+    def host_memory(self) -> dict[str, int]:
+        """Bytes of memory needed on a worker's host, on a CPU with those of `memory`, by the same ways."""
+        return {str(use): use.host_bytes for use in self.memory_uses}
+
+    @cached_property
+    def memory_uses(self) -> tuple[MemoryUse, ...]:
+        """The ways in which workers may use memory: for each kind of device the fastest first, the leanest last."""
+        wanted = self.config.workers.device
+        kinds = [accelerated for accelerated in (False, True) if wanted in ("auto", "gpu" if accelerated else "cpu")]
+        return tuple(use for accelerated in kinds for use in memory_uses(self.assembled, accelerated=accelerated))
+
+    @property
+    def workers_here(self) -> int:
+        """Number of workers that a run would start on the CPUs of this machine."""
+        cores = allocation(os.environ).cpus or len(os.sched_getaffinity(0))
+        workers = self.config.workers
+        return min(len(self.cases), workers.count or max(1, cores // workers.threads))
 
     @property
     def states(self) -> dict[str, CaseState]:
@@ -102,15 +130,22 @@ class PlannedRun:
         Raises:
             ConfigError: the run needs more memory; the message gives both numbers.
         """
-        workers = self.config.workers
-        if workers.device == "cpu":
-            precision = resolved_precision(self.config.model.precision, accelerated=False)
-            check_memory(self.assembled, precision, workers.count or 1, machine_bytes())
+        if self.config.workers.device == "cpu":
+            check_memory(self.assembled, self.memory_uses, self.workers_here, usable_bytes())
 
     def show(self, console: Console) -> None:
         """Print the plan without the warnings."""
         mesh_size = self.assembled.checkpoint.architecture.mesh_size
-        show_plan(console, self.assembled.plan, reading(self.assembled), self.states, mesh_size, self.memory)
+        memory = PlannedMemory(
+            self.memory_uses, self._taken_here, MODELS[self.config.model.implementation].predicts_memory
+        )
+        show_plan(console, self.assembled.plan, reading(self.assembled), self.states, mesh_size, memory)
+
+    @property
+    def _taken_here(self) -> MemoryUse | None:
+        """The way that workers on the CPUs of this machine take; None for a run on accelerators."""
+        on_cpu = [use for use in self.memory_uses if not use.accelerated]
+        return fitting_use(on_cpu, usable_bytes() // max(1, self.workers_here)) if on_cpu else None
 
     def __repr__(self) -> str:
         return as_text(self._show_all)

@@ -1,17 +1,25 @@
 """Submit a run to Slurm."""
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from graphcast_batch.app.any_path import AnyPath
 from graphcast_batch.cluster.slurm import submit as slurm
 from graphcast_batch.config.loading import load_config
 from graphcast_batch.errors import ConfigError
 from graphcast_batch.figures.store_figures import check_figures
+from graphcast_batch.setup.resources import comfortable_bytes, memory_uses
 from graphcast_batch.setup.run_setup import RunSetup, assemble
 from graphcast_batch.setup.store_identity import existing_store
+
+_OF_MEMORY: Final = ("--mem", "--exclusive")
+"""Beginnings of the flags of sbatch that decide how much memory a job gets."""
+_BESIDE_BYTES: Final = 2 * 2**30
+"""Memory of a node beside that of its workers: for the driver, for Ray and for its object store."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,7 @@ def submit(
         partition: Slurm partition.
         account: Slurm account.
         array: tasks of a job array, such as ``1-16%8``: independent jobs of one node instead of a Ray cluster.
-        flags: other flags of sbatch.
+        flags: other flags of sbatch. Unless one of them sets the memory, what `plan` predicts is asked for.
         evaluate_after: whether to submit a second job that scores the forecasts once the first has ended.
         dry_run: whether to return the script without submitting anything.
 
@@ -75,9 +83,12 @@ def submit(
             f"the jobs of an --array have one node each, but --nodes is {nodes}; leave one of the two out"
         )
     path = Path(config)
-    store = _checked(path, gpus_per_node).config.store
+    run = _checked(path, gpus_per_node)
+    store = run.config.store
     asked = {"nodes": nodes, "gpus-per-node": gpus_per_node or None, "cpus-per-task": cpus_per_node, "time": time}
     asked |= {"partition": partition, "account": account, "array": array, "chdir": str(Path.cwd())}
+    if not any(flag.startswith(_OF_MEMORY) for flag in flags):
+        asked["mem"] = f"{_megabytes(run, nodes, gpus_per_node, cpus_per_node)}M"
     job = slurm.Job(
         "array" if array else "ray",
         path.resolve(),
@@ -92,6 +103,15 @@ def submit(
     slurm.check_shared(store)
     name = slurm.submit(job)
     return Submission(store, folder, script, name, slurm.submit(job.evaluation(name)) if evaluate_after else None)
+
+
+def _megabytes(run: RunSetup, nodes: int, gpus_per_node: int, cpus_per_node: int) -> int:
+    """Return the memory to ask for on each node, in MiB: that of its workers in their fastest way, and of Ray."""
+    workers = run.config.workers
+    room = gpus_per_node or max(1, cpus_per_node // workers.threads)
+    count = min(math.ceil(workers.count / nodes), room if gpus_per_node else workers.count) if workers.count else room
+    fastest = memory_uses(run, accelerated=bool(gpus_per_node))[0]
+    return math.ceil((count * comfortable_bytes(fastest) + _BESIDE_BYTES) / 2**20)
 
 
 def _checked(config: Path, gpus_per_node: int) -> RunSetup:

@@ -4,7 +4,6 @@ Each Case goes to a worker that is free, fails alone, and is tried again. `run` 
 to a `DispatchLoop`.
 """
 
-import os
 import time
 from contextlib import suppress
 from functools import partial
@@ -15,12 +14,12 @@ from graphcast_batch.cluster.drain import Drain
 from graphcast_batch.cluster.nodes import device_of, most_on_a_node
 from graphcast_batch.cluster.outcome import CompletedCases, RunOutcome, RunProgress
 from graphcast_batch.cluster.remote_calls import each, on_each_node
-from graphcast_batch.cluster.slurm.allocation import allocation
 from graphcast_batch.cluster.store_refusals import patiently
+from graphcast_batch.cluster.usable_memory import usable_bytes
 from graphcast_batch.cluster.worker import OpenScorer
 from graphcast_batch.cluster.worker_start import RayWorkerStarter
 from graphcast_batch.errors import StoreError
-from graphcast_batch.setup.resources import check_memory, machine_bytes, resolved_precision
+from graphcast_batch.setup.resources import check_memory, memory_uses, resolved_precision
 from graphcast_batch.setup.run_setup import RunSetup
 from graphcast_batch.setup.store_identity import lay_out
 from graphcast_batch.stores.base import Store
@@ -58,11 +57,10 @@ def run(
     todo = [case for case in run.plan.cases if states[case.key] in (CaseState.MISSING, CaseState.RUNNING)]
     start, completed = time.perf_counter(), CompletedCases(traced)
     if todo:
-        starter = RayWorkerStarter(run, store, device, precision, open_scorer)
+        uses = memory_uses(run, accelerated=device == "gpu")
+        starter = RayWorkerStarter(run, store, device, uses, open_scorer)
         count = min(len(todo), starter.places)
-        if device == "cpu":
-            given = allocation(os.environ).memory_bytes or machine_bytes()
-            check_memory(run, precision, most_on_a_node(run.config.workers), min(given, machine_bytes()))
+        check_memory(run, uses, most_on_a_node(count, device), usable_bytes())
         progress.started(count, device, len(run.plan.cases), len(run.plan.cases) - len(todo))
         DispatchLoop(starter, store, todo, run.config, progress, drain, completed).work_through()
     return _outcome(run, store, completed, time.perf_counter() - start)

@@ -65,7 +65,12 @@ def places(workers: WorkersConfig, device: str) -> int:
     return min(workers.count or gpus, gpus)
 
 
-def most_on_a_node(workers: WorkersConfig) -> int:
-    """Return how many CPU workers the fullest node will have, if all living nodes have the same size."""
-    nodes = len([node for node in alive_nodes() if node["Resources"].get("CPU", 0)])
-    return math.ceil((workers.count or 1) / max(1, nodes))
+def most_on_a_node(workers: int, device: str) -> int:
+    """Return how many workers the fullest node will have, if all living nodes that can have any are alike.
+
+    Args:
+        workers: number of workers on all nodes.
+        device: ``cpu`` or ``gpu``.
+    """
+    able = [node for node in alive_nodes() if node["Resources"].get(device.upper(), 0)]
+    return max(1, math.ceil(workers / max(1, len(able))))

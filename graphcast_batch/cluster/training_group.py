@@ -12,12 +12,13 @@ from ray.exceptions import RayError, RayTaskError
 from graphcast_batch.cluster.nodes import alive_nodes, device_of, places
 from graphcast_batch.cluster.ray_errors import explained, unwrapped
 from graphcast_batch.cluster.reach import ANSWER_SECONDS
+from graphcast_batch.cluster.usable_memory import usable_bytes
 from graphcast_batch.cluster.worker_start import actor_options
 from graphcast_batch.errors import ClusterError, ConfigError, GraphcastBatchError, WorkersLostError
 from graphcast_batch.models.devices import backend
 from graphcast_batch.models.process_group import join
 from graphcast_batch.recipe import TrainingRecipe
-from graphcast_batch.setup.resources import machine_bytes, resolved_precision
+from graphcast_batch.setup.resources import resolved_precision
 from graphcast_batch.training.training_loop import Line
 from graphcast_batch.training.training_setup import TrainingSetup
 from graphcast_batch.training.training_worker import TrainingWorker
@@ -55,7 +56,7 @@ class _Actor:
                 "graphcast-batch[cuda13] or [cuda12] to fit the driver, or set workers.device: cpu"
             )
         precision = resolved_precision(setup.recipe.model.precision, accelerated=device == "gpu")
-        self._worker = TrainingWorker(setup, precision, rank, workers, int(_KEPT * machine_bytes() / on_node))
+        self._worker = TrainingWorker(setup, precision, rank, workers, int(_KEPT * usable_bytes() / on_node))
         return self._worker.update
 
     def call(self, what: str, *arguments: object) -> Any:  # noqa: ANN401 - what it returns

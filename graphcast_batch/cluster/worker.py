@@ -2,25 +2,25 @@
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from graphcast_batch.cluster.usable_memory import usable_bytes
 from graphcast_batch.config.run_config import RunConfig, TimeLimitsConfig
 from graphcast_batch.errors import ClusterError, ConfigError
-from graphcast_batch.models.base import Precision
 from graphcast_batch.models.devices import backend, device_bytes
 from graphcast_batch.pipeline.ports import Scorer
 from graphcast_batch.pipeline.stages import CaseStage
 from graphcast_batch.pipeline.worker_context import CompletedCase, WorkerContext
 from graphcast_batch.plan import Case
+from graphcast_batch.setup.resources import MemoryUse, fitting_use
 from graphcast_batch.setup.run_source import AnySource
 from graphcast_batch.setup.worker_setup import worker_context
 from graphcast_batch.stores.base import Lease
 
 OpenScorer = Callable[[RunConfig], Scorer]
 """Opens what scores the forecasts of a run online; its store has been laid out."""
-Arguments = tuple[RunConfig, AnySource, Precision, Literal["cpu", "gpu"], int, OpenScorer | None]
+Arguments = tuple[RunConfig, AnySource, Sequence[MemoryUse], int, OpenScorer | None]
 
 
 @dataclass(frozen=True)
@@ -48,27 +48,30 @@ class Worker:
         """Load weights and graphs onto the device.
 
         Args:
-            arguments: the run's configuration, the source of states, the precision of the network, the kind of device
-                that the worker was given, the bytes that a Case needs there at least, and the function that opens the
-                scorer or None.
+            arguments: the run's configuration, the source of states, the ways to use memory, as `memory_uses` returns
+                them, the number of workers on each node, and the function that opens the scorer or None.
 
         Raises:
             GraphcastBatchError: a part of the run is missing or does not fit.
         """
-        config, source, precision, device, needed, open_scorer = arguments
-        if device == "gpu" and backend() == "cpu":
+        config, source, uses, on_node, open_scorer = arguments
+        accelerated, leanest = uses[-1].accelerated, uses[-1]
+        if accelerated and backend() == "cpu":
             raise ClusterError(
                 f"Ray gave a worker on {socket.gethostname()} a GPU, but JAX sees only the CPU there; install "
                 "graphcast-batch[cuda13] or [cuda12] to fit the driver, or set workers.device: cpu"
             )
-        if device == "gpu" and 0 < device_bytes() < needed:
+        device_room = device_bytes() if accelerated else 0
+        if 0 < device_room < leanest.device_bytes:
             raise ConfigError(
-                f"a Case on {source.grid} needs at least {needed / 1e9:.3g} GB in {precision}, but the GPU that a "
-                f"worker on {socket.gethostname()} was given has {device_bytes() / 1e9:.3g} GB; take a coarser grid, a "
+                f"a Case on {source.grid} needs at least {leanest.device_bytes / 1e9:.3g} GB in {leanest.precision}, "
+                f"but the GPU that a "
+                f"worker on {socket.gethostname()} was given has {device_room / 1e9:.3g} GB; take a coarser grid, a "
                 "smaller model or a larger GPU"
             )
         scorer = open_scorer(config) if open_scorer else None
-        self._context = worker_context(config, source, precision, f"{socket.gethostname()}:{os.getpid()}", scorer)
+        use = fitting_use(uses, usable_bytes() // on_node, device_room)
+        self._context = worker_context(config, source, use, f"{socket.gethostname()}:{os.getpid()}", scorer)
         # The death of a worker can only be detected on its own host; its incomplete forecast takes up the disk.
         self._context.store.sweep()
 

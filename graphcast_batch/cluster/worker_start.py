@@ -10,15 +10,14 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from graphcast_batch.cluster.dispatch_rules import in_flight
-from graphcast_batch.cluster.nodes import alive_nodes, places
+from graphcast_batch.cluster.nodes import alive_nodes, most_on_a_node, places
 from graphcast_batch.cluster.reach import ANSWER_SECONDS, within
 from graphcast_batch.cluster.visible_devices import visible_devices
 from graphcast_batch.cluster.worker import OpenScorer, Worker
 from graphcast_batch.config.run_config import WorkersConfig
-from graphcast_batch.models.base import Precision
 from graphcast_batch.models.device_allocation import ALLOCATION
 from graphcast_batch.plan import Case
-from graphcast_batch.setup.resources import needed_bytes
+from graphcast_batch.setup.resources import MemoryUse
 from graphcast_batch.setup.run_setup import RunSetup
 from graphcast_batch.stores.base import Store
 
@@ -74,7 +73,7 @@ class RayWorkerStarter:
         run: the run to work for.
         store: the store to write into.
         device: the kind of device of each worker.
-        precision: precision of the network.
+        uses: the ways in which a worker can use memory.
         open_scorer: called by each worker to score forecasts online; None if they are not scored.
     """
 
@@ -83,14 +82,14 @@ class RayWorkerStarter:
         run: RunSetup,
         store: Store,
         device: Literal["cpu", "gpu"],
-        precision: Precision,
+        uses: Sequence[MemoryUse],
         open_scorer: OpenScorer | None = None,
     ) -> None:
         config = run.config.model_copy(update={"store": store.path})
         # Sent once, not with every worker: a source may know a hundred thousand times.
-        needed = needed_bytes(run, precision, accelerated=device == "gpu")
-        self._arguments = ray.put((config, run.source, precision, device, needed, open_scorer))
         self._workers, self._device = run.config.workers, device
+        on_node = most_on_a_node(self.places, device)
+        self._arguments = ray.put((config, run.source, uses, on_node, open_scorer))
         self._in_flight = in_flight(run.config.model.batch_size)
         self._count = 0
 

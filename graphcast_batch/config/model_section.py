@@ -60,8 +60,9 @@ class ModelConfig(FrozenModel):
     memory: Literal["auto", "fast", "lean"] = "auto"
     """How the network uses the memory of the device: ``fast`` keeps large constant arrays there, ``lean`` computes them
     again in every step; ``auto`` is ``fast`` where there is room."""
-    steps_per_call: Annotated[int, Field(gt=0)] = 4
-    """Largest number of time steps that one call of the compiled program computes."""
+    steps_per_call: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
+    """Largest number of time steps that one call of the compiled program computes; ``auto`` is 1 on a CPU, and on an
+    accelerator 4, or fewer where the memory of device or host has no room for their frames."""
     batch_size: Annotated[int, Field(gt=0)] = 1
     """Batch size: the number of Cases that a worker computes in one call of the compiled program; a larger batch keeps
     a large device busier with a small network."""

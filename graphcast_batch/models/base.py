@@ -201,6 +201,10 @@ class ModelKind(Protocol):
         """Whether the training loss can be computed; see `Model.loss`."""
 
     @property
+    def predicts_memory(self) -> bool:
+        """Whether `predicted_bytes` are the model's own, and not a lower bound from another implementation."""
+
+    @property
     def memory_modes(self) -> Sequence[MemoryMode]:
         """How the model can use the memory of a device: the fastest way first; the leanest is last."""
 

@@ -1,21 +1,53 @@
-"""Predict the memory that the workers of a run need, and compare it with what there is."""
+"""Predict the memory that the workers of a run need, compare it with what there is, and choose how they use it."""
 
-import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from graphcast_batch.config.model_section import ModelConfig
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.errors import ConfigError
-from graphcast_batch.grid import Grid
 from graphcast_batch.models.base import CallSize, MemoryMode, Precision, steps_in_call
-from graphcast_batch.models.channels import Channels
 from graphcast_batch.models.disk_cache import Cache, users_folder
 from graphcast_batch.models.model_kinds import MODELS
+from graphcast_batch.pipeline.case_frames import MOST_WAITING_BYTES
+from graphcast_batch.setup.host_memory import HostLoad, host_bytes
 from graphcast_batch.setup.run_setup import RunSetup
-from graphcast_batch.spec import Architecture
 
-_ROOM: Final = 0.7
-"""Share of a device's memory that may be planned with; the rest is for what is not counted."""
+_DEVICE_SHARE: Final = 0.7
+"""Share of an accelerator's memory that may be planned with; the rest is for what is not counted."""
+_HOST_SHARE: Final = 0.8
+"""Share of a worker's part of the host's memory that may be planned with; the rest is for what is not counted."""
+_CERTAIN: Final = 0.8
+"""Share of the predicted bytes on a host that is surely needed: the prediction may be a fifth too high."""
+_STEPS_ON_ACCELERATOR: Final = (4, 2, 1)
+"""Steps of a call that are tried on an accelerator, which waits for its host between calls; a CPU gains nothing."""
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """One way in which the workers of a run can use memory, and how much each then needs.
+
+    Attributes:
+        precision: precision of the network.
+        accelerated: whether the device is an accelerator.
+        mode: how the network uses the memory of the device.
+        steps: number of steps that a call of the program computes.
+        device_bytes: what a worker needs on its device.
+        host_bytes: what a worker needs on its host, on a CPU with that of its device.
+    """
+
+    precision: Precision
+    accelerated: bool
+    mode: MemoryMode
+    steps: int
+    device_bytes: int
+    host_bytes: int
+
+    def __str__(self) -> str:
+        device, plural = "GPU" if self.accelerated else "CPU", "" if self.steps == 1 else "s"
+        return f"{self.precision} on {device}, {self.mode}, {self.steps} step{plural} a call"
 
 
 def resolved_precision(precision: Literal["auto", "float32", "bfloat16"], *, accelerated: bool) -> Precision:
@@ -31,89 +63,88 @@ def configured_cache(config: RunConfig) -> Cache | None:
     return Cache(folder).check() if isinstance(folder, Path) else None
 
 
-def needed_bytes(
-    run: RunSetup, precision: Precision, mode: MemoryMode | None = None, *, accelerated: bool = False
-) -> int:
-    """Return the number of bytes that a worker's device must have at least while it computes.
+def memory_uses(run: RunSetup, *, accelerated: bool) -> tuple[MemoryUse, ...]:
+    """Return the ways in which the workers of a run can use memory: the fastest first, the leanest last.
 
     Args:
         run: the run.
-        precision: precision of the network.
-        mode: how the network uses the memory; None for the mode of the config, or for ``auto`` the one of least memory.
-        accelerated: whether the device is an accelerator.
+        accelerated: whether the workers compute on accelerators.
     """
-    model, memory = MODELS[run.config.model.implementation], run.config.model.memory
-    call = call_size(run.config, run.checkpoint.architecture, run.source.grid, run.channels, precision, accelerated)
-    return model.predicted_bytes(call, mode or (model.memory_modes[-1] if memory == "auto" else memory))
+    chosen, load = run.config.model, _host_load(run)
+    model = MODELS[chosen.implementation]
+    precision = resolved_precision(chosen.precision, accelerated=accelerated)
+    found = []
+    for mode in model.memory_modes if chosen.memory == "auto" else (chosen.memory,):
+        for steps in _steps(chosen, run.config.steps, accelerated=accelerated):
+            sizes = (run.checkpoint.architecture, run.source.grid, run.channels, precision, accelerated)
+            call = CallSize(*sizes, steps, chosen.batch_size)
+            device = model.predicted_bytes(call, mode)
+            use = MemoryUse(precision, accelerated, mode, steps, device, host_bytes(call, device, load))
+            found.append(use)
+    return tuple(found)
 
 
-def device_needs(run: RunSetup) -> dict[str, int]:
-    """Return the number of bytes that a worker's device must have, by what the run may turn out to compute on."""
-    chosen, wanted = run.config.model, run.config.workers.device
-    modes = MODELS[chosen.implementation].memory_modes if chosen.memory == "auto" else (chosen.memory,)
-    found = {}
-    for device, accelerated in (("cpu", False), ("gpu", True)):
-        precision = resolved_precision(chosen.precision, accelerated=accelerated)
-        for mode in modes if wanted in (device, "auto") else ():
-            needed = needed_bytes(run, precision, mode, accelerated=accelerated)
-            found[f"{precision} on {device.upper()}, {mode}"] = needed
-    return found
+def fitting_use(uses: Sequence[MemoryUse], host_room: int, device_room: int = 0) -> MemoryUse:
+    """Return the fastest way to use memory that fits, or the leanest if none does.
+
+    Args:
+        uses: the ways, as `memory_uses` returns them.
+        host_room: memory of the host for each worker, in bytes.
+        device_room: memory of an accelerator in bytes; 0 for a CPU, or where it is not known.
+    """
+    for use in uses:
+        on_device = not device_room or use.device_bytes <= _DEVICE_SHARE * device_room
+        if on_device and use.host_bytes <= _HOST_SHARE * host_room:
+            return use
+    return uses[-1]
 
 
-def call_size(
-    config: RunConfig,
-    architecture: Architecture,
-    grid: Grid,
-    channels: Channels,
-    precision: Precision,
-    accelerated: bool,
-) -> CallSize:
-    """Return the sizes of one call of the model of a run, from which its memory follows."""
-    steps = steps_in_call(config.steps, config.model.steps_per_call)
-    return CallSize(architecture, grid, channels, precision, accelerated, steps, config.model.batch_size)
+def comfortable_bytes(use: MemoryUse) -> int:
+    """Return the memory of a host with which a worker may be planned."""
+    return int(use.host_bytes / _HOST_SHARE)
 
 
-def check_memory(run: RunSetup, precision: Precision, workers: int, available: int) -> None:
-    """Refuse a run whose workers cannot have the memory that a Case needs.
+def check_memory(run: RunSetup, uses: Sequence[MemoryUse], workers: int, available: int) -> None:
+    """Refuse a run whose workers cannot have the memory that a Case needs on their host.
 
     Args:
         run: the run.
-        precision: precision of the network.
+        uses: the ways to use memory, as `memory_uses` returns them.
         workers: number of workers that share the memory.
-        available: memory of the device or the machine, in bytes.
+        available: memory of the host in bytes.
 
     Raises:
         ConfigError: there is too little memory; the message gives both numbers.
     """
-    needed = needed_bytes(run, precision)
+    needed = int(_CERTAIN * uses[-1].host_bytes)
     if needed * workers <= available:
         return
-    remedy = "take fewer workers" if needed <= available else "take a coarser grid, a smaller model or a larger machine"
+    fit = available // needed
+    remedy = (
+        f"take fewer workers (workers.count: {fit})"
+        if fit
+        else "take a coarser grid, a smaller model or a larger machine"
+    )
     raise ConfigError(
         f"{workers} workers must have {needed / 1e9:.3g} GB each, as a Case on {run.plan.layout.grid} needs at least "
-        f"in {precision}, but there are {available / 1e9:.3g} GB for all; {remedy}"
+        f"in {uses[-1].precision}, but there are {available / 1e9:.3g} GB for all; {remedy}"
     )
 
 
-def machine_bytes() -> int:
-    """Return the memory of this machine in bytes."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def _steps(chosen: ModelConfig, steps: int, *, accelerated: bool) -> tuple[int, ...]:
+    """Return how many steps a call may have, most first."""
+    most = (chosen.steps_per_call,) if chosen.steps_per_call != "auto" else _STEPS_ON_ACCELERATOR
+    if chosen.steps_per_call == "auto" and not accelerated:
+        most = (1,)
+    return tuple(dict.fromkeys(steps_in_call(steps, limit) for limit in most))
 
 
-def memory_mode(
-    config: RunConfig, architecture: Architecture, grid: Grid, channels: Channels, precision: Precision
-) -> MemoryMode:
-    """Return the memory mode that a config asks for; ``auto`` is the fastest that fits the device of this process."""
-    from graphcast_batch.models.devices import backend, device_bytes
-
-    if config.model.memory != "auto":
-        return config.model.memory
-    model = MODELS[config.model.implementation]
-    accelerated = backend() != "cpu"
-    room = max(1, len(os.sched_getaffinity(0)) // config.workers.threads)
-    workers = min(config.workers.count or room, room)  # on this machine: the others of the count may be elsewhere
-    available = device_bytes() if accelerated else machine_bytes() // workers
-    call = call_size(config, architecture, grid, channels, precision, accelerated)
-    *faster, leanest = model.memory_modes
-    fitting = (mode for mode in faster if model.predicted_bytes(call, mode) <= _ROOM * available or not available)
-    return next(fitting, leanest)
+def _host_load(run: RunSetup) -> HostLoad:
+    layout, outputs = run.plan.layout, run.config.outputs
+    cost = run.source.cost(run.plan.cases[0], run.checkpoint.task)
+    return HostLoad(
+        read_factor=cost.factor if cost else 1.0,
+        kept_bytes=layout.kept.frame_bytes if layout.kept.frame_bytes < layout.frame_bytes else 0,
+        rounded=any(outputs.bits_of(name) is not None for name in layout.kept.variables),
+        waiting_bytes=MOST_WAITING_BYTES,
+    )

@@ -11,25 +11,25 @@ from graphcast_batch.inputs.quality.limits import Limits, forecast_limits, limit
 from graphcast_batch.inputs.statistics import (
     read_statistics,
 )
-from graphcast_batch.models.base import Model, Precision, Weights
+from graphcast_batch.models.base import Model, Weights
 from graphcast_batch.models.model_kinds import MODELS
 from graphcast_batch.pipeline.ports import LimitsOf, Scorer
 from graphcast_batch.pipeline.worker_context import WorkerContext
-from graphcast_batch.setup.resources import configured_cache, memory_mode
+from graphcast_batch.setup.resources import MemoryUse, configured_cache
 from graphcast_batch.setup.run_source import AnySource
 from graphcast_batch.setup.run_statistics import STATISTICS_FOLDER
 from graphcast_batch.stores.store_kinds import open_store
 
 
 def worker_context(
-    config: RunConfig, source: AnySource, precision: Precision, name: str, scorer: Scorer | None = None
+    config: RunConfig, source: AnySource, use: MemoryUse, name: str, scorer: Scorer | None = None
 ) -> WorkerContext:
     """Return what a worker needs for any Case of a run whose store is laid out; the model is on the device then.
 
     Args:
         config: config of the run.
         source: source of initial states and truth.
-        precision: precision of the network.
+        use: precision of the network, and how it uses the memory.
         name: name of the worker.
         scorer: scores the forecasts online; None to leave them unscored.
 
@@ -38,13 +38,13 @@ def worker_context(
     """
     weights = MODELS[config.model.implementation].weights(config.model.weights)
     store = open_store(config.store)
-    model = _loaded_model(config, weights, source, precision)
+    model = _loaded_model(config, weights, source, use)
     check = partial(check_inputs, task=weights.task, grid=source.grid, resolution=weights.architecture.resolution)
     together = config.model.batch_size
     return WorkerContext(source, check, model, store, partial(_limits, config), name, together, scorer)
 
 
-def _loaded_model(config: RunConfig, weights: Weights, source: AnySource, precision: Precision) -> Model:
+def _loaded_model(config: RunConfig, weights: Weights, source: AnySource, use: MemoryUse) -> Model:
     """Load the model that a config chooses; nothing before this touches a device, as planning must not wait for one."""
     grid, channels = source.grid, weights.channels(source.dims)
     return MODELS[config.model.implementation].load(
@@ -52,9 +52,9 @@ def _loaded_model(config: RunConfig, weights: Weights, source: AnySource, precis
         read_statistics(config.store / STATISTICS_FOLDER).by_kind,
         grid,
         channels,
-        precision,
-        steps_per_call=config.model.steps_per_call,
-        memory=memory_mode(config, weights.architecture, grid, channels, precision),
+        use.precision,
+        steps_per_call=use.steps,
+        memory=use.mode,
         cache=configured_cache(config),
     )
 

@@ -2,6 +2,7 @@
 
 from graphcast_batch.terminal.run_progress import Level, RunWatcher
 from graphcast_batch.terminal.run_tables import (
+    PlannedMemory,
     show_balance,
     show_diagnosis,
     show_failures,
@@ -27,6 +28,7 @@ from graphcast_batch.terminal.training_progress import TrainingWatcher
 __all__ = [
     "Level",
     "LineProgress",
+    "PlannedMemory",
     "RunWatcher",
     "TerminalProgress",
     "TrainingWatcher",

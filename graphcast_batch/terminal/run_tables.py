@@ -3,19 +3,21 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from graphcast_batch.cluster.diagnostics.doctor import Diagnosis as Diagnosis
+from graphcast_batch.cluster.diagnostics.diagnosis import Diagnosis
 from graphcast_batch.cluster.slurm.submit import JobState
 from graphcast_batch.inputs.findings import Finding
 from graphcast_batch.integrity.repair import Repair
 from graphcast_batch.integrity.verify import Verification
 from graphcast_batch.models.mesh import mesh_counts
 from graphcast_batch.plan import Case
+from graphcast_batch.setup.resources import MemoryUse
 from graphcast_batch.stores.case_records import CaseFailure, CaseState
 from graphcast_batch.stores.layout import Plan
 from graphcast_batch.timing import Balance
@@ -24,13 +26,43 @@ MOST_SHOWN: Final = 20
 """Most rows of one kind that are printed; the others are counted."""
 
 
+@dataclass(frozen=True)
+class PlannedMemory:
+    """What a plan shows of the memory of its workers.
+
+    Attributes:
+        uses: the ways to use memory.
+        taken: the way that workers on this machine take; None where that depends on the accelerator.
+        exact: whether the bytes are those of the model, and not a lower bound.
+    """
+
+    uses: Sequence[MemoryUse]
+    taken: MemoryUse | None
+    exact: bool
+
+    @property
+    def rows(self) -> dict[str, str]:
+        """A row for each mode on each kind of device, with the most steps of a call."""
+        found: dict[tuple[bool, str], MemoryUse] = {}
+        for use in self.uses:
+            found.setdefault((use.accelerated, use.mode), use)
+        rows = {"memory": "of each worker" + ("" if self.exact else ", at least: the model's own need is not known")}
+        return rows | {f"  {use}": self._text(use) for use in found.values()}
+
+    def _text(self, use: MemoryUse) -> str:
+        if use.accelerated:
+            return f"{_size(use.device_bytes)} on the device, {_size(use.host_bytes)} on the host"
+        taken = " (taken here)" if use == self.taken else ""
+        return f"{_size(use.host_bytes)}, {_size(use.device_bytes)} of it to compute{taken}"
+
+
 def show_plan(
     console: Console,
     plan: Plan,
     reading: Mapping[str, str],
     states: Mapping[str, CaseState],
     mesh_size: int,
-    device_bytes: Mapping[str, int],
+    memory: PlannedMemory,
 ) -> None:
     """Print what a run would do.
 
@@ -40,7 +72,7 @@ def show_plan(
         reading: description of the inputs, as rows of label and text.
         states: state of each Case, by key; empty without a store.
         mesh_size: number of refinements of the icosahedral mesh.
-        device_bytes: bytes of memory that a worker needs on its device, by the way to compute.
+        memory: the memory that the workers need.
     """
     layout, kept, cases = plan.layout, plan.layout.kept, plan.cases
     nodes, edges = mesh_counts(mesh_size)
@@ -59,8 +91,7 @@ def show_plan(
         "chunks": f"one lead time of one variable; {layout.block_steps} lead times in a shard (one file)",
         "bytes": f"{_size(layout.case_bytes)} for each Case, {_size(plan.store_bytes)} in all, before compression",
         "files": f"{layout.case_files} for each Case, {layout.case_files * len(cases)} in all",
-        "memory": "; ".join(f"{_size(size)} ({name})" for name, size in device_bytes.items())
-        + " on the device of each worker",
+        **memory.rows,
     }
     for name, value in rows.items():
         table.add_row(Text(name, "bold"), Text(value))

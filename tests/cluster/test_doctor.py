@@ -19,6 +19,8 @@ from graphcast_batch.cluster.nodes import resources
 from graphcast_batch.cluster.slurm.allocation import Allocation
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig
+from graphcast_batch.setup.resources import memory_uses
+from graphcast_batch.setup.run_setup import assemble
 from tests.conftest import SMALL
 from tests.forks import PROCESSES
 
@@ -259,6 +261,34 @@ def test_a_broken_or_partly_joined_allocation_is_a_problem(tmp_path, healthy, mo
     monkeypatch.setenv("SLURM_JOB_END_TIME", f"{time.time() + 615:.0f}")
     found = diagnose(tmp_path, None, None, as_healthy(healthy))
     assert [one.text for one in found if one.what == "scheduler"] == ["slurm job 7, node 1 of 3, 10 min left"]
+
+
+@pytest.mark.parametrize(
+    ("share", "state", "text"),
+    [
+        (1.3, "ok", r"^2 workers a node, each with .* \(float32 on CPU, fast, 1 step a call\), of .* GB$"),
+        (0.9, "note", r"\(float32 on CPU, lean, 1 step a call\), of .* which may be too little; take fewer workers"),
+        (0.7, "problem", r"^2 workers must have .* but there are .*; take fewer workers \(workers\.count: 1\)$"),
+    ],
+)
+def test_the_memory_of_the_workers_is_compared_with_that_of_the_node(tmp_path, healthy, share, state, text):
+    config = parse_config(
+        SMALL | {"store": str(tmp_path / "run"), "workers": {"device": "cpu", "threads": 2}}, RunConfig, origin="here"
+    )
+    needed = memory_uses(assemble(config), accelerated=False)[share > 1].host_bytes
+    given = Allocation(cpus=4, memory_bytes=int(2 * share * needed))
+    node = replace(healthy, given=given, usable_bytes=given.memory_bytes)
+
+    found = [one for one in diagnose(tmp_path, config, None, as_healthy(node)) if one.what == "workers"]
+
+    assert [one.state for one in found] == [state]
+    assert re.search(text, found[0].text)
+
+
+def test_a_limit_of_a_cgroup_is_reported(healthy):
+    (found,) = [one for one in of_nodes([replace(healthy, usable_bytes=10**9)], None) if one.what == "memory"]
+
+    assert found.text.endswith("; a limit of its cgroup leaves 1 GB")
 
 
 def test_a_cache_that_cannot_be_written_is_a_problem(tmp_path, healthy, monkeypatch):

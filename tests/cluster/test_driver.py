@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from graphcast_batch.files.leases import FileLease
 from graphcast_batch.inputs.sources.planet_archive import SyntheticArchive
 from graphcast_batch.inputs.statistics import run_serially
 from graphcast_batch.pipeline.worker_context import CompletedCase
+from graphcast_batch.setup.resources import memory_uses
 from graphcast_batch.setup.run_setup import assemble
 from graphcast_batch.setup.store_identity import lay_out
 from graphcast_batch.stores.zarr.ledger import FileLedger
@@ -406,11 +408,16 @@ def test_more_workers_than_gpus_and_gpus_that_are_not_there_are_refused(cluster,
         driver.run(assembled, Watch(), Drain())
 
 
+def arguments(run, *, accelerated, **changes):
+    uses = [replace(use, **changes) for use in memory_uses(run, accelerated=accelerated)]
+    return run.config, run.source, uses, 1, None
+
+
 def test_a_gpu_that_jax_does_not_see_is_reported_before_any_case(tmp_path):
     config = parse_config(ON_TWO | {"store": str(tmp_path / "run")}, RunConfig, origin="here")
 
     with pytest.raises(ClusterError, match=r"Ray gave a worker on .* a GPU, but JAX sees only the CPU there"):
-        Worker().prepare((config, assemble(config).source, "bfloat16", "gpu", 0, None))
+        Worker().prepare(arguments(assemble(config), accelerated=True))
 
 
 def test_a_gpu_that_is_too_small_for_a_case_is_reported_before_any(monkeypatch, tmp_path):
@@ -419,7 +426,7 @@ def test_a_gpu_that_is_too_small_for_a_case_is_reported_before_any(monkeypatch, 
     monkeypatch.setattr(worker, "device_bytes", lambda: 8 * 10**9)
 
     with pytest.raises(ConfigError, match=r"needs at least 9 GB in bfloat16, but the GPU .* has 8 GB; take a coarser"):
-        Worker().prepare((config, assemble(config).source, "bfloat16", "gpu", 9 * 10**9, None))
+        Worker().prepare(arguments(assemble(config), accelerated=True, device_bytes=9 * 10**9))
 
 
 def test_a_new_worker_removes_what_the_dead_of_its_host_left_half_written(tmp_path):
@@ -435,7 +442,7 @@ def test_a_new_worker_removes_what_the_dead_of_its_host_left_half_written(tmp_pa
     subprocess.run([sys.executable, "-c", dying, store.path], check=True)
     assert len(list((store.path / ".staging").iterdir())) == 1
 
-    Worker().prepare((config, assembled.source, "float32", "cpu", 0, None))
+    Worker().prepare(arguments(assembled, accelerated=False))
 
     assert list((store.path / ".staging").iterdir()) == []
 

@@ -4,13 +4,17 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from graphcast_batch.cli import app
 from graphcast_batch.cluster.slurm.submit import Job, check_shared, jobs, script, submit, time_seconds
+from graphcast_batch.config.loading import load_config
 from graphcast_batch.errors import ConfigError, SubmissionError
+from graphcast_batch.setup.resources import memory_uses
+from graphcast_batch.setup.run_setup import assemble
 
 ROOT = Path(__file__).parents[2]
 KINDS = ("ray", "array", "evaluate")
@@ -315,6 +319,41 @@ def test_the_command_prints_the_script_and_submits_nothing(at_slurm, tmp_path):
     assert (found["nodes"], found["gpus-per-node"], found["account"], found["qos"]) == ("2", "4", "me", "high")
     assert found["chdir"] == os.getcwd()
     assert not (at_slurm / "script").exists()
+
+
+def asked_memory(tmp_path, *flags, **workers):
+    content = yaml.safe_load((ROOT / "configs/demo.yaml").read_text())
+    content |= {"store": str(tmp_path / "store"), "workers": {"device": "auto", "threads": 2} | workers}
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump(content))
+    result = CliRunner().invoke(app, ["submit", str(config), *flags])
+    assert result.exit_code == 0, result.output
+    uses = {on_gpu: memory_uses(assemble(load_config(config)), accelerated=on_gpu)[0] for on_gpu in (False, True)}
+    return directives(result.stdout), {on_gpu: use.host_bytes / 0.8 / 2**20 for on_gpu, use in uses.items()}
+
+
+@pytest.mark.parametrize(
+    ("flags", "count", "on_node", "on_gpu"),
+    [
+        (["--cpus-per-node", "8"], None, 4, False),
+        (["--cpus-per-node", "8", "--nodes", "2"], 3, 2, False),
+        (["--cpus-per-node", "8", "--array", "1-4"], 1, 1, False),
+        (["--gpus-per-node", "3"], None, 3, True),
+        (["--gpus-per-node", "4"], 2, 2, True),
+    ],
+)
+def test_a_job_asks_for_the_memory_of_the_workers_of_a_node(tmp_path, flags, count, on_node, on_gpu):
+    found, each = asked_memory(tmp_path, *flags, "--dry-run", **({"count": count} if count else {}))
+
+    assert int(found["mem"].removesuffix("M")) == pytest.approx(on_node * each[on_gpu] + 2048, abs=1)
+
+
+@pytest.mark.parametrize("flag", ["--mem=5G", "--mem-per-cpu=2000", "--mem-per-gpu=9G", "--exclusive"])
+def test_memory_that_the_user_asks_for_is_left_as_it_is(tmp_path, flag):
+    found, _ = asked_memory(tmp_path, "--dry-run", "--", flag)
+
+    name, _, value = flag.removeprefix("--").partition("=")
+    assert {key: text for key, text in found.items() if key.startswith(("mem", "excl"))} == {name: value}
 
 
 @pytest.mark.parametrize(("device", "gpus"), [("gpu", 0), ("cpu", 2)])

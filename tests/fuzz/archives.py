@@ -28,6 +28,7 @@ from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.inputs.statistics import run_serially
 from graphcast_batch.setup import worker_setup
+from graphcast_batch.setup.resources import memory_uses
 from graphcast_batch.setup.run_setup import assemble
 from graphcast_batch.setup.store_identity import lay_out
 from graphcast_batch.setup.worker_setup import worker_context
@@ -179,7 +180,7 @@ def _forecasts(folder):
     run = assemble(config := parse_config(content, RunConfig, origin="fuzz"))
     lay_out(run, "float32", run_serially)
     with mock.patch.object(worker_setup, "_loaded_model", unmoved):
-        context = worker_context(config, run.source, "float32", "fuzz")
+        context = worker_context(config, run.source, memory_uses(run, accelerated=False)[0], "fuzz")
     for case in run.plan.cases:
         context.run_case(case, None, 1)
     return config.store

@@ -16,6 +16,7 @@ from graphcast_batch.inputs.statistics import run_serially
 from graphcast_batch.models.deepmind.deepmind_forecaster import DeepmindForecaster
 from graphcast_batch.models.deepmind.package import installed_package
 from graphcast_batch.models.graphcast.forecaster import Forecaster
+from graphcast_batch.setup.resources import memory_uses
 from graphcast_batch.setup.run_setup import assemble
 from graphcast_batch.setup.store_identity import existing_store, lay_out
 from graphcast_batch.setup.worker_setup import worker_context
@@ -297,11 +298,12 @@ def test_a_worker_imports_the_implementation_that_the_config_names_and_no_other(
     lay_out(run, "float32", run_serially)
     module = "graphcast_batch.models.deepmind.deepmind_forecaster"
     monkeypatch.setitem(sys.modules, module, None)  # what makes its import fail
-    worker_context(run.config, run.source, "float32", "worker")
+    (use, *_) = memory_uses(run, accelerated=False)
+    worker_context(run.config, run.source, use, "worker")
 
     theirs = run.config.model_copy(update={"model": run.config.model.model_copy(update={"implementation": "deepmind"})})
     with pytest.raises(ModuleNotFoundError, match=r"graphcast_batch\.models\.deepmind\.deepmind_forecaster"):
-        worker_context(theirs, run.source, "float32", "worker")
+        worker_context(theirs, run.source, use, "worker")
 
 
 @pytest.mark.parametrize(("key", "value"), [("batch_size", 2), ("memory", "lean")])

@@ -15,6 +15,7 @@ from graphcast_batch.inputs.statistics import run_serially
 from graphcast_batch.models import graphs, programs
 from graphcast_batch.models.disk_cache import Cache
 from graphcast_batch.models.programs import CompiledOnce, compiled_once
+from graphcast_batch.setup.resources import memory_uses
 from graphcast_batch.setup.run_setup import assemble
 from graphcast_batch.setup.store_identity import lay_out
 from graphcast_batch.setup.worker_setup import worker_context
@@ -299,7 +300,7 @@ def test_a_second_worker_builds_no_graphs_and_compiles_nothing(small_config, cac
     for worker in ("first", "second"):
         jax.clear_caches()
         seen.clear()
-        context = worker_context(run.config, run.source, "float32", worker)
+        context = worker_context(run.config, run.source, memory_uses(run, accelerated=False)[0], worker)
         case = run.plan.cases[0]
         inputs = run.source.read(case, context.task)
         frames += list(context.model.forecast(inputs.frames, inputs.forcings, case.steps))

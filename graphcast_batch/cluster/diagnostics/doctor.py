@@ -7,18 +7,16 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from shutil import disk_usage, rmtree
+from shutil import rmtree
 from typing import Any, Final, Literal
 
-from graphcast_batch.cluster.diagnostics.survey import GREETING, PRIZES, SWAPPED, Survey, answer, survey, unwritable
+from graphcast_batch.cluster.diagnostics.diagnosis import Diagnosis
+from graphcast_batch.cluster.diagnostics.run_needs import Nodes, of_cache, of_run
+from graphcast_batch.cluster.diagnostics.survey import GREETING, PRIZES, SWAPPED, Survey, answer, survey
 from graphcast_batch.cluster.slurm.allocation import Allocation, allocation, unused_nodes
 from graphcast_batch.config.run_config import RunConfig
-from graphcast_batch.errors import AllocationError, ConfigError, GraphcastBatchError
-from graphcast_batch.models.disk_cache import Cache, users_folder
-from graphcast_batch.setup.run_setup import assemble
-from graphcast_batch.setup.run_warnings import run_warnings
+from graphcast_batch.errors import AllocationError
 
 Everywhere = Callable[..., Sequence[Any]]
 """Calls a function on all nodes at the same time, with the number of the node and further arguments; returns results in
@@ -37,21 +35,6 @@ _MOST_SKEW_SECONDS: Final = 5.0
 _LONG_WAIT_SECONDS: Final = 5.0
 _MOST_NAMED: Final = 5
 _FOR_GPUS: Final = "install graphcast-batch[cuda13] or [cuda12] to fit the driver, and leave JAX_PLATFORMS unset"
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """The finding of one check.
-
-    Attributes:
-        state: ``ok``, ``problem``, or ``note`` where the check cannot decide.
-        what: name of the check.
-        text: what was found, and what to do.
-    """
-
-    state: Literal["ok", "note", "problem"]
-    what: str
-    text: str
 
 
 def here(function: Callable[..., Any], *arguments: Any) -> Sequence[Any]:  # noqa: ANN401 - as `Everywhere`
@@ -87,7 +70,15 @@ def diagnose(
         findings += of_nodes(surveys, resources)
         if folder:
             findings += of_folder(surveys, _answers(folder, greeting, len(results)), given)
-    return [*findings, _skew(everywhere), *_space(place, config), _cache(config)]
+    return [*findings, _skew(everywhere), *of_run(place, config, _nodes(surveys, resources)), of_cache(config)]
+
+
+def _nodes(surveys: Sequence[Survey], resources: Mapping[str, float] | None) -> Nodes:
+    """Return what a run has: a cluster of Ray, or the cores of this machine."""
+    gpus = sum(one.gpus for one in surveys)
+    memory = min((one.usable_bytes for one in surveys), default=0)
+    cpus = sum(one.given.cpus or one.cores for one in surveys) if resources is None else int(resources.get("CPU", 0))
+    return Nodes(len(surveys), cpus, gpus if resources is None else int(resources.get("GPU", 0)), memory)
 
 
 def of_nodes(surveys: Sequence[Survey], resources: Mapping[str, float] | None) -> list[Diagnosis]:
@@ -200,9 +191,12 @@ def _temporary(one: Survey) -> Diagnosis:
 
 
 def _memory(one: Survey) -> Diagnosis:
-    text = f"{one.memory_bytes / 1e9:.3g} GB"
-    given = one.given.memory_bytes
-    return Diagnosis("ok", "memory", text if given is None else f"{text}, {given / 1e9:.3g} GB of it for this job")
+    text, given = f"{one.memory_bytes / 1e9:.3g} GB", one.given.memory_bytes
+    if given is not None:
+        text += f", {given / 1e9:.3g} GB of it for this job"
+    if one.usable_bytes < min(one.memory_bytes, given or one.memory_bytes):
+        text += f"; a limit of its cgroup leaves {one.usable_bytes / 1e9:.3g} GB"
+    return Diagnosis("ok", "memory", text)
 
 
 def _shared_memory(one: Survey) -> Diagnosis:
@@ -284,45 +278,6 @@ def _late(what: str, state: Literal["note", "problem"], seconds: float, whose: s
         return Diagnosis("ok", what, f"{whose} agree to {max(abs(seconds), 0.1):.1f} s")
     text = f"{whose} must agree to {_MOST_SKEW_SECONDS:.0f} s, but differ by {seconds:.1f} s"
     return Diagnosis(state, what, f"{text}; {remedy}")
-
-
-def _space(place: Path, config: RunConfig | None) -> list[Diagnosis]:
-    free, inodes = disk_usage(place).free, os.statvfs(place).f_favail
-    text = f"{free / 1e9:.3g} GB" + (f" and {inodes} files" if inodes else "") + " are free"
-    if config is None:
-        return [Diagnosis("ok", "space", text)]
-    try:
-        run = assemble(config)
-    except GraphcastBatchError as error:
-        return [Diagnosis("ok", "space", text), Diagnosis("problem", "run", str(error))]
-    plan = run.plan
-    files = plan.layout.case_files * len(plan.cases)
-    findings = [Diagnosis("note", "run", warning) for warning in run_warnings(run)]
-    if 0 < inodes < files:
-        text = f"the run makes {files} files, but {inodes} are left at {place}; set outputs.max_files, or make room"
-        return [*findings, Diagnosis("problem", "space", text)]
-    wanted = f"{plan.store_bytes / 1e9:.3g} GB before compression, and {files} files"
-    case_bytes = plan.layout.case_bytes
-    if free < case_bytes:
-        text = f"{text}, but one Case alone is {case_bytes / 1e9:.3g} GB before compression; make room"
-        return [*findings, Diagnosis("problem", "space", text)]
-    return [*findings, Diagnosis("ok", "space", f"{text}; the run makes {wanted}")]
-
-
-def _cache(config: RunConfig | None) -> Diagnosis:
-    wanted = config.cache if config else None
-    folder = users_folder() if wanted is None else wanted
-    if not isinstance(folder, Path):
-        return Diagnosis("note", "cache", "none: each worker compiles for itself")
-    try:
-        Cache(folder).check()
-    except ConfigError as error:
-        return Diagnosis("problem", "cache", str(error))
-    fault = unwritable(next(parent for parent in (folder, *folder.parents) if parent.exists()))
-    if fault:
-        text = f"{folder} must be writable, but is not: {fault}; choose another with cache: FOLDER, or set cache: off"
-        return Diagnosis("problem", "cache", text)
-    return Diagnosis("ok", "cache", str(folder))
 
 
 def _grouped(found: Mapping[int, Diagnosis], surveys: Sequence[Survey]) -> list[Diagnosis]:

@@ -26,7 +26,7 @@ from graphcast_batch.cluster.slurm.allocation import Allocation, allocation
 from graphcast_batch.cluster.visible_devices import visible_devices
 from graphcast_batch.errors import AllocationError, ClusterError
 from graphcast_batch.files.durable import folder_clock, publish
-from graphcast_batch.setup.resources import machine_bytes
+from graphcast_batch.setup.machine_memory import machine_bytes, physical_bytes
 
 GREETING: Final = "greeting"
 """Name of the file that is written into the folder before the nodes examine it."""
@@ -75,7 +75,9 @@ class Survey:
         devices: platform and kind of the devices that JAX sees.
         blind: why JAX sees no device; empty if it could be asked.
         nvidia: number of NVIDIA's device files, one for each GPU.
+        cores: number of cores that processes may use.
         memory_bytes: memory of the node.
+        usable_bytes: memory that processes may use there, by the scheduler and by limits of cgroups.
         shared_bytes: free bytes in /dev/shm.
         open_files: how many files a process may have open.
         temporary: where a run or `launch` keeps Ray's sockets and logs; empty if nowhere.
@@ -89,7 +91,9 @@ class Survey:
     devices: tuple[tuple[str, str], ...]
     blind: str
     nvidia: int
+    cores: int
     memory_bytes: int
+    usable_bytes: int
     shared_bytes: int
     open_files: int
     temporary: str
@@ -112,14 +116,17 @@ def survey(number: int, folder: Path | None, greeting: str) -> Survey:
     """
     devices, blind = visible_devices()
     temporary, temporary_fault = _for_ray()
+    given = _given()
     return Survey(
         host=socket.gethostname(),
         versions={"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
-        given=_given(),
+        given=given,
         devices=devices,
         blind=blind,
         nvidia=len([path for path in Path("/dev").glob("nvidia*") if path.name[6:].isdecimal()]),
-        memory_bytes=machine_bytes(),
+        cores=len(os.sched_getaffinity(0)),
+        memory_bytes=physical_bytes(),
+        usable_bytes=min(machine_bytes(), given.memory_bytes or machine_bytes()),
         shared_bytes=_free("/dev/shm"),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         temporary=temporary,

@@ -118,7 +118,7 @@ class Job:
         Args:
             job: id of the job that makes the forecasts.
         """
-        kept = {name: value for name, value in self.flags if name not in ("array", "nodes", "gpus-per-node")}
+        kept = {name: value for name, value in self.flags if name not in ("array", "nodes", "gpus-per-node", "mem")}
         return replace(self, kind="evaluate", flags=(*kept.items(), ("dependency", f"afterany:{job}")))
 
 

@@ -25,6 +25,7 @@ class DeepmindKind:
     takes_noise: Final = False
     batches: Final = False
     gives_loss: Final = False
+    predicts_memory: Final = False
     memory_modes: tuple[MemoryMode, ...] = ("fast",)
 
     def description(self) -> str:

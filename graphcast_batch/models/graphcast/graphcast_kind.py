@@ -22,6 +22,7 @@ class GraphcastKind:
     takes_noise: Final = False
     batches: Final = True
     gives_loss: Final = True
+    predicts_memory: Final = True
     memory_modes: tuple[MemoryMode, ...] = ("fast", "lean")
 
     def description(self) -> str:
