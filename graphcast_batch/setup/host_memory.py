@@ -62,8 +62,8 @@ def host_bytes(call: CallSize, device_bytes: int, load: HostLoad) -> int:
     # The next Cases wait while others are computed; those of a group are kept in case each must be tried alone.
     groups = 1 if call.cases == 1 else 2
     if not call.accelerated:
-        # Computing is the slowest stage, so that one call is checked and written while the next is computed.
-        return int(process + device_bytes + groups * call.cases * inputs + chunks + call.cases * (frames + writing))
+        # While a call is computed, the one before it is checked and the one before that may still be written.
+        return int(process + device_bytes + groups * call.cases * inputs + chunks + call.cases * (2 * frames + writing))
     # Two calls are copied from the device, one is checked and one is written; a small one waits between them.
     calls = 4 + (call.cases * frames <= load.waiting_bytes)
     starting = call.cases * inputs  # the arrays of a state, on their way to the device
