@@ -337,7 +337,6 @@ def asked_memory(tmp_path, *flags, **workers):
     [
         (["--cpus-per-node", "8"], None, 4, False),
         (["--cpus-per-node", "8", "--nodes", "2"], 3, 2, False),
-        (["--cpus-per-node", "8", "--array", "1-4"], 1, 1, False),
         (["--gpus-per-node", "3"], None, 3, True),
         (["--gpus-per-node", "4"], 2, 2, True),
     ],
@@ -348,7 +347,7 @@ def test_a_job_asks_for_the_memory_of_the_workers_of_a_node(tmp_path, flags, cou
     assert int(found["mem"].removesuffix("M")) == pytest.approx(on_node * each[on_gpu] + 2048, abs=1)
 
 
-@pytest.mark.parametrize("flag", ["--mem=5G", "--mem-per-cpu=2000", "--mem-per-gpu=9G", "--exclusive"])
+@pytest.mark.parametrize("flag", ["--mem-per-cpu=2000", "--exclusive"])
 def test_memory_that_the_user_asks_for_is_left_as_it_is(tmp_path, flag):
     found, _ = asked_memory(tmp_path, "--dry-run", "--", flag)
 
