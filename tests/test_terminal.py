@@ -1,11 +1,13 @@
 """What a run shows, on a terminal, in a log, and to those who want to know less or more."""
 
 import io
+import json
 import os
 import pty
 import re
 import threading
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -16,7 +18,8 @@ from graphcast_batch.errors import ForecastError
 from graphcast_batch.plan import Case
 from graphcast_batch.stores.case_records import CaseFailure, CaseRecord
 from graphcast_batch.stores.journal import read_journal
-from graphcast_batch.terminal import RunWatcher, run_progress
+from graphcast_batch.terminal import LineProgress, RunWatcher, TerminalProgress, run_progress
+from tests.conftest import SMALL
 
 STEPS = 40
 
@@ -227,3 +230,146 @@ def test_a_journal_that_cannot_be_written_is_told_among_the_rest(tmp_path):
 
     assert sum("journal" in line and "cannot be written" in line for line in said) == 1
     assert said[-1].startswith("2020-01-01T06 complete")
+
+
+class Lines(io.StringIO):
+    """A log that keeps whole lines, and lets a test wait for the next."""
+
+    def __init__(self):
+        super().__init__()
+        self.printed = threading.Semaphore(0)
+
+    def write(self, text):
+        super().write(text)
+        for _ in range(text.count("\n")):
+            self.printed.release()
+
+    def next(self):
+        assert self.printed.acquire(timeout=60)
+        return self.getvalue().splitlines()[-1]
+
+
+def test_a_line_has_steps_cases_and_the_expected_end(tmp_path, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(run_progress, "monotonic", lambda: now[0])
+    watcher = RunWatcher(Console(file=io.StringIO()), tmp_path, STEPS, 6, "quiet")
+    watcher.started(2, "cpu", 4, 1)
+    assert watcher._line() == "0 of 120 steps made, 1 of 4 Cases complete; workers are starting"
+
+    watcher.under_way("host:7", [Place("2020-01-01T06", "compute", 0), Place("2020-01-01T12", "wait", 0)])
+    assert watcher._line() == (
+        "0 of 120 steps made, 1 of 4 Cases complete; in progress: 2020-01-01T06 computing (0 of 40 steps), "
+        "2020-01-01T12 waiting (0 of 40 steps)"
+    )
+    now[0] += 31
+    assert watcher._line() == "0 of 120 steps made, 1 of 4 Cases complete; no worker has answered for 30 s"
+
+    # From the first steps on, 10 take 50 s; 106 are left, of which one has been under way for 2 s.
+    watcher.under_way("host:7", [Place("2020-01-01T06", "compute", 4)])
+    now[0] += 50
+    watcher.under_way("host:7", [Place("2020-01-01T06", "compute", 14)])
+    now[0] += 2
+    before, line = datetime.now(UTC), watcher._line()
+    found = re.fullmatch(
+        r"14 of 120 steps made, 1 of 4 Cases complete; in progress: 2020-01-01T06 computing \(14 of 40 steps\); "
+        r"end expected at (\d{4}-\d\d-\d\d \d\d:\d\d) UTC, in 0:08:48",
+        line,
+    )
+    assert found, line
+    end = datetime.strptime(found[1], "%Y-%m-%d %H:%M").replace(tzinfo=UTC)
+    assert timedelta(seconds=528 - 61) < end - before < timedelta(seconds=528 + 61)
+
+    # The steps of a Case that failed are not made any more: 40 are left, at 5 s each.
+    watcher.failed(FAILURE)
+    now[0] += 128  # 26 steps more
+    watcher.finished(record(6))
+    assert watcher._line().startswith("40 of 120 steps made, 2 of 4 Cases complete, 1 failed; end expected at ")
+    assert watcher._line().endswith(" UTC, in 0:03:20")
+
+
+def test_the_end_is_not_expected_from_steps_that_are_made_again(tmp_path, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(run_progress, "monotonic", lambda: now[0])
+    watcher = RunWatcher(Console(file=io.StringIO()), tmp_path, STEPS, 6, "quiet")
+    watcher.started(1, "cpu", 1, 0)
+    for made in (4, 14):
+        now[0] += 50
+        watcher.under_way("host:7", [Place("2020-01-01T06", "compute", made)])
+    watcher.retried(Case(np.datetime64("2020-01-01T06"), STEPS, 6), ForecastError("too hot"))
+
+    assert watcher._line() == "0 of 40 steps made, 0 of 1 Cases complete"
+
+
+def test_a_line_names_few_of_many_cases(tmp_path):
+    watcher = RunWatcher(Console(file=io.StringIO()), tmp_path, STEPS, 6)
+    watcher.under_way("host:7", [Place(f"2020-01-{day:02}T00", "compute", day) for day in range(1, 10)])
+
+    assert re.findall(r"2020-01-(\d\d)", watcher._line()) == ["09", "08", "07", "06"]
+    assert watcher._line().endswith("(6 of 40 steps) and 5 more")
+
+
+@pytest.mark.parametrize("level", ["quiet", "normal"])
+def test_whoever_is_quiet_gets_no_line_a_minute(tmp_path, level):
+    log = Lines()
+    with RunWatcher(Console(file=log), tmp_path, STEPS, 6, level, line_seconds=0.001) as watcher:
+        watcher.started(1, "cpu", 1, 0)
+        if level == "normal":
+            log.next(), log.next()
+    assert ("workers are starting" in log.getvalue()) == (level == "normal")
+    assert "progress" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_terminal_shows_the_time_left_also_of_steps_that_take_minutes(tmp_path, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(run_progress, "monotonic", lambda: now[0])
+    with Screen() as screen, RunWatcher(screen.console, tmp_path, STEPS, 6) as watcher:
+        watcher.started(1, "cpu", 1, 0)
+        for made in (1, 2):
+            now[0] += 100
+            watcher.under_way("host:7", [Place("2020-01-01T06", "compute", made)])
+
+    assert "1:03:20 left" in screen.text  # 38 steps of 100 s
+
+
+def test_work_that_is_counted_prints_a_line_now_and_then_in_a_log():
+    log = io.StringIO()
+    lines = [
+        TerminalProgress(Console(file=log), Console(file=log), level, line_seconds=0) for level in ("normal", "quiet")
+    ]
+
+    assert [list(progress.track("abc", "averaging", 3)) for progress in lines] == [["a", "b", "c"]] * 2
+    assert log.getvalue().splitlines() == [f"averaging: {n} of 3" for n in (1, 2, 3)]
+
+
+def test_a_notebook_is_told_at_the_end_how_much_was_done(capsys):
+    assert list(LineProgress().track("ab", "averaging", 3)) == ["a", "b"]
+
+    assert capsys.readouterr().out == "averaging: 2 of 3\n"
+
+
+WATCHED = """
+import json, sys
+import graphcast_batch as gb
+from graphcast_batch.cluster import dispatch_loop, worker_watch
+from graphcast_batch.screen import Screen
+from graphcast_batch.terminal import TerminalProgress
+screen = Screen(width=200)
+dispatch_loop._WAIT_SECONDS = worker_watch._SHORTEST_PAUSE_SECONDS = 0.1
+gb.run(json.loads(sys.argv[1]), progress=TerminalProgress(screen, screen, line_seconds=0.05))
+"""
+
+
+def test_a_real_run_prints_how_many_steps_are_made_before_its_first_case_is_complete(run_on_ray, tmp_path):
+    one = {"times": SMALL["times"] | {"last": "2020-01-01T00"}, "steps": 300, "limits": "off"}
+    config = SMALL | one | {"store": str(tmp_path / "run"), "model": SMALL["model"] | {"steps_per_call": 1}}
+
+    done = run_on_ray(WATCHED, json.dumps(config), cwd=tmp_path, kind="python")
+
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    before = lines[: next(n for n, line in enumerate(lines) if line.startswith("2020-01-01T00 complete"))]
+    assert "0 of 300 steps made, 0 of 1 Cases complete; workers are starting" in before
+    under_way = [re.match(r"(\d+) of 300 .* in progress: 2020-01-01T00 \w+ \((\d+) of 300 steps\)", x) for x in before]
+    made = [(int(found[1]), int(found[2])) for found in under_way if found]
+    assert made == sorted((steps, steps) for steps, _ in made)
+    assert max(steps for steps, _ in made if steps < 300) > 0

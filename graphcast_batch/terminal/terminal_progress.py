@@ -12,40 +12,48 @@ from rich.progress import DownloadColumn, Progress, track
 from rich.text import Text
 
 from graphcast_batch.screen import Screen
-from graphcast_batch.terminal.run_progress import Level, RunWatcher
+from graphcast_batch.terminal.run_progress import LINE_SECONDS, Level, RunWatcher
 from graphcast_batch.terminal.training_progress import TrainingWatcher
 
 Item = TypeVar("Item")
 _COLORS: Final = {"info": "default", "warning": "yellow", "error": "red"}
-_LINE_SECONDS: Final = 20.0
-"""Least time between two lines about the same work."""
 
 
 class TerminalProgress:
     """Shows bars where the console is a terminal, and prints lines elsewhere."""
 
-    def __init__(self, console: Console, errors: Console, level: Level = "normal") -> None:
+    def __init__(
+        self, console: Console, errors: Console, level: Level = "normal", line_seconds: float = LINE_SECONDS
+    ) -> None:
         """Show nothing yet.
 
         Args:
             console: for progress.
             errors: for warnings and errors.
             level: how much is shown.
+            line_seconds: least time between two lines about the same work, where bars cannot be shown.
         """
-        self._console, self._errors, self._level = console, errors, level
+        self._console, self._errors, self._level, self._line_seconds = console, errors, level, line_seconds
 
     def run(self, store: Path, steps: int, step_hours: int) -> RunWatcher:
         """Show the progress of a run."""
-        return RunWatcher(self._console, store, steps, step_hours, self._level)
+        return RunWatcher(self._console, store, steps, step_hours, self._level, self._line_seconds)
 
     def training(self, steps_after: Callable[[int], int], updates: int, done: int) -> TrainingWatcher:
         """Show the progress of a training."""
         return TrainingWatcher(self._console, steps_after, updates, done, self._level)
 
     def track(self, results: Iterable[Item], what: str, total: int) -> Iterator[Item]:
-        """Pass results on, with a bar on a terminal that counts them."""
-        hidden = not self._has_bars
-        yield from track(results, escape(what), total=total, console=self._console, disable=hidden, transient=True)
+        """Pass results on, with a bar that counts them, or a line now and then."""
+        if self._has_bars:
+            yield from track(results, escape(what), total=total, console=self._console, transient=True)
+            return
+        printed = monotonic()
+        for count, result in enumerate(results, start=1):
+            yield result
+            if monotonic() - printed > self._line_seconds:
+                printed = monotonic()
+                self.report(f"{what}: {count} of {total}")
 
     @contextmanager
     def download(self, name: str, total_bytes: int | None) -> Iterator[Callable[[int, int], None]]:
@@ -85,13 +93,11 @@ class LineProgress(TerminalProgress):
         super().__init__(screen, screen)
 
     def track(self, results: Iterable[Item], what: str, total: int) -> Iterator[Item]:
-        """Pass results on, with a line now and then that says how many have come."""
-        printed, count = monotonic(), 0
-        for count, result in enumerate(results, start=1):
+        """Pass results on, with a line now and then, and one at the end, that says how many have come."""
+        count = 0
+        for result in super().track(results, what, total):
+            count += 1
             yield result
-            if monotonic() - printed > _LINE_SECONDS:
-                printed = monotonic()
-                self.report(f"{what}: {count} of {total}")
         self.report(f"{what}: {count} of {total}")
 
     @contextmanager
