@@ -166,6 +166,43 @@ def test_sigterm_drains_and_exits_with_work_left(small_config, tmp_path):
     assert not list(tmp_path.glob("run/ledger/**/*.claim"))
 
 
+def test_ctrl_c_is_answered_with_the_cases_that_are_finished_and_a_second_one_ends_the_run(
+    small_config, begin_on_ray, tmp_path
+):
+    long = {"steps": 400, "limits": "off", "model": SMALL["model"] | {"steps_per_call": 1}}
+    config = small_config(times=SMALL["times"] | {"last": "2020-01-02T06"}, **long)
+
+    begun = begin_on_ray("run", config, "--quiet", cwd=tmp_path)
+    _await(lambda: list(tmp_path.glob("run/.staging/*")))
+    os.kill(begun.pid, signal.SIGINT)
+    done = begun.end()
+
+    assert done.returncode == 75, done.stderr
+    found = re.search(
+        r"^SIGINT: no other Case is begun, and (\d) in progress are finished, (?:which takes [\d:]+ at most|for how "
+        r"long is not known before their first steps are made): (2020-.*)\. A second signal ends the command at once",
+        done.stderr,
+        re.MULTILINE,
+    )
+    assert found, done.stderr
+    finished = sorted(path.stem for path in tmp_path.glob("run/ledger/**/2020*.json"))
+    assert sorted(re.findall(r"(2020-[\dT-]+) \(\d+ of 400 steps\)", found[2])) == finished
+    assert f"{found[1]} of 6 Cases complete, {found[1]} of them made now, 0 failed" in done.stdout
+    assert 0 < int(found[1]) < 6
+
+    begun = begin_on_ray("run", config, cwd=tmp_path)
+    _await(lambda: list(tmp_path.glob("run/.staging/*")))
+    os.kill(begun.pid, signal.SIGINT)
+    _await(lambda: any("stopping" in path.read_text() for path in tmp_path.glob(f"run/log/*-{begun.pid}.jsonl")))
+    os.kill(begun.pid, signal.SIGINT)
+    done = begun.end()
+
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.count("SIGINT: no other Case is begun") == 1
+    assert sorted(path.stem for path in tmp_path.glob("run/ledger/**/2020*.json")) == finished
+    assert not list(tmp_path.glob("run/ledger/**/*.claim"))
+
+
 def test_a_drain_also_ends_the_drawing_and_leaves_the_rest_for_the_next_run(
     small_config, command, begin_on_ray, tmp_path
 ):

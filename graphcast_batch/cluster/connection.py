@@ -63,7 +63,7 @@ def _check_names() -> None:
 def _cluster(address: str | None, drain: Drain) -> Iterator[None]:
     cluster = _joined(address) if address else embedded(allocation(os.environ).cpus)
     try:
-        with overheard(drain.ask):
+        with overheard(drain.heard):
             cluster.__enter__()
             drain.listen()
     except ClusterError:

@@ -14,7 +14,8 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from graphcast_batch.cluster.dispatch_rules import Dispatch, in_flight
-from graphcast_batch.cluster.drain import Drain
+from graphcast_batch.cluster.drain import Drain, whatever_is_begun
+from graphcast_batch.cluster.finishing import finishing
 from graphcast_batch.cluster.held_leases import HeldLeases
 from graphcast_batch.cluster.nodes import is_gone
 from graphcast_batch.cluster.outcome import CompletedCases, RunProgress
@@ -79,6 +80,7 @@ class DispatchLoop:
         self._watch = WorkerWatch(self._pool, config.time_limits, progress)
         self._in_progress: dict[Any, WorkerHandle] = {}
         self._reviewed = self._look_from = time.monotonic()
+        self._has_noted_stop = False
 
     def work_through(self) -> None:
         """Make the Cases.
@@ -87,10 +89,12 @@ class DispatchLoop:
             ClusterError: no worker can be started or kept, or the job ends before a single Case is complete.
             StoreError: the store refuses every operation for too long.
         """
+        self._drain.finishing = self._finishing
         try:
             self._pool.fill(self._dispatch.ours, time.monotonic())
             while self._goes_on():
                 self._wait()
+                self._note_stop()
                 self._leases.renew()
                 self._watch.ask()
                 self._review()
@@ -98,6 +102,7 @@ class DispatchLoop:
                 self._metrics.set_counts(self._dispatch.ours, len(self._in_progress), len(self._pool.ready))
             self._check_time()
         finally:
+            self._drain.finishing = whatever_is_begun
             self._pool.end()
             self._leases.release_all()
             self._notes.close()
@@ -110,6 +115,18 @@ class DispatchLoop:
             )
             return False
         return bool(self._in_progress) or (self._dispatch.unfinished and not self._drain.asked)
+
+    def _note_stop(self) -> None:
+        """Note once that the run was asked to stop; for a signal its acknowledgment has said the rest."""
+        if self._drain.asked and not self._has_noted_stop:
+            self._has_noted_stop = True
+            reason = self._drain.reason
+            self._progress.note("stopping", reason if self._drain.signalled else f"{reason}; {self._finishing()}")
+
+    def _finishing(self) -> str:
+        workers = [(worker.pace, tuple(worker.in_progress.values())) for worker in self._pool.ready.values()]
+        now = time.time()
+        return finishing(workers, now, self._walltime.left_for_cases(now))
 
     def _wait(self) -> None:
         """Handle all that has happened, or else what happens first within a second."""
@@ -146,11 +163,15 @@ class DispatchLoop:
                 self._stop_early(case)
                 return
             lease = self._lease(case)
-            if lease:
+            if lease and self._drain.asked:  # meanwhile: it is not among those that the acknowledgment has named
+                self._leases.release(case)
+                self._dispatch.put_back(case)
+            elif lease:
                 self._walltime.begin(case, time.time())
                 attempt = self._dispatch.assign(worker.name, case)
                 reference = worker.actor.run_case.remote(case, lease, attempt)
                 worker.in_progress[reference] = case
+                worker.pace.since = worker.pace.since or time.time()
                 self._in_progress[reference] = worker
 
     def _stop_early(self, case: Case) -> None:
@@ -160,7 +181,7 @@ class DispatchLoop:
             f"no further Case is handed out: a Case takes up to {self._walltime.expected(case):.0f} s, and the job "
             f"ends in {self._walltime.left(now):.0f} s",
         )
-        self._drain.ask()
+        self._drain.ask("the job ends")
 
     def _lease(self, case: Case) -> Lease | None:
         """Take the lease of the chosen Case; return None if the Case is not to be handed out now."""
@@ -205,6 +226,7 @@ class DispatchLoop:
         case = worker.in_progress.pop(reference)
         del self._in_progress[reference]
         self._walltime.end(case, time.time(), complete=complete)
+        worker.pace.made += case.steps if complete else 0
         return case
 
     def _fail(self, worker: WorkerHandle, case: Case, error: BaseException) -> None:

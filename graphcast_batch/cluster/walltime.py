@@ -56,9 +56,13 @@ class Walltime:
         """Return whether a Case that is handed out now would be complete in time."""
         return self.left(now) - RESERVE_SECONDS > self.expected(case)
 
+    def left_for_cases(self, now: float) -> float:
+        """Return the seconds until Cases in progress must be dropped; infinite if the job has no end."""
+        return self.left(now) - _LAST_SECONDS
+
     def over(self, now: float) -> bool:
         """Return whether Cases in progress must be dropped."""
-        return self.left(now) <= _LAST_SECONDS
+        return self.left_for_cases(now) <= 0
 
     def too_short(self, now: float) -> str:
         """Return why another job like this one would complete no Case either; empty if it could.

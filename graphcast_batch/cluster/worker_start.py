@@ -10,6 +10,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from graphcast_batch.cluster.dispatch_rules import in_flight
+from graphcast_batch.cluster.finishing import WorkerPace
 from graphcast_batch.cluster.nodes import alive_nodes, most_on_a_node, places
 from graphcast_batch.cluster.reach import ANSWER_SECONDS, within
 from graphcast_batch.cluster.visible_devices import visible_devices
@@ -34,6 +35,7 @@ class WorkerHandle:
         name: name of the worker in `Dispatch`.
         node: Ray's id of the node that the worker runs on; empty until it is known.
         in_progress: the Cases that the worker has, by the reference of the call that makes each.
+        pace: the steps that the worker has made.
         killed_for: key of the Case because of which the driver killed the worker, and the error that this Case fails
             with; None if the driver did not kill it.
     """
@@ -42,6 +44,7 @@ class WorkerHandle:
     name: str
     node: str
     in_progress: dict[Any, Case] = field(default_factory=dict)
+    pace: WorkerPace = field(default_factory=WorkerPace)
     killed_for: tuple[str, BaseException] | None = None
 
 

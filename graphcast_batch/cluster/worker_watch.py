@@ -71,6 +71,7 @@ class WorkerWatch:
             state: WorkerState = ray.get(reference)
         except RayError:
             return  # the calls that make its Cases fail as well, and are handled there
+        worker.pace.steps = {stage.key: stage.steps for stage in state.stages}
         self._progress.under_way(state.worker, state.stages)
         if state.late is not None and worker.name in self._pool.ready:
             worker.killed_for = state.late.key, _timed_out(state.late)

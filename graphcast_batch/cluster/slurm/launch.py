@@ -109,7 +109,7 @@ def _missing(address: str, node: RayNode, here: Allocation, asked: Asked, wait_s
 
         # How Ray itself answers a SIGTERM while it starts; it keeps the signal also at its end.
         try:
-            with suppress(SystemExit), overheard(asked.ask):
+            with suppress(SystemExit), overheard(lambda _: asked.ask()):
                 ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
                 asked.listen()
         except Exception as error:  # Ray raises exceptions of any class
