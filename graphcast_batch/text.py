@@ -1,5 +1,6 @@
-"""Show values that come from outside in messages: in short, and without control characters."""
+"""Show values in messages: those that come from outside in short and without control characters, sizes in units."""
 
+import math
 import unicodedata
 
 
@@ -15,3 +16,11 @@ def brief(value: object) -> str:
 def is_plain(text: str) -> bool:
     """Return whether text is valid UTF-8 without line breaks or other control characters."""
     return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)
+
+
+def byte_size(count: int) -> str:
+    """Return a number of bytes in the unit that suits it, such as 1.03 TB."""
+    if count < 1000:
+        return f"{count} B"
+    power = min(4, int(math.log(count, 1000)))
+    return f"{count / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"

@@ -10,8 +10,8 @@ from graphcast_batch.app.evaluating import truth_inputs
 from graphcast_batch.app.executing import chosen_times, executor, on_cluster, times_array
 from graphcast_batch.app.progress import ProgressChoice, chosen_progress
 from graphcast_batch.errors import ConfigError
-from graphcast_batch.evaluation.climatology_building import make_climatology
-from graphcast_batch.evaluation.derived import derivable, with_derived
+from graphcast_batch.evaluation.climatology_building import make_climatology, plan_climatology
+from graphcast_batch.evaluation.derived import DERIVATIONS, derivable, steps_of_parts, with_derived
 from graphcast_batch.inputs.sources.configured import open_source
 from graphcast_batch.variables import LEVELS_13
 
@@ -23,6 +23,8 @@ def climatology(
     first: str | None = None,
     last: str | None = None,
     every_hours: int | None = None,
+    variables: Sequence[str] | None = None,
+    levels: Sequence[int] | None = None,
     derived: Sequence[str] = (),
     address: str | None = None,
     progress: ProgressChoice = None,
@@ -40,7 +42,9 @@ def climatology(
         first: first time to take, such as ``2020-01-01T00``, UTC; without it all times of the archive are taken.
         last: last time to take.
         every_hours: hours between the times to take.
-        derived: names of derived variables, as in ``scores.derived`` of a config.
+        variables: names of the variables to take; without it all of the archive are taken.
+        levels: pressure levels to take, hPa; without it all of the archive are taken, and 13 of a synthetic planet.
+        derived: names of derived variables, which are taken too, as in ``scores.derived`` of a config.
         address: of a Ray cluster; as for `run`.
         progress: as for `run`.
 
@@ -50,17 +54,20 @@ def climatology(
     Raises:
         GraphcastBatchError: the archive cannot be read or is too short, or the store cannot be written.
     """
-    opened, out = open_source(truth_inputs(archive), LEVELS_13), Path(out).absolute()
+    out = Path(out).absolute()
+    parts = steps_of_parts([name for name in derived if name in DERIVATIONS])
+    needed = () if variables is None else (*variables, *parts)
+    opened = open_source(truth_inputs(archive), LEVELS_13 if levels is None else levels, needed=needed)
     on_levels = {name: "level" in dims for name, dims in opened.dims.items()}
     names = tuple(derivable(derived, on_levels, opened.origin))
     source = with_derived(opened, names)
     chosen = chosen_times(first, last, every_hours)
     if chosen is None and source.times is None:
         raise ConfigError(f"{source.origin} has every time; say with --first, --last and --every-hours which to take")
-    # A sum over several steps is missing at the first times.
-    held = source.times_of(names) if names else source.times
-    times = held if chosen is None else times_array(chosen)
+    times = None if chosen is None else np.asarray(times_array(chosen), "datetime64[ns]")
+    planned = plan_climatology(source, times, None if variables is None else (*variables, *names), levels)
     shown = chosen_progress(progress)
+    shown.report(str(planned))
     with on_cluster(address, None, shown) as stopping:
-        make_climatology(source, out, np.asarray(times, "datetime64[ns]"), executor(stopping, shown, "averaging"))
+        make_climatology(planned, out, executor(stopping, shown, "averaging"))
     return out

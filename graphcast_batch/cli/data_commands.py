@@ -55,7 +55,7 @@ def archive_synthetic(
         last,
         every_hours=every_hours,
         resolution=res,
-        levels=_levels(levels),
+        levels=given_levels(levels),
         seed=seed,
         address=address,
         progress=progress(),
@@ -156,7 +156,12 @@ def finetune(
         raise typer.Exit(WORK_LEFT)
 
 
-def _levels(text: str) -> tuple[int, ...]:
+def given_levels(text: str) -> tuple[int, ...]:
+    """Return the levels that an option ``--levels`` stands for, hPa, ascending.
+
+    Raises:
+        ConfigError: the text is not 13, 37 or a list of levels.
+    """
     known = {"13": LEVELS_13, "37": LEVELS_37}
     if text in known:
         return known[text]

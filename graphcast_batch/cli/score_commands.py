@@ -17,7 +17,7 @@ from graphcast_batch.cli.application import (
     print_line,
     progress,
 )
-from graphcast_batch.cli.data_commands import ArchivePlace, EveryHours, FirstTime, LastTime
+from graphcast_batch.cli.data_commands import ArchivePlace, EveryHours, FirstTime, LastTime, given_levels
 from graphcast_batch.cluster.drain import WORK_LEFT, Drain
 from graphcast_batch.cluster.slurm.allocation import allocation
 
@@ -157,13 +157,30 @@ def compare(
         print_line(f"scorecard: {scorecard}")
 
 
-@app.command(rich_help_panel=SCORES, epilog=examples("graphcast-batch climatology /data/era5_1deg.zarr --to clim.zarr"))
+@app.command(
+    rich_help_panel=SCORES,
+    epilog=examples(
+        "graphcast-batch climatology /data/era5_1deg.zarr --to clim.zarr",
+        "graphcast-batch climatology /data/era5.zarr --to clim.zarr --variable geopotential --levels 500,850",
+    ),
+)
 def climatology(
     place: ArchivePlace,
     out: Annotated[Path, typer.Option("--to", help="Zarr store to write, such as climatology.zarr.")],
     first: FirstTime = None,
     last: LastTime = None,
     every_hours: EveryHours = None,
+    variable: Annotated[
+        list[str] | None,
+        typer.Option(help="Variable to take; may be repeated. Default: all of the archive that are known."),
+    ] = None,
+    levels: Annotated[
+        str | None,
+        typer.Option(
+            help="Pressure levels to take: 13 or 37 for those of GraphCast, or hPa separated by commas (500,850). "
+            "Default: all of the archive; 13 of the synthetic planet."
+        ),
+    ] = None,
     derived: Annotated[
         list[str] | None,
         typer.Option(
@@ -175,7 +192,8 @@ def climatology(
 ) -> None:
     """Compute the mean and standard deviation of each variable at each hour of the day and day of the year.
 
-    For precipitation the command also computes what the score SEEPS needs. If it was stopped, run it again to go on.
+    For precipitation the command also computes what the score SEEPS needs. Its size is printed before it begins. If it
+    was stopped, run it again to go on.
     """
     from graphcast_batch.app import averaging
 
@@ -185,6 +203,8 @@ def climatology(
         first=first,
         last=last,
         every_hours=every_hours,
+        variables=variable,
+        levels=given_levels(levels) if levels else None,
         derived=derived or (),
         address=address,
         progress=progress(),

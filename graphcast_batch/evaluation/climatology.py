@@ -60,16 +60,22 @@ class Climatology:
         return chosen
 
     def seeps_variables(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Select the variables for which the climatology holds what SEEPS needs.
+        """Select the variables that SEEPS is defined for.
 
         Raises:
-            EvaluationError: the climatology cannot be read.
+            EvaluationError: the climatology cannot be read, or lacks what SEEPS needs of one of them.
         """
         opened, _ = self._opened
-        seeps_variables = (name for name in names if is_precipitation(name))
-        return tuple(
-            name for name in seeps_variables if name + written.DRY in opened and name + written.HEAVY in opened
-        )
+        chosen = tuple(name for name in names if is_precipitation(name))
+        for name in chosen:
+            absent = [part for part in (name + written.DRY, name + written.HEAVY) if part not in opened]
+            if absent:
+                raise EvaluationError(
+                    f"the climatology {self.path} must hold {' and '.join(absent)}, which the score SEEPS of {name} "
+                    f"needs, but has {', '.join(map(str, opened.data_vars))}; make it with graphcast-batch "
+                    f"climatology, or leave {name} out of scores.variables"
+                )
+        return chosen
 
     def heavy_threshold(self, name: str, times: NDArray[np.datetime64]) -> NDArray[np.float32]:
         """Read the least heavy precipitation, (time, latitude, longitude) m; NaN where it never rains."""
@@ -89,11 +95,11 @@ class Climatology:
         absent = [name for name in names if name not in opened]
         lacking = [level for level in levels if level not in opened.get("level", xr.DataArray([])).values]
         if absent or (lacking and any("level" in opened[name].dims for name in names if name in opened)):
-            what = ", ".join(absent) if absent else f"the levels {lacking} hPa"
+            has = ", ".join(map(str, opened.data_vars)) if absent else f"{opened['level'].values.tolist()} hPa"
             raise EvaluationError(
-                f"the climatology {self.path} must hold {what}, but has {', '.join(map(str, opened.data_vars))}; make "
-                "it from an archive that holds them, with --derived for derived variables, or score less in section "
-                "scores"
+                f"the climatology {self.path} must hold {', '.join(absent) or f'the levels {lacking} hPa'}, but has "
+                f"{has}; make it again with what is scored (--variable, --levels, and --derived for derived "
+                "variables), or score less (scores.variables, scores.levels)"
             )
         if opened.sizes["dayofyear"] != written.DAYS:
             raise EvaluationError(

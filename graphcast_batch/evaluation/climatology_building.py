@@ -6,7 +6,7 @@ read once: the statistics of each day of the year over all years are kept on dis
 is applied to them. Of precipitation all values are kept, as quantiles cannot be computed from sums.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation import climatology_store as written
-from graphcast_batch.evaluation.climatology_store import ClimatologyDraft
+from graphcast_batch.evaluation.climatology_store import ClimatologyContents, ClimatologyDraft
 from graphcast_batch.evaluation.climatology_window import (
     REACH,
     Floats,
@@ -31,6 +31,7 @@ from graphcast_batch.evaluation.climatology_window import (
 from graphcast_batch.evaluation.derived import DERIVATIONS
 from graphcast_batch.evaluation.pointwise_statistics import DRY_BELOW
 from graphcast_batch.inputs.case_inputs import Timeline, fewest_times
+from graphcast_batch.text import byte_size
 from graphcast_batch.variables import VARIABLES
 
 _DAYS_BYTES: Final = 2**29
@@ -50,12 +51,14 @@ class ClimatologyPiece:
         name: of the variable.
         hours: index among all hours of the climatology, by hour of the day.
         days: of the year, counted from 0.
+        levels: hPa; empty for a variable that is not on levels.
         times: (time,) the times of all years that belong to these days and hours.
     """
 
     name: str
     hours: dict[int, int]
     days: range
+    levels: Sequence[int]
     times: NDArray[np.datetime64]
 
 
@@ -78,51 +81,100 @@ class Window:
     count: Floats
 
 
-def make_climatology(source: Timeline, path: Path, times: NDArray[np.datetime64], executor: Executor) -> None:
-    """Write the climatology of all variables of a source that vary in time and that this program knows.
+@dataclass(frozen=True, eq=False)
+class ClimatologyPlan:
+    """What a climatology is made of, and what it consists of.
+
+    Attributes:
+        source: of the fields.
+        contents: of the climatology.
+        counts: for each hour of the day, (day of the year,) how many times there are.
+    """
+
+    source: Timeline
+    contents: ClimatologyContents
+    counts: Sequence[Floats]
+
+    def __str__(self) -> str:
+        found = self.contents
+        levelled = f" on {len(found.levels)} levels" if any(found.on_levels.values()) else ""
+        return (
+            f"{len(found.on_levels)} variables{levelled} at {len(found.hours)} hours of the day on {found.grid}, from "
+            f"{found.times.size} times: {byte_size(found.bytes)} in {found.files} files before compression, and up to "
+            f"{byte_size(found.most_days_bytes)} beside them while they are made"
+        )
+
+
+def plan_climatology(
+    source: Timeline,
+    times: NDArray[np.datetime64] | None = None,
+    variables: Sequence[str] | None = None,
+    levels: Sequence[int] | None = None,
+) -> ClimatologyPlan:
+    """Plan a climatology; reads no fields and writes nothing.
+
+    Args:
+        source: of the fields.
+        times: (time,) times to include, whole hours; None for all at which the source holds the variables.
+        variables: names of variables of the source; None for all that vary in time and that this program knows.
+        levels: hPa; None for all of the source.
+
+    Raises:
+        EvaluationError: there is no variable, level or time, the source lacks a variable or level that was chosen, a
+            time is not a whole hour or lacks a variable, or a day of the year has no time near it at some hour of the
+            day.
+    """
+    known = {name: "level" in dims for name, dims in sorted(source.dims.items()) if _varies(name, dims)}
+    on_levels = known if variables is None else {name: known[name] for name in _chosen(source, known, variables)}
+    if times is None:
+        held = source.times_of(list(on_levels)) if on_levels else None
+        times = np.zeros(0, "datetime64[ns]") if held is None else held
+    _check_held(source, list(on_levels), times)
+    hours = sorted(set(hours_of_day(times).tolist()))
+    counts = [times_per_day(times[hours_of_day(times) == hour]) for hour in hours]
+    _check_covered(source, counts, hours)
+    span = f"{times.min().astype('datetime64[h]')} to {times.max().astype('datetime64[h]')}"
+    contents = ClimatologyContents(
+        on_levels,
+        {name: DERIVATIONS[name].units for name in on_levels if name in DERIVATIONS},
+        [name for name in on_levels if is_precipitation(name)],
+        hours,
+        _chosen_levels(source, levels) if any(on_levels.values()) else (),
+        source.grid,
+        times,
+        {"source": source.origin, "period": span, "window_days": str(2 * REACH + 1)},
+    )
+    return ClimatologyPlan(source, contents, counts)
+
+
+def make_climatology(plan: ClimatologyPlan, path: Path, executor: Executor) -> None:
+    """Write a climatology.
 
     A worker needs 1 GB of memory, or twice a field on all levels in float64 if that is more. While it is being made,
     the climatology needs additional disk space beside the path: as much as its largest variable takes uncompressed, or
     as all values of a precipitation. A climatology that was interrupted is resumed.
 
     Args:
-        source: of the fields.
+        plan: of the climatology.
         path: of the climatology to write; must not exist.
-        times: (time,) times to include, whole hours.
         executor: calls functions on the pieces, in parallel if it can.
 
     Raises:
-        EvaluationError: there is no variable or no time, a time is not a whole hour or lacks a variable, a day of the
-            year has no time near it at some hour of the day, or the executor stopped before all pieces were done.
-        StoreError: the path exists, or cannot be written.
+        EvaluationError: a value is not finite, or the executor stopped before all pieces were done.
+        StoreError: the path exists, has no room for the climatology, or cannot be written.
         InputError: the source cannot be read.
     """
-    on_levels = {
-        name: "level" in dims
-        for name, dims in sorted(source.dims.items())
-        if "time" in dims
-        and (name in DERIVATIONS or (name in VARIABLES and VARIABLES[name].kind in ("surface", "level")))
-    }
-    _check_held(source, list(on_levels), times)
-    hours = sorted(set(hours_of_day(times).tolist()))
-    counts = [times_per_day(times[hours_of_day(times) == hour]) for hour in hours]
-    _check_covered(source, counts, hours)
-    span = f"{times.min().astype('datetime64[h]')} to {times.max().astype('datetime64[h]')}"
-    described = {"source": source.origin, "period": span, "window_days": str(2 * REACH + 1)}
-    seeps_variables = [name for name in on_levels if is_precipitation(name)]
-    units = {name: DERIVATIONS[name].units for name in on_levels if name in DERIVATIONS}
-    draft = ClimatologyDraft.lay_out(
-        path, on_levels, units, seeps_variables, hours, source.levels, source.grid, times, described
-    )
-    for name, levelled in on_levels.items():
+    source, contents = plan.source, plan.contents
+    draft = ClimatologyDraft.lay_out(path, contents)
+    for name in contents.on_levels:
         if not draft.finished(name):
-            levels = len(source.levels) if levelled else 1
+            levels = contents.levels_of(name)
             together = written.levels_together(levels, source.grid)
-            pieces = _pieces(source, name, levels, hours, times)
+            pieces = _pieces(contents, name)
             _all_of(executor, gather_days, [(draft, source, piece) for piece in pieces if not _kept(draft, piece)])
             windows = (
-                Window(name, n, slice(level, level + together), slice(first, first + written.BLOCK), counts[n])
-                for n in range(len(hours))
+                Window(name, n, slice(level, level + together), slice(first, first + written.BLOCK), plan.counts[n])
+                for n in range(len(contents.hours))
                 for first in range(0, written.DAYS, written.BLOCK)
                 for level in range(0, levels, together)
             )
@@ -199,14 +251,14 @@ def _all_of(executor: Executor, function: Callable[..., None], pieces: Sequence[
         )
 
 
-def _pieces(
-    source: Timeline, name: str, levels: int, hours: Sequence[int], times: NDArray[np.datetime64]
-) -> Iterator[ClimatologyPiece]:
+def _pieces(contents: ClimatologyContents, name: str) -> Iterator[ClimatologyPiece]:
     """Divide the days of a variable into pieces that fit into memory, with all hours together where that fits."""
+    hours, times = contents.hours, contents.times
     years = np.unique(times.astype("datetime64[Y]")).size
-    size = levels * source.grid.size * (16 + (4 * years if is_precipitation(name) else 0))
+    size = contents.levels_of(name) * contents.grid.size * (16 + (4 * years if is_precipitation(name) else 0))
     together = min(len(hours), max(1, _DAYS_BYTES // size))
     step = min(written.BLOCK, max(1, _DAYS_BYTES // (size * together)))
+    levels = contents.levels if contents.on_levels[name] else ()
     for start in range(0, len(hours), together):
         some = {hour: start + n for n, hour in enumerate(hours[start : start + together])}
         here = times[np.isin(hours_of_day(times), list(some))]
@@ -214,7 +266,7 @@ def _pieces(
             days = range(first, min(first + step, written.DAYS))
             mine = here[np.any([np.isin(of_year, days) for of_year in days_of_year_twice(here)], axis=0)]
             if mine.size:
-                yield ClimatologyPiece(name, some, days, mine)
+                yield ClimatologyPiece(name, some, days, levels, mine)
 
 
 def _bins(piece: ClimatologyPiece, *times: np.datetime64) -> list[tuple[int, int]]:
@@ -232,11 +284,10 @@ def _kept(draft: ClimatologyDraft, piece: ClimatologyPiece) -> bool:
 
 def _fields(source: Timeline, piece: ClimatologyPiece) -> Iterator[tuple[np.datetime64, NDArray[np.float32]]]:
     """Read the field of one time after another; refuse values that are not finite."""
-    levels = source.levels if "level" in source.dims[piece.name] else ()
-    some = max(1, _READ_BYTES // (4 * source.grid.size * max(1, len(levels))))
+    some = max(1, _READ_BYTES // (4 * source.grid.size * max(1, len(piece.levels))))
     for first in range(0, piece.times.size, some):
         times = piece.times[first : first + some]
-        fields = source.fields([piece.name], times, levels)[piece.name].values
+        fields = source.fields([piece.name], times, piece.levels)[piece.name].values
         for time, field in zip(times, fields, strict=True):
             if not np.isfinite(field).all():
                 raise EvaluationError(
@@ -244,6 +295,35 @@ def _fields(source: Timeline, piece: ClimatologyPiece) -> Iterator[tuple[np.date
                     f"{time.astype('datetime64[h]')}; repair it, or choose other times"
                 )
             yield time, field
+
+
+def _varies(name: str, dims: Sequence[str]) -> bool:
+    """Whether a variable varies in time and is one that this program knows."""
+    return "time" in dims and (
+        name in DERIVATIONS or (name in VARIABLES and VARIABLES[name].kind in ("surface", "level"))
+    )
+
+
+def _chosen(source: Timeline, known: Mapping[str, bool], variables: Sequence[str]) -> list[str]:
+    absent = [name for name in variables if name not in known]
+    if absent:
+        raise EvaluationError(
+            f"the variables of a climatology must be some of those of {source.origin}, {', '.join(known)}, but "
+            f"{', '.join(absent)} is not; correct --variable, or name a derived variable with --derived"
+        )
+    return sorted(set(variables))
+
+
+def _chosen_levels(source: Timeline, levels: Sequence[int] | None) -> tuple[int, ...]:
+    chosen = source.levels if levels is None else tuple(sorted(set(levels)))
+    absent = [str(level) for level in chosen if level not in source.levels]
+    if absent or not chosen:
+        raise EvaluationError(
+            f"the levels of a climatology must be some of those that {source.origin} holds, "
+            f"{', '.join(map(str, source.levels)) or 'none'} hPa, but {', '.join(absent) or 'none'} hPa were chosen; "
+            "correct --levels"
+        )
+    return chosen
 
 
 def _check_held(source: Timeline, names: Sequence[str], times: NDArray[np.datetime64]) -> None:

@@ -26,6 +26,7 @@ from graphcast_batch.errors import StoreError
 from graphcast_batch.files.durable import explained, replace, sync_folder, sync_tree
 from graphcast_batch.files.process_identity import mark
 from graphcast_batch.grid import Grid
+from graphcast_batch.text import byte_size
 from graphcast_batch.variables import attributes
 
 DAYS: Final = 366
@@ -48,6 +49,73 @@ def levels_together(levels: int, grid: Grid) -> int:
     return max(1, min(levels, _CHUNK_BYTES // (4 * grid.size)))
 
 
+@dataclass(frozen=True, eq=False)
+class ClimatologyContents:
+    """What a climatology consists of, from which its size follows.
+
+    Attributes:
+        on_levels: for each variable, whether it is on levels.
+        units: of derived variables.
+        seeps_variables: variables for which SEEPS is prepared.
+        hours: of the day, ascending.
+        levels: hPa, ascending.
+        grid: the points.
+        times: (time,) that the climatology is made of.
+        described: root attributes.
+    """
+
+    on_levels: Mapping[str, bool]
+    units: Mapping[str, str]
+    seeps_variables: Sequence[str]
+    hours: Sequence[int]
+    levels: Sequence[int]
+    grid: Grid
+    times: NDArray[np.datetime64]
+    described: Mapping[str, str]
+
+    def levels_of(self, name: str) -> int:
+        """Return the number of levels of a variable; 1 if it is not on levels."""
+        return len(self.levels) if self.on_levels[name] else 1
+
+    def arrays_of(self, name: str) -> dict[str, str]:
+        """Return the kind of each array of a variable, by the name of the array."""
+        kinds = _KINDS if name in self.seeps_variables else ("", DEVIATION)
+        return {name + kind: kind for kind in kinds}
+
+    def bytes_of(self, name: str) -> int:
+        """Return the size of all arrays of a variable before compression."""
+        return len(self.arrays_of(name)) * len(self.hours) * DAYS * self._level_bytes(name)
+
+    def days_bytes_of(self, name: str) -> int:
+        """Return the most bytes that are kept of single days of a variable while its arrays are made."""
+        values = self.times.size * self._level_bytes(name) if name in self.seeps_variables else 0
+        return 2 * len(self.hours) * DAYS * self._level_bytes(name) + values
+
+    @property
+    def bytes(self) -> int:
+        """Size of all arrays before compression."""
+        return sum(map(self.bytes_of, self.on_levels))
+
+    @property
+    def most_days_bytes(self) -> int:
+        """Most bytes that are kept of single days at any time; one variable is made after another."""
+        return max(map(self.days_bytes_of, self.on_levels))
+
+    @property
+    def files(self) -> int:
+        """Number of files of the finished climatology."""
+        shards = {
+            name: len(self.hours) * -(-DAYS // BLOCK) * -(-levels // levels_together(levels, self.grid))
+            for name, levels in ((name, self.levels_of(name)) for name in self.on_levels)
+        }
+        axes = 5 if self.levels else 4
+        return 1 + 2 * axes + sum(len(self.arrays_of(name)) * (1 + count) for name, count in shards.items())
+
+    def _level_bytes(self, name: str) -> int:
+        """Return the size of one field, on all levels."""
+        return 4 * self.levels_of(name) * self.grid.size
+
+
 @dataclass(frozen=True)
 class ClimatologyDraft:
     """A climatology that is being made.
@@ -59,51 +127,36 @@ class ClimatologyDraft:
     path: Path
 
     @classmethod
-    def lay_out(
-        cls,
-        path: Path,
-        on_levels: Mapping[str, bool],
-        units: Mapping[str, str],
-        seeps_variables: Sequence[str],
-        hours: Sequence[int],
-        levels: Sequence[int],
-        grid: Grid,
-        times: NDArray[np.datetime64],
-        described: Mapping[str, str],
-    ) -> Self:
+    def lay_out(cls, path: Path, contents: ClimatologyContents) -> Self:
         """Create a draft without values, in place of a different draft; resume a draft of the same climatology.
 
         Args:
             path: of the finished climatology.
-            on_levels: for each variable, whether it is on levels.
-            units: of derived variables.
-            seeps_variables: variables for which SEEPS is prepared.
-            hours: of the day, ascending.
-            levels: hPa, ascending.
-            grid: the points.
-            times: that the climatology is made of.
-            described: root attributes.
+            contents: of the climatology.
 
         Raises:
-            StoreError: ``path`` exists, or the disk fails.
+            StoreError: ``path`` exists, the disk has no room for what is not made yet, or fails.
         """
         draft = cls(path)
         _refuse_existing(path)
         coordinates: dict[str, NDArray[Any]] = {
-            "hour": np.asarray(hours, np.int64),
+            "hour": np.asarray(contents.hours, np.int64),
             "dayofyear": np.arange(1, DAYS + 1),
-            **({"level": np.asarray(levels, np.int32)} if levels else {}),
-            "latitude": grid.latitude,
-            "longitude": grid.longitude,
+            **({"level": np.asarray(contents.levels, np.int32)} if contents.levels else {}),
+            "latitude": contents.grid.latitude,
+            "longitude": contents.grid.longitude,
         }
-        known = [dict(on_levels), list(seeps_variables), dict(described)]
-        known += [hashlib.sha256(axis.tobytes()).hexdigest() for axis in (*coordinates.values(), times)]
+        known = [dict(contents.on_levels), list(contents.seeps_variables), dict(contents.described)]
+        known += [hashlib.sha256(axis.tobytes()).hexdigest() for axis in (*coordinates.values(), contents.times)]
         identity = json.dumps(known, sort_keys=True).encode()
-        with explained(f"laying out {draft._group}"):
-            if not draft._is(identity):
-                shutil.rmtree(draft._days, ignore_errors=True)
-                shutil.rmtree(draft._group, ignore_errors=True)
-                _create_group(draft._group, coordinates, grid, on_levels, units, seeps_variables, described)
+        resumed = draft._is(identity)
+        if not resumed:
+            shutil.rmtree(draft._days, ignore_errors=True)
+            shutil.rmtree(draft._group, ignore_errors=True)
+        draft._check_room(contents)
+        if not resumed:
+            with explained(f"laying out {draft._group}"):
+                _create_group(draft._group, coordinates, contents)
                 sync_tree(draft._group)
                 draft._days.mkdir()
                 replace(draft._days / _IDENTITY, identity)
@@ -197,6 +250,29 @@ class ClimatologyDraft:
             sync_folder(self.path.parent)
             shutil.rmtree(self._days, ignore_errors=True)
 
+    def _check_room(self, contents: ClimatologyContents) -> None:
+        """Compare the room on the disk with what the variables need that are not finished.
+
+        Raises:
+            StoreError: there is too little.
+        """
+        left = [name for name in contents.on_levels if not self.finished(name)]
+        days = max((contents.days_bytes_of(name) - self._kept_bytes(name) for name in left), default=0)
+        needed = sum(map(contents.bytes_of, left)) + days
+        place = next(folder for folder in self.path.absolute().parents if folder.exists())
+        free = shutil.disk_usage(place).free
+        if needed > free:
+            raise StoreError(
+                f"the climatology {self.path} needs up to {byte_size(needed)} ({byte_size(days)} of them only while it "
+                f"is made), but {byte_size(free)} are free at {place}; make room, write it to another disk (--to), or "
+                "choose fewer variables (--variable), levels (--levels) or hours of the day (--every-hours)"
+            )
+
+    def _kept_bytes(self, name: str) -> int:
+        """Return how many bytes of single days of a variable were kept before."""
+        folder = self._days / name
+        return sum(file.stat().st_size for file in folder.iterdir()) if folder.exists() else 0
+
     @property
     def _group(self) -> Path:
         return self.path.with_name(f".{self.path.name}.draft")
@@ -213,27 +289,18 @@ class ClimatologyDraft:
         return self._group.exists() and known.exists() and known.read_bytes() == identity
 
 
-def _create_group(
-    folder: Path,
-    coordinates: Mapping[str, NDArray[Any]],
-    grid: Grid,
-    on_levels: Mapping[str, bool],
-    units: Mapping[str, str],
-    seeps_variables: Sequence[str],
-    described: Mapping[str, str],
-) -> None:
-    group = zarr.create_group(folder, attributes={"Conventions": "CF-1.11", **described})
+def _create_group(folder: Path, coordinates: Mapping[str, NDArray[Any]], contents: ClimatologyContents) -> None:
+    group = zarr.create_group(folder, attributes={"Conventions": "CF-1.11", **contents.described})
     for dim, values in coordinates.items():
         _create(group, dim, (dim,), values.shape, values.shape, None, values.dtype, {})[...] = values
-    for name, levelled in on_levels.items():
+    for name, levelled in contents.on_levels.items():
         dims = tuple(dim for dim in coordinates if levelled or dim != "level")
         shape = tuple(coordinates[dim].size for dim in dims)
-        together = (levels_together(coordinates["level"].size, grid),) if levelled else ()
+        together = (levels_together(len(contents.levels), contents.grid),) if levelled else ()
         chunks, shards = (1, 1, *together, *shape[-2:]), (1, BLOCK, *together, *shape[-2:])
-        for kind in _KINDS:
-            if kind in ("", DEVIATION) or name in seeps_variables:
-                of_array = _described(name, kind, units)
-                _create(group, name + kind, dims, shape, chunks, shards, np.dtype(np.float32), of_array)
+        for array, kind in contents.arrays_of(name).items():
+            of_array = _described(name, kind, contents.units)
+            _create(group, array, dims, shape, chunks, shards, np.dtype(np.float32), of_array)
     with warnings.catch_warnings():
         # zarr warns that the specification of version 3 does not yet have what xarray and zarr both read.
         warnings.simplefilter("ignore", ZarrUserWarning)

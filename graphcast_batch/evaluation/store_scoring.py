@@ -135,13 +135,15 @@ def scoring_of(
         forecasts: a baseline to score in place of the store's forecasts; None for the store's own.
 
     Raises:
-        EvaluationError: forecasts or truth lack a variable or level, or have other points; or spectra or quantiles
-            cannot be computed.
+        EvaluationError: forecasts, truth or climatology lack a variable or level, or have other points; the climatology
+            lacks what SEEPS needs; or spectra or quantiles cannot be computed.
     """
     common = {name: levelled for name, levelled in store.kept.on_levels if name in truth.dims}
     made = derivable(wanted.derived, common, f"what forecasts and {truth.origin} have in common")
     on_levels = (*_variables(wanted, store.kept, truth), *made.items())
     levels = _levels(wanted, store.kept, truth) if any(levelled for _, levelled in on_levels) else ()
+    if climatology is not None:
+        climatology.check([name for name, _ in on_levels], levels)
     scoring = ScoringSetup(
         forecasts=forecasts or with_derived_forecasts(StoredForecasts(store.path), tuple(made)),
         truth=with_derived(truth, tuple(made)),
@@ -162,8 +164,6 @@ def scoring_of(
         seeps_variables=() if climatology is None else climatology.seeps_variables([name for name, _ in on_levels]),
     )
     regions = scoring.weighed()
-    if climatology is not None:
-        climatology.check([name for name, _ in on_levels], levels)
     if wanted.quantiles:
         scoring = _with_quantiles(scoring, wanted.quantiles, climatology)
     return _with_spectra(scoring, wanted.spectra, regions) if wanted.spectra else scoring

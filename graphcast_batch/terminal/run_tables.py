@@ -1,6 +1,5 @@
 """Print plans, the state of stores, and their problems."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from graphcast_batch.plan import Case
 from graphcast_batch.setup.resources import MemoryUse
 from graphcast_batch.stores.case_records import CaseFailure, CaseState
 from graphcast_batch.stores.layout import Plan
+from graphcast_batch.text import byte_size as _size
 from graphcast_batch.timing import Balance
 
 MOST_SHOWN: Final = 20
@@ -220,10 +220,3 @@ def show_failures(console: Console, failures: Sequence[CaseFailure]) -> None:
             "once the cause is fixed, let the next run try them again: graphcast-batch retry-failed STORE",
             highlight=False,
         )
-
-
-def _size(count: int) -> str:
-    if count < 1000:
-        return f"{count} B"
-    power = min(4, int(math.log(count, 1000)))
-    return f"{count / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"

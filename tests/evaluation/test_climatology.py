@@ -1,4 +1,5 @@
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,14 +11,16 @@ from hypothesis import strategies as st
 from graphcast_batch.config.scores_section import ScoresConfig
 from graphcast_batch.errors import EvaluationError, StoreError, StoreMismatchError
 from graphcast_batch.evaluation import climatology_building as module
+from graphcast_batch.evaluation import climatology_store as store_module
 from graphcast_batch.evaluation.baselines import ClimatologyForecast
 from graphcast_batch.evaluation.climatology import Climatology
-from graphcast_batch.evaluation.climatology_building import make_climatology
+from graphcast_batch.evaluation.climatology_building import make_climatology, plan_climatology
 from graphcast_batch.evaluation.climatology_window import weighted_quantile
 from graphcast_batch.evaluation.score_results import average, read
 from graphcast_batch.evaluation.store_scoring import evaluations, lay_out, score_stored, scoring_of
 from graphcast_batch.inputs.sources.planet_archive import SyntheticArchive
 from graphcast_batch.inputs.statistics import run_serially
+from graphcast_batch.variables import LEVELS_13
 from tests.evaluation.made import LEVELS, cases, config_for, records, stored, truth
 
 RESOLUTION = 90.0
@@ -56,7 +59,7 @@ def years(first, last, every_hours=12):
 def made(tmp_path_factory):
     """Of a leap year and a common one."""
     path = tmp_path_factory.mktemp("climatology") / "c.zarr"
-    make_climatology(noisy(), path, years(2000, 2001), run_serially)
+    make_climatology(plan_climatology(noisy(), years(2000, 2001)), path, run_serially)
     return path
 
 
@@ -103,13 +106,110 @@ def test_a_climatology_is_laid_out_as_weatherbench_has_it(made):
 
 def test_less_than_a_year_is_refused_with_the_day_that_is_bare(tmp_path):
     with pytest.raises(EvaluationError, match=r"has none at 00 UTC near day 120 and 217 more; give whole years"):
-        make_climatology(noisy(), tmp_path / "c", years(2000, 2000)[:180], run_serially)
+        make_climatology(plan_climatology(noisy(), years(2000, 2000)[:180]), tmp_path / "c", run_serially)
     assert not list(tmp_path.iterdir())
+
+
+def test_chosen_variables_and_levels_are_those_of_the_whole_climatology(tmp_path, made):
+    names = ("2m_temperature", "temperature", "total_precipitation_6hr")
+    plan = plan_climatology(noisy(names), years(2000, 2001), ["temperature"], [LEVELS[1]])
+    make_climatology(plan, tmp_path / "c", run_serially)
+
+    found = xr.open_zarr(tmp_path / "c", chunks=None)
+
+    assert set(found.data_vars) == {"temperature", "temperature_std"}
+    whole = xr.open_zarr(made, chunks=None)[["temperature", "temperature_std"]]
+    xr.testing.assert_equal(found, whole.sel(level=[LEVELS[1]]))
+
+
+@pytest.mark.parametrize(
+    ("variables", "levels", "match"),
+    [
+        (["temperature", "wind"], None, r"those of the synthetic planet, 2m_temperature, temperature, but wind is not"),
+        (
+            ["temperature"],
+            [LEVELS[0], 300],
+            rf"that the synthetic planet holds, {LEVELS[0]}, {LEVELS[1]} hPa, but 300 hPa",
+        ),
+        (["temperature"], [], r"but none hPa were chosen; correct --levels"),
+        ([], None, "needs a variable"),
+    ],
+)
+def test_variables_and_levels_that_the_archive_lacks_are_refused(variables, levels, match):
+    with pytest.raises(EvaluationError, match=match):
+        plan_climatology(noisy(), years(2000, 2000), variables, levels)
+
+
+def size_of(folder):
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return len(files), sum(path.stat().st_size for path in files)
+
+
+@pytest.mark.parametrize("names", [("2m_temperature", "temperature"), ("total_precipitation_6hr",)])
+def test_the_size_that_is_planned_is_that_of_the_files(tmp_path, monkeypatch, names):
+    monkeypatch.setattr(store_module, "_CODEC", None)
+    monkeypatch.setattr(store_module, "_CHUNK_BYTES", 4 * 12)  # one level
+    most = [0]
+
+    def watched(function, pieces):
+        for result in run_serially(function, pieces):
+            yield result
+            most[0] = max(most[0], sum(path.stat().st_size for path in tmp_path.rglob("*.npy")))
+
+    plan = plan_climatology(noisy(names), years(2000, 2000, 24) + np.timedelta64(12, "h"))
+    make_climatology(plan, tmp_path / "c", watched)
+
+    files, found = size_of(tmp_path / "c")
+    assert files == plan.contents.files
+    index, metadata = 16 * 366, 2000  # of a chunk in its shard, and of an array
+    assert 0 <= found - plan.contents.bytes <= len(list((tmp_path / "c").iterdir())) * (3 * 2 * index + metadata)
+    header = 128  # of a file of NumPy, of which there are one or two for each day
+    assert 0 <= most[0] - plan.contents.most_days_bytes <= 2 * 366 * header
+
+
+def test_at_a_quarter_of_a_degree_a_climatology_has_the_size_that_arithmetic_gives():
+    """721 x 1440 points, 366 days, 4 hours: 6.08 GB for a field; mean and deviation, and two more of precipitation."""
+    source = SyntheticArchive(NoisyPlanet(), 0.25, LEVELS_13)
+    plan = plan_climatology(source, years(2000, 2001, 6))
+
+    field = 4 * 721 * 1440 * 366 * 4
+    levelled = sum(plan.contents.on_levels.values())
+    surface = len(plan.contents.on_levels) - levelled
+    assert plan.contents.bytes == field * (2 * (13 * levelled + surface) + 2)
+    assert plan.contents.most_days_bytes == field * 2 * 13
+    assert re.search(r"11 variables on 13 levels at 4 hours .* from 2924 times: 1\.02 TB in \d+ files", str(plan))
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    free = [0]
+    monkeypatch.setattr(store_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=free[0]))
+    plan, path = plan_climatology(noisy(), years(2000, 2000, 24)), tmp_path / "folder" / "c"
+    # Of the surface and two levels 12 points, 366 days, mean and deviation; and of the levels those of single days.
+    written, days = 3 * 12 * 366 * 2 * 4, 2 * 12 * 366 * 2 * 4
+
+    free[0] = written
+    told = rf"needs up to 176 kB \(70\.3 kB of them only .* but 105 kB are free at {tmp_path}; make .*--levels"
+    with pytest.raises(StoreError, match=told):
+        make_climatology(plan, path, run_serially)
+    assert not list(tmp_path.iterdir())
+
+    # What is finished or kept is not needed again.
+    def first_variable(function, pieces):
+        if pieces and getattr(pieces[0][-1], "name", "") == "temperature":
+            return []
+        return run_serially(function, pieces)
+
+    free[0] = written + days
+    with pytest.raises(EvaluationError, match="was stopped"):
+        make_climatology(plan, path, first_variable)
+    free[0] = 2 * written // 3 + days
+    make_climatology(plan, path, run_serially)
+    assert path.exists()
 
 
 def test_what_is_there_is_not_replaced(made):
     with pytest.raises(StoreError, match="must not exist, but does"):
-        make_climatology(noisy(), made, years(2000, 2000), run_serially)
+        make_climatology(plan_climatology(noisy(), years(2000, 2000)), made, run_serially)
 
 
 class Counting(SyntheticArchive):
@@ -136,7 +236,7 @@ def test_each_field_is_read_once_and_the_pieces_do_not_matter(tmp_path, made, mo
     # The last day of a common year stands for two, which may lie in two pieces.
     source, expected = counting(), set(years(2000, 2001).tolist())
 
-    make_climatology(source, tmp_path / "c", years(2000, 2001), run_serially)
+    make_climatology(plan_climatology(source, years(2000, 2001)), tmp_path / "c", run_serially)
 
     assert {time for _, time in source.asked} == expected
     assert len(source.asked) - len(expected) == (0 if size > 300 else 2)
@@ -153,11 +253,11 @@ def test_a_climatology_that_was_stopped_is_not_published_and_goes_on_where_it_wa
         return [None]
 
     with pytest.raises(EvaluationError, match="was stopped after 1 of 12; run the command again"):
-        make_climatology(counting(), path, times, one)
+        make_climatology(plan_climatology(counting(), times), path, one)
     assert not path.exists()
 
     source = counting()
-    make_climatology(source, path, times, run_serially)
+    make_climatology(plan_climatology(source, times), path, run_serially)
 
     assert 0 < len(source.asked) < times.size
     xr.testing.assert_equal(xr.open_zarr(path, chunks=None)[SURFACE], xr.open_zarr(made, chunks=None)[SURFACE])
@@ -167,10 +267,10 @@ def test_a_climatology_that_was_stopped_is_not_published_and_goes_on_where_it_wa
 def test_what_was_begun_of_other_times_is_not_taken_up(tmp_path):
     path = tmp_path / "c"
     with pytest.raises(EvaluationError, match="was stopped after"):
-        make_climatology(counting(), path, years(2000, 2000), lambda function, pieces: [])
+        make_climatology(plan_climatology(counting(), years(2000, 2000)), path, lambda function, pieces: [])
 
     source = counting()
-    make_climatology(source, path, years(2001, 2001), run_serially)
+    make_climatology(plan_climatology(source, years(2001, 2001)), path, run_serially)
 
     assert xr.open_zarr(path, chunks=None).attrs["period"] == "2001-01-01T00 to 2001-12-31T12"
     assert len(source.asked) == years(2001, 2001).size
@@ -194,7 +294,7 @@ class RainyPlanet:
 def test_what_seeps_needs_of_precipitation_is_what_xarray_finds_in_the_window(tmp_path):
     source, name = SyntheticArchive(RainyPlanet(), RESOLUTION, LEVELS), "total_precipitation_6hr"
     source.dims = {name: source.dims[name]}
-    make_climatology(source, tmp_path / "c", years(2000, 2001), run_serially)
+    make_climatology(plan_climatology(source, years(2000, 2001)), tmp_path / "c", run_serially)
 
     for hour, day in ((0, 1), (12, 250)):
         which, weights = window(hour, day)
@@ -279,13 +379,32 @@ def test_a_climatology_that_does_not_fit_is_refused(tmp_path, made):
             scoring_of(ScoresConfig(), store, truth(), usual)
 
     refused("dry.zarr", opened.drop_vars("temperature"), "must hold temperature, but has 10m_u_component_of_wind")
-    refused("low.zarr", opened.isel(level=[1]), r"must hold the levels \[500\] hPa")
+    refused("low.zarr", opened.isel(level=[1]), r"must hold the levels \[500\] hPa, but has \[850\] hPa; .*--levels")
     refused("short.zarr", opened.isel(dayofyear=slice(365)), "must have all 366 days of the year, but has 365")
     refused("other.zarr", opened.rename(dayofyear="day"), "must be a climatology over hour, dayofyear")
     opened.isel(hour=[0, 2]).to_zarr(tmp_path / "half.zarr", zarr_format=2)
     usual = Climatology(tmp_path / "half.zarr", store.kept)
     with pytest.raises(EvaluationError, match=r"but lacks \[6, 18\] and has \[0, 12\]"):
         usual.fields(["temperature"], np.array(["2020-01-01T06", "2020-01-01T18"], "datetime64[ns]"), [500])
+
+
+@pytest.mark.parametrize("absent", ["dry_fraction", "threshold"])
+def test_seeps_is_refused_where_the_climatology_lacks_what_it_needs(tmp_path, absent):
+    rain = "total_precipitation_6hr"
+    names = (("10m_u_component_of_wind", False), (rain, False))
+    store = stored(tmp_path / "s", cases(1), lambda name, hours, values: values, variables=names)
+    opened = xr.open_zarr(usual_wave(tmp_path / "usual.zarr"), chunks=None).load()
+    like = opened["10m_u_component_of_wind"]
+    parts = {f"{rain}_seeps_{kind}": like for kind in ("dry_fraction", "threshold") if kind != absent}
+    opened.assign({rain: like, **parts}).to_zarr(tmp_path / "c.zarr", zarr_format=2)
+    usual = Climatology(tmp_path / "c.zarr", store.kept)
+
+    with pytest.raises(
+        EvaluationError, match=rf"must hold {rain}_seeps_{absent}, which the score SEEPS of {rain} needs"
+    ):
+        scoring_of(ScoresConfig(), store, truth(), usual)
+    less = scoring_of(ScoresConfig(variables=("10m_u_component_of_wind",)), store, truth(), usual)
+    assert less.seeps_variables == ()
 
 
 def test_scores_against_a_climatology_that_was_made_anew_are_not_mixed_in(tmp_path):

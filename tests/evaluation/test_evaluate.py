@@ -102,8 +102,19 @@ def test_a_climatology_is_made_over_ray_and_gives_anomaly_correlations_and_a_bas
     written(tmp_path / "truth.zarr", times(9) + np.timedelta64(180, "D"), lacking=winds)
     (store.path / "run.yaml").write_text(CONFIG.format(path=tmp_path / "truth.zarr", store=tmp_path / "s"))
 
-    made = command("climatology", tmp_path / "year.zarr", "--to", tmp_path / "usual.zarr")
+    asked = ("climatology", tmp_path / "year.zarr", "--to", tmp_path / "usual.zarr", "--variable", "temperature")
+    for levels, code, told in (
+        ("all", 2, "13, 37, or levels in hPa"),
+        ("300", 1, "500, 850 hPa, but 300 hPa were chosen"),
+    ):
+        refused = command(*asked, "--levels", levels)
+        assert (refused.returncode, told in refused.stderr) == (code, True), refused.stderr
+    made = command(*asked, "--levels", "500,850")
     assert made.returncode == 0, made.stderr
+    # 684 points and two levels; 48 shards of the mean, as many of the deviation, and what describes them
+    assert "1 variables on 2 levels at 4 hours of the day on 19 x 36" in made.stdout
+    assert "16 MB in 109 files before compression, and up to 16 MB beside them" in made.stdout
+    assert set(xr.open_zarr(tmp_path / "usual.zarr").data_vars) == {"temperature", "temperature_std"}
 
     usual = ("--climatology", tmp_path / "usual.zarr", "--baseline", "climatology")
     done = command("evaluate", tmp_path / "s", *usual, "--out", tmp_path / "scores.csv")

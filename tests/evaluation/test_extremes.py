@@ -156,7 +156,10 @@ def usual_path(tmp_path_factory):
     folder = tmp_path_factory.mktemp("extremes")
     opened = xr.open_zarr(usual_wave(folder / "mean.zarr"), chunks=None).load()
     spread = {f"{name}_std": 0 * array + np.float32(2.1 / norm.ppf(0.9)) for name, array in opened.data_vars.items()}
-    opened.assign(spread).assign({RAIN: opened["10m_u_component_of_wind"]}).to_zarr(folder / "c.zarr", zarr_format=2)
+    rain = dict.fromkeys(
+        (RAIN, f"{RAIN}_seeps_dry_fraction", f"{RAIN}_seeps_threshold"), opened["10m_u_component_of_wind"]
+    )
+    opened.assign(spread).assign(rain).to_zarr(folder / "c.zarr", zarr_format=2)
     return folder / "c.zarr"
 
 
