@@ -761,7 +761,8 @@ class Clock:
         self.seen.append(context.late(LIMITS))
 
 
-def test_frames_count_as_getting_on(tmp_path, monkeypatch):
+@pytest.mark.parametrize("per_call", [1, 4])
+def test_frames_count_as_getting_on_and_the_limit_is_that_of_a_step(tmp_path, monkeypatch, per_call):
     (case,) = cases(1, 40)
     store, clock = store_of(tmp_path / "s", (case,), 40), Clock(monkeypatch)
 
@@ -777,14 +778,33 @@ def test_frames_count_as_getting_on(tmp_path, monkeypatch):
 
     class SlowForecasts(FakeForecasts):
         def forecast(self, *arguments):
-            for step, frames in enumerate(super().forecast(*arguments)):
-                yield {**frames, "a": Slow(frames["a"], 21 if step == 30 else 19)}
+            for call, frames in enumerate(super().forecast(*arguments)):
+                wait = 3619 if call == 0 else 20 * per_call + (1 if call == 7 else -1)
+                yield {**frames, "a": Slow(frames["a"], wait)}
 
-    shared = context(store, SlowForecasts())
+    parts = FakeSource(), lambda inputs: None, SlowForecasts(per_call), store, lambda start: unlimited, "tester"
+    shared = WorkerContext(*parts, steps_per_call=per_call)
     make(shared, case)
 
-    assert [stage for stage in clock.seen if stage] == [CaseStage(case.key, "compute", 21)]
-    assert len(clock.seen) == 40
+    assert [stage for stage in clock.seen if stage] == [CaseStage(case.key, "compute", 20 * per_call + 1)]
+    assert len(clock.seen) == 40 // per_call
+
+
+def test_the_first_call_has_an_hour_more_and_cases_of_a_batch_count_like_steps(monkeypatch):
+    now, (first, second) = [1000.0], cases(2, 6)
+    monkeypatch.setattr(stages_module, "monotonic", lambda: now[0])
+    followed = stages_module.CaseStages(threading.Lock(), steps_per_call=4, batch_size=5)  # 3 is what divides 6
+    with followed.followed(first) as reached:
+        for made, most in ((0, 3600 + 3 * 5 * 20), (3, 3 * 5 * 20)):
+            reached("compute", made)
+            now[0] += most
+            assert followed.late(LIMITS) is None
+            now[0] += 1
+            assert followed.late(LIMITS) == CaseStage(first.key, "compute", most + 1)
+    with followed.followed(second) as reached:  # whose program is there
+        reached("compute", 0)
+        now[0] += 301
+        assert followed.late(LIMITS) == CaseStage(second.key, "compute", 301)
 
 
 def test_blocks_count_as_getting_on(tmp_path, monkeypatch):
@@ -816,6 +836,7 @@ def test_the_real_network_forecasts_the_same_alone_and_in_company(tmp_path):
     stores = {}
     for together in (1, 3):
         shared, _ = small_bench(tmp_path / str(together), model=SMALL["model"] | {"batch_size": together})
+        assert (shared.batch_size, shared.steps_per_call) == (together, 4)
         some = [Case(np.datetime64("2020-01-01T00") + np.timedelta64(6 * number, "h"), 2, 6) for number in range(4)]
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda case, shared=shared: make(shared, case), some))

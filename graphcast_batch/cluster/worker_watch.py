@@ -85,6 +85,12 @@ def _timed_out(late: CaseStage) -> StageTimeoutError:
             f"{late.seconds:.0f} s: a thread of the worker has died or could not start; look at the limits of its "
             "memory and threads (ulimit -v and -u)"
         )
+    if late.name == "compute":
+        return StageTimeoutError(
+            f"{late.key} must not wait for a call of the program for longer than time_limits.compute for each step and "
+            "Case in the call, and an hour more for the first call of a worker, but has waited for "
+            f"{late.seconds:.0f} s; look at what else uses the device, or raise the limit"
+        )
     return StageTimeoutError(
         f"{late.key} must not be in the stage {late.name} for longer than time_limits.{late.name} without progress, "
         f"but has been for {late.seconds:.0f} s; look at what it waits for, or raise the limit"

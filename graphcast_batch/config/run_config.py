@@ -67,9 +67,10 @@ class TimeLimitsConfig(FrozenModel):
 
     read: Annotated[float, Field(gt=0)] = 1800
     """Longest time in seconds until the initial state of a Case has been read."""
-    compute: Annotated[float, Field(gt=0)] = 3600
-    """Longest time in seconds until the next frames have been computed; the first frames also wait for the program to
-    be compiled."""
+    compute: Annotated[float, Field(gt=0)] = 900
+    """Longest time in seconds that one time step may take; a call of the program that computes several steps or Cases
+    may take as many times as long, and the first one of a worker an hour more, as the program may have to be
+    compiled."""
     write: Annotated[float, Field(gt=0)] = 1800
     """Longest time in seconds until the next block has been written."""
 

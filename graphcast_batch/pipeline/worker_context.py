@@ -61,6 +61,7 @@ class WorkerContext:
         name: name of the worker.
         batch_size: number of Cases that are computed together, where there are so many.
         scorer: scores the forecasts online; None to leave them unscored.
+        steps_per_call: largest number of steps in one call of the model's program.
     """
 
     source: Source
@@ -71,6 +72,7 @@ class WorkerContext:
     name: str
     batch_size: int = 1
     scorer: Scorer | None = None
+    steps_per_call: int = 1
     # Cases wait for room at the device one after another, and let truth be read meanwhile.
     _turn: threading.Lock = field(default_factory=threading.Lock, init=False)
     # Two threads must not read HDF5 at once.
@@ -85,7 +87,7 @@ class WorkerContext:
                 "nothing scores them; set scores.online: true, or keep forecasts in another store"
             )
         object.__setattr__(self, "_device", DeviceQueue(self.model, self.batch_size))
-        object.__setattr__(self, "_stages", CaseStages(self._reading))
+        object.__setattr__(self, "_stages", CaseStages(self._reading, self.steps_per_call, self.batch_size))
 
     @property
     def task(self) -> Task:

@@ -40,8 +40,8 @@ def worker_context(
     store = open_store(config.store)
     model = _loaded_model(config, weights, source, use)
     check = partial(check_inputs, task=weights.task, grid=source.grid, resolution=weights.architecture.resolution)
-    together = config.model.batch_size
-    return WorkerContext(source, check, model, store, partial(_limits, config), name, together, scorer)
+    calls = config.model.batch_size, scorer, config.model.steps_per_call
+    return WorkerContext(source, check, model, store, partial(_limits, config), name, *calls)
 
 
 def _loaded_model(config: RunConfig, weights: Weights, source: AnySource, use: MemoryUse) -> Model:
