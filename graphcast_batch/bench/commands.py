@@ -24,6 +24,7 @@ def model(
         Literal["tiny", "small", "operational", "full"], typer.Option(help="Of network and grid.")
     ] = "tiny",
     precision: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Of the network.")] = "float32",
+    memory: Annotated[Literal["fast", "lean"], typer.Option(help="How it uses the memory of the device.")] = "fast",
     steps: Annotated[int, typer.Option(min=1, help="Number of model steps of each rollout.")] = 4,
     rounds: Rounds = 5,
     against: Annotated[Literal["deepmind", "none"], typer.Option(help="The other contestant.")] = "deepmind",
@@ -35,7 +36,7 @@ def model(
     """Measure the network, DeepMind's package and a matrix product on this machine."""
     from graphcast_batch.bench.step_speed import measure
 
-    _keep(measure(size, precision, steps, rounds, python, against), out)
+    _keep(measure(size, precision, steps, rounds, python, against, memory), out)
 
 
 @bench.command("compile")

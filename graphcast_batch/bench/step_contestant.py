@@ -1,11 +1,12 @@
 """Measure one contestant of the benchmark of a model step, in a process of its own.
 
-`step_speed` starts ``python -m graphcast_batch.bench.step_contestant ROLE SIZE PRECISION STEPS FILE`` for each one, and
-asks for a measurement by a line on its standard input. The answer is a line of JSON on its standard output. Weights and
-fields are noise: no speed depends on them.
+`step_speed` starts ``python -m graphcast_batch.bench.step_contestant ROLE SIZE PRECISION MEMORY STEPS FILE`` for each
+one, and asks for a measurement by a line on its standard input. The answer is a line of JSON on its standard output.
+Weights and fields are noise: no speed depends on them.
 """
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -21,14 +22,18 @@ import xarray as xr
 from jax import Array
 from numpy.typing import NDArray
 
+from graphcast_batch.cluster.slurm.allocation import allocation
 from graphcast_batch.config.model_section import Implementation, RandomWeights
-from graphcast_batch.errors import PackageError
+from graphcast_batch.errors import BenchError, PackageError
 from graphcast_batch.grid import Grid, regular_grid
-from graphcast_batch.models.base import Checkpoint, Model, ModelKind, Precision
+from graphcast_batch.models.base import CallSize, Checkpoint, MemoryMode, Model, ModelKind, Precision
 from graphcast_batch.models.channels import Channels
+from graphcast_batch.models.devices import device_bytes
 from graphcast_batch.models.model_kinds import MODELS
 from graphcast_batch.pipeline.peak_memory import peak_memory_bytes
+from graphcast_batch.setup.resources import machine_bytes
 from graphcast_batch.spec import TASKS, Architecture
+from graphcast_batch.text import byte_size
 
 SizeName = Literal["tiny", "small", "operational", "full"]
 Role = Literal["native", "deepmind", "product"]
@@ -101,30 +106,33 @@ class Answer:
     refusal: str = ""
 
 
-def _take_part(role: Role, size: SizeName, precision: Precision, steps: int, frames: Path) -> None:
+def _take_part(role: Role, size: SizeName, precision: Precision, memory: MemoryMode, steps: int, frames: Path) -> None:
     """Print an answer when ready, and another one whenever a line is read from standard input."""
     answers, sys.stdout = sys.stdout, sys.stderr  # whatever else is printed is no answer
     if role == "product":
         work = _products(SIZES[size].architecture.latent_size, precision)
     else:
-        work = _rollouts(role, SIZES[size], precision, steps, frames)
+        work = _rollouts(role, SIZES[size], precision, memory, steps, frames)
     try:
         for answer in work:
             print(json.dumps(asdict(answer)), file=answers, flush=True)
             if not sys.stdin.readline():
                 return
-    except PackageError as error:
+    except (BenchError, PackageError) as error:
         print(json.dumps(asdict(Answer(refusal=str(error)))), file=answers, flush=True)
 
 
 def _rollouts(
-    implementation: Implementation, size: Size, precision: Precision, steps: int, frames: Path
+    implementation: Implementation, size: Size, precision: Precision, memory: MemoryMode, steps: int, frames: Path
 ) -> Iterator[Answer]:
     """Yield the seconds to the first frame, then those of each rollout; write two frames to a file."""
     kind = MODELS[implementation]
+    memory = memory if memory in kind.memory_modes else kind.memory_modes[-1]
+    _check_memory(implementation, size, precision, memory)
     checkpoint, inputs, statistics = _noise(size, kind)
     start = perf_counter()
-    model, what = kind.load(checkpoint, statistics, size.grid, size.channels, precision), kind.description()
+    model = kind.load(checkpoint, statistics, size.grid, size.channels, precision, memory=memory)
+    what = kind.description()
     del checkpoint  # as in a worker, which keeps no second copy of the weights
     kept: dict[str, Any] = {}
     first_seconds = 0.0
@@ -140,6 +148,25 @@ def _rollouts(
         for _ in _on_host(model, inputs, steps):
             pass
         yield _answer(perf_counter() - start, what)
+
+
+def _check_memory(implementation: Implementation, size: Size, precision: Precision, memory: MemoryMode) -> None:
+    """Refuse a model that needs more memory than its device has.
+
+    Raises:
+        BenchError: it does; the message gives both numbers.
+    """
+    accelerated = jax.default_backend() != "cpu"
+    call = CallSize(size.architecture, size.grid, size.channels, precision, accelerated)
+    needed = MODELS[implementation].predicted_bytes(call, memory)
+    whole = machine_bytes()
+    there = device_bytes() if accelerated else min(allocation(os.environ).memory_bytes or whole, whole)
+    if needed > there > 0:
+        raise BenchError(
+            f"{implementation} on {size.grid} in {precision} needs at least {byte_size(needed)} with --memory "
+            f"{memory}, but the {'device' if accelerated else 'machine'} has {byte_size(there)}; take --memory lean, "
+            "a smaller --size, or more memory"
+        )
 
 
 def _on_host(model: Model, inputs: xr.Dataset, steps: int) -> Iterator[dict[str, NDArray[np.float32]]]:
@@ -216,5 +243,5 @@ def _answer(seconds: float, what: str) -> Answer:
 
 
 if __name__ == "__main__":
-    _words = cast(tuple[Role, SizeName, Precision], tuple(sys.argv[1:4]))
-    _take_part(*_words, steps=int(sys.argv[4]), frames=Path(sys.argv[5]))
+    _words = cast(tuple[Role, SizeName, Precision, MemoryMode], tuple(sys.argv[1:5]))
+    _take_part(*_words, steps=int(sys.argv[5]), frames=Path(sys.argv[6]))

@@ -22,7 +22,7 @@ from graphcast_batch.bench.operation_count import operations
 from graphcast_batch.bench.records import BenchmarkFigure, BenchmarkResult, machine
 from graphcast_batch.bench.step_contestant import SIZES, Answer, Role, Size, SizeName
 from graphcast_batch.errors import BenchError, PackageError
-from graphcast_batch.models.base import Precision
+from graphcast_batch.models.base import MemoryMode, Precision
 from graphcast_batch.models.device_allocation import ALLOCATION
 from graphcast_batch.models.graphs import build_graphs
 
@@ -34,6 +34,7 @@ def measure(
     rounds: int,
     python: Path | None = None,
     against: Literal["deepmind", "none"] = "deepmind",
+    memory: MemoryMode = "fast",
 ) -> BenchmarkResult:
     """Measure our network and DeepMind's package in turn, with one step a call and frames on the host.
 
@@ -44,6 +45,7 @@ def measure(
         rounds: how often each contestant is measured, after a first rollout that compiles.
         python: interpreter that has DeepMind's package and this one; None for the running interpreter.
         against: ``none`` to measure our network alone.
+        memory: how our network uses the memory of the device.
 
     Returns:
         Seconds a step of each contestant, their ratio, the rate of our network in the arithmetic that it needs, and
@@ -52,25 +54,28 @@ def measure(
         among the settings.
 
     Raises:
-        BenchError: a contestant's process ended early.
+        BenchError: our network needs more memory than there is, or a contestant's process ended early.
     """
     roles: dict[Role, str] = {"deepmind": str(python or sys.executable)} if against == "deepmind" else {}
     roles |= {"native": sys.executable, "product": sys.executable}
     with TemporaryDirectory() as place, ExitStack() as stack:
         contestants, refusal = {}, ""
         for role, interpreter in roles.items():
-            words = (role, size, precision, str(steps), f"{place}/{role}.npz")
+            words = (role, size, precision, memory, str(steps), f"{place}/{role}.npz")
             try:
                 contestants[role] = stack.enter_context(closing(_Contestant(interpreter, words)))
             except PackageError as error:
+                if role == "native":
+                    raise BenchError(str(error)) from error
                 refusal = str(error)
         answers = _in_turn(contestants, rounds)
         apart = _largest_differences(Path(place)) if "deepmind" in contestants else {}
     first = {role: contestant.first for role, contestant in contestants.items()}
     device = first["native"].device
     command = f"graphcast-batch bench model --size {size} --precision {precision} --steps {steps} --rounds {rounds}"
+    command += " --memory lean" if memory == "lean" else ""
     return BenchmarkResult(
-        bench=f"model-{size}-{precision}",
+        bench=f"model-{size}-{precision}" + ("-lean" if memory == "lean" else ""),
         what=f"the network at the size {size}: seconds a step, beside {first['deepmind'].what if apart else 'nothing'}",
         command=command if apart else f"{command} --against none",
         figures=[
@@ -80,6 +85,7 @@ def measure(
         settings={
             "size": size,
             "precision": precision,
+            "memory": memory,
             "steps": steps,
             "against": first["deepmind"].what if apart else refusal or "none",
         },

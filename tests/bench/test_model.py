@@ -9,8 +9,11 @@ from graphcast_batch.bench.operation_count import operations
 from graphcast_batch.bench.step_contestant import SIZES
 from graphcast_batch.bench.step_speed import measure
 from graphcast_batch.errors import BenchError
+from graphcast_batch.models.base import CallSize
 from graphcast_batch.models.graphs import Edges, Graphs, build_graphs
+from graphcast_batch.models.model_kinds import MODELS
 from graphcast_batch.spec import Architecture
+from graphcast_batch.text import byte_size
 
 
 def graphs(points, nodes, to_mesh, along):
@@ -85,3 +88,24 @@ def test_an_interpreter_that_cannot_measure_is_told_with_its_exit_code(tmp_path)
 
     with pytest.raises(BenchError, match="measures deepmind must answer, but ended with code 7"):
         measure("tiny", "float32", steps=1, rounds=1, python=Path(python))
+
+
+def test_a_network_that_does_not_fit_into_the_memory_is_refused_with_both_numbers(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "4000")  # MiB
+    size = SIZES["operational"]
+    call = CallSize(size.architecture, size.grid, size.channels, "float32", accelerated=False)
+    needed = byte_size(MODELS["native"].predicted_bytes(call, "lean"))
+
+    told = rf"0\.25.* needs at least {needed} with --memory lean, .* has 4\.19 GB; take"
+    with pytest.raises(BenchError, match=told):
+        measure("operational", "float32", steps=1, rounds=1, against="none", memory="lean")
+
+
+@pytest.mark.slow
+def test_a_tiny_network_is_measured_lean_too():
+    result = measure("tiny", "float32", steps=1, rounds=1, against="none", memory="lean")
+
+    assert result.bench == "model-tiny-float32-lean"
+    assert result.command.endswith("--memory lean --against none")
+    assert result.settings["memory"] == "lean"
