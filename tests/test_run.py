@@ -163,9 +163,11 @@ def test_sigterm_drains_and_exits_with_work_left(small_config, tmp_path):
 
     assert code == 75, told
     assert re.search(r"(\d+) of 241 Cases complete, \1 of them made now, 0 failed, (\d+) left", told)
+    assert re.search(r"^SIGTERM: no other Case is begun, and \d in progress are finished, ", told, re.MULTILINE)
     assert not list(tmp_path.glob("run/ledger/**/*.claim"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_answered_with_the_cases_that_are_finished_and_a_second_one_ends_the_run(
     small_config, begin_on_ray, tmp_path
 ):
