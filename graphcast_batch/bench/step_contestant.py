@@ -6,7 +6,6 @@ Weights and fields are noise: no speed depends on them.
 """
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -22,7 +21,7 @@ import xarray as xr
 from jax import Array
 from numpy.typing import NDArray
 
-from graphcast_batch.cluster.slurm.allocation import allocation
+from graphcast_batch.cluster.usable_memory import usable_bytes
 from graphcast_batch.config.model_section import Implementation, RandomWeights
 from graphcast_batch.errors import BenchError, PackageError
 from graphcast_batch.grid import Grid, regular_grid
@@ -31,7 +30,6 @@ from graphcast_batch.models.channels import Channels
 from graphcast_batch.models.devices import device_bytes
 from graphcast_batch.models.model_kinds import MODELS
 from graphcast_batch.pipeline.peak_memory import peak_memory_bytes
-from graphcast_batch.setup.resources import machine_bytes
 from graphcast_batch.spec import TASKS, Architecture
 from graphcast_batch.text import byte_size
 
@@ -159,8 +157,7 @@ def _check_memory(implementation: Implementation, size: Size, precision: Precisi
     accelerated = jax.default_backend() != "cpu"
     call = CallSize(size.architecture, size.grid, size.channels, precision, accelerated)
     needed = MODELS[implementation].predicted_bytes(call, memory)
-    whole = machine_bytes()
-    there = device_bytes() if accelerated else min(allocation(os.environ).memory_bytes or whole, whole)
+    there = device_bytes() if accelerated else usable_bytes()
     if needed > there > 0:
         raise BenchError(
             f"{implementation} on {size.grid} in {precision} needs at least {byte_size(needed)} with --memory "
