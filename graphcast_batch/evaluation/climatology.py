@@ -60,22 +60,16 @@ class Climatology:
         return chosen
 
     def seeps_variables(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Select the variables that SEEPS is defined for.
+        """Select the variables for which the climatology holds what SEEPS needs; the others have no such score.
 
         Raises:
-            EvaluationError: the climatology cannot be read, or lacks what SEEPS needs of one of them.
+            EvaluationError: the climatology cannot be read.
         """
         opened, _ = self._opened
-        chosen = tuple(name for name in names if is_precipitation(name))
-        for name in chosen:
-            absent = [part for part in (name + written.DRY, name + written.HEAVY) if part not in opened]
-            if absent:
-                raise EvaluationError(
-                    f"the climatology {self.path} must hold {' and '.join(absent)}, which the score SEEPS of {name} "
-                    f"needs, but has {', '.join(map(str, opened.data_vars))}; make it with graphcast-batch "
-                    f"climatology, or leave {name} out of scores.variables"
-                )
-        return chosen
+        seeps_variables = (name for name in names if is_precipitation(name))
+        return tuple(
+            name for name in seeps_variables if name + written.DRY in opened and name + written.HEAVY in opened
+        )
 
     def heavy_threshold(self, name: str, times: NDArray[np.datetime64]) -> NDArray[np.float32]:
         """Read the least heavy precipitation, (time, latitude, longitude) m; NaN where it never rains."""

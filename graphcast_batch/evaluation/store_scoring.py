@@ -135,8 +135,8 @@ def scoring_of(
         forecasts: a baseline to score in place of the store's forecasts; None for the store's own.
 
     Raises:
-        EvaluationError: forecasts, truth or climatology lack a variable or level, or have other points; the climatology
-            lacks what SEEPS needs; or spectra or quantiles cannot be computed.
+        EvaluationError: forecasts, truth or climatology lack a variable or level, or have other points; or spectra
+            or quantiles cannot be computed.
     """
     common = {name: levelled for name, levelled in store.kept.on_levels if name in truth.dims}
     made = derivable(wanted.derived, common, f"what forecasts and {truth.origin} have in common")
