@@ -10,10 +10,8 @@ from graphcast_batch.grid import Grid
 from graphcast_batch.models.base import CallSize, Checkpoint, MemoryMode, Model, Precision
 from graphcast_batch.models.channels import Channels
 from graphcast_batch.models.disk_cache import Cache
-from graphcast_batch.models.graphcast.device_memory import Call
+from graphcast_batch.models.graphcast import device_memory
 from graphcast_batch.models.graphcast.weights import ConfiguredWeights
-
-_ITEM_BYTES: Final[Mapping[Precision, int]] = {"float32": 4, "bfloat16": 2}
 
 
 class GraphcastKind:
@@ -38,10 +36,8 @@ class GraphcastKind:
         return ConfiguredWeights(chosen)
 
     def predicted_bytes(self, call: CallSize, memory: MemoryMode) -> int:
-        """Return the number of bytes that a device must have at least for a call; see `Call`."""
-        channels, item_bytes = call.channels, _ITEM_BYTES[call.precision]
-        sizes = (call.architecture, call.grid, channels.inputs, channels.outputs, item_bytes, call.accelerated)
-        return Call(*sizes, steps=call.steps, cases=call.cases).bytes(memory)
+        """Return the number of bytes that a device must have at least for a call."""
+        return device_memory.predicted_bytes(call, memory)
 
     def load(
         self,
