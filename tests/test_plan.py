@@ -316,6 +316,27 @@ def test_memory_is_checked_for_as_many_workers_as_start(
         run.check_memory()
 
 
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        ("h100", "fast, 4 steps a call .*taken on h100"),
+        ("a100-40gb", "fast, 4 steps a call .*taken on a100-40gb"),
+        ("tpu-v5e", "fast, 1 step a call .*taken on tpu-v5e"),
+    ],
+)
+def test_a_plan_shows_which_way_an_accelerator_that_is_absent_would_take(small_config, command, device, expected):
+    architecture = {"mesh_size": 6, "latent_size": 512, "gnn_msg_steps": 16}
+    weights = {"kind": "random", "architecture": architecture, "task": "GraphCast"}
+    config = small_config(
+        inputs={"kind": "synthetic", "resolution": 0.25}, model={"weights": weights}, steps=4, workers={"device": "gpu"}
+    )
+
+    done = command("plan", config, "--device", device)
+
+    assert re.search(rf"bfloat16 on GPU, {expected}", done.stdout), done.stdout
+    assert done.stdout.count("taken on") == 1
+
+
 @pytest.mark.parametrize(("room", "mode"), [(1.26, "fast"), (1.24, "lean")])
 def test_a_plan_shows_what_workers_on_this_machine_would_take(small_config, monkeypatch, room, mode):
     run = planning.plan(small_config(workers={"device": "auto", "count": 2, "threads": 2}))
@@ -324,7 +345,7 @@ def test_a_plan_shows_what_workers_on_this_machine_would_take(small_config, monk
     shown = repr(run)
 
     assert [line.split()[3] for line in shown.splitlines() if "(taken here)" in line] == [f"{mode},"]
-    assert re.search(r"bfloat16 on GPU, fast, 3 steps a call +\S+ [MG]B on the device, \S+ [MG]B on the host", shown)
+    assert re.search(r"bfloat16 on GPU, fast, 3 steps a call +\S+ [kMG]B on the device, \S+ [MG]B on the host", shown)
     assert re.search(r"bfloat16 on GPU, lean, 3 steps a call", shown)
     assert "at least" not in shown
 

@@ -1,6 +1,7 @@
 """Plan a run from a config, without starting or writing anything."""
 
 import os
+import sys
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from graphcast_batch.config.documents import read_mapping
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.figures.store_figures import check_figures
+from graphcast_batch.models.accelerators import ACCELERATORS, AcceleratorName
 from graphcast_batch.models.model_kinds import MODELS
 from graphcast_batch.plan import Case
 from graphcast_batch.setup.resources import (
@@ -32,6 +34,7 @@ from graphcast_batch.setup.store_identity import existing_store
 from graphcast_batch.stores.base import Store
 from graphcast_batch.stores.case_records import CaseState
 from graphcast_batch.terminal import PlannedMemory, show_plan, show_warnings
+from graphcast_batch.text import byte_size
 
 Config = RunConfig | Mapping[str, Any] | AnyPath
 """A checked config, a mapping with the content of a config, or the path of a YAML file."""
@@ -133,19 +136,34 @@ class PlannedRun:
         if self.config.workers.device == "cpu":
             check_memory(self.assembled, self.memory_uses, self.workers_here, usable_bytes())
 
-    def show(self, console: Console) -> None:
-        """Print the plan without the warnings."""
+    def show(self, console: Console, device: AcceleratorName | None = None) -> None:
+        """Print the plan without the warnings.
+
+        Args:
+            console: to print on.
+            device: an accelerator of which to show how a worker would use its memory.
+        """
         mesh_size = self.assembled.checkpoint.architecture.mesh_size
-        memory = PlannedMemory(
-            self.memory_uses, self._taken_here, MODELS[self.config.model.implementation].predicts_memory
-        )
+        exact = MODELS[self.config.model.implementation].predicts_memory
+        memory = PlannedMemory(self.memory_uses, self._taken_here | self._taken_on(device), exact)
         show_plan(console, self.assembled.plan, reading(self.assembled), self.states, mesh_size, memory)
 
     @property
-    def _taken_here(self) -> MemoryUse | None:
-        """The way that workers on the CPUs of this machine take; None for a run on accelerators."""
+    def _taken_here(self) -> dict[MemoryUse, str]:
+        """The way that workers on the CPUs of this machine take."""
         on_cpu = [use for use in self.memory_uses if not use.accelerated]
-        return fitting_use(on_cpu, usable_bytes() // max(1, self.workers_here)) if on_cpu else None
+        room = usable_bytes() // max(1, self.workers_here)
+        return {fitting_use(on_cpu, room): "taken here"} if on_cpu else {}
+
+    def _taken_on(self, device: AcceleratorName | None) -> dict[MemoryUse, str]:
+        """The way that a worker takes on an accelerator whose host has memory enough."""
+        uses = [use for use in self.memory_uses if use.accelerated]
+        if device is None or not uses:
+            return {}
+        room = ACCELERATORS[device].usable_bytes
+        use = fitting_use(uses, sys.maxsize, room)
+        fits = use.device_bytes <= room
+        return {use: f"taken on {device}" if fits else f"too much for {device}, of which JAX takes {byte_size(room)}"}
 
     def __repr__(self) -> str:
         return as_text(self._show_all)

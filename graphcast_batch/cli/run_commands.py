@@ -22,6 +22,7 @@ from graphcast_batch.cli.application import (
 )
 from graphcast_batch.cluster.drain import WORK_LEFT, Drain
 from graphcast_batch.cluster.slurm.allocation import allocation
+from graphcast_batch.models.accelerators import AcceleratorName
 
 if TYPE_CHECKING:
     from graphcast_batch.app.planning import Config
@@ -92,14 +93,20 @@ def run_and_print(
         raise typer.Exit(Exit.SOME_FAILED)
 
 
-@app.command(rich_help_panel=FORECASTS, epilog=examples("graphcast-batch plan hindcast.yaml"))
-def plan(config: ConfigPath) -> None:
+@app.command(rich_help_panel=FORECASTS, epilog=examples("graphcast-batch plan hindcast.yaml --device h100"))
+def plan(
+    config: ConfigPath,
+    device: Annotated[
+        AcceleratorName | None,
+        typer.Option(help="Accelerator, which need not be here, of which to show how a worker would use its memory."),
+    ] = None,
+) -> None:
     """Show what a run of CONFIG would do: Cases, bytes, files and memory. Starts nothing and writes nothing."""
     from graphcast_batch.app import planning
     from graphcast_batch.terminal import show_warnings
 
     planned = planning.plan(config)
-    planned.show(console)
+    planned.show(console, device)
     planned.check_memory()
     show_warnings(console, planned.warnings)
 

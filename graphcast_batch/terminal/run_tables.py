@@ -32,27 +32,27 @@ class PlannedMemory:
 
     Attributes:
         uses: the ways to use memory.
-        taken: the way that workers on this machine take; None where that depends on the accelerator.
+        taken: the ways that workers take, with where: on this machine, or on an accelerator that was named.
         exact: whether the bytes are those of the model, and not a lower bound.
     """
 
     uses: Sequence[MemoryUse]
-    taken: MemoryUse | None
+    taken: Mapping[MemoryUse, str]
     exact: bool
 
     @property
     def rows(self) -> dict[str, str]:
-        """A row for each mode on each kind of device, with the most steps of a call."""
+        """A row for each mode on each kind of device, with the steps of a call that are taken or else the most."""
         found: dict[tuple[bool, str], MemoryUse] = {}
-        for use in self.uses:
+        for use in (*self.taken, *self.uses):
             found.setdefault((use.accelerated, use.mode), use)
         rows = {"memory": "of each worker" + ("" if self.exact else ", at least: the model's own need is not known")}
-        return rows | {f"  {use}": self._text(use) for use in found.values()}
+        return rows | {f"  {use}": self._text(use) for use in sorted(found.values(), key=self.uses.index)}
 
     def _text(self, use: MemoryUse) -> str:
+        taken = f" ({self.taken[use]})" if use in self.taken else ""
         if use.accelerated:
-            return f"{_size(use.device_bytes)} on the device, {_size(use.host_bytes)} on the host"
-        taken = " (taken here)" if use == self.taken else ""
+            return f"{_size(use.device_bytes)} on the device, {_size(use.host_bytes)} on the host{taken}"
         return f"{_size(use.host_bytes)}, {_size(use.device_bytes)} of it to compute{taken}"
 
 
