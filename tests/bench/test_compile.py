@@ -135,7 +135,8 @@ def test_the_tiny_step_compiles_for_an_absent_accelerator_with_the_products_that
 
     # Blocks and rows of edges have some empty places, for which products are computed too.
     assert needed <= figures["matrix products, a step"] < 1.15 * needed
-    assert figures["least time of all kernels, a step"] >= figures["least time of the matrix products, a step"]
+    (bound,) = (figure for figure in result.figures if figure.name == "least time of all kernels, a step")
+    assert bound.samples[0] >= bound.limit > 0  # of the products alone
     assert any(re.search(r" of network\.py:\d+, \d+ times", name) for name in figures)
     # The state and frames of two steps at least.
     frames = size.grid.size * 4 * (2 * channels.width(channels.carried) + 2 * channels.outputs)
