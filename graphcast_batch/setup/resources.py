@@ -15,8 +15,9 @@ from graphcast_batch.pipeline.case_frames import MOST_WAITING_BYTES
 from graphcast_batch.setup.host_memory import HostLoad, host_bytes
 from graphcast_batch.setup.run_setup import RunSetup
 
-_DEVICE_SHARE: Final = 0.7
-"""Share of an accelerator's memory that may be planned with; the rest is for what is not counted."""
+_DEVICE_SHARE: Final = 0.85
+"""Share of an accelerator's memory that may be planned with: the prediction may be a tenth too low, and some is lost in
+pieces."""
 _HOST_SHARE: Final = 0.8
 """Share of a worker's part of the host's memory that may be planned with; the rest is for what is not counted."""
 _CERTAIN: Final = 0.8
