@@ -835,8 +835,10 @@ def small_bench(tmp_path, **changes):
 def test_the_real_network_forecasts_the_same_alone_and_in_company(tmp_path):
     stores = {}
     for together in (1, 3):
-        shared, _ = small_bench(tmp_path / str(together), model=SMALL["model"] | {"batch_size": together})
-        assert (shared.batch_size, shared.steps_per_call) == (together, 4)
+        shared, _ = small_bench(
+            tmp_path / str(together), model=SMALL["model"] | {"batch_size": together, "steps_per_call": 2}
+        )
+        assert (shared.batch_size, shared.steps_per_call) == (together, 2)
         some = [Case(np.datetime64("2020-01-01T00") + np.timedelta64(6 * number, "h"), 2, 6) for number in range(4)]
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda case, shared=shared: make(shared, case), some))
