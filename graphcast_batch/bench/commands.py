@@ -46,15 +46,26 @@ def compile_(
         Literal["tiny", "small", "operational", "full"], typer.Option(help="Of network and grid.")
     ] = "operational",
     precision: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Of the network.")] = "bfloat16",
-    memory: Annotated[Literal["fast", "lean"], typer.Option(help="How the network uses the memory.")] = "lean",
-    steps_per_call: Annotated[int, typer.Option(min=1, help="Steps of a call of the program.")] = 1,
+    memory: Annotated[
+        Literal["fast", "lean"] | None,
+        typer.Option(help="How the network uses the memory: by default lean, and always fast in training."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of a call, or of the rollout of an update.")] = 1,
+    training: Annotated[
+        bool, typer.Option("--training", help="Compile an update of the weights by one rollout.")
+    ] = False,
     out: Out = _RESULTS,
 ) -> None:
     """Compile the model step for an absent accelerator; tell its memory, its kernels and a bound on its speed."""
     from graphcast_batch.bench.compile_ahead import measure
     from graphcast_batch.bench.compile_process import Request
 
-    _keep(measure(Request(target, size, precision, memory, steps_per_call)), out)
+    if training and memory == "lean":
+        raise typer.BadParameter(
+            "training always uses the memory as fast does; leave --memory out", param_hint="--memory"
+        )
+    mode = "fast" if training else memory or "lean"
+    _keep(measure(Request(target, size, precision, mode, steps, training)), out)
 
 
 @bench.command()

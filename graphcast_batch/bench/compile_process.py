@@ -18,7 +18,7 @@ from graphcast_batch.models.absent_devices import absent_device
 from graphcast_batch.models.accelerators import ACCELERATORS, AcceleratorName
 from graphcast_batch.models.base import CallSize, MemoryMode, Precision
 from graphcast_batch.models.disk_cache import Cache, users_folder
-from graphcast_batch.models.graphcast.lowering import lowered_call
+from graphcast_batch.models.graphcast.lowering import lowered_call, lowered_update
 from graphcast_batch.models.graphs import cached_graphs
 
 
@@ -31,7 +31,8 @@ class Request:
         size: of network and grid.
         precision: of the network.
         memory: how the network uses the memory.
-        steps: steps of a call.
+        steps: steps of a call of the forecast, or of the rollout of an update.
+        training: whether an update of the weights by one rollout is compiled in place of a call of the forecast.
     """
 
     target: AcceleratorName
@@ -39,6 +40,7 @@ class Request:
     precision: Precision
     memory: MemoryMode
     steps: int
+    training: bool = False
 
     @property
     def call(self) -> CallSize:
@@ -72,7 +74,9 @@ def _compiled(request: Request) -> Compiled:
     call = request.call
     folder = users_folder()
     graphs = cached_graphs(call.architecture, call.grid, Cache(folder).check() if folder else None)
-    lowered = lowered_call(call, request.memory, graphs, device)
+    lowered = (
+        lowered_update(call, graphs, device) if request.training else lowered_call(call, request.memory, graphs, device)
+    )
     start = perf_counter()
     program = lowered.compile()
     seconds = perf_counter() - start

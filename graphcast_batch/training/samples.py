@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from graphcast_batch.errors import TrainingError
 from graphcast_batch.inputs.case_inputs import COMPUTABLE, Timeline
 from graphcast_batch.models.channels import Channels
-from graphcast_batch.models.graphcast.trainer import Samples
+from graphcast_batch.models.graphcast.training_program import Samples
 from graphcast_batch.models.state_arrays import field_points, forcing_points
 from graphcast_batch.spec import Task
 

@@ -14,7 +14,8 @@ from graphcast_batch.errors import TrainingError
 from graphcast_batch.models.base import Precision
 from graphcast_batch.models.disk_cache import Cache, users_folder
 from graphcast_batch.models.graphcast.loss import persistence_loss
-from graphcast_batch.models.graphcast.trainer import Samples, Trainer, arrays_of
+from graphcast_batch.models.graphcast.trainer import Trainer, arrays_of
+from graphcast_batch.models.graphcast.training_program import Samples
 from graphcast_batch.models.graphs import cached_graphs
 from graphcast_batch.models.normalization import normalization
 from graphcast_batch.models.programs import compiled_once

@@ -143,6 +143,29 @@ def test_the_tiny_step_compiles_for_an_absent_accelerator_with_the_products_that
     assert figures["peak memory by XLA"] > frames / 1e9
 
 
+@pytest.mark.slow
+def test_an_update_of_the_weights_compiles_for_an_absent_gpu_with_about_three_times_the_products_of_a_step():
+    try:
+        result = measure(Request("h100", "tiny", "bfloat16", "fast", steps=2, training=True))
+    except PackageError as error:
+        pytest.skip(str(error))
+    figures = {figure.name: figure.samples[0] for figure in result.figures}
+    size = SIZES["tiny"]
+    channels, graphs = size.channels, build_graphs(size.architecture, size.grid)
+    needed = operations(size.architecture, channels.inputs, channels.outputs, graphs) / 1e12
+
+    # Forwards, forwards again for the gradient, and backwards for values and for weights.
+    assert 3 * needed < figures["matrix products, a step"] < 5 * needed
+    assert "--training --steps 2" in result.command
+
+
+def test_training_is_not_lean(command):
+    refused = command("bench", "compile", "--for", "h100", "--training", "--memory", "lean")
+
+    assert refused.returncode == 2
+    assert "with --training it must be fast" in refused.stderr
+
+
 @pytest.mark.skipif(find_spec("libtpu") is not None, reason="libtpu is installed")
 def test_a_platform_whose_plugin_is_missing_is_named_with_what_to_install(command):
     refused = command("bench", "compile", "--for", "tpu-v5e", "--size", "tiny", env=os.environ)

@@ -9,7 +9,8 @@ from graphcast_batch.models.edge_blocks import blocked
 from graphcast_batch.models.graphcast.forecaster import used
 from graphcast_batch.models.graphcast.loss import rollout_loss
 from graphcast_batch.models.graphcast.predictor import Constants, ModelState, Predictor
-from graphcast_batch.models.graphcast.trainer import Samples, Trainer, arrays_of, frozen_modules
+from graphcast_batch.models.graphcast.trainer import Trainer, arrays_of, frozen_modules
+from graphcast_batch.models.graphcast.training_program import Samples
 from graphcast_batch.models.graphs import build_graphs
 from graphcast_batch.models.normalization import normalization
 from graphcast_batch.models.state_arrays import forcing_blocks, initial_arrays, target_points

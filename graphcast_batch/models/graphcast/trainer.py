@@ -4,19 +4,14 @@ Lam et al. 2023, supplement 4.3 to 4.5: AdamW on the mean loss of rollouts, grad
 of a rollout are computed again for the gradient, so that only the frames of a long rollout are kept.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import xarray as xr
-from jax import Array
-from jax.flatten_util import ravel_pytree
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 from numpy.typing import NDArray
 
 from graphcast_batch.errors import TrainingError
@@ -26,62 +21,13 @@ from graphcast_batch.models.channels import Channels
 from graphcast_batch.models.devices import backend
 from graphcast_batch.models.graphcast.device_blocks import in_blocks
 from graphcast_batch.models.graphcast.forecaster import used
-from graphcast_batch.models.graphcast.loss import LossAndParts, rollout_loss
-from graphcast_batch.models.graphcast.network import Folded
 from graphcast_batch.models.graphcast.parameters import check_parameters
-from graphcast_batch.models.graphcast.predictor import Constants, ModelState, Predictor
+from graphcast_batch.models.graphcast.predictor import Predictor
+from graphcast_batch.models.graphcast.training_program import SHARED, SPLIT, Samples, Training, TrainingProgram, Update
 from graphcast_batch.models.graphs import Graphs
 from graphcast_batch.models.normalization import normalization
 
 _placed: Any = jax.make_array_from_process_local_data
-_BETAS = 0.9, 0.95
-"""Decay rates of the means of AdamW, as published."""
-_SHARED: Any = PartitionSpec()  # type: ignore[no-untyped-call] # JAX leaves it without types
-_SPLIT: Any = PartitionSpec("samples")  # type: ignore[no-untyped-call]
-
-
-class Samples(NamedTuple):
-    """Rollouts with their truth, in physical units, float32.
-
-    Attributes:
-        frames: (sample, frame, point, carried) variables that are fed back, oldest first.
-        forcings: (sample, frame, point, forced_inputs) forcings at the same times.
-        known: (sample, step, point, forced) forcings at later times.
-        targets: (sample, step, point, outputs) truth.
-    """
-
-    frames: NDArray[np.float32]
-    forcings: NDArray[np.float32]
-    known: NDArray[np.float32]
-    targets: NDArray[np.float32]
-
-
-class Training(NamedTuple):
-    """The state of a training: all that the next update depends on.
-
-    Attributes:
-        parameters: weights that are trained, by Haiku module and name.
-        optimizer: state of optax's optimizer.
-        average: running mean of the weights; None if there is none.
-    """
-
-    parameters: Any
-    optimizer: Any
-    average: Any
-
-
-class Update(NamedTuple):
-    """The loss and the gradient of one update.
-
-    Attributes:
-        loss: mean over the samples, before the update.
-        parts: parts of the loss by target, before the weights of the sum.
-        gradient_norm: norm of the gradient before clipping.
-    """
-
-    loss: Array
-    parts: dict[str, Array]
-    gradient_norm: Array
 
 
 class Trainer:
@@ -129,29 +75,21 @@ class Trainer:
         moving = used(checkpoint.parameters)
         still = {module: moving.pop(module) for module in frozen}
         self._began_with, self._known = moving, checkpoint.parameters
-        self._average, self._together = average, together
         predictor = Predictor(checkpoint.architecture, channels, precision)
-        self._loss = rollout_loss(predictor, grid, rematerialized=True)
-        self._folded = predictor.folded
-        edges = in_blocks(graphs, checkpoint.architecture.latent_size, accelerated=backend() != "cpu")
         self._mesh = Mesh(np.array(jax.devices()), ("samples",))
+        self._program = TrainingProgram(predictor, grid, self._mesh, weight_decay, clip, average, together)
+        edges = in_blocks(graphs, checkpoint.architecture.latent_size, accelerated=backend() != "cpu")
         self._constants = self._shared((still, edges, normalization(channels, statistics), static.astype(np.float32)))
-        self._optimizer = optax.chain(
-            optax.clip_by_global_norm(clip),
-            optax.scale_by_adam(*_BETAS),
-            optax.add_decayed_weights(weight_decay, mask=_matrices),
-        )
-        across = partial(jax.shard_map, mesh=self._mesh, check_vma=False)
-        self._gradient = across(self._local_gradient, in_specs=(_SHARED, _SHARED, _SPLIT), out_specs=(_SHARED, _SHARED))
-        self._updates = jax.jit(self._updated, donate_argnums=0, out_shardings=NamedSharding(self._mesh, _SHARED))
+        shared = NamedSharding(self._mesh, SHARED)
+        self._updates = jax.jit(self._program.updated, donate_argnums=0, out_shardings=shared)
+        self._losses = jax.jit(self._program.losses)
         self._compiled: dict[tuple[int, ...], Any] = {}
-        self._losses = jax.jit(across(self._local_losses, in_specs=(_SHARED, _SHARED, _SPLIT), out_specs=_SPLIT))
 
     def begin(self) -> Training:
         """Return a training before its first update."""
         parameters = self._shared(self._began_with)
-        average = self._shared(self._began_with) if self._average else None
-        return Training(parameters, self._shared(self._optimizer.init(parameters)), average)
+        average = self._shared(self._began_with) if self._program.average else None
+        return Training(parameters, self._shared(self._program.optimizer.init(parameters)), average)
 
     def compile(self, training: Training, samples: Samples) -> None:
         """Compile the program for updates with this number of samples and steps, if it is not compiled yet."""
@@ -205,74 +143,14 @@ class Trainer:
         found: Training = self._shared(jax.tree.unflatten(structure, [arrays[name] for name in names]))
         return found
 
-    def _updated(
-        self,
-        training: Training,
-        constants: Any,  # noqa: ANN401 - a pytree
-        samples: Samples,
-        rate: Array,
-    ) -> tuple[Training, Update]:
-        gradient, (loss, parts) = self._gradient(training.parameters, constants, samples)
-        norm = optax.tree.norm(gradient)
-        directions, optimizer = self._optimizer.update(gradient, training.optimizer, training.parameters)
-        parameters = jax.tree.map(lambda old, along: old - rate * along, training.parameters, directions)
-        average = training.average
-        if average is not None:
-            average = optax.incremental_update(parameters, average, 1 - (self._average or 0.0))
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        after = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old), Training(parameters, optimizer, average), training
-        )
-        return after, Update(loss, parts, norm)
-
-    def _local_gradient(self, parameters: Any, constants: Any, samples: Samples) -> Any:  # noqa: ANN401 - pytrees
-        """Return the mean gradient, loss and parts over the samples of all devices; each device takes a few at a time.
-
-        What follows from the weights alone is computed once for all samples, forwards and backwards.
-        """
-        still, graphs, scales, static = constants
-        folded, unfolded = jax.vjp(lambda moving: self._folded({**still, **moving}, graphs), parameters)
-        floats, joined = _parted(folded)
-
-        def of_piece(floats: list[Array], piece: Samples) -> LossAndParts:
-            of_each = self._of_each(Constants(joined(floats, jax.tree.leaves(folded)), scales, static))
-            found: LossAndParts = jax.tree.map(lambda a: a.sum(axis=0), jax.vmap(of_each)(piece))
-            return found
-
-        def add(sums: Any, piece: Samples) -> tuple[Any, None]:  # noqa: ANN401 - a pytree
-            found = jax.value_and_grad(of_piece, has_aux=True)(floats, piece)
-            return jax.tree.map(lambda a, b: a + b.astype(a.dtype), sums, found), None
-
-        pieces = jax.tree.map(lambda a: a.reshape(-1, self._together, *a.shape[1:]), samples)
-        none = _zeros(partial(jax.value_and_grad(of_piece, has_aux=True), floats), jax.tree.map(lambda a: a[0], pieces))
-        (said, gradients), _ = jax.lax.scan(add, none, pieces)
-        changes = [gradient.astype(leaf.dtype) for gradient, leaf in zip(gradients, floats, strict=True)]
-        none_of = [np.zeros(leaf.shape, jax.dtypes.float0) for leaf in jax.tree.leaves(folded)]
-        (gradient,) = unfolded(joined(changes, none_of))
-        count = samples.frames.shape[0]
-        sums, parts_of = ravel_pytree((gradient, said))  # one message: hundreds of small ones took most of an update
-        return parts_of(jax.lax.pmean(sums / count, "samples"))  # type: ignore[no-untyped-call] # JAX leaves it without types
-
-    def _local_losses(self, parameters: Any, constants: Any, samples: Samples) -> Any:  # noqa: ANN401 - pytrees
-        still, graphs, scales, static = constants
-        of_each = self._of_each(Constants(self._folded({**still, **parameters}, graphs), scales, static))
-        return jax.lax.map(lambda sample: of_each(sample)[0], samples)
-
-    def _of_each(self, constants: Constants) -> Callable[[Samples], LossAndParts]:
-        def of_each(sample: Samples) -> LossAndParts:
-            frames, forcings, known, targets = map(jnp.asarray, sample)
-            return self._loss(constants, ModelState(tuple(frames), tuple(forcings)), known, targets)
-
-        return of_each
-
     def _shared(self, tree: Any) -> Any:  # noqa: ANN401 - a pytree
         """Return the same arrays on every device of every process."""
-        sharding = NamedSharding(self._mesh, _SHARED)
+        sharding = NamedSharding(self._mesh, SHARED)
         return jax.tree.map(lambda a: _placed(sharding, np.asarray(a), np.shape(a)), tree)
 
     def _split(self, samples: Samples) -> Samples:
         """Return the samples of each process on its devices."""
-        sharding = NamedSharding(self._mesh, _SPLIT)
+        sharding = NamedSharding(self._mesh, SPLIT)
         return Samples(*(_placed(sharding, part) for part in samples))
 
 
@@ -303,30 +181,5 @@ def frozen_modules(patterns: Sequence[str], parameters: Parameters) -> frozenset
     return found
 
 
-def _parted(folded: Folded) -> tuple[list[Array], Callable[[Sequence[Array], Sequence[Any]], Folded]]:
-    """Return the leaves that have a gradient, and a function that puts other leaves in their places."""
-    leaves, structure = jax.tree.flatten(folded)
-    moving = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
-
-    def joined(floats: Sequence[Array], rest: Sequence[Any]) -> Folded:
-        left = iter(floats)
-        chosen = [next(left) if moves else other for moves, other in zip(moving, rest, strict=True)]
-        found: Folded = jax.tree.unflatten(structure, chosen)
-        return found
-
-    return [leaf for leaf, moves in zip(leaves, moving, strict=True) if moves], joined
-
-
-def _zeros(function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401 - pytrees
-    """Return zeros in the shapes of what a function returns, in float32 or finer, to add to."""
-    shapes = jax.eval_shape(function, *arguments)
-    return jax.tree.map(lambda a: jnp.zeros(a.shape, jnp.promote_types(a.dtype, jnp.float32)), shapes)
-
-
 def _chosen(training: Training) -> Any:  # noqa: ANN401 - a pytree
     return training.parameters if training.average is None else training.average
-
-
-def _matrices(parameters: Any) -> Any:  # noqa: ANN401 - pytrees
-    """Return which arrays are weight matrices, which decay; biases and norms do not."""
-    return jax.tree.map(lambda a: a.ndim > 1, parameters)
