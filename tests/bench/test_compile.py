@@ -163,7 +163,7 @@ def test_training_is_not_lean(command):
     refused = command("bench", "compile", "--for", "h100", "--training", "--memory", "lean")
 
     assert refused.returncode == 2
-    assert "with --training it must be fast" in refused.stderr
+    assert "with --training it must be fast" in re.sub(r"[\s│]+", " ", refused.stderr)  # in a frame, in lines
 
 
 @pytest.mark.skipif(find_spec("libtpu") is not None, reason="libtpu is installed")
