@@ -35,7 +35,7 @@ def measure(request: Request) -> BenchmarkResult:
     device = ACCELERATORS[request.target]
     compiled = _compiled(request)
     bandwidth, rate = device.bandwidth, device.rates[request.precision]
-    seconds = {kernel: kernel.seconds(bandwidth, rate) for kernel in compiled.kernels}
+    seconds = [(kernel.seconds(bandwidth, rate), kernel) for kernel in compiled.kernels]
     products = sum(kernel.runs * kernel.operations for kernel in compiled.kernels)
     moved = sum(kernel.runs * (kernel.read + kernel.written) for kernel in compiled.kernels)
     steps = request.steps
@@ -53,7 +53,7 @@ def measure(request: Request) -> BenchmarkResult:
         BenchmarkFigure(
             "least time of all kernels, a step",
             "ms",
-            [sum(seconds.values()) / steps * 1e3],
+            [sum(least for least, _ in seconds) / steps * 1e3],
             limit=products / rate / steps * 1e3,
             goal="" if request.training else "< 60 ms on an H100 with 13 levels",
         ),
@@ -95,15 +95,14 @@ def _compiled(request: Request) -> Compiled:
     return Compiled(**{**answer, "kernels": [Kernel(**kernel) for kernel in answer["kernels"]]})
 
 
-def _costliest(seconds: dict[Kernel, float], steps: int) -> Sequence[BenchmarkFigure]:
+def _costliest(seconds: Sequence[tuple[float, Kernel]], steps: int) -> Sequence[BenchmarkFigure]:
     """Return the least times of the costliest kernels."""
-    ordered = sorted(seconds, key=lambda kernel: seconds[kernel], reverse=True)[:_COSTLIEST]
     return [
         BenchmarkFigure(
             f"{kernel.name} of {kernel.place or 'no line'}, {kernel.runs / steps:.4g} times "
             f"{(kernel.read + kernel.written) / 1e6:.4g} MB and {kernel.operations / 1e9:.3g} GFLOP",
             "ms",
-            [seconds[kernel] / steps * 1e3],
+            [least / steps * 1e3],
         )
-        for kernel in ordered
+        for least, kernel in sorted(seconds, key=lambda pair: pair[0], reverse=True)[:_COSTLIEST]
     ]
