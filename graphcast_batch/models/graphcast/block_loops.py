@@ -40,7 +40,8 @@ def scan_blocks(block: Callable[[Carry, Any], tuple[Carry, Any]], start: Carry, 
         carry, y = block(carry, as_numbers(x))
         return carry, as_bits(y) if bits else y
 
-    return jax.lax.scan(body, start, xs)
+    # A gradient computes each block again: the values inside all blocks of a step at 0.25° are some 240 GB.
+    return jax.lax.scan(jax.checkpoint(body, prevent_cse=False), start, xs)
 
 
 def map_blocks(block: Callable[[Any], Any], xs: Any) -> Any:  # noqa: ANN401 - pytrees
