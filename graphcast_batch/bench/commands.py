@@ -85,6 +85,23 @@ def run(folder: Folder = Path(), rounds: Rounds = 5, out: Out = _RESULTS) -> Non
 
 
 @bench.command()
+def chain(
+    size: Annotated[
+        Literal["tiny", "small", "operational", "full"], typer.Option(help="Of network and grid.")
+    ] = "tiny",
+    precision: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Of the network.")] = "float32",
+    cases: Annotated[int, typer.Option(min=1, help="Number of forecasts.")] = 2,
+    steps: Annotated[int, typer.Option(min=1, help="Number of model steps of each forecast.")] = 4,
+    folder: Folder = Path(),
+    out: Out = _RESULTS,
+) -> None:
+    """Measure time and memory of every command, from an archive to scores."""
+    from graphcast_batch.bench.command_chain import measure
+
+    _keep(measure(folder, size, precision, cases, steps), out)
+
+
+@bench.command()
 def driver(folder: Folder = Path(), out: Out = _RESULTS) -> None:
     """Measure how fast the driver hands out Cases, with many workers that only sleep."""
     from graphcast_batch.bench.dispatch_rate import measure
