@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from graphcast_batch.bench.step_contestant import SIZES
 from graphcast_batch.config.loading import load_config
 from graphcast_batch.grid import regular_grid
 from graphcast_batch.models.base import CallSize
 from graphcast_batch.models.channels import Channels
+from graphcast_batch.models.graphcast.batches import worthwhile_batch
 from graphcast_batch.models.graphcast.device_memory import grid2mesh_edges, predicted_bytes
 from graphcast_batch.models.graphcast.lowering import lowered_call
 from graphcast_batch.models.graphs import build_graphs
@@ -115,7 +117,7 @@ def test_counted_edges_are_the_real_ones_and_estimated_ones_near(size, fraction)
 
 
 def used(mode, steps, device, host):
-    return MemoryUse("bfloat16", True, mode, steps, device, host)
+    return MemoryUse("bfloat16", True, mode, steps, 1, device, host)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +154,36 @@ def test_a_call_has_the_steps_of_the_config_or_one_on_a_cpu(small_config, steps,
     run = assemble(load_config(small_config(model=model, steps=12)))
 
     assert [use.steps for use in memory_uses(run, accelerated=accelerated)] == expected
+
+
+@pytest.mark.parametrize(
+    ("chosen", "accelerated", "workers", "expected"),
+    [
+        ("auto", True, 1, [16, 8, 4, 2, 1]),  # of 20 Cases of a small network
+        ("auto", True, 3, [4, 2, 1]),  # each worker has 6
+        ("auto", True, 30, [1]),
+        ("auto", False, 1, [1]),
+        (5, True, 1, [5]),
+        (5, False, 30, [5]),
+    ],
+)
+def test_a_batch_is_as_large_as_the_config_says_or_as_is_worth_it(small_config, chosen, accelerated, workers, expected):
+    model = SMALL["model"] | {"batch_size": chosen, "memory": "lean", "steps_per_call": 1}
+    times = {"first": "2020-01-01T00", "last": "2020-01-20T00", "every_hours": 24}
+    run = assemble(load_config(small_config(model=model, times=times)))
+
+    uses = memory_uses(run, accelerated=accelerated, workers=workers)
+    assert [use.batch_size for use in uses] == expected
+    assert [use.device_bytes for use in uses] == sorted({use.device_bytes for use in uses}, reverse=True)
+
+
+@pytest.mark.parametrize(("size", "expected"), [("tiny", 16), ("small", 4), ("operational", 1), ("full", 1)])
+def test_a_batch_is_worth_it_where_kernels_are_short(size, expected):
+    size = SIZES[size]
+    call = CallSize(size.architecture, size.grid, size.channels, "bfloat16", accelerated=True)
+
+    # By XLA's programs for an H100: 130 starts for 71.5 MB, 519 for 24.1 GB and 1550 for 163 GB, of 5 us each.
+    assert worthwhile_batch(call) == expected
 
 
 def test_calls_of_a_forecast_are_alike_whatever_their_steps(small_config):

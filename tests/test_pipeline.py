@@ -3,6 +3,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -825,19 +826,19 @@ def test_blocks_count_as_getting_on(tmp_path, monkeypatch):
     assert len(clock.seen) == 40
 
 
-def small_bench(tmp_path, **changes):
+def small_bench(tmp_path, batch_size=1, **changes):
     config = parse_config(SMALL | {"store": str(tmp_path / "run"), "steps": 2} | changes, RunConfig, origin="here")
     run = assemble(config)
     lay_out(run, "float32", run_serially)
-    return worker_context(config, run.source, memory_uses(run, accelerated=False)[0], "tester"), run.plan.cases[0]
+    use = replace(memory_uses(run, accelerated=False)[0], batch_size=batch_size)
+    return worker_context(config, run.source, use, "tester"), run.plan.cases[0]
 
 
 def test_the_real_network_forecasts_the_same_alone_and_in_company(tmp_path):
     stores = {}
     for together in (1, 3):
-        shared, _ = small_bench(
-            tmp_path / str(together), model=SMALL["model"] | {"batch_size": together, "steps_per_call": 2}
-        )
+        model = SMALL["model"] | {"batch_size": "auto", "steps_per_call": 2}
+        shared, _ = small_bench(tmp_path / str(together), batch_size=together, model=model)
         assert (shared.batch_size, shared.steps_per_call) == (together, 2)
         some = [Case(np.datetime64("2020-01-01T00") + np.timedelta64(6 * number, "h"), 2, 6) for number in range(4)]
         with ThreadPoolExecutor(4) as pool:

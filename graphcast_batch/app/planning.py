@@ -108,7 +108,8 @@ class PlannedRun:
         """The ways in which workers may use memory: for each kind of device the fastest first, the leanest last."""
         wanted = self.config.workers.device
         kinds = [accelerated for accelerated in (False, True) if wanted in ("auto", "gpu" if accelerated else "cpu")]
-        return tuple(use for accelerated in kinds for use in memory_uses(self.assembled, accelerated=accelerated))
+        workers = self.config.workers.count or 1
+        return tuple(use for kind in kinds for use in memory_uses(self.assembled, accelerated=kind, workers=workers))
 
     @property
     def workers_here(self) -> int:

@@ -3,6 +3,7 @@
 Weather is of the synthetic planet and weights are random: neither time nor memory depends on them.
 """
 
+import json
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,6 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any, Final
 
 import psutil
-import yaml
 
 from graphcast_batch.bench.records import BenchmarkFigure, BenchmarkResult
 from graphcast_batch.bench.step_contestant import SIZES, Size, SizeName
@@ -103,9 +103,9 @@ def _commands(
     """Yield each command's name and words, when what it needs was made."""
     archive, store, config = str(place / "planet.zarr"), str(place / "run"), place / "run.yaml"
     content = _config(archive, store, size, precision, cases, steps)
-    config.write_text(yaml.safe_dump(content))
+    config.write_text(json.dumps(content))
     planet = place / "planet.yaml"
-    planet.write_text(yaml.safe_dump({**content, "inputs": {"kind": "synthetic", "resolution": size.resolution}}))
+    planet.write_text(json.dumps({**content, "inputs": {"kind": "synthetic", "resolution": size.resolution}}))
     hours = size.channels.step_hours
     last = f"2020-01-{1 + (cases + steps) * hours // 24:02}T{(cases + steps) * hours % 24:02}"
     levels = str(len(size.channels.levels))
@@ -126,7 +126,7 @@ def _commands(
     yield "evaluate", ("evaluate", store, "--baseline", "persistence")
     shutil.rmtree(place / "run" / "scores")  # a store is not scored in two ways
     few = place / "few.yaml"
-    few.write_text(yaml.safe_dump({**content, "scores": {"variables": ["geopotential"], "levels": [500]}}))
+    few.write_text(json.dumps({**content, "scores": {"variables": ["geopotential"], "levels": [500]}}))
     yield "evaluate, climatology", ("evaluate", str(few), "--climatology", climatology)
     yield "report", ("report", store, "--out", str(place / "report.html"))
     yield "stats", ("stats", archive, "--to", str(place / "stats"))

@@ -54,6 +54,7 @@ def compile_(
     training: Annotated[
         bool, typer.Option("--training", help="Compile an update of the weights by one rollout.")
     ] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Cases of a call, or rollouts of an update.")] = 1,
     out: Out = _RESULTS,
 ) -> None:
     """Compile the model step for an absent accelerator; tell its memory, its kernels and a bound on its speed."""
@@ -65,7 +66,7 @@ def compile_(
             "training always uses the memory as fast does; leave --memory out", param_hint="--memory"
         )
     mode = "fast" if training else memory or "lean"
-    _keep(measure(Request(target, size, precision, mode, steps, training)), out)
+    _keep(measure(Request(target, size, precision, mode, steps, training, batch_size)), out)
 
 
 @bench.command()

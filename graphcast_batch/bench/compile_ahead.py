@@ -38,7 +38,7 @@ def measure(request: Request) -> BenchmarkResult:
     seconds = [(kernel.seconds(bandwidth, rate), kernel) for kernel in compiled.kernels]
     products = sum(kernel.runs * kernel.operations for kernel in compiled.kernels)
     moved = sum(kernel.runs * (kernel.read + kernel.written) for kernel in compiled.kernels)
-    steps = request.steps
+    steps = request.steps * request.batch_size  # of all Cases together
     kind, goal = ("update", "< 60 GB for 1 step with 13 levels") if request.training else ("call", _CALL_GOAL)
     figures = [
         BenchmarkFigure(
@@ -61,12 +61,15 @@ def measure(request: Request) -> BenchmarkResult:
     ]
     name = [request.target, request.size, request.precision, "update" if request.training else request.memory]
     options = "--training" if request.training else f"--memory {request.memory}"
+    batch = request.batch_size
+    name += [str(request.steps), *([f"batch-{batch}"] if batch > 1 else [])]
     return BenchmarkResult(
-        bench="-".join(("compile", *name, str(steps))),
-        what=f"{request.size}, {request.precision}, {request.memory}, {steps} steps, the {kind} compiled for an absent "
-        f"{device.title}: by XLA's account and published rates",
+        bench="-".join(("compile", *name)),
+        what=f"{request.size}, {request.precision}, {request.memory}, {request.steps} steps"
+        f"{f' of {batch} Cases' if batch > 1 else ''}, the {kind} compiled for an absent {device.title}: by XLA's "
+        "account and published rates",
         command=f"graphcast-batch bench compile --for {request.target} --size {request.size} --precision "
-        f"{request.precision} {options} --steps {steps}",
+        f"{request.precision} {options} --steps {request.steps}{f' --batch-size {batch}' if batch > 1 else ''}",
         figures=figures,
         settings=asdict(request),
     )

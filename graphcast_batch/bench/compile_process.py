@@ -32,7 +32,8 @@ class Request:
         precision: of the network.
         memory: how the network uses the memory.
         steps: steps of a call of the forecast, or of the rollout of an update.
-        training: whether an update of the weights by one rollout is compiled in place of a call of the forecast.
+        training: whether an update of the weights is compiled in place of a call of the forecast.
+        batch_size: number of forecasts in a call, or of rollouts in an update.
     """
 
     target: AcceleratorName
@@ -41,12 +42,14 @@ class Request:
     memory: MemoryMode
     steps: int
     training: bool = False
+    batch_size: int = 1
 
     @property
     def call(self) -> CallSize:
         """The sizes of the call."""
         size = SIZES[self.size]
-        return CallSize(size.architecture, size.grid, size.channels, self.precision, accelerated=True, steps=self.steps)
+        sizes = size.architecture, size.grid, size.channels, self.precision
+        return CallSize(*sizes, accelerated=True, steps=self.steps, cases=self.batch_size)
 
 
 @dataclass(frozen=True)

@@ -180,6 +180,8 @@ class _Sleeper:
 class _Sleepers:
     """Starter of any number of workers in a few processes."""
 
+    in_flight = IN_FLIGHT
+
     def __init__(self, store: ZarrStore, places: int) -> None:
         self.places = places
         steps = store.ledger.folder / f"steps-{_STEPS}"

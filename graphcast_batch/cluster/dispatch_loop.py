@@ -13,7 +13,7 @@ from typing import Any, Final
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from graphcast_batch.cluster.dispatch_rules import Dispatch, in_flight
+from graphcast_batch.cluster.dispatch_rules import Dispatch
 from graphcast_batch.cluster.drain import Drain, whatever_is_begun
 from graphcast_batch.cluster.finishing import finishing
 from graphcast_batch.cluster.held_leases import HeldLeases
@@ -67,7 +67,7 @@ class DispatchLoop:
         completed: CompletedCases,
     ) -> None:
         self._store = store
-        self._dispatch = Dispatch(cases, config.retries, in_flight(config.model.batch_size))
+        self._dispatch = Dispatch(cases, config.retries, starter.in_flight)
         self._progress = progress
         self._metrics = RunMetrics(store.path, partial(progress.note, "metrics"))
         self._drain = drain

@@ -11,7 +11,7 @@ from functools import partial
 from graphcast_batch.cluster.connection import connected
 from graphcast_batch.cluster.dispatch_loop import DispatchLoop
 from graphcast_batch.cluster.drain import Drain
-from graphcast_batch.cluster.nodes import device_of, most_on_a_node
+from graphcast_batch.cluster.nodes import device_of, most_on_a_node, places
 from graphcast_batch.cluster.outcome import CompletedCases, RunOutcome, RunProgress
 from graphcast_batch.cluster.remote_calls import each, on_each_node
 from graphcast_batch.cluster.store_refusals import patiently
@@ -57,9 +57,9 @@ def run(
     todo = [case for case in run.plan.cases if states[case.key] in (CaseState.MISSING, CaseState.RUNNING)]
     start, completed = time.perf_counter(), CompletedCases(traced)
     if todo:
-        uses = memory_uses(run, accelerated=device == "gpu")
+        count = min(len(todo), places(run.config.workers, device))
+        uses = memory_uses(run, accelerated=device == "gpu", workers=count)
         starter = RayWorkerStarter(run, store, device, uses, open_scorer)
-        count = min(len(todo), starter.places)
         check_memory(run, uses, most_on_a_node(count, device), usable_bytes())
         progress.started(count, device, len(run.plan.cases), len(run.plan.cases) - len(todo))
         DispatchLoop(starter, store, todo, run.config, progress, drain, completed).work_through()

@@ -49,7 +49,13 @@ class WorkerHandle:
 
 
 class WorkerStarter(Protocol):
-    """Starts workers; a `RayWorkerStarter` in a run."""
+    """Starts workers; a `RayWorkerStarter` in a run.
+
+    Attributes:
+        in_flight: how many Cases a worker has at once.
+    """
+
+    in_flight: int
 
     @property
     def places(self) -> int:
@@ -93,7 +99,7 @@ class RayWorkerStarter:
         self._workers, self._device = run.config.workers, device
         on_node = most_on_a_node(self.places, device)
         self._arguments = ray.put((config, run.source, uses, on_node, open_scorer))
-        self._in_flight = in_flight(run.config.model.batch_size)
+        self.in_flight = in_flight(max(use.batch_size for use in uses))
         self._count = 0
 
     @property
@@ -103,7 +109,7 @@ class RayWorkerStarter:
 
     def start(self, others: Sequence[WorkerHandle]) -> tuple[WorkerHandle, Any]:
         """Start a worker; see `WorkerStarter.start`."""
-        options = actor_options(self._workers, self._device) | {"max_concurrency": self._in_flight + 1}
+        options = actor_options(self._workers, self._device) | {"max_concurrency": self.in_flight + 1}
         node = "" if self._device == "gpu" else _emptiest_node(others)
         if node:
             # A soft affinity of an actor without CPUs is ignored (ray 2.60): it lands on any node.

@@ -63,6 +63,7 @@ class ModelConfig(FrozenModel):
     steps_per_call: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
     """Largest number of time steps that one call of the compiled program computes; ``auto`` is 1 on a CPU, and on an
     accelerator 4, or fewer where the memory of device or host has no room for their frames."""
-    batch_size: Annotated[int, Field(gt=0)] = 1
+    batch_size: Annotated[int, Field(gt=0)] | Literal["auto"] = 1
     """Batch size: the number of Cases that a worker computes in one call of the compiled program; a larger batch keeps
-    a large device busier with a small network."""
+    a large device busier with a small network. ``auto`` is 1 on a CPU, and on an accelerator the largest batch that has
+    room there and still makes a Case faster."""

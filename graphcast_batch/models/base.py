@@ -232,6 +232,9 @@ class ModelKind(Protocol):
     def predicted_bytes(self, call: CallSize, memory: MemoryMode) -> int:
         """Return the number of bytes that a device must have at least for a call of the model; touches no device."""
 
+    def worthwhile_batch(self, call: CallSize) -> int:
+        """Return the largest batch size that still makes a Case of a call faster; 1 if the model takes no more."""
+
     def load(
         self,
         checkpoint: Checkpoint,

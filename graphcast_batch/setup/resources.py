@@ -1,7 +1,8 @@
 """Predict the memory that the workers of a run need, compare it with what there is, and choose how they use it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Final, Literal
 
@@ -35,6 +36,7 @@ class MemoryUse:
         accelerated: whether the device is an accelerator.
         mode: how the network uses the memory of the device.
         steps: number of steps that a call of the program computes.
+        batch_size: number of Cases that a call computes.
         device_bytes: what a worker needs on its device.
         host_bytes: what a worker needs on its host, on a CPU with that of its device.
     """
@@ -43,12 +45,14 @@ class MemoryUse:
     accelerated: bool
     mode: MemoryMode
     steps: int
+    batch_size: int
     device_bytes: int
     host_bytes: int
 
     def __str__(self) -> str:
         device, plural = "GPU" if self.accelerated else "CPU", "" if self.steps == 1 else "s"
-        return f"{self.precision} on {device}, {self.mode}, {self.steps} step{plural} a call"
+        batch = f" of {self.batch_size} Cases" if self.batch_size > 1 else ""
+        return f"{self.precision} on {device}, {self.mode}, {self.steps} step{plural}{batch} a call"
 
 
 def resolved_precision(precision: Literal["auto", "float32", "bfloat16"], *, accelerated: bool) -> Precision:
@@ -64,24 +68,26 @@ def configured_cache(config: RunConfig) -> Cache | None:
     return Cache(folder).check() if isinstance(folder, Path) else None
 
 
-def memory_uses(run: RunSetup, *, accelerated: bool) -> tuple[MemoryUse, ...]:
+def memory_uses(run: RunSetup, *, accelerated: bool, workers: int = 1) -> tuple[MemoryUse, ...]:
     """Return the ways in which the workers of a run can use memory: the fastest first, the leanest last.
 
     Args:
         run: the run.
         accelerated: whether the workers compute on accelerators.
+        workers: number of workers that share the Cases of the run.
     """
     chosen, load = run.config.model, _host_load(run)
     model = MODELS[chosen.implementation]
     precision = resolved_precision(chosen.precision, accelerated=accelerated)
+    one = CallSize(run.checkpoint.architecture, run.source.grid, run.channels, precision, accelerated)
+    modes = model.memory_modes if chosen.memory == "auto" else (chosen.memory,)
+    every_steps = _steps(chosen, run.config.steps, accelerated=accelerated)
     found = []
-    for mode in model.memory_modes if chosen.memory == "auto" else (chosen.memory,):
-        for steps in _steps(chosen, run.config.steps, accelerated=accelerated):
-            sizes = (run.checkpoint.architecture, run.source.grid, run.channels, precision, accelerated)
-            call = CallSize(*sizes, steps, chosen.batch_size)
-            device = model.predicted_bytes(call, mode)
-            use = MemoryUse(precision, accelerated, mode, steps, device, host_bytes(call, device, load))
-            found.append(use)
+    for batch, mode, steps in product(_batches(run, one, workers), modes, every_steps):
+        call = replace(one, steps=steps, cases=batch)
+        device = model.predicted_bytes(call, mode)
+        use = MemoryUse(precision, accelerated, mode, steps, batch, device, host_bytes(call, device, load))
+        found.append(use)
     return tuple(found)
 
 
@@ -138,6 +144,18 @@ def _steps(chosen: ModelConfig, steps: int, *, accelerated: bool) -> tuple[int, 
     if chosen.steps_per_call == "auto" and not accelerated:
         most = (1,)
     return tuple(dict.fromkeys(steps_in_call(steps, limit) for limit in most))
+
+
+def _batches(run: RunSetup, one: CallSize, workers: int) -> tuple[int, ...]:
+    """Return the batch sizes that a call may have, largest first; a worker need not have more Cases than its share."""
+    chosen = run.config.model
+    if chosen.batch_size != "auto":
+        return (chosen.batch_size,)
+    if not one.accelerated:
+        return (1,)
+    share = len(run.plan.cases) // workers
+    most = max(1, min(MODELS[chosen.implementation].worthwhile_batch(one), share))
+    return tuple(2**power for power in reversed(range(most.bit_length())))
 
 
 def _host_load(run: RunSetup) -> HostLoad:

@@ -74,8 +74,8 @@ def assemble(config: RunConfig, *, able: bool = True) -> RunSetup:
 def _check_model(chosen: ModelConfig) -> None:
     """Refuse what the model that a config chooses cannot do."""
     model, name = MODELS[chosen.implementation], f"model.implementation: {chosen.implementation}"
-    if chosen.batch_size > 1 and not model.batches:
-        raise ConfigError(f"model.batch_size must be 1 with {name}, but is {chosen.batch_size}")
+    if chosen.batch_size not in (1, "auto") and not model.batches:
+        raise ConfigError(f"model.batch_size must be 1 or auto with {name}, but is {chosen.batch_size}")
     if model.takes_noise:
         raise ConfigError(f"{name} needs random noise, which runs do not give yet; choose another implementation")
     if chosen.memory not in ("auto", *model.memory_modes):

@@ -40,7 +40,7 @@ def worker_context(
     store = open_store(config.store)
     model = _loaded_model(config, weights, source, use)
     check = partial(check_inputs, task=weights.task, grid=source.grid, resolution=weights.architecture.resolution)
-    calls = config.model.batch_size, scorer, use.steps
+    calls = use.batch_size, scorer, use.steps
     return WorkerContext(source, check, model, store, partial(_limits, config), name, *calls)
 
 

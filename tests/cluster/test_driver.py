@@ -364,6 +364,7 @@ class FailingStarter:
     """A starter whose workers die at their start, as JAX cannot start on their node."""
 
     places = 2
+    in_flight = 4
 
     def fault(self, worker):
         return f"JAX cannot start on {worker.node}"

@@ -71,7 +71,7 @@ def _memory(run: RunSetup, nodes: Nodes) -> list[Diagnosis]:
     accelerated = workers.device != "cpu" and bool(nodes.gpus)
     room = nodes.gpus if accelerated else max(1, nodes.cpus // workers.threads)
     count = math.ceil(min(cases, workers.count or room) / nodes.count)
-    uses = memory_uses(run, accelerated=accelerated)
+    uses = memory_uses(run, accelerated=accelerated, workers=count * nodes.count)
     use = fitting_use(uses, nodes.memory_bytes // count)
     on_device = f", and {use.device_bytes / 1e9:.3g} GB on its device" if accelerated else ""
     text = (

@@ -53,6 +53,10 @@ class DeepmindKind:
         """
         return _SAME_NETWORK.predicted_bytes(call, memory)
 
+    def worthwhile_batch(self, call: CallSize) -> int:
+        """Return 1: DeepMind's package computes one forecast at a time."""
+        return 1
+
     def load(
         self,
         checkpoint: Checkpoint,

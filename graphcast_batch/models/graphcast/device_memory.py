@@ -14,7 +14,8 @@ from graphcast_batch.spec import Architecture
 
 _FLOAT32: Final = 4
 _INDEX: Final = 4
-_ITEM_BYTES: Final = {"float32": 4, "bfloat16": 2}
+ITEM_BYTES: Final = {"float32": 4, "bfloat16": 2}
+"""Bytes of a number, by the precision of the network."""
 _BLOCK_ARRAYS: Final = 2
 """Number of arrays that exist at once, each as large as the latents of a block of edges; a loop over blocks that adds
 up messages holds twice as many."""
@@ -52,7 +53,7 @@ def grid2mesh_edges(architecture: Architecture, grid: Grid) -> float:
 
 def _network(call: CallSize, mode: MemoryMode) -> float:
     """Return the bytes of the weights, and of all that follows from weights and graphs alone."""
-    architecture, channels, item = call.architecture, call.channels, _ITEM_BYTES[call.precision]
+    architecture, channels, item = call.architecture, call.channels, ITEM_BYTES[call.precision]
     latent, hidden = architecture.latent_size, architecture.hidden_layers
     nodes, mesh_edges = mesh_counts(architecture.mesh_size)
     of_mesh_steps = (5 + 2 * hidden) * latent**2 * architecture.gnn_msg_steps
@@ -82,7 +83,7 @@ def _onto_mesh(call: CallSize) -> float:
 def _along_mesh(call: CallSize) -> float:
     """Return the bytes for one Case while messages go along the mesh, whose edges an accelerator takes all at once."""
     _, edges = mesh_counts(call.architecture.mesh_size)
-    on_edges = edges * call.architecture.latent_size * _ITEM_BYTES[call.precision]
+    on_edges = edges * call.architecture.latent_size * ITEM_BYTES[call.precision]
     if call.accelerated:
         return _on_grid(call) + 3 * on_edges + 2 * _on_nodes(call)
     return _on_grid(call) + 2 * on_edges + 6 * _on_nodes(call) + _blocks(call, edges)
@@ -102,7 +103,7 @@ def _frame(call: CallSize) -> int:
 
 
 def _on_grid(call: CallSize) -> int:
-    return call.grid.size * call.architecture.latent_size * _ITEM_BYTES[call.precision]
+    return call.grid.size * call.architecture.latent_size * ITEM_BYTES[call.precision]
 
 
 def _on_nodes(call: CallSize) -> int:
@@ -112,6 +113,6 @@ def _on_nodes(call: CallSize) -> int:
 
 def _blocks(call: CallSize, edges: float) -> float:
     """Return the bytes of a block of edges; on a CPU all of its numbers are float32."""
-    latent, item = call.architecture.latent_size, _ITEM_BYTES[call.precision]
+    latent, item = call.architecture.latent_size, ITEM_BYTES[call.precision]
     at_once = min(edges, edges_at_once(latent, accelerated=call.accelerated))
     return _BLOCK_ARRAYS * at_once * latent * (item if call.accelerated else _FLOAT32)

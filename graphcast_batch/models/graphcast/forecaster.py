@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -21,7 +20,7 @@ from graphcast_batch.models.graphcast.device_blocks import in_blocks
 from graphcast_batch.models.graphcast.loss import gradient_norms, rollout_loss
 from graphcast_batch.models.graphcast.parameters import check_parameters
 from graphcast_batch.models.graphcast.predictor import Constants, ModelState, Predictor
-from graphcast_batch.models.graphcast.rollout import compiler_options, rollout, several_steps
+from graphcast_batch.models.graphcast.rollout import compiled_steps, rollout
 from graphcast_batch.models.graphs import Graphs, build_graphs
 from graphcast_batch.models.normalization import normalization
 from graphcast_batch.models.state_arrays import forcing_blocks, initial_arrays, target_points
@@ -76,11 +75,9 @@ class Forecaster:
         self._graphs = in_blocks(graphs, checkpoint.architecture.latent_size, accelerated=accelerated)
         self._network = jax.jit(self._predictor.folded)(used(checkpoint.parameters), self._graphs)
         self._normalization = jax.tree.map(jnp.asarray, normalization(channels, statistics))
-        several = partial(several_steps, self._predictor, grid)
-        compiled = partial(jax.jit, donate_argnums=1, compiler_options=compiler_options(accelerated=accelerated))
-        self._advance = compiled(several)
-        of_each = Constants(network=None, normalization=None, static=0)  # type: ignore[arg-type] # what vmap maps
-        self._advance_many = compiled(jax.vmap(several, in_axes=(of_each, 0, 0, 0)))
+        self._advance, self._advance_many = (
+            compiled_steps(self._predictor, grid, accelerated=accelerated, batched=batched) for batched in (False, True)
+        )
 
     @property
     def device(self) -> str:

@@ -10,7 +10,7 @@ from graphcast_batch.grid import Grid
 from graphcast_batch.models.base import CallSize, Checkpoint, MemoryMode, Model, Precision
 from graphcast_batch.models.channels import Channels
 from graphcast_batch.models.disk_cache import Cache
-from graphcast_batch.models.graphcast import device_memory
+from graphcast_batch.models.graphcast import batches, device_memory
 from graphcast_batch.models.graphcast.weights import ConfiguredWeights
 
 
@@ -38,6 +38,10 @@ class GraphcastKind:
     def predicted_bytes(self, call: CallSize, memory: MemoryMode) -> int:
         """Return the number of bytes that a device must have at least for a call."""
         return device_memory.predicted_bytes(call, memory)
+
+    def worthwhile_batch(self, call: CallSize) -> int:
+        """Return the largest batch size that still makes a Case of a call faster; see `ModelKind.worthwhile_batch`."""
+        return batches.worthwhile_batch(call)
 
     def load(
         self,

@@ -4,7 +4,6 @@ These are the programs that `Forecaster` and `Trainer` run.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -18,7 +17,7 @@ from graphcast_batch.models.graphcast.device_blocks import in_blocks
 from graphcast_batch.models.graphcast.forecaster import used
 from graphcast_batch.models.graphcast.parameters import parameter_shapes
 from graphcast_batch.models.graphcast.predictor import Constants, ModelState, Predictor
-from graphcast_batch.models.graphcast.rollout import compiler_options, several_steps
+from graphcast_batch.models.graphcast.rollout import compiled_steps
 from graphcast_batch.models.graphcast.training_program import SHARED, SPLIT, Samples, Training, TrainingProgram
 from graphcast_batch.models.graphs import Graphs
 from graphcast_batch.models.normalization import Normalization
@@ -33,7 +32,7 @@ def lowered_call(
     """Lower a call of a forecast.
 
     Args:
-        call: sizes of the call; of one Case.
+        call: sizes of the call.
         memory: how the network uses the memory.
         graphs: graphs of the architecture on the grid.
         device: to compile for, which may be absent; None for the one of this process.
@@ -44,12 +43,15 @@ def lowered_call(
     edges = in_blocks(graphs, call.architecture.latent_size, accelerated=accelerated)
     network = jax.eval_shape(predictor.folded, _parameters(call), edges)
     carried, forced, known, static = _widths(channels)
-    constants = Constants(network, _scales(channels), _array((points, static)))
-    state = ModelState((_array((points, carried)),) * channels.frames, (_array((points, known)),) * channels.frames)
-    arguments = (constants, *state.parted(call.steps), _array((call.steps, points, forced)))
-    options = compiler_options(accelerated=accelerated)
-    program = jax.jit(partial(several_steps, predictor, call.grid), donate_argnums=1, compiler_options=options)
-    return program.lower(*_with(arguments, None if device is None else SingleDeviceSharding(device)))
+    batched = call.cases > 1
+    of_each = (call.cases,) if batched else ()
+    constants = Constants(network, _scales(channels), _array((*of_each, points, static)))
+    frame, forcings = _array((*of_each, points, carried)), _array((*of_each, points, known))
+    state = ModelState((frame,) * channels.frames, (forcings,) * channels.frames)
+    arguments = (constants, *state.parted(call.steps), _array((*of_each, call.steps, points, forced)))
+    program = compiled_steps(predictor, call.grid, accelerated=accelerated, batched=batched)
+    lowered: Lowered = program.lower(*_with(arguments, None if device is None else SingleDeviceSharding(device)))
+    return lowered
 
 
 def lowered_update(call: CallSize, graphs: Graphs, device: Any) -> Lowered:  # noqa: ANN401 - JAX gives it no public type

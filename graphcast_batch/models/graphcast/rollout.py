@@ -1,7 +1,8 @@
 """Compute a forecast step by step, each from the state that the one before has left."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import jax
 from jax import Array
@@ -73,7 +74,24 @@ def several_steps(
     return state.parted(len(others.frames))[1], frames
 
 
-def compiler_options(*, accelerated: bool) -> dict[str, str | bool] | None:
+def compiled_steps(predictor: Predictor, grid: Grid, *, accelerated: bool, batched: bool = False) -> Any:  # noqa: ANN401 - JAX gives it no public type
+    """Return `several_steps` to be compiled, whose memory for the oldest frames may be overwritten.
+
+    Args:
+        predictor: computes one step.
+        grid: the points.
+        accelerated: whether the device is an accelerator.
+        batched: whether several Cases are computed together; their states, static fields and forcings have an axis more
+            in front.
+    """
+    steps: Callable[..., Any] = partial(several_steps, predictor, grid)
+    if batched:
+        of_each = Constants(network=None, normalization=None, static=0)  # type: ignore[arg-type] # what vmap maps
+        steps = jax.vmap(steps, in_axes=(of_each, 0, 0, 0))
+    return jax.jit(steps, donate_argnums=1, compiler_options=_compiler_options(accelerated=accelerated))
+
+
+def _compiler_options(*, accelerated: bool) -> dict[str, str | bool] | None:
     """Return the options to compile `several_steps` with; None for XLA's own.
 
     On a CPU, XLA by default begins early all that depends on nothing, so that arrays are there long before they are
