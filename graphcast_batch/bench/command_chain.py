@@ -34,7 +34,10 @@ _GOALS: Final = {"figures": "< 2 GB", "evaluate": "< 4 GB"}
 
 @dataclass
 class _Use:
-    """What the processes of a command have used so far; memory that processes share is divided among them.
+    """What the processes of a command have used so far.
+
+    Memory that can be shared, such as libraries and Ray's store of objects, is counted once, as that of the process
+    which has most of it. To ask the kernel how it is divided would hold up a process of some GB for a second.
 
     Attributes:
         wall_seconds: from its start to its end.
@@ -52,19 +55,20 @@ class _Use:
 
     def look(self, driver: psutil.Process) -> None:
         """Look at a command's first process and at all that it has started."""
-        together = 0
+        alone, most_shared = 0, 0
         with suppress(psutil.NoSuchProcess):
             for process in (driver, *driver.children(recursive=True)):
                 with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                    held = process.memory_full_info().pss
-                    spent = process.cpu_times()
+                    memory, spent = process.memory_info(), process.cpu_times()
                     self.processor_seconds[process.pid] = spent.user + spent.system
-                    together += held
+                    held = memory.rss
+                    alone += held - memory.shared
+                    most_shared = max(most_shared, memory.shared)
                     if process == driver:
                         self.of_driver = max(self.of_driver, held)
                     else:
                         self.of_another = max(self.of_another, held)
-        self.bytes = max(self.bytes, together)
+        self.bytes = max(self.bytes, alone + most_shared)
 
 
 def measure(folder: Path, size_name: SizeName, precision: Precision, cases: int, steps: int) -> BenchmarkResult:
