@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 bench = typer.Typer(help="Benchmarks; see benchmarks-results/ for what was measured.", no_args_is_help=True)
 
 Out = Annotated[Path, typer.Option(help="Folder for the result.")]
+Size = Annotated[Literal["tiny", "small", "narrow", "operational", "full"], typer.Option(help="Of network and grid.")]
 Rounds = Annotated[int, typer.Option(min=1, help="How often each contestant is measured.")]
 Folder = Annotated[Path, typer.Option(help="Folder on the disk to be measured; nothing is left in it.")]
 _RESULTS = Path("benchmarks-results")
@@ -20,9 +21,7 @@ _RESULTS = Path("benchmarks-results")
 
 @bench.command()
 def model(
-    size: Annotated[
-        Literal["tiny", "small", "operational", "full"], typer.Option(help="Of network and grid.")
-    ] = "tiny",
+    size: Size = "tiny",
     precision: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Of the network.")] = "float32",
     memory: Annotated[Literal["fast", "lean"], typer.Option(help="How it uses the memory of the device.")] = "fast",
     steps: Annotated[int, typer.Option(min=1, help="Number of model steps of each rollout.")] = 4,
@@ -42,9 +41,7 @@ def model(
 @bench.command("compile")
 def compile_(
     target: Annotated[AcceleratorName, typer.Option("--for", help="Accelerator, which need not be here.")],
-    size: Annotated[
-        Literal["tiny", "small", "operational", "full"], typer.Option(help="Of network and grid.")
-    ] = "operational",
+    size: Size = "operational",
     precision: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Of the network.")] = "bfloat16",
     memory: Annotated[
         Literal["fast", "lean"] | None,
@@ -87,9 +84,7 @@ def run(folder: Folder = Path(), rounds: Rounds = 5, out: Out = _RESULTS) -> Non
 
 @bench.command()
 def chain(
-    size: Annotated[
-        Literal["tiny", "small", "operational", "full"], typer.Option(help="Of network and grid.")
-    ] = "tiny",
+    size: Size = "tiny",
     precision: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Of the network.")] = "float32",
     cases: Annotated[int, typer.Option(min=1, help="Number of forecasts.")] = 2,
     steps: Annotated[int, typer.Option(min=1, help="Number of model steps of each forecast.")] = 4,

@@ -59,15 +59,16 @@ def measure(request: Request) -> BenchmarkResult:
         ),
         *_costliest(seconds, steps),
     ]
+    if compiled.unknown_loops:
+        figures.append(BenchmarkFigure("loops of unknown length, counted once", "", [compiled.unknown_loops]))
     name = [request.target, request.size, request.precision, "update" if request.training else request.memory]
     options = "--training" if request.training else f"--memory {request.memory}"
     batch = request.batch_size
     name += [str(request.steps), *([f"batch-{batch}"] if batch > 1 else [])]
     return BenchmarkResult(
         bench="-".join(("compile", *name)),
-        what=f"{request.size}, {request.precision}, {request.memory}, {request.steps} steps"
-        f"{f' of {batch} Cases' if batch > 1 else ''}, the {kind} compiled for an absent {device.title}: by XLA's "
-        "account and published rates",
+        what=f"{device.title}, absent, by XLA's account and published rates: {kind} of {request.size}, "
+        f"{request.precision}, {request.memory}, {request.steps} steps{f' of {batch} Cases' if batch > 1 else ''}",
         command=f"graphcast-batch bench compile --for {request.target} --size {request.size} --precision "
         f"{request.precision} {options} --steps {request.steps}{f' --batch-size {batch}' if batch > 1 else ''}",
         figures=figures,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from time import perf_counter
 
-from graphcast_batch.bench.kernels import Kernel, kernels
+from graphcast_batch.bench.kernels import Kernel, kernels, unknown_loops
 from graphcast_batch.bench.program_text import ProgramText
 from graphcast_batch.bench.step_contestant import SIZES, SizeName
 from graphcast_batch.errors import PackageError
@@ -60,12 +60,14 @@ class Compiled:
         seconds: that compiling took.
         peak_bytes: most bytes of the device's memory that are in use at once, arguments and results included.
         kernels: of the program.
+        unknown_loops: loops whose kernels are counted once, since it is not known how often they run.
         refusal: why it cannot be compiled here; empty if it was.
     """
 
     seconds: float = 0.0
     peak_bytes: int = 0
     kernels: Sequence[Kernel] = ()
+    unknown_loops: int = 0
     refusal: str = ""
 
 
@@ -83,9 +85,9 @@ def _compiled(request: Request) -> Compiled:
     start = perf_counter()
     program = lowered.compile()
     seconds = perf_counter() - start
-    memory, text = program.memory_analysis(), program.as_text()
+    memory, text = program.memory_analysis(), ProgramText(program.as_text() or "")
     assert memory is not None, "XLA keeps an account of the memory on these platforms"
-    return Compiled(seconds, memory.peak_memory_in_bytes, kernels(ProgramText(text or "")))
+    return Compiled(seconds, memory.peak_memory_in_bytes, kernels(text), unknown_loops(text))
 
 
 if __name__ == "__main__":

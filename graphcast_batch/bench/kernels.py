@@ -68,13 +68,20 @@ def kernels(program: ProgramText) -> list[Kernel]:
     return [kernel(*found) for found in _running(program, program.entry, 1)]
 
 
+def unknown_loops(program: ProgramText) -> int:
+    """Return the number of loops of which the program does not tell how often they run; `kernels` counts them once."""
+    loops = [each for found in program.computations.values() for each in found.values() if each.opcode == "while"]
+    return sum(program.trips(loop) is None for loop in loops)
+
+
 def _running(program: ProgramText, name: str, runs: int) -> Iterator[tuple[Instruction, Computation, int]]:
     """Yield each instruction that is a kernel, with its computation and how often it runs."""
     computation = program.computations[name]
     for instruction in computation.values():
         if instruction.opcode in _RUNNING:
             if instruction.called:
-                yield from _running(program, instruction.called, runs * program.trips(instruction))
+                trips = program.trips(instruction) if instruction.opcode == "while" else 1
+                yield from _running(program, instruction.called, runs * (trips or 1))
         elif instruction.opcode not in _FREE:
             yield instruction, computation, runs
 

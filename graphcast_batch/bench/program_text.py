@@ -123,13 +123,13 @@ class ProgramText:
             raise BenchError("XLA's text of a program must have an entry, but has none: its notation has changed")
         self.computations: Mapping[str, Computation] = computations
 
-    def trips(self, loop: Instruction) -> int:
-        """Return how often the body of a loop runs: XLA says so, or it counts from 0 up to a constant."""
+    def trips(self, loop: Instruction) -> int | None:
+        """Return how often the body of a loop runs: XLA says so, or it counts from 0 up to a constant; None if not."""
         known, condition = _TRIPS.search(loop.text), _CONDITION.search(loop.text)
         if known or condition is None:
-            return int(known[1]) if known else 1
+            return int(known[1]) if known else None
         ends = (_CONSTANT.search(each.text) for each in self.computations[condition[1]].values())
-        return max((int(end[1]) for end in ends if end), default=1)
+        return max((int(end[1]) for end in ends if end), default=None)
 
     def place(self, instruction: Instruction) -> str:
         """Return ``file:line`` of the code that an instruction comes from; empty if the program does not tell."""

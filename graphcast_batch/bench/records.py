@@ -125,7 +125,13 @@ def table(results: Sequence[BenchmarkResult], *, all_figures: bool = True) -> st
         results: the results to show.
         all_figures: whether figures without a goal are shown too.
     """
-    return "\n".join(_part(result, all_figures) for result in results)
+    if all_figures:
+        return "\n".join(_part(result, all_figures) for result in results)
+    alike: dict[tuple[str, ...], list[BenchmarkResult]] = {}
+    for result in results:
+        kind, goals = result.bench.partition("-")[0], (figure.name for figure in result.figures if figure.goal)
+        alike.setdefault((kind, *goals), []).append(result)
+    return "\n".join(_joined(found) if found[1:] else _part(found[0], all_figures) for found in alike.values())
 
 
 def replaced(page: str, text: str) -> str:
@@ -139,6 +145,18 @@ def replaced(page: str, text: str) -> str:
     if not end:
         raise ConfigError(f"the page must hold {_BEGIN} and then {_END}, but does not; add them on lines of their own")
     return f"{before}{begin}\n{text}\n{end}{after}"
+
+
+def _joined(results: Sequence[BenchmarkResult]) -> str:
+    """Format results with the same figures as one table, a row for each."""
+    first = results[0]
+    names = [f"{figure.name} ({figure.goal})" for figure in first.figures if figure.goal]
+    rows = [
+        [f"{r.what} ({r.machine['device']}, {r.date})", *(f.formatted for f in r.figures if f.goal)] for r in results
+    ]
+    head = f"**{first.bench.partition('-')[0]}, with goals** (`{first.command}` and others)"
+    lines = [["", *names], ["---"] * (1 + len(names)), *rows]
+    return "\n".join([head, "", *(f"| {' | '.join(line)} |" for line in lines), ""])
 
 
 def _part(result: BenchmarkResult, all_figures: bool) -> str:
