@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from graphcast_batch.bench.accelerator_suite import measure
 from graphcast_batch.bench.records import read_result
 from graphcast_batch.bench.reference_distance import ReferenceForecast, distances
 from graphcast_batch.bench.step_contestant import SIZES
+from graphcast_batch.cli import main
 from graphcast_batch.errors import BenchError
 from graphcast_batch.models.base import CallSize
 from graphcast_batch.models.model_kinds import MODELS
@@ -81,6 +83,22 @@ def test_a_part_that_does_not_fit_the_time_left_is_left_out_and_one_that_outlast
     assert ended.endswith("there was no time left")
     assert without == "left out: there is no folder of reference forecasts; name one with --reference"
     assert len(result.figures) == 2  # which it had measured
+
+
+def test_a_run_in_which_nothing_could_be_measured_fails_and_its_result_names_the_reasons(told, monkeypatch, capsys):
+    told()  # sets up what is pretended
+    Path(sys.executable).write_text("#!/bin/sh\necho no driver >&2\nexit 1\n")
+    monkeypatch.setattr(accelerator_suite, "_PUBLISHED", (Part("forecast", 1, "small"), Part("reference", 1)))
+    out = Path(sys.executable).parent / "results"
+
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "gpu", "--out", str(out)])
+
+    assert ended.value.code == 1
+    assert "no part could be measured, for the reasons above" in capsys.readouterr().err
+    (path,) = out.glob("bench-gpu-nvidia-h100-*.json")
+    for words in read_result(path).settings["parts"].values():
+        assert "its process ended with code 1: no driver" in words
 
 
 def test_a_machine_without_an_accelerator_is_refused(command, tmp_path):
