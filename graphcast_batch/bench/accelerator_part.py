@@ -8,7 +8,7 @@ tells why a part failed.
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -16,7 +16,6 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import jax
-import numpy as np
 import xarray as xr
 
 from graphcast_batch.bench.records import BenchmarkFigure
@@ -29,6 +28,7 @@ from graphcast_batch.models.devices import device_bytes
 from graphcast_batch.models.disk_cache import Cache
 from graphcast_batch.models.model_kinds import MODELS
 from graphcast_batch.pipeline.peak_memory import peak_memory_bytes
+from graphcast_batch.text import byte_size
 
 PartKind = Literal["forecast", "profile", "batches", "reference", "run"]
 _ROUNDS: Final = 2
@@ -120,31 +120,35 @@ def _forecast(part: Part) -> Iterator[BenchmarkFigure]:
 
 
 def _profile(part: Part, model: Model, inputs: xr.Dataset) -> Iterator[BenchmarkFigure]:
-    """Keep a profile of a few calls, without Python's own, whose files would be large.
-
-    Raises:
-        BenchError: a file of the profile is too large to keep.
-    """
+    """Keep a profile of a few calls, without Python's own functions, which would make its files large."""
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0
-    made, kept = Path(part.scratch) / "profile", Path(part.kept)
+    made, steps = Path(part.scratch) / "profile", _PROFILED_CALLS * part.steps_per_call
     with jax.profiler.trace(str(made), profiler_options=options):
-        steps = _PROFILED_CALLS * part.steps_per_call
         _seconds(model.forecast(inputs, xr.Dataset(), steps), jax.device_get)
+    for path in kept_files(made, Path(part.kept)):
+        yield BenchmarkFigure(f"profile of {steps} steps, {path.name}", "MB", [path.stat().st_size / 1e6])
+
+
+def kept_files(made: Path, kept: Path) -> Iterator[Path]:
+    """Copy the files of a profile into one folder, without the name of this host; yield the copies.
+
+    Raises:
+        BenchError: a file is too large to keep; the others are kept.
+    """
     kept.mkdir(parents=True, exist_ok=True)
     large = []
     for path in sorted(path for path in made.rglob("*") if path.is_file()):
-        count = path.stat().st_size
-        if count > _MOST_PROFILE_BYTES:
-            large.append(f"{path.name} of {count / 1e6:.3g} MB")
+        if path.stat().st_size > _MOST_PROFILE_BYTES:
+            large.append(f"{path.name} of {byte_size(path.stat().st_size)}")
             continue
-        ending = path.name[path.name.index(".") :]  # before it stands the name of the host
-        (kept / f"profile{ending}").write_bytes(path.read_bytes())
-        yield BenchmarkFigure(f"profile of {steps} steps, profile{ending}", "MB", [count / 1e6])
+        copy = kept / f"profile{''.join(path.suffixes[-2:])}"
+        copy.write_bytes(path.read_bytes())
+        yield copy
     if large:
         raise BenchError(
-            f"a file of the profile must have at most {_MOST_PROFILE_BYTES / 1e6:.3g} MB, so {', '.join(large)} was "
-            "not kept; profile fewer steps"
+            f"a file of a profile is kept if it has at most {byte_size(_MOST_PROFILE_BYTES)}, so these are not: "
+            f"{', '.join(large)}; profile fewer steps"
         )
 
 
@@ -160,7 +164,7 @@ def _batches(part: Part) -> Iterator[BenchmarkFigure]:
         rates = [cases * steps / seconds for seconds in took]
         yield BenchmarkFigure(f"batch size {cases}: steps of all Cases", "1/s", rates)
         for figure in _memory(part, cases):
-            yield BenchmarkFigure(f"batch size {cases}: {figure.name}", figure.unit, figure.samples, figure.limit)
+            yield replace(figure, name=f"batch size {cases}: {figure.name}")
 
 
 def _reference(part: Part) -> Iterator[BenchmarkFigure]:
@@ -227,7 +231,7 @@ def _measure(part: Part, answers: Path) -> None:
     with answers.open("w") as file:
         try:
             for figure in _MEASURE[part.kind](part):
-                file.write(json.dumps({**asdict(figure), "samples": [float(np.float64(s)) for s in figure.samples]}))
+                file.write(json.dumps({**asdict(figure), "samples": [*map(float, figure.samples)]}))
                 file.write("\n")
                 file.flush()
         except Exception as error:  # whatever it is, the parts that follow are measured

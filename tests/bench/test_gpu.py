@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graphcast_batch.bench import accelerator_suite
-from graphcast_batch.bench.accelerator_part import Part
+from graphcast_batch.bench import accelerator_part, accelerator_suite
+from graphcast_batch.bench.accelerator_part import Part, kept_files
 from graphcast_batch.bench.accelerator_suite import measure
 from graphcast_batch.bench.records import read_result
 from graphcast_batch.bench.reference_distance import ReferenceForecast, distances
@@ -128,6 +128,19 @@ def test_distances_are_those_of_fields_that_were_moved_by_as_much():
     assert reference.share(reference.published["bfloat16"]) == 1
     half = {name: (field + published[name]) / 2 for name, field in reference.published["bfloat16"].items()}
     np.testing.assert_allclose(reference.share(half), 0.5, rtol=1e-2)
+
+
+def test_files_of_a_profile_are_kept_without_the_name_of_the_host_unless_they_are_too_large(tmp_path, monkeypatch):
+    monkeypatch.setattr(accelerator_part, "_MOST_PROFILE_BYTES", 1000)
+    made, kept = tmp_path / "plugins" / "profile" / "today", tmp_path / "kept"
+    made.mkdir(parents=True)
+    (made / "node7.example.org.trace.json.gz").write_bytes(bytes(1000))
+    (made / "node7.example.org.xplane.pb").write_bytes(bytes(1001))
+
+    with pytest.raises(BenchError, match=r"at most 1 kB, so these are not: node7\.example\.org\.xplane\.pb of 1 kB"):
+        list(kept_files(tmp_path / "plugins", kept))
+
+    assert [(path.name, path.stat().st_size) for path in kept.iterdir()] == [("profile.json.gz", 1000)]
 
 
 def test_a_folder_without_reference_forecasts_is_refused(tmp_path):
