@@ -13,10 +13,14 @@ if TYPE_CHECKING:
 bench = typer.Typer(help="Benchmarks; see benchmarks-results/ for what was measured.", no_args_is_help=True)
 
 Out = Annotated[Path, typer.Option(help="Folder for the result.")]
-Size = Annotated[Literal["tiny", "small", "narrow", "operational", "full"], typer.Option(help="Of network and grid.")]
+Size = Annotated[
+    Literal["tiny", "coarse", "small", "narrow", "operational", "full"], typer.Option(help="Of network and grid.")
+]
 Rounds = Annotated[int, typer.Option(min=1, help="How often each contestant is measured.")]
 Folder = Annotated[Path, typer.Option(help="Folder on the disk to be measured; nothing is left in it.")]
 _RESULTS = Path("benchmarks-results")
+_REFERENCE = Path(__file__).parents[2] / "tests" / "reference"
+"""There in a checkout, not where the package is installed."""
 
 
 @bench.command()
@@ -64,6 +68,37 @@ def compile_(
         )
     mode = "fast" if training else memory or "lean"
     _keep(measure(Request(target, size, precision, mode, steps, training, batch_size)), out)
+
+
+@bench.command()
+def gpu(
+    size: Annotated[
+        Literal["published", "tiny"], typer.Option(help="Of networks; tiny shows on any machine that this works.")
+    ] = "published",
+    minutes: Annotated[float, typer.Option(min=0.1, help="In which it ends; parts that do not fit are left out.")] = 8,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Folder of forecasts by DeepMind's package to compare with; by default that of a checkout's tests.",
+        ),
+    ] = None,
+    out: Out = _RESULTS,
+) -> None:
+    """Measure a GPU or TPU in one run: steps, memory, precision, batches, a run, first frames; keep a profile."""
+    from graphcast_batch.bench.accelerator_suite import measure
+    from graphcast_batch.errors import BenchError
+
+    if reference is None and _REFERENCE.is_dir():
+        reference = _REFERENCE
+    for result in measure(size, minutes, reference, out):
+        result.write(out)  # after each part, as a machine that is lent may be lost
+        name, words = list(result.settings["parts"].items())[-1]
+        typer.echo(f"{name}: {words}")
+    _keep(result, out)
+    if not result.figures:
+        raise BenchError("no part could be measured, for the reasons above; mend what they name")
 
 
 @bench.command()

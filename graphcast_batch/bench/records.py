@@ -4,10 +4,11 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
@@ -86,7 +87,7 @@ class BenchmarkResult:
     figures: Sequence[BenchmarkFigure]
     settings: Mapping[str, Any]
     machine: Mapping[str, Any] = field(default_factory=machine)
-    versions: Mapping[str, str] = field(default_factory=lambda: {name: version(name) for name in _VERSIONS})
+    versions: Mapping[str, str] = field(default_factory=lambda: dict(_versions()))
     date: str = field(default_factory=lambda: datetime.now(UTC).date().isoformat())
 
     def write(self, folder: Path) -> Path:
@@ -157,6 +158,12 @@ def _joined(results: Sequence[BenchmarkResult]) -> str:
     head = f"**{first.bench.partition('-')[0]}, with goals** (`{first.command}` and others)"
     lines = [["", *names], ["---"] * (1 + len(names)), *rows]
     return "\n".join([head, "", *(f"| {' | '.join(line)} |" for line in lines), ""])
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for name in _VERSIONS:
+        with suppress(PackageNotFoundError):  # a machine that is lent for a benchmark need not have Ray
+            yield name, version(name)
 
 
 def _part(result: BenchmarkResult, all_figures: bool) -> str:

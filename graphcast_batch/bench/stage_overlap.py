@@ -7,7 +7,6 @@ as in any run. A real run, with the network on the cores, is measured as well.
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,8 +18,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from graphcast_batch.bench.records import BenchmarkFigure, BenchmarkResult
+from graphcast_batch.bench.worker_run import stages_of
 from graphcast_batch.cluster import driver
-from graphcast_batch.cluster.dispatch_rules import IN_FLIGHT
 from graphcast_batch.cluster.drain import Drain
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig
@@ -36,7 +35,7 @@ from graphcast_batch.spec import Task
 from graphcast_batch.stores.case_records import CaseFailure, CaseRecord
 from graphcast_batch.stores.layout import Layout, Plan
 from graphcast_batch.stores.store_kinds import create_or_extend
-from graphcast_batch.timing import Balance, balance
+from graphcast_batch.timing import Balance
 from graphcast_batch.variables import HOUR, LEVELS_13
 
 _STEPS, _PER_CALL = 16, 4
@@ -236,7 +235,7 @@ def network(folder: Path, workers: int, cases: int) -> NetworkRun:
 
 
 def _balance(folder: Path, cases: int, read_seconds: float, compute_seconds: float, resolution: float) -> Balance:
-    """Make Cases with one worker, which has as many at once as a driver would give it."""
+    """Make Cases with one worker that only sleeps while it reads and computes."""
     grid = regular_grid(resolution)
     names = tuple(sorted((*_LEVELLED, *_SURFACE)))
     task = Task(input_variables=names, target_variables=names, forcing_variables=(), pressure_levels=LEVELS_13)
@@ -249,9 +248,6 @@ def _balance(folder: Path, cases: int, read_seconds: float, compute_seconds: flo
     sleeping = _Sleeping(grid, task, read_seconds, compute_seconds)
     model = cast(Model, sleeping)  # which is asked for one forecast at a time only
     context = WorkerContext(sleeping, lambda _: None, model, store, lambda _: lambda *_: None, "worker")
-    with ThreadPoolExecutor(IN_FLIGHT) as pool:
-        made = list(pool.map(lambda case: context.run_case(case, None, 1), some))
+    found = stages_of(context, some)
     shutil.rmtree(place)
-    found = balance({"worker": [span for each in made for span in each.spans]})
-    assert found is not None
     return found

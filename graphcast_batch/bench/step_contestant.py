@@ -33,7 +33,7 @@ from graphcast_batch.pipeline.peak_memory import peak_memory_bytes
 from graphcast_batch.spec import TASKS, Architecture
 from graphcast_batch.text import byte_size
 
-SizeName = Literal["tiny", "small", "narrow", "operational", "full"]
+SizeName = Literal["tiny", "coarse", "small", "narrow", "operational", "full"]
 Role = Literal["native", "deepmind", "product"]
 """A contestant: our network, DeepMind's package, or a matrix product for comparison."""
 _CHAIN: Final = 16
@@ -72,6 +72,7 @@ class Size:
 SIZES: Final[Mapping[SizeName, Size]] = MappingProxyType(
     {
         "tiny": Size(Architecture(mesh_size=3, latent_size=64, gnn_msg_steps=4), "GraphCast_small", 5.0),
+        "coarse": Size(Architecture(mesh_size=3, latent_size=512, gnn_msg_steps=16), "GraphCast_small", 6.0),
         "small": Size(Architecture(mesh_size=5, latent_size=512, gnn_msg_steps=16), "GraphCast_small", 1.0),
         "narrow": Size(Architecture(mesh_size=6, latent_size=32, gnn_msg_steps=2), "GraphCast_operational", 0.25),
         "operational": Size(
@@ -128,8 +129,9 @@ def _rollouts(
     """Yield the seconds to the first frame, then those of each rollout; write two frames to a file."""
     kind = MODELS[implementation]
     memory = memory if memory in kind.memory_modes else kind.memory_modes[-1]
-    _check_memory(implementation, size, precision, memory)
-    checkpoint, inputs, statistics = _noise(size, kind)
+    accelerated = jax.default_backend() != "cpu"
+    check_memory(implementation, CallSize(size.architecture, size.grid, size.channels, precision, accelerated), memory)
+    checkpoint, inputs, statistics = noise(size, kind)
     start = perf_counter()
     model = kind.load(checkpoint, statistics, size.grid, size.channels, precision, memory=memory)
     what = kind.description()
@@ -150,21 +152,19 @@ def _rollouts(
         yield _answer(perf_counter() - start, what)
 
 
-def _check_memory(implementation: Implementation, size: Size, precision: Precision, memory: MemoryMode) -> None:
+def check_memory(implementation: Implementation, call: CallSize, memory: MemoryMode) -> None:
     """Refuse a model that needs more memory than its device has.
 
     Raises:
         BenchError: it does; the message gives both numbers.
     """
-    accelerated = jax.default_backend() != "cpu"
-    call = CallSize(size.architecture, size.grid, size.channels, precision, accelerated)
     needed = MODELS[implementation].predicted_bytes(call, memory)
-    there = device_bytes() if accelerated else usable_bytes()
+    there = device_bytes() if call.accelerated else usable_bytes()
     if needed > there > 0:
         raise BenchError(
-            f"{implementation} on {size.grid} in {precision} needs at least {byte_size(needed)} with --memory "
-            f"{memory}, but the {'device' if accelerated else 'machine'} has {byte_size(there)}; take --memory lean, "
-            "a smaller --size, or more memory"
+            f"{implementation} on {call.grid} in {call.precision} needs at least {byte_size(needed)} with --memory "
+            f"{memory}, but the {'device' if call.accelerated else 'machine'} has {byte_size(there)}; take "
+            "--memory lean, a smaller --size, or more memory"
         )
 
 
@@ -179,7 +179,7 @@ def _on_host(model: Model, inputs: xr.Dataset, steps: int) -> Iterator[dict[str,
     yield {name: np.asarray(values) for name, values in before.items()}
 
 
-def _noise(size: Size, kind: ModelKind) -> tuple[Checkpoint, xr.Dataset, dict[str, xr.Dataset]]:
+def noise(size: Size, kind: ModelKind) -> tuple[Checkpoint, xr.Dataset, dict[str, xr.Dataset]]:
     """Return random weights and inputs, and statistics in whose units the inputs are."""
     task, channels, grid = TASKS[size.task], size.channels, size.grid
     draw = np.random.default_rng(0)
