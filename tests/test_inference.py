@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 
 from graphcast_batch.app import single_forecast
-from graphcast_batch.errors import FigureError, InputError, InputNotFoundError, StoreError
+from graphcast_batch.errors import ConfigError, FigureError, InputError, InputNotFoundError, StoreError
 from graphcast_batch.models.model_kinds import DEFAULT_MODEL, MODELS
 
 REFERENCE = Path(__file__).parent / "reference" / "small_13"
@@ -72,3 +72,9 @@ def test_a_dataset_that_cannot_be_read_is_named_with_the_reason(infer, tmp_path)
     (tmp_path / "a[1].nc").write_bytes(b"broken")
     with pytest.raises(InputError, match=r"a\[1\]\.nc must be a complete netCDF file, but cannot be read"):
         infer(tmp_path / "a[1].nc")
+
+
+def test_a_machine_with_too_little_memory_is_refused_before_the_network_is_built(infer, monkeypatch):
+    monkeypatch.setattr(single_forecast, "usable_bytes", lambda: 10**6)
+    with pytest.raises(ConfigError, match=r"needs at least .* GB in float32, but the machine has 0\.001 GB"):
+        infer()

@@ -7,6 +7,7 @@ import pytest
 
 from graphcast_batch.bench.step_contestant import SIZES
 from graphcast_batch.config.loading import load_config
+from graphcast_batch.errors import ConfigError
 from graphcast_batch.grid import regular_grid
 from graphcast_batch.models.base import CallSize
 from graphcast_batch.models.channels import Channels
@@ -15,7 +16,8 @@ from graphcast_batch.models.graphcast.device_memory import grid2mesh_edges, pred
 from graphcast_batch.models.graphcast.lowering import lowered_call
 from graphcast_batch.models.graphs import build_graphs
 from graphcast_batch.models.mesh import mesh_counts
-from graphcast_batch.setup.resources import MemoryUse, fitting_use, memory_uses
+from graphcast_batch.models.model_kinds import MODELS
+from graphcast_batch.setup.resources import MemoryUse, fitting_mode, fitting_use, memory_uses
 from graphcast_batch.setup.run_setup import assemble
 from graphcast_batch.spec import TASKS, Architecture
 from tests.conftest import SMALL
@@ -154,6 +156,18 @@ def test_a_call_has_the_steps_of_the_config_or_one_on_a_cpu(small_config, steps,
     run = assemble(load_config(small_config(model=model, steps=12)))
 
     assert [use.steps for use in memory_uses(run, accelerated=accelerated)] == expected
+
+
+def test_one_forecast_uses_the_memory_in_the_fastest_way_that_fits_or_is_refused_with_both_numbers():
+    size, model = SIZES["operational"], MODELS["native"]
+    call = CallSize(size.architecture, size.grid, size.channels, "float32", accelerated=False)
+    fast, lean = (model.predicted_bytes(call, mode) for mode in ("fast", "lean"))
+
+    assert fitting_mode(model, call, 2 * fast) == "fast"
+    assert fitting_mode(model, call, fast) == fitting_mode(model, call, lean) == "lean"
+    assert fitting_mode(model, call, 0) == "fast"  # where JAX does not report the memory of the device
+    with pytest.raises(ConfigError, match=r"721 x 1440.* at least 5\.\d+ GB in float32, but the machine has 4 GB"):
+        fitting_mode(model, call, 4 * 10**9)
 
 
 @pytest.mark.parametrize(

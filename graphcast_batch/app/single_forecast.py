@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from graphcast_batch.app.any_path import AnyPath, path_or_none
+from graphcast_batch.cluster.usable_memory import usable_bytes
 from graphcast_batch.config.documents import read_mapping
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.model_section import CheckpointWeights, Implementation, RandomWeights
@@ -18,12 +19,12 @@ from graphcast_batch.figures.maps import draw_strip
 from graphcast_batch.inputs.quality.checks import check_inputs, check_statistics
 from graphcast_batch.inputs.sources.dataset_files import DatasetFiles
 from graphcast_batch.inputs.statistics import Statistics, read_statistics
-from graphcast_batch.models.base import Weights
+from graphcast_batch.models.base import CallSize, Weights
 from graphcast_batch.models.channels import Channels
-from graphcast_batch.models.devices import backend
+from graphcast_batch.models.devices import backend, device_bytes
 from graphcast_batch.models.model_kinds import MODELS
 from graphcast_batch.plan import Case
-from graphcast_batch.setup.resources import resolved_precision
+from graphcast_batch.setup.resources import fitting_mode, resolved_precision
 from graphcast_batch.setup.run_statistics import computed_statistics
 from graphcast_batch.spec import TASKS, Architecture
 from graphcast_batch.stores.netcdf_file import save_predictions
@@ -89,6 +90,7 @@ def infer(
     Raises:
         FigureError: the variable or level is not predicted.
         StoreError: the predictions cannot be saved to the file.
+        ConfigError: the machine or device has too little memory.
         GraphcastBatchError: something is missing, or one part does not fit another.
     """
     dataset, pretrained = Path(dataset), path_or_none(pretrained)
@@ -110,9 +112,12 @@ def infer(
     known = _complete(truth, task.target_variables) if with_loss else None
     constants, statistics_from = _statistics(mode, statistics, pretrained, dataset, source, weights)
     check_statistics(constants.by_kind, statistics_from, task, lambda: inputs.frames)
-    computed_in = resolved_precision(precision, accelerated=backend() != "cpu")
+    accelerated = backend() != "cpu"
+    computed_in = resolved_precision(precision, accelerated=accelerated)
     checkpoint = weights.checkpoint(channels)
-    model = kind.load(checkpoint, constants.by_kind, source.grid, channels, computed_in)
+    call = CallSize(checkpoint.architecture, source.grid, channels, computed_in, accelerated)
+    memory = fitting_mode(kind, call, device_bytes() if accelerated else usable_bytes())
+    model = kind.load(checkpoint, constants.by_kind, source.grid, channels, computed_in, memory=memory)
     calls = [
         {name: np.asarray(values) for name, values in frames.items()}
         for frames in model.forecast(inputs.frames, inputs.forcings, case.steps)

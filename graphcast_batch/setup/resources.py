@@ -9,7 +9,7 @@ from typing import Final, Literal
 from graphcast_batch.config.model_section import ModelConfig
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.errors import ConfigError
-from graphcast_batch.models.base import CallSize, MemoryMode, Precision, steps_in_call
+from graphcast_batch.models.base import CallSize, MemoryMode, ModelKind, Precision, steps_in_call
 from graphcast_batch.models.disk_cache import Cache, users_folder
 from graphcast_batch.models.model_kinds import MODELS
 from graphcast_batch.pipeline.case_frames import MOST_WAITING_BYTES
@@ -104,6 +104,30 @@ def fitting_use(uses: Sequence[MemoryUse], host_room: int, device_room: int = 0)
         if on_device and use.host_bytes <= _HOST_SHARE * host_room:
             return use
     return uses[-1]
+
+
+def fitting_mode(model: ModelKind, call: CallSize, room: int) -> MemoryMode:
+    """Return the fastest way in which one forecast can use the memory where it is computed.
+
+    Args:
+        model: the model.
+        call: sizes of a call.
+        room: memory of the accelerator, or of the host, in bytes; 0 where it is not known.
+
+    Raises:
+        ConfigError: there is too little memory for any; the message gives both numbers.
+    """
+    for mode in model.memory_modes:
+        if not room or model.predicted_bytes(call, mode) <= _HOST_SHARE * room:
+            return mode
+    needed = int(_CERTAIN * model.predicted_bytes(call, mode))
+    if needed > room:
+        raise ConfigError(
+            f"a forecast on {call.grid} needs at least {needed / 1e9:.3g} GB in {call.precision}, but the "
+            f"{'device' if call.accelerated else 'machine'} has {room / 1e9:.3g} GB; take a coarser grid, a smaller "
+            "model or one with more memory"
+        )
+    return mode
 
 
 def comfortable_bytes(use: MemoryUse) -> int:
