@@ -333,7 +333,7 @@ def test_a_plan_shows_which_way_an_accelerator_that_is_absent_would_take(small_c
 
     done = command("plan", config, "--device", device)
 
-    assert re.search(rf"bfloat16 on GPU, {expected}", done.stdout), done.stdout
+    assert re.search(rf"bfloat16 on accelerator, {expected}", done.stdout), done.stdout
     assert done.stdout.count("taken on") == 1
 
 
@@ -345,8 +345,8 @@ def test_a_plan_shows_what_workers_on_this_machine_would_take(small_config, monk
     shown = repr(run)
 
     assert [line.split()[3] for line in shown.splitlines() if "(taken here)" in line] == [f"{mode},"]
-    assert re.search(r"bfloat16 on GPU, fast, 3 steps a call +\S+ [kMG]B on the device, \S+ [MG]B on the host", shown)
-    assert re.search(r"bfloat16 on GPU, lean, 3 steps a call", shown)
+    assert re.search(r"on accelerator, fast, 3 steps a call +\S+ [kMG]B on the device, \S+ [MG]B on the host", shown)
+    assert re.search(r"bfloat16 on accelerator, lean, 3 steps a call", shown)
     assert "at least" not in shown
 
 

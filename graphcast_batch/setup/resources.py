@@ -50,7 +50,7 @@ class MemoryUse:
     host_bytes: int
 
     def __str__(self) -> str:
-        device, plural = "GPU" if self.accelerated else "CPU", "" if self.steps == 1 else "s"
+        device, plural = "accelerator" if self.accelerated else "CPU", "" if self.steps == 1 else "s"
         batch = f" of {self.batch_size} Cases" if self.batch_size > 1 else ""
         return f"{self.precision} on {device}, {self.mode}, {self.steps} step{plural}{batch} a call"
 
