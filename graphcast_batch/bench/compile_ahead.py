@@ -67,8 +67,8 @@ def measure(request: Request) -> BenchmarkResult:
     name += [str(request.steps), *([f"batch-{batch}"] if batch > 1 else [])]
     return BenchmarkResult(
         bench="-".join(("compile", *name)),
-        what=f"{device.title}, absent, by XLA's account and published rates: {kind} of {request.size}, "
-        f"{request.precision}, {request.memory}, {request.steps} steps{f' of {batch} Cases' if batch > 1 else ''}",
+        what=f"{kind} of {request.size}, {request.precision}, {request.memory}, {request.steps} steps"
+        f"{f' of {batch} Cases' if batch > 1 else ''}, compiled for an absent {device.title}",
         command=f"graphcast-batch bench compile --for {request.target} --size {request.size} --precision "
         f"{request.precision} {options} --steps {request.steps}{f' --batch-size {batch}' if batch > 1 else ''}",
         figures=figures,

