@@ -110,6 +110,7 @@ def _megabytes(run: RunSetup, nodes: int, gpus_per_node: int, cpus_per_node: int
     workers = run.config.workers
     room = gpus_per_node or max(1, cpus_per_node // workers.threads)
     count = min(math.ceil(workers.count / nodes), room if gpus_per_node else workers.count) if workers.count else room
+    count = min(count, len(run.plan.cases))  # a worker without a Case does not start
     fastest = memory_uses(run, accelerated=bool(gpus_per_node), workers=count * nodes)[0]
     return math.ceil((count * comfortable_bytes(fastest) + _BESIDE_BYTES) / 2**20)
 

@@ -337,6 +337,7 @@ def asked_memory(tmp_path, *flags, **workers):
     [
         (["--cpus-per-node", "8"], None, 4, False),
         (["--cpus-per-node", "8", "--nodes", "2"], 3, 2, False),
+        (["--cpus-per-node", "64"], None, 4, False),  # there are 4 Cases
         (["--gpus-per-node", "3"], None, 3, True),
         (["--gpus-per-node", "4"], 2, 2, True),
     ],
