@@ -59,7 +59,7 @@ def run(
     if todo:
         count = min(len(todo), places(run.config.workers, device))
         uses = memory_uses(run, accelerated=device == "gpu", workers=count)
-        starter = RayWorkerStarter(run, store, device, uses, open_scorer)
+        starter = RayWorkerStarter(run, store, device, uses, count, open_scorer)
         check_memory(run, uses, most_on_a_node(count, device), usable_bytes())
         progress.started(count, device, len(run.plan.cases), len(run.plan.cases) - len(todo))
         DispatchLoop(starter, store, todo, run.config, progress, drain, completed).work_through()

@@ -83,6 +83,7 @@ class RayWorkerStarter:
         store: the store to write into.
         device: the kind of device of each worker.
         uses: the ways in which a worker can use memory.
+        count: number of workers that are started for the Cases left.
         open_scorer: called by each worker to score forecasts online; None if they are not scored.
     """
 
@@ -92,12 +93,14 @@ class RayWorkerStarter:
         store: Store,
         device: Literal["cpu", "gpu"],
         uses: Sequence[MemoryUse],
+        count: int,
         open_scorer: OpenScorer | None = None,
     ) -> None:
         config = run.config.model_copy(update={"store": store.path})
         # Sent once, not with every worker: a source may know a hundred thousand times.
         self._workers, self._device = run.config.workers, device
-        on_node = most_on_a_node(self.places, device)
+        # Ray may put all workers with GPUs on one node, those without are spread.
+        on_node = most_on_a_node(self.places if device == "gpu" else count, device)
         self._arguments = ray.put((config, run.source, uses, on_node, open_scorer))
         self.in_flight = in_flight(max(use.batch_size for use in uses))
         self._count = 0
