@@ -161,10 +161,11 @@ def check_memory(implementation: Implementation, call: CallSize, memory: MemoryM
     needed = MODELS[implementation].predicted_bytes(call, memory)
     there = device_bytes() if call.accelerated else usable_bytes()
     if needed > there > 0:
+        remedy = "take --memory lean, " if memory == "fast" and implementation == "native" else "take "
         raise BenchError(
             f"{implementation} on {call.grid} in {call.precision} needs at least {byte_size(needed)} with --memory "
-            f"{memory}, but the {'device' if call.accelerated else 'machine'} has {byte_size(there)}; take "
-            "--memory lean, a smaller --size, or more memory"
+            f"{memory}, but the {'device' if call.accelerated else 'machine'} has {byte_size(there)}; {remedy}"
+            "a smaller --size, or more memory"
         )
 
 

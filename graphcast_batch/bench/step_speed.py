@@ -139,7 +139,7 @@ class _Contestant:
             self.close()
             raise BenchError(
                 f"the process that measures {self._role} must answer, but ended with code {self._process.returncode}; "
-                "see what it wrote"
+                + ("take more memory or a smaller --size" if self._process.returncode == -9 else "see what it wrote")
             )
         return Answer(**json.loads(line))
 
