@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from graphcast_batch.app import planning
 from graphcast_batch.config.figures_section import FiguresConfig
@@ -335,6 +336,27 @@ def test_a_plan_shows_which_way_an_accelerator_that_is_absent_would_take(small_c
 
     assert re.search(rf"bfloat16 on accelerator, {expected}", done.stdout), done.stdout
     assert done.stdout.count("taken on") == 1
+
+
+def test_an_accelerator_that_no_worker_would_use_is_refused(small_config):
+    run = planning.plan(small_config(workers={"device": "cpu"}))
+
+    with pytest.raises(ConfigError, match=r"h100 .* but workers\.device is cpu; .* leave --device out"):
+        run.show(Console(), "h100")
+
+
+def test_a_batch_larger_than_the_run_needs_no_memory_for_cases_that_are_not_there(small_config):
+    run = {size: planning.plan(small_config(), model={"batch_size": size}) for size in (1, 10**5)}
+    cases = len(run[1].cases)
+
+    assert {use.batch_size for use in run[10**5].memory_uses} == {cases}
+
+
+def test_a_plan_shows_that_this_machine_has_too_little_memory(small_config, monkeypatch):
+    run = planning.plan(small_config(workers={"device": "auto", "count": 2, "threads": 2}))
+    with_memory(monkeypatch, int(0.7 * 2 * min(run.host_memory.values())))
+
+    assert re.search("lean, .*too much for 2 workers here", repr(run))
 
 
 @pytest.mark.parametrize(("room", "mode"), [(1.26, "fast"), (1.24, "lean")])

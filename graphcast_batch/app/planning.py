@@ -18,12 +18,14 @@ from graphcast_batch.cluster.usable_memory import usable_bytes
 from graphcast_batch.config.documents import read_mapping
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig
+from graphcast_batch.errors import ConfigError
 from graphcast_batch.figures.store_figures import check_figures
 from graphcast_batch.models.accelerators import ACCELERATORS, AcceleratorName
 from graphcast_batch.models.model_kinds import MODELS
 from graphcast_batch.plan import Case
 from graphcast_batch.setup.resources import (
     MemoryUse,
+    certain_bytes,
     check_memory,
     fitting_use,
     memory_uses,
@@ -143,7 +145,15 @@ class PlannedRun:
         Args:
             console: to print on.
             device: an accelerator of which to show how a worker would use its memory.
+
+        Raises:
+            ConfigError: an accelerator is named, but the workers of the run compute on CPUs.
         """
+        if device and self.config.workers.device == "cpu":
+            raise ConfigError(
+                f"{device} can be shown for workers on accelerators, but workers.device is cpu; set it to auto or gpu, "
+                "or leave --device out"
+            )
         mesh_size = self.assembled.checkpoint.architecture.mesh_size
         exact = MODELS[self.config.model.implementation].predicts_memory
         memory = PlannedMemory(self.memory_uses, self._taken_here | self._taken_on(device), exact)
@@ -153,8 +163,11 @@ class PlannedRun:
     def _taken_here(self) -> dict[MemoryUse, str]:
         """The way that workers on the CPUs of this machine take."""
         on_cpu = [use for use in self.memory_uses if not use.accelerated]
+        if not on_cpu:
+            return {}
         room = usable_bytes() // max(1, self.workers_here)
-        return {fitting_use(on_cpu, room): "taken here"} if on_cpu else {}
+        fits = certain_bytes(on_cpu) <= room
+        return {fitting_use(on_cpu, room): "taken here" if fits else f"too much for {self.workers_here} workers here"}
 
     def _taken_on(self, device: AcceleratorName | None) -> dict[MemoryUse, str]:
         """The way that a worker takes on an accelerator whose host has memory enough."""

@@ -135,6 +135,11 @@ def comfortable_bytes(use: MemoryUse) -> int:
     return int(use.host_bytes / _HOST_SHARE)
 
 
+def certain_bytes(uses: Sequence[MemoryUse]) -> int:
+    """Return the memory of a host that a worker surely needs, in its leanest way."""
+    return int(_CERTAIN * uses[-1].host_bytes)
+
+
 def check_memory(run: RunSetup, uses: Sequence[MemoryUse], workers: int, available: int) -> None:
     """Refuse a run whose workers cannot have the memory that a Case needs on their host.
 
@@ -147,7 +152,7 @@ def check_memory(run: RunSetup, uses: Sequence[MemoryUse], workers: int, availab
     Raises:
         ConfigError: there is too little memory; the message gives both numbers.
     """
-    needed = int(_CERTAIN * uses[-1].host_bytes)
+    needed = certain_bytes(uses)
     if needed * workers <= available:
         return
     fit = available // needed
@@ -174,7 +179,7 @@ def _batches(run: RunSetup, one: CallSize, workers: int) -> tuple[int, ...]:
     """Return the batch sizes that a call may have, largest first; a worker need not have more Cases than its share."""
     chosen = run.config.model
     if chosen.batch_size != "auto":
-        return (chosen.batch_size,)
+        return (min(chosen.batch_size, len(run.plan.cases)),)
     if not one.accelerated:
         return (1,)
     share = len(run.plan.cases) // workers
