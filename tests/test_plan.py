@@ -350,6 +350,8 @@ def test_a_batch_larger_than_the_run_needs_no_memory_for_cases_that_are_not_ther
     cases = len(run[1].cases)
 
     assert {use.batch_size for use in run[10**5].memory_uses} == {cases}
+    with pytest.raises(ConfigError, match=r"take a smaller model\.batch_size, a coarser grid"):
+        check_memory(run[10**5].assembled, run[10**5].memory_uses, 1, 10**6)
 
 
 def test_a_plan_shows_that_this_machine_has_too_little_memory(small_config, monkeypatch):

@@ -13,7 +13,7 @@ from graphcast_batch.pipeline.ports import Scorer
 from graphcast_batch.pipeline.stages import CaseStage
 from graphcast_batch.pipeline.worker_context import CompletedCase, WorkerContext
 from graphcast_batch.plan import Case
-from graphcast_batch.setup.resources import MemoryUse, fitting_use
+from graphcast_batch.setup.resources import MemoryUse, fitting_use, smaller_batch
 from graphcast_batch.setup.run_source import AnySource
 from graphcast_batch.setup.worker_setup import worker_context
 from graphcast_batch.stores.base import Lease
@@ -65,9 +65,8 @@ class Worker:
         if 0 < device_room < leanest.device_bytes:
             raise ConfigError(
                 f"a Case on {source.grid} needs at least {leanest.device_bytes / 1e9:.3g} GB in {leanest.precision}, "
-                f"but the GPU that a "
-                f"worker on {socket.gethostname()} was given has {device_room / 1e9:.3g} GB; take a coarser grid, a "
-                "smaller model or a larger GPU"
+                f"but the GPU that a worker on {socket.gethostname()} was given has {device_room / 1e9:.3g} GB; take "
+                f"{smaller_batch(leanest)}a coarser grid, a smaller model or a larger GPU"
             )
         scorer = open_scorer(config) if open_scorer else None
         use = fitting_use(uses, usable_bytes() // on_node, device_room)

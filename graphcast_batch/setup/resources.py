@@ -140,6 +140,11 @@ def certain_bytes(uses: Sequence[MemoryUse]) -> int:
     return int(_CERTAIN * uses[-1].host_bytes)
 
 
+def smaller_batch(use: MemoryUse) -> str:
+    """Return the first remedy for too little memory, to stand before others; empty where a call has one Case."""
+    return "a smaller model.batch_size, " if use.batch_size > 1 else ""
+
+
 def check_memory(run: RunSetup, uses: Sequence[MemoryUse], workers: int, available: int) -> None:
     """Refuse a run whose workers cannot have the memory that a Case needs on their host.
 
@@ -157,9 +162,9 @@ def check_memory(run: RunSetup, uses: Sequence[MemoryUse], workers: int, availab
         return
     fit = available // needed
     remedy = (
-        f"take fewer workers (workers.count: {fit})"
+        f"take fewer workers (workers.count: {fit} for each node)"
         if fit
-        else "take a coarser grid, a smaller model or a larger machine"
+        else f"take {smaller_batch(uses[-1])}a coarser grid, a smaller model or a larger machine"
     )
     raise ConfigError(
         f"{workers} workers must have {needed / 1e9:.3g} GB each, as a Case on {run.plan.layout.grid} needs at least "

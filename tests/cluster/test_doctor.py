@@ -268,7 +268,11 @@ def test_a_broken_or_partly_joined_allocation_is_a_problem(tmp_path, healthy, mo
     [
         (1.3, "ok", r"^2 workers a node, each with .* \(float32 on CPU, fast, 1 step a call\), of .* GB$"),
         (0.9, "note", r"\(float32 on CPU, lean, 1 step a call\), of .* which may be too little; take fewer workers"),
-        (0.7, "problem", r"^2 workers must have .* but there are .*; take fewer workers \(workers\.count: 1\)$"),
+        (
+            0.7,
+            "problem",
+            r"^2 workers must have .* but there are .*; take fewer workers \(workers\.count: 1 for each node\)$",
+        ),
     ],
 )
 def test_the_memory_of_the_workers_is_compared_with_that_of_the_node(tmp_path, healthy, share, state, text):
