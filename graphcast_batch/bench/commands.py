@@ -39,6 +39,8 @@ def model(
     """Measure the network, DeepMind's package and a matrix product on this machine."""
     from graphcast_batch.bench.step_speed import measure
 
+    if python and against == "none":
+        raise typer.BadParameter("it runs DeepMind's package; leave it or --against none out", param_hint="--python")
     _keep(measure(size, precision, steps, rounds, python, against, memory), out)
 
 

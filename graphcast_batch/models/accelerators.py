@@ -67,7 +67,7 @@ ACCELERATORS: Final[Mapping[AcceleratorName, Accelerator]] = MappingProxyType(
         "a100-40gb": Accelerator("NVIDIA A100 SXM 40 GB", _AMPERE, 40 * 2**30, 1555e9, _AMPERE_RATES),
         "a100-80gb": Accelerator("NVIDIA A100 SXM 80 GB", _AMPERE, 80 * 2**30, 2039e9, _AMPERE_RATES),
         "h100": Accelerator("NVIDIA H100 SXM 80 GB", _HOPPER, 80 * 2**30, 3350e9, _HOPPER_RATES),
-        "h200": Accelerator("NVIDIA H200 SXM 141 GB", _HOPPER, 141 * 10**9, 4800e9, _HOPPER_RATES),
+        "h200": Accelerator("NVIDIA H200 SXM 141 GB", _HOPPER, 140 * 2**30, 4800e9, _HOPPER_RATES),
         "tpu-v5e": Accelerator("Google TPU v5e", "v5e:2x2", 16 * 2**30, 819e9, _rates(197e12, 197e12)),
         "tpu-v5p": Accelerator("Google TPU v5p", "v5p:2x2x1", 95 * 2**30, 2765e9, _rates(459e12, 459e12)),
         "tpu-v6e": Accelerator("Google TPU v6e", "v6e:2x2x1", 32 * 2**30, 1640e9, _rates(918e12, 918e12)),

@@ -22,6 +22,7 @@ up messages holds twice as many."""
 _CACHED_BYTES: Final = 3 * 2**20
 """Bytes of a block on a CPU. Of 0.8 to 12 MB tried on an AMD EPYC with 32 MB of cache, 1.5 to 3 MB were fastest."""
 _BUSY_BYTES: Final = 2**28
+"""Bytes of a block on an accelerator, in float32."""
 
 
 def predicted_bytes(call: CallSize, mode: MemoryMode) -> int:
