@@ -176,8 +176,11 @@ class PlannedRun:
             return {}
         room = ACCELERATORS[device].usable_bytes
         use = fitting_use(uses, sys.maxsize, room)
-        fits = use.device_bytes <= room
-        return {use: f"taken on {device}" if fits else f"too much for {device}, of which JAX takes {byte_size(room)}"}
+        if use.device_bytes > room:
+            return {use: f"too much for {device}, of which JAX takes {byte_size(room)}"}
+        # Ray names TPUs otherwise than GPUs, and no worker asks it for one.
+        used = ", but runs do not use TPUs yet" if device.startswith("tpu") else ""
+        return {use: f"taken on {device}{used}"}
 
     def __repr__(self) -> str:
         return as_text(self._show_all)
