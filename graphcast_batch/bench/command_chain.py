@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any, Final
 
+import numpy as np
 import psutil
 
 from graphcast_batch.bench.records import BenchmarkFigure, BenchmarkResult
@@ -111,7 +112,7 @@ def _commands(
     planet = place / "planet.yaml"
     planet.write_text(json.dumps({**content, "inputs": {"kind": "synthetic", "resolution": size.resolution}}))
     hours = size.channels.step_hours
-    last = f"2020-01-{1 + (cases + steps) * hours // 24:02}T{(cases + steps) * hours % 24:02}"
+    last = _time(hours * (cases + steps))
     levels = str(len(size.channels.levels))
     span = ("--first", _FIRST, "--last", last)
     yield (
@@ -136,12 +137,17 @@ def _commands(
     yield "stats", ("stats", archive, "--to", str(place / "stats"))
 
 
+def _time(hours: int) -> str:
+    """Return the time so many hours after the first of the archive."""
+    return str(np.datetime64(_FIRST, "h") + np.timedelta64(hours, "h"))
+
+
 def _config(archive: str, store: str, size: Size, precision: Precision, cases: int, steps: int) -> Mapping[str, Any]:
     hours = size.channels.step_hours
     return {
         "store": store,
         "inputs": {"kind": "archive", "path": archive},
-        "times": {"list": [f"2020-01-{1 + n * hours // 24:02}T{n * hours % 24:02}" for n in range(1, cases + 1)]},
+        "times": {"list": [_time(hours * n) for n in range(1, cases + 1)]},
         "steps": steps,
         "model": {
             "weights": {"kind": "random", "architecture": size.architecture.model_dump(), "task": size.task},

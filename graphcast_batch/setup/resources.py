@@ -117,8 +117,9 @@ def fitting_mode(model: ModelKind, call: CallSize, room: int) -> MemoryMode:
     Raises:
         ConfigError: there is too little memory for any; the message gives both numbers.
     """
+    share = _DEVICE_SHARE if call.accelerated else _HOST_SHARE
     for mode in model.memory_modes:
-        if not room or model.predicted_bytes(call, mode) <= _HOST_SHARE * room:
+        if not room or model.predicted_bytes(call, mode) <= share * room:
             return mode
     needed = int(_CERTAIN * model.predicted_bytes(call, mode))
     if needed > room:

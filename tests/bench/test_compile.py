@@ -11,7 +11,7 @@ import pytest
 
 from graphcast_batch.bench.compile_ahead import measure
 from graphcast_batch.bench.compile_process import Request
-from graphcast_batch.bench.kernels import kernels
+from graphcast_batch.bench.kernels import kernels, unknown_loops
 from graphcast_batch.bench.operation_count import operations
 from graphcast_batch.bench.program_text import ProgramText
 from graphcast_batch.bench.step_contestant import SIZES
@@ -88,6 +88,10 @@ ENTRY %main (x: bf16[8,100,4], y: f32[8,100,6]) -> f32[8,100,6] {
 """
 
 
+ENDS = "constant(8)", "parameter(1)"
+"""How the loop's condition knows its end, and how it does not."""
+
+
 @pytest.mark.parametrize("trips", ["", ', backend_config={"known_trip_count":{"n":"8"}}'], ids=["counted", "told"])
 def test_a_kernel_counts_what_it_touches_as_often_as_its_loop_runs(trips):
     found = {kernel.name: kernel for kernel in kernels(ProgramText(PROGRAM.replace("@TRIPS@", trips)))}
@@ -159,6 +163,20 @@ def test_an_update_of_the_weights_compiles_for_an_absent_gpu_with_about_three_ti
     # Forwards, forwards again for the gradient, and backwards for values and for weights.
     assert 3 * needed() < figures["matrix products, a step"] < 5 * needed()
     assert "--training --steps 2" in result.command
+
+
+def test_a_loop_of_unknown_length_counts_once_and_is_told():
+    known, unknown = (ProgramText(PROGRAM.replace("@TRIPS@", "").replace("constant(8)", end)) for end in ENDS)
+
+    assert (unknown_loops(known), unknown_loops(unknown)) == (0, 1)
+    assert {kernel.runs for kernel in kernels(unknown)} == {1}
+
+
+def test_an_interpreter_for_deepminds_package_that_would_not_run_is_refused(command):
+    refused = command("bench", "model", "--against", "none", "--python", "/usr/bin/python3")
+
+    assert refused.returncode == 2
+    assert "it runs DeepMind's package" in re.sub(r"[\s│]+", " ", refused.stderr)
 
 
 def test_training_is_not_lean(command):
