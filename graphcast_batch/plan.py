@@ -49,8 +49,7 @@ class Case:
     @property
     def key(self) -> str:
         """Name of the Case in file names, logs and tables: ``2020-01-01T06``, or ``2020-01-01T06-m007`` of a member."""
-        hour = str(self.init_time.astype("datetime64[h]"))
-        return hour if self.member is None else f"{hour}-m{self.member:03d}"
+        return case_key(self.init_time, self.member)
 
     @property
     def hours(self) -> int:
@@ -65,6 +64,12 @@ class Case:
     @property
     def _order(self) -> tuple[np.datetime64, int, int, str, int]:
         return self.init_time, self.steps, self.step_hours, self.source, -1 if self.member is None else self.member
+
+
+def case_key(init_time: np.datetime64, member: int | None = None) -> str:
+    """Return the `Case.key` of the Case of an initial time and a member."""
+    hour = str(init_time.astype("datetime64[h]"))
+    return hour if member is None else f"{hour}-m{member:03d}"
 
 
 CASE_KEY: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2})(?:-m([0-9]{3,}))?")

@@ -123,7 +123,7 @@ class OnlineCaseScorer:
 
     def write(self, forecast: str) -> None:
         """Write the scores, unless an evaluation is scoring the same Case."""
-        scores, index = self._run.scores, self._run.store.index_of(self._case)
+        scores, index = self._run.scores, self._run.store.place_of(self._case)["time"]
         lease = scores.lease(self._case)
         if lease is None and self._run.store.only_scores:
             raise StoreError(

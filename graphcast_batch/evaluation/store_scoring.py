@@ -265,7 +265,7 @@ def _score_group(store: Store, group: GroupScoring, case: Case) -> ScoreRecord |
             return record
         means = {name: found.means for name, found in score_case(group.scoring, case, watch).items()}
         return group.scores.write(
-            store.index_of(case), case, means, _count(group, held), forecast, watch.seconds, lease
+            store.place_of(case)["time"], case, means, _count(group, held), forecast, watch.seconds, lease
         )
 
 

@@ -28,7 +28,7 @@ class StoredForecasts:
         store, opened = self._opened
         kept = store.kept
         leads = _as_slice([kept.lead_hours.index(hours) for hours in lead_hours])
-        here = opened[list(names)].isel(time=store.index_of(case), prediction_timedelta=leads)
+        here = opened[list(names)].isel(store.place_of(case) | {"prediction_timedelta": leads})
         places = _as_slice([kept.levels.index(level) for level in levels])
         return {name: here[name].isel(level=places, missing_dims="ignore").values for name in names}
 

@@ -104,7 +104,7 @@ def errors_of(path: Path, case: Case, which: MeanErrors, source: Truth) -> NDArr
         StoreError: the forecast cannot be read.
     """
     store = open_store(path)
-    forecast = store.forecasts()[which.name].isel(time=store.index_of(case))
+    forecast = store.forecasts()[which.name].isel(store.place_of(case))
     forecast = forecast if which.level is None else forecast.sel(level=which.level)
     found = np.full((len(which.hours), store.kept.latitude.size, store.kept.longitude.size), np.nan, np.float32)
     for n, hours in enumerate(which.hours):

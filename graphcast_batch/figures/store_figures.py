@@ -57,7 +57,7 @@ def draw_stored(path: Path, case: Case, wanted: FiguresConfig, source: Truth) ->
     """
     store = open_store(path)
     leads = slice(0, store.kept.leads(case.hours))
-    forecast = store.forecasts().isel(time=store.index_of(case), prediction_timedelta=leads)
+    forecast = store.forecasts().isel(store.place_of(case) | {"prediction_timedelta": leads})
     truth = source.truth(case, *names_wanted(wanted, dict(store.kept.on_levels)))
     folder = _folder(store.path, case)
     drawn = draw_case(forecast, truth, wanted, folder, credit=_credit(forecast))

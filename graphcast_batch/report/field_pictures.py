@@ -167,7 +167,7 @@ class _Reader:
         if levels:
             places["level"] = [store.kept.levels.index(level) for level in levels]
             wanted["level"] = list(levels)
-        frames = self.forecasts[name].isel(places | {"time": store.index_of(case)})
+        frames = self.forecasts[name].isel(places | store.place_of(case))
         shape = (len(hours), max(1, len(levels)), frames.sizes["latitude"], frames.sizes["longitude"])
         truth = self.truth.frames(case, hours, name, levels) if self.truth else None
         target = None if truth is None else truth.reindex(wanted).isel(thinned).values.reshape(shape)

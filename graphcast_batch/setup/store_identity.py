@@ -67,7 +67,7 @@ def existing_store(run: RunSetup) -> Store | None:
     store = open_store(run.config.store)
     known = store_identity(run, run.statistics, run.config.model.precision)
     unknown = {key: value for key, value in store.identity.items() if key in ("precision", "statistics")}
-    store.refuse_other(run.plan.layout, {**unknown, **known})
+    store.refuse_other(run.plan, {**unknown, **known})
     return store
 
 

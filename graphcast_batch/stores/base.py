@@ -15,9 +15,10 @@ import xarray as xr
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from graphcast_batch.members import Member
 from graphcast_batch.plan import Case
 from graphcast_batch.stores.case_records import CaseFailure, CaseRecord, CaseState
-from graphcast_batch.stores.layout import Layout, OutputGrid
+from graphcast_batch.stores.layout import OutputGrid, Plan
 
 OUTPUTS: Final = "outputs"
 """Key of a store's identity that says which part of the forecasts the store keeps, if not their values."""
@@ -272,8 +273,12 @@ class Store(Protocol):
     def ledger(self) -> Ledger:
         """The states of the Cases."""
 
-    def index_of(self, case: Case) -> int:
-        """Return the index of a Case on the time axis.
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The members that the store has room for at each initial time, by number; empty without an ensemble."""
+
+    def place_of(self, case: Case) -> dict[str, int]:
+        """Return the place of a Case, by dimension: its index along ``time``, and with members that along ``number``.
 
         Raises:
             StoreError: the store was not laid out for the Case.
@@ -301,14 +306,17 @@ class Store(Protocol):
         """Open the forecasts, whose values are read when they are asked for.
 
         Returns:
-            float32 (time, prediction_timedelta, [level], latitude, longitude), NaN where nothing was written.
+            float32 (time, [number], prediction_timedelta, [level], latitude, longitude), NaN where nothing was
+            written. Coordinates along ``number`` say what each member is.
         """
 
-    def refuse_other(self, layout: Layout, identity: Mapping[str, JsonValue]) -> None:
+    def refuse_other(self, plan: Plan, identity: Mapping[str, JsonValue]) -> None:
         """Refuse to write forecasts into the store that differ from those that are in it.
 
+        More initial times, lead times and members do not count as differences, nor do fewer initial or lead times.
+
         Args:
-            layout: layout of the forecasts that are to be written.
+            plan: the layout and the members of the forecasts that are to be written.
             identity: identity of the forecasts that are to be written.
 
         Raises:

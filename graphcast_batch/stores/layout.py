@@ -13,6 +13,7 @@ from graphcast_batch.config.outputs_section import OutputsConfig, RegionConfig
 from graphcast_batch.config.times_section import MOST_HOURS
 from graphcast_batch.errors import ConfigError, GridError
 from graphcast_batch.grid import SAME_PLACE_DEGREES, Grid
+from graphcast_batch.members import Member
 from graphcast_batch.plan import Case
 from graphcast_batch.spec import Task
 from graphcast_batch.variables import is_on_levels
@@ -127,12 +128,25 @@ class Layout:
 
 @dataclass(frozen=True)
 class Plan:
-    """The Cases of a run, and the layout of the forecasts that they write."""
+    """The Cases of a run, and the layout of the forecasts that they write.
+
+    Raises:
+        ValueError: a Case is of a member that the plan does not have, or of none although the plan has members.
+    """
 
     cases: tuple[Case, ...]
     layout: Layout
     skipped: tuple[tuple[str, str], ...] = ()
     """Keys of the Cases that cannot be run, each with the reason."""
+    members: tuple[Member, ...] = ()
+    """The members of each initial time, by number; empty for a run without an ensemble."""
+
+    def __post_init__(self) -> None:
+        numbers: set[int | None] = {member.number for member in self.members}
+        numbers = numbers or {None}
+        stray = next((case for case in self.cases if case.member not in numbers), None)
+        if stray is not None:
+            raise ValueError(f"{stray.key} must be of one of the {len(self.members)} members of the plan, but is not")
 
     @property
     def store_bytes(self) -> int:

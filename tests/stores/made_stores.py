@@ -9,6 +9,7 @@ import pytest
 
 from graphcast_batch.config.outputs_section import OutputsConfig
 from graphcast_batch.grid import Grid
+from graphcast_batch.members import Member
 from graphcast_batch.plan import Case
 from graphcast_batch.stores.layout import Layout, Plan
 from graphcast_batch.stores.store_kinds import create_or_extend
@@ -22,13 +23,18 @@ def grid_of(rows=5, columns=8):
     return Grid(np.linspace(-90, 90, rows, dtype=np.float32), longitude)
 
 
-def case_at(index, steps):
-    return Case(np.datetime64("2020-01-01T00", "h") + np.timedelta64(6 * index, "h"), steps, 6)
+def case_at(index, steps, member=None):
+    return Case(np.datetime64("2020-01-01T00", "h") + np.timedelta64(6 * index, "h"), steps, 6, member=member)
 
 
-def plan_of(indices, steps, *, grid=None, levels=(500, 850), on_levels=VARIABLES, **outputs):
+def members_of(count, seed=7):
+    return tuple(Member(number, "weights", "ab" * 32, f"gaussian {number}", seed) for number in range(count))
+
+
+def plan_of(indices, steps, *, grid=None, levels=(500, 850), on_levels=VARIABLES, members=0, **outputs):
     layout = Layout(grid or grid_of(), levels, on_levels, steps, 6, OutputsConfig(**outputs))
-    return Plan(tuple(case_at(index, steps) for index in indices), layout)
+    cases = [case_at(index, steps, member) for index in indices for member in range(members) or [None]]
+    return Plan(tuple(cases), layout, members=members_of(members))
 
 
 def make(path, plan, *, identity=IDENTITY, provenance=None, config_text="steps: 1\n"):
@@ -42,7 +48,9 @@ def values_of(store, case):
         shape = store.kept.frame_shape(levelled)
         hours = int(case.init_time.astype(np.int64))
         frames = [
-            np.random.default_rng([hours, number, step]).normal(size=shape).astype(np.float32)
+            np.random.default_rng([hours, number, step, 0 if case.member is None else case.member + 1])
+            .normal(size=shape)
+            .astype(np.float32)
             for step in range(case.steps)
         ]
         found[name] = np.stack(frames)

@@ -267,7 +267,7 @@ def test_more_times_and_leads_keep_what_is_there_bit_by_bit(tmp_path):
     chunks = {name: content for name, content in data_files(path).items() if "/c." in name and "time" not in name}
     longer = make(path, plan_of([2, 0, 9], 7), config_text="steps: 7\n")
     assert {name: data_files(path)[name] for name in chunks} == chunks
-    assert [longer.index_of(case_at(index, 7)) for index in (2, 4, 0, 9)] == [0, 1, 2, 3]
+    assert [longer.place_of(case_at(index, 7))["time"] for index in (2, 4, 0, 9)] == [0, 1, 2, 3]
     assert (longer.kept.lead_hours, longer.block_steps) == ((6, 12, 18, 24, 30, 36, 42), 3)
     assert (path / "run.yaml").read_text() == "steps: 7\n"
     old = longer.forecasts().sel(time=case_at(2, 3).init_time)
@@ -294,7 +294,7 @@ def test_a_store_opened_before_an_extension_can_still_be_written(tmp_path):
     ):
         before.attempt(case_at(1, 9))
     with pytest.raises(StoreError, match="2020-01-02T00: "):
-        before.index_of(case_at(4, 3))
+        before.place_of(case_at(4, 3))
 
 
 def extend_on_and_on(path, ready):

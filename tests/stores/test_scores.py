@@ -29,7 +29,9 @@ def means_of(seed, leads=4):
 
 def put(scores, store, index, leads=4):
     case = case_at(index, leads)
-    return scores.write(store.index_of(case), case, means_of(index, leads), 2 * leads, "made once", {"read": 1.0})
+    return scores.write(
+        store.place_of(case)["time"], case, means_of(index, leads), 2 * leads, "made once", {"read": 1.0}
+    )
 
 
 def test_scores_open_in_xarray_with_their_axes_and_gaps(tmp_path):

@@ -2,7 +2,6 @@
 
 import pickle
 import time
-from dataclasses import replace
 from itertools import starmap
 
 import numpy as np
@@ -47,7 +46,7 @@ def store(lay_out):
 def read(store, case):
     """The lead times of a Case by variable, as the store has them now."""
     opened, leads = store.forecasts(), store.kept.leads(case.hours)
-    here = opened.isel(time=store.index_of(case), prediction_timedelta=slice(0, leads))
+    here = opened.isel(store.place_of(case) | {"prediction_timedelta": slice(0, leads)})
     return {name: here[name].values for name in store.kept.variables}
 
 
@@ -161,15 +160,9 @@ def test_frames_that_do_not_fit_are_refused(store, wrong):
 def test_a_case_that_the_store_was_not_laid_out_for_has_no_place(store):
     for case in (case_at(len(CASES), STEPS), case_at(0, STEPS + 1)):
         with pytest.raises(StoreError, match=case.key):
-            store.index_of(case)
+            store.place_of(case)
         with pytest.raises(StoreError, match=case.key):
             store.attempt(case)
-
-
-def test_members_are_refused_where_a_store_would_drop_their_number(lay_out):
-    plan = plan_of(range(len(CASES)), STEPS)
-    with pytest.raises(StoreError, match=f"{plan.cases[0].key}-m001"):
-        lay_out(replace(plan, cases=tuple(replace(case, member=1) for case in plan.cases)))
 
 
 def test_a_case_is_committed_exactly_once(kind, store):
@@ -307,11 +300,11 @@ def test_a_store_is_extended_along_initial_and_lead_times_and_keeps_what_it_has(
     ],
 )
 def test_other_forecasts_are_refused_with_the_difference(lay_out, store, plan, identity, named):
-    for refused in (lambda: lay_out(plan, identity), lambda: store.refuse_other(plan.layout, identity)):
+    for refused in (lambda: lay_out(plan, identity), lambda: store.refuse_other(plan, identity)):
         with pytest.raises(StoreMismatchError) as caught:
             refused()
         assert all(name in str(caught.value) for name in named)
-    store.refuse_other(plan_of(range(5), STEPS + 4).layout, IDENTITY)
+    store.refuse_other(plan_of(range(5), STEPS + 4), IDENTITY)
 
 
 @pytest.mark.parametrize("outputs", [{}, {"keep_bits": 7}, {"keep_bits": {"temperature": 3}}])

@@ -24,7 +24,7 @@ from graphcast_batch.stores.base import Lease
 from graphcast_batch.stores.case_records import CaseRecord
 from graphcast_batch.stores.layout import OutputGrid
 from graphcast_batch.stores.zarr.ledger import FileLedger
-from graphcast_batch.stores.zarr.shards import Encoding, Shard, file_of, files_of
+from graphcast_batch.stores.zarr.shards import Encoding, Place, Shard, file_of, files_of
 
 
 class Destination(Protocol):
@@ -61,8 +61,8 @@ class Destination(Protocol):
     def blocks_of(self, steps: int) -> int:
         """Return how many shards of each variable a forecast of so many steps has."""
 
-    def index_of(self, case: Case) -> int:
-        """Return the index of a Case on the time axis; raise StoreError if the Case is not on it."""
+    def place_of(self, case: Case) -> dict[str, int]:
+        """Return the place of a Case, by dimension; raise StoreError if the store has none for it."""
 
 
 class ZarrAttempt:
@@ -75,7 +75,7 @@ class ZarrAttempt:
     def __init__(self, store: Destination, case: Case) -> None:
         self._store = store
         self._case = case
-        self._index = store.index_of(case)
+        self._place: Place = tuple(store.place_of(case).values())
         self._staging = Staging.beside(store.path / STAGING, case.key)
         self._leads = store.kept.leads(case.hours)
         self._encodings = store.encodings
@@ -205,7 +205,7 @@ class ZarrAttempt:
 
     def _files(self, steps: int) -> set[str]:
         """Return the paths, in the store, of the files of a forecast of so many steps."""
-        return files_of(self._index, self._store.blocks_of(steps), self._store.kept.on_levels)
+        return files_of(self._place, self._store.blocks_of(steps), self._store.kept.on_levels)
 
     def _publish(self, files: Mapping[str, Sealed]) -> None:
         store, staging = self._store, self._staging
@@ -245,7 +245,7 @@ class ZarrAttempt:
     def _shard(self, name: str, start: int) -> Shard:
         """Return the shard that begins at a lead time, and begin it if it was not begun yet."""
         levelled, size = dict(self._store.kept.on_levels)[name], self._store.block_steps
-        file = file_of(name, levelled, self._index, start // size)
+        file = file_of(name, levelled, self._place, start // size)
         with self._lock:
             if file not in self._shards:
                 encoding, leads = self._encodings[name], min(size, self._leads - start)

@@ -19,7 +19,6 @@ from graphcast_batch.files.leases import expired
 from graphcast_batch.stores.base import CaseExecutor
 from graphcast_batch.stores.flaws import CasesVerification, Flaw, FlawKind
 from graphcast_batch.stores.zarr.complete_case import (
-    SHARD,
     CaseVerification,
     CompleteCase,
     open_with_cases,
@@ -27,6 +26,7 @@ from graphcast_batch.stores.zarr.complete_case import (
     verify_case,
     verify_deep,
 )
+from graphcast_batch.stores.zarr.shards import Place, shard_of
 from graphcast_batch.stores.zarr.store import ZarrStore
 from graphcast_batch.stores.zarr.store_layout import EXTENSION_LOCK, LEDGER, arrays_of, read_coordinates, read_root
 
@@ -118,14 +118,15 @@ def _unrecorded(
         running: keys of the Cases that were being written when the files had been listed.
         listing: for each variable, the sizes of the files in its folder by name.
     """
-    blocks = {case.index: case.blocks for case in complete}
+    blocks = {case.place: case.blocks for case in complete}
+    keys = {place: key for key, place in store.places.items()}
     unexpected, left = list[Flaw](), list[Flaw]()
     for variable, levelled in store.kept.on_levels:
         for name in sorted(listing[variable]):
             file, position = f"{variable}/{name}", _position(store, name, levelled)
             if position is None:
                 unexpected.append(_unexpected_flaw(file))
-            elif position[1] >= blocks.get(position[0], 0) and (key := _key(store, position[0])) not in running:
+            elif position[1] >= blocks.get(position[0], 0) and (key := keys[position[0]]) not in running:
                 expected, remedy = "be listed by a record", "leave it: it is replaced when the Case is made"
                 left.append(Flaw(FlawKind.UNRECORDED, key, file, expected, "an attempt that died has left it", remedy))
     if unexpected and _is_being_extended(store.path):  # files come and go beside the metadata of the arrays
@@ -133,18 +134,15 @@ def _unrecorded(
     return left + [flaw for flaw in unexpected if os.path.lexists(store.path / flaw.path)]
 
 
-def _key(store: ZarrStore, index: int) -> str:
-    return str(store.init_times[index])
-
-
-def _position(store: ZarrStore, name: str, levelled: bool) -> tuple[int, int] | None:
-    """Return the index on the time axis and the number of a shard by its file name; None if there is no such shard."""
-    match = SHARD.fullmatch(name)
-    if not match or len(match[3]) != len(".0") * (2 + levelled):
+def _position(store: ZarrStore, name: str, levelled: bool) -> tuple[Place, int] | None:
+    """Return the place and the number of a shard by its file name; None if there is no such shard."""
+    shard = shard_of(name, levelled, store.place_axes)
+    if shard is None:
         return None
-    index, block = int(match[1]), int(match[2])
-    fits = index < store.init_times.size and block < math.ceil(len(store.kept.lead_hours) / store.block_steps)
-    return (index, block) if fits else None
+    place, block = shard
+    sizes = (store.init_times.size, len(store.members))
+    fits = all(index < size for index, size in zip(place, sizes, strict=False))
+    return shard if fits and block < math.ceil(len(store.kept.lead_hours) / store.block_steps) else None
 
 
 def _unexpected_flaw(file: str) -> Flaw:

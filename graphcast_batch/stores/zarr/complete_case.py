@@ -4,23 +4,18 @@ Other processes may be writing into the store. What looks wrong is checked again
 of a Case holds the lease on it, and releases it only when the record names them.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from graphcast_batch.errors import StoreError
 from graphcast_batch.files.durable import explained, first_fault
 from graphcast_batch.stores.case_records import CaseRecord
 from graphcast_batch.stores.flaws import REPAIR, Flaw, FlawKind, file_fault
 from graphcast_batch.stores.zarr.ledger import FileLedger
-from graphcast_batch.stores.zarr.shards import files_of
+from graphcast_batch.stores.zarr.shards import Place, files_of, shard_of
 from graphcast_batch.stores.zarr.store import ZarrStore
 from graphcast_batch.stores.zarr.store_layout import LEDGER
-
-SHARD: Final = re.compile(r"c\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)((?:\.0)+)")
-"""File name of a shard: its index on the time axis, its number, and zeros for the other axes."""
 
 CaseVerification = tuple[int, tuple[Flaw, ...]]
 """Bytes of the files of a Case, as recorded, and what is wrong with the Case."""
@@ -34,7 +29,8 @@ class CompleteCase:
         path: the folder of the store.
         key: key of the Case.
         steps: number of steps, as the path of the record says.
-        index: index on the time axis; None if the Case is not on it.
+        place: place in the store; None if the store has none for the Case.
+        axes: number of axes of a place.
         blocks: how many shards the Case has of each variable.
         on_levels: for each variable of the store, whether it is on levels.
     """
@@ -42,7 +38,8 @@ class CompleteCase:
     path: Path
     key: str
     steps: int
-    index: int | None
+    place: Place | None
+    axes: int
     blocks: int
     on_levels: tuple[tuple[str, bool], ...]
 
@@ -56,9 +53,9 @@ class CompleteCase:
         """Path of the record, in the store."""
         return f"{LEDGER}/steps-{self.steps}/{self.key}.json"
 
-    def files(self, index: int) -> set[str]:
-        """Return the files that the Case has if it is at an index on the time axis."""
-        return files_of(index, self.blocks, self.on_levels)
+    def files(self, place: Place) -> set[str]:
+        """Return the files that the Case has if it is at a place."""
+        return files_of(place, self.blocks, self.on_levels)
 
     def flaw(self, kind: FlawKind, path: str, expected: str, found: str, remedy: str = REPAIR) -> Flaw:
         """Return a flaw of this Case."""
@@ -74,9 +71,16 @@ def open_with_cases(path: Path) -> tuple[ZarrStore, list[CompleteCase]]:
     steps_of = FileLedger(path / LEDGER).complete_steps()
     # Opened after the ledger was read, so that an axis that is being extended has every Case that was listed.
     store = ZarrStore.open(path)
-    indices = {str(init_time): index for index, init_time in enumerate(store.init_times)}
     return store, [
-        CompleteCase(store.path, key, steps, indices.get(key), store.blocks_of(steps), store.kept.on_levels)
+        CompleteCase(
+            store.path,
+            key,
+            steps,
+            store.places.get(key),
+            store.place_axes,
+            store.blocks_of(steps),
+            store.kept.on_levels,
+        )
         for key, steps in sorted(steps_of.items())
     ]
 
@@ -151,23 +155,29 @@ def _record_flaw(case: CompleteCase, record: CaseRecord) -> Flaw | None:
         found = f"is of {record.key} with {record.steps} steps"
         return case.flaw(FlawKind.RECORD, case.record_path, f"be of {case.key} with {case.steps} steps", found)
     files = set(record.files)
-    if case.index is not None and files == case.files(case.index):
+    if case.place is not None and files == case.files(case.place):
         return None
-    index = _index_of_files(case, files)
-    if index is not None:
-        expected = f"be {case.key} at index {index}, where its files are"
-        remedy = "restore the time axis from a copy of the store, and verify again"
-        found = "the axis does not have it" if case.index is None else f"it is at index {case.index}"
-        return case.flaw(FlawKind.COORDINATES, "time", expected, found, remedy)
-    own = set() if case.index is None else case.files(case.index)
+    place = _place_of_files(case, files)
+    if place is not None:
+        axes = "time" if case.axes == 1 else "time and number"
+        expected = f"be {case.key} at index {_listed(place)}, where its files are"
+        remedy = f"restore {axes} from a copy of the store, and verify again"
+        found = "the axis does not have it" if case.place is None else f"it is at index {_listed(case.place)}"
+        return case.flaw(FlawKind.COORDINATES, axes, expected, found, remedy)
+    own = set() if case.place is None else case.files(case.place)
     found = f"it lists {len(files - own)} others and lacks {len(own - files)}"
     return case.flaw(FlawKind.RECORD, case.record_path, "list the files that the layout gives the Case", found)
 
 
-def _index_of_files(case: CompleteCase, files: set[str]) -> int | None:
-    """Return the index on the time axis at which a Case has just these files; then the axis is wrong."""
-    match = SHARD.fullmatch(min(files, default="").partition("/")[2])
-    return int(match[1]) if match and files == case.files(int(match[1])) else None
+def _place_of_files(case: CompleteCase, files: set[str]) -> Place | None:
+    """Return the place at which a Case has just these files; then an axis is wrong."""
+    folder, _, name = min(files, default="").partition("/")
+    shard = shard_of(name, dict(case.on_levels).get(folder, False), case.axes)
+    return shard[0] if shard and files == case.files(shard[0]) else None
+
+
+def _listed(place: Place) -> str:
+    return ", ".join(map(str, place))
 
 
 def _file_flaw(case: CompleteCase, file: str, size: int, checksum: str, *, deep: bool) -> Flaw | None:

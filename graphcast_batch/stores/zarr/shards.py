@@ -7,6 +7,7 @@ when the last one was written.
 """
 
 import os
+import re
 import threading
 import zlib
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,11 @@ _KEEP_BITS: Final = "keep_bits"
 _SHUFFLES: Final = {"noshuffle": Blosc.NOSHUFFLE, "shuffle": Blosc.SHUFFLE, "bitshuffle": Blosc.BITSHUFFLE}
 _LEVELS: Final = {"lz4": 5, "zstd": 1}
 _LITTLE_ENDIAN: Final = {"name": "bytes", "configuration": {"endian": "little"}}
+Place = tuple[int, ...]
+"""Place of a Case: its index on the time axis, and in a store of an ensemble that on the axis of members."""
+
+_CHUNK: Final = re.compile(r"c(\.(0|[1-9][0-9]{0,9}))+")
+"""File name of a shard: for each axis the number of the shard."""
 _ABSENT: Final = 2**64 - 1
 """Offset and size, in the index of a shard, of a lead time that is not in the shard."""
 
@@ -65,11 +71,15 @@ class Encoding:
             StoreError: the encoding is none that this program writes.
         """
         try:
-            block_steps = array["chunk_grid"]["configuration"]["chunk_shape"][1]
+            lead = _lead_axis(array)
+            block_steps = array["chunk_grid"]["configuration"]["chunk_shape"][lead]
             _, *compressors = array["codecs"][0]["configuration"]["codecs"]
             blosc = compressors[0]["configuration"] if compressors else None
             found = cls(block_steps, array["attributes"].get(_KEEP_BITS), blosc)
-            if array != {**array, **found._metadata(array["shape"])} or found.keep_bits not in (None, *range(1, 23)):
+            if array != {**array, **found._metadata(array["shape"], lead)} or found.keep_bits not in (
+                None,
+                *range(1, 23),
+            ):
                 raise ValueError(f"{array['data_type']}, {array['codecs']}, {array['attributes']}")
             found.encode(np.zeros(1, np.float32))
         except (KeyError, IndexError, ValueError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
@@ -104,18 +114,19 @@ class Encoding:
         blosc = Blosc(**self.blosc | {"shuffle": _SHUFFLES[self.blosc["shuffle"]]})
         return memoryview(blosc.encode(plain))
 
-    def _metadata(self, shape: Sequence[int]) -> dict[str, Any]:
-        """Return those metadata of an array of that shape that describe its encoding."""
+    def _metadata(self, shape: Sequence[int], lead: int) -> dict[str, Any]:
+        """Return those metadata of an array of that shape, with lead times on one of its axes, that describe this."""
+        before, after = [1] * lead, shape[lead + 1 :]
         compressors = [{"name": "blosc", "configuration": self.blosc}] if self.blosc else []
         sharding = {
-            "chunk_shape": [1, 1, *shape[2:]],
+            "chunk_shape": [*before, 1, *after],
             "codecs": [_LITTLE_ENDIAN, *compressors],
             "index_codecs": [_LITTLE_ENDIAN, {"name": "crc32c"}],
             "index_location": "end",
         }
         return {
             "data_type": "float32",
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [1, self.block_steps, *shape[2:]]}},
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [*before, self.block_steps, *after]}},
             "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
         }
 
@@ -189,24 +200,50 @@ class Shard:
             content = content[self._file.write(content) :]
 
 
-def file_of(name: str, levelled: bool, index: int, block: int) -> str:
+def block_steps_of(array: Mapping[str, Any]) -> int:
+    """Return how many lead times a shard has, from the metadata of an array."""
+    return int(array["chunk_grid"]["configuration"]["chunk_shape"][_lead_axis(array)])
+
+
+def file_of(name: str, levelled: bool, place: Place, block: int) -> str:
     """Return the path, in the store, of a shard of a variable.
 
     Args:
         name: name of the variable.
         levelled: whether the variable is on levels.
-        index: index of the Case on the time axis.
+        place: place of the Case.
         block: number of the shard among those of the Case, counted from 0.
     """
-    return f"{name}/c.{index}.{block}{'.0' * (2 + levelled)}"
+    return f"{name}/c.{'.'.join(map(str, place))}.{block}{'.0' * (2 + levelled)}"
 
 
-def files_of(index: int, blocks: int, on_levels: tuple[tuple[str, bool], ...]) -> set[str]:
+def shard_of(file_name: str, levelled: bool, axes: int) -> tuple[Place, int] | None:
+    """Return the place and the number of a shard, from its file name without the folder; None if it is none.
+
+    Args:
+        file_name: such as ``c.0.3.0.0``.
+        levelled: whether the variable is on levels.
+        axes: number of axes of a place.
+    """
+    if not _CHUNK.fullmatch(file_name):
+        return None
+    numbers = [int(part) for part in file_name.split(".")[1:]]
+    if len(numbers) != axes + 3 + levelled or any(numbers[axes + 1 :]):
+        return None
+    return tuple(numbers[:axes]), numbers[axes]
+
+
+def files_of(place: Place, blocks: int, on_levels: tuple[tuple[str, bool], ...]) -> set[str]:
     """Return the paths, in the store, of the first shards of every variable of a Case.
 
     Args:
-        index: index of the Case on the time axis.
+        place: place of the Case.
         blocks: how many shards of each variable.
         on_levels: for each variable, whether it is on levels.
     """
-    return {file_of(name, levelled, index, block) for name, levelled in on_levels for block in range(blocks)}
+    return {file_of(name, levelled, place, block) for name, levelled in on_levels for block in range(blocks)}
+
+
+def _lead_axis(array: Mapping[str, Any]) -> int:
+    """Return the index of the axis of lead times, from the metadata of an array."""
+    return list(array["dimension_names"]).index("prediction_timedelta")

@@ -26,14 +26,16 @@ from graphcast_batch.errors import StoreError, StoreMismatchError
 from graphcast_batch.files.durable import drop_left_over, explained
 from graphcast_batch.files.leases import FileLease, drop_abandoned
 from graphcast_batch.files.staging import OWNER, STAGING, alone
-from graphcast_batch.plan import Case
+from graphcast_batch.members import Member
+from graphcast_batch.plan import Case, case_key
 from graphcast_batch.spec import TASKS, Task
 from graphcast_batch.stores.base import NONE, OUTPUTS, Lease
-from graphcast_batch.stores.layout import Layout, OutputGrid, Plan
+from graphcast_batch.stores.layout import OutputGrid, Plan
 from graphcast_batch.stores.zarr.attempts import ZarrAttempt
 from graphcast_batch.stores.zarr.ledger import FileLedger
+from graphcast_batch.stores.zarr.member_axis import NUMBER, described_members, members_in
 from graphcast_batch.stores.zarr.rounding import keep_bits
-from graphcast_batch.stores.zarr.shards import Encoding
+from graphcast_batch.stores.zarr.shards import Encoding, Place, block_steps_of
 from graphcast_batch.stores.zarr.store_layout import (
     LEDGER,
     RUN_CONFIG,
@@ -60,12 +62,14 @@ class ZarrStore:
         root: metadata of the group, with those of all arrays.
         init_times: (time,) datetime64[h] initial times, in the order of the store.
         kept: what the store keeps of each forecast.
+        members: the members of each initial time, by number; empty without an ensemble.
     """
 
     path: Path
     root: dict[str, Any]
     init_times: NDArray[np.datetime64]
     kept: OutputGrid
+    members: tuple[Member, ...] = ()
 
     @classmethod
     def create_or_extend(
@@ -96,19 +100,13 @@ class ZarrStore:
         """
         cls.check_place(path)
         path = Path(os.path.realpath(path))
-        members = [case.key for case in plan.cases if case.member is not None]
-        if members:
-            raise StoreError(
-                f"{path}: this kind of store has no axis of members, but {len(members)} Cases are members of an "
-                f"ensemble, such as {members[0]}; give each member a store of its own"
-            )
         twice = [key for key, count in Counter(case.key for case in plan.cases).items() if count > 1]
         if twice:
             raise StoreError(f"{path}: each initial time must be one Case, but {', '.join(twice)} is several")
         with explained(f"laying out {path}"):
             lay_out(path, plan, identity, provenance, config_text)
             store = cls.open(path)
-            store.refuse_other(plan.layout, identity)
+            store.refuse_other(plan, identity)
             return store._extended(plan, identity, config_text)
 
     @staticmethod
@@ -153,11 +151,13 @@ class ZarrStore:
                 latitude=coordinates["latitude"],
                 longitude=coordinates["longitude"],
             ),
+            members=members_in(coordinates),
         )
 
     def __post_init__(self) -> None:
         for name in self.variables:
-            assert self._arrays[name]["chunk_grid"]["configuration"]["chunk_shape"][0] == 1, (
+            chunks = self._arrays[name]["chunk_grid"]["configuration"]["chunk_shape"]
+            assert chunks[: self.place_axes] == [1] * self.place_axes, (
                 f"{self.path}: a shard of {name} belongs to several Cases"
             )
 
@@ -194,7 +194,7 @@ class ZarrStore:
     @property
     def block_steps(self) -> int:
         """How many lead times of a variable are one shard; set when the store was laid out, and never changed."""
-        return int(self._arrays[self.variables[0]]["chunk_grid"]["configuration"]["chunk_shape"][1])
+        return block_steps_of(self._arrays[self.variables[0]])
 
     @property
     def encodings(self) -> dict[str, Encoding]:
@@ -220,20 +220,35 @@ class ZarrStore:
         """Return how many shards of each variable a forecast of so many steps has."""
         return 0 if self.only_scores else -(-self.kept.leads(self.step_hours * steps) // self.block_steps)
 
-    def index_of(self, case: Case) -> int:
-        """Return the index of a Case on the time axis.
+    @property
+    def place_axes(self) -> int:
+        """Number of axes of a place: that of the initial times, and with an ensemble that of its members."""
+        return 2 if self.members else 1
+
+    @cached_property
+    def places(self) -> dict[str, Place]:
+        """The place of each Case that the store was laid out for, by its key."""
+        times = [(index, time) for index, time in enumerate(self.init_times)]
+        if not self.members:
+            return {case_key(time): (index,) for index, time in times}
+        numbers = range(len(self.members))
+        return {case_key(time, number): (index, number) for index, time in times for number in numbers}
+
+    def place_of(self, case: Case) -> dict[str, int]:
+        """Return the place of a Case, by dimension; see the port.
 
         Raises:
             StoreError: the store was not laid out for the Case.
         """
-        index = self._index.get(case.key)
-        if index is None or case.hours not in self.kept.lead_hours:
+        place = self.places.get(case.key)
+        if place is None or case.hours not in self.kept.lead_hours:
+            members = f" with {len(self.members)} members" if self.members else ""
             raise StoreError(
                 f"{case.key}: {self.path} must be laid out for it with {case.steps} steps, but holds "
-                f"{len(self.kept.lead_hours)} lead times up to {self.kept.lead_hours[-1]} h of {len(self._index)} "
-                "initial times; extend it first"
+                f"{len(self.kept.lead_hours)} lead times up to {self.kept.lead_hours[-1]} h of {self.init_times.size} "
+                f"initial times{members}; extend it first"
             )
-        return index
+        return dict(zip(("time", NUMBER), place, strict=False))
 
     def attempt(self, case: Case) -> ZarrAttempt:
         """Return an attempt at writing a Case, to be used as a context.
@@ -260,7 +275,8 @@ class ZarrStore:
         """Open the forecasts, whose values are read when they are asked for.
 
         Returns:
-            float32 (time, prediction_timedelta, [level], latitude, longitude), NaN where nothing was written.
+            float32 (time, [number], prediction_timedelta, [level], latitude, longitude), NaN where nothing was
+            written.
         """
         opened: xr.Dataset = xr.open_zarr(self.path, chunks=None, consolidated=True)
         return opened
@@ -306,20 +322,13 @@ class ZarrStore:
     def _keep_bits(self) -> dict[str, int | None]:
         return {name: encoding.keep_bits for name, encoding in self.encodings.items()}
 
-    @cached_property
-    def _index(self) -> dict[str, int]:
-        return {str(init_time): index for index, init_time in enumerate(self.init_times)}
-
-    def refuse_other(self, layout: Layout, identity: Mapping[str, JsonValue]) -> None:
-        """Refuse to write forecasts into the store that differ from those that are in it.
-
-        Args:
-            layout: layout of the forecasts that are to be written.
-            identity: identity of the forecasts that are to be written.
+    def refuse_other(self, plan: Plan, identity: Mapping[str, JsonValue]) -> None:
+        """Refuse to write forecasts into the store that differ from those that are in it; see the port.
 
         Raises:
             StoreMismatchError: they differ; the message names every difference.
         """
+        layout = plan.layout
         wanted = {name: Encoding.wanted(layout.outputs, name, self.block_steps) for name in layout.kept.variables}
         ours = self.identity | _described(self.kept, self.encodings)
         theirs = json.loads(json.dumps(dict(identity))) | _described(layout.kept, wanted)
@@ -329,6 +338,7 @@ class ZarrStore:
         files = len(self.variables) * -(-len(layout.kept.lead_hours) // self.block_steps)
         if most is not None and files > most:
             ours["files"], theirs["files"] = f"{files} a Case", f"at most {most}"
+        ours["members"], theirs["members"] = described_members(self.members, plan.members)
         absent = "(absent)"
         differences = [
             f"  {key}: the store has {ours.get(key, absent)}, this run has {theirs.get(key, absent)}"
@@ -348,7 +358,7 @@ class ZarrStore:
         with extension_lock(self.path) as lock:
             store = self.open(self.path)
             # Another driver may have added other lead times since this one looked.
-            store.refuse_other(plan.layout, identity)
+            store.refuse_other(plan, identity)
             store._grow(plan, lock)
             keep_config(self.path, config_text)
         return self.open(self.path)
@@ -356,14 +366,17 @@ class ZarrStore:
     def _holds(self, plan: Plan) -> bool:
         """Return whether every Case is on the time axis, and no extension broke off."""
         longer = len(plan.layout.kept.lead_hours) > len(self.kept.lead_hours)
-        placed = not longer and all(case.key in self._index for case in plan.cases)
+        longer |= len(plan.members) > len(self.members)
+        placed = not longer and all(case.key in self.places for case in plan.cases)
         return placed and not half_grown(self.path, self.root)
 
     def _grow(self, plan: Plan, lock: FileLease) -> None:
-        new = sorted(case.init_time for case in plan.cases if case.key not in self._index)
+        known = set(self.init_times)
+        new = sorted({case.init_time for case in plan.cases} - known)
         init_times = np.concatenate([self.init_times, np.array(new, "datetime64[h]")])
         lead_hours = max(self.kept.lead_hours, plan.layout.kept.lead_hours, key=len)
-        grow(self.path, self.root, init_times, lead_hours, lock)
+        members = max(self.members, plan.members, key=len)
+        grow(self.path, self.root, init_times, members, lead_hours, lock)
 
 
 def _described(kept: OutputGrid, encodings: Mapping[str, Encoding]) -> dict[str, Any]:

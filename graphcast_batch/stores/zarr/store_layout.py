@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -23,8 +23,10 @@ from graphcast_batch.files.durable import drop_left_over, replace, sync_folder, 
 from graphcast_batch.files.leases import FileLease
 from graphcast_batch.files.process_identity import mark
 from graphcast_batch.files.staging import STAGING, alone
+from graphcast_batch.members import Member
 from graphcast_batch.stores.base import SUBMITTED
 from graphcast_batch.stores.layout import OutputGrid, Plan
+from graphcast_batch.stores.zarr.member_axis import COORDINATES, NUMBER, member_arrays
 from graphcast_batch.stores.zarr.shards import Encoding
 from graphcast_batch.stores.zarr.store_path import LAYING_OUT, ROOT, held, is_laid_out, move_into_place
 from graphcast_batch.variables import attributes
@@ -34,7 +36,9 @@ EXTENSION_LOCK: Final = ".extending"
 """File, in the ledger, with the lease on extending the store."""
 RUN_CONFIG: Final = "run.yaml"
 _FORMAT, _IDENTITY = "graphcast_batch_format", "graphcast_batch_identity"
-_GROWING: Final = ("time", "prediction_timedelta")
+_OF_CASES: Final = ("time", NUMBER)
+"""Dimensions along which each index belongs to other Cases."""
+_GROWING: Final = (*_OF_CASES, "prediction_timedelta")
 _AXIS_CODEC: Final = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
 _GROWTH: Final = "growth"
 """Subject of the private folders of drivers that extend a store."""
@@ -70,7 +74,7 @@ def lay_out(
         return
     draft = path.with_name(f".{path.name}.{mark()}.partial")
     try:
-        _create_arrays(draft, plan, _root_attributes(identity, provenance))
+        _create_arrays(draft, plan, _root_attributes(identity, provenance, with_members=bool(plan.members)))
         for folder in (STAGING, LEDGER):
             (draft / folder).mkdir()
         (draft / RUN_CONFIG).write_text(config_text, encoding="utf-8")
@@ -112,7 +116,7 @@ def read_root(path: Path) -> dict[str, Any]:
 
 
 def read_coordinates(path: Path) -> dict[str, NDArray[Any]]:
-    """Read the values of each dimension of a store, in the order of the dimensions.
+    """Read the values of each array of one dimension: the axes, and what is said of each member.
 
     Raises:
         StoreError: values are missing or damaged.
@@ -156,14 +160,20 @@ def extension_lock(path: Path) -> Iterator[FileLease]:
 
 
 def grow(
-    path: Path, root: dict[str, Any], init_times: NDArray[np.datetime64], lead_hours: tuple[int, ...], lock: FileLease
+    path: Path,
+    root: dict[str, Any],
+    init_times: NDArray[np.datetime64],
+    members: Sequence[Member],
+    lead_hours: tuple[int, ...],
+    lock: FileLease,
 ) -> None:
-    """Extend the time and lead time axes: first the arrays, one by one, then in one step the root.
+    """Extend the axes of times, members and lead times: first the arrays, one by one, then in one step the root.
 
     Args:
         path: the folder of the store.
         root: the metadata of the store, read since the lock was taken.
         init_times: (time,) datetime64[h], those that are there and then the new ones.
+        members: those that are there and then the new ones; none in a store without an ensemble.
         lead_hours: lead times in hours, those that are there and then the new ones.
         lock: from `extension_lock`.
 
@@ -171,15 +181,17 @@ def grow(
         StoreError: another driver replaced this one.
         OSError: the store cannot be written.
     """
-    axes = {"time": init_times.astype(np.int64), "prediction_timedelta": np.array(lead_hours, np.int64)}
-    grown = {name: _resized(array, axes) for name, array in arrays_of(root).items()}
+    coordinates = {"time": init_times.astype(np.int64), "prediction_timedelta": np.array(lead_hours, np.int64)}
+    coordinates |= {name: values for name, (values, _) in member_arrays(members).items()}
+    sizes: dict[str, int] = {dim: coordinates[dim].size for dim in _GROWING if dim in coordinates}
+    grown = {name: _resized(array, sizes) for name, array in arrays_of(root).items()}
     consolidated = root["consolidated_metadata"] | {"metadata": grown}
     with alone(path / STAGING, _GROWTH, lock) as staging:
         draft = staging.folder / _GROWTH
         for name, array in grown.items():
             staging.write(f"{_GROWTH}/{name}/{ROOT}", _json(array))
-        for name, hours in axes.items():
-            zarr.open_array(draft / name, mode="r+").with_config({"write_empty_chunks": True})[...] = hours
+        for name, values in coordinates.items():
+            zarr.open_array(draft / name, mode="r+").with_config({"write_empty_chunks": True})[...] = values
         staging.write(f"{_GROWTH}/{ROOT}", _json(root | {"consolidated_metadata": consolidated}))
         sync_tree(draft)
         for name in grown:
@@ -199,9 +211,13 @@ def _check_root(root: dict[str, Any]) -> None:
         shape, chunks = array["shape"], array["chunk_grid"]["configuration"]["chunk_shape"]
         if not _NAME.fullmatch(name) or not len(array["dimension_names"]) == len(shape) == len(chunks) > 0:
             raise ValueError(f"the array {name!r} is none that this program writes")
-        if not all(0 < size <= _LONGEST for size in (*shape, *chunks)) or (len(shape) > 1 and chunks[0] != 1):
+        of_cases = [chunk for dim, chunk in zip(array["dimension_names"], chunks, strict=True) if dim in _OF_CASES]
+        shared = len(shape) > 1 and any(chunk != 1 for chunk in of_cases)
+        if not all(0 < size <= _LONGEST for size in (*shape, *chunks)) or shared:
             raise ValueError(f"the array {name!r} cannot have the shape {shape} in shards of {chunks}")
-    if not {*_GROWING, "latitude", "longitude"} < arrays.keys() or all(len(a["shape"]) == 1 for a in arrays.values()):
+    if not {"time", "prediction_timedelta", "latitude", "longitude"} < arrays.keys() or all(
+        len(a["shape"]) == 1 for a in arrays.values()
+    ):
         raise ValueError(f"it holds only {', '.join(arrays)}")
 
 
@@ -229,17 +245,21 @@ def _metadata(folder: Path) -> object:
 def _create_arrays(folder: Path, plan: Plan, root_attributes: dict[str, Any]) -> None:
     layout = plan.layout
     group = zarr.create_group(folder, attributes=root_attributes)
-    hours = np.array(sorted(case.init_time for case in plan.cases), "datetime64[h]").astype(np.int64)
-    coordinates = _coordinates(layout.kept, hours)
-    for name, (values, of_axis) in coordinates.items():
-        length = 4096 if name in _GROWING else values.size
-        array = _create(group, name, (name,), values.shape, values.dtype, (length,), None, _AXIS_CODEC, of_axis)
+    hours = np.array(sorted({case.init_time for case in plan.cases}), "datetime64[h]").astype(np.int64)
+    of_members = member_arrays(plan.members)
+    coordinates = _coordinates(layout.kept, hours, of_members)
+    for name, (values, of_axis) in (coordinates | of_members).items():
+        dim = NUMBER if name in of_members else name
+        length = 4096 if dim in _GROWING else values.size
+        array = _create(group, name, (dim,), values.shape, values.dtype, (length,), None, _AXIS_CODEC, of_axis)
         # Without write_empty_chunks the one initial time 1970-01-01T00 would be left out, as if it had been lost.
         array.with_config({"write_empty_chunks": True})[...] = values
     for name, levelled in layout.kept.on_levels:
         dims = tuple(dim for dim in coordinates if levelled or dim != "level")
         shape = tuple(coordinates[dim][0].size for dim in dims)
-        chunks, shards = (1, 1, *shape[2:]), (1, layout.block_steps, *shape[2:])
+        lead = dims.index("prediction_timedelta")
+        of_case, fields = (1,) * lead, shape[lead + 1 :]
+        chunks, shards = (*of_case, 1, *fields), (*of_case, layout.block_steps, *fields)
         encoding = Encoding.wanted(layout.outputs, name, layout.block_steps)
         of_array = attributes(name) | encoding.attributes
         _create(group, name, dims, shape, np.dtype(np.float32), chunks, shards, encoding.codec, of_array)
@@ -267,7 +287,7 @@ def _create(
         chunks=chunks,
         shards=shards,
         compressors=codec,
-        fill_value=np.nan if dtype == np.float32 else 0,
+        fill_value=np.nan if dtype == np.float32 else "" if dtype.kind == "T" else 0,
         # All files of a variable in one folder: with "/" each would sit in three folders of its own.
         chunk_key_encoding={"name": "default", "separator": "."},
         dimension_names=dims,
@@ -275,7 +295,9 @@ def _create(
     )
 
 
-def _coordinates(kept: OutputGrid, hours: NDArray[np.int64]) -> dict[str, tuple[NDArray[Any], dict[str, str]]]:
+def _coordinates(
+    kept: OutputGrid, hours: NDArray[np.int64], of_members: Mapping[str, tuple[NDArray[Any], dict[str, str]]]
+) -> dict[str, tuple[NDArray[Any], dict[str, str]]]:
     """Return the values and CF attributes of each dimension, in the order in which the variables have them."""
     time_of = {"standard_name": "forecast_reference_time", "long_name": "initial time", "axis": "T"}
     time_of |= {"units": "hours since 1970-01-01", "calendar": "proleptic_gregorian"}
@@ -289,6 +311,7 @@ def _coordinates(kept: OutputGrid, hours: NDArray[np.int64]) -> dict[str, tuple[
     level = {"level": (np.array(kept.levels, np.int32), level_of)} if kept.levels else {}
     return {
         "time": (hours, time_of),
+        **({NUMBER: of_members[NUMBER]} if of_members else {}),
         "prediction_timedelta": (np.array(kept.lead_hours, np.int64), lead_of),
         **level,
         "latitude": (kept.latitude.astype(np.float32), latitude_of),
@@ -296,19 +319,21 @@ def _coordinates(kept: OutputGrid, hours: NDArray[np.int64]) -> dict[str, tuple[
     }
 
 
-def _root_attributes(identity: Mapping[str, JsonValue], provenance: Mapping[str, JsonValue]) -> dict[str, Any]:
+def _root_attributes(
+    identity: Mapping[str, JsonValue], provenance: Mapping[str, JsonValue], *, with_members: bool
+) -> dict[str, Any]:
     """Return attributes that netCDF can hold too, so that xarray can write what it read."""
     plain = {
         key: value if isinstance(value, str | int | float) and not isinstance(value, bool) else json.dumps(value)
         for key, value in provenance.items()
     }
     kept = {"Conventions": "CF-1.11", _FORMAT: 1, _IDENTITY: json.dumps(dict(identity), sort_keys=True)}
-    return plain | kept
+    return plain | kept | ({"coordinates": COORDINATES} if with_members else {})
 
 
-def _resized(array: dict[str, Any], axes: Mapping[str, NDArray[np.int64]]) -> dict[str, Any]:
-    sizes = zip(array["dimension_names"], array["shape"], strict=True)
-    return array | {"shape": [axes[dim].size if dim in axes else size for dim, size in sizes]}
+def _resized(array: dict[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
+    present = zip(array["dimension_names"], array["shape"], strict=True)
+    return array | {"shape": [sizes.get(dim, size) for dim, size in present]}
 
 
 def _json(metadata: Mapping[str, Any]) -> bytes:
