@@ -18,14 +18,15 @@ def open_forecasts(store: AnyPath, *, only_complete: bool = True) -> xr.Dataset:
 
     Args:
         store: folder of the store.
-        only_complete: whether to leave out initial times without a complete forecast; otherwise their missing values
-            are NaN.
+        only_complete: whether to leave out initial times without a complete forecast, of an ensemble those without a
+            complete member; otherwise their missing values are NaN.
 
     Returns:
-        float32 variables over (time, prediction_timedelta, [level], latitude, longitude), initial times ascending. The
-        coordinate ``valid_time`` (time, prediction_timedelta) is the time that a forecast is for, and
-        ``complete_hours`` (time) is the lead time in hours up to which the forecast is complete, 0 if it is not; later
-        values must not be used. The attribute ``incomplete`` names the Cases without a complete forecast.
+        float32 variables over (time, [number], prediction_timedelta, [level], latitude, longitude), initial times
+        ascending. The coordinate ``valid_time`` (time, prediction_timedelta) is the time that a forecast is for, and
+        ``complete_hours`` (time, [number]) is the lead time in hours up to which the forecast is complete, 0 if it is
+        not; later values must not be used. With an ensemble, ``number`` has coordinates that say what each member is.
+        The attribute ``incomplete`` names the Cases without a complete forecast.
 
     Raises:
         StoreError: there is no store, it keeps only scores, or none of its forecasts is complete.
@@ -34,18 +35,21 @@ def open_forecasts(store: AnyPath, *, only_complete: bool = True) -> xr.Dataset:
     if opened.only_scores:
         raise StoreError(f"{opened.path} must keep forecasts, but keeps only scores (outputs: none); see its scores")
     steps = opened.ledger.complete_steps()
-    keys = [str(time) for time in opened.init_times]
-    hours = np.array([opened.step_hours * steps.get(key, 0) for key in keys], np.int32)
+    keys = [case.key for case in opened.cases(1)]
+    dims = ("time", "number") if opened.members else ("time",)
+    shape = (opened.init_times.size, len(opened.members))[: len(dims)]
+    hours = np.array([opened.step_hours * steps.get(key, 0) for key in keys], np.int32).reshape(shape)
     places = np.argsort(opened.init_times, kind="stable")
     if only_complete:
-        places = places[hours[places] > 0]
+        longest = hours.max(axis=1) if opened.members else hours
+        places = places[longest[places] > 0]
         if not places.size:
             raise StoreError(
                 f"{opened.path} must hold a complete forecast, but holds none of {len(keys)} yet; run it first, or see "
                 "graphcast-batch status"
             )
     described = {"long_name": "lead time up to which the forecast is complete", "units": "hours"}
-    forecasts = opened.forecasts().assign_coords(complete_hours=("time", hours, described))
+    forecasts = opened.forecasts().assign_coords(complete_hours=(dims, hours, described))
     chosen = forecasts.isel(time=_as_slice(places)).assign_attrs(
         incomplete=" ".join(key for key in sorted(keys) if key not in steps)
     )

@@ -9,7 +9,6 @@ from graphcast_batch.app.any_path import AnyPath
 from graphcast_batch.app.displays import as_html, as_text
 from graphcast_batch.cluster.slurm.submit import JOBS, JobState, jobs
 from graphcast_batch.config.loading import load_config
-from graphcast_batch.plan import Case
 from graphcast_batch.stores.case_records import CaseFailure, CaseState
 from graphcast_batch.stores.store_kinds import open_store, store_exists
 from graphcast_batch.terminal import show_jobs, show_states
@@ -67,6 +66,6 @@ def status(store: AnyPath) -> StoreStatus:
         return StoreStatus(submitted, is_laid_out=False)
     opened = open_store(path)
     steps = load_config(opened.config_path).steps
-    states = opened.ledger.states(Case(time, steps, opened.step_hours) for time in opened.init_times)
+    states = opened.ledger.states(opened.cases(steps))
     failures = [opened.ledger.failure(key) for key, state in states.items() if state == "failed"]
     return StoreStatus(submitted, True, opened.only_scores, states, tuple(failure for failure in failures if failure))

@@ -64,7 +64,7 @@ def measure(
         place = Path(name)
         grid, store = _make(place, resolution, steps, cases)
         scoring = scoring_of(ScoresConfig(), store, Archive(str(place / "truth.zarr")))
-        found = [Case(time, steps, store.step_hours) for time in store.init_times]
+        found = store.cases(steps)
         contestants = {
             "read and sum": partial(_read, place, store.kept.variables, store.block_steps),
             "score": partial(_score, scoring),

@@ -136,6 +136,19 @@ class Model(Protocol):
     def task(self) -> Task:
         """What the model takes and predicts: step length, input frames, variables in and out, and levels."""
 
+    def with_weights(self, parameters: Parameters) -> "Model":
+        """Return the model with other weights, which shares programs, graphs and whatever else does not depend on them.
+
+        Nothing is compiled again, if both models have the task, the architecture and the statistics in common. Both can
+        be used; the device keeps the weights of each as long as there is a reference to it.
+
+        Args:
+            parameters: the weights, of the same architecture and task.
+
+        Raises:
+            CheckpointError: the shape of a parameter does not fit; the message names it.
+        """
+
     def forecast(self, inputs: xr.Dataset, forcings: xr.Dataset, steps: int) -> Iterator[Frames]:
         """Yield the frames of one forecast while they are made.
 

@@ -73,7 +73,7 @@ def open_store(path: Path) -> Opened | None:
         return None
     store = store_kinds.open_store(path)
     config = load_config(store.config_path).model_copy(update={"store": store.path})
-    cases = tuple(Case(time, config.steps, store.step_hours) for time in sorted(store.init_times))
+    cases = tuple(sorted(store.cases(config.steps)))
     return Opened(store.path.name, store, config, cases)
 
 

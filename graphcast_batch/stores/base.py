@@ -277,6 +277,9 @@ class Store(Protocol):
     def members(self) -> tuple[Member, ...]:
         """The members that the store has room for at each initial time, by number; empty without an ensemble."""
 
+    def cases(self, steps: int) -> list[Case]:
+        """Return the Cases of so many steps at all initial times, and with members of all of them, in their order."""
+
     def place_of(self, case: Case) -> dict[str, int]:
         """Return the place of a Case, by dimension: its index along ``time``, and with members that along ``number``.
 

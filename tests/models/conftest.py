@@ -186,3 +186,19 @@ def made_up(architecture: Architecture, task: Task, rows=9, columns=16, seed=0):
         random_parameters(architecture, channels.inputs, channels.outputs, seed), architecture, task
     )
     return Reference(checkpoint, inputs, constants, {}, {})
+
+
+@contextmanager
+def compilations():
+    """Lists the seconds of each program that XLA compiles within the context."""
+    found = []
+
+    def count(event, seconds, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            found.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(count)
+    try:
+        yield found
+    finally:
+        jax.monitoring.unregister_event_duration_listener(count)

@@ -17,9 +17,10 @@ from graphcast_batch.errors import CheckpointError, ConfigError, InputError, Pac
 from graphcast_batch.grid import regular_grid
 from graphcast_batch.models.base import CallSize
 from graphcast_batch.models.channels import Channels
+from graphcast_batch.models.graphcast.parameters import random_parameters
 from graphcast_batch.models.model_kinds import DEFAULT_MODEL, MODELS
 from graphcast_batch.spec import TASKS, Architecture, Task
-from tests.models.conftest import hasty, joined, made_up
+from tests.models.conftest import compilations, hasty, joined, made_up
 from tests.models.deepmind_stand_in import install_stand_in, made_up_packages
 
 TASK = Task(
@@ -119,6 +120,37 @@ def test_a_forecast_depends_on_its_start_and_leaves_it_as_it_is(model, made, fou
 
     assert not np.array_equal(other["2m_temperature"], four[0]["2m_temperature"])
     xr.testing.assert_identical(made.inputs, before)
+
+
+def test_other_weights_give_their_own_forecast_without_another_program(kind, model, made, four):
+    drawn = kind.weights(RandomWeights(kind="random", seed=5, architecture=ARCHITECTURE, task=TASK))
+    other = drawn.checkpoint(made.channels)
+    with hasty():
+        expected = joined(
+            kind.load(other, *parts(made)[1:], steps_per_call=PER_CALL).forecast(made.inputs, xr.Dataset(), 4)
+        )
+
+    with compilations() as compiled:
+        swapped = model.with_weights(other.parameters)
+        found = joined(swapped.forecast(made.inputs, xr.Dataset(), 4))
+        again = joined(swapped.with_weights(made.checkpoint.parameters).forecast(made.inputs, xr.Dataset(), 4))
+
+    assert compiled == []
+    before = joined(four)
+    for name, values in found.items():
+        np.testing.assert_array_equal(values, expected[name])
+        np.testing.assert_array_equal(again[name], before[name])
+        # The stand-in for DeepMind's package has no network.
+        assert not np.array_equal(values, before[name]) or kind is not MODELS[DEFAULT_MODEL]
+    after = joined(model.forecast(made.inputs, xr.Dataset(), 4))
+    assert all(np.array_equal(values, after[name]) for name, values in before.items())
+
+
+def test_weights_of_another_shape_are_refused_in_place_of_the_first_ones(model, made):
+    wider = ARCHITECTURE.model_copy(update={"latent_size": 16})
+    parameters = random_parameters(wider, made.channels.inputs, made.channels.outputs, 0)
+    with pytest.raises(CheckpointError, match=r"the other weights: .* must have shape"):
+        model.with_weights(parameters)
 
 
 def test_forecasts_computed_together_are_those_computed_alone_or_are_refused(kind, model, made):

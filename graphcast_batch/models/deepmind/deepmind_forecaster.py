@@ -4,6 +4,7 @@ Forecasts and speed of our own network are compared with those of this one.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import haiku as hk
@@ -57,9 +58,8 @@ class DeepmindForecaster:
             CheckpointError: the weights do not fit the channels.
             StatisticsError: a statistic is missing.
         """
-        check_parameters(
-            checkpoint.parameters, checkpoint.architecture, channels.inputs, channels.outputs, "the checkpoint"
-        )
+        self._architecture = checkpoint.architecture
+        check_parameters(checkpoint.parameters, self._architecture, channels.inputs, channels.outputs, "the checkpoint")
         normalization(channels, statistics)  # for its checks: the package itself only warns of a gap
         package = installed_package()
         check_libraries(package, precision)
@@ -69,13 +69,21 @@ class DeepmindForecaster:
         self._steps_per_call = steps_per_call
         self._modules = imported(package)
         wrapped = _Wrapped(self._modules, checkpoint, _at_levels(statistics, channels), precision)
-        self._parameters = jax.tree.map(jnp.asarray, {name: dict(held) for name, held in checkpoint.parameters.items()})
+        self._parameters = _on_device(checkpoint.parameters)
         self._apply = jax.jit(hk.transform_with_state(wrapped).apply)
 
     @property
     def device(self) -> str:
         """Kind of the device, as JAX names it."""
         return device_kind()
+
+    def with_weights(self, parameters: Parameters) -> "DeepmindForecaster":
+        """Return the model with other weights; see `Model.with_weights`."""
+        channels = self._channels
+        check_parameters(parameters, self._architecture, channels.inputs, channels.outputs, "the other weights")
+        other = copy(self)
+        other._parameters = _on_device(parameters)
+        return other
 
     def forecast(self, inputs: xr.Dataset, forcings: xr.Dataset, steps: int) -> Iterator[dict[str, Array]]:
         """Yield the frames of one forecast; see `Model.forecast`. They are on their way to the host."""
@@ -175,6 +183,10 @@ class _Wrapped:
             inputs, targets_template=targets_template, forcings=forcings
         )
         return predictions
+
+
+def _on_device(parameters: Parameters) -> dict[str, dict[str, Array]]:
+    return jax.tree.map(jnp.asarray, {name: dict(held) for name, held in parameters.items()})
 
 
 def _at_levels(statistics: Mapping[str, xr.Dataset], channels: Channels) -> dict[str, xr.Dataset]:

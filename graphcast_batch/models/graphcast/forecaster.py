@@ -1,6 +1,7 @@
 """Make forecasts with GraphCast on one device."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -62,9 +63,8 @@ class Forecaster:
             CheckpointError: the weights do not fit the channels.
             StatisticsError: a statistic is missing.
         """
-        check_parameters(
-            checkpoint.parameters, checkpoint.architecture, channels.inputs, channels.outputs, "the checkpoint"
-        )
+        self._architecture = checkpoint.architecture
+        check_parameters(checkpoint.parameters, self._architecture, channels.inputs, channels.outputs, "the checkpoint")
         self.task: Task = checkpoint.task
         self.grid = grid
         self._channels = channels
@@ -73,7 +73,8 @@ class Forecaster:
         self._predictor = Predictor(checkpoint.architecture, channels, precision, lean=lean, bits=not accelerated)
         graphs = graphs or build_graphs(checkpoint.architecture, grid)
         self._graphs = in_blocks(graphs, checkpoint.architecture.latent_size, accelerated=accelerated)
-        self._network = jax.jit(self._predictor.folded)(used(checkpoint.parameters), self._graphs)
+        self._fold = jax.jit(self._predictor.folded)
+        self._network = self._fold(used(checkpoint.parameters), self._graphs)
         self._normalization = jax.tree.map(jnp.asarray, normalization(channels, statistics))
         self._advance, self._advance_many = (
             compiled_steps(self._predictor, grid, accelerated=accelerated, batched=batched) for batched in (False, True)
@@ -83,6 +84,14 @@ class Forecaster:
     def device(self) -> str:
         """Kind of the device, as JAX names it."""
         return device_kind()
+
+    def with_weights(self, parameters: Parameters) -> "Forecaster":
+        """Return the model with other weights; see `Model.with_weights`."""
+        channels = self._channels
+        check_parameters(parameters, self._architecture, channels.inputs, channels.outputs, "the other weights")
+        other = copy(self)
+        other._network = self._fold(used(parameters), self._graphs)
+        return other
 
     def forecast(self, inputs: xr.Dataset, forcings: xr.Dataset, steps: int) -> Iterator[dict[str, Array]]:
         """Yield the frames of one forecast; see `Model.forecast`. They are on their way to the host."""

@@ -10,10 +10,11 @@ import json
 import os
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
@@ -228,11 +229,12 @@ class ZarrStore:
     @cached_property
     def places(self) -> dict[str, Place]:
         """The place of each Case that the store was laid out for, by its key."""
-        times = [(index, time) for index, time in enumerate(self.init_times)]
-        if not self.members:
-            return {case_key(time): (index,) for index, time in times}
-        numbers = range(len(self.members))
-        return {case_key(time, number): (index, number) for index, time in times for number in numbers}
+        return {case_key(self.init_times[place[0]], *place[1:]): place for place in self._all_places()}
+
+    def cases(self, steps: int) -> list[Case]:
+        """Return the Cases of so many steps at all initial times, and with members of all of them, in their order."""
+        hours, times = self.step_hours, self.init_times
+        return [Case(times[index], steps, hours, "", *number) for index, *number in self._all_places()]
 
     def place_of(self, case: Case) -> dict[str, int]:
         """Return the place of a Case, by dimension; see the port.
@@ -313,6 +315,10 @@ class ZarrStore:
         """
         with explained(f"{key}: forgetting it in {self.path}"), alone(self.path / STAGING, key, lease) as staging:
             self.ledger.forget(key, staging)
+
+    def _all_places(self) -> Iterator[Place]:
+        sizes = (self.init_times.size, len(self.members))[: self.place_axes]
+        return product(*map(range, sizes))
 
     @property
     def _arrays(self) -> dict[str, dict[str, Any]]:
