@@ -1,0 +1,103 @@
+"""Add random fields to the input frames of a Case, within what the variables can be."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from graphcast_batch.errors import InputError
+from graphcast_batch.inputs.quality.limits import limits
+from graphcast_batch.inputs.quality.locations import finding
+from graphcast_batch.perturbations.draws import Draw
+from graphcast_batch.perturbations.scales import PRECIPITATION, Scale
+from graphcast_batch.variables import attributes
+
+_NEVER_NEGATIVE: Final = frozenset({"specific_humidity", PRECIPITATION})
+"""Variables whose perturbed values are cut off at 0."""
+
+
+class RandomField(Protocol):
+    """Random fields with mean 0 and standard deviation 1 at every point."""
+
+    def __call__(self, name: str, levels: Sequence[int | None], draw: Draw) -> Iterator[NDArray[np.float64]]:
+        """Yield one field, (lat, lon), for each of some levels of a variable.
+
+        The field at a level depends on the arguments name, level and draw alone, to the last bit.
+
+        Args:
+            name: name of the variable.
+            levels: levels in hPa, or (None,) for a variable that is not on levels.
+            draw: the perturbation that the fields are for.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class AdditivePerturbation:
+    """Adds one random field to all input frames, so that the change from frame to frame stays as it was.
+
+    Attributes:
+        scales: variables and levels, with the standard deviation of the perturbation.
+        field: draws the random fields.
+        centred: whether the states 2 k and 2 k + 1 have the field k, added in the first and subtracted in the second.
+        seed: seed of the random fields.
+    """
+
+    scales: tuple[Scale, ...]
+    field: RandomField
+    centred: bool
+    seed: int
+
+    def __call__(self, frames: xr.Dataset, number: int, init_time: np.datetime64) -> xr.Dataset:
+        """Return perturbed input frames; see `graphcast_batch.perturbations.base.Perturbation`."""
+        drawn, sign = (number // 2, 1 - 2 * (number % 2)) if self.centred else (number, 1)
+        draw = Draw(self.seed, drawn, init_time)
+        origin = f"the perturbed state number {number} of {init_time}"
+        changed = {scale.name: self._changed(frames[scale.name], scale, sign, draw, origin) for scale in self.scales}
+        return frames.assign(changed)
+
+    def _changed(self, array: xr.DataArray, scale: Scale, sign: int, draw: Draw, origin: str) -> xr.DataArray:
+        """Return one variable with its perturbation; a level at a time bounds the memory."""
+        changed = array.copy(deep=True)
+        fields = self.field(scale.name, scale.levels, draw)
+        for level, stddev, field in zip(scale.levels, scale.stddev, fields, strict=True):
+            place = {} if level is None else {"level": level}
+            before, after = array.sel(place), changed.sel(place)  # views
+            after.values[...] = _sum(scale.name, before.values, sign * stddev * field)
+            _check_limits(before, after, level, origin)
+        return changed
+
+
+def _sum(name: str, values: NDArray[np.float32], perturbation: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Add in float64, round once to float32; (time, lat, lon) and (lat, lon)."""
+    total = values + perturbation
+    if name in _NEVER_NEGATIVE:
+        np.maximum(total, 0, out=total)
+    return total.astype(np.float32)
+
+
+def _check_limits(before: xr.DataArray, after: xr.DataArray, level: int | None, origin: str) -> None:
+    """Refuse values that only the perturbation moved beyond the limits: the inputs may be random numbers, in tests."""
+    low, high = limits(str(after.name), level) or (-np.inf, np.inf)
+    # A NaN makes both extremes NaN, and no comparison with it holds.
+    if low <= after.values.min() and after.values.max() <= high:
+        return
+    bad = _beyond(after.values, low, high) & ~_beyond(before.values, low, high)
+    worst = after.values[bad]
+    expected = f"stay within {low:g} and {high:g} {attributes(str(after.name)).get('units', '')}".rstrip()
+    where = "" if level is None else f" at {level} hPa"
+    found = finding(
+        after,
+        bad,
+        f"{expected}{where}",
+        f"perturbed values lie beyond these limits, at {worst.min(initial=np.inf):g} to {worst.max(initial=-np.inf):g}",
+        "lower perturbations.amplitude",
+    )
+    if found:
+        raise InputError(f"{origin} is none of the atmosphere: {found}")
+
+
+def _beyond(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.bool_]:
+    return np.asarray((values < low) | (values > high))

@@ -1,0 +1,66 @@
+"""Define what a perturbation of initial states is, and make the one that a config chooses."""
+
+from typing import Protocol
+
+import numpy as np
+import xarray as xr
+
+from graphcast_batch.config.perturbations_section import GaussianPerturbations, Perturbations, SphericalPerturbations
+from graphcast_batch.grid import Grid
+from graphcast_batch.inputs.statistics import Statistics
+from graphcast_batch.perturbations.additive import AdditivePerturbation, RandomField
+from graphcast_batch.perturbations.scales import scales
+from graphcast_batch.perturbations.smooth_field import SmoothField
+from graphcast_batch.perturbations.white_noise import WhiteNoise
+from graphcast_batch.spec import Task
+
+
+class Perturbation(Protocol):
+    """Makes perturbed initial states of a Case, each of which can be made again alone, to the last bit.
+
+    A perturbation can be sent to other processes, and be called by several threads at once.
+    """
+
+    def __call__(self, frames: xr.Dataset, number: int, init_time: np.datetime64) -> xr.Dataset:
+        """Return perturbed input frames.
+
+        The perturbation depends on the number and the initial time alone, besides what was given to `perturbation`:
+        neither on the worker, nor on other states that it made before.
+
+        Args:
+            frames: input frames of the Case, as `graphcast_batch.inputs.case_inputs.CaseInputs` holds them; they stay
+                as they are.
+            number: number of the perturbed state, from 0.
+            init_time: initial time of the Case.
+
+        Returns:
+            New frames, float32. Variables that are not perturbed share the memory of the given ones.
+
+        Raises:
+            InputError: a perturbed value is beyond the limits of its variable.
+        """
+
+
+def perturbation(chosen: Perturbations, statistics: Statistics, task: Task, grid: Grid) -> Perturbation:
+    """Return the perturbation that a config chooses.
+
+    Args:
+        chosen: the perturbations of the config.
+        statistics: normalization statistics, whose ``diffs_stddev`` scales the amplitudes.
+        task: variables and levels of the model.
+        grid: grid of the input frames.
+
+    Raises:
+        ConfigError: a variable or level cannot be perturbed, statistics are missing, or the grid is too coarse.
+    """
+    return AdditivePerturbation(
+        scales(chosen, statistics, task), _field(chosen, task, grid), chosen.centred, chosen.seed
+    )
+
+
+def _field(chosen: GaussianPerturbations | SphericalPerturbations, task: Task, grid: Grid) -> RandomField:
+    match chosen:
+        case GaussianPerturbations():
+            return WhiteNoise(grid)
+        case SphericalPerturbations():
+            return SmoothField(grid, chosen.length_km, chosen.level_scale, task.pressure_levels)
