@@ -69,8 +69,10 @@ class Worker:
                 f"{smaller_batch(leanest)}a coarser grid, a smaller model or a larger GPU"
             )
         scorer = open_scorer(config) if open_scorer else None
-        use = fitting_use(uses, usable_bytes() // on_node, device_room)
-        self._context = worker_context(config, source, use, f"{socket.gethostname()}:{os.getpid()}", scorer)
+        host_room = usable_bytes() // on_node
+        use = fitting_use(uses, host_room, device_room)
+        name = f"{socket.gethostname()}:{os.getpid()}"
+        self._context = worker_context(config, source, use, name, scorer, host_room)
         # The death of a worker can only be detected on its own host; its incomplete forecast takes up the disk.
         self._context.store.sweep()
 

@@ -51,8 +51,9 @@ class ModelConfig(FrozenModel):
     implementation: Implementation = "native"
     """Implementation of the network: ``native`` is the one of this package; ``deepmind`` runs DeepMind's own package,
     which must be installed, for comparison."""
-    weights: Annotated[RandomWeights | CheckpointWeights, Field(discriminator="kind")]
-    """Weights of the network: a checkpoint file, or random numbers."""
+    weights: Annotated[RandomWeights | CheckpointWeights, Field(discriminator="kind")] | None = None
+    """Weights of the network: a checkpoint file, or random numbers; required unless ``ensemble.checkpoints`` names
+    checkpoints."""
     statistics: File | None = None
     """Folder of the three files of normalization statistics; by default the statistics are computed from the inputs."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -7,10 +7,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, Strict, model_validator
 
+from graphcast_batch.config.ensemble_section import EnsembleConfig
 from graphcast_batch.config.field_types import File, refuse_address
 from graphcast_batch.config.figures_section import FiguresConfig
 from graphcast_batch.config.inputs_section import ArchiveInputs, DatasetInputs, SyntheticInputs
-from graphcast_batch.config.model_section import ModelConfig
+from graphcast_batch.config.model_section import CheckpointWeights, ModelConfig, RandomWeights
 from graphcast_batch.config.outputs_section import OutputsConfig
 from graphcast_batch.config.scores_section import ScoresConfig
 from graphcast_batch.config.times_section import MOST_HOURS, TimesConfig
@@ -86,8 +87,10 @@ class RunConfig(FrozenModel):
     """Initial times of the forecasts; required except with dataset files, which fix them."""
     steps: Annotated[int, Field(gt=0, le=MOST_HOURS)]
     """Number of time steps of each forecast; the steps of GraphCast are 6 h long, so that 40 are 10 days."""
-    model: ModelConfig
+    model: ModelConfig = ModelConfig()
     """The model that makes the forecasts, and its weights."""
+    ensemble: EnsembleConfig | None = None
+    """Members of an ensemble that are made of each initial time; by default one forecast of each."""
     workers: WorkersConfig = WorkersConfig()
     """Number of worker processes, and the devices that they compute on."""
     retries: Annotated[int, Field(ge=0)] = 1
@@ -115,6 +118,32 @@ class RunConfig(FrozenModel):
         if self.inputs.kind != "datasets" and self.times is None:
             raise ValueError(f"times is required with inputs.kind: {self.inputs.kind}")
         return self
+
+    @model_validator(mode="after")
+    def _has_weights_once(self) -> Self:
+        listed = self.ensemble is not None and bool(self.ensemble.checkpoints)
+        if listed and self.model.weights is not None:
+            raise ValueError("model.weights must be left out with ensemble.checkpoints, which are the weights")
+        if not listed and self.model.weights is None:
+            raise ValueError("model.weights is required, or ensemble.checkpoints")
+        return self
+
+    @model_validator(mode="after")
+    def _members_are_scored_later(self) -> Self:
+        if self.ensemble is not None and self.scores.online:
+            raise ValueError(
+                "scores.online must be false with an ensemble, whose members are scored together once they are stored; "
+                "use graphcast-batch evaluate"
+            )
+        return self
+
+    @property
+    def weights(self) -> RandomWeights | CheckpointWeights:
+        """The weights of the network: those of the section ``model``, or the first checkpoint of the ensemble."""
+        if self.model.weights is not None:
+            return self.model.weights
+        assert self.ensemble is not None
+        return CheckpointWeights(kind="checkpoint", path=self.ensemble.checkpoints[0])
 
     @model_validator(mode="after")
     def _something_remains(self) -> Self:

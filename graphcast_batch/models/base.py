@@ -136,14 +136,13 @@ class Model(Protocol):
     def task(self) -> Task:
         """What the model takes and predicts: step length, input frames, variables in and out, and levels."""
 
-    def with_weights(self, parameters: Parameters) -> "Model":
-        """Return the model with other weights, which shares programs, graphs and whatever else does not depend on them.
+    def replace_weights(self, parameters: Parameters) -> None:
+        """Take other weights in place of those that the model has; nothing is compiled again.
 
-        Nothing is compiled again, if both models have the task, the architecture and the statistics in common. Both can
-        be used; the device keeps the weights of each as long as there is a reference to it.
+        The device need have no room for both, once the results of earlier forecasts are on the host.
 
         Args:
-            parameters: the weights, of the same architecture and task.
+            parameters: the weights, of the architecture and the task that the model was loaded with.
 
         Raises:
             CheckpointError: the shape of a parameter does not fit; the message names it.

@@ -16,7 +16,6 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import copy
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -69,11 +68,9 @@ class CompiledOnce:
         """What the model takes and predicts."""
         return self._model.task
 
-    def with_weights(self, parameters: Parameters) -> "CompiledOnce":
-        """Return the model with other weights; see `Model.with_weights`."""
-        other = copy(self)
-        other._model = self._model.with_weights(parameters)
-        return other
+    def replace_weights(self, parameters: Parameters) -> None:
+        """Take other weights; see `Model.replace_weights`."""
+        self._model.replace_weights(parameters)
 
     def forecast(self, inputs: xr.Dataset, forcings: xr.Dataset, steps: int) -> Iterator[Frames]:
         """Yield the frames of one forecast; see `Model.forecast`."""

@@ -23,6 +23,7 @@ class CaseFrames:
     """The frames of one Case: the device gives them, and the thread of the Case takes them by iterating.
 
     Attributes:
+        case: the Case.
         steps: number of steps of the forecast.
         watch: takes the seconds spent on the Case.
         given: number of steps that the device has given.
@@ -30,6 +31,7 @@ class CaseFrames:
     """
 
     def __init__(self, case: Case, watch: Stopwatch, reached: Reached) -> None:
+        self.case = case
         self.steps = case.steps
         self.watch = watch
         self.given = self._taken = 0

@@ -11,6 +11,7 @@ from graphcast_batch.errors import ClusterError
 from graphcast_batch.inputs.case_inputs import CaseInputs
 from graphcast_batch.models.base import Frames, Model
 from graphcast_batch.pipeline.case_frames import CaseFrames, steps_of
+from graphcast_batch.pipeline.member_weights import MemberWeights
 from graphcast_batch.timing import clock
 
 _Group = list[tuple[CaseFrames, CaseInputs]]
@@ -25,13 +26,15 @@ class DeviceQueue:
     which bounds the memory for frames.
     """
 
-    def __init__(self, model: Model, size: int) -> None:
+    def __init__(self, model: Model, size: int, weights: MemberWeights | None = None) -> None:
         """Start no thread yet.
 
         Args:
             model: the model on the device.
             size: number of Cases that are computed together, where there are so many.
+            weights: weights of the Cases; None if all have those of the model.
         """
+        self._weights = weights
         self._model = model
         self._size = size
         self._changed = threading.Condition()
@@ -125,11 +128,12 @@ class DeviceQueue:
         return bool(self._waiting) and gathered and len(self._open) <= self._size
 
     def _next_group(self) -> _Group:
-        """Return Cases of equal steps that are to be computed together; none if there is no room for them yet."""
+        """Return Cases of one program and one checkpoint, to be computed together; none if there is no room yet."""
         with self._changed:
             if not self._may_start():
                 return []
-            alike = [start for start in self._waiting if start[0].steps == self._waiting[0][0].steps]
+            first = self._kind_of(self._waiting[0][0])
+            alike = [start for start in self._waiting if self._kind_of(start[0]) == first]
             group = alike[: self._size]
             for start in group:
                 self._waiting.remove(start)
@@ -137,14 +141,23 @@ class DeviceQueue:
             self._changed.notify_all()
             return group
 
+    def _kind_of(self, frames: CaseFrames) -> tuple[int, int]:
+        """Return what Cases must have in common to be computed together: number of steps and checkpoint."""
+        return frames.steps, self._weights.checkpoint_of(frames.case) if self._weights else 0
+
     def _compute(self, group: _Group) -> None:
         members = [frames for frames, _ in group]
         for frames in members:
             frames.reached("compute")
-        if self._model.device == "cpu":
-            # The arrays of a start would add to those of the last call, and gain no time from the same cores.
+        others = self._weights is not None and self._weights.wants_others(members[0].case)
+        if others or self._model.device == "cpu":
+            # The arrays of a start would add to those of the last call, and gain no time from the same cores; and a
+            # device need not have room for two sets of weights.
             self._hand_on()
         try:
+            if self._weights and others:
+                with _timed(members):
+                    self._weights.put_into(self._model, members[0].case)
             self._roll_out(group, members)
         except BaseException as error:
             self._hand_on()

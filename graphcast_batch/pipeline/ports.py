@@ -20,6 +20,10 @@ LimitsOf = Callable[[str, int | None], Limits | None]
 """Lowest and highest value that a frame may hold, of a variable at a level in hPa; None for every finite value."""
 
 
+Perturb = Callable[[Case, xr.Dataset], xr.Dataset]
+"""Returns the input frames of a member of an ensemble, from those of its initial time, which stay as they are."""
+
+
 class Source(Protocol):
     """Where initial states come from, and the truth that forecasts are scored against."""
 

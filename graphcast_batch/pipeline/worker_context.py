@@ -1,9 +1,9 @@
 """Make Cases in one worker: read, compute, check, write, score and commit each of them."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,14 +12,15 @@ import xarray as xr
 from graphcast_batch.config.run_config import TimeLimitsConfig
 from graphcast_batch.errors import StoreError
 from graphcast_batch.inputs.case_inputs import CaseInputs
-from graphcast_batch.inputs.formats.chunks import ReadCost
 from graphcast_batch.models.base import Model
 from graphcast_batch.pipeline.case_frames import CaseFrames, HostFrames
 from graphcast_batch.pipeline.case_scores import CaseScores
+from graphcast_batch.pipeline.case_starts import CaseStart, CaseStarts
 from graphcast_batch.pipeline.device_queue import DeviceQueue
 from graphcast_batch.pipeline.frame_check import FrameCheck
+from graphcast_batch.pipeline.member_weights import MemberWeights
 from graphcast_batch.pipeline.peak_memory import peak_memory_bytes
-from graphcast_batch.pipeline.ports import LimitsOf, Scorer, Source
+from graphcast_batch.pipeline.ports import LimitsOf, Perturb, Scorer, Source
 from graphcast_batch.pipeline.stages import CaseStage, CaseStages
 from graphcast_batch.plan import Case
 from graphcast_batch.spec import Task
@@ -62,6 +63,8 @@ class WorkerContext:
         batch_size: number of Cases that are computed together, where there are so many.
         scorer: scores the forecasts online; None to leave them unscored.
         steps_per_call: largest number of steps in one call of the model's program.
+        perturb: returns the input frames of a member; None to start each from the state as it is.
+        weights: weights of the members; None if all Cases have those of the model.
     """
 
     source: Source
@@ -73,10 +76,13 @@ class WorkerContext:
     batch_size: int = 1
     scorer: Scorer | None = None
     steps_per_call: int = 1
+    perturb: Perturb | None = None
+    weights: MemberWeights | None = None
     # Cases wait for room at the device one after another, and let truth be read meanwhile.
     _turn: threading.Lock = field(default_factory=threading.Lock, init=False)
     # Two threads must not read HDF5 at once.
     _reading: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _starts: CaseStarts = field(init=False)
     _device: DeviceQueue = field(init=False)
     _stages: CaseStages = field(init=False)
 
@@ -86,7 +92,9 @@ class WorkerContext:
                 f"{self.store.path} keeps scores only, so that its forecasts must be scored as they are made, but "
                 "nothing scores them; set scores.online: true, or keep forecasts in another store"
             )
-        object.__setattr__(self, "_device", DeviceQueue(self.model, self.batch_size))
+        starts = CaseStarts(self.source, self.task, self.check, self.limits, self.perturb)
+        object.__setattr__(self, "_starts", starts)
+        object.__setattr__(self, "_device", DeviceQueue(self.model, self.batch_size, self.weights))
         object.__setattr__(self, "_stages", CaseStages(self._reading, self.steps_per_call, self.batch_size))
 
     @property
@@ -117,9 +125,11 @@ class WorkerContext:
             with self.store.attempt(case) as attempt:
                 frames.reached("wait")
                 with self._device.expecting():
-                    limits, cost = self._read(case, frames, scores)
+                    start = self._read(case, frames, scores)
                 with self._device.giving(frames):
-                    self._write(case, attempt, FrameCheck(case, self.source.grid, self.task, limits), frames, scores)
+                    self._write(
+                        case, attempt, FrameCheck(case, self.source.grid, self.task, start.limits), frames, scores
+                    )
                 frames.reached("write")
                 if self.store.only_scores:
                     scores.write("")  # before the record, since nothing could be scored afterwards
@@ -132,7 +142,7 @@ class WorkerContext:
                         attempts=attempts,
                         details={
                             "peak_memory_bytes": peak_memory_bytes(),
-                            "read_bytes": cost.touched_bytes if cost else 0,
+                            "read_bytes": start.read_bytes,
                             # Beside the device, what changes the last bits of a forecast.
                             "batch_size": self.batch_size,
                             **({OUTPUTS: NONE} if self.store.only_scores else {}),
@@ -142,22 +152,26 @@ class WorkerContext:
                 scores.write(record.finished_at)
         return CompletedCase(record, watch.spans, scores.fault)
 
-    def _read(self, case: Case, frames: CaseFrames, scores: CaseScores) -> tuple[LimitsOf, ReadCost | None]:
+    def _read(self, case: Case, frames: CaseFrames, scores: CaseScores) -> CaseStart:
         """Read what a Case starts from, one Case at a time and not far ahead of the device, and queue it there."""
         with self._turn:
             self._device.wait_for_room()
-            with self._reading:
-                frames.reached("read")
+            start = self._starts.start(case, frames.watch, self._reading_for(frames))
+            if self.weights:
                 with frames.watch.stage("read"):
-                    inputs = self.source.read(case, self.task)
-                    self.check(inputs)
-                    cost = self.source.cost(case, self.task)
-                    limits = self.limits(inputs.frames)
+                    self.weights.fetch(case)  # ahead of the device, which waits for nothing then
             if self.scorer:
                 scores.begin(self.scorer, case, frames.watch, self._reading)
             frames.reached("wait")
-            self._device.queue(frames, inputs)
-        return limits, cost
+            self._device.queue(frames, start.inputs)
+        return start
+
+    @contextmanager
+    def _reading_for(self, frames: CaseFrames) -> Iterator[None]:
+        """Hold the inputs for one Case, whose time for reading begins when no other has them."""
+        with self._reading:
+            frames.reached("read")
+            yield
 
     def _write(self, case: Case, attempt: Attempt, check: FrameCheck, frames: CaseFrames, scores: CaseScores) -> None:
         """Check frames as they come, and write and score those of one call while the next are computed."""

@@ -36,12 +36,16 @@ class HostLoad:
         kept_bytes: size of what the store keeps of one frame; 0 where these are parts of the frame as it is.
         rounded: whether values are rounded before they are written.
         waiting_bytes: largest frames of a call that wait while those of another are written.
+        kept_states: initial states that are kept for further members of an ensemble.
+        weights_bytes: size of the checkpoints that are kept beside the one on the device.
     """
 
     read_factor: float = 1.0
     kept_bytes: int = 0
     rounded: bool = False
     waiting_bytes: int = 2**28
+    kept_states: int = 0
+    weights_bytes: int = 0
 
 
 def host_bytes(call: CallSize, device_bytes: int, load: HostLoad) -> int:
@@ -58,7 +62,7 @@ def host_bytes(call: CallSize, device_bytes: int, load: HostLoad) -> int:
     chunks = _READ_TWICE * load.read_factor * min(inputs, max(channels.frames * variable, _SMALL_BYTES))
     frames = call.steps * field * channels.outputs
     writing = load.kept_bytes * call.steps + _AT_ONCE * variable * (2 if load.rounded else 1)
-    process = _PROCESS_BYTES + _GRAPH_BYTES * call.grid.size
+    process = _PROCESS_BYTES + _GRAPH_BYTES * call.grid.size + load.weights_bytes + load.kept_states * inputs
     # The next Cases wait while others are computed; those of a group are kept in case each must be tried alone.
     groups = 1 if call.cases == 1 else 2
     if not call.accelerated:

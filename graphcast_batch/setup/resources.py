@@ -9,7 +9,7 @@ from typing import Final, Literal
 from graphcast_batch.config.model_section import ModelConfig
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.errors import ConfigError
-from graphcast_batch.models.base import CallSize, MemoryMode, ModelKind, Precision, steps_in_call
+from graphcast_batch.models.base import CallSize, Checkpoint, MemoryMode, ModelKind, Precision, steps_in_call
 from graphcast_batch.models.disk_cache import Cache, users_folder
 from graphcast_batch.models.model_kinds import MODELS
 from graphcast_batch.pipeline.case_frames import MOST_WAITING_BYTES
@@ -131,6 +131,22 @@ def fitting_mode(model: ModelKind, call: CallSize, room: int) -> MemoryMode:
     return mode
 
 
+def kept_checkpoints(use: MemoryUse, checkpoint: Checkpoint, host_room: int) -> int:
+    """Return how many checkpoints of an ensemble a worker may keep in the memory of its host, at least one.
+
+    Args:
+        use: how the worker uses memory, one checkpoint included.
+        checkpoint: one of the checkpoints.
+        host_room: memory of the host for each worker, in bytes.
+    """
+    return 1 + max(0, int(_HOST_SHARE * host_room) - use.host_bytes) // max(1, parameter_bytes(checkpoint))
+
+
+def parameter_bytes(checkpoint: Checkpoint) -> int:
+    """Return the size of the weights of a checkpoint in bytes."""
+    return sum(values.nbytes for named in checkpoint.parameters.values() for values in named.values())
+
+
 def comfortable_bytes(use: MemoryUse) -> int:
     """Return the memory of a host with which a worker may be planned."""
     return int(use.host_bytes / _HOST_SHARE)
@@ -194,11 +210,14 @@ def _batches(run: RunSetup, one: CallSize, workers: int) -> tuple[int, ...]:
 
 
 def _host_load(run: RunSetup) -> HostLoad:
-    layout, outputs = run.plan.layout, run.config.outputs
+    layout, outputs, ensemble = run.plan.layout, run.config.outputs, run.config.ensemble
+    several = ensemble is not None and len(ensemble.checkpoints) > 1
     cost = run.source.cost(run.plan.cases[0], run.checkpoint.task)
     return HostLoad(
         read_factor=cost.factor if cost else 1.0,
         kept_bytes=layout.kept.frame_bytes if layout.kept.frame_bytes < layout.frame_bytes else 0,
         rounded=any(outputs.bits_of(name) is not None for name in layout.kept.variables),
         waiting_bytes=MOST_WAITING_BYTES,
+        kept_states=1 if run.plan.members else 0,
+        weights_bytes=parameter_bytes(run.checkpoint) if several else 0,
     )

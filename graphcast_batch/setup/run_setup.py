@@ -1,7 +1,8 @@
 """Open what a config names, and plan the Cases of the run."""
 
 import difflib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,11 +15,14 @@ from graphcast_batch.inputs.sources.dataset_files import DatasetFiles
 from graphcast_batch.inputs.statistics import (
     Statistics,
 )
+from graphcast_batch.members import Member
 from graphcast_batch.models.base import Checkpoint
 from graphcast_batch.models.channels import Channels
 from graphcast_batch.models.model_kinds import MODELS
 from graphcast_batch.models.normalization import normalization
+from graphcast_batch.perturbations.base import perturbation
 from graphcast_batch.plan import Case, plan_cases, plan_times
+from graphcast_batch.setup.ensemble_members import ensemble_members
 from graphcast_batch.setup.run_source import AnySource, open_run_source
 from graphcast_batch.setup.run_statistics import STATISTICS_FOLDER, given_statistics
 from graphcast_batch.spec import Task
@@ -57,7 +61,8 @@ def assemble(config: RunConfig, *, able: bool = True) -> RunSetup:
         GraphcastBatchError: something that the config names is missing or cannot be read, or two parts do not fit.
     """
     _check_model(config.model)
-    weights = MODELS[config.model.implementation].weights(config.model.weights)
+    model = MODELS[config.model.implementation]
+    weights = model.weights(config.weights)
     source = open_run_source(config, weights)
     channels = weights.channels(source.dims)
     _check_limited(config, weights.task)
@@ -68,7 +73,19 @@ def assemble(config: RunConfig, *, able: bool = True) -> RunSetup:
         origin = str(config.model.statistics or config.store / STATISTICS_FOLDER)
         check_statistics(statistics.by_kind, origin, weights.task, lambda: source.held(cases[0], weights.task))
         normalization(channels, statistics.by_kind)
-    return RunSetup(config, source, weights.checkpoint(channels), channels, statistics, Plan(cases, layout, skipped))
+        if config.ensemble and config.ensemble.perturbations:
+            perturbation(config.ensemble.perturbations, statistics, weights.task, source.grid)  # for its checks
+    checkpoint = weights.checkpoint(channels)
+    plan = Plan(cases, layout, skipped)
+    if config.ensemble:
+        plan = _of_members(plan, ensemble_members(config.ensemble, model, checkpoint, channels))
+    return RunSetup(config, source, checkpoint, channels, statistics, plan)
+
+
+def _of_members(plan: Plan, members: Sequence[Member]) -> Plan:
+    """Return a plan in which each member of each initial time is a Case, in the order of the initial times."""
+    cases = tuple(replace(case, member=member.number) for case in plan.cases for member in members)
+    return replace(plan, cases=cases, members=tuple(members))
 
 
 def _check_model(chosen: ModelConfig) -> None:

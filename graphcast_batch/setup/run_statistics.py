@@ -36,7 +36,7 @@ def statistics_of(config: RunConfig, times: TimesConfig | None, executor: Execut
     Raises:
         GraphcastBatchError: the inputs cannot be read, or lack what is needed.
     """
-    weights = MODELS[config.model.implementation].weights(config.model.weights)
+    weights = MODELS[config.model.implementation].weights(config.weights)
     source = open_run_source(config, weights)
     return computed_statistics(
         source, weights.task, times or (config.times if source.times is None else None), executor

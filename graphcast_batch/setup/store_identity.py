@@ -20,6 +20,7 @@ from graphcast_batch.inputs.statistics import (
 from graphcast_batch.models.base import Precision
 from graphcast_batch.models.model_kinds import DEFAULT_MODEL, MODELS
 from graphcast_batch.models.normalization import normalization
+from graphcast_batch.perturbations.base import perturbation
 from graphcast_batch.setup.run_setup import RunSetup
 from graphcast_batch.setup.run_statistics import STATISTICS_FOLDER, statistics_of
 from graphcast_batch.stores.base import NONE, OUTPUTS, Store
@@ -76,13 +77,17 @@ def store_identity(
 ) -> Mapping[str, JsonValue]:
     """Return everything that decides the numbers of a forecast from a given state, as far as it is known."""
     inputs = run.config.inputs
+    ensemble = run.config.ensemble
     known: dict[str, JsonValue] = {
-        "weights": run.checkpoint.sha256,
         # More dataset files may join a store, under whatever pattern; another archive may not.
         "inputs": _files_of_any_name(inputs)
         if isinstance(inputs, DatasetInputs)
         else bare(inputs.model_dump(mode="json")),
     }
+    if not (ensemble and ensemble.checkpoints):  # else the store says of each member which weights it has
+        known["weights"] = run.checkpoint.sha256
+    if ensemble and ensemble.perturbations:
+        known["perturbations"] = ensemble.perturbations.model_dump(mode="json", exclude={"members", "seed"})
     if run.config.model.implementation != DEFAULT_MODEL:
         known["implementation"] = run.config.model.implementation
     if not run.config.outputs.forecasts:
@@ -106,7 +111,7 @@ def _provenance(run: RunSetup, precision: str) -> Mapping[str, JsonValue]:
     return {
         "title": "GraphCast forecasts",
         "source": checkpoint.description,
-        "weights_sha256": checkpoint.sha256,
+        **({} if run.plan.members else {"weights_sha256": checkpoint.sha256}),
         "weights_license": checkpoint.license,
         "architecture": checkpoint.architecture.model_dump(mode="json", exclude_none=True),
         "task": checkpoint.task.model_dump(mode="json"),
@@ -134,4 +139,7 @@ def settled_statistics(run: RunSetup, executor: Executor = run_serially) -> Stat
     """
     statistics = run.statistics or statistics_of(run.config, None, executor)
     normalization(run.channels, statistics.by_kind)
+    ensemble = run.config.ensemble
+    if ensemble and ensemble.perturbations:
+        perturbation(ensemble.perturbations, statistics, run.checkpoint.task, run.source.grid)  # for its checks
     return statistics

@@ -8,21 +8,26 @@ import xarray as xr
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.inputs.quality.checks import check_inputs
 from graphcast_batch.inputs.quality.limits import Limits, forecast_limits, limits
-from graphcast_batch.inputs.statistics import (
-    read_statistics,
-)
-from graphcast_batch.models.base import Model, Weights
+from graphcast_batch.inputs.statistics import Statistics, read_statistics
+from graphcast_batch.models.base import Checkpoint, Model
+from graphcast_batch.models.channels import Channels
 from graphcast_batch.models.model_kinds import MODELS
 from graphcast_batch.pipeline.ports import LimitsOf, Scorer
 from graphcast_batch.pipeline.worker_context import WorkerContext
-from graphcast_batch.setup.resources import MemoryUse, configured_cache
+from graphcast_batch.setup.member_starts import perturbation_of_members, weights_of_members
+from graphcast_batch.setup.resources import MemoryUse, configured_cache, kept_checkpoints
 from graphcast_batch.setup.run_source import AnySource
 from graphcast_batch.setup.run_statistics import STATISTICS_FOLDER
 from graphcast_batch.stores.store_kinds import open_store
 
 
 def worker_context(
-    config: RunConfig, source: AnySource, use: MemoryUse, name: str, scorer: Scorer | None = None
+    config: RunConfig,
+    source: AnySource,
+    use: MemoryUse,
+    name: str,
+    scorer: Scorer | None = None,
+    host_room: int = 0,
 ) -> WorkerContext:
     """Return what a worker needs for any Case of a run whose store is laid out; the model is on the device then.
 
@@ -32,25 +37,37 @@ def worker_context(
         use: precision of the network, and how it uses the memory.
         name: name of the worker.
         scorer: scores the forecasts online; None to leave them unscored.
+        host_room: memory of the host for this worker, in bytes; more than it needs is used for checkpoints.
 
     Raises:
         GraphcastBatchError: a part is missing or does not fit.
     """
-    weights = MODELS[config.model.implementation].weights(config.model.weights)
+    weights = MODELS[config.model.implementation].weights(config.weights)
     store = open_store(config.store)
-    model = _loaded_model(config, weights, source, use)
+    channels, statistics = weights.channels(source.dims), read_statistics(config.store / STATISTICS_FOLDER)
+    checkpoint = weights.checkpoint(channels)
+    model = _loaded_model(config, checkpoint, channels, statistics, source, use)
     check = partial(check_inputs, task=weights.task, grid=source.grid, resolution=weights.architecture.resolution)
-    calls = use.batch_size, scorer, use.steps
+    perturb = perturbation_of_members(config, statistics, weights.task, source.grid)
+    kept = kept_checkpoints(use, checkpoint, host_room)
+    of_members = weights_of_members(config, store.members, checkpoint, channels, kept)
+    calls = use.batch_size, scorer, use.steps, perturb, of_members
     return WorkerContext(source, check, model, store, partial(_limits, config), name, *calls)
 
 
-def _loaded_model(config: RunConfig, weights: Weights, source: AnySource, use: MemoryUse) -> Model:
+def _loaded_model(
+    config: RunConfig,
+    checkpoint: Checkpoint,
+    channels: Channels,
+    statistics: Statistics,
+    source: AnySource,
+    use: MemoryUse,
+) -> Model:
     """Load the model that a config chooses; nothing before this touches a device, as planning must not wait for one."""
-    grid, channels = source.grid, weights.channels(source.dims)
     return MODELS[config.model.implementation].load(
-        weights.checkpoint(channels),
-        read_statistics(config.store / STATISTICS_FOLDER).by_kind,
-        grid,
+        checkpoint,
+        statistics.by_kind,
+        source.grid,
         channels,
         use.precision,
         steps_per_call=use.steps,

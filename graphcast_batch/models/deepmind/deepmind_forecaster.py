@@ -4,7 +4,6 @@ Forecasts and speed of our own network are compared with those of this one.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass
 
 import haiku as hk
@@ -77,13 +76,12 @@ class DeepmindForecaster:
         """Kind of the device, as JAX names it."""
         return device_kind()
 
-    def with_weights(self, parameters: Parameters) -> "DeepmindForecaster":
-        """Return the model with other weights; see `Model.with_weights`."""
+    def replace_weights(self, parameters: Parameters) -> None:
+        """Take other weights; see `Model.replace_weights`."""
         channels = self._channels
         check_parameters(parameters, self._architecture, channels.inputs, channels.outputs, "the other weights")
-        other = copy(self)
-        other._parameters = _on_device(parameters)
-        return other
+        del self._parameters  # else the device would have both for a moment
+        self._parameters = _on_device(parameters)
 
     def forecast(self, inputs: xr.Dataset, forcings: xr.Dataset, steps: int) -> Iterator[dict[str, Array]]:
         """Yield the frames of one forecast; see `Model.forecast`. They are on their way to the host."""
@@ -186,7 +184,7 @@ class _Wrapped:
 
 
 def _on_device(parameters: Parameters) -> dict[str, dict[str, Array]]:
-    return jax.tree.map(jnp.asarray, {name: dict(held) for name, held in parameters.items()})
+    return {module: {name: jnp.asarray(values) for name, values in held.items()} for module, held in parameters.items()}
 
 
 def _at_levels(statistics: Mapping[str, xr.Dataset], channels: Channels) -> dict[str, xr.Dataset]:

@@ -1,7 +1,6 @@
 """Make forecasts with GraphCast on one device."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -85,13 +84,12 @@ class Forecaster:
         """Kind of the device, as JAX names it."""
         return device_kind()
 
-    def with_weights(self, parameters: Parameters) -> "Forecaster":
-        """Return the model with other weights; see `Model.with_weights`."""
+    def replace_weights(self, parameters: Parameters) -> None:
+        """Take other weights; see `Model.replace_weights`."""
         channels = self._channels
         check_parameters(parameters, self._architecture, channels.inputs, channels.outputs, "the other weights")
-        other = copy(self)
-        other._network = self._fold(used(parameters), self._graphs)
-        return other
+        del self._network  # else the device would have both for a moment
+        self._network = self._fold(used(parameters), self._graphs)
 
     def forecast(self, inputs: xr.Dataset, forcings: xr.Dataset, steps: int) -> Iterator[dict[str, Array]]:
         """Yield the frames of one forecast; see `Model.forecast`. They are on their way to the host."""

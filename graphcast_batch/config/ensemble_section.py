@@ -1,0 +1,98 @@
+"""Check the section ``ensemble`` of a config: the members that are made of each initial time."""
+
+import glob
+from collections import Counter
+from typing import Annotated, Literal, NamedTuple, Self
+
+from pydantic import BeforeValidator, Strict, model_validator
+
+from graphcast_batch.config.field_types import File, absolute_path
+from graphcast_batch.config.perturbations_section import Perturbations
+from graphcast_batch.spec import FrozenModel
+
+
+def _read_checkpoints(value: object) -> object:
+    """Replace globs by the files that they match, so that the copy of the config in the store names each file."""
+    patterns = [value] if isinstance(value, str) else value
+    if not isinstance(patterns, list | tuple) or not patterns:
+        raise ValueError(f"give a list of checkpoint files, or a glob such as params/*.npz, not {value!r}")
+    return [path for pattern in patterns for path in _matched(str(pattern))]
+
+
+def _matched(pattern: str) -> list[str]:
+    if not glob.has_magic(pattern):
+        return [pattern]
+    found = sorted(glob.glob(absolute_path(pattern)))
+    if not found:
+        raise ValueError(f"there must be a file at {pattern}, but there is none; give the paths of the checkpoints")
+    return found
+
+
+class MemberParts(NamedTuple):
+    """What a member is made of.
+
+    Attributes:
+        checkpoint: number of the checkpoint in the list, from 0; 0 without a list.
+        perturbation: number of the perturbed initial state, from 0; None for the state as it is.
+    """
+
+    checkpoint: int
+    perturbation: int | None
+
+
+class EnsembleConfig(FrozenModel):
+    """Members of an ensemble: forecasts of each initial time by several checkpoints, from several initial states."""
+
+    checkpoints: Annotated[
+        tuple[File, ...], Strict(False), BeforeValidator(_read_checkpoints, json_schema_input_type=str | list[str])
+    ] = ()
+    """Checkpoint files of one architecture and task: a list of paths or globs, or one glob; in place of
+    ``model.weights``."""
+    perturbations: Perturbations | None = None
+    """Perturbations of the initial states; by default each member starts from the initial state as it is."""
+    combine: Literal["product", "zip"] = "product"
+    """How members are made of checkpoints and perturbed states: ``product`` is each checkpoint from each state;
+    ``zip`` is the first checkpoint from the first state, the second from the second, and so on."""
+    control: bool = False
+    """Whether member 0 is the forecast of the first checkpoint from the state as it is; the others follow it."""
+
+    @model_validator(mode="after")
+    def _has_members(self) -> Self:
+        if not self.checkpoints and self.perturbations is None:
+            raise ValueError("an ensemble needs checkpoints, perturbations or both, but has neither")
+        if self.control and self.perturbations is None:
+            raise ValueError("control: true needs perturbations, without which no member is perturbed; leave it out")
+        twice = sorted(str(path) for path, count in Counter(self.checkpoints).items() if count > 1)
+        if twice:
+            raise ValueError(f"checkpoints must name each file once, but name {', '.join(twice)} again")
+        if self.combine == "zip":
+            states = 0 if self.perturbations is None else self.perturbations.members
+            if not self.checkpoints or len(self.checkpoints) != states:
+                raise ValueError(
+                    f"combine: zip needs as many checkpoints as perturbed states, but has {len(self.checkpoints)} "
+                    f"checkpoints and {states} states; set perturbations.members, or combine: product"
+                )
+        return self
+
+    @property
+    def size(self) -> int:
+        """Number of members of each initial time."""
+        checkpoints = len(self.checkpoints) or 1
+        states = 1 if self.perturbations is None else self.perturbations.members
+        return self.control + (states if self.combine == "zip" else checkpoints * states)
+
+    def parts_of(self, number: int) -> MemberParts:
+        """Return what the member of a number is made of.
+
+        In a product the perturbed state changes slowest, so that more of them add members after those that there are.
+
+        Args:
+            number: number of the member, from 0; less than `size`.
+        """
+        if self.control and number == 0:
+            return MemberParts(0, None)
+        place, checkpoints = number - self.control, len(self.checkpoints) or 1
+        if self.combine == "zip":
+            return MemberParts(place, place)
+        state, checkpoint = divmod(place, checkpoints)
+        return MemberParts(checkpoint, None if self.perturbations is None else state)
