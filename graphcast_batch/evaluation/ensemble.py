@@ -1,4 +1,4 @@
-"""Read stores of forecasts from the same initial times as the members of an ensemble."""
+"""Read forecasts from the same initial times, of one store or of several, as the members of an ensemble."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ ENSEMBLE: Final = "ensemble"
 
 @dataclass(frozen=True, eq=False)
 class EnsembleForecasts:
-    """Reader of the forecasts of several stores as one ensemble.
+    """Reader of the forecasts of all members as one ensemble.
 
     Attributes:
         held: reader of each member.

@@ -17,6 +17,7 @@ from graphcast_batch.evaluation.regions import Regions
 from graphcast_batch.evaluation.score_layout import BOXES, ON_LEVELS, ScoreLayout
 from graphcast_batch.evaluation.score_store import ADDED, FORECAST, ScoreStore, mismatch
 from graphcast_batch.evaluation.scoring_setup import ScoringSetup
+from graphcast_batch.evaluation.stored_members import StoredMember
 from graphcast_batch.stores.base import Store
 
 _MAY_GROW = ("statistics", "variables", "spectra")
@@ -87,7 +88,10 @@ def stored_groups(store: Path, name: str, scoring: ScoringSetup) -> list[GroupSc
 def score_layout_of(scoring: ScoringSetup, regions: Regions, identity: Mapping[str, JsonValue]) -> ScoreLayout:
     """Return the layout of the scores that a scoring computes; for the arguments see `lay_out_groups`."""
     boxes = sorted(set(scoring.boxes) & set(regions.names))
-    others = sorted(str(path.resolve()) for path in scoring.members[1:])
+    others = sorted(
+        f"{member.path.resolve()}" if member.number is None else f"{_place(member, scoring)} {member.number}"
+        for member in scoring.members[1:]
+    )
     return ScoreLayout(
         statistics=scoring.statistics,
         on_levels=scoring.on_levels,
@@ -102,6 +106,11 @@ def score_layout_of(scoring: ScoringSetup, regions: Regions, identity: Mapping[s
         spectra=scoring.spectra,
         bands=scoring.bands,
     )
+
+
+def _place(member: StoredMember, scoring: ScoringSetup) -> str:
+    """Return where a member is, in words that stay true when the store that has the scores is moved."""
+    return "member" if member.path == scoring.members[0].path else f"{member.path.resolve()} member"
 
 
 def _refuse_changed(found: Sequence[ScoreStore], layout: ScoreLayout, store: Store) -> None:

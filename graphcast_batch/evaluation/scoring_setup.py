@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final, Protocol
 
 import numpy as np
@@ -12,6 +11,7 @@ from graphcast_batch.config.outputs_section import RegionConfig
 from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation.pointwise_statistics import PLAIN, SEEPS, STATISTICS, at_quantiles, of_ensemble
 from graphcast_batch.evaluation.regions import Regions, weigh
+from graphcast_batch.evaluation.stored_members import StoredMember
 from graphcast_batch.grid import SAME_PLACE_DEGREES
 from graphcast_batch.inputs.case_inputs import Timeline
 from graphcast_batch.inputs.quality.geography import is_of_sea
@@ -108,7 +108,7 @@ class ScoringSetup:
         seeps_variables: variables of which the climatology holds what SEEPS needs.
         quantiles: of the climatology, beyond which a value counts as extreme.
         gaussian: variables whose extremes are scored.
-        members: stores that are an ensemble together, beginning with the one that the scores are written to; empty
+        members: the members of an ensemble, beginning with those in the store that the scores are written to; empty
             for a single forecast.
         spectra: variables whose power by zonal wavenumber is summed up too; requires whole latitude circles.
         bands: the regions for which spectra are computed.
@@ -129,7 +129,7 @@ class ScoringSetup:
     seeps_variables: tuple[str, ...] = ()
     quantiles: tuple[float, ...] = ()
     gaussian: tuple[str, ...] = ()
-    members: tuple[Path, ...] = ()
+    members: tuple[StoredMember, ...] = ()
     spectra: tuple[str, ...] = ()
     bands: tuple[str, ...] = ()
     only: tuple[str, ...] | None = None

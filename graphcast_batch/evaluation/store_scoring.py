@@ -27,6 +27,7 @@ from graphcast_batch.evaluation.score_store import FORECAST, ScoreRecord
 from graphcast_batch.evaluation.scoring_setup import ForecastReader, ScoringSetup, part_of
 from graphcast_batch.evaluation.spectra import bands_of
 from graphcast_batch.evaluation.stored_forecasts import StoredForecasts
+from graphcast_batch.evaluation.stored_members import complete_steps, forecast_id, members_of, stores_of
 from graphcast_batch.inputs.case_inputs import Timeline
 from graphcast_batch.inputs.sources.configured import open_source
 from graphcast_batch.plan import Case, parse_key
@@ -91,8 +92,9 @@ def evaluations(config: RunConfig, baselines: Sequence[str] = ()) -> list[Evalua
                 "climatology, and give it with --climatology"
             )
         wanted[CLIMATOLOGY] = replace(forecasts, forecasts=ClimatologyForecast(climatology))
-    if config.scores.members:
-        wanted[ENSEMBLE] = ensemble_of(forecasts, [store, *map(open_store, config.scores.members)])
+    stores = [store, *map(open_store, config.scores.members)]
+    if len(stores) > 1 or len(store.members) > 1:
+        wanted[ENSEMBLE] = ensemble_of(forecasts, stores)
     identity = identity_of(config, climatology)
     return [lay_out(store, name, scoring, identity) for name, scoring in wanted.items()]
 
@@ -145,7 +147,7 @@ def scoring_of(
     if climatology is not None:
         climatology.check([name for name, _ in on_levels], levels)
     scoring = ScoringSetup(
-        forecasts=forecasts or with_derived_forecasts(StoredForecasts(store.path), tuple(made)),
+        forecasts=forecasts or with_derived_forecasts(StoredForecasts(members_of(store)[0]), tuple(made)),
         truth=with_derived(truth, tuple(made)),
         climatology=climatology,
         on_levels=on_levels,
@@ -170,22 +172,23 @@ def scoring_of(
 
 
 def ensemble_of(scoring: ScoringSetup, stores: Sequence[Store]) -> ScoringSetup:
-    """Set up the scoring of an ensemble from that of its first member.
+    """Set up the scoring of an ensemble, of all members of some stores, from that of its first member.
 
     SEEPS and spectra are defined for single forecasts, and left out.
 
     Args:
         scoring: of the first store.
-        stores: of all members.
+        stores: those that hold the members; the first is the one that the scores are written to.
 
     Raises:
         EvaluationError: the stores cannot be members of one ensemble.
     """
     check_members(stores)
     derived = tuple(scoring.steps)
-    held = tuple(with_derived_forecasts(StoredForecasts(store.path), derived) for store in stores)
-    paths = tuple(store.path for store in stores)
-    return replace(scoring, forecasts=EnsembleForecasts(held), members=paths, seeps_variables=(), spectra=(), bands=())
+    members = tuple(member for store in stores for member in members_of(store))
+    held = tuple(with_derived_forecasts(StoredForecasts(member), derived) for member in members)
+    forecasts = EnsembleForecasts(held)
+    return replace(scoring, forecasts=forecasts, members=members, seeps_variables=(), spectra=(), bands=())
 
 
 def lay_out(store: Store, name: str, scoring: ScoringSetup, identity: Mapping[str, JsonValue]) -> Evaluation:
@@ -199,23 +202,23 @@ def lay_out(store: Store, name: str, scoring: ScoringSetup, identity: Mapping[st
     """
     groups = lay_out_groups(store, name, scoring, identity)
     records = [group.scores.records() for group in groups]
-    times, stores = scoring.times(), _stores(store, scoring)
-    complete = _complete(stores)
+    times, members = scoring.times(), stores_of(store, scoring.members)
+    complete = complete_steps(members)
     only_scores = store.only_scores and name == FORECAST
     if only_scores:
         complete = {key: steps for key, steps in complete.items() if key in records[0]}
-    known = np.unique(np.concatenate([each.init_times for each in stores]))
+    known = np.unique(np.concatenate([each.init_times for each, _ in members]))
     absent = tuple(str(time) for time in known if str(time) not in complete)
     left, done, without, partly = list[Case](), list[str](), list[str](), list[str]()
     for key, steps in sorted(complete.items()):
-        init_time, member = parse_key(key)
-        case = Case(init_time, steps, store.step_hours, member=member)
+        case = Case(parse_key(key)[0], steps, store.step_hours)
         held = scoring.held(case, times)
         fields, most = (sum(int(at.sum()) for at in each.values()) for each in (held, scoring.forecast(case)))
+        made = forecast_id(members, case)
         pairs = [(group, found.get(key)) for group, found in zip(groups, records, strict=True)]
         if not fields:
             without.append(key)
-        elif only_scores or all(_is_scored(record, group, held, _forecast_id(stores, case)) for group, record in pairs):
+        elif only_scores or all(_is_scored(record, group, held, made) for group, record in pairs):
             done.append(key)
         else:
             left.append(case)
@@ -258,14 +261,14 @@ def _score_group(store: Store, group: GroupScoring, case: Case) -> ScoreRecord |
     if lease is None:
         return None
     with group.scores.keeping(lease):
-        forecast = _forecast_id(_stores(store, group.scoring), case)
+        forecast = forecast_id(stores_of(store, group.scoring.members), case)
         held = group.scoring.held(case, group.scoring.times())
         record, watch = ScoreRecord.read(group.scores.record_path(case.key)), Stopwatch()
         if record and _is_scored(record, group, held, forecast):
             return record
         means = {name: found.means for name, found in score_case(group.scoring, case, watch).items()}
         return group.scores.write(
-            store.place_of(case)["time"], case, means, _count(group, held), forecast, watch.seconds, lease
+            _time_index(store, case), case, means, _count(group, held), forecast, watch.seconds, lease
         )
 
 
@@ -281,21 +284,8 @@ def _count(group: GroupScoring, held: Mapping[str, NDArray[np.bool_]]) -> int:
     return sum(int(held[name].sum()) for name, _ in group.scoring.on_levels)
 
 
-def _stores(store: Store, scoring: ScoringSetup) -> list[Store]:
-    """Return the stores whose forecasts are scored: one, or all members of an ensemble, whose order does not matter."""
-    return [store, *map(open_store, sorted(scoring.members[1:], key=Path.resolve))]
-
-
-def _complete(stores: Sequence[Store]) -> dict[str, int]:
-    """Return the number of steps of each Case that is complete and equally long in all stores, by its key."""
-    first, *others = (store.ledger.complete_steps() for store in stores)
-    return {key: steps for key, steps in first.items() if all(other.get(key) == steps for other in others)}
-
-
-def _forecast_id(stores: Sequence[Store], case: Case) -> str:
-    """Identify the forecasts of a Case by the times at which they were made; made again, they have other times."""
-    records = (store.ledger.record_of(case.key, case.steps) for store in stores)
-    return " ".join(record.finished_at if record else "" for record in records)
+def _time_index(store: Store, case: Case) -> int:
+    return store.place_of(replace(case, member=members_of(store)[0].number))["time"]
 
 
 def _variables(wanted: ScoresConfig, kept: OutputGrid, truth: Timeline) -> tuple[tuple[str, bool], ...]:

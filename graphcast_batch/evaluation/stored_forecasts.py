@@ -1,13 +1,13 @@
 """Read the forecasts of a store for scoring."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import xarray as xr
 
 from graphcast_batch.evaluation.scoring_setup import Fields
+from graphcast_batch.evaluation.stored_members import StoredMember
 from graphcast_batch.plan import Case
 from graphcast_batch.stores.base import Store
 from graphcast_batch.stores.store_kinds import open_store
@@ -15,26 +15,27 @@ from graphcast_batch.stores.store_kinds import open_store
 
 @dataclass(frozen=True)
 class StoredForecasts:
-    """Reader of the forecasts of a store.
+    """Reader of the forecasts of one member.
 
     Attributes:
-        path: of the store.
+        of: the member.
     """
 
-    path: Path
+    of: StoredMember
 
     def fields(self, case: Case, names: Sequence[str], lead_hours: Sequence[int], levels: Sequence[int]) -> Fields:
         """Read variables of one Case; NaN where nothing was written."""
         store, opened = self._opened
         kept = store.kept
         leads = _as_slice([kept.lead_hours.index(hours) for hours in lead_hours])
-        here = opened[list(names)].isel(store.place_of(case) | {"prediction_timedelta": leads})
+        place = store.place_of(replace(case, member=self.of.number))
+        here = opened[list(names)].isel(place | {"prediction_timedelta": leads})
         places = _as_slice([kept.levels.index(level) for level in levels])
         return {name: here[name].isel(level=places, missing_dims="ignore").values for name in names}
 
     @cached_property
     def _opened(self) -> tuple[Store, xr.Dataset]:
-        store = open_store(self.path)
+        store = open_store(self.of.path)
         return store, store.forecasts()
 
 
