@@ -6,11 +6,14 @@ decided. The cost of a decision does not grow with the number of workers or Case
 
 import heapq
 import math
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, islice
 from typing import Final
 
+from graphcast_batch.cluster.waiting_cases import WaitingCases
 from graphcast_batch.errors import ForecastError, InputError, TaskError
 from graphcast_batch.plan import Case
 from graphcast_batch.stores.case_records import CaseState
@@ -30,7 +33,7 @@ _MOST_COMPLETED_ELSEWHERE: Final = 2
 _MOST_MACHINE_ERRORS: Final = 3
 """A worker is broken once this many of its Cases in a row have failed with errors that its machine may have caused."""
 _LOOKED_AT: Final = 32
-"""Waiting Cases that are looked at when the first must wait for a certain worker."""
+"""Workers that are looked at for a Case when the least busy one may not take it."""
 
 
 def in_flight(batch_size: int) -> int:
@@ -72,7 +75,7 @@ class Dispatch:
     def __init__(self, cases: Iterable[Case], retries: int, in_flight: int = IN_FLIGHT) -> None:
         self._retries = retries
         self._in_flight = in_flight
-        self._waiting: deque[Case] = deque(cases)
+        self._waiting = WaitingCases(cases)
         self._pausing: list[tuple[float, Case]] = []
         self._elsewhere: dict[str, Case] = {}
         self._workers: dict[str, _WorkerEntry] = {}
@@ -122,12 +125,10 @@ class Dispatch:
         share = math.ceil(self.ours / max(1, len(self._workers) + expected))
         while self._pausing and self._pausing[0][0] <= now:
             self._waiting.append(heapq.heappop(self._pausing)[1])
-        if any(self._queues):
-            for place in range(min(len(self._waiting), _LOOKED_AT)):
-                worker = self._worker_for(self._waiting[place], share)
-                if worker is not None:
-                    case = self._waiting[place]
-                    del self._waiting[place]
+        if len(self._waiting):
+            for worker in islice(chain(*self._queues[:share]), _LOOKED_AT):
+                case = self._waiting.take(worker, partial(self._may_take, worker))
+                if case is not None:
                     return worker, case
         return None
 
@@ -265,16 +266,16 @@ class Dispatch:
         self._losses[worker] = f"a worker failed {', '.join(entry.failed)} one after another"
         return freed
 
-    def _worker_for(self, case: Case, share: int) -> str | None:
-        """Return the least busy worker that may take a Case: one that it has not failed on, if there is any such.
+    def _may_take(self, worker: str, case: Case) -> bool:
+        """Return whether a worker may take a Case: one that it has not failed on, if there is any other worker.
 
         A Case that may have killed a worker is given to a worker that has no other.
         """
         key = case.key
+        if key in self._suspects and self._workers[worker].cases:
+            return False
         tried = self._failed_on.get(key, set()) & self._workers.keys()
-        avoided = tried if len(tried) < len(self._workers) else set()
-        queues = self._queues[: 1 if key in self._suspects else share]
-        return next((worker for queue in queues for worker in queue if worker not in avoided), None)
+        return worker not in tried or len(tried) == len(self._workers)
 
     def _enqueue(self, worker: str) -> None:
         """Put a worker at the end of the queue of those with as many Cases, if it may take more."""
@@ -306,6 +307,7 @@ class Dispatch:
     def _remove(self, worker: str) -> _WorkerEntry:
         """Remove a worker, and return what was known of it."""
         entry = self._workers.pop(worker)
+        self._waiting.forget(worker)
         self._broken.pop(worker, None)
         self._in_progress -= len(entry.cases)
         if entry.queue is not None:

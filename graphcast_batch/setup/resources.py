@@ -199,12 +199,14 @@ def _steps(chosen: ModelConfig, steps: int, *, accelerated: bool) -> tuple[int, 
 
 def _batches(run: RunSetup, one: CallSize, workers: int) -> tuple[int, ...]:
     """Return the batch sizes that a call may have, largest first; a worker need not have more Cases than its share."""
-    chosen = run.config.model
+    chosen, cases, ensemble = run.config.model, len(run.plan.cases), run.config.ensemble
+    # Cases of one call have one checkpoint; of other initial times a worker seldom has some of the same.
+    alike = cases if ensemble is None or not ensemble.checkpoints else ensemble.size // len(ensemble.checkpoints)
     if chosen.batch_size != "auto":
-        return (min(chosen.batch_size, len(run.plan.cases)),)
+        return (min(chosen.batch_size, cases, alike),)
     if not one.accelerated:
         return (1,)
-    share = len(run.plan.cases) // workers
+    share = min(cases // workers, alike)
     most = max(1, min(MODELS[chosen.implementation].worthwhile_batch(one), share))
     return tuple(2**power for power in reversed(range(most.bit_length())))
 

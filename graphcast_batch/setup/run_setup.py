@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from graphcast_batch.config.ensemble_section import EnsembleConfig
 from graphcast_batch.config.model_section import ModelConfig
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.errors import ConfigError, InputError
@@ -78,13 +79,17 @@ def assemble(config: RunConfig, *, able: bool = True) -> RunSetup:
     checkpoint = weights.checkpoint(channels)
     plan = Plan(cases, layout, skipped)
     if config.ensemble:
-        plan = _of_members(plan, ensemble_members(config.ensemble, model, checkpoint, channels))
+        plan = _of_members(plan, ensemble_members(config.ensemble, model, checkpoint, channels), config.ensemble)
     return RunSetup(config, source, checkpoint, channels, statistics, plan)
 
 
-def _of_members(plan: Plan, members: Sequence[Member]) -> Plan:
-    """Return a plan in which each member of each initial time is a Case, in the order of the initial times."""
-    cases = tuple(replace(case, member=member.number) for case in plan.cases for member in members)
+def _of_members(plan: Plan, members: Sequence[Member], ensemble: EnsembleConfig) -> Plan:
+    """Return a plan in which each member of each initial time is a Case, and those of a checkpoint follow each other.
+
+    A worker changes its weights for each initial time as often as there are checkpoints, and no more.
+    """
+    numbers = sorted((member.number for member in members), key=lambda number: ensemble.parts_of(number).checkpoint)
+    cases = tuple(replace(case, member=number) for case in plan.cases for number in numbers)
     return replace(plan, cases=cases, members=tuple(members))
 
 
