@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,13 @@ from scipy.stats import chi2
 
 from graphcast_batch.errors import ConfigError, InputError
 from graphcast_batch.grid import cell_area, regular_grid
-from graphcast_batch.inputs.statistics import Statistics
+from graphcast_batch.inputs.quality.checks import find_faults
+from graphcast_batch.inputs.sources.planet_archive import SyntheticArchive
+from graphcast_batch.inputs.sources.synthetic import SyntheticPlanet
+from graphcast_batch.inputs.statistics import Statistics, read_statistics
 from graphcast_batch.perturbations.base import perturbation
+from graphcast_batch.plan import Case
+from graphcast_batch.spec import TASKS
 from tests.conftest import ROOT
 from tests.perturbations.states import (
     BY_LEVEL,
@@ -179,6 +185,20 @@ def test_humidity_and_precipitation_stay_at_or_above_0(kind):
         assert state[name].min() == 0
         assert (state[name] > given[name]).any()
         assert (state[name] == 0).mean() > 0.2
+
+
+@KINDS
+def test_perturbed_weather_is_still_weather_to_the_checks_of_inputs(kind):
+    task = TASKS["GraphCast_small"]
+    source = SyntheticArchive(SyntheticPlanet(), 10.0, task.pressure_levels)
+    inputs = source.read(Case(INIT_TIME, 1, task.step_hours), task)
+    make = perturbation(chosen(kind, amplitude=0.5), read_statistics(ROOT / "stats" / "synthetic"), task, source.grid)
+
+    state = make(inputs.frames, 0, INIT_TIME)
+
+    assert find_faults(replace(inputs, frames=state), task, source.grid, 0) == []
+    changed = [name for name in state.data_vars if not state[name].identical(inputs.frames[name])]
+    assert {*changed} == {*task.target_variables} - {RAIN}
 
 
 def test_missing_values_stay_missing():
