@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from graphcast_batch.errors import InputError
 from graphcast_batch.inputs.quality.limits import limits
-from graphcast_batch.inputs.quality.locations import finding
+from graphcast_batch.inputs.quality.locations import finding, stamp
 from graphcast_batch.perturbations.draws import Draw
 from graphcast_batch.perturbations.scales import PRECIPITATION, Scale
 from graphcast_batch.variables import attributes
@@ -54,7 +54,7 @@ class AdditivePerturbation:
         """Return perturbed input frames; see `graphcast_batch.perturbations.base.Perturbation`."""
         drawn, sign = (number // 2, 1 - 2 * (number % 2)) if self.centred else (number, 1)
         draw = Draw(self.seed, drawn, init_time)
-        origin = f"the perturbed state number {number} of {init_time}"
+        origin = f"the perturbed state number {number} of {stamp(init_time)}"
         changed = {scale.name: self._changed(frames[scale.name], scale, sign, draw, origin) for scale in self.scales}
         return frames.assign(changed)
 
@@ -96,7 +96,7 @@ def _check_limits(before: xr.DataArray, after: xr.DataArray, level: int | None, 
         "lower perturbations.amplitude",
     )
     if found:
-        raise InputError(f"{origin} is none of the atmosphere: {found}")
+        raise InputError(f"{origin} cannot start a forecast: {found}")
 
 
 def _beyond(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.bool_]:

@@ -47,8 +47,8 @@ def scales(
     if chosen.levels is not None and all(None in scale.levels for scale in found):
         raise ConfigError(
             "perturbations.levels must be left out where no variable on levels is perturbed, but is "
-            f"{list(levels)}, and perturbations.amplitude perturbs {', '.join(amplitudes)}; leave levels out, or perturb "
-            "a variable on levels"
+            f"{list(levels)}, and perturbations.amplitude perturbs {', '.join(amplitudes)}; leave levels out, or "
+            "perturb a variable on levels"
         )
     return found
 
