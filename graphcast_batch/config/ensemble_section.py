@@ -70,7 +70,7 @@ class EnsembleConfig(FrozenModel):
             if not self.checkpoints or len(self.checkpoints) != states:
                 raise ValueError(
                     f"combine: zip needs as many checkpoints as perturbed states, but has {len(self.checkpoints)} "
-                    f"checkpoints and {states} states; set perturbations.members, or combine: product"
+                    f"checkpoints and {states} states; set ensemble.perturbations.members, or combine: product"
                 )
         return self
 

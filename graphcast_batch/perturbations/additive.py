@@ -93,7 +93,7 @@ def _check_limits(before: xr.DataArray, after: xr.DataArray, level: int | None, 
         bad,
         f"{expected}{where}",
         f"perturbed values lie beyond these limits, at {worst.min(initial=np.inf):g} to {worst.max(initial=-np.inf):g}",
-        "lower perturbations.amplitude",
+        "lower ensemble.perturbations.amplitude",
     )
     if found:
         raise InputError(f"{origin} cannot start a forecast: {found}")

@@ -46,9 +46,9 @@ def scales(
     found = tuple(_scale(name, amplitudes[name], levels, statistics.diffs_stddev) for name in sorted(amplitudes))
     if chosen.levels is not None and all(None in scale.levels for scale in found):
         raise ConfigError(
-            "perturbations.levels must be left out where no variable on levels is perturbed, but is "
-            f"{list(levels)}, and perturbations.amplitude perturbs {', '.join(amplitudes)}; leave levels out, or "
-            "perturb a variable on levels"
+            "ensemble.perturbations.levels must be left out where no variable on levels is perturbed, but is "
+            f"{list(levels)}, and ensemble.perturbations.amplitude perturbs {', '.join(amplitudes)}; leave levels "
+            "out, or perturb a variable on levels"
         )
     return found
 
@@ -60,14 +60,14 @@ def _amplitudes(amplitude: float | Mapping[str, float], task: Task) -> Mapping[s
         names = [name for name in fed_back if name != PRECIPITATION]
         if not names:
             raise ConfigError(
-                "perturbations.amplitude must name the variables to perturb where the model feeds back none but "
-                f"precipitation, but is {amplitude:g}; give a mapping, or a model that feeds back its state"
+                "ensemble.perturbations.amplitude must name the variables to perturb where the model feeds back none "
+                f"but precipitation, but is {amplitude:g}; give a mapping, or a model that feeds back its state"
             )
         return dict.fromkeys(names, amplitude)
     for name in amplitude:
         if name not in fed_back:
             raise ConfigError(
-                f"perturbations.amplitude must name variables that the model feeds back, but names {name}, which "
+                f"ensemble.perturbations.amplitude must name variables that the model feeds back, but names {name}, which "
                 f"{_role(name, task)}; name some of {', '.join(fed_back)}"
             )
     return amplitude
@@ -88,7 +88,7 @@ def _levels(chosen: Sequence[int] | None, task: Task) -> tuple[int, ...]:
     absent = sorted(set(chosen) - set(task.pressure_levels))
     if absent:
         raise ConfigError(
-            f"perturbations.levels must be levels of the model, {list(task.pressure_levels)} hPa, but has {absent}; "
+            f"ensemble.perturbations.levels must be levels of the model, {list(task.pressure_levels)} hPa, but has {absent}; "
             "leave them out"
         )
     return tuple(sorted(chosen))
@@ -113,5 +113,5 @@ def _unusable(name: str, found: str) -> ConfigError:
     return ConfigError(
         f"perturbing {name} needs the standard deviation of its change over a model step, a number above 0 in the "
         f"statistics diffs_stddev, but {found}; correct the statistics, or name other variables in "
-        "perturbations.amplitude"
+        "ensemble.perturbations.amplitude"
     )

@@ -214,7 +214,7 @@ def test_values_that_a_perturbation_moves_out_of_the_atmosphere_are_refused_with
     expected = (
         r"the perturbed state number 3 of 2020-01-01T06:00 cannot start a forecast: temperature must stay within 170 "
         r"and 340 K at 850 hPa, but \d+ of 1368 perturbed values lie beyond these limits, at -?\d.* to \d.*, the first "
-        r"at time 2020-01-01T00:00, latitude -?\d+, longitude \d+.*; lower perturbations.amplitude"
+        r"at time 2020-01-01T00:00, latitude -?\d+, longitude \d+.*; lower ensemble.perturbations.amplitude"
     )
     with pytest.raises(InputError, match=expected):
         perturb("gaussian", amplitude={"temperature": 20}, levels=[850])(frames(), 3, INIT_TIME)
