@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 
 from graphcast_batch.app.evaluating import evaluated_config, plan_evaluation
+from graphcast_batch.app.score_drawing import draw_scores
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.scores_section import ScoresConfig
 from graphcast_batch.errors import ConfigError, EvaluationError, StoreMismatchError
@@ -17,6 +18,8 @@ from graphcast_batch.evaluation.score_store import ScoreStore
 from graphcast_batch.evaluation.store_scoring import ensemble_scoring, evaluations, lay_out, score_stored, scoring_of
 from graphcast_batch.members import Member
 from graphcast_batch.plan import Case
+from graphcast_batch.report.skill import skill
+from graphcast_batch.report.summary import Opened
 from graphcast_batch.stores.layout import Layout, Plan
 from graphcast_batch.stores.store_kinds import create_or_extend
 from graphcast_batch.timing import Stopwatch
@@ -302,6 +305,26 @@ def test_the_config_or_the_caller_asks_for_a_lagged_ensemble_beside_others(tmp_p
     assert [part.name for part in evaluations(config_for(store.path, truth=evaluated_config(store.path).inputs))] == [
         "forecast"
     ]
+
+
+def test_the_report_and_the_figures_of_scores_compare_it_with_the_forecasts(tmp_path):
+    store = with_errors(tmp_path / "s", six_hourly(3))
+    score(store, (6,))
+    alone = lay_out(store, "forecast", scoring_of(WANTED, store, truth()), {})
+    for case in alone.left:
+        score_stored(alone.path, alone.name, alone.scoring, case)
+
+    found = skill(Opened("s", store, config_for(store.path), tuple(six_hourly(3))), None, None)
+    drawn = draw_scores(store.path, [], "global", "svg")
+
+    (card,) = found.cards
+    assert (card.name, card.columns) == ("lagged", ("6 h", "12 h", "18 h", "1 d", "30 h", "36 h"))
+    means = [np.mean([error_of(begun - lag, 6 + lag) for lag in (0, 6)]) for begun in (6, 12)]
+    squares = [[error_of(begun, 6) ** 2, mean**2] for begun, mean in zip((6, 12), means, strict=True)]
+    alone, lagged = np.sqrt(np.mean(squares, axis=0))
+    text = f"{100 * (alone / lagged - 1):+.0f} %".replace("-", "−")
+    assert {(cells[0].text, cells[-1].text) for _, cells in (*card.headlines, *card.rest)} == {(text, "")}
+    assert {path.name for path in drawn} >= {"curves_rmse_global.svg", "scorecard_against_lagged_global.svg"}
 
 
 def test_the_command_prints_the_scores_of_a_lagged_ensemble(tmp_path, command, capsys):
