@@ -1,6 +1,7 @@
 """Lagged ensembles: forecasts from earlier initial times that are valid at the same times."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -170,6 +171,21 @@ def test_lead_times_whose_later_ones_are_not_kept_are_left_out(tmp_path):
     score(store, (12,))
 
     check_scores(store, 24, (12, 24, 36), (12,))
+
+
+def test_a_forecast_too_short_for_any_lead_time_of_all_members_counts_as_incomplete(tmp_path):
+    """After 6 h the forecast from 24 h before would have to be read at 30 h, which is not kept."""
+    first, second = cases(2, steps=8, every_hours=24)
+    store = with_errors(tmp_path / "s", [first, second], filled=[first], lead_hours=(6, 24, 48))
+    fill_with_errors(store, replace(second, steps=1))
+
+    found = score(store, (24,))
+    fill_with_errors(store, second)
+    again = score(store, (24,))
+
+    assert (found.left, found.incomplete, found.without_truth) == ((), tuple(keys(0, 24)), ())
+    assert ([case.key for case in again.left], again.incomplete) == (keys(24), tuple(keys(0)))
+    check_scores(store, 24, (24,), (24,))
 
 
 def test_a_time_is_incomplete_until_all_of_its_forecasts_are_complete(tmp_path):
