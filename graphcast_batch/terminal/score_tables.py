@@ -39,7 +39,7 @@ def _incomplete(evaluation: Evaluation) -> str:
     """Return in words why Cases are incomplete."""
     if any(evaluation.scoring.lags):
         return "they or the forecasts from before them are missing, not complete or too short"
-    return f"they are not complete{' in all stores' if evaluation.scoring.members else ''}"
+    return f"they are not complete{' in all members' if evaluation.scoring.members else ''}"
 
 
 def show_scores(console: Console, results: Mapping[str, Results], region: str) -> None:
