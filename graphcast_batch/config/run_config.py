@@ -77,9 +77,9 @@ class TimeLimitsConfig(FrozenModel):
 
 
 def _needs_weights(schema: dict[str, Any]) -> None:
-    """Add to the JSON schema that weights stand either in the section ``model`` or in ``ensemble``."""
+    """Add to the JSON schema that weights stand in one section, ``model`` or ``ensemble``."""
     places = {"model": "weights", "ensemble": "checkpoints"}
-    schema["anyOf"] = [
+    schema["oneOf"] = [
         {"required": [section], "properties": {section: {"required": [key]}}} for section, key in places.items()
     ]
 

@@ -207,7 +207,7 @@ def test_what_a_config_may_also_say_fits_the_schema(capsys, change):
         ({"steps": 0}, ["steps"]),
         ({"inputs": {"kind": "archives", "path": "x"}}, ["inputs"]),
         ({"outputs": "all"}, ["outputs"]),
-        ({"model": {}}, []),
+        ({"model": {}}, ["model"]),
         ({"workers": {"device": "tpu"}}, ["workers", "device"]),
     ],
 )
