@@ -24,3 +24,8 @@ def byte_size(count: int) -> str:
         return f"{count} B"
     power = min(4, int(math.log(count, 1000)))
     return f"{count / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, whose plural ends in s: ``1 worker``, ``2 workers``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -391,3 +391,14 @@ def test_a_disk_that_is_too_small_for_all_forecasts_is_told(small_config, monkey
     monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=0.9 * run.plan.store_bytes))
     assert run_warnings(run) == []
     assert len(run_warnings(assemble(load_config(small_config(outputs={"compression": "none"}))))) == 1
+
+
+@pytest.mark.parametrize(
+    ("steps", "asked", "warned"), [(40, 4, ""), (41, 4, "calls of 1 step, .*; 40 or 44"), (3, 4, "")]
+)
+def test_calls_that_are_shorter_than_asked_for_are_a_warning(small_config, steps, asked, warned):
+    run = assemble(load_config(small_config(steps=steps, model=SMALL["model"] | {"steps_per_call": asked})))
+
+    found = [warning for warning in run_warnings(run) if warning.startswith("model.steps_per_call")]
+    assert len(found) == bool(warned)
+    assert not warned or re.search(warned, found[0])

@@ -36,7 +36,7 @@ from graphcast_batch.setup.store_identity import existing_store
 from graphcast_batch.stores.base import Store
 from graphcast_batch.stores.case_records import CaseState
 from graphcast_batch.terminal import PlannedMemory, show_plan, show_warnings
-from graphcast_batch.text import byte_size
+from graphcast_batch.text import byte_size, counted
 
 Config = RunConfig | Mapping[str, Any] | AnyPath
 """A checked config, a mapping with the content of a config, or the path of a YAML file."""
@@ -167,7 +167,11 @@ class PlannedRun:
             return {}
         room = usable_bytes() // max(1, self.workers_here)
         fits = certain_bytes(on_cpu) <= room
-        return {fitting_use(on_cpu, room): "taken here" if fits else f"too much for {self.workers_here} workers here"}
+        return {
+            fitting_use(on_cpu, room): "taken here"
+            if fits
+            else f"too much for {counted(self.workers_here, 'worker')} here"
+        }
 
     def _taken_on(self, device: AcceleratorName | None) -> dict[MemoryUse, str]:
         """The way that a worker takes on an accelerator whose host has memory enough."""

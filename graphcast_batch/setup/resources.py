@@ -15,6 +15,7 @@ from graphcast_batch.models.model_kinds import MODELS
 from graphcast_batch.pipeline.case_frames import MOST_WAITING_BYTES
 from graphcast_batch.setup.host_memory import HostLoad, host_bytes
 from graphcast_batch.setup.run_setup import RunSetup
+from graphcast_batch.text import counted
 
 _DEVICE_SHARE: Final = 0.85
 """Share of an accelerator's memory that may be planned with: the prediction may be a tenth too low, and some is lost in
@@ -184,8 +185,8 @@ def check_memory(run: RunSetup, uses: Sequence[MemoryUse], workers: int, availab
         else f"take {smaller_batch(uses[-1])}a coarser grid, a smaller model or a larger machine"
     )
     raise ConfigError(
-        f"{workers} workers must have {needed / 1e9:.3g} GB each, as a Case on {run.plan.layout.grid} needs at least "
-        f"in {uses[-1].precision}, but there are {available / 1e9:.3g} GB for all; {remedy}"
+        f"{counted(workers, 'worker')} must have {needed / 1e9:.3g} GB each, as a Case on {run.plan.layout.grid} needs "
+        f"at least in {uses[-1].precision}, but there are {available / 1e9:.3g} GB for all; {remedy}"
     )
 
 

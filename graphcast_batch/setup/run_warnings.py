@@ -7,8 +7,10 @@ import numpy as np
 
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.inputs.findings import input_warnings
+from graphcast_batch.models.base import steps_in_call
 from graphcast_batch.setup.resources import configured_cache
 from graphcast_batch.setup.run_setup import RunSetup
+from graphcast_batch.text import counted
 
 _COMPRESSION: Final = 1.37
 """Ratio by which the codec of the store compresses weather, as measured: see DECISIONS.md, 4."""
@@ -30,7 +32,19 @@ def run_warnings(run: RunSetup) -> list[str]:
             f"reading one Case fetches {cost.factor:.0f} times the bytes it needs, most of them for {cost.worst} in "
             f"chunks of {chunks}: a copy of the inputs with one time a chunk reads faster"
         )
-    return found + _space_warning(run) + _cache_warning(run.config)
+    return found + _call_warning(run.config) + _space_warning(run) + _cache_warning(run.config)
+
+
+def _call_warning(config: RunConfig) -> list[str]:
+    """Warn of calls that are shorter than asked for, since all calls of a forecast have the same number of steps."""
+    wanted = config.model.steps_per_call
+    if wanted == "auto" or wanted > config.steps or config.steps % wanted == 0:
+        return []
+    return [
+        f"model.steps_per_call: {wanted} makes calls of {counted(steps_in_call(config.steps, wanted), 'step')}, the "
+        f"largest divisor of {counted(config.steps, 'step')} up to {wanted}; {config.steps - config.steps % wanted} or "
+        f"{config.steps + -config.steps % wanted} steps would have calls of {wanted}"
+    ]
 
 
 def _space_warning(run: RunSetup) -> list[str]:

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from graphcast_batch.plan import Case
 from graphcast_batch.stores.case_records import CaseFailure, CaseRecord
+from graphcast_batch.text import counted
 
 Level = Literal["quiet", "normal", "verbose"]
 """How much is printed: problems and the result; also the progress; also each stage of each Case."""
@@ -110,7 +111,8 @@ class RunWatcher:
         """Show that workers are starting, and how many Cases there are to make."""
         self._total, self._done, self._before = total, complete, complete
         if self._level != "quiet":
-            self._print(f"{total} Cases, {total - complete} to make; {workers} workers on {device} are starting")
+            at_work = f"{counted(workers, 'worker')} on {device} {'is' if workers == 1 else 'are'} starting"
+            self._print(f"{counted(total, 'Case')}, {total - complete} to make; {at_work}")
         self._bar.start_task(self._task)
         self._update()
         if self._live:

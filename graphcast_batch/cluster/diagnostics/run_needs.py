@@ -14,6 +14,7 @@ from graphcast_batch.models.disk_cache import Cache, users_folder
 from graphcast_batch.setup.resources import check_memory, fitting_use, memory_uses
 from graphcast_batch.setup.run_setup import RunSetup, assemble
 from graphcast_batch.setup.run_warnings import run_warnings
+from graphcast_batch.text import counted
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def _memory(run: RunSetup, nodes: Nodes) -> list[Diagnosis]:
     use = fitting_use(uses, nodes.memory_bytes // count)
     on_device = f", and {use.device_bytes / 1e9:.3g} GB on its device" if accelerated else ""
     text = (
-        f"{count} workers a node, each with {use.host_bytes / 1e9:.3g} GB{on_device} ({use}), of "
+        f"{counted(count, 'worker')} a node, each with {use.host_bytes / 1e9:.3g} GB{on_device} ({use}), of "
         f"{nodes.memory_bytes / 1e9:.3g} GB"
     )
     try:
