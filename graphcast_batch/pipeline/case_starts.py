@@ -78,7 +78,7 @@ class CaseStarts:
             self._last = of_any, found
         if self._perturb is None:
             return found
-        with watch.stage("perturb"):
+        with reading, watch.stage("perturb"):
             frames = self._perturb(case, found.inputs.frames)
         return replace(found, inputs=replace(found.inputs, frames=frames))
 

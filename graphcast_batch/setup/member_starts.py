@@ -11,6 +11,7 @@ from graphcast_batch.config.model_section import CheckpointWeights
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.errors import CheckpointError
 from graphcast_batch.grid import Grid
+from graphcast_batch.inputs.sources.member_archives import MemberArchives
 from graphcast_batch.inputs.statistics import Statistics
 from graphcast_batch.members import Member
 from graphcast_batch.models.base import Checkpoint, Parameters
@@ -23,7 +24,9 @@ from graphcast_batch.plan import Case
 from graphcast_batch.spec import Task
 
 
-def perturbation_of_members(config: RunConfig, statistics: Statistics, task: Task, grid: Grid) -> Perturb | None:
+def perturbation_of_members(
+    config: RunConfig, statistics: Statistics, task: Task, grid: Grid, members: MemberArchives | None
+) -> Perturb | None:
     """Return what perturbs the initial states of members; None where no member is perturbed.
 
     Args:
@@ -31,6 +34,7 @@ def perturbation_of_members(config: RunConfig, statistics: Statistics, task: Tas
         statistics: normalization statistics, which scale the perturbations.
         task: variables and levels of the model.
         grid: points of the inputs.
+        members: members of an analysis ensemble, if members start from these.
 
     Raises:
         ConfigError: the perturbations do not fit the task or the grid.
@@ -38,7 +42,7 @@ def perturbation_of_members(config: RunConfig, statistics: Statistics, task: Tas
     ensemble = config.ensemble
     if ensemble is None or ensemble.perturbations is None:
         return None
-    return partial(_perturbed, ensemble, perturbation(ensemble.perturbations, statistics, task, grid))
+    return partial(_perturbed, ensemble, perturbation(ensemble.perturbations, statistics, task, grid, members))
 
 
 def weights_of_members(
