@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from graphcast_batch.app.checking import InputCheck, check
     from graphcast_batch.app.comparing import ScoreComparison, compare
     from graphcast_batch.app.config_schemas import config_schema
+    from graphcast_batch.app.converting import ConvertedCheckpoint, convert_checkpoint
     from graphcast_batch.app.demo import demo, write_examples
     from graphcast_batch.app.diagnosing import doctor
     from graphcast_batch.app.drawing import FiguresResult, figures
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "ConvertedCheckpoint",
     "FetchResult",
     "FiguresResult",
     "FirstConfig",
@@ -66,6 +68,7 @@ __all__ = [
     "climatology",
     "compare",
     "config_schema",
+    "convert_checkpoint",
     "demo",
     "doctor",
     "evaluate",
@@ -93,6 +96,7 @@ _HOMES: Final = {
     "checking": ("InputCheck", "check"),
     "comparing": ("ScoreComparison", "compare"),
     "config_schemas": ("config_schema",),
+    "converting": ("ConvertedCheckpoint", "convert_checkpoint"),
     "demo": ("demo", "write_examples"),
     "diagnosing": ("doctor",),
     "drawing": ("FiguresResult", "figures"),

@@ -1,7 +1,7 @@
 """Check all inputs that a run would read, without a device."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rich.console import Console
 
@@ -94,13 +94,18 @@ def check(
     with on_cluster(address, drain, shown) as stopping:
         faults = _faults(assembled, stopping, shown)
         unfit = None if all(faults.values()) else _statistics_error(assembled, stopping, shown)
-        stopped = len(faults) < len(assembled.plan.cases) or bool(unfit and stopping.asked)
+        stopped = len(faults) < len(_starts(assembled)) or bool(unfit and stopping.asked)
     return InputCheck(assembled.plan, warnings, faults, None if stopped else unfit, stopped)
+
+
+def _starts(assembled: RunSetup) -> list[Case]:
+    """Return the Cases without their members, which start from the same inputs, each once."""
+    return list(dict.fromkeys(replace(case, member=None) for case in assembled.plan.cases))
 
 
 def _faults(assembled: RunSetup, drain: Drain, progress: Progress) -> dict[Case, Faults]:
     """Check the Cases on the connected cluster."""
-    cases, checkpoint = assembled.plan.cases, assembled.checkpoint
+    cases, checkpoint = _starts(assembled), assembled.checkpoint
     work = [(assembled.source, case, checkpoint.task, checkpoint.architecture.resolution) for case in cases]
     return dict(zip(cases, executor(drain, progress, "checking")(input_faults, work), strict=False))
 

@@ -122,6 +122,61 @@ def fetch(
     print_line(result.license)
 
 
+@app.command(
+    rich_help_panel=SOURCES,
+    epilog=examples(
+        'graphcast-batch convert-checkpoint member1.pkl --architecture "params/GraphCast_operational.npz" '
+        "--to params/member1.npz",
+        "graphcast-batch convert-checkpoint weights.pkl --architecture sizes.yaml --task GraphCast_small "
+        "--to params/weights.npz",
+    ),
+)
+def convert_checkpoint(
+    source: Annotated[Path, typer.Argument(help="Pickle with weights by Haiku module and name.", metavar="PICKLE")],
+    architecture: Annotated[
+        Path,
+        typer.Option(
+            help="Checkpoint (.npz) of a network of the same sizes, or YAML file with the fields of its model_config."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--to", help="Checkpoint to write (.npz); nothing may exist there.")],
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of a published task (GraphCast, GraphCast_operational, GraphCast_small), checkpoint, or YAML "
+            "file with the fields of a task_config. Default: that of the checkpoint given as --architecture."
+        ),
+    ] = None,
+    description: Annotated[
+        str | None,
+        typer.Option(help="Text to store with the weights. Default: name and checksum of the pickle."),
+    ] = None,
+    license: Annotated[
+        str | None,
+        typer.Option(help="License of the weights, to store with them. Default: that the pickle states none."),
+    ] = None,
+) -> None:
+    """Convert weights that were published as a Python pickle into a checkpoint that runs take.
+
+    Nothing in the pickle is executed: it is read as data, and whatever is no array, number, text or container is
+    refused by its name.
+    """
+    from graphcast_batch.app import converting
+
+    done = converting.convert_checkpoint(
+        source, out, architecture=architecture, task=task, description=description, license=license
+    )
+    sizes, levels = done.architecture, done.task.pressure_levels
+    print_line(
+        f"network: mesh size {sizes.mesh_size}, latent size {sizes.latent_size}, {sizes.gnn_msg_steps} message-passing "
+        f"steps, {done.parameters} parameters\n"
+        f"task: {len(done.task.target_variables)} target variables, {len(levels)} pressure levels"
+    )
+    if done.left_out:
+        print_line(f"left out: {', '.join(done.left_out)}")
+    print_line(f"{done.path}\n{done.path.stat().st_size} bytes, sha256 {done.sha256}")
+
+
 @app.command(rich_help_panel=SOURCES, epilog=examples("graphcast-batch finetune configs/training/planet.yaml"))
 def finetune(
     recipe: Annotated[

@@ -65,8 +65,8 @@ def _amplitudes(amplitude: float | Mapping[str, float], task: Task) -> Mapping[s
     for name in amplitude:
         if name not in fed_back:
             raise ConfigError(
-                f"ensemble.perturbations.amplitude must name variables that the model feeds back, but names {name}, which "
-                f"{_role(name, task)}; name some of {', '.join(fed_back)}"
+                f"ensemble.perturbations.amplitude must name variables that the model feeds back, but names {name}, "
+                f"which {_role(name, task)}; name some of {', '.join(fed_back)}"
             )
     return amplitude
 
@@ -86,8 +86,8 @@ def _levels(chosen: Sequence[int] | None, task: Task) -> tuple[int, ...]:
     absent = sorted(set(chosen) - set(task.pressure_levels))
     if absent:
         raise ConfigError(
-            f"ensemble.perturbations.levels must be levels of the model, {list(task.pressure_levels)} hPa, but has {absent}; "
-            "leave them out"
+            f"ensemble.perturbations.levels must be levels of the model, {list(task.pressure_levels)} hPa, but has "
+            f"{absent}; leave them out"
         )
     return tuple(sorted(chosen))
 

@@ -77,9 +77,9 @@ def _check_length(grid: Grid, length_km: float) -> None:
     least = math.ceil(_FEWEST_STEPS * spacing)
     if length_km < least:
         raise ConfigError(
-            f"ensemble.perturbations.length_km must be at least {least} on the grid {grid}, {_FEWEST_STEPS} of its spacings at "
-            f"the equator, but is {length_km:g}; give {least} or more, or the kind gaussian for noise of the scale of "
-            "the grid"
+            f"ensemble.perturbations.length_km must be at least {least} on the grid {grid}, {_FEWEST_STEPS} of its "
+            f"spacings at the equator, but is {length_km:g}; give {least} or more, or the kind gaussian for "
+            "noise of the scale of the grid"
         )
 
 

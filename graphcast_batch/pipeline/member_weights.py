@@ -47,6 +47,10 @@ class MemberWeights:
             self._held.move_to_end(number)
             return self._held[number]
 
+    def holds(self, case: Case) -> bool:
+        """Return whether the weights of a Case are in memory."""
+        return self.checkpoint_of(case) in self._held
+
     def wants_others(self, case: Case) -> bool:
         """Return whether the model has other weights than those of a Case."""
         return self.checkpoint_of(case) != self._loaded

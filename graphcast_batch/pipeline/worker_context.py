@@ -157,8 +157,8 @@ class WorkerContext:
         with self._turn:
             self._device.wait_for_room()
             start = self._starts.start(case, frames.watch, self._reading_for(frames))
-            if self.weights:
-                with frames.watch.stage("read"):
+            if self.weights and not self.weights.holds(case):
+                with frames.watch.stage("weights"):
                     self.weights.fetch(case)  # ahead of the device, which waits for nothing then
             if self.scorer:
                 scores.begin(self.scorer, case, frames.watch, self._reading)

@@ -14,6 +14,7 @@ from graphcast_batch.cluster.slurm.submit import JobState
 from graphcast_batch.inputs.findings import Finding
 from graphcast_batch.integrity.repair import Repair
 from graphcast_batch.integrity.verify import Verification
+from graphcast_batch.members import UNPERTURBED
 from graphcast_batch.models.mesh import mesh_counts
 from graphcast_batch.plan import Case
 from graphcast_batch.setup.resources import MemoryUse
@@ -81,6 +82,7 @@ def show_plan(
     table = Table(show_header=False, box=None, pad_edge=False)
     rows = {
         "Cases": f"{len(cases)}: {cases[0].key} to {cases[-1].key}, {layout.steps} steps ({hours} h) each",
+        **({"members": _members(plan)} if plan.members else {}),
         "complete": f"{sum(state is CaseState.COMPLETE for state in states.values())}",
         **reading,
         "grid": str(layout.grid),
@@ -97,6 +99,16 @@ def show_plan(
         table.add_row(Text(name, "bold"), Text(value))
     console.print(table)
     show_skipped(console, plan)
+
+
+def _members(plan: Plan) -> str:
+    """Return how many members an ensemble has, and what they are made of."""
+    checkpoints = len({member.weights_sha256 for member in plan.members})
+    states = {member.perturbation for member in plan.members}
+    control = ", one of them unperturbed" if UNPERTURBED in states and len(states) > 1 else ""
+    counts = ((checkpoints, "checkpoint"), (len(states), "initial state"))
+    made_of = " and ".join(f"{count} {what}{'s' * (count != 1)}" for count, what in counts)
+    return f"{len(plan.members)} of each initial time, from {made_of}{control}"
 
 
 def show_skipped(console: Console, plan: Plan) -> None:

@@ -20,7 +20,9 @@ from graphcast_batch.inputs.formats.classic_netcdf import needed_bytes
 from graphcast_batch.inputs.layouts.dialects import DIALECTS, translation
 from graphcast_batch.inputs.layouts.units import conversion
 from graphcast_batch.inputs.sources.dataset_file import parse_dataset_name
+from graphcast_batch.models.channels import Channels
 from graphcast_batch.models.graphcast.checkpoint import load_checkpoint
+from graphcast_batch.models.graphcast.pickled_parameters import read_pickled_parameters
 from graphcast_batch.plan import Case
 from graphcast_batch.stores.zarr.ledger import FileLedger
 from graphcast_batch.stores.zarr.store_layout import read_root
@@ -48,6 +50,12 @@ def checkpoint_entry(data, folder):
     name, _, content = data.partition(b"\n")
     key = name.decode("utf-8", errors="replace").replace("\0", "0") or "description.npy"
     load_checkpoint(_file(folder / "weights.npz", with_entry(key, content)))
+
+
+def pickled(data, folder):
+    channels = Channels.of(_reference().task, {})
+    path = _file(folder / "weights.pkl", data)
+    read_pickled_parameters(path, _reference().architecture, channels.inputs, channels.outputs)
 
 
 def record(data, folder):
@@ -121,7 +129,7 @@ def attributes(data, folder):
     translation(xr.Dataset(variables, attrs={"GRIB_edition": lines[0]}), "here", dialect)
 
 
-_ALL = (config, times, checkpoint, checkpoint_entry, record, failure, lease, ledger_names, key, root)
+_ALL = (config, times, checkpoint, checkpoint_entry, pickled, record, failure, lease, ledger_names, key, root)
 TARGETS = {function.__name__: function for function in (*_ALL, dataset_name, published, classic, attributes)}
 
 
@@ -137,6 +145,11 @@ def with_entry(name, content):
         for entry, bytes_of in (_sound_entries() | {name: content}).items():
             archive.writestr(entry, bytes_of)
     return packed.getvalue()
+
+
+@cache
+def _reference():
+    return load_checkpoint(REFERENCE / "small_13" / "checkpoint.npz")
 
 
 @cache

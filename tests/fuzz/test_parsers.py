@@ -1,5 +1,6 @@
 import io
 import os
+import pickle
 import shutil
 import subprocess
 
@@ -14,6 +15,7 @@ from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.errors import ConfigError
 from graphcast_batch.files.leases import Owner
+from graphcast_batch.models.graphcast.checkpoint import load_checkpoint
 from graphcast_batch.stores.case_records import CaseFailure
 from tests.conftest import ROOT
 from tests.fuzz.targets import CASE, KNOWN, REFERENCE, TARGETS, attempt
@@ -43,6 +45,7 @@ def sound(tmp_path_factory):
         "times": b"2020-01-01T00\n2020-01-02 # a comment\n",
         "checkpoint": (REFERENCE / "small_13" / "checkpoint.npz").read_bytes(),
         "checkpoint_entry": b"model_config:mesh_size.npy\n" + array_bytes(np.array(2)),
+        "pickled": pickle.dumps(load_checkpoint(REFERENCE / "small_13" / "checkpoint.npz").parameters),
         "record": record_of(CASE).model_dump_json().encode(),
         "failure": CaseFailure.of(CASE, ValueError("x"), 1).model_dump_json().encode(),
         "lease": Owner.here(60.0).model_dump_json().encode(),

@@ -4,17 +4,26 @@ Published files also hold parameters whose output nothing uses, such as those of
 belong to the format, they are listed, drawn and saved here too, although the network does not compute with them.
 """
 
+from collections.abc import Mapping
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from graphcast_batch.errors import CheckpointError
-from graphcast_batch.models.base import Parameters
 from graphcast_batch.spec import Architecture
 
 _STRUCTURAL_NODE, _STRUCTURAL_EDGE = 3, 4
+
+
+class Shaped(Protocol):
+    """Something with the shape of an array."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The dimensions."""
 
 
 def parameter_shapes(architecture: Architecture, inputs: int, outputs: int) -> dict[str, dict[str, tuple[int, ...]]]:
@@ -74,11 +83,13 @@ def random_parameters(
     return {module: {name: draw(name, shape) for name, shape in named.items()} for module, named in shapes.items()}
 
 
-def check_parameters(parameters: Parameters, architecture: Architecture, inputs: int, outputs: int, where: str) -> None:
+def check_parameters(
+    parameters: Mapping[str, Mapping[str, Shaped]], architecture: Architecture, inputs: int, outputs: int, where: str
+) -> None:
     """Refuse weights that do not have the shapes which architecture and task need.
 
     Args:
-        parameters: the weights.
+        parameters: the weights, or what else has their shapes.
         architecture: sizes of the network.
         inputs: number of values at a grid point that go in, without the structural features.
         outputs: number of values at a grid point that come out.
