@@ -12,6 +12,7 @@ from graphcast_batch.app.progress import Progress, ProgressChoice, chosen_progre
 from graphcast_batch.cluster.drain import Drain
 from graphcast_batch.errors import GraphcastBatchError, GridError, InputError, StatisticsError, TaskError
 from graphcast_batch.inputs.findings import Finding
+from graphcast_batch.inputs.sources.member_archives import MemberArchives
 from graphcast_batch.plan import Case
 from graphcast_batch.setup.input_faults import input_faults
 from graphcast_batch.setup.run_setup import RunSetup, assemble
@@ -106,8 +107,17 @@ def _starts(assembled: RunSetup) -> list[Case]:
 def _faults(assembled: RunSetup, drain: Drain, progress: Progress) -> dict[Case, Faults]:
     """Check the Cases on the connected cluster."""
     cases, checkpoint = _starts(assembled), assembled.checkpoint
-    work = [(assembled.source, case, checkpoint.task, checkpoint.architecture.resolution) for case in cases]
+    given = checkpoint.task, checkpoint.architecture.resolution
+    work = [(assembled.source, case, *given, _state_of(assembled, case)) for case in cases]
     return dict(zip(cases, executor(drain, progress, "checking")(input_faults, work), strict=False))
+
+
+def _state_of(assembled: RunSetup, case: Case) -> MemberArchives | None:
+    """Return the member of an analysis ensemble that a Case starts from."""
+    if assembled.members is None or assembled.config.ensemble is None or case.member is None:
+        return None
+    place = assembled.config.ensemble.parts_of(case.member).perturbation
+    return None if place is None else assembled.members.only(place)
 
 
 def _statistics_error(assembled: RunSetup, drain: Drain, progress: Progress) -> GraphcastBatchError | None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from graphcast_batch.cluster.usable_memory import usable_bytes
 from graphcast_batch.config.run_config import RunConfig, TimeLimitsConfig
 from graphcast_batch.errors import ClusterError, ConfigError
-from graphcast_batch.models.devices import backend, device_bytes
 from graphcast_batch.inputs.sources.member_archives import MemberArchives
+from graphcast_batch.models.devices import backend, device_bytes
 from graphcast_batch.pipeline.ports import Scorer
 from graphcast_batch.pipeline.stages import CaseStage
 from graphcast_batch.pipeline.worker_context import CompletedCase, WorkerContext

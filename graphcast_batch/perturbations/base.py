@@ -49,6 +49,14 @@ class Perturbation(Protocol):
             InputError: a perturbed value is beyond the limits of its variable, or a state cannot be read.
         """
 
+    def read_bytes(self, number: int, init_time: np.datetime64) -> int:
+        """Return how many bytes of files are read for a perturbed state.
+
+        Args:
+            number: number of the perturbed state, from 0.
+            init_time: initial time of the Case.
+        """
+
 
 def perturbation(
     chosen: Perturbations, statistics: Statistics, task: Task, grid: Grid, members: MemberArchives | None = None

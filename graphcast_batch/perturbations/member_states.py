@@ -31,3 +31,8 @@ class MemberStates:
                 f"{self.archives.members[number].origin} cannot start a forecast at {stamp(init_time)}:\n{lines}"
             )
         return found.frames
+
+    def read_bytes(self, number: int, init_time: np.datetime64) -> int:
+        """Return how many bytes are read for the state of a member."""
+        cost = self.archives.cost(number, init_time)
+        return cost.touched_bytes if cost else 0

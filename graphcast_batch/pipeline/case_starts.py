@@ -21,7 +21,7 @@ class CaseStart:
     Attributes:
         inputs: input frames and forcings, checked.
         limits: limits of the frames of the forecast.
-        read_bytes: bytes that were read for this Case: 0 if another member of its initial time had read them.
+        read_bytes: bytes that were read for this Case, without those that another member of its initial time had read.
     """
 
     inputs: CaseInputs
@@ -80,7 +80,8 @@ class CaseStarts:
             return found
         with reading, watch.stage("perturb"):
             frames = self._perturb(case, found.inputs.frames)
-        return replace(found, inputs=replace(found.inputs, frames=frames))
+            read_bytes = found.read_bytes + self._perturb.read_bytes(case)
+        return replace(found, inputs=replace(found.inputs, frames=frames), read_bytes=read_bytes)
 
     def _read(self, case: Case, watch: Stopwatch, reading: AbstractContextManager[object]) -> CaseStart:
         with reading, watch.stage("read"):

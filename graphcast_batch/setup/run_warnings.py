@@ -7,6 +7,7 @@ import numpy as np
 
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.inputs.findings import input_warnings
+from graphcast_batch.inputs.formats.chunks import ReadCost
 from graphcast_batch.setup.resources import configured_cache
 from graphcast_batch.setup.run_setup import RunSetup
 
@@ -23,14 +24,22 @@ def run_warnings(run: RunSetup) -> list[str]:
     source = run.source
     init_times = np.array([case.init_time for case in run.plan.cases])
     found = input_warnings(run.checkpoint.description, source.provenance, init_times)
-    cost = source.cost(run.plan.cases[0], run.checkpoint.task)
-    if cost and cost.factor > _WASTE:
-        chunks = " x ".join(map(str, cost.worst_chunks))
-        found.append(
-            f"reading one Case fetches {cost.factor:.0f} times the bytes it needs, most of them for {cost.worst} in "
-            f"chunks of {chunks}: a copy of the inputs with one time a chunk reads faster"
-        )
+    first = run.plan.cases[0]
+    found += _waste_warning(source.cost(first, run.checkpoint.task), "one Case", "the inputs with one time")
+    if run.members:
+        cost = run.members.cost(0, first.init_time)
+        found += _waste_warning(cost, "one member", "ensemble.perturbations.path with one time of one member")
     return found + _space_warning(run) + _cache_warning(run.config)
+
+
+def _waste_warning(cost: ReadCost | None, what: str, better: str) -> list[str]:
+    if cost is None or cost.factor <= _WASTE:
+        return []
+    chunks = " x ".join(map(str, cost.worst_chunks))
+    return [
+        f"reading {what} fetches {cost.factor:.0f} times the bytes it needs, most of them for {cost.worst} in "
+        f"chunks of {chunks}: a copy of {better} a chunk reads faster"
+    ]
 
 
 def _space_warning(run: RunSetup) -> list[str]:
@@ -64,4 +73,6 @@ def reading(run: RunSetup) -> dict[str, str]:
         rows["reading"] = (
             f"{cost.touched_bytes / 1e6:.3g} MB a Case, of which {cost.wanted_bytes / 1e6:.3g} MB are needed"
         )
+    if run.members:
+        rows["members"] = f"{run.members}: {', '.join(run.members.names)}"
     return rows

@@ -68,17 +68,16 @@ class MemberArchives:
         stated = {name: unit for name, unit in found.stated.items() if name in fields}
         return CaseInputs(frames.assign(fields), xr.Dataset(), stated)
 
-    def findings(self, init_time: np.datetime64, place: int | None = None) -> list[Finding]:
-        """Return why members cannot start a forecast, found in coordinates alone; empty if they can.
+    def only(self, place: int) -> "MemberArchives":
+        """Return one member alone, at the place 0."""
+        return replace(self, numbers=self.numbers[place : place + 1], members=self.members[place : place + 1])
 
-        Args:
-            init_time: initial time.
-            place: place of one member in `members`; None for all of them.
-        """
+    def findings(self, init_time: np.datetime64) -> list[Finding]:
+        """Return why members cannot start a forecast, found in coordinates alone; empty if all can."""
         found: dict[str, tuple[Finding, list[int]]] = {}
-        for each in range(len(self.members)) if place is None else [place]:
-            for finding in self.members[each].findings(self._case(init_time), self.task):
-                found.setdefault(finding.found, (finding, []))[1].append(self.numbers[each])
+        for number, member in zip(self.numbers, self.members, strict=False):
+            for finding in member.findings(self._case(init_time), self.task):
+                found.setdefault(finding.found, (finding, []))[1].append(number)
         return [
             replace(finding, found=f"in {_listed(numbers)} of {self.origin} {text}")
             for text, (finding, numbers) in found.items()
@@ -93,9 +92,14 @@ class MemberArchives:
         held = [member.times_of(self.names) for member in self.members]
         return functools.reduce(np.intersect1d, held)
 
-    def cost(self, init_time: np.datetime64) -> ReadCost | None:
-        """Return the cost of reading one member for one initial time; None if the archive has none."""
-        return self.members[0].cost(self._case(init_time), self.task)
+    def cost(self, place: int, init_time: np.datetime64) -> ReadCost | None:
+        """Return the cost of reading a member for one initial time; None if the archive has none.
+
+        Args:
+            place: place of the member in `members`.
+            init_time: initial time.
+        """
+        return self.members[place].cost(self._case(init_time), self.task)
 
     def __str__(self) -> str:
         return f"{_listed(self.numbers[: len(self.members)])} of {self.origin}"
