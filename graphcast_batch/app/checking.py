@@ -12,7 +12,6 @@ from graphcast_batch.app.progress import Progress, ProgressChoice, chosen_progre
 from graphcast_batch.cluster.drain import Drain
 from graphcast_batch.errors import GraphcastBatchError, GridError, InputError, StatisticsError, TaskError
 from graphcast_batch.inputs.findings import Finding
-from graphcast_batch.inputs.sources.member_archives import MemberArchives
 from graphcast_batch.plan import Case
 from graphcast_batch.setup.input_faults import input_faults
 from graphcast_batch.setup.run_setup import RunSetup, assemble
@@ -100,24 +99,30 @@ def check(
 
 
 def _starts(assembled: RunSetup) -> list[Case]:
-    """Return the Cases without their members, which start from the same inputs, each once."""
-    return list(dict.fromkeys(replace(case, member=None) for case in assembled.plan.cases))
+    """Return one Case of each initial state; without its member where it starts from the inputs."""
+    found: dict[tuple[Case, int | None], Case] = {}
+    for case in assembled.plan.cases:
+        of_any, place = replace(case, member=None), _place_of(assembled, case)
+        found.setdefault((of_any, place), of_any if place is None else case)
+    return list(found.values())
 
 
 def _faults(assembled: RunSetup, drain: Drain, progress: Progress) -> dict[Case, Faults]:
     """Check the Cases on the connected cluster."""
     cases, checkpoint = _starts(assembled), assembled.checkpoint
     given = checkpoint.task, checkpoint.architecture.resolution
-    work = [(assembled.source, case, *given, _state_of(assembled, case)) for case in cases]
+    places = [_place_of(assembled, case) for case in cases]
+    states = [assembled.members.only(place) if assembled.members and place is not None else None for place in places]
+    work = [(assembled.source, case, *given, state) for case, state in zip(cases, states, strict=True)]
     return dict(zip(cases, executor(drain, progress, "checking")(input_faults, work), strict=False))
 
 
-def _state_of(assembled: RunSetup, case: Case) -> MemberArchives | None:
-    """Return the member of an analysis ensemble that a Case starts from."""
-    if assembled.members is None or assembled.config.ensemble is None or case.member is None:
+def _place_of(assembled: RunSetup, case: Case) -> int | None:
+    """Return the place of the member of an analysis ensemble that a Case starts from; None if it starts from none."""
+    ensemble = assembled.config.ensemble
+    if assembled.members is None or ensemble is None or case.member is None:
         return None
-    place = assembled.config.ensemble.parts_of(case.member).perturbation
-    return None if place is None else assembled.members.only(place)
+    return ensemble.parts_of(case.member).perturbation
 
 
 def _statistics_error(assembled: RunSetup, drain: Drain, progress: Progress) -> GraphcastBatchError | None:

@@ -74,5 +74,5 @@ def reading(run: RunSetup) -> dict[str, str]:
             f"{cost.touched_bytes / 1e6:.3g} MB a Case, of which {cost.wanted_bytes / 1e6:.3g} MB are needed"
         )
     if run.members:
-        rows["members"] = f"{run.members}: {', '.join(run.members.names)}"
+        rows["initial states"] = f"{run.members}: {', '.join(run.members.names)}"
     return rows
