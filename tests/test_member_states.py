@@ -227,6 +227,16 @@ def test_a_member_that_lacks_a_variable_that_others_hold_is_refused(config, tmp_
         plan(config(ensemble=perturbations(str(tmp_path / "*.nc"), 2)))
 
 
+def test_precipitation_that_cannot_be_summed_up_skips_all_unless_its_name_is_taken_away(config, tmp_path):
+    fields = members([0, 1], names=[*STATES, RAIN]).rename({RAIN: "total_precipitation"})
+    path = as_netcdf(fields, tmp_path / "eda.nc")
+    with pytest.raises(InputError, match=rf"cannot start any .*{RAIN}"):
+        plan(config(ensemble=perturbations(path, 2)))
+
+    found = plan(config(ensemble=perturbations(path, 2, names={"total_precipitation": "unused"})))
+    assert set(found.assembled.members.names) == set(STATES)
+
+
 def test_plain_inputs_with_a_dimension_of_members_are_refused_with_the_key_to_use(config, tmp_path):
     several = xr.merge([members([0, 1]), weather(0, [RAIN, *STATIC])])
     with pytest.raises(

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -228,6 +229,16 @@ def test_each_member_of_a_file_is_read_as_if_it_were_alone(written):
     for place, number in enumerate((1, 2)):
         read = found.replaced(frames, place, np.datetime64("2020-01-01T06")).frames["mean_sea_level_pressure"]
         np.testing.assert_array_equal(read, [field("msl", hour, number)[::-1] for hour in (0, 6)])
+
+
+def test_members_are_read_from_a_zip(written, tmp_path):
+    with zipfile.ZipFile(tmp_path / "eda.zip", "w") as packed:
+        packed.write(written(*members_at((0, 6))), "eda.grib")
+    found = open_members([str(tmp_path / "eda.zip")], 2, Reading(), FED_BACK)
+
+    (_, second) = (member.fields(["mean_sea_level_pressure"], member.times, ()) for member in found.members)
+    expected = [field("msl", hour, 2)[::-1] for hour in (0, 6)]
+    np.testing.assert_array_equal(second["mean_sea_level_pressure"], expected)
 
 
 def test_a_member_that_lacks_messages_lacks_their_times(written):

@@ -181,27 +181,27 @@ def _opened(address: str, access: Access, member: Member) -> AbstractContextMana
         return open_zarr(address, access)
     zipped = zip_of(address)
     if zipped:
-        return _open_zipped(address, *zipped)
+        return _open_zipped(address, *zipped, member if name.endswith(GRIB_SUFFIXES) else None)
     if format_of(path) == "zip" and is_zipped_zarr(path):
         return open_zarr(address, access)
     return open_grib(path, member) if _is_grib(path) else open_netcdf(path)
 
 
 @contextmanager
-def _open_zipped(address: str, packed: Path, name: str) -> Iterator[xr.Dataset]:
+def _open_zipped(address: str, packed: Path, name: str, member: Member) -> Iterator[xr.Dataset]:
     found = packed.stat()
-    yield _from_zip(address, packed.absolute(), name, found.st_mtime_ns, found.st_size).copy()
+    yield _from_zip(address, packed.absolute(), name, found.st_mtime_ns, found.st_size, member).copy()
 
 
 @functools.lru_cache(maxsize=_UNPACKED)
-def _from_zip(address: str, packed: Path, name: str, modified_ns: int, size: int) -> xr.Dataset:
+def _from_zip(address: str, packed: Path, name: str, modified_ns: int, size: int, member: Member) -> xr.Dataset:
     """Open a file of a zip from a copy, which is cached because unpacking takes long, and removed from its folder."""
     with unpacked(packed, name) as path, _naming(address, "a complete netCDF or GRIB file"):
         if not _is_grib(path):
             _check_complete(path)
             return _dated(xr.open_dataset(path, engine="netcdf4", cache=False, **_AS_STORED), address)
         copy = Nameless(path)
-        dataset = read_headers_once(copy.path, address)
+        dataset = read_headers_once(copy.path, address, member)
         dataset.encoding["copy"] = copy
         return dataset
 
