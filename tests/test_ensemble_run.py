@@ -206,6 +206,22 @@ def truth_of(forecasts):
     return fields.assign_coords(time=forecasts["time"].values)
 
 
+def test_an_ensemble_of_one_model_is_made_resumed_and_scored(command, tmp_path):
+    states = STATES | {"kind": "gaussian"}
+    del states["length_km"]
+    content = SMALL | {"store": str(tmp_path / "run"), "times": TIMES, "ensemble": {"perturbations": states}}
+    done = command("run", written(tmp_path / "run.yaml", content))
+    assert "4 of 4 Cases complete, 4 of them made now" in done.stdout, done.stderr
+
+    again = command("run", tmp_path / "run" / "run.yaml")
+    assert "4 of 4 Cases complete, 0 of them made now" in again.stdout, again.stderr
+    scored = command("evaluate", tmp_path / "run")
+    assert "CRPS of the ensemble, global" in scored.stdout, scored.stderr
+    stored = xr.open_zarr(tmp_path / "run")
+    assert stored["checkpoint"].values.tolist() == ["", ""]
+    assert stored["perturbation"].values.tolist() == ["gaussian 0", "gaussian 1"]
+
+
 def test_checkpoints_of_another_architecture_are_refused_by_name(tmp_path, checkpoints):
     save_weights(tmp_path / "wide.npz", 2, latent_size=16)
     with pytest.raises(CheckpointError, match=r"latent_size is 16 in .*wide\.npz and 8 in .*m00\.npz"):
@@ -235,7 +251,8 @@ def test_a_checkpoint_that_was_replaced_fails_its_members_by_name(made, command,
     ("ensemble", "message"),
     [
         ({}, "needs checkpoints, perturbations or both"),
-        ({"checkpoints": []}, "give a list of checkpoint files, or a glob"),
+        ({"checkpoints": 3}, "give a list of checkpoint files, or a glob"),
+        ({"checkpoints": []}, "needs checkpoints, perturbations or both"),
         ({"checkpoints": "nowhere/*.npz"}, "there must be a file at nowhere/"),
         ({"checkpoints": ["a.npz", "a.npz"]}, "name each file once"),
         ({"checkpoints": ["a.npz"], "control": True}, "control: true needs perturbations"),
@@ -248,7 +265,7 @@ def test_a_checkpoint_that_was_replaced_fails_its_members_by_name(made, command,
 )
 def test_an_ensemble_that_cannot_be_made_is_refused_by_its_key(tmp_path, ensemble, message):
     content = SMALL | {"store": str(tmp_path / "run"), "ensemble": ensemble}
-    if "checkpoints" in ensemble:
+    if ensemble.get("checkpoints"):
         content |= {"model": {}}
     with pytest.raises(ConfigError, match=message):
         plan(content)

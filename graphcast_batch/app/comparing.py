@@ -13,6 +13,7 @@ from graphcast_batch.evaluation import comparison
 from graphcast_batch.evaluation.baselines import CLIMATOLOGY, PERSISTENCE
 from graphcast_batch.evaluation.comparison import Change
 from graphcast_batch.evaluation.ensemble import ENSEMBLE
+from graphcast_batch.evaluation.lagged import LAGGED
 from graphcast_batch.evaluation.score_store import FORECAST
 from graphcast_batch.terminal import show_comparison
 
@@ -54,8 +55,8 @@ def compare(
 
     Args:
         first: folder of a scored store.
-        second: folder of another scored store, or the name of scores in the first: "persistence", "climatology" or
-            "ensemble".
+        second: folder of another scored store, or the name of scores in the first: "persistence", "climatology",
+            "ensemble" or "lagged".
         region: name of the region.
         scorecard: picture to draw of every variable, level and lead time, .png, .svg or .pdf.
 
@@ -65,7 +66,7 @@ def compare(
         StoreError: there are no scores.
     """
     ours = (Path(first), FORECAST)
-    is_baseline = os.fspath(second) in (PERSISTENCE, CLIMATOLOGY, ENSEMBLE)
+    is_baseline = os.fspath(second) in (PERSISTENCE, CLIMATOLOGY, ENSEMBLE, LAGGED)
     other = (ours[0], os.fspath(second)) if is_baseline else (Path(second), FORECAST)
     picture = path_or_none(scorecard)
     changes = comparison.compare(ours, other, region)

@@ -70,7 +70,7 @@ def write_examples(folder: AnyPath) -> tuple[Path, ...]:
     """Write the example files into a folder: configs, the weights and statistics that they need, and batch scripts.
 
     >>> [file.name for file in gb.write_examples("graphcast-batch-demo")][:2]
-    ['demo.yaml', 'hindcast.yaml']
+    ['demo.yaml', 'ensemble.yaml']
 
     Args:
         folder: to write ``configs``, ``slurm`` and ``stats`` to; it is created if it does not exist.

@@ -1,4 +1,4 @@
-"""Score the forecasts of a store against the truth, beside baselines and as an ensemble."""
+"""Score the forecasts of a store against the truth, beside baselines and as ensembles."""
 
 import difflib
 import os
@@ -51,7 +51,7 @@ class PlannedEvaluation:
     """An evaluation that is planned and checked, but not begun; `plan_evaluation` returns it.
 
     Attributes:
-        parts: what is to be scored: the forecasts first, then the baselines and the ensemble.
+        parts: what is to be scored: the forecasts first, then the baselines and the ensembles.
         baselines: folders of other stores that were scored before.
     """
 
@@ -124,6 +124,8 @@ class ScoringResult:
     def write_table(self, path: AnyPath, over: Over = "all") -> int:
         """Write all scores of the ensemble, or without an ensemble of the forecasts, as a table.
 
+        A lagged ensemble is a baseline, and its scores are not in the table.
+
         Args:
             path: file to write, .csv or .parquet.
             over: initial times that each score is averaged over; as for `evaluate`.
@@ -162,6 +164,7 @@ def evaluate(
     baselines: Sequence[AnyPath] = (),
     *,
     members: Sequence[AnyPath] = (),
+    lagged: Sequence[int] = (),
     over: Over = "all",
     out: AnyPath | None = None,
     spectra_out: AnyPath | None = None,
@@ -181,6 +184,8 @@ def evaluate(
         baselines: "persistence", "climatology", or folders of other stores that were scored.
         members: folders of stores with other forecasts from the same initial times; all together are scored as an
             ensemble.
+        lagged: hours by which earlier forecasts of the store, valid at the same times, form a lagged ensemble with each
+            forecast; without them the ones that the config names.
         over: initial times that each score is averaged over: ``all``, ``each`` by itself, or those of an ``hour`` of
             the day, a ``month`` or a ``season``.
         out: file for a table of all scores, .csv or .parquet.
@@ -190,17 +195,19 @@ def evaluate(
 
     Returns:
         float64 variables over (forecast, metric, [time, hour, month or season], prediction_timedelta, [level], region),
-        of which ``forecast`` is "forecast" or a baseline; NaN where nothing was scored or a metric is undefined. The
-        attributes ``incomplete``, ``without_truth`` and ``not_scored`` name the Cases that were left out, the last with
-        reasons. The attribute ``cases`` of a variable is the largest number of initial times behind a score of the
-        forecast, and ``variable_units`` is the unit of the variable; a metric is in that unit, in its
-        square, or has none.
+        of which ``forecast`` is "forecast", a baseline, "ensemble" or "lagged"; NaN where nothing was scored or a
+        metric is undefined. The attributes ``incomplete``, ``without_truth`` and ``not_scored`` name the Cases that
+        were left out, the last with reasons. The attribute ``cases`` of a variable is the largest number of initial
+        times behind a score of the forecast, and ``variable_units`` is the unit of the variable; a metric is in that
+        unit, in its square, or has none.
 
     Raises:
         EvaluationError: forecasts, truth, climatology or baselines do not fit each other, or nothing could be scored.
         GraphcastBatchError: something is missing or cannot be read.
     """
-    planned = plan_evaluation(store, truth, climatology, baselines, members=members, out=out, spectra_out=spectra_out)
+    planned = plan_evaluation(
+        store, truth, climatology, baselines, members=members, lagged=lagged, out=out, spectra_out=spectra_out
+    )
     result = score(planned, address=address, progress=progress)
     if out:
         result.write_table(out, over)
@@ -216,6 +223,7 @@ def plan_evaluation(
     baselines: Sequence[AnyPath] = (),
     *,
     members: Sequence[AnyPath] = (),
+    lagged: Sequence[int] = (),
     out: AnyPath | None = None,
     spectra_out: AnyPath | None = None,
 ) -> PlannedEvaluation:
@@ -227,6 +235,7 @@ def plan_evaluation(
         climatology: folder of a climatology.
         baselines: names or folders of stores.
         members: folders of stores.
+        lagged: hours.
         out: file for a table of all scores.
         spectra_out: CSV file for spectra.
 
@@ -235,7 +244,7 @@ def plan_evaluation(
     """
     if out:
         check_table(Path(out))
-    config = evaluated_config(Path(store), truth, climatology, members)
+    config = evaluated_config(Path(store), truth, climatology, members, lagged)
     if spectra_out:
         _check_spectra_out(Path(spectra_out), config)
     named = [os.fspath(one) for one in baselines]
@@ -311,8 +320,9 @@ def evaluated_config(
     truth: AnyPath | Mapping[str, Any] | None = None,
     climatology: AnyPath | None = None,
     members: Sequence[AnyPath] = (),
+    lagged: Sequence[int] = (),
 ) -> RunConfig:
-    """Return the config of a run or store, with another truth, climatology or members of an ensemble, if given.
+    """Return the config of a run or store, with another truth, climatology, members or lags of an ensemble, if given.
 
     Raises:
         ConfigError: a config cannot be read, or a value is not what it must be.
@@ -324,6 +334,8 @@ def evaluated_config(
         given["truth"] = truth_inputs(truth)
     if members:
         given["members"] = tuple(Path(member).absolute() for member in members)
+    if lagged:
+        given["lagged"] = parse_config({"lagged": tuple(lagged)}, ScoresConfig, origin="given").lagged
     return config.model_copy(update={"scores": config.scores.model_copy(update=given)})
 
 

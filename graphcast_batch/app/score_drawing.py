@@ -7,6 +7,7 @@ from pathlib import Path
 from graphcast_batch.errors import FigureError
 from graphcast_batch.evaluation.baselines import CLIMATOLOGY, PERSISTENCE
 from graphcast_batch.evaluation.ensemble import ENSEMBLE
+from graphcast_batch.evaluation.lagged import LAGGED
 from graphcast_batch.evaluation.score_curves import curves
 from graphcast_batch.evaluation.score_differences import score_differences
 from graphcast_batch.evaluation.score_results import scored
@@ -65,7 +66,7 @@ def draw_comparison(
 
 def _named_scores(store: Path, against: Sequence[Path]) -> dict[str, tuple[Path, str]]:
     """Return which scores are drawn, by their names in the figures: the store's own, its baselines, other stores."""
-    computed = {name: (store, name) for name in (ENSEMBLE, PERSISTENCE, CLIMATOLOGY) if scored(store, name)}
+    computed = {name: (store, name) for name in (ENSEMBLE, LAGGED, PERSISTENCE, CLIMATOLOGY) if scored(store, name)}
     found = {store.resolve().name: (store, FORECAST)} | computed
     for other in against:
         name = other.resolve().name

@@ -94,7 +94,7 @@ def measure(folder: Path, size_name: SizeName, precision: Precision, cases: int,
     return BenchmarkResult(
         bench=f"chain-{size_name}-{precision}",
         what=f"every command at {size.resolution:g}° with {len(size.channels.levels)} levels, {precision}, lean, one "
-        f"worker, {cases} Cases of {steps} steps",
+        f"worker, {cases} Case{'s' * (cases > 1)} of {steps} steps",
         command=f"graphcast-batch bench chain --size {size_name} --precision {precision} --cases {cases} "
         f"--steps {steps} --folder FOLDER",
         figures=[*figures, BenchmarkFigure("the store", "GB", [stored / 1e9])],

@@ -149,14 +149,17 @@ def replaced(page: str, text: str) -> str:
 
 
 def _joined(results: Sequence[BenchmarkResult]) -> str:
-    """Format results with the same figures as one table, a row for each."""
+    """Format results with the same figures as one table, a row for each; a column where there are more figures."""
     first = results[0]
     names = [f"{figure.name} ({figure.goal})" for figure in first.figures if figure.goal]
     rows = [
         [f"{r.what} ({r.machine['device']}, {r.date})", *(f.formatted for f in r.figures if f.goal)] for r in results
     ]
     head = f"**{first.bench.partition('-')[0]}, with goals** (`{first.command}` and others)"
-    lines = [["", *names], ["---"] * (1 + len(names)), *rows]
+    cells = [["", *names], *rows]
+    if len(names) > len(results):
+        cells = [list(column) for column in zip(*cells, strict=True)]
+    lines = [cells[0], ["---"] * len(cells[0]), *cells[1:]]
     return "\n".join([head, "", *(f"| {' | '.join(line)} |" for line in lines), ""])
 
 

@@ -20,6 +20,7 @@ from graphcast_batch.cli.application import (
 from graphcast_batch.cli.data_commands import ArchivePlace, EveryHours, FirstTime, LastTime, given_levels
 from graphcast_batch.cluster.drain import WORK_LEFT, Drain
 from graphcast_batch.cluster.slurm.allocation import allocation
+from graphcast_batch.errors import ConfigError
 
 if TYPE_CHECKING:
     from graphcast_batch.app.evaluating import ScoringResult
@@ -32,6 +33,7 @@ Over = Literal["all", "each", "hour", "month", "season"]
     epilog=examples(
         "graphcast-batch evaluate runs/hindcast --truth /data/era5_1deg.zarr --baseline persistence",
         "graphcast-batch evaluate runs/hindcast --climatology clim.zarr --out scores.csv --over month",
+        "graphcast-batch evaluate runs/hindcast --lagged 6,12,18",
     ),
 )
 def evaluate(
@@ -64,6 +66,14 @@ def evaluate(
         typer.Option(
             help="Folder of a store with other forecasts from the same initial times, all of which are scored as an "
             "ensemble; may be repeated. Default: none."
+        ),
+    ] = None,
+    lagged: Annotated[
+        str | None,
+        typer.Option(
+            help="Hours, separated by commas (6,12,18), by which earlier forecasts of the store form a lagged ensemble "
+            "with each forecast, at the same valid times. Default: those that the config names.",
+            metavar="HOURS",
         ),
     ] = None,
     region: Annotated[
@@ -106,7 +116,14 @@ def evaluate(
         if over and not out:
             raise typer.BadParameter("--over says how the table of --out is averaged, so give --out too")
         planned = evaluating.plan_evaluation(
-            place, truth, climatology, baseline or (), members=member or (), out=out, spectra_out=spectra_out
+            place,
+            truth,
+            climatology,
+            baseline or (),
+            members=member or (),
+            lagged=_given_lags(lagged) if lagged is not None else (),
+            out=out,
+            spectra_out=spectra_out,
         )
         for part in planned.parts:
             show_evaluation(console, part)
@@ -135,8 +152,8 @@ def compare(
     second: Annotated[
         str,
         typer.Argument(
-            help="Folder of another scored store, or the name of scores in the first: persistence, climatology or "
-            "ensemble.",
+            help="Folder of another scored store, or the name of scores in the first: persistence, climatology, "
+            "ensemble or lagged.",
             metavar="STORE|NAME",
         ),
     ],
@@ -212,16 +229,30 @@ def climatology(
     print_line(f"climatology in {out}")
 
 
+def _given_lags(text: str) -> tuple[int, ...]:
+    """Return the hours that an option ``--lagged`` names.
+
+    Raises:
+        ConfigError: the text is not a list of whole numbers.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.removeprefix("-").isdecimal() for part in parts):
+        raise ConfigError(f"--lagged must be whole hours, separated by commas, such as 6,12,18, but is {text!r}")
+    return tuple(map(int, parts))
+
+
 def _show_scores(result: "ScoringResult", region: str) -> None:
-    """Print the headline scores of forecasts, baselines and ensemble."""
+    """Print the headline scores of forecasts, baselines and ensembles."""
     from graphcast_batch.terminal import show_ensemble, show_scores
 
     averages = result.averages(region)
-    ensemble = averages.pop("ensemble", None)
+    ensemble, lagged = (averages.pop(name, None) for name in ("ensemble", "lagged"))
     if averages:
         show_scores(console, averages, region)
     if ensemble:
-        show_ensemble(console, ensemble, region)
+        show_ensemble(console, "ensemble", ensemble, region, {"lagged": lagged} if lagged else {})
+    if lagged:
+        show_ensemble(console, "lagged ensemble", lagged, region)
 
 
 def _show_spectra(result: "ScoringResult", region: str, out: Path | None) -> None:

@@ -14,7 +14,7 @@ from graphcast_batch.spec import FrozenModel
 def _read_checkpoints(value: object) -> object:
     """Replace globs by the files that they match, so that the copy of the config in the store names each file."""
     patterns = [value] if isinstance(value, str) else value
-    if not isinstance(patterns, list | tuple) or not patterns:
+    if not isinstance(patterns, list | tuple):
         raise ValueError(f"give a list of checkpoint files, or a glob such as params/*.npz, not {value!r}")
     return [path for pattern in patterns for path in _matched(str(pattern))]
 

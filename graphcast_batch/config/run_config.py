@@ -3,9 +3,9 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, Strict, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, Strict, model_validator
 
 from graphcast_batch.config.ensemble_section import EnsembleConfig
 from graphcast_batch.config.field_types import File, refuse_address
@@ -76,8 +76,18 @@ class TimeLimitsConfig(FrozenModel):
     """Longest time in seconds until the next block has been written."""
 
 
+def _needs_weights(schema: dict[str, Any]) -> None:
+    """Add to the JSON schema that weights stand in one section, ``model`` or ``ensemble``."""
+    places = {"model": "weights", "ensemble": "checkpoints"}
+    schema["oneOf"] = [
+        {"required": [section], "properties": {section: {"required": [key]}}} for section, key in places.items()
+    ]
+
+
 class RunConfig(FrozenModel):
     """Everything that a run is made of."""
+
+    model_config = ConfigDict(json_schema_extra=_needs_weights)
 
     store: Annotated[File, BeforeValidator(refuse_address, json_schema_input_type=str)]
     """Folder of the zarr store that the run writes, relative to the working directory."""

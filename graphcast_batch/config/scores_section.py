@@ -10,6 +10,21 @@ from graphcast_batch.config.outputs_section import RegionConfig
 from graphcast_batch.spec import FrozenModel, Levels, Names, check_name
 
 
+def _check_lags(lags: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the lags of an ensemble, ascending.
+
+    Raises:
+        ValueError: a lag is not above 0, or is named twice.
+    """
+    if any(lag <= 0 for lag in lags):
+        raise ValueError(
+            f"lags must be above 0 h, but are {', '.join(map(str, lags))}; the forecast without lag is always a member"
+        )
+    if len(set(lags)) < len(lags):
+        raise ValueError(f"lags must be named once each, but are {', '.join(map(str, lags))}")
+    return tuple(sorted(lags))
+
+
 class ScoresConfig(FrozenModel):
     """What forecasts are scored against, and where; by default all that the forecasts and the truth both have."""
 
@@ -41,6 +56,9 @@ class ScoresConfig(FrozenModel):
     members: Annotated[tuple[Annotated[File, BeforeValidator(refuse_address)], ...], Strict(False)] = ()
     """Stores of other forecasts from the same initial times, which form an ensemble with the forecasts of the run; for
     ``graphcast-batch evaluate`` only."""
+    lagged: Annotated[tuple[int, ...], Strict(False), AfterValidator(_check_lags)] = ()
+    """Hours, such as 6, 12 and 18, by which earlier forecasts of the run form a lagged ensemble with each forecast, at
+    the same valid times; for ``graphcast-batch evaluate`` only."""
     spectra: Names = ()
     """Variables, among those that are scored, whose power spectrum by zonal wavenumber is kept too, in each region of
     complete latitude circles: it shows how much a forecast is blurred."""

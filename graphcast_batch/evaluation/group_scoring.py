@@ -91,6 +91,7 @@ def score_layout_of(scoring: ScoringSetup, regions: Regions, identity: Mapping[s
     others = sorted(
         f"{member.path.resolve()}" if member.number is None else f"{_place(member, scoring)} {member.number}"
         for member in scoring.members[1:]
+        if not member.lag_hours
     )
     return ScoreLayout(
         statistics=scoring.statistics,
@@ -101,6 +102,7 @@ def score_layout_of(scoring: ScoringSetup, regions: Regions, identity: Mapping[s
         identity={
             **identity,
             **({"members": [*others]} if others else {}),
+            **({"lag_hours": [*scoring.lags]} if any(scoring.lags) else {}),
             **({BOXES: {name: scoring.boxes[name].model_dump(mode="json") for name in boxes}} if boxes else {}),
         },
         spectra=scoring.spectra,

@@ -106,12 +106,18 @@ def values_of(line: ScoreHeadline, results: Results, metric: str, hours: Sequenc
     return _at(results.values, line.variable, line.level, metric, hours) or [np.nan] * len(hours)
 
 
-def skill_of(line: ScoreHeadline, baseline: Results, hours: Sequence[int]) -> list[float]:
+def skill_of(line: ScoreHeadline, baseline: Results, hours: Sequence[int], metric: str = "rmse") -> list[float]:
     """Compute the skill 1 - RMSE / RMSE of a baseline, by lead time: 1 is perfect, 0 as good as the baseline.
 
     NaN where the baseline has no error.
+
+    Args:
+        line: the values of one metric.
+        baseline: results to compare with.
+        hours: lead times of the line, h.
+        metric: the metric of the line, if it is not RMSE.
     """
-    pairs = zip(line.values, values_of(line, baseline, "rmse", hours), strict=True)
+    pairs = zip(line.values, values_of(line, baseline, metric, hours), strict=True)
     return [1 - mine / other if other > 0 else np.nan for mine, other in pairs]
 
 

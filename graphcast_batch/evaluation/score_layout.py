@@ -44,7 +44,7 @@ class ScoreLayout:
         levels: hPa, ascending.
         regions: names of the regions.
         areas: (region,) area of each region, as a share of the globe.
-        identity: what makes scores comparable: truth, climatology, members and the edges of boxes.
+        identity: what makes scores comparable: truth, climatology, members, lags and the edges of boxes.
         spectra: variables that have spectra beside their statistics.
         bands: the regions for which spectra are computed; empty without spectra.
     """

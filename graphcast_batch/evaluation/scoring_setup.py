@@ -144,6 +144,11 @@ class ScoringSetup:
             return (*plain, *of_ensemble(len(self.members), quantiles))
         return (*plain, *((SEEPS,) if self.seeps_variables else ()), *at_quantiles(quantiles))
 
+    @property
+    def lags(self) -> tuple[int, ...]:
+        """Lags of the members, each once, ascending, h; empty for a single forecast."""
+        return tuple(sorted({member.lag_hours for member in self.members}))
+
     def weighed(self) -> Regions:
         """Compute the weight of each point in each region.
 
@@ -178,12 +183,14 @@ class ScoringSetup:
     def forecast(self, case: Case) -> dict[str, NDArray[np.bool_]]:
         """Find for each variable the lead times of a Case at which its forecast is available, (lead,) bool.
 
-        A variable that is a sum of several values needs the lead times before too.
+        A variable that is a sum of several values needs the lead times before too, and a member from an earlier initial
+        time the lead times that are as much longer.
         """
-        hours = self.leads_of(case)
+        hours, lags = self.leads_of(case), self.lags or (0,)
         before = {name: TERM_HOURS * np.arange(self.steps.get(name, 1)) for name, _ in self.on_levels}
-        earlier = {name: np.subtract.outer(hours, each) for name, each in before.items()}
-        return {name: np.asarray(np.isin(each, hours).all(axis=1)) for name, each in earlier.items()}
+        shifts = {name: np.subtract.outer(lags, each).ravel() for name, each in before.items()}
+        needed = {name: np.add.outer(hours, each) for name, each in shifts.items()}
+        return {name: np.asarray(np.isin(each, self.lead_hours).all(axis=1)) for name, each in needed.items()}
 
 
 def part_of(

@@ -22,12 +22,19 @@ from graphcast_batch.evaluation.climatology import Climatology
 from graphcast_batch.evaluation.derived import DERIVATIONS, derivable, with_derived, with_derived_forecasts
 from graphcast_batch.evaluation.ensemble import ENSEMBLE, EnsembleForecasts, check_members
 from graphcast_batch.evaluation.group_scoring import GroupScoring, lay_out_groups, stored_groups
+from graphcast_batch.evaluation.lagged import LAGGED, lagged_members
 from graphcast_batch.evaluation.regions import Regions
 from graphcast_batch.evaluation.score_store import FORECAST, ScoreRecord
 from graphcast_batch.evaluation.scoring_setup import ForecastReader, ScoringSetup, part_of
 from graphcast_batch.evaluation.spectra import bands_of
 from graphcast_batch.evaluation.stored_forecasts import StoredForecasts
-from graphcast_batch.evaluation.stored_members import complete_steps, forecast_id, members_of, stores_of
+from graphcast_batch.evaluation.stored_members import (
+    StoredMember,
+    complete_steps,
+    forecast_id,
+    members_of,
+    stores_of,
+)
 from graphcast_batch.inputs.case_inputs import Timeline
 from graphcast_batch.inputs.sources.configured import open_source
 from graphcast_batch.plan import Case, parse_key
@@ -50,7 +57,7 @@ class Evaluation:
         scoring: what is scored against what.
         left: Cases that are to be scored.
         done: keys of Cases that were scored before.
-        incomplete: keys of Cases without a complete forecast, which are not scored.
+        incomplete: keys of Cases without a complete forecast of each member, which are not scored.
         without_truth: keys of Cases without truth at any lead time, which are not scored.
         partly: keys of Cases with truth at some lead times only, or of some variables only.
         only_scores: whether the store keeps only online scores and no forecasts.
@@ -68,7 +75,7 @@ class Evaluation:
 
 
 def evaluations(config: RunConfig, baselines: Sequence[str] = ()) -> list[Evaluation]:
-    """Lay out the scores of a run's store: its forecasts, baselines at the same times, and the ensemble with others.
+    """Lay out the scores of a run's store: its forecasts, baselines at the same times, and its ensembles.
 
     Args:
         config: of the run.
@@ -95,6 +102,8 @@ def evaluations(config: RunConfig, baselines: Sequence[str] = ()) -> list[Evalua
     stores = [store, *map(open_store, config.scores.members)]
     if len(stores) > 1 or len(store.members) > 1:
         wanted[ENSEMBLE] = ensemble_of(forecasts, stores)
+    if config.scores.lagged:
+        wanted[LAGGED] = ensemble_scoring(forecasts, lagged_members(store, config.scores.lagged))
     identity = identity_of(config, climatology)
     return [lay_out(store, name, scoring, identity) for name, scoring in wanted.items()]
 
@@ -172,9 +181,7 @@ def scoring_of(
 
 
 def ensemble_of(scoring: ScoringSetup, stores: Sequence[Store]) -> ScoringSetup:
-    """Set up the scoring of an ensemble, of all members of some stores, from that of its first member.
-
-    SEEPS and spectra are defined for single forecasts, and left out.
+    """Set up the scoring of an ensemble of all members of some stores, from that of its first member.
 
     Args:
         scoring: of the first store.
@@ -184,8 +191,19 @@ def ensemble_of(scoring: ScoringSetup, stores: Sequence[Store]) -> ScoringSetup:
         EvaluationError: the stores cannot be members of one ensemble.
     """
     check_members(stores)
+    return ensemble_scoring(scoring, tuple(member for store in stores for member in members_of(store)))
+
+
+def ensemble_scoring(scoring: ScoringSetup, members: tuple[StoredMember, ...]) -> ScoringSetup:
+    """Set up the scoring of an ensemble from that of a single forecast.
+
+    SEEPS and spectra are defined for single forecasts, and left out.
+
+    Args:
+        scoring: of a single forecast of the store that the scores are written to.
+        members: of the ensemble.
+    """
     derived = tuple(scoring.steps)
-    members = tuple(member for store in stores for member in members_of(store))
     held = tuple(with_derived_forecasts(StoredForecasts(member), derived) for member in members)
     forecasts = EnsembleForecasts(held)
     return replace(scoring, forecasts=forecasts, members=members, seeps_variables=(), spectra=(), bands=())
@@ -208,7 +226,7 @@ def lay_out(store: Store, name: str, scoring: ScoringSetup, identity: Mapping[st
     if only_scores:
         complete = {key: steps for key, steps in complete.items() if key in records[0]}
     known = np.unique(np.concatenate([each.init_times for each, _ in members]))
-    absent = tuple(str(time) for time in known if str(time) not in complete)
+    absent = [str(time) for time in known if str(time) not in complete]
     left, done, without, partly = list[Case](), list[str](), list[str](), list[str]()
     for key, steps in sorted(complete.items()):
         case = Case(parse_key(key)[0], steps, store.step_hours)
@@ -217,14 +235,14 @@ def lay_out(store: Store, name: str, scoring: ScoringSetup, identity: Mapping[st
         made = forecast_id(members, case)
         pairs = [(group, found.get(key)) for group, found in zip(groups, records, strict=True)]
         if not fields:
-            without.append(key)
+            (without if most or not any(scoring.lags) else absent).append(key)
         elif only_scores or all(_is_scored(record, group, held, made) for group, record in pairs):
             done.append(key)
         else:
             left.append(case)
         if 0 < fields < most:
             partly.append(key)
-    keys = (tuple(done), absent, tuple(without), tuple(partly))
+    keys = (tuple(done), tuple(sorted(absent)), tuple(without), tuple(partly))
     return Evaluation(store.path, name, scoring, tuple(left), *keys, only_scores)
 
 

@@ -1,7 +1,7 @@
 """Read the forecasts of a store for scoring."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import xarray as xr
@@ -27,8 +27,8 @@ class StoredForecasts:
         """Read variables of one Case; NaN where nothing was written."""
         store, opened = self._opened
         kept = store.kept
-        leads = _as_slice([kept.lead_hours.index(hours) for hours in lead_hours])
-        place = store.place_of(replace(case, member=self.of.number))
+        leads = _as_slice([kept.lead_hours.index(hours + self.of.lag_hours) for hours in lead_hours])
+        place = store.place_of(self.of.case_of(case, max(lead_hours)))
         here = opened[list(names)].isel(place | {"prediction_timedelta": leads})
         places = _as_slice([kept.levels.index(level) for level in levels])
         return {name: here[name].isel(level=places, missing_dims="ignore").values for name in names}

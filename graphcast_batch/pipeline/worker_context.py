@@ -16,7 +16,7 @@ from graphcast_batch.inputs.case_inputs import CaseInputs
 from graphcast_batch.models.base import Model
 from graphcast_batch.pipeline.case_frames import CaseFrames, HostFrames
 from graphcast_batch.pipeline.case_scores import CaseScores
-from graphcast_batch.pipeline.case_starts import CaseStart, CaseStarts
+from graphcast_batch.pipeline.case_starts import CaseStarts
 from graphcast_batch.pipeline.device_queue import DeviceQueue
 from graphcast_batch.pipeline.frame_check import FrameCheck
 from graphcast_batch.pipeline.member_weights import MemberWeights
@@ -126,11 +126,9 @@ class WorkerContext:
             with self.store.attempt(case) as attempt:
                 frames.reached("wait")
                 with self._device.expecting():
-                    start = self._read(case, frames, scores)
+                    limits, read_bytes = self._read(case, frames, scores)
                 with self._device.giving(frames):
-                    self._write(
-                        case, attempt, FrameCheck(case, self.source.grid, self.task, start.limits), frames, scores
-                    )
+                    self._write(case, attempt, FrameCheck(case, self.source.grid, self.task, limits), frames, scores)
                 frames.reached("write")
                 if self.store.only_scores:
                     scores.write("")  # before the record, since nothing could be scored afterwards
@@ -143,7 +141,7 @@ class WorkerContext:
                         attempts=attempts,
                         details={
                             "peak_memory_bytes": peak_memory_bytes(),
-                            "read_bytes": start.read_bytes,
+                            "read_bytes": read_bytes,
                             # Beside the device, what changes the last bits of a forecast.
                             "batch_size": self.batch_size,
                             **({OUTPUTS: NONE} if self.store.only_scores else {}),
@@ -153,8 +151,12 @@ class WorkerContext:
                 scores.write(record.finished_at)
         return CompletedCase(record, watch.spans, scores.fault)
 
-    def _read(self, case: Case, frames: CaseFrames, scores: CaseScores) -> CaseStart:
-        """Read what a Case starts from, one Case at a time and not far ahead of the device, and queue it there."""
+    def _read(self, case: Case, frames: CaseFrames, scores: CaseScores) -> tuple[LimitsOf, int]:
+        """Read what a Case starts from, one Case at a time and not far ahead of the device, and queue it there.
+
+        Returns:
+            The limits of its frames, and how many bytes were read. The inputs are large, and the device's from here on.
+        """
         with self._turn:
             self._device.wait_for_room()
             start = self._starts.start(case, frames.watch, partial(self._reading_for, frames))
@@ -165,7 +167,7 @@ class WorkerContext:
                 scores.begin(self.scorer, case, frames.watch, self._reading)
             frames.reached("wait")
             self._device.queue(frames, start.inputs)
-        return start
+        return start.limits, start.read_bytes
 
     @contextmanager
     def _reading_for(self, frames: CaseFrames) -> Iterator[None]:

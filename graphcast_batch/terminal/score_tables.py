@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +15,8 @@ from graphcast_batch.evaluation.spectra import Loss
 from graphcast_batch.evaluation.store_scoring import Evaluation
 from graphcast_batch.terminal.run_tables import MOST_SHOWN
 
+_NONE: Final[Mapping[str, Results]] = {}
+
 
 def show_evaluation(console: Console, evaluation: Evaluation) -> None:
     """Print how many Cases are to be scored, and which are left out."""
@@ -21,9 +24,8 @@ def show_evaluation(console: Console, evaluation: Evaluation) -> None:
     console.print(Text(f"{evaluation.name}: {counts}; truth: {evaluation.scoring.truth.origin}"), soft_wrap=True)
     if evaluation.only_scores:
         console.print("only the scores of these forecasts are stored, computed during their run", highlight=False)
-    everywhere = " in all stores" if evaluation.scoring.members else ""
     left_out = {
-        f"left out because they are not complete{everywhere}": evaluation.incomplete,
+        f"left out because {_incomplete(evaluation)}": evaluation.incomplete,
         "left out because there is no truth for them": evaluation.without_truth,
         "with truth for some lead times or variables only": evaluation.partly,
     }
@@ -31,6 +33,13 @@ def show_evaluation(console: Console, evaluation: Evaluation) -> None:
         if keys:
             shown = " ".join(keys[:MOST_SHOWN]) + (f" and {len(keys) - MOST_SHOWN} more" if keys[MOST_SHOWN:] else "")
             console.print(Text(f"{len(keys)} {what}: {shown}", "yellow"), soft_wrap=True)
+
+
+def _incomplete(evaluation: Evaluation) -> str:
+    """Return in words why Cases are incomplete."""
+    if any(evaluation.scoring.lags):
+        return "they or the forecasts from before them are missing, not complete or too short"
+    return f"they are not complete{' in all members' if evaluation.scoring.members else ''}"
 
 
 def show_scores(console: Console, results: Mapping[str, Results], region: str) -> None:
@@ -54,21 +63,28 @@ def show_scores(console: Console, results: Mapping[str, Results], region: str) -
     console.print(table)
 
 
-def show_ensemble(console: Console, results: Results, region: str) -> None:
+def show_ensemble(
+    console: Console, name: str, results: Results, region: str, baselines: Mapping[str, Results] = _NONE
+) -> None:
     """Print the continuous ranked probability scores of an ensemble by lead time, and its spread-skill ratios.
 
     Args:
         console: to print on.
+        name: of the ensemble.
         results: averaged over all initial times.
         region: name of the region that the scores are for.
+        baselines: results of other ensembles, by name; the skill over each is shown.
     """
     hours = shown_hours(results)
-    table = _by_lead_time(f"CRPS of the ensemble, {region}", hours)
+    table = _by_lead_time(f"CRPS of the {name}, {region}", hours)
     for line in headlines(results, hours, "crps"):
         if not all(map(math.isnan, line.values)):  # wind vectors have no CRPS
             table.add_row(Text(line.label), line.unit, *_numbers(line.values, ".4g"), line.cases)
             ratios = values_of(line, results, "spread_skill_ratio", hours)
             table.add_row(Text("  spread / skill", "dim"), "", *_numbers(ratios, ".2f"), "")
+            for other, against in baselines.items():
+                skill = skill_of(line, against, hours, "crps")
+                table.add_row(Text(f"  skill over {other}", "dim"), "", *_numbers(skill, "+.2f"), "")
     console.print(table)
 
 

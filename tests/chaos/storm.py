@@ -155,10 +155,22 @@ def begin(cluster, config, trouble, output):
 
 
 def write_run(
-    folder, name, store, read_seconds=READ_SECONDS, wrong=(), cases=CASES, count=WORKERS, read_limit=10.0, **changes
+    folder,
+    name,
+    store,
+    read_seconds=READ_SECONDS,
+    wrong=(),
+    cases=CASES,
+    count=WORKERS,
+    read_limit=10.0,
+    members=0,
+    **changes,
 ):
     """Config and trouble of a run: their files, and the trouble itself."""
-    last = np.datetime64("2020-01-01T00") + 6 * (cases - 1)
+    last = np.datetime64("2020-01-01T00") + 6 * (cases // (members or 1) - 1)
+    if members:
+        states = {"kind": "gaussian", "members": members, "amplitude": 0.1}
+        changes = {"ensemble": {"perturbations": states}} | changes
     times = {"first": "2020-01-01T00", "last": str(last), "every_hours": 6}
     config, kept = folder / f"{name}.yaml", folder / f"{name}.tries"
     kept.mkdir()
@@ -226,18 +238,21 @@ class Storm:
         mounted: whether the store has a file system of its own.
         seed: of the schedule.
         count: how many faults.
+        members: of each initial time; 0 without an ensemble. There are as many Cases in any event.
     """
 
-    def __init__(self, cluster, folder, store, mounted, seed, count):
+    def __init__(self, cluster, folder, store, mounted, seed, count, members=0):
         self._cluster, self._store, self._mounted = cluster, store, mounted
         self._draw = random.Random(seed)
         self._faults = schedule(seed, count)
         self.round = Round(seed)
+        starts = [_key(index) for index in range(CASES // (members or 1))]
+        self._keys = [f"{key}-m{number:03d}" for key in starts for number in range(members)] or starts
         in_reads = [fault for fault in self._faults if fault.kind in OF_READS]
-        keys = self._draw.sample([_key(index) for index in range(CASES)], len(in_reads))
+        keys = self._draw.sample(starts, len(in_reads))  # what members start from is read for all of them
         wrong = {key: OF_READS[fault.kind] for key, fault in zip(keys, in_reads, strict=True)}
         name = f"round-{seed}"
-        self._config, self._trouble_file, self._trouble = write_run(folder, name, store, wrong=wrong)
+        self._config, self._trouble_file, self._trouble = write_run(folder, name, store, wrong=wrong, members=members)
         self._output = folder / f"{name}.log"
         self._drivers, self._asked, self._frozen = [], [], []
         self._damaged, self._known, self._repaired = set(), {}, set()
@@ -278,7 +293,7 @@ class Storm:
         store.sweep()
         losses += [f"left behind: {path}" for path in [*left, *(path for path in stale if path.exists())]]
         records = Counter(path.stem for path in self._store.glob("ledger/steps-*/*.json"))
-        losses += [f"{key}: {records[key]} records" for key in map(_key, range(CASES)) if records[key] != 1]
+        losses += [f"{key}: {records[key]} records" for key in self._keys if records[key] != 1]
         ours, theirs = contents(self._store), contents(undisturbed)
         losses += [f"differs: {name}" for name in sorted(ours.keys() | theirs) if ours.get(name) != theirs.get(name)]
         words = [sys.executable, "-m", "graphcast_batch", "status", self._store]

@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import chi2
 
 from graphcast_batch.config.outputs_section import RegionConfig
 from graphcast_batch.config.scores_section import ScoresConfig
@@ -150,16 +151,42 @@ def test_two_members_on_either_side_of_the_truth_have_no_score_to_lose():
     assert np.isnan(found["spread_skill_ratio"])
 
 
-def test_an_ensemble_of_which_the_truth_could_be_a_member_spreads_as_much_as_its_mean_errs():
+@pytest.mark.parametrize("members", [2, 3, 10])
+def test_an_ensemble_of_which_the_truth_could_be_a_member_spreads_as_much_as_its_mean_errs(members):
+    """Within the interval that holds 99.9 of 100 such ensembles, and with ranks that pass Pearson's test."""
+    random, count = np.random.default_rng(0), 100
+    fields = random.normal(size=(members + 1, count, *GRID.shape)).astype(np.float32)
+
+    found = {name: values[:, 0].copy() for name, values in scores_of(points(fields[1:], fields[0])).items()}
+
+    square, variance = (np.mean(found[name] ** 2) for name in ("rmse", "spread"))
+    weights = REGIONS.weights[0] / REGIONS.totals[0]
+    independent = count / np.sum(weights**2)  # as many points of equal weight have a mean as certain
+    # Error of the mean and variance of the members are independent, with relative variances 2 and 2 / (M - 1).
+    uncertain = np.sqrt((1 / 2 + 1 / (2 * (members - 1))) / independent)
+    ratio = np.sqrt((members + 1) / members * variance / square)
+    assert ratio == pytest.approx(1, abs=3.29 * uncertain)
+    of_weatherbench_x = np.sqrt(variance / (square - variance / members))
+    assert of_weatherbench_x == pytest.approx(ratio * np.sqrt(members / (members + 1 - ratio**2)))
+    assert of_weatherbench_x == pytest.approx(1, abs=3.29 * uncertain * (members + 1) / members)
+    shares = np.array([found[f"rank_{rank}"].mean() for rank in range(members + 1)])
+    statistic = independent * np.sum((shares - 1 / (members + 1)) ** 2) * (members + 1)
+    assert statistic < chi2.ppf(0.999, members)
+
+
+def test_an_ensemble_that_spreads_too_little_or_too_much_is_seen_by_ratio_and_ranks():
+    """Members with half or twice the standard deviation of the truth; the mean of three errs by that of the truth."""
     random = np.random.default_rng(0)
-    fields = random.normal(size=(4, 200, *GRID.shape)).astype(np.float32)
+    fields = random.normal(size=(4, 100, *GRID.shape)).astype(np.float32)
 
-    found = scores_of(points(fields[1:], fields[0]))
+    narrow, wide = (scores_of(points(factor * fields[1:], fields[0])) for factor in (0.5, 2))
 
-    square = np.mean(found["rmse"][:, 0] ** 2)
-    ratio = np.sqrt(4 / 3 * np.mean(found["spread"][:, 0] ** 2) / square)
-    assert ratio == pytest.approx(1, abs=0.01)
-    np.testing.assert_allclose([found[f"rank_{rank}"][:, 0].mean() for rank in range(4)], 0.25, atol=0.005)
+    for found, factor in ((narrow, 0.5), (wide, 2)):
+        ratio = np.sqrt(4 / 3 * np.mean(found["spread"][:, 0] ** 2) / np.mean(found["rmse"][:, 0] ** 2))
+        assert ratio == pytest.approx(np.sqrt(4 / 3 * factor**2 / (1 + factor**2 / 3)), rel=0.02)
+    outside = [found["rank_0"][:, 0].mean() + found["rank_3"][:, 0].mean() for found in (narrow, wide)]
+    assert outside[0] > 0.6
+    assert outside[1] < 0.4
 
 
 SHIFTS = (-1, 2, 5)

@@ -91,9 +91,9 @@ class Unmoved:
             yield {name: np.zeros((1, *shape), np.float32) for name, shape in self._shapes.items()}
 
 
-def unmoved(config, weights, source, precision):
+def unmoved(config, checkpoint, channels, statistics, source, use):
     """In place of a network, which would be compiled."""
-    return Unmoved(weights.task, source.grid, weights.channels(source.dims).on_levels)
+    return Unmoved(checkpoint.task, source.grid, channels.on_levels)
 
 
 def ended(*arguments):

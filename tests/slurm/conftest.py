@@ -40,6 +40,7 @@ class Submitted:
     folder: Path
     cases: int
     heavy: bool
+    members: int
     name: str
     jobs: list[str] = field(default_factory=list)
     in_flight: int = 0
@@ -109,10 +110,11 @@ def digest(store):
     }
 
 
-def write_config(folder, cases, heavy):
+def write_config(folder, cases, heavy, members=0):
+    """Of so many Cases, which are the members of fewer initial times if there are members."""
     config = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
     del config["figures"]
-    last = str(np.datetime64("2020-01-01T00", "h") + (cases - 1) * _HOURS)
+    last = str(np.datetime64("2020-01-01T00", "h") + (cases // (members or 1) - 1) * _HOURS)
     config |= {
         "store": str(folder / "store"),
         "times": {"first": "2020-01-01T00", "last": last, "every_hours": _HOURS},
@@ -134,6 +136,8 @@ def write_config(folder, cases, heavy):
         "workers": {"device": "cpu", "threads": 1},
         "cache": str(folder.parent / "cache"),
     }
+    if members:
+        config["ensemble"] = {"perturbations": {"kind": "gaussian", "members": members, "amplitude": 0.1}}
     folder.mkdir(exist_ok=True)
     (folder / "run.yaml").write_text(yaml.safe_dump(config))
     return folder / "run.yaml"
@@ -155,12 +159,12 @@ def undisturbed(bed, shared):
     """Digests of stores of so many Cases, made without Slurm."""
     made = {}
 
-    def of(cases, heavy):
-        if (cases, heavy) not in made:
-            folder = shared / f"undisturbed{cases}{heavy}"
-            bed.call("graphcast-batch", "run", str(write_config(folder, cases, heavy)))
-            made[cases, heavy] = digest(folder / "store")
-        return made[cases, heavy]
+    def of(*sizes):
+        if sizes not in made:
+            folder = shared / f"undisturbed{'-'.join(map(str, sizes))}"
+            bed.call("graphcast-batch", "run", str(write_config(folder, *sizes)))
+            made[sizes] = digest(folder / "store")
+        return made[sizes]
 
     return of
 
@@ -169,11 +173,11 @@ def undisturbed(bed, shared):
 def begin(bed, shared, request):
     """Begins a run on Slurm; once the test has ended, no job is left."""
 
-    def begin(cases, *flags, submit=True, beside=False, heavy=False):
+    def begin(cases, *flags, submit=True, beside=False, heavy=False, members=0):
         # A path with blanks, as some people like.
         folder = shared / (re.sub(r"[\W_]+", " ", request.node.name).strip() + " beside" * beside)
-        write_config(folder, cases, heavy)
-        run = Submitted(bed, folder, cases, heavy, request.node.name.removeprefix("test_").replace("_", " "))
+        write_config(folder, cases, heavy, members)
+        run = Submitted(bed, folder, cases, heavy, members, request.node.name.removeprefix("test_").replace("_", " "))
         if submit:
             run.submit("--cpus-per-node", "2", "--time", "10", *flags, "--", "--mem=3000")
         return run
@@ -195,7 +199,7 @@ def is_as_undisturbed(undisturbed, request):
         assert len(set(finished)) == len(finished), "a Case was made twice"
         # A worker may have committed a Case that its driver was killed before noting.
         assert len(set(run.complete()) ^ set(finished)) <= run.in_flight
-        assert digest(run.store) == undisturbed(run.cases, run.heavy)
+        assert digest(run.store) == undisturbed(run.cases, run.heavy, run.members)
         assert not run.leases()
         status = run.bed.call("graphcast-batch", "status", str(run.store))
         assert f"{run.cases} complete, 0 running, 0 failed, 0 missing" in status

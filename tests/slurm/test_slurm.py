@@ -19,8 +19,9 @@ def test_one_ray_cluster_over_two_nodes(begin, is_as_undisturbed):
     is_as_undisturbed(run)
 
 
-def test_an_array_of_four_shares_one_store(begin, is_as_undisturbed):
-    run = begin(CASES, submit=False)
+@pytest.mark.parametrize("members", [0, 4])
+def test_an_array_of_four_shares_one_store(begin, is_as_undisturbed, members):
+    run = begin(CASES, submit=False, members=members)
     run.submit("--cpus-per-node", "1", "--time", "10", "--array", "1-4", "--", "--mem=1500")
     run.until_done()
     workers = {line.split("; ")[-1] for line in run.told.splitlines() if " complete (" in line}
@@ -28,8 +29,9 @@ def test_an_array_of_four_shares_one_store(begin, is_as_undisturbed):
     is_as_undisturbed(run)
 
 
-def test_requeued_in_the_middle(begin, is_as_undisturbed):
-    run = begin(CASES, "--nodes", "2")
+@pytest.mark.parametrize("members", [0, 8])
+def test_requeued_in_the_middle(begin, is_as_undisturbed, members):
+    run = begin(CASES, "--nodes", "2", members=members)
     run.until_made(4)
     run.bed.call("scontrol", "requeue", run.job)
     run.bed.until_state(run.job, "PENDING")
