@@ -99,15 +99,30 @@ def check(
 
 
 def _starts(assembled: RunSetup) -> list[Case]:
-    """Return the Cases without their members, which start from the same inputs, each once."""
-    return list(dict.fromkeys(replace(case, member=None) for case in assembled.plan.cases))
+    """Return one Case of each initial state; without its member where it starts from the inputs."""
+    found: dict[tuple[Case, int | None], Case] = {}
+    for case in assembled.plan.cases:
+        of_any, place = replace(case, member=None), _place_of(assembled, case)
+        found.setdefault((of_any, place), of_any if place is None else case)
+    return list(found.values())
 
 
 def _faults(assembled: RunSetup, drain: Drain, progress: Progress) -> dict[Case, Faults]:
     """Check the Cases on the connected cluster."""
     cases, checkpoint = _starts(assembled), assembled.checkpoint
-    work = [(assembled.source, case, checkpoint.task, checkpoint.architecture.resolution) for case in cases]
+    given = checkpoint.task, checkpoint.architecture.resolution
+    places = [_place_of(assembled, case) for case in cases]
+    states = [assembled.members.only(place) if assembled.members and place is not None else None for place in places]
+    work = [(assembled.source, case, *given, state) for case, state in zip(cases, states, strict=True)]
     return dict(zip(cases, executor(drain, progress, "checking")(input_faults, work), strict=False))
+
+
+def _place_of(assembled: RunSetup, case: Case) -> int | None:
+    """Return the place of the member of an analysis ensemble that a Case starts from; None if it starts from none."""
+    ensemble = assembled.config.ensemble
+    if assembled.members is None or ensemble is None or case.member is None:
+        return None
+    return ensemble.parts_of(case.member).perturbation
 
 
 def _statistics_error(assembled: RunSetup, drain: Drain, progress: Progress) -> GraphcastBatchError | None:

@@ -71,6 +71,6 @@ def run_of_network(folder: Path, size: Size, precision: Precision, steps: int, c
     uses = memory_uses(run, accelerated=backend() != "cpu")
     lay_out(run, precision, run_serially)
     use = fitting_use(uses, usable_bytes(), device_bytes())
-    context = worker_context(run.config, run.source, use, "worker")
+    context = worker_context(run.config, run.source, use, "worker", members=run.members)
     stages_of(context, run.plan.cases[:_COMPILING])
     return stages_of(context, run.plan.cases[_COMPILING:])

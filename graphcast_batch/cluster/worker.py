@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from graphcast_batch.cluster.usable_memory import usable_bytes
 from graphcast_batch.config.run_config import RunConfig, TimeLimitsConfig
 from graphcast_batch.errors import ClusterError, ConfigError
+from graphcast_batch.inputs.sources.member_archives import MemberArchives
 from graphcast_batch.models.devices import backend, device_bytes
 from graphcast_batch.pipeline.ports import Scorer
 from graphcast_batch.pipeline.stages import CaseStage
@@ -20,7 +21,7 @@ from graphcast_batch.stores.base import Lease
 
 OpenScorer = Callable[[RunConfig], Scorer]
 """Opens what scores the forecasts of a run online; its store has been laid out."""
-Arguments = tuple[RunConfig, AnySource, Sequence[MemoryUse], int, OpenScorer | None]
+Arguments = tuple[RunConfig, AnySource, MemberArchives | None, Sequence[MemoryUse], int, OpenScorer | None]
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,14 @@ class Worker:
         """Load weights and graphs onto the device.
 
         Args:
-            arguments: the run's configuration, the source of states, the ways to use memory, as `memory_uses` returns
-                them, the number of workers on each node, and the function that opens the scorer or None.
+            arguments: the run's configuration, the source of states, the members of an analysis ensemble or None, the
+                ways to use memory, as `memory_uses` returns them, the number of workers on each node, and the function
+                that opens the scorer or None.
 
         Raises:
             GraphcastBatchError: a part of the run is missing or does not fit.
         """
-        config, source, uses, on_node, open_scorer = arguments
+        config, source, members, uses, on_node, open_scorer = arguments
         accelerated, leanest = uses[-1].accelerated, uses[-1]
         if accelerated and backend() == "cpu":
             raise ClusterError(
@@ -72,7 +74,7 @@ class Worker:
         host_room = usable_bytes() // on_node
         use = fitting_use(uses, host_room, device_room)
         name = f"{socket.gethostname()}:{os.getpid()}"
-        self._context = worker_context(config, source, use, name, scorer, host_room)
+        self._context = worker_context(config, source, use, name, scorer, host_room, members)
         # The death of a worker can only be detected on its own host; its incomplete forecast takes up the disk.
         self._context.store.sweep()
 

@@ -101,7 +101,7 @@ class RayWorkerStarter:
         self._workers, self._device = run.config.workers, device
         # Ray may put all workers with GPUs on one node, those without are spread.
         on_node = most_on_a_node(self.places if device == "gpu" else count, device)
-        self._arguments = ray.put((config, run.source, uses, on_node, open_scorer))
+        self._arguments = ray.put((config, run.source, run.members, uses, on_node, open_scorer))
         self.in_flight = in_flight(max(use.batch_size for use in uses))
         self._count = 0
 

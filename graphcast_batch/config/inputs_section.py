@@ -42,17 +42,14 @@ class DatasetInputs(FrozenModel):
     """Units of variables (by GraphCast's names) or of ``level``, for files that state no unit or a wrong one."""
 
 
-class ArchiveInputs(FrozenModel):
-    """An archive: fields at absolute times, in files or zarr stores of any known layout."""
+class ArchiveKeys(FrozenModel):
+    """The keys that say where an archive is and how it is read, of every section that names one."""
 
-    kind: Literal["archive"]
-    """The inputs are an archive: files with any number of times, in any supported layout."""
+    kind: str
+    """Kind of the section."""
     path: Pattern | Annotated[tuple[Pattern, ...], Strict(False), Field(min_length=1)]
     """Paths of the archive: files, zarr stores, globs, folders of files, or addresses of remote stores; together they
     are one archive."""
-    statics: Pattern | None = None
-    """Path of another file or store from which the fields without time (orography, land-sea mask) are read, in place of
-    those in ``path``."""
     dialect: DialectName | None = None
     """Layout of the files, which decides how names and units are translated; by default it is recognized for each file.
     """
@@ -88,3 +85,13 @@ class ArchiveInputs(FrozenModel):
     def paths(self) -> tuple[str, ...]:
         """All paths of the archive."""
         return (self.path,) if isinstance(self.path, str) else self.path
+
+
+class ArchiveInputs(ArchiveKeys):
+    """An archive: fields at absolute times, in files or zarr stores of any known layout."""
+
+    kind: Literal["archive"]
+    """The inputs are an archive: files with any number of times, in any supported layout."""
+    statics: Pattern | None = None
+    """Path of another file or store from which the fields without time (orography, land-sea mask) are read, in place of
+    those in ``path``."""

@@ -1,10 +1,11 @@
-"""Check the perturbations of initial states in a config: their kind, number, amplitude and scales."""
+"""Check the perturbations of initial states in a config: random fields, or the members of an analysis ensemble."""
 
 from collections import Counter
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from graphcast_batch.config.inputs_section import ArchiveKeys
 from graphcast_batch.spec import FrozenModel, Levels
 from graphcast_batch.text import brief
 
@@ -81,5 +82,18 @@ class SphericalPerturbations(_RandomPerturbations):
     fields."""
 
 
-Perturbations = Annotated[GaussianPerturbations | SphericalPerturbations, Field(discriminator="kind")]
+class FilePerturbations(ArchiveKeys):
+    """Initial states of an analysis ensemble: an archive with a dimension of members."""
+
+    kind: Literal["file"]
+    """The initial states are those of the members of an ensemble, which an archive holds along a dimension such as
+    ``number``; the keys of the archive are those of ``inputs``."""
+    members: Annotated[int, Field(gt=0)]
+    """Number of members that are read for each initial time, in the order of their numbers in the archive."""
+
+
+RandomPerturbations = GaussianPerturbations | SphericalPerturbations
+"""Perturbations that are random fields."""
+
+Perturbations = Annotated[RandomPerturbations | FilePerturbations, Field(discriminator="kind")]
 """Perturbations of the initial states, of any kind."""

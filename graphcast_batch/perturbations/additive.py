@@ -58,6 +58,10 @@ class AdditivePerturbation:
         changed = {scale.name: self._changed(frames[scale.name], scale, sign, draw, origin) for scale in self.scales}
         return frames.assign(changed)
 
+    def read_bytes(self, number: int, init_time: np.datetime64) -> int:
+        """Return 0: random numbers are computed."""
+        return 0
+
     def _changed(self, array: xr.DataArray, scale: Scale, sign: int, draw: Draw, origin: str) -> xr.DataArray:
         """Return one variable with its perturbation; a level at a time bounds the memory."""
         changed = array.copy(deep=True)

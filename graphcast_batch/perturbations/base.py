@@ -5,10 +5,18 @@ from typing import Protocol
 import numpy as np
 import xarray as xr
 
-from graphcast_batch.config.perturbations_section import GaussianPerturbations, Perturbations, SphericalPerturbations
+from graphcast_batch.config.perturbations_section import (
+    FilePerturbations,
+    GaussianPerturbations,
+    Perturbations,
+    RandomPerturbations,
+    SphericalPerturbations,
+)
 from graphcast_batch.grid import Grid
+from graphcast_batch.inputs.sources.member_archives import MemberArchives
 from graphcast_batch.inputs.statistics import Statistics
 from graphcast_batch.perturbations.additive import AdditivePerturbation, RandomField
+from graphcast_batch.perturbations.member_states import MemberStates
 from graphcast_batch.perturbations.scales import scales
 from graphcast_batch.perturbations.smooth_field import SmoothField
 from graphcast_batch.perturbations.white_noise import WhiteNoise
@@ -18,7 +26,8 @@ from graphcast_batch.spec import Task
 class Perturbation(Protocol):
     """Makes perturbed initial states of a Case, each of which can be made again alone, to the last bit.
 
-    A perturbation can be sent to other processes, and be called by several threads at once.
+    A perturbation can be sent to other processes. It may read files: one thread at a time calls it, and none reads
+    inputs meanwhile.
     """
 
     def __call__(self, frames: xr.Dataset, number: int, init_time: np.datetime64) -> xr.Dataset:
@@ -37,11 +46,21 @@ class Perturbation(Protocol):
             New frames, float32. Variables that are not perturbed share the memory of the given ones.
 
         Raises:
-            InputError: a perturbed value is beyond the limits of its variable.
+            InputError: a perturbed value is beyond the limits of its variable, or a state cannot be read.
+        """
+
+    def read_bytes(self, number: int, init_time: np.datetime64) -> int:
+        """Return how many bytes of files are read for a perturbed state.
+
+        Args:
+            number: number of the perturbed state, from 0.
+            init_time: initial time of the Case.
         """
 
 
-def perturbation(chosen: Perturbations, statistics: Statistics, task: Task, grid: Grid) -> Perturbation:
+def perturbation(
+    chosen: Perturbations, statistics: Statistics, task: Task, grid: Grid, members: MemberArchives | None = None
+) -> Perturbation:
     """Return the perturbation that a config chooses.
 
     Args:
@@ -49,16 +68,20 @@ def perturbation(chosen: Perturbations, statistics: Statistics, task: Task, grid
         statistics: normalization statistics, whose ``diffs_stddev`` scales the amplitudes.
         task: variables and levels of the model.
         grid: grid of the input frames.
+        members: members of the analysis ensemble that the config names; None for random perturbations.
 
     Raises:
         ConfigError: a variable or level cannot be perturbed, statistics are missing, or the grid is too coarse.
     """
+    if isinstance(chosen, FilePerturbations):
+        assert members is not None
+        return MemberStates(members)
     return AdditivePerturbation(
         scales(chosen, statistics, task), _field(chosen, task, grid), chosen.centred, chosen.seed
     )
 
 
-def _field(chosen: GaussianPerturbations | SphericalPerturbations, task: Task, grid: Grid) -> RandomField:
+def _field(chosen: RandomPerturbations, task: Task, grid: Grid) -> RandomField:
     match chosen:
         case GaussianPerturbations():
             return WhiteNoise(grid)

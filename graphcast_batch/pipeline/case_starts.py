@@ -13,6 +13,8 @@ from graphcast_batch.plan import Case
 from graphcast_batch.spec import Task
 from graphcast_batch.timing import Stopwatch
 
+Reading = Callable[[], AbstractContextManager[object]]
+
 
 @dataclass(frozen=True)
 class CaseStart:
@@ -21,7 +23,7 @@ class CaseStart:
     Attributes:
         inputs: input frames and forcings, checked.
         limits: limits of the frames of the forecast.
-        read_bytes: bytes that were read for this Case: 0 if another member of its initial time had read them.
+        read_bytes: bytes that were read for this Case, without those that another member of its initial time had read.
     """
 
     inputs: CaseInputs
@@ -56,13 +58,13 @@ class CaseStarts:
         self._perturb = perturb
         self._last: tuple[Case, CaseStart] | None = None
 
-    def start(self, case: Case, watch: Stopwatch, reading: AbstractContextManager[object]) -> CaseStart:
+    def start(self, case: Case, watch: Stopwatch, reading: Reading) -> CaseStart:
         """Return what a Case starts from; one thread at a time may call this.
 
         Args:
             case: the Case.
             watch: takes the seconds spent.
-            reading: context within which inputs may be read.
+            reading: returns a context within which inputs may be read.
 
         Raises:
             InputError: a variable or a time is missing, or values are none that a forecast can start from.
@@ -78,12 +80,13 @@ class CaseStarts:
             self._last = of_any, found
         if self._perturb is None:
             return found
-        with watch.stage("perturb"):
+        with reading(), watch.stage("perturb"):
             frames = self._perturb(case, found.inputs.frames)
-        return replace(found, inputs=replace(found.inputs, frames=frames))
+            read_bytes = found.read_bytes + self._perturb.read_bytes(case)
+        return replace(found, inputs=replace(found.inputs, frames=frames), read_bytes=read_bytes)
 
-    def _read(self, case: Case, watch: Stopwatch, reading: AbstractContextManager[object]) -> CaseStart:
-        with reading, watch.stage("read"):
+    def _read(self, case: Case, watch: Stopwatch, reading: Reading) -> CaseStart:
+        with reading(), watch.stage("read"):
             inputs = self._source.read(case, self._task)
             self._check(inputs)
             cost: ReadCost | None = self._source.cost(case, self._task)

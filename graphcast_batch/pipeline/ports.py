@@ -20,8 +20,22 @@ LimitsOf = Callable[[str, int | None], Limits | None]
 """Lowest and highest value that a frame may hold, of a variable at a level in hPa; None for every finite value."""
 
 
-Perturb = Callable[[Case, xr.Dataset], xr.Dataset]
-"""Returns the input frames of a member of an ensemble, from those of its initial time, which stay as they are."""
+class Perturb(Protocol):
+    """Gives the members of an ensemble the states that they start from."""
+
+    def __call__(self, case: Case, frames: xr.Dataset) -> xr.Dataset:
+        """Return the input frames of a member; inputs may be read for them.
+
+        Args:
+            case: Case of the member.
+            frames: input frames of its initial time, which stay as they are.
+
+        Raises:
+            InputError: there is no such state, or it holds values that a forecast cannot start from.
+        """
+
+    def read_bytes(self, case: Case) -> int:
+        """Return how many bytes are read for the input frames of a member, beside those of its initial time."""
 
 
 class Source(Protocol):

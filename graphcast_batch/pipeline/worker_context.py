@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import xarray as xr
@@ -158,7 +159,7 @@ class WorkerContext:
         """
         with self._turn:
             self._device.wait_for_room()
-            start = self._starts.start(case, frames.watch, self._reading_for(frames))
+            start = self._starts.start(case, frames.watch, partial(self._reading_for, frames))
             if self.weights and not self.weights.holds(case):
                 with frames.watch.stage("weights"):
                     self.weights.fetch(case)  # ahead of the device, which waits for nothing then

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from graphcast_batch.config.ensemble_section import EnsembleConfig
 from graphcast_batch.config.model_section import CheckpointWeights
+from graphcast_batch.config.perturbations_section import FilePerturbations, Perturbations
 from graphcast_batch.errors import CheckpointError
 from graphcast_batch.members import NO_SEED, UNPERTURBED, Member
 from graphcast_batch.models.base import Checkpoint, ModelKind
@@ -28,13 +29,18 @@ def ensemble_members(
     """
     checksums = _checksums(ensemble.checkpoints, kind, first, channels)
     names = [path.stem for path in ensemble.checkpoints] or [""]
-    chosen = ensemble.perturbations
     members = []
     for number in range(ensemble.size):
         checkpoint, state = ensemble.parts_of(number)
-        start = (UNPERTURBED, NO_SEED) if chosen is None or state is None else (f"{chosen.kind} {state}", chosen.seed)
-        members.append(Member(number, names[checkpoint], checksums[checkpoint], *start))
+        members.append(Member(number, names[checkpoint], checksums[checkpoint], *_start(ensemble.perturbations, state)))
     return tuple(members)
+
+
+def _start(chosen: Perturbations | None, state: int | None) -> tuple[str, int]:
+    """Return the perturbation of a member, and its seed."""
+    if chosen is None or state is None:
+        return UNPERTURBED, NO_SEED
+    return f"{chosen.kind} {state}", NO_SEED if isinstance(chosen, FilePerturbations) else chosen.seed
 
 
 def _checksums(paths: Sequence[Path], kind: ModelKind, first: Checkpoint, channels: Channels) -> list[str]:

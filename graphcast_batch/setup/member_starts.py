@@ -1,6 +1,7 @@
 """Give a worker what tells the members of an ensemble apart: perturbed initial states, and weights."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -11,6 +12,7 @@ from graphcast_batch.config.model_section import CheckpointWeights
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.errors import CheckpointError
 from graphcast_batch.grid import Grid
+from graphcast_batch.inputs.sources.member_archives import MemberArchives
 from graphcast_batch.inputs.statistics import Statistics
 from graphcast_batch.members import Member
 from graphcast_batch.models.base import Checkpoint, Parameters
@@ -23,7 +25,9 @@ from graphcast_batch.plan import Case
 from graphcast_batch.spec import Task
 
 
-def perturbation_of_members(config: RunConfig, statistics: Statistics, task: Task, grid: Grid) -> Perturb | None:
+def perturbation_of_members(
+    config: RunConfig, statistics: Statistics, task: Task, grid: Grid, members: MemberArchives | None
+) -> Perturb | None:
     """Return what perturbs the initial states of members; None where no member is perturbed.
 
     Args:
@@ -31,6 +35,7 @@ def perturbation_of_members(config: RunConfig, statistics: Statistics, task: Tas
         statistics: normalization statistics, which scale the perturbations.
         task: variables and levels of the model.
         grid: points of the inputs.
+        members: members of an analysis ensemble, if members start from these.
 
     Raises:
         ConfigError: the perturbations do not fit the task or the grid.
@@ -38,7 +43,7 @@ def perturbation_of_members(config: RunConfig, statistics: Statistics, task: Tas
     ensemble = config.ensemble
     if ensemble is None or ensemble.perturbations is None:
         return None
-    return partial(_perturbed, ensemble, perturbation(ensemble.perturbations, statistics, task, grid))
+    return _MemberStates(ensemble, perturbation(ensemble.perturbations, statistics, task, grid, members))
 
 
 def weights_of_members(
@@ -63,10 +68,30 @@ def weights_of_members(
     return MemberWeights(partial(_checkpoint_of, ensemble), read, kept, first.parameters)
 
 
-def _perturbed(ensemble: EnsembleConfig, perturb: Perturbation, case: Case, frames: xr.Dataset) -> xr.Dataset:
-    assert case.member is not None
-    state = ensemble.parts_of(case.member).perturbation
-    return frames if state is None else perturb(frames, state, np.datetime64(case.init_time))
+@dataclass(frozen=True, eq=False)
+class _MemberStates:
+    """Gives each member its perturbed state; see `Perturb`.
+
+    Attributes:
+        ensemble: section ``ensemble`` of the config.
+        perturb: makes the perturbed states.
+    """
+
+    ensemble: EnsembleConfig
+    perturb: Perturbation
+
+    def __call__(self, case: Case, frames: xr.Dataset) -> xr.Dataset:
+        state = self._state_of(case)
+        return frames if state is None else self.perturb(frames, state, np.datetime64(case.init_time))
+
+    def read_bytes(self, case: Case) -> int:
+        """Return how many bytes are read for the state of a member."""
+        state = self._state_of(case)
+        return 0 if state is None else self.perturb.read_bytes(state, np.datetime64(case.init_time))
+
+    def _state_of(self, case: Case) -> int | None:
+        assert case.member is not None
+        return self.ensemble.parts_of(case.member).perturbation
 
 
 def _checkpoint_of(ensemble: EnsembleConfig, case: Case) -> int:

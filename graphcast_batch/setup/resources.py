@@ -215,9 +215,10 @@ def _batches(run: RunSetup, one: CallSize, workers: int) -> tuple[int, ...]:
 def _host_load(run: RunSetup) -> HostLoad:
     layout, outputs, ensemble = run.plan.layout, run.config.outputs, run.config.ensemble
     several = ensemble is not None and len(ensemble.checkpoints) > 1
-    cost = run.source.cost(run.plan.cases[0], run.checkpoint.task)
+    first = run.plan.cases[0]
+    costs = run.source.cost(first, run.checkpoint.task), run.members and run.members.cost(0, first.init_time)
     return HostLoad(
-        read_factor=cost.factor if cost else 1.0,
+        read_factor=max((cost.factor for cost in costs if cost), default=1.0),
         kept_bytes=layout.kept.frame_bytes if layout.kept.frame_bytes < layout.frame_bytes else 0,
         rounded=any(outputs.bits_of(name) is not None for name in layout.kept.variables),
         waiting_bytes=MOST_WAITING_BYTES,

@@ -13,6 +13,7 @@ from graphcast_batch.errors import ConfigError, InputError
 from graphcast_batch.inputs.case_inputs import times_of_inputs
 from graphcast_batch.inputs.quality.checks import check_statistics
 from graphcast_batch.inputs.sources.dataset_files import DatasetFiles
+from graphcast_batch.inputs.sources.member_archives import MemberArchives
 from graphcast_batch.inputs.statistics import (
     Statistics,
 )
@@ -24,7 +25,7 @@ from graphcast_batch.models.normalization import normalization
 from graphcast_batch.perturbations.base import perturbation
 from graphcast_batch.plan import Case, plan_cases, plan_times
 from graphcast_batch.setup.ensemble_members import ensemble_members
-from graphcast_batch.setup.run_source import AnySource, open_run_source
+from graphcast_batch.setup.run_source import AnySource, open_run_members, open_run_source
 from graphcast_batch.setup.run_statistics import STATISTICS_FOLDER, given_statistics
 from graphcast_batch.spec import Task
 from graphcast_batch.stores.layout import Plan, plan_layout
@@ -37,6 +38,7 @@ class RunSetup:
     Attributes:
         config: config of the run.
         source: source of initial states and truth.
+        members: members of the analysis ensemble that the config names; None if it names none.
         checkpoint: weights with their task and architecture.
         channels: positions of the variables of the task in the vectors of the network.
         statistics: normalization statistics; None if they are still to be computed from the inputs.
@@ -45,6 +47,7 @@ class RunSetup:
 
     config: RunConfig
     source: AnySource
+    members: MemberArchives | None
     checkpoint: Checkpoint
     channels: Channels
     statistics: Statistics | None
@@ -69,18 +72,22 @@ def assemble(config: RunConfig, *, able: bool = True) -> RunSetup:
     _check_limited(config, weights.task)
     layout = plan_layout(weights.task, source.grid, config.steps, source.dims, config.outputs)
     cases, skipped = _cases(config, source, weights.task, able=able)
+    members = open_run_members(config, weights, source.grid)
+    if members and able:
+        cases, skipped = _startable_by(members, cases, skipped)
     statistics = given_statistics(config)
     if statistics:
         origin = str(config.model.statistics or config.store / STATISTICS_FOLDER)
         check_statistics(statistics.by_kind, origin, weights.task, lambda: source.held(cases[0], weights.task))
         normalization(channels, statistics.by_kind)
         if config.ensemble and config.ensemble.perturbations:
-            perturbation(config.ensemble.perturbations, statistics, weights.task, source.grid)  # for its checks
+            chosen = config.ensemble.perturbations
+            perturbation(chosen, statistics, weights.task, source.grid, members)  # for its checks
     checkpoint = weights.checkpoint(channels)
     plan = Plan(cases, layout, skipped)
     if config.ensemble:
         plan = _of_members(plan, ensemble_members(config.ensemble, model, checkpoint, channels), config.ensemble)
-    return RunSetup(config, source, checkpoint, channels, statistics, plan)
+    return RunSetup(config, source, members, checkpoint, channels, statistics, plan)
 
 
 def _of_members(plan: Plan, members: Sequence[Member], ensemble: EnsembleConfig) -> Plan:
@@ -148,3 +155,21 @@ def _startable(
             f"none of the {len(init_times)} initial times can be run; the first, {first.key}: "
             f"{'; '.join(map(str, problems))}"
         ) from error
+
+
+def _startable_by(
+    members: MemberArchives, cases: tuple[Case, ...], skipped: tuple[tuple[str, str], ...]
+) -> tuple[tuple[Case, ...], tuple[tuple[str, str], ...]]:
+    """Skip the initial times at which a member of an analysis ensemble is missing."""
+    findings = members.findings(cases[0].init_time)
+    always = [finding for finding in findings if finding.time is None]
+    if always:
+        raise InputError(f"ensemble.perturbations cannot start any Case: {'; '.join(map(str, always))}")
+    unable = {case: members.findings(case.init_time) for case in cases if not members.hold(case.init_time)}
+    startable = tuple(case for case in cases if case not in unable)
+    if not startable:
+        raise InputError(
+            f"ensemble.perturbations cannot start any of {len(cases)} Cases; the first, {cases[0].key}: "
+            f"{'; '.join(map(str, findings))}"
+        )
+    return startable, skipped + tuple((case.key, "; ".join(map(str, found))) for case, found in unable.items())

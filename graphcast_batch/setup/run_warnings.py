@@ -7,6 +7,7 @@ import numpy as np
 
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.inputs.findings import input_warnings
+from graphcast_batch.inputs.formats.chunks import ReadCost
 from graphcast_batch.models.base import steps_in_call
 from graphcast_batch.setup.resources import configured_cache
 from graphcast_batch.setup.run_setup import RunSetup
@@ -25,13 +26,11 @@ def run_warnings(run: RunSetup) -> list[str]:
     source = run.source
     init_times = np.array([case.init_time for case in run.plan.cases])
     found = input_warnings(run.checkpoint.description, source.provenance, init_times)
-    cost = source.cost(run.plan.cases[0], run.checkpoint.task)
-    if cost and cost.factor > _WASTE:
-        chunks = " x ".join(map(str, cost.worst_chunks))
-        found.append(
-            f"reading one Case fetches {cost.factor:.0f} times the bytes it needs, most of them for {cost.worst} in "
-            f"chunks of {chunks}: a copy of the inputs with one time a chunk reads faster"
-        )
+    first = run.plan.cases[0]
+    found += _waste_warning(source.cost(first, run.checkpoint.task), "one Case", "the inputs with one time")
+    if run.members:
+        cost = run.members.cost(0, first.init_time)
+        found += _waste_warning(cost, "one member", "ensemble.perturbations.path with one time of one member")
     return found + _call_warning(run.config) + _space_warning(run) + _cache_warning(run.config)
 
 
@@ -44,6 +43,16 @@ def _call_warning(config: RunConfig) -> list[str]:
         f"model.steps_per_call: {wanted} makes calls of {counted(steps_in_call(config.steps, wanted), 'step')}, the "
         f"largest divisor of {counted(config.steps, 'step')} up to {wanted}; {config.steps - config.steps % wanted} or "
         f"{config.steps + -config.steps % wanted} steps would have calls of {wanted}"
+    ]
+
+
+def _waste_warning(cost: ReadCost | None, what: str, better: str) -> list[str]:
+    if cost is None or cost.factor <= _WASTE:
+        return []
+    chunks = " x ".join(map(str, cost.worst_chunks))
+    return [
+        f"reading {what} fetches {cost.factor:.0f} times the bytes it needs, most of them for {cost.worst} in "
+        f"chunks of {chunks}: a copy of {better} a chunk reads faster"
     ]
 
 
@@ -78,4 +87,6 @@ def reading(run: RunSetup) -> dict[str, str]:
         rows["reading"] = (
             f"{cost.touched_bytes / 1e6:.3g} MB a Case, of which {cost.wanted_bytes / 1e6:.3g} MB are needed"
         )
+    if run.members:
+        rows["initial states"] = f"{run.members}: {', '.join(run.members.names)}"
     return rows

@@ -87,7 +87,7 @@ def store_identity(
     if not (ensemble and ensemble.checkpoints):  # else the store says of each member which weights it has
         known["weights"] = run.checkpoint.sha256
     if ensemble and ensemble.perturbations:
-        known["perturbations"] = ensemble.perturbations.model_dump(mode="json", exclude={"members", "seed"})
+        known["perturbations"] = bare(ensemble.perturbations.model_dump(mode="json", exclude={"members", "seed"}))
     if run.config.model.implementation != DEFAULT_MODEL:
         known["implementation"] = run.config.model.implementation
     if not run.config.outputs.forecasts:
@@ -141,5 +141,6 @@ def settled_statistics(run: RunSetup, executor: Executor = run_serially) -> Stat
     normalization(run.channels, statistics.by_kind)
     ensemble = run.config.ensemble
     if ensemble and ensemble.perturbations:
-        perturbation(ensemble.perturbations, statistics, run.checkpoint.task, run.source.grid)  # for its checks
+        chosen, task = ensemble.perturbations, run.checkpoint.task
+        perturbation(chosen, statistics, task, run.source.grid, run.members)  # for its checks
     return statistics

@@ -8,6 +8,7 @@ import xarray as xr
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.inputs.quality.checks import check_inputs
 from graphcast_batch.inputs.quality.limits import Limits, forecast_limits, limits
+from graphcast_batch.inputs.sources.member_archives import MemberArchives
 from graphcast_batch.inputs.statistics import Statistics, read_statistics
 from graphcast_batch.models.base import Checkpoint, Model
 from graphcast_batch.models.channels import Channels
@@ -28,6 +29,7 @@ def worker_context(
     name: str,
     scorer: Scorer | None = None,
     host_room: int = 0,
+    members: MemberArchives | None = None,
 ) -> WorkerContext:
     """Return what a worker needs for any Case of a run whose store is laid out; the model is on the device then.
 
@@ -38,6 +40,7 @@ def worker_context(
         name: name of the worker.
         scorer: scores the forecasts online; None to leave them unscored.
         host_room: memory of the host for this worker, in bytes; more than it needs is used for checkpoints.
+        members: members of the analysis ensemble that the config names; None if it names none.
 
     Raises:
         GraphcastBatchError: a part is missing or does not fit.
@@ -48,7 +51,7 @@ def worker_context(
     checkpoint = weights.checkpoint(channels)
     model = _loaded_model(config, checkpoint, channels, statistics, source, use)
     check = partial(check_inputs, task=weights.task, grid=source.grid, resolution=weights.architecture.resolution)
-    perturb = perturbation_of_members(config, statistics, weights.task, source.grid)
+    perturb = perturbation_of_members(config, statistics, weights.task, source.grid, members)
     kept = kept_checkpoints(use, checkpoint, host_room)
     of_members = weights_of_members(config, store.members, checkpoint, channels, kept)
     calls = use.batch_size, scorer, use.steps, perturb, of_members

@@ -411,7 +411,7 @@ def test_more_workers_than_gpus_and_gpus_that_are_not_there_are_refused(cluster,
 
 def arguments(run, *, accelerated, **changes):
     uses = [replace(use, **changes) for use in memory_uses(run, accelerated=accelerated)]
-    return run.config, run.source, uses, 1, None
+    return run.config, run.source, run.members, uses, 1, None
 
 
 def test_a_gpu_that_jax_does_not_see_is_reported_before_any_case(tmp_path):

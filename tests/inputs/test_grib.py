@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,9 @@ from graphcast_batch.errors import InputError, InputNotFoundError
 from graphcast_batch.grid import regular_grid
 from graphcast_batch.inputs.formats.opening import load, open_data
 from graphcast_batch.inputs.sources.archive import Archive
+from graphcast_batch.inputs.sources.member_archives import open_members
+from graphcast_batch.inputs.sources.volumes import Reading
+from graphcast_batch.spec import Task
 
 eccodes = pytest.importorskip("eccodes", reason="the extra grib is not installed")
 cfgrib = pytest.importorskip("cfgrib", reason="the extra grib is not installed")
@@ -195,6 +199,57 @@ def test_several_members_are_refused_until_one_is_selected(written):
     archive = remedied(written, path, "grib_copy -w number=1 [^ ]+ OUT.grib")
     found = archive.fields(["mean_sea_level_pressure"], archive.times, ())["mean_sea_level_pressure"]
     np.testing.assert_array_equal(found, [field("msl", 1)[::-1]])
+
+
+MEMBER_KEYS = {"productDefinitionTemplateNumber": 1, "numberOfForecastsInEnsemble": 2}
+FED_BACK = Task(
+    input_variables=("mean_sea_level_pressure", "land_sea_mask"),
+    target_variables=("mean_sea_level_pressure",),
+    forcing_variables=(),
+    pressure_levels=(),
+)
+
+
+def members_at(hours, numbers=(1, 2)):
+    """Pressure of members at some hours, of which each has values of its own; the mask has no number."""
+    several = [
+        message("msl", hour, values=field("msl", hour, number), **MEMBER_KEYS, perturbationNumber=number)
+        for hour in hours
+        for number in numbers
+    ]
+    return [*several, message("lsm")]
+
+
+def test_each_member_of_a_file_is_read_as_if_it_were_alone(written):
+    path = written(*members_at((0, 6)))
+    found = open_members([str(path)], 2, Reading(), FED_BACK)
+
+    assert (found.numbers, found.names) == ((1, 2), ("mean_sea_level_pressure",))
+    frames = xr.Dataset({"mean_sea_level_pressure": (("time", "latitude", "longitude"), np.zeros((2, 5, 8)))})
+    for place, number in enumerate((1, 2)):
+        read = found.replaced(frames, place, np.datetime64("2020-01-01T06")).frames["mean_sea_level_pressure"]
+        np.testing.assert_array_equal(read, [field("msl", hour, number)[::-1] for hour in (0, 6)])
+
+
+def test_members_are_read_from_a_zip(written, tmp_path):
+    with zipfile.ZipFile(tmp_path / "eda.zip", "w") as packed:
+        packed.write(written(*members_at((0, 6))), "eda.grib")
+    found = open_members([str(tmp_path / "eda.zip")], 2, Reading(), FED_BACK)
+
+    (_, second) = (member.fields(["mean_sea_level_pressure"], member.times, ()) for member in found.members)
+    expected = [field("msl", hour, 2)[::-1] for hour in (0, 6)]
+    np.testing.assert_array_equal(second["mean_sea_level_pressure"], expected)
+
+
+def test_a_member_that_lacks_messages_lacks_their_times(written):
+    path = written(*members_at((0, 6)), *members_at((12,), numbers=(1,)))
+    found = open_members([str(path)], 2, Reading(), FED_BACK)
+
+    assert found.hold(np.datetime64("2020-01-01T06"))
+    assert not found.hold(np.datetime64("2020-01-01T12"))
+    (finding,) = found.findings(np.datetime64("2020-01-01T12"))
+    assert f"in the member 2 of {path} the input times 2020-01-01T12:00 are missing" in str(finding)
+    assert not found.only(0).findings(np.datetime64("2020-01-01T12"))
 
 
 def test_several_grids_are_refused_until_they_are_apart(written, tmp_path):

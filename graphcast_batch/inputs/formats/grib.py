@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import xarray as xr
@@ -37,6 +37,10 @@ _PRESSURE: Final = "isobaricInhPa"
 _SELECT: Final = "select its fields with: grib_copy -w KEY=VALUE IN OUT, by keys that grib_ls -P stepRange,number shows"
 LEFT_OUT: Final = "left_out"
 """Key of a dataset's encoding: the variables that are left out, each with the reason."""
+MEMBERS: Final = "members"
+"""Key of a dataset's encoding: the numbers of all members of an ensemble that the file holds, ascending."""
+Member = int | Literal["first"] | None
+"""The member of an ensemble that is read: its number, or the first of a file; None where there must be only one."""
 LEAD_HOURS: Final = "lead_hours"
 """Key of a variable's encoding: lead time of each field in hours, (time, [level]), NaN where there is no field."""
 _PRECIPITATION: Final = "tp"
@@ -54,8 +58,7 @@ _Header = dict[str, Any]
 _Stream = Mapping[object, Mapping[str, Any]]
 
 
-@functools.lru_cache(maxsize=8)
-def read_headers(path: Path, modified_ns: int, size: int, origin: str) -> xr.Dataset:
+def read_headers(path: Path, modified_ns: int, size: int, origin: str, member: Member = None) -> xr.Dataset:
     """Read the headers of a GRIB file into a dataset whose fields are read when they are needed.
 
     The result is cached: reading all headers takes long, and a file is opened for every Case.
@@ -65,10 +68,17 @@ def read_headers(path: Path, modified_ns: int, size: int, origin: str) -> xr.Dat
         modified_ns: time of the last change of the file in ns, part of the key of the cache.
         size: size of the file in bytes, part of the key of the cache.
         origin: name of the file in messages.
+        member: member whose fields are read.
 
     Raises:
-        InputError: the file holds several members, another grid, or no variable with unambiguous fields.
+        InputError: the file holds several members and none is chosen, or not the one that is; another grid, or no
+            variable with unambiguous fields.
     """
+    return (_of_one if member is None else _of_several)(path, modified_ns, size, origin, member)
+
+
+def read_headers_once(path: Path, origin: str, member: Member = None) -> xr.Dataset:
+    """Return what `read_headers` does, without a cache."""
     cfgrib = extra_module("cfgrib", "grib")
     stream = cfgrib.FileStream(str(path), errors="raise")
     index = cfgrib.FieldsetIndex.from_fieldset(stream, _HEADERS, cfgrib.COMPUTED_KEYS)
@@ -78,7 +88,8 @@ def read_headers(path: Path, modified_ns: int, size: int, origin: str) -> xr.Dat
     samples = {header["paramId"]: header["id"] for header in headers}
     names = {number: {key: stream[place].get(key, "unknown") for key in _NAMES} for number, place in samples.items()}
     headers = [header | names[header["paramId"]] for header in headers]
-    _check_member(headers, origin)
+    members = _members(headers)
+    headers = _of_member(headers, members, member, origin)
     grids = _grids(stream, headers, origin)
     grouped = {
         name: found if name == _PRECIPITATION else _each_once(stream, name, found)
@@ -96,7 +107,19 @@ def read_headers(path: Path, modified_ns: int, size: int, origin: str) -> xr.Dat
     dataset.encoding[LEFT_OUT] = {
         name: f"{name} of {origin} {reason} and is left out; {_SELECT}" for name, reason in reasons.items()
     }
+    dataset.encoding[MEMBERS] = members
     return dataset
+
+
+@functools.lru_cache(maxsize=8)
+def _of_one(path: Path, modified_ns: int, size: int, origin: str, member: Member) -> xr.Dataset:
+    return read_headers_once(path, origin, member)
+
+
+@functools.lru_cache(maxsize=64)
+def _of_several(path: Path, modified_ns: int, size: int, origin: str, member: Member) -> xr.Dataset:
+    """Cache more datasets, each of which holds one member of a file only."""
+    return read_headers_once(path, origin, member)
 
 
 def _grib_dataset(
@@ -246,14 +269,25 @@ def _lead_hours(header: _Header) -> float:
     return (header["valid_time"] - header["time"]) / 3600 if header["stepType"] == "instant" else -1.0
 
 
-def _check_member(headers: Sequence[_Header], origin: str) -> None:
-    members = sorted({header["number"] for header in headers} - {"undef"})
-    if len(members) > 1:
+def _members(headers: Sequence[_Header]) -> tuple[int, ...]:
+    return tuple(sorted({header["number"] for header in headers} - {"undef"}))
+
+
+def _of_member(headers: Sequence[_Header], members: Sequence[int], member: Member, origin: str) -> list[_Header]:
+    """Return the headers of one member; of a file without numbers of members all."""
+    if member is None and len(members) > 1:
         raise InputError(
             f"the input {origin} must hold one member of an ensemble, but holds {len(members)}, "
-            f"{', '.join(map(str, members[:4]))}{' ...' if members[4:] else ''}; run: "
+            f"{', '.join(map(str, members[:4]))}{' ...' if members[4:] else ''}; give the file in "
+            "ensemble.perturbations, kind: file, to start a forecast from each, or run: "
             f"grib_copy -w number={members[0]} {origin} OUT.grib, for each member, and give OUT.grib"
         )
+    if member is None or not members:
+        return list(headers)
+    chosen = members[0] if member == "first" else member
+    if chosen not in members:
+        raise InputError(f"the input {origin} must hold the member {chosen}, but holds {list(members)}; add it")
+    return [header for header in headers if header["number"] == chosen]
 
 
 def _grids(stream: _Stream, headers: Sequence[_Header], origin: str) -> dict[str, GribGrid]:

@@ -21,7 +21,7 @@ from graphcast_batch.errors import GraphcastBatchError, InputError, InputNotFoun
 from graphcast_batch.inputs.formats.classic_netcdf import is_classic, needed_bytes
 from graphcast_batch.inputs.formats.extras import extra_module
 from graphcast_batch.inputs.formats.file_formats import GRIB_SUFFIXES, check_ordinary, format_of, hint, is_zipped_zarr
-from graphcast_batch.inputs.formats.grib import read_headers
+from graphcast_batch.inputs.formats.grib import Member, read_headers, read_headers_once
 from graphcast_batch.inputs.formats.remote import DEFAULT, Access, brief, netcdf_file, remedy, zarr_store
 from graphcast_batch.inputs.formats.zipped import Nameless, unpacked, zip_of
 
@@ -45,7 +45,7 @@ _AS_STORED: Final = _AsStored(decode_times=False, create_default_indexes=False)
 
 
 @contextmanager
-def open_data(address: str, access: Access = DEFAULT) -> Iterator[xr.Dataset]:
+def open_data(address: str, access: Access = DEFAULT, member: Member = None) -> Iterator[xr.Dataset]:
     """Return a context with a zarr store, netCDF file or GRIB file as a dataset, of which only coordinates are read.
 
     A folder, ``*.zarr`` and ``*.zarr.zip`` are zarr; a file that begins with ``GRIB`` or has a suffix of GRIB is GRIB;
@@ -58,12 +58,13 @@ def open_data(address: str, access: Access = DEFAULT) -> Iterator[xr.Dataset]:
             ``az://account/container/store.zarr`` or ``https://host/file.nc``. A classic netCDF file on another
             machine is transferred completely.
         access: credentials and options for an address on another machine.
+        member: member of an ensemble whose messages of a GRIB file are read; netCDF and zarr have all members.
 
     Raises:
         InputNotFoundError: there are no data at the address.
         InputError: the data cannot be read, or a package to read them is not installed.
     """
-    with _opened(address, access) as dataset:
+    with _opened(address, access, member) as dataset:
         yield dataset
 
 
@@ -103,7 +104,7 @@ def open_zarr(path: str, access: Access = DEFAULT) -> Iterator[xr.Dataset]:
 
 
 @contextmanager
-def open_grib(path: Path) -> Iterator[xr.Dataset]:
+def open_grib(path: Path, member: Member = None) -> Iterator[xr.Dataset]:
     """Return a context with a GRIB file as a dataset with the names of ecCodes (t, z, t2m, msl, tp ...).
 
     The grid must have regular latitudes and longitudes. The dimensions are valid_time, isobaricInhPa, latitude and
@@ -117,14 +118,18 @@ def open_grib(path: Path) -> Iterator[xr.Dataset]:
     lengths of their windows in hours. A variable that has two fields for one time and level, or both instantaneous and
     accumulated fields, is left out with a warning.
 
+    Args:
+        path: path of the file.
+        member: member of an ensemble whose messages are read.
+
     Raises:
         InputNotFoundError: there is no such file.
-        InputError: the file is not GRIB, is cut off, or has several members or another grid.
+        InputError: the file is not GRIB, is cut off, has several members and none is chosen, or has another grid.
     """
     check_ordinary(path)
     with _naming(str(path), "a complete GRIB file"):
         found = path.stat()
-        dataset = read_headers(path.absolute(), found.st_mtime_ns, found.st_size, str(path))
+        dataset = read_headers(path.absolute(), found.st_mtime_ns, found.st_size, str(path), member)
     yield dataset.copy()
 
 
@@ -163,7 +168,7 @@ def _read_together(dataset: xr.Dataset) -> Iterator[list[Hashable]]:
     yield names
 
 
-def _opened(address: str, access: Access) -> AbstractContextManager[xr.Dataset]:
+def _opened(address: str, access: Access, member: Member) -> AbstractContextManager[xr.Dataset]:
     path, name = Path(address), address.partition("?")[0]  # the query may be a signature
     if "://" in address and name.endswith((*GRIB_SUFFIXES, ".zip")):
         raise InputError(
@@ -176,27 +181,27 @@ def _opened(address: str, access: Access) -> AbstractContextManager[xr.Dataset]:
         return open_zarr(address, access)
     zipped = zip_of(address)
     if zipped:
-        return _open_zipped(address, *zipped)
+        return _open_zipped(address, *zipped, member if name.endswith(GRIB_SUFFIXES) else None)
     if format_of(path) == "zip" and is_zipped_zarr(path):
         return open_zarr(address, access)
-    return open_grib(path) if _is_grib(path) else open_netcdf(path)
+    return open_grib(path, member) if _is_grib(path) else open_netcdf(path)
 
 
 @contextmanager
-def _open_zipped(address: str, packed: Path, name: str) -> Iterator[xr.Dataset]:
+def _open_zipped(address: str, packed: Path, name: str, member: Member) -> Iterator[xr.Dataset]:
     found = packed.stat()
-    yield _from_zip(address, packed.absolute(), name, found.st_mtime_ns, found.st_size).copy()
+    yield _from_zip(address, packed.absolute(), name, found.st_mtime_ns, found.st_size, member).copy()
 
 
 @functools.lru_cache(maxsize=_UNPACKED)
-def _from_zip(address: str, packed: Path, name: str, modified_ns: int, size: int) -> xr.Dataset:
+def _from_zip(address: str, packed: Path, name: str, modified_ns: int, size: int, member: Member) -> xr.Dataset:
     """Open a file of a zip from a copy, which is cached because unpacking takes long, and removed from its folder."""
     with unpacked(packed, name) as path, _naming(address, "a complete netCDF or GRIB file"):
         if not _is_grib(path):
             _check_complete(path)
             return _dated(xr.open_dataset(path, engine="netcdf4", cache=False, **_AS_STORED), address)
         copy = Nameless(path)
-        dataset = read_headers.__wrapped__(copy.path, 0, 0, address)
+        dataset = read_headers_once(copy.path, address, member)
         dataset.encoding["copy"] = copy
         return dataset
 

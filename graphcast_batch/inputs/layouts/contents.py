@@ -27,6 +27,7 @@ from graphcast_batch.inputs.layouts.coordinates import (
     whole_levels,
 )
 from graphcast_batch.inputs.layouts.dialects import ACCUMULATED, SUM_HOURS, SUMMED, VERSIONS
+from graphcast_batch.inputs.layouts.members import member_dims
 from graphcast_batch.inputs.layouts.time_coordinates import furthest, to_whole_minutes
 from graphcast_batch.inputs.layouts.units import LEVEL, SAME, Conversion
 from graphcast_batch.inputs.window_names import WINDOW
@@ -187,11 +188,12 @@ def check_known(name: str, dims: Sequence[str], origin: str) -> None:
     Raises:
         InputError: a dimension is not among `DIMS`; the error names the variable and the dimension.
     """
-    unknown = [dim for dim in dims if dim not in DIMS]
+    unknown, members = [dim for dim in dims if dim not in DIMS], member_dims(dims)
     if unknown:
         raise InputError(
             f"the variable {name} of {origin} must have dimensions among {', '.join(DIMS)}, "
             f"but has {', '.join(dims)}; select one place along {', '.join(unknown)}"
+            + (", or give the data in ensemble.perturbations, kind: file" if members else "")
         )
 
 

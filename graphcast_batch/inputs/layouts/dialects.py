@@ -17,6 +17,7 @@ from graphcast_batch.config.inputs_section import Accumulation, DialectName
 from graphcast_batch.errors import InputError, LayoutError
 from graphcast_batch.inputs.findings import listed, near_pair
 from graphcast_batch.inputs.layouts.axes import LEAD, TIME, axes, dates
+from graphcast_batch.inputs.layouts.members import MEMBER_NAMES
 from graphcast_batch.inputs.layouts.standard_names import by_standard_name
 from graphcast_batch.inputs.layouts.units import LEVEL, SAME, Conversion, conversion
 from graphcast_batch.variables import VARIABLES
@@ -54,7 +55,7 @@ _SHORT: Final = {
     "orog": "geopotential_at_surface",
 }
 _LONG: Final = {"geopotential_height": "geopotential", "orography": "geopotential_at_surface"}
-_MEMBERS: Final = ("number", "realization", "member", "surface", "heightAboveGround", "meanSea", "height")
+_MEMBERS: Final = (*MEMBER_NAMES, "surface", "heightAboveGround", "meanSea", "height")
 """Dimensions that are dropped if they have one value only."""
 _YIELDING: Final = ("geopotential_height", "gh", "orography", "orog", "gh_surface", "prmsl", "mslet")
 """Names that are ignored if another name of the same variable is there; of two of these, the later one is ignored. NCEP

@@ -21,7 +21,7 @@ from graphcast_batch.inputs.layouts.dialects import ACCUMULATED, DIALECTS, SUMME
 from graphcast_batch.inputs.layouts.regridding import Method, Regridder
 from graphcast_batch.inputs.layouts.units import LEVEL
 from graphcast_batch.inputs.provenance import Provenance, common
-from graphcast_batch.inputs.sources.joining import check_overlaps, join_fields
+from graphcast_batch.inputs.sources.joining import check_overlaps, check_single, join_fields
 from graphcast_batch.inputs.sources.precipitation import Precipitation
 from graphcast_batch.inputs.sources.shares import Share, Shares
 from graphcast_batch.inputs.sources.static_fields import check_same, fixed_fields
@@ -83,6 +83,7 @@ class Archive:
         self._needed = frozenset(needed)
         self._shares = Shares(self.volumes)
         self._check_alike()
+        check_single(self.volumes, self._needed)
         check_same(self.volumes, VARIABLES.keys() - self._given)
         self._precipitation = Precipitation(self.volumes, self.origin)
         self._regridder = self._regridding(regrid)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from graphcast_batch.config.inputs_section import ArchiveInputs, DatasetInputs, SyntheticInputs
+from graphcast_batch.config.inputs_section import ArchiveInputs, ArchiveKeys, DatasetInputs, SyntheticInputs
 from graphcast_batch.credentials import secrets_of
 from graphcast_batch.errors import ConfigError
 from graphcast_batch.inputs.formats.remote import Access
@@ -50,7 +50,7 @@ def open_source(
                 )
             return Archive(
                 inputs.paths,
-                _reading(inputs),
+                reading_of(inputs, inputs.statics),
                 needed,
                 (inputs.regrid, resolution) if inputs.regrid else None,
                 inputs.statics,
@@ -67,8 +67,17 @@ def resolution_remedy(inputs: SyntheticInputs | DatasetInputs | ArchiveInputs, f
     return "give inputs of that resolution"
 
 
-def _reading(inputs: ArchiveInputs) -> Reading:
-    addresses = [path for path in (*inputs.paths, inputs.statics or "") if "://" in path]
+def reading_of(inputs: ArchiveKeys, statics: str | None = None) -> Reading:
+    """Return the options for reading the files of an archive.
+
+    Args:
+        inputs: section of the configuration that names the archive.
+        statics: path of the file of its fields without time, if it is apart.
+
+    Raises:
+        ConfigError: the environment lacks a secret that the configuration refers to.
+    """
+    addresses = [path for path in (*inputs.paths, statics or "") if "://" in path]
     secrets = secrets_of([*addresses, *inputs.storage.values()])
     access = Access(inputs.anonymous, tuple(inputs.storage.items()), tuple(secrets.items()))
     return Reading(inputs.dialect, inputs.names, inputs.units, inputs.precipitation, access)

@@ -1,6 +1,6 @@
 """Join fields of several files, and compare fields that two files hold."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -8,6 +8,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from graphcast_batch.errors import InputError
+from graphcast_batch.inputs.layouts.contents import check_known
+from graphcast_batch.inputs.layouts.members import member_dims
 from graphcast_batch.inputs.layouts.units import LEVEL
 from graphcast_batch.inputs.sources.shares import FileOverlap
 from graphcast_batch.inputs.sources.volumes import Volume
@@ -59,6 +61,18 @@ def check_overlaps(overlaps: Sequence[FileOverlap]) -> None:
         counts[overlap.name] = counts.get(overlap.name, 0) + 1
         if counts[overlap.name] <= _MOST:
             _compare(overlap)
+
+
+def check_single(volumes: Sequence[Volume], names: Iterable[str]) -> None:
+    """Check that no file holds several members of an ensemble of some variables.
+
+    Raises:
+        InputError: a file does; the error names it, and what to do.
+    """
+    for volume in volumes:
+        for name in sorted(set(names) & volume.contents.dims.keys()):
+            if member_dims(volume.contents.dims[name]):
+                check_known(name, volume.contents.dims[name], volume.origin)
 
 
 def _compare(overlap: FileOverlap) -> None:

@@ -21,6 +21,7 @@ from graphcast_batch.inputs.layouts.contents import Contents, describe, hours_of
 from graphcast_batch.inputs.layouts.dialects import DIALECTS, VERSIONS, Translation, translation
 from graphcast_batch.inputs.layouts.expanding import expanded
 from graphcast_batch.inputs.layouts.gridded import read_at_indices, read_fields
+from graphcast_batch.inputs.layouts.members import member_place, of_member
 from graphcast_batch.inputs.layouts.time_coordinates import check_dates
 from graphcast_batch.inputs.layouts.units import LEVEL
 from graphcast_batch.inputs.layouts.windows import Windows, windows_of
@@ -41,6 +42,8 @@ class Reading:
         units: units by the model's names, which take precedence over those of the files.
         precipitation: accumulation of ``total_precipitation``; None for that of the layout.
         access: credentials and options for remote files.
+        member: number of the member of an ensemble that is read, without what all members share; None for files
+            without members.
     """
 
     dialect: DialectName | None = None
@@ -48,6 +51,7 @@ class Reading:
     units: Mapping[str, str] = field(default_factory=dict)
     precipitation: Accumulation | None = None
     access: Access = DEFAULT
+    member: int | None = None
 
 
 class Volume:
@@ -74,7 +78,9 @@ class Volume:
         self.origin = origin
         self._reading = reading
         self._hours: dict[str, NDArray[np.float64]] = {}
-        with open_data(origin, reading.access) as opened:
+        with open_data(origin, reading.access, reading.member) as complete:
+            self._place = self._place_of_member(complete)
+            opened = of_member(complete, self._place)
             raw = with_leads(opened, reading.names, origin)
             self.translation: Translation = translation(raw, origin, reading.dialect, reading.names, reading.units)
             dataset = self._translated(raw)
@@ -84,7 +90,7 @@ class Volume:
             self.attributes = {str(key): str(value) for key, value in raw.attrs.items()}
             versions = raw[VERSIONS].values.ravel().tolist() if VERSIONS in raw.variables else []
             self.provenance: Provenance = provenance(raw.attrs, versions, origin)
-            named = self.translation.rename(opened)
+            named = self.translation.rename(complete)
             self.stored = {str(name): stored(array.variable) for name, array in named.data_vars.items()}
             self._leads = _leads(named)
             lead = only_lead(opened, reading.names)
@@ -144,7 +150,8 @@ class Volume:
 
     def cost(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> ReadCost:
         """Return the cost of reading fields, computed from the chunks; nothing is read."""
-        return read_cost({name: self.stored[name] for name in names}, positions(self.contents, times, levels))
+        where = {**positions(self.contents, times, levels), **self._indices_of_member}
+        return read_cost({name: self.stored[name] for name in names}, where)
 
     def sums(self, windows: Windows, which: NDArray[np.intp]) -> NDArray[np.float32]:
         """Read precipitation in m over some windows of one variable: (field, latitude, longitude).
@@ -157,7 +164,8 @@ class Volume:
 
     def sums_cost(self, windows: Windows, which: NDArray[np.intp]) -> ReadCost:
         """Return the cost of reading precipitation over some windows, computed from the chunks; nothing is read."""
-        return read_cost({windows.name: self.stored[windows.name]}, windows.indices_of(which))
+        where = {**windows.indices_of(which), **self._indices_of_member}
+        return read_cost({windows.name: self.stored[windows.name]}, where)
 
     def _within_span(self, times: NDArray[np.datetime64]) -> NDArray[np.bool_]:
         first, last = self._span
@@ -178,8 +186,19 @@ class Volume:
 
     @contextmanager
     def _opened(self) -> Iterator[xr.Dataset]:
-        with open_data(self.origin, self._reading.access) as opened:
+        with open_data(self.origin, self._reading.access, self._reading.member) as complete:
+            opened = of_member(complete, self._place)
             yield self._translated(with_leads(opened, self._reading.names, self.origin))
+
+    def _place_of_member(self, complete: xr.Dataset) -> Mapping[str, int]:
+        """Return the dimension and the index of the member that is read; empty where none is or has to be selected."""
+        number = self._reading.member
+        return {} if number is None else member_place(complete, self._reading.names, number, self.origin)
+
+    @property
+    def _indices_of_member(self) -> dict[str, NDArray[np.intp]]:
+        named = self.translation.names
+        return {named.get(axis, axis): np.asarray([index], np.intp) for axis, index in self._place.items()}
 
     def _translated(self, raw: xr.Dataset) -> xr.Dataset:
         if "datetime" in raw.variables and "batch" in raw.dims:
