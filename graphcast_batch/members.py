@@ -36,9 +36,10 @@ class Member:
 
         Names of files do not count, since files can be renamed.
         """
+        named = f" ({self.checkpoint})" if self.checkpoint else ""
         deciding = {"weights": "weights_sha256", "perturbation": "perturbation", "seed": "seed"}
         return ", ".join(
-            f"{what} {getattr(self, name)}"
+            f"{what} {getattr(self, name)}{named if what == 'weights' else ''}"
             for what, name in deciding.items()
             if getattr(self, name) != getattr(other, name)
         )

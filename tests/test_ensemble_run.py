@@ -10,10 +10,15 @@ import xarray as xr
 import yaml
 
 from graphcast_batch.app.planning import plan
+from graphcast_batch.cluster.dispatch_rules import Dispatch
 from graphcast_batch.config.model_section import RandomWeights
 from graphcast_batch.errors import CheckpointError, ConfigError
+from graphcast_batch.inputs.statistics import run_serially
 from graphcast_batch.models.graphcast.checkpoint import save_checkpoint
 from graphcast_batch.models.graphcast.weights import ConfiguredWeights
+from graphcast_batch.setup.resources import memory_uses
+from graphcast_batch.setup.store_identity import lay_out
+from graphcast_batch.setup.worker_setup import worker_context
 from tests.conftest import SMALL, made_once
 
 TIMES = {"first": "2020-01-01T00", "last": "2020-01-01T06", "every_hours": 6}
@@ -244,7 +249,43 @@ def test_a_checkpoint_that_was_replaced_fails_its_members_by_name(made, command,
     refused = command("run", written(tmp_path / "run.yaml", config_of(store, paths)))
 
     assert refused.returncode == 1
-    assert re.search("number 2: weights [0-9a-f]{64}, this run has number 2: weights", refused.stderr), refused.stderr
+    assert re.search(
+        r"number 2: weights [0-9a-f]{64} \(m01\), this run has number 2: weights [0-9a-f]{64} \(m01\)", refused.stderr
+    ), refused.stderr
+
+
+def test_a_worker_refuses_a_first_checkpoint_that_was_replaced_since_the_store_was_laid_out(tmp_path, checkpoints):
+    path = tmp_path / "m00.npz"
+    shutil.copy(checkpoints[0], path)
+    run = plan(config_of(tmp_path / "run", [path, checkpoints[1]])).assembled
+    lay_out(run, "float32", run_serially)
+    save_weights(path, 9)
+
+    (use, *_) = memory_uses(run, accelerated=False)
+    with pytest.raises(CheckpointError, match=r"m00\.npz must hold the weights that .* was laid out for"):
+        worker_context(run.config, run.source, use, "test")
+
+
+def test_a_checkpoint_that_is_lost_fails_its_own_members_alone(made, command, tmp_path, checkpoints):
+    paths = [tmp_path / path.name for path in checkpoints]
+    for path, copied in zip(checkpoints, paths, strict=True):
+        shutil.copy(path, copied)
+    run = plan(config_of(tmp_path / "run", paths)).assembled
+    store = lay_out(run, "float32", run_serially)
+    (use, *_) = memory_uses(run, accelerated=False)
+    context = worker_context(run.config, run.source, use, "test")
+    paths[1].unlink()
+
+    first, *_, last = (case for case in run.plan.cases if case.init_time == run.plan.cases[0].init_time)
+    context.run_case(first, None, 1)
+    with pytest.raises(CheckpointError, match=r"m01\.npz is not a file"):
+        context.run_case(last, None, 1)
+    assert store.ledger.complete([first, last]) == [first]
+    dispatch = Dispatch([last], retries=5)
+    dispatch.add_worker("w")
+    dispatch.assign(*dispatch.choose(0.0))
+    assert dispatch.fail("w", last, CheckpointError("lost"), 0.0) == 1
+    assert not dispatch.unfinished
 
 
 @pytest.mark.parametrize(
@@ -261,6 +302,8 @@ def test_a_checkpoint_that_was_replaced_fails_its_members_by_name(made, command,
         ({"perturbations": STATES | {"length_km": 500}}, "length_km must be at least 3336"),
         ({"perturbations": STATES | {"amplitude": {"toa_incident_solar_radiation": 1}}}, "toa_incident_solar"),
         ({"members": 4}, "ensemble.members"),
+        ({"perturbations": STATES | {"seed": 2**63}}, "perturbations.*seed"),
+        ({"checkpoints": [None]}, "give a list of checkpoint files"),
     ],
 )
 def test_an_ensemble_that_cannot_be_made_is_refused_by_its_key(tmp_path, ensemble, message):

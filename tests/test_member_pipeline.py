@@ -1,6 +1,7 @@
 """Members of an ensemble in one worker: each has its own weights and state, whatever comes before and beside it."""
 
 import random
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -75,8 +76,12 @@ def checkpoint_of(case):
     return case.member % CHECKPOINTS
 
 
-def perturb(case, frames):
-    return frames + 10.0 * (case.member // CHECKPOINTS)
+class Perturbed:
+    def __call__(self, case, frames):
+        return frames + 10.0 * (case.member // CHECKPOINTS)
+
+    def read_bytes(self, case):
+        return 0
 
 
 class Weights(MemberWeights):
@@ -106,7 +111,7 @@ def worker(tmp_path, times, model, source, weights, batch_size=1):
         lambda start: unlimited,
         "t",
         batch_size,
-        perturb=perturb,
+        perturb=Perturbed(),
         weights=weights,
     )
     return some, context
@@ -138,6 +143,23 @@ def test_each_member_has_its_own_weights_and_state_in_any_order(tmp_path, seed, 
         made = list(pool.map(lambda case: run_case(context, case), some))
 
     assert len(made) == len(some)
+    assert_own_frames(context, some)
+
+
+def test_members_that_arrive_between_those_of_another_time_wait_until_its_state_is_not_needed(tmp_path):
+    model, source, weights = Adding(), Starts(), Weights(CHECKPOINTS)
+    some, context = worker(tmp_path, 2, model, source, weights)
+    first, second = some[: len(NUMBERS)], some[len(NUMBERS) :]
+    mixed = [case for pair in zip(first, second, strict=True) for case in pair]
+
+    with ThreadPoolExecutor(len(mixed)) as pool:
+        with context._reading:  # until all of them wait
+            made = [pool.submit(run_case, context, case) for case in mixed]
+            while len(context._turns._waiting) < len(mixed) - 1:
+                time.sleep(0.001)
+        assert all(each.result() for each in made)
+
+    assert len(source.read_of) == 2
     assert_own_frames(context, some)
 
 

@@ -43,6 +43,7 @@ def plot(
     *,
     init_time: str | np.datetime64 | None = None,
     lead_hours: int | None = None,
+    number: int = 0,
     truth: xr.Dataset | xr.DataArray | None = None,
 ) -> Picture:
     """Draw a variable of one forecast: one map of a lead time, or a strip of maps of all lead times.
@@ -56,6 +57,7 @@ def plot(
         level: pressure level, hPa; not needed if there is only one, or none.
         init_time: initial time of the forecast, UTC; without it the first.
         lead_hours: lead time of the map, hours; without it a strip shows the first to the last lead time.
+        number: number of the member, of an ensemble.
         truth: dataset or variable with the truth of the same forecast; it is drawn beside the forecast, with the
             difference.
 
@@ -65,8 +67,8 @@ def plot(
         GridError: the points are not a regular global grid.
     """
     held = open_forecasts(forecasts) if isinstance(forecasts, str | os.PathLike) else forecasts
-    field = _field(held, variable, level, init_time, lead_hours)
-    real = None if truth is None else _field(truth, str(field.name), level, init_time, lead_hours)
+    field = _field(held, variable, level, init_time, lead_hours, number)
+    real = None if truth is None else _field(truth, str(field.name), level, init_time, lead_hours, number)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "map.png"
         (draw_strip if "prediction_timedelta" in field.dims else draw_maps)(path, field, real)
@@ -79,9 +81,11 @@ def _field(
     level: int | None,
     init_time: str | np.datetime64 | None,
     lead_hours: int | None,
+    number: int,
 ) -> xr.DataArray:
     """Return one field: (prediction_timedelta, latitude, longitude), or (latitude, longitude) of one lead time."""
     field = held if isinstance(held, xr.DataArray) else _variable(held, variable)
+    field = _at(field, "number", number, "number")
     field = _at(field, "level", level, f"the level of {field.name}, hPa")
     hours = None if lead_hours is None else np.timedelta64(lead_hours, "h")
     if hours is not None:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from graphcast_batch.app.any_path import AnyPath
 from graphcast_batch.errors import StoreError
+from graphcast_batch.plan import case_key, parse_key
+from graphcast_batch.stores.base import Store
 from graphcast_batch.stores.store_kinds import open_store
 
 
@@ -15,7 +17,8 @@ def retry_failed(store: AnyPath, keys: Sequence[str] = ()) -> list[str]:
 
     Args:
         store: folder of the store.
-        keys: of the Cases, such as ``2020-01-01T00``; without any, all failed Cases.
+        keys: of the Cases, such as ``2020-01-01T00``, which in an ensemble stands for all members of the initial time;
+            without any, all failed Cases.
 
     Returns:
         Keys of the Cases that the next run tries again.
@@ -23,8 +26,19 @@ def retry_failed(store: AnyPath, keys: Sequence[str] = ()) -> list[str]:
     Raises:
         StoreError: there is no store, or one of the Cases has not failed.
     """
-    freed = open_store(Path(store)).ledger.free_failed(list(keys) or None)
-    unknown = sorted(set(keys) - set(freed))
+    opened = open_store(Path(store))
+    wanted = {key: _keys_of(key, opened) for key in keys}
+    freed = opened.ledger.free_failed([each for found in wanted.values() for each in found] or None)
+    unknown = sorted(key for key, found in wanted.items() if not set(freed) & set(found))
     if unknown:
         raise StoreError(f"{store} has no failed Case {', '.join(unknown)}; see graphcast-batch status {store}")
     return list(freed)
+
+
+def _keys_of(key: str, store: Store) -> list[str]:
+    """Return the keys that a key stands for: in an ensemble, an initial time stands for all of its members."""
+    try:
+        init_time, number = parse_key(key)
+    except ValueError:
+        return [key]
+    return [case_key(init_time, member.number) for member in store.members if number is None] or [key]

@@ -14,14 +14,14 @@ from itertools import chain, islice
 from typing import Final
 
 from graphcast_batch.cluster.waiting_cases import WaitingCases
-from graphcast_batch.errors import ForecastError, InputError, TaskError
+from graphcast_batch.errors import CheckpointError, ForecastError, InputError, TaskError
 from graphcast_batch.plan import Case
 from graphcast_batch.stores.case_records import CaseState
 
 IN_FLIGHT: Final = 4
 """Cases that a worker has at once: one is read, one is computed, one is written, and one takes the place of the first
 that is done."""
-_PERMANENT: Final = (InputError, TaskError)
+_PERMANENT: Final = (CheckpointError, InputError, TaskError)
 """Errors of a Case that would occur again in every further attempt, on whatever worker."""
 _FIRST_PAUSE_SECONDS: Final = 1.0
 """Between the first failure of a Case and its next attempt; each further pause is four times as long."""

@@ -69,8 +69,8 @@ class WaitingCases:
 
     def forget(self, worker: str) -> None:
         """Leave what a worker has begun to others, since it is gone."""
-        start = self._last.pop(worker, None)
-        if start is not None and self._begun_by.get(start) == worker:
+        self._last.pop(worker, None)
+        for start in [start for start, owner in self._begun_by.items() if owner == worker]:
             del self._begun_by[start]
             self._untouched[start] = self._begun.pop(start)
             self._untouched.move_to_end(start, last=False)

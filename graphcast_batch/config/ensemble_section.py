@@ -1,7 +1,9 @@
 """Check the section ``ensemble`` of a config: the members that are made of each initial time."""
 
 import glob
+import os
 from collections import Counter
+from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import BeforeValidator, Strict, model_validator
@@ -14,13 +16,13 @@ from graphcast_batch.spec import FrozenModel
 def _read_checkpoints(value: object) -> object:
     """Replace globs by the files that they match, so that the copy of the config in the store names each file."""
     patterns = [value] if isinstance(value, str) else value
-    if not isinstance(patterns, list | tuple):
+    if not isinstance(patterns, list | tuple) or not all(isinstance(each, str | Path) for each in patterns):
         raise ValueError(f"give a list of checkpoint files, or a glob such as params/*.npz, not {value!r}")
     return [path for pattern in patterns for path in _matched(str(pattern))]
 
 
 def _matched(pattern: str) -> list[str]:
-    if not glob.has_magic(pattern):
+    if not glob.has_magic(pattern) or os.path.exists(absolute_path(pattern)):  # a name may have brackets
         return [pattern]
     found = sorted(glob.glob(absolute_path(pattern)))
     if not found:

@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from graphcast_batch.config.inputs_section import ArchiveKeys
 from graphcast_batch.spec import FrozenModel, Levels
@@ -36,13 +36,13 @@ class _RandomPerturbations(FrozenModel):
     (``diffs_stddev`` of the normalization statistics), by variable and level. A number perturbs every variable that the
     model feeds back, except precipitation; a mapping of variables to numbers perturbs only the variables that it names.
     """
-    levels: Annotated[Levels, Field(min_length=1)] | None = None
+    levels: Annotated[Levels, Field(min_length=1), AfterValidator(lambda levels: tuple(sorted(levels)))] | None = None
     """Levels in hPa at which variables on levels are perturbed; by default all levels of the model. Variables that are
     not on levels are perturbed in either case."""
     centred: bool = False
     """Whether perturbed states come in pairs that have the same random field once added and once subtracted, so that
     the mean of each pair is the state without a perturbation."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of the random fields; each field also depends on the initial time and on the number of the perturbed state.
     """
 

@@ -125,6 +125,7 @@ class Scene:
         contours: quantity drawn as contour lines; None without.
         wind: how wind is drawn; None without.
         init_time: initial time; None where the data have none.
+        member: number of the member of an ensemble; None where the data have none.
     """
 
     rows: list[Row]
@@ -133,6 +134,7 @@ class Scene:
     contours: Quantity | None
     wind: WindLook | None
     init_time: np.datetime64 | None
+    member: int | None = None
 
     @cached_property
     def columns(self) -> int:
@@ -148,6 +150,7 @@ class Scene:
     def when(self, leads: Sequence[np.timedelta64 | None]) -> list[str]:
         """Return as text the initial time and, for a single lead time, valid time and lead time."""
         known = [] if self.init_time is None else [f"Initial time {_time_text(self.init_time)}"]
+        known += [] if self.member is None else [f"Member {self.member}"]
         if len(leads) == 1 and leads[0] is not None:
             if self.init_time is not None:
                 known.append(f"Valid time {_time_text(self.init_time + leads[0])}")
@@ -180,7 +183,7 @@ def scene(prediction: Showable, target: Showable | None, leads: Sequence[np.time
     if theirs is not None:
         _check_points(ours.field, theirs.field, f"the target of {ours.field.name}")
     longitude, latitude = (np.asarray(ours.field[name].values, np.float32) for name in ("longitude", "latitude"))
-    init_time = ours.field.coords.get("time")
+    init_time, number = (ours.field.coords.get(name) for name in ("time", "number"))
     return Scene(
         rows=[_row(ours, theirs)] if leads is None else [_row(_at(ours, lead), _at(theirs, lead)) for lead in leads],
         grid=Grid(latitude, longitude),
@@ -188,6 +191,7 @@ def scene(prediction: Showable, target: Showable | None, leads: Sequence[np.time
         contours=None if ours.contours is None else quantity(ours.contours),
         wind=None if ours.wind is None else ours.wind.look,
         init_time=None if init_time is None or init_time.ndim else np.datetime64(init_time.values),
+        member=None if number is None or number.ndim else int(number),
     )
 
 

@@ -66,7 +66,9 @@ def draw_stored(path: Path, case: Case, wanted: FiguresConfig, source: Truth) ->
 
 def _credit(forecast: xr.Dataset) -> str:
     """Return who made a forecast, from the store's attributes, in one line."""
-    parts = [shorten(str(forecast.attrs.get("source", "")), 100, placeholder=" ..."), forecast.attrs.get("precision")]
+    # The attributes are those of the first checkpoint of an ensemble.
+    source = forecast["checkpoint"].item() if "checkpoint" in forecast.coords else forecast.attrs.get("source", "")
+    parts = [shorten(str(source), 100, placeholder=" ..."), forecast.attrs.get("precision")]
     return ", ".join(str(part) for part in parts if part)
 
 

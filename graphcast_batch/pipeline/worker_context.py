@@ -22,6 +22,7 @@ from graphcast_batch.pipeline.frame_check import FrameCheck
 from graphcast_batch.pipeline.member_weights import MemberWeights
 from graphcast_batch.pipeline.peak_memory import peak_memory_bytes
 from graphcast_batch.pipeline.ports import LimitsOf, Perturb, Scorer, Source
+from graphcast_batch.pipeline.reading_turns import ReadingTurns
 from graphcast_batch.pipeline.stages import CaseStage, CaseStages
 from graphcast_batch.plan import Case
 from graphcast_batch.spec import Task
@@ -80,7 +81,7 @@ class WorkerContext:
     perturb: Perturb | None = None
     weights: MemberWeights | None = None
     # Cases wait for room at the device one after another, and let truth be read meanwhile.
-    _turn: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _turns: ReadingTurns = field(default_factory=ReadingTurns, init=False)
     # Two threads must not read HDF5 at once.
     _reading: threading.Lock = field(default_factory=threading.Lock, init=False)
     _starts: CaseStarts = field(init=False)
@@ -157,7 +158,7 @@ class WorkerContext:
         Returns:
             The limits of its frames, and how many bytes were read. The inputs are large, and the device's from here on.
         """
-        with self._turn:
+        with self._turns.turn(case):
             self._device.wait_for_room()
             start = self._starts.start(case, frames.watch, partial(self._reading_for, frames))
             if self.weights and not self.weights.holds(case):

@@ -98,6 +98,7 @@ def facts(opened: Opened) -> list[tuple[str, str]]:
     levelled = [name for name, on_levels in kept.on_levels if on_levels]
     rows = {
         "Initial times": f"{_time(times.min())} to {_time(times.max())} ({times.size})" if times.size else "none",
+        "Members": _members(store),
         "Steps": f"{steps} of {store.step_hours} h, to {store.step_hours * steps} h",
         "Kept": "only scores (outputs: none)" if store.only_scores else f"{len(kept.lead_hours)} lead times",
         "Grid": f"{kept.latitude.size} × {kept.longitude.size} points",
@@ -112,6 +113,11 @@ def facts(opened: Opened) -> list[tuple[str, str]]:
         "Store": str(store.path),
     }
     return [(label, str(text)) for label, text in rows.items() if text]
+
+
+def _members(store: Store) -> str:
+    names = ", ".join(dict.fromkeys(member.checkpoint for member in store.members if member.checkpoint))
+    return f"{len(store.members)} of each initial time{f', of {names}' if names else ''}" if store.members else ""
 
 
 def versions(opened: Opened) -> list[tuple[str, str]]:

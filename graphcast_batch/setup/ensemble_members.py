@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from graphcast_batch.config.ensemble_section import EnsembleConfig
-from graphcast_batch.config.model_section import CheckpointWeights
+from graphcast_batch.config.model_section import CheckpointWeights, RandomWeights
 from graphcast_batch.config.perturbations_section import FilePerturbations, Perturbations
 from graphcast_batch.errors import CheckpointError
 from graphcast_batch.members import NO_SEED, UNPERTURBED, Member
@@ -13,13 +13,18 @@ from graphcast_batch.models.channels import Channels
 
 
 def ensemble_members(
-    ensemble: EnsembleConfig, kind: ModelKind, first: Checkpoint, channels: Channels
+    ensemble: EnsembleConfig,
+    kind: ModelKind,
+    only: RandomWeights | CheckpointWeights,
+    first: Checkpoint,
+    channels: Channels,
 ) -> tuple[Member, ...]:
     """Return the members of each initial time, by number; reads every checkpoint.
 
     Args:
         ensemble: section ``ensemble`` of the config.
         kind: the model of the run.
+        only: weights of a run without a list of checkpoints.
         first: the first checkpoint, or the only weights.
         channels: places of the variables of the task.
 
@@ -28,7 +33,8 @@ def ensemble_members(
             weights of another one.
     """
     checksums = _checksums(ensemble.checkpoints, kind, first, channels)
-    names = [path.stem for path in ensemble.checkpoints] or [""]
+    paths = ensemble.checkpoints or ([only.path] if isinstance(only, CheckpointWeights) else [])
+    names = [path.stem for path in paths] or [""]
     members = []
     for number in range(ensemble.size):
         checkpoint, state = ensemble.parts_of(number)

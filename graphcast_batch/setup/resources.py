@@ -133,14 +133,14 @@ def fitting_mode(model: ModelKind, call: CallSize, room: int) -> MemoryMode:
 
 
 def kept_checkpoints(use: MemoryUse, checkpoint: Checkpoint, host_room: int) -> int:
-    """Return how many checkpoints of an ensemble a worker may keep in the memory of its host, at least one.
+    """Return how many checkpoints of an ensemble a worker may keep on its host: at least that in use and the next.
 
     Args:
-        use: how the worker uses memory, one checkpoint included.
+        use: how the worker uses memory, two checkpoints included.
         checkpoint: one of the checkpoints.
         host_room: memory of the host for each worker, in bytes.
     """
-    return 1 + max(0, int(_HOST_SHARE * host_room) - use.host_bytes) // max(1, parameter_bytes(checkpoint))
+    return 2 + max(0, int(_HOST_SHARE * host_room) - use.host_bytes) // max(1, parameter_bytes(checkpoint))
 
 
 def parameter_bytes(checkpoint: Checkpoint) -> int:
@@ -201,12 +201,12 @@ def _steps(chosen: ModelConfig, steps: int, *, accelerated: bool) -> tuple[int, 
 def _batches(run: RunSetup, one: CallSize, workers: int) -> tuple[int, ...]:
     """Return the batch sizes that a call may have, largest first; a worker need not have more Cases than its share."""
     chosen, cases, ensemble = run.config.model, len(run.plan.cases), run.config.ensemble
-    # Cases of one call have one checkpoint; of other initial times a worker seldom has some of the same.
-    alike = cases if ensemble is None or not ensemble.checkpoints else ensemble.size // len(ensemble.checkpoints)
     if chosen.batch_size != "auto":
-        return (min(chosen.batch_size, cases, alike),)
+        return (min(chosen.batch_size, cases),)
     if not one.accelerated:
         return (1,)
+    # Cases of one call have one checkpoint; of other initial times a worker seldom has some of the same.
+    alike = cases if ensemble is None or not ensemble.checkpoints else ensemble.size // len(ensemble.checkpoints)
     share = min(cases // workers, alike)
     most = max(1, min(MODELS[chosen.implementation].worthwhile_batch(one), share))
     return tuple(2**power for power in reversed(range(most.bit_length())))
@@ -223,5 +223,5 @@ def _host_load(run: RunSetup) -> HostLoad:
         rounded=any(outputs.bits_of(name) is not None for name in layout.kept.variables),
         waiting_bytes=MOST_WAITING_BYTES,
         kept_states=1 if run.plan.members else 0,
-        weights_bytes=parameter_bytes(run.checkpoint) if several else 0,
+        weights_bytes=2 * parameter_bytes(run.checkpoint) if several else 0,
     )

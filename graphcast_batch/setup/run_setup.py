@@ -86,7 +86,9 @@ def assemble(config: RunConfig, *, able: bool = True) -> RunSetup:
     checkpoint = weights.checkpoint(channels)
     plan = Plan(cases, layout, skipped)
     if config.ensemble:
-        plan = _of_members(plan, ensemble_members(config.ensemble, model, checkpoint, channels), config.ensemble)
+        plan = _of_members(
+            plan, ensemble_members(config.ensemble, model, config.weights, checkpoint, channels), config.ensemble
+        )
     return RunSetup(config, source, members, checkpoint, channels, statistics, plan)
 
 

@@ -107,11 +107,11 @@ def _files_of_any_name(inputs: DatasetInputs) -> JsonValue:
 
 
 def _provenance(run: RunSetup, precision: str) -> Mapping[str, JsonValue]:
-    checkpoint = run.checkpoint
+    checkpoint, ensemble = run.checkpoint, run.config.ensemble
     return {
         "title": "GraphCast forecasts",
-        "source": checkpoint.description,
-        **({} if run.plan.members else {"weights_sha256": checkpoint.sha256}),
+        **({} if ensemble and ensemble.checkpoints else {"source": checkpoint.description}),
+        **({} if ensemble and ensemble.checkpoints else {"weights_sha256": checkpoint.sha256}),
         "weights_license": checkpoint.license,
         "architecture": checkpoint.architecture.model_dump(mode="json", exclude_none=True),
         "task": checkpoint.task.model_dump(mode="json"),

@@ -5,7 +5,9 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
+from graphcast_batch.config.model_section import CheckpointWeights
 from graphcast_batch.config.run_config import RunConfig
+from graphcast_batch.errors import CheckpointError
 from graphcast_batch.inputs.quality.checks import check_inputs
 from graphcast_batch.inputs.quality.limits import Limits, forecast_limits, limits
 from graphcast_batch.inputs.sources.member_archives import MemberArchives
@@ -19,6 +21,7 @@ from graphcast_batch.setup.member_starts import perturbation_of_members, weights
 from graphcast_batch.setup.resources import MemoryUse, configured_cache, kept_checkpoints
 from graphcast_batch.setup.run_source import AnySource
 from graphcast_batch.setup.run_statistics import STATISTICS_FOLDER
+from graphcast_batch.stores.base import Store
 from graphcast_batch.stores.store_kinds import open_store
 
 
@@ -49,6 +52,7 @@ def worker_context(
     store = open_store(config.store)
     channels, statistics = weights.channels(source.dims), read_statistics(config.store / STATISTICS_FOLDER)
     checkpoint = weights.checkpoint(channels)
+    _check_weights(config, store, checkpoint)
     model = _loaded_model(config, checkpoint, channels, statistics, source, use)
     check = partial(check_inputs, task=weights.task, grid=source.grid, resolution=weights.architecture.resolution)
     perturb = perturbation_of_members(config, statistics, weights.task, source.grid, members)
@@ -56,6 +60,17 @@ def worker_context(
     of_members = weights_of_members(config, store.members, checkpoint, channels, kept)
     calls = use.batch_size, scorer, use.steps, perturb, of_members
     return WorkerContext(source, check, model, store, partial(_limits, config), name, *calls)
+
+
+def _check_weights(config: RunConfig, store: Store, checkpoint: Checkpoint) -> None:
+    """Refuse weights that are not those that the store was laid out for: their file may have been replaced since."""
+    expected = store.members[0].weights_sha256 if store.members else store.identity.get("weights")
+    if expected not in (None, checkpoint.sha256):
+        where = config.weights.path if isinstance(config.weights, CheckpointWeights) else "model.weights"
+        raise CheckpointError(
+            f"{where} must hold the weights that {store.path} was laid out for, with the checksum {expected}, but has "
+            f"{checkpoint.sha256}; put the file back, and run again"
+        )
 
 
 def _loaded_model(

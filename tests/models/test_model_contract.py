@@ -145,6 +145,24 @@ def test_other_weights_give_their_own_forecast_without_another_program(kind, mod
         assert not np.array_equal(values, before[name]) or kind is not MODELS[DEFAULT_MODEL]
 
 
+def test_a_swap_that_fails_can_be_tried_again(made):
+    model = MODELS[DEFAULT_MODEL].load(*parts(made))._model
+    fold, broken = model._fold, iter([MemoryError("the device is full")])
+
+    def failing(*arguments):
+        for error in broken:
+            raise error
+        return fold(*arguments)
+
+    model._fold = failing
+    with pytest.raises(MemoryError, match="the device is full"):
+        model.replace_weights(made.checkpoint.parameters)
+    with pytest.raises(AssertionError, match="could not be replaced"):
+        next(model.forecast(made.inputs, xr.Dataset(), 1))
+    model.replace_weights(made.checkpoint.parameters)
+    assert next(model.forecast(made.inputs, xr.Dataset(), 1))
+
+
 def test_weights_of_another_shape_are_refused_and_those_before_stay(model, made, four):
     wider = ARCHITECTURE.model_copy(update={"latent_size": 16})
     parameters = random_parameters(wider, made.channels.inputs, made.channels.outputs, 0)

@@ -48,7 +48,7 @@ def test_pairs_need_an_even_number_of_members():
 
 
 def test_each_level_is_named_once():
-    assert parsed(WHITE | {"levels": [850, 500]}).levels == (850, 500)
+    assert parsed(WHITE | {"levels": [850, 500]}).levels == (500, 850)
     with pytest.raises(ConfigError, match="levels must name each level once, but repeats 500"):
         parsed(WHITE | {"levels": [500, 850, 500]})
     with pytest.raises(ConfigError, match="levels"):

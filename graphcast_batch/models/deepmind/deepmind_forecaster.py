@@ -80,7 +80,7 @@ class DeepmindForecaster:
         """Take other weights; see `Model.replace_weights`."""
         channels = self._channels
         check_parameters(parameters, self._architecture, channels.inputs, channels.outputs, "the other weights")
-        del self._parameters  # else the device would have both for a moment
+        self._parameters = {}  # else the device would have both for a moment
         self._parameters = _on_device(parameters)
 
     def forecast(self, inputs: xr.Dataset, forcings: xr.Dataset, steps: int) -> Iterator[dict[str, Array]]:

@@ -18,6 +18,7 @@ from graphcast_batch.models.devices import backend, device_kind
 from graphcast_batch.models.edge_blocks import BlockedGraphs
 from graphcast_batch.models.graphcast.device_blocks import in_blocks
 from graphcast_batch.models.graphcast.loss import gradient_norms, rollout_loss
+from graphcast_batch.models.graphcast.network import Folded
 from graphcast_batch.models.graphcast.parameters import check_parameters
 from graphcast_batch.models.graphcast.predictor import Constants, ModelState, Predictor
 from graphcast_batch.models.graphcast.rollout import compiled_steps, rollout
@@ -73,7 +74,7 @@ class Forecaster:
         graphs = graphs or build_graphs(checkpoint.architecture, grid)
         self._graphs = in_blocks(graphs, checkpoint.architecture.latent_size, accelerated=accelerated)
         self._fold = jax.jit(self._predictor.folded)
-        self._network = self._fold(used(checkpoint.parameters), self._graphs)
+        self._network: Folded | None = self._fold(used(checkpoint.parameters), self._graphs)
         self._normalization = jax.tree.map(jnp.asarray, normalization(channels, statistics))
         self._advance, self._advance_many = (
             compiled_steps(self._predictor, grid, accelerated=accelerated, batched=batched) for batched in (False, True)
@@ -88,7 +89,7 @@ class Forecaster:
         """Take other weights; see `Model.replace_weights`."""
         channels = self._channels
         check_parameters(parameters, self._architecture, channels.inputs, channels.outputs, "the other weights")
-        del self._network  # else the device would have both for a moment
+        self._network = None  # else the device would have both for a moment
         self._network = self._fold(used(parameters), self._graphs)
 
     def forecast(self, inputs: xr.Dataset, forcings: xr.Dataset, steps: int) -> Iterator[dict[str, Array]]:
@@ -150,6 +151,7 @@ class Forecaster:
 
     def _start(self, inputs: xr.Dataset) -> tuple[Constants, ModelState]:
         frames, forcings, static = map(jnp.asarray, initial_arrays(self._channels, inputs, self.grid))
+        assert self._network is not None, "weights that could not be replaced were not replaced again"
         constants = Constants(self._network, self._normalization, static)
         return constants, ModelState(tuple(frames), tuple(forcings))
 

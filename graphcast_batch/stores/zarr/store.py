@@ -157,6 +157,11 @@ class ZarrStore:
 
     def __post_init__(self) -> None:
         for name in self.variables:
+            if (NUMBER in self._arrays[name]["dimension_names"]) != bool(self.members):
+                raise StoreError(
+                    f"{self.path}: {name} must have the dimension {NUMBER} just as the axis of members is there, but "
+                    "one of them is missing; restore the root's zarr.json from a copy of the store"
+                )
             chunks = self._arrays[name]["chunk_grid"]["configuration"]["chunk_shape"]
             assert chunks[: self.place_axes] == [1] * self.place_axes, (
                 f"{self.path}: a shard of {name} belongs to several Cases"
