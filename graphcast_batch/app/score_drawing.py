@@ -7,6 +7,7 @@ from pathlib import Path
 from graphcast_batch.errors import FigureError
 from graphcast_batch.evaluation.baselines import CLIMATOLOGY, PERSISTENCE
 from graphcast_batch.evaluation.ensemble import ENSEMBLE
+from graphcast_batch.evaluation.ensemble_curves import crps_curves, is_ensemble, rank_histograms, spread_curves
 from graphcast_batch.evaluation.lagged import LAGGED
 from graphcast_batch.evaluation.score_curves import curves
 from graphcast_batch.evaluation.score_differences import score_differences
@@ -15,6 +16,7 @@ from graphcast_batch.evaluation.score_store import FORECAST
 from graphcast_batch.evaluation.spectra import bands_in, shown_spectra
 from graphcast_batch.figures.case_figures import figure_stem
 from graphcast_batch.figures.lead_time_curves import draw_curves
+from graphcast_batch.figures.rank_histograms import draw_rank_histograms
 from graphcast_batch.figures.scorecard import draw_scorecard
 from graphcast_batch.figures.spectrum_curves import draw_spectra
 
@@ -41,6 +43,7 @@ def draw_scores(store: Path, against: Sequence[Path], region: str, kind: str) ->
         *_curves(scores, region, folder, kind),
         *_scorecards(scores, region, folder, kind),
         *_spectra(store, region, folder, kind),
+        *_ensembles(scores, region, folder, kind),
     ]
 
 
@@ -92,6 +95,23 @@ def _scorecards(scores: dict[str, tuple[Path, str]], region: str, folder: Path, 
         path = folder / f"scorecard_against_{name}_{region}.{kind}"
         draw_comparison(path, where, other, (ours, name), region)
         yield path
+
+
+def _ensembles(scores: dict[str, tuple[Path, str]], region: str, folder: Path, kind: str) -> Iterator[Path]:
+    """Draw the scores that only ensembles have, and the CRPS of all forecasts beside each other."""
+    of_ensembles = {name: where for name, where in scores.items() if is_ensemble(*where, region)}
+    if not of_ensembles:
+        return
+    for name, where in of_ensembles.items():
+        path = folder / f"spread_of_{name}_{region}.{kind}"
+        draw_curves(path, spread_curves(*where, region), region)
+        yield path
+        path = folder / f"ranks_of_{name}_{region}.{kind}"
+        draw_rank_histograms(path, rank_histograms(*where, region), name, region)
+        yield path
+    path = folder / f"curves_crps_{region}.{kind}"
+    draw_curves(path, crps_curves(scores, region), region)
+    yield path
 
 
 def _spectra(store: Path, region: str, folder: Path, kind: str) -> Iterator[Path]:

@@ -79,24 +79,24 @@ def curves(scores: Mapping[str, tuple[Path, str]], region: str) -> list[ScoreCur
             f"{', '.join(scores)} must have initial times in common, but have none; evaluate the same times of all"
         )
     means = {name: each.sel(time=common) for name, each in means.items()}
-    shown = _shown(next(iter(means.values())))
+    shown = shown_lines(next(iter(means.values())))
     return [
         found
         for metric in DRAWN
         for line in shown
         for name, each in means.items()
-        for found in _curve(name, METRICS[metric], line, each)
+        for found in curves_of(name, METRICS[metric], line, each)
     ]
 
 
-def _shown(means: xr.Dataset) -> list[ScoreHeadline]:
+def shown_lines(means: xr.Dataset) -> list[ScoreHeadline]:
     """Return the lines of the table of headline scores, for their variables and levels."""
     results = average(means.expand_dims("region"))
     hours = (means["prediction_timedelta"].values // HOUR).astype(int).tolist()
     return headlines(results, hours)
 
 
-def _curve(name: str, metric: Metric, line: ScoreHeadline, means: xr.Dataset) -> Iterator[ScoreCurve]:
+def curves_of(name: str, metric: Metric, line: ScoreHeadline, means: xr.Dataset) -> Iterator[ScoreCurve]:
     """Compute one curve, if its variable and statistics were scored."""
     if line.variable not in means or not set(metric.statistics).issubset(means["statistic"].values.tolist()):
         return

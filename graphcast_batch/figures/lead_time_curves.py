@@ -80,7 +80,14 @@ _BASELINES: Final[Mapping[str, _Look]] = {
     "persistence": ("#404040", ":", "x"),
     "climatology": ("#808080", (0, (8, 2)), "+"),
 }
-_METRIC_NAMES: Final = {"rmse": "RMSE", "acc": "Anomaly correlation", "bias": "Bias", "mae": "Mean absolute error"}
+_METRIC_NAMES: Final = {
+    "rmse": "RMSE",
+    "acc": "Anomaly correlation",
+    "bias": "Bias",
+    "mae": "Mean absolute error",
+    "crps": "CRPS (of a single forecast the mean absolute error)",
+    "error and spread": "RMSE of the ensemble mean, and spread",
+}
 _WITHOUT_UNIT: Final = ("acc",)
 _MARKERS: Final = 12
 """The most markers on a curve."""
@@ -146,7 +153,7 @@ def _draw_panel(axes: Axes, curves: Sequence[Curve], looks: Mapping[str, _Look])
         )
     if curves[0].metric == "bias":
         axes.axhline(0, color="#404040", linewidth=0.6)
-    elif curves[0].metric == "rmse":
+    elif curves[0].metric != "acc":
         axes.set_ylim(bottom=0)
     _lead_axis(axes, _last(curves), hours_a_unit)
     axes.set_title(_heading(curves[0]), loc="left")

@@ -1,0 +1,137 @@
+"""Compute what figures show of the scores of an ensemble: error and spread, CRPS, and the ranks of the truth."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from graphcast_batch.evaluation.metrics import METRICS, Metric
+from graphcast_batch.evaluation.pointwise_statistics import CRPS, RANK_PREFIX, VARIANCE
+from graphcast_batch.evaluation.score_curves import ScoreCurve, curves_of, shown_lines
+from graphcast_batch.evaluation.score_headlines import read_headlines
+from graphcast_batch.variables import HOUR
+
+SPREAD: Final = "error and spread"
+"""Metric of the curves of `spread_curves`."""
+_MOST_LEADS: Final = 3
+"""Lead times of a rank histogram."""
+
+
+@dataclass(frozen=True, eq=False)
+class RankHistogram:
+    """How often the truth has each rank among the members, of one variable at some lead times.
+
+    Attributes:
+        variable: name of the variable.
+        level: hPa; None at the surface.
+        hours: (lead,) lead times.
+        shares: (lead, rank) share of places and initial times; each lead time adds up to 1.
+        cases: the most initial times that a share averages over.
+    """
+
+    variable: str
+    level: int | None
+    hours: NDArray[np.int64]
+    shares: NDArray[np.float64]
+    cases: int
+
+
+def is_ensemble(store: Path, name: str, region: str) -> bool:
+    """Return whether scores are those of an ensemble.
+
+    Raises:
+        StoreError: the scores cannot be read.
+        EvaluationError: the scores lack the region.
+    """
+    return CRPS in read_headlines(store, name, region)["statistic"].values.tolist()
+
+
+def spread_curves(store: Path, name: str, region: str) -> list[ScoreCurve]:
+    """Compute the error of the mean of an ensemble, and its spread, which is as large if the ensemble is reliable.
+
+    The spread has the factor sqrt((members + 1) / members) of Fortin et al. 2014,
+    https://doi.org/10.1175/JHM-D-14-0008.1.
+
+    Args:
+        store: its path.
+        name: of the scores.
+        region: name of the region.
+
+    Raises:
+        StoreError: there are no scores, or they cannot be read.
+    """
+    means = read_headlines(store, name, region).isel(region=0)
+    members = len(_ranks(means)) - 1
+    inflation = (members + 1) / members
+    drawn = {
+        f"{name}: error of the mean": METRICS["rmse"],
+        f"{name}: spread": Metric(SPREAD, (VARIANCE,), lambda variance: (inflation * variance) ** 0.5),
+    }
+    return [
+        replace(found, metric=SPREAD)
+        for line in shown_lines(means)
+        for label, metric in drawn.items()
+        for found in curves_of(label, metric, line, means)
+    ]
+
+
+def crps_curves(scores: Mapping[str, tuple[Path, str]], region: str) -> list[ScoreCurve]:
+    """Compute the CRPS of ensembles, beside that of single forecasts, which is their mean absolute error.
+
+    Args:
+        scores: path of a store and name of scores in it, by the name of the forecast; all have some initial times.
+        region: name of the region.
+
+    Raises:
+        StoreError: there are no scores, or they cannot be read.
+    """
+    means = {name: read_headlines(*where, region).isel(region=0) for name, where in scores.items()}
+    common = reduce(np.intersect1d, (each["time"].values for each in means.values()))
+    means = {name: each.sel(time=common) for name, each in means.items()}
+    both = Metric(CRPS, (CRPS,), lambda mean: mean), Metric(CRPS, ("absolute_error",), lambda mean: mean)
+    return [
+        found
+        for line in shown_lines(next(iter(means.values())))
+        for name, each in means.items()
+        for found in curves_of(name, both[CRPS not in each["statistic"].values.tolist()], line, each)
+    ]
+
+
+def rank_histograms(store: Path, name: str, region: str) -> list[RankHistogram]:
+    """Compute how often the truth has each rank: equally often, if the ensemble is reliable (Hamill 2001).
+
+    https://doi.org/10.1175/1520-0493(2001)129<0550:IORHFV>2.0.CO;2
+
+    Args:
+        store: its path.
+        name: of the scores.
+        region: name of the region.
+
+    Raises:
+        StoreError: there are no scores, or they cannot be read.
+    """
+    means = read_headlines(store, name, region).isel(region=0)
+    found = []
+    for line in shown_lines(means):
+        if line.variable not in means:
+            continue
+        array = means[line.variable] if line.level is None else means[line.variable].sel(level=line.level)
+        ranks = array.sel(statistic=_ranks(means)).transpose("time", "prediction_timedelta", "statistic")
+        there = np.isfinite(ranks.values).all(axis=2)
+        leads = np.flatnonzero(there.any(axis=0))
+        if leads.size:
+            chosen = np.unique(leads[np.linspace(0, leads.size - 1, min(_MOST_LEADS, leads.size)).round().astype(int)])
+            hours = (ranks["prediction_timedelta"].values[chosen] // HOUR).astype(np.int64)
+            shares = np.array([ranks.values[there[:, lead], lead].mean(axis=0) for lead in chosen])
+            found.append(RankHistogram(line.variable, line.level, hours, shares, int(there.sum(axis=0).max())))
+    return found
+
+
+def _ranks(means: xr.Dataset) -> list[str]:
+    names = [str(name) for name in means["statistic"].values if str(name).startswith(RANK_PREFIX)]
+    return sorted(names, key=lambda name: int(name.removeprefix(RANK_PREFIX)))
