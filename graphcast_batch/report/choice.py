@@ -55,7 +55,7 @@ class Choice:
         return texts + ([f"one point in {self.stride} along latitude and longitude"] if self.stride > 1 else [])
 
 
-_NAMES: Final = ("initial times", "lead times", "fields (variables and levels)")
+_NAMES: Final = ("forecasts", "lead times", "fields (variables and levels)")
 
 
 def choose(cases: Sequence[Case], kept: OutputGrid, frames: int) -> Choice:

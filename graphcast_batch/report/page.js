@@ -200,6 +200,12 @@ class FieldMap {
 const degreesText = (degrees, [below, above]) =>
   `${Number(Math.abs(degrees).toFixed(2))}°${degrees < 0 ? below : degrees > 0 ? above : ""}`;
 
+// "2020-01-01T00-m007" in words.
+function caseText(key) {
+  const [time, member] = key.split("-m");
+  return `${time.replace("T", " ")} UTC${member === undefined ? "" : `, member ${Number(member)}`}`;
+}
+
 // ---- the browser of forecasts
 
 class Browser {
@@ -208,7 +214,7 @@ class Browser {
     this.first = sides[0];
     this.selects = { case: byId("case"), variable: byId("variable"), level: byId("level") };
     this.variables = [...new Map(this.first.fields.map((field) => [field.variable, field.label]))];
-    fill(this.selects.case, this.first.cases.map((key) => [key, `${key.replace("T", " ")} UTC`]));
+    fill(this.selects.case, this.first.cases.map((key) => [key, caseText(key)]));
     fill(this.selects.variable, this.variables);
     byId("lead").max = this.first.hours.length - 1;
     this.rows = sides.map((side, n) => this.makeRow(side, n));
@@ -329,7 +335,7 @@ class Browser {
     if (asked !== this.asked) return; // another choice was made meanwhile
     const own = this.first.fields.find((each) => each.variable === this.variable && each.level === this.level);
     const level = this.level === null ? "" : ` at ${this.level} hPa`;
-    const description = `${own.label}${level}, ${this.case} UTC, ${text}`;
+    const description = `${own.label}${level}, ${caseText(this.case)}, ${text}`;
     const limit = Math.max(...found.map(({ field }) => field?.differenceLimit ?? 0)) || own.differenceLimit;
     this.rows.forEach(({ maps }, n) => {
       const { forecast, difference } = found[n];

@@ -278,7 +278,7 @@ def test_everything_that_is_seen_has_words_for_those_who_do_not_see_it(written, 
 
     assert all(labels)
     assert np.all(np.array(controls) == 1)
-    assert "Temperature at 850 hPa, 2020-01-01T00 UTC, 6 h" in page.get_attribute("canvas.field", "aria-label")
+    assert "Temperature at 850 hPa, 2020-01-01 00 UTC, 6 h" in page.get_attribute("canvas.field", "aria-label")
 
 
 def test_another_store_stands_below_with_differences_of_its_own(store, tmp_path, opened):

@@ -65,7 +65,7 @@ def test_a_year_at_a_quarter_of_a_degree_is_told_by_a_few_forecasts():
     assert choice.cases[-1].key == "2020-12-30T12"
     assert (choice.lead_hours[0], choice.lead_hours[-1]) == (6, 240)
     assert choice.texts == [
-        "4 of 730 initial times",
+        "4 of 730 forecasts",
         "10 of 40 lead times",
         "10 of 21 fields (variables and levels)",
         "one point in 6 along latitude and longitude",
