@@ -150,6 +150,27 @@ def test_more_perturbed_states_extend_the_store_and_leave_the_members_there_are(
     assert "18 complete, 0 running, 0 failed, 0 missing" in shown
 
 
+def test_an_ensemble_that_has_grown_is_scored_anew_beside_the_scores_of_the_smaller_one(
+    made, command, tmp_path, checkpoints
+):
+    store = tmp_path / "run"
+    shutil.copytree(made[1], store)
+    assert "CRPS of the ensemble" in command("evaluate", store).stdout
+    before = xr.open_zarr(store / "scores" / "ensemble").load()
+    ensemble = config_of(store, checkpoints)["ensemble"] | {"perturbations": STATES | {"members": 4}}
+    longer = written(tmp_path / "run.yaml", config_of(store, checkpoints, ensemble=ensemble))
+    assert "8 of them made now" in command("run", longer).stdout
+
+    done = command("evaluate", store)
+
+    assert "CRPS of the ensemble" in done.stdout, done.stderr
+    assert "rank_9" in xr.open_zarr(store / "scores" / "ensemble")["statistic"].values.tolist()
+    xr.testing.assert_identical(xr.open_zarr(store / "scores" / "ensemble-5").load(), before)
+    assert command("verify", store, "--deep").returncode == 0
+    again = command("evaluate", store)
+    assert "ensemble: 0 to score, 2 scored before" in again.stdout
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -18,6 +18,7 @@ from graphcast_batch.evaluation.score_layout import BOXES, ON_LEVELS, ScoreLayou
 from graphcast_batch.evaluation.score_store import ADDED, FORECAST, ScoreStore, mismatch
 from graphcast_batch.evaluation.scoring_setup import ScoringSetup
 from graphcast_batch.evaluation.stored_members import StoredMember
+from graphcast_batch.files.durable import explained, sync_folder
 from graphcast_batch.stores.base import Store
 
 _MAY_GROW = ("statistics", "variables", "spectra")
@@ -55,7 +56,7 @@ def lay_out_groups(
     """
     regions = scoring.weighed()
     layout = score_layout_of(scoring, regions, identity)
-    found = ScoreStore.groups(store.path, name)
+    found = _without_fewer(store, name, layout)
     if not found or (store.only_scores and name == FORECAST):  # without forecasts nothing can be added
         return [GroupScoring(ScoreStore.lay_out(store.path, name, layout), scoring)]
     if found[0].added_to:
@@ -71,6 +72,23 @@ def lay_out_groups(
     for group in groups:
         ScoreStore.lay_out(store.path, group.scores.name, score_layout_of(group.scoring, regions, identity))
     return groups
+
+
+def _without_fewer(store: Store, name: str, layout: ScoreLayout) -> list[ScoreStore]:
+    """Return the groups of a name, unless they are of fewer members than a layout: these get a name of their own.
+
+    The scores of 7 members, of an ensemble that has more now, are called ``ensemble-7`` from then on.
+    """
+    found = ScoreStore.groups(store.path, name)
+    known, wanted = ({*_texts(each.get("members"))} for each in (found[0].identity if found else {}, layout.known))
+    if not known or not known < wanted:
+        return found
+    before = f"{name}-{len(known) + 1}"  # the first member is in no list
+    with explained(f"renaming the scores {name} of fewer members in {store.path}"):
+        for scores in reversed(found):  # those that were added first: they need the others
+            scores.folder.rename(scores.folder.with_name(scores.name.replace(name, before, 1)))
+        sync_folder(found[0].folder.parent)
+    return []
 
 
 def stored_groups(store: Path, name: str, scoring: ScoringSetup) -> list[GroupScoring]:
