@@ -576,10 +576,10 @@ BROKEN = {
     ),
     "two members": Broken(
         in_netcdf(lambda f: f.assign(temperature=f["temperature"].expand_dims(number=2))),
-        "temperature must have dimensions among time, .*, but has number, time, .*; select one place along number",
+        "temperature of .* must have dimensions among time, .*, but has number, time, .*; select one place along",
     ),
     "members without end": Broken(
-        of_many_members, "temperature must have dimensions among time, .*, but has .*, number; select one place along"
+        of_many_members, "temperature of .* must have dimensions among time, .*, but has .*, number; select one place"
     ),
     "no time where it must be": Broken(
         in_netcdf(lambda f: f.assign({"2m_temperature": f["2m_temperature"].isel(time=0, drop=True)})),

@@ -8,6 +8,7 @@ allocate 64 GiB for its memo, a nested tuple as a key is hashed for ever, and at
 
 import io
 import pickletools
+import warnings
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -70,10 +71,13 @@ def read_pickle(content: bytes) -> Any:  # noqa: ANN401 - what the file holds
         raise RefusedPickleError(_OLD.format("is none, or of an older protocol"))
     machine = _Machine()
     try:
-        for count, (operation, argument, _) in enumerate(pickletools.genops(io.BytesIO(content))):
-            if count == _MOST_OPERATIONS:
-                raise RefusedPickleError(f"must have at most {_MOST_OPERATIONS} operations, but has more")
-            machine.execute(operation.name, argument)
+        with warnings.catch_warnings():
+            # Python warns of odd escapes in names, which are refused here as any other name.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            for count, (operation, argument, _) in enumerate(pickletools.genops(io.BytesIO(content))):
+                if count == _MOST_OPERATIONS:
+                    raise RefusedPickleError(f"must have at most {_MOST_OPERATIONS} operations, but has more")
+                machine.execute(operation.name, argument)
         return machine.result()
     except RefusedPickleError:
         raise

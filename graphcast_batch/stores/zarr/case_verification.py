@@ -119,14 +119,13 @@ def _unrecorded(
         listing: for each variable, the sizes of the files in its folder by name.
     """
     blocks = {case.place: case.blocks for case in complete}
-    keys = {place: key for key, place in store.places.items()}
     unexpected, left = list[Flaw](), list[Flaw]()
     for variable, levelled in store.kept.on_levels:
         for name in sorted(listing[variable]):
             file, position = f"{variable}/{name}", _position(store, name, levelled)
             if position is None:
                 unexpected.append(_unexpected_flaw(file))
-            elif position[1] >= blocks.get(position[0], 0) and (key := keys[position[0]]) not in running:
+            elif position[1] >= blocks.get(position[0], 0) and (key := store.key_at(position[0])) not in running:
                 expected, remedy = "be listed by a record", "leave it: it is replaced when the Case is made"
                 left.append(Flaw(FlawKind.UNRECORDED, key, file, expected, "an attempt that died has left it", remedy))
     if unexpected and _is_being_extended(store.path):  # files come and go beside the metadata of the arrays

@@ -6,9 +6,7 @@ file with metadata that is relied on: it is written last, so that a process that
 was.
 """
 
-import json
 import os
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -33,8 +31,9 @@ from graphcast_batch.spec import TASKS, Task
 from graphcast_batch.stores.base import NONE, OUTPUTS, Lease
 from graphcast_batch.stores.layout import OutputGrid, Plan
 from graphcast_batch.stores.zarr.attempts import ZarrAttempt
+from graphcast_batch.stores.zarr.differences import differences_from
 from graphcast_batch.stores.zarr.ledger import FileLedger
-from graphcast_batch.stores.zarr.member_axis import NUMBER, described_members, members_in
+from graphcast_batch.stores.zarr.member_axis import NUMBER, members_in
 from graphcast_batch.stores.zarr.rounding import keep_bits
 from graphcast_batch.stores.zarr.shards import Encoding, Place, block_steps_of
 from graphcast_batch.stores.zarr.store_layout import (
@@ -234,7 +233,11 @@ class ZarrStore:
     @cached_property
     def places(self) -> dict[str, Place]:
         """The place of each Case that the store was laid out for, by its key."""
-        return {case_key(self.init_times[place[0]], *place[1:]): place for place in self._all_places()}
+        return {self.key_at(place): place for place in self._all_places()}
+
+    def key_at(self, place: Place) -> str:
+        """Return the key of the Case at a place, also where damaged axes hold it twice."""
+        return case_key(self.init_times[place[0]], *place[1:])
 
     def cases(self, steps: int) -> list[Case]:
         """Return the Cases of so many steps at all initial times, and with members of all of them, in their order."""
@@ -339,23 +342,7 @@ class ZarrStore:
         Raises:
             StoreMismatchError: they differ; the message names every difference.
         """
-        layout = plan.layout
-        wanted = {name: Encoding.wanted(layout.outputs, name, self.block_steps) for name in layout.kept.variables}
-        ours = self.identity | _described(self.kept, self.encodings)
-        theirs = json.loads(json.dumps(dict(identity))) | _described(layout.kept, wanted)
-        both = slice(min(len(self.kept.lead_hours), len(layout.kept.lead_hours)))  # either may extend the other
-        ours["lead hours"], theirs["lead hours"] = self.kept.lead_hours[both], layout.kept.lead_hours[both]
-        most = layout.outputs.max_files
-        files = len(self.variables) * -(-len(layout.kept.lead_hours) // self.block_steps)
-        if most is not None and files > most:
-            ours["files"], theirs["files"] = f"{files} a Case", f"at most {most}"
-        ours["members"], theirs["members"] = described_members(self.members, plan.members)
-        absent = "(absent)"
-        differences = [
-            f"  {key}: the store has {ours.get(key, absent)}, this run has {theirs.get(key, absent)}"
-            for key in sorted(ours.keys() | theirs.keys())
-            if ours.get(key, absent) != theirs.get(key, absent)
-        ]
+        differences = differences_from(self, plan, identity)
         if differences:
             raise StoreMismatchError(
                 f"{self.path} was laid out for other forecasts:\n" + "\n".join(differences) + "\n"
@@ -388,17 +375,6 @@ class ZarrStore:
         lead_hours = max(self.kept.lead_hours, plan.layout.kept.lead_hours, key=len)
         members = max(self.members, plan.members, key=len)
         grow(self.path, self.root, init_times, members, lead_hours, lock)
-
-
-def _described(kept: OutputGrid, encodings: Mapping[str, Encoding]) -> dict[str, Any]:
-    rows, columns = kept.latitude, kept.longitude
-    checksum = zlib.crc32(rows.astype("<f4").tobytes() + columns.astype("<f4").tobytes())
-    return {
-        "grid": f"{rows.size} x {columns.size} at latitudes {rows[0]:g} to {rows[-1]:g}, longitudes {columns[0]:g} to "
-        f"{columns[-1]:g} (coordinates {checksum:08x})",
-        "levels": list(kept.levels),
-        "variables": [f"{name} (on levels)" if levelled else name for name, levelled in kept.on_levels],
-    } | {f"encoding of {name}": str(encoding) for name, encoding in encodings.items()}
 
 
 def _on_levels(arrays: Mapping[str, dict[str, Any]]) -> tuple[tuple[str, bool], ...]:
