@@ -1,17 +1,17 @@
 """Score the forecasts of a store against the truth, beside baselines and as ensembles."""
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from graphcast_batch.app.any_path import AnyPath
+from graphcast_batch.app.evaluation_checks import COMPUTED_BASELINES, check_baseline, check_spectra_out
 from graphcast_batch.app.executing import executor, on_cluster
 from graphcast_batch.app.progress import Progress, ProgressChoice, chosen_progress
 from graphcast_batch.cluster.drain import Drain
@@ -20,8 +20,6 @@ from graphcast_batch.config.loading import load_config
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.config.scores_section import ScoresConfig
-from graphcast_batch.errors import ConfigError, EvaluationError
-from graphcast_batch.evaluation.baselines import CLIMATOLOGY, PERSISTENCE
 from graphcast_batch.evaluation.comparison import check_alike
 from graphcast_batch.evaluation.ensemble import ENSEMBLE
 from graphcast_batch.evaluation.score_export import check_table, write_table
@@ -41,8 +39,6 @@ from graphcast_batch.evaluation.store_scoring import Evaluation, evaluations, sc
 from graphcast_batch.setup.kept_config import kept_config
 from graphcast_batch.variables import VARIABLES
 
-COMPUTED_BASELINES: Final = (PERSISTENCE, CLIMATOLOGY)
-"""Baselines that an evaluation computes itself; any other baseline is a store."""
 Inputs = ArchiveInputs | DatasetInputs | SyntheticInputs
 
 
@@ -246,11 +242,11 @@ def plan_evaluation(
         check_table(Path(out))
     config = evaluated_config(Path(store), truth, climatology, members, lagged)
     if spectra_out:
-        _check_spectra_out(Path(spectra_out), config)
+        check_spectra_out(Path(spectra_out), config)
     named = [os.fspath(one) for one in baselines]
     others = tuple(one for one in named if one not in COMPUTED_BASELINES)
     for other in others:
-        _check_baseline(other)
+        check_baseline(other)
     planned = PlannedEvaluation(tuple(evaluations(config, named)), others)
     for other in others:
         check_alike((config.store, FORECAST), (Path(other), FORECAST))
@@ -262,17 +258,6 @@ def _of_times(parts: Iterator[xr.Dataset], wanted: NDArray[np.datetime64]) -> It
         times = np.intersect1d(part["time"].values, wanted)
         if times.size:
             yield part.sel(time=times)
-
-
-def _check_baseline(other: str) -> None:
-    """Refuse a baseline that is neither computed here nor a scored store."""
-    if not scored(Path(other)):
-        near = difflib.get_close_matches(other, COMPUTED_BASELINES, n=1)
-        hint = f"did you mean {near[0]}?" if near else "evaluate that store first"
-        raise EvaluationError(
-            f"a baseline must be {', '.join(COMPUTED_BASELINES)} or the folder of a scored store, but {other} has no "
-            f"scores; {hint}"
-        )
 
 
 def common_times(places: Mapping[str, tuple[Path, str]]) -> tuple[list[str], NDArray[np.datetime64]]:
@@ -353,17 +338,6 @@ def truth_inputs(truth: AnyPath | Mapping[str, Any]) -> Inputs:
     if place.endswith((".yaml", ".yml")):
         return load_config(Path(place)).inputs
     return parse_config({"kind": "archive", "path": place}, ArchiveInputs, origin="of --truth")
-
-
-def _check_spectra_out(path: Path, config: RunConfig) -> None:
-    """Check that there will be spectra and that they can be written, before hours are spent on computing them."""
-    if not config.scores.spectra:
-        raise ConfigError(
-            "--spectra-out needs spectra, but scores.spectra of the config names no variables; add some, or leave the "
-            "option out"
-        )
-    if path.suffix != ".csv" or not path.absolute().parent.is_dir():
-        raise ConfigError(f"--spectra-out must be a .csv file in an existing folder, but is {path}; give another path")
 
 
 def _scored(
