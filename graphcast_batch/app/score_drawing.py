@@ -99,7 +99,7 @@ def _scorecards(scores: dict[str, tuple[Path, str]], region: str, folder: Path, 
 
 def _ensembles(scores: dict[str, tuple[Path, str]], region: str, folder: Path, kind: str) -> Iterator[Path]:
     """Draw the scores that only ensembles have, and the CRPS of all forecasts beside each other."""
-    of_ensembles = {name: where for name, where in scores.items() if is_ensemble(*where, region)}
+    of_ensembles = {name: where for name, where in scores.items() if is_ensemble(*where)}
     if not of_ensembles:
         return
     for name, where in of_ensembles.items():

@@ -14,6 +14,7 @@ from graphcast_batch.evaluation.metrics import METRICS, Metric
 from graphcast_batch.evaluation.pointwise_statistics import CRPS, RANK_PREFIX, VARIANCE
 from graphcast_batch.evaluation.score_curves import ScoreCurve, curves_of, shown_lines
 from graphcast_batch.evaluation.score_headlines import read_headlines
+from graphcast_batch.evaluation.score_store import ScoreStore
 from graphcast_batch.variables import HOUR
 
 SPREAD: Final = "error and spread"
@@ -41,14 +42,14 @@ class RankHistogram:
     cases: int
 
 
-def is_ensemble(store: Path, name: str, region: str) -> bool:
+def is_ensemble(store: Path, name: str) -> bool:
     """Return whether scores are those of an ensemble.
 
     Raises:
         StoreError: the scores cannot be read.
-        EvaluationError: the scores lack the region.
     """
-    return CRPS in read_headlines(store, name, region)["statistic"].values.tolist()
+    statistics = ScoreStore.at(store, name).identity["statistics"]
+    return isinstance(statistics, list) and CRPS in statistics
 
 
 def spread_curves(store: Path, name: str, region: str) -> list[ScoreCurve]:

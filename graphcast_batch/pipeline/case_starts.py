@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 import xarray as xr
 
 from graphcast_batch.inputs.case_inputs import CaseInputs
-from graphcast_batch.inputs.formats.chunks import ReadCost
 from graphcast_batch.pipeline.ports import LimitsOf, Perturb, Source
 from graphcast_batch.plan import Case
 from graphcast_batch.spec import Task
 from graphcast_batch.timing import Stopwatch
 
 Reading = Callable[[], AbstractContextManager[object]]
+"""Returns a context within which inputs may be read."""
 
 
 @dataclass(frozen=True)
@@ -89,5 +89,5 @@ class CaseStarts:
         with reading(), watch.stage("read"):
             inputs = self._source.read(case, self._task)
             self._check(inputs)
-            cost: ReadCost | None = self._source.cost(case, self._task)
+            cost = self._source.cost(case, self._task)
             return CaseStart(inputs, self._limits(inputs.frames), cost.touched_bytes if cost else 0)

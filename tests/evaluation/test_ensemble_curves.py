@@ -57,8 +57,8 @@ def test_a_single_forecast_has_its_absolute_error_as_crps_at_the_times_of_all(st
     single = [np.abs(errors(lead)[:, 0]).mean() for lead in LEADS]
     np.testing.assert_allclose(of_temperature(curves, "lagged"), fair, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(of_temperature(curves, "run"), single, rtol=1e-5)
-    assert is_ensemble(store.path, LAGGED, "global")
-    assert not is_ensemble(store.path, FORECAST, "global")
+    assert is_ensemble(store.path, LAGGED)
+    assert not is_ensemble(store.path, FORECAST)
 
 
 def test_the_rank_of_the_truth_is_the_number_of_members_below_it(store):
