@@ -343,11 +343,6 @@ def test_weights_are_given_once(tmp_path, checkpoints):
         plan(content | {"ensemble": {"perturbations": STATES}})
 
 
-def test_scores_of_an_ensemble_are_not_computed_online(tmp_path, checkpoints):
-    with pytest.raises(ConfigError, match=r"scores\.online must be false with an ensemble.*graphcast-batch evaluate"):
-        plan(config_of(tmp_path / "run", checkpoints, scores={"online": True}))
-
-
 def test_zip_makes_one_member_of_each_checkpoint(tmp_path, checkpoints):
     ensemble = {"checkpoints": [*map(str, checkpoints)], "perturbations": STATES, "combine": "zip"}
     members = plan(config_of(tmp_path / "run", checkpoints, ensemble=ensemble)).assembled.plan.members

@@ -92,8 +92,8 @@ class PlannedRun:
 
     @property
     def store_bytes(self) -> int:
-        """Number of bytes that all Cases write, before compression."""
-        return self.assembled.plan.store_bytes
+        """Number of bytes that all Cases and ensembles write, before compression."""
+        return self.assembled.store_bytes
 
     @property
     def memory(self) -> dict[str, int]:
@@ -157,7 +157,8 @@ class PlannedRun:
         mesh_size = self.assembled.checkpoint.architecture.mesh_size
         exact = MODELS[self.config.model.implementation].predicts_memory
         memory = PlannedMemory(self.memory_uses, self._taken_here | self._taken_on(device), exact)
-        show_plan(console, self.assembled.plan, reading(self.assembled), self.states, mesh_size, memory)
+        run = self.assembled
+        show_plan(console, run.plan, reading(run), self.states, mesh_size, memory, run.ensembles)
 
     @property
     def _taken_here(self) -> dict[MemoryUse, str]:

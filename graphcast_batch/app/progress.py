@@ -106,6 +106,9 @@ class SilentRun:
     def finished(self, record: CaseRecord) -> None:
         """Ignore that a Case is complete."""
 
+    def combined(self, record: CaseRecord) -> None:
+        """Ignore that an ensemble is complete."""
+
     def retried(self, case: Case, error: BaseException) -> None:
         """Ignore that a Case is tried again."""
 
@@ -208,6 +211,11 @@ class JournaledRun:
         """Record that a Case is complete."""
         self._journal.finished(record)
         self._watcher.finished(record)
+
+    def combined(self, record: CaseRecord) -> None:
+        """Record that an ensemble is complete."""
+        self._journal.combined(record)
+        self._watcher.combined(record)
 
     def retried(self, case: Case, error: BaseException) -> None:
         """Record that a Case has failed and is tried again."""

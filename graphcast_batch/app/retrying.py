@@ -6,6 +6,7 @@ from pathlib import Path
 from graphcast_batch.app.any_path import AnyPath
 from graphcast_batch.errors import StoreError
 from graphcast_batch.plan import case_key, parse_key
+from graphcast_batch.setup.ensemble_store import ensembles_of
 from graphcast_batch.stores.base import Store
 from graphcast_batch.stores.store_kinds import open_store
 
@@ -28,11 +29,13 @@ def retry_failed(store: AnyPath, keys: Sequence[str] = ()) -> list[str]:
     """
     opened = open_store(Path(store))
     wanted = {key: _keys_of(key, opened) for key in keys}
-    freed = opened.ledger.free_failed([each for found in wanted.values() for each in found] or None)
+    chosen = [each for found in wanted.values() for each in found] or None
+    together = ensembles_of(opened)
+    freed = {*opened.ledger.free_failed(chosen), *(together.ledger.free_failed(chosen) if together else ())}
     unknown = sorted(key for key, found in wanted.items() if not set(freed) & set(found))
     if unknown:
         raise StoreError(f"{store} has no failed Case {', '.join(unknown)}; see graphcast-batch status {store}")
-    return list(freed)
+    return sorted(freed)
 
 
 def _keys_of(key: str, store: Store) -> list[str]:
@@ -41,4 +44,4 @@ def _keys_of(key: str, store: Store) -> list[str]:
         init_time, number = parse_key(key)
     except ValueError:
         return [key]
-    return [case_key(init_time, member.number) for member in store.members if number is None] or [key]
+    return [case_key(init_time, member.number) for member in store.members if number is None] + [key]

@@ -42,6 +42,9 @@ class RunResult:
         undrawn: by key of a Case, why some of its figures are missing.
         seconds: from the start of the workers to the last forecast.
         balance: how well reading, computing and writing overlapped; None if nothing was made.
+        combined: initial times, as Cases without a member, of which all that is kept of their members together is
+            complete.
+        uncombined: number of initial times whose members are still to be combined; not those with a failed member.
     """
 
     plan: PlannedRun
@@ -53,18 +56,20 @@ class RunResult:
     undrawn: dict[str, str]
     seconds: float
     balance: Balance | None
+    combined: tuple[Case, ...] = ()
+    uncombined: int = 0
 
     @classmethod
     def of(cls, plan: PlannedRun, made: driver.RunOutcome, undrawn: dict[str, str]) -> Self:
         """Combine what the driver returned with the figures that are missing."""
-        return cls(
-            plan, made.store.path, made.complete, made.made, made.failed, made.left, undrawn, made.seconds, made.balance
-        )
+        of_ensembles = made.combined, made.awaited
+        ended = made.complete, made.made, made.failed, made.left, undrawn, made.seconds, made.balance
+        return cls(plan, made.store.path, *ended, *of_ensembles)
 
     @property
     def succeeded(self) -> bool:
         """Whether every Case of the config is complete and has its figures."""
-        return not (self.failed or self.left or self.undrawn or self.plan.skipped)
+        return not (self.failed or self.left or self.uncombined or self.undrawn or self.plan.skipped)
 
     @property
     def steps_per_second(self) -> float:
@@ -81,11 +86,23 @@ class RunResult:
         console.print(
             f"{len(self.complete)} of {len(self.plan.cases)} Cases complete, {len(self.made)} of them made now, "
             f"{len(self.failed)} failed, {self.left} left; "
-            f"{self.seconds:.0f} s, {self.steps_per_second:.1f} steps/s\n"
+            f"{self.seconds:.0f} s, {self.steps_per_second:.1f} steps/s\n{self._ensembles}"
             f"store: {self.store}",
             highlight=False,
             markup=False,
             soft_wrap=True,
+        )
+
+    @property
+    def _ensembles(self) -> str:
+        """The line on ensembles; empty where nothing is computed of all members together."""
+        planned = self.plan.assembled.ensembles
+        if planned is None:
+            return ""
+        failed = len(planned.cases) - len(self.combined) - self.uncombined
+        return (
+            f"{len(self.combined)} of {len(planned.cases)} ensembles complete, {failed} with a failure, "
+            f"{self.uncombined} left\n"
         )
 
     def __repr__(self) -> str:

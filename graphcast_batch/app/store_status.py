@@ -9,6 +9,8 @@ from graphcast_batch.app.any_path import AnyPath
 from graphcast_batch.app.displays import as_html, as_text
 from graphcast_batch.cluster.slurm.submit import JOBS, JobState, jobs
 from graphcast_batch.config.loading import load_config
+from graphcast_batch.setup.ensemble_store import ensembles_of
+from graphcast_batch.stores.base import Store
 from graphcast_batch.stores.case_records import CaseFailure, CaseState
 from graphcast_batch.stores.store_kinds import open_store, store_exists
 from graphcast_batch.terminal import show_jobs, show_states
@@ -24,6 +26,7 @@ class StoreStatus:
         only_scores: whether only the scores of the forecasts are kept.
         states: state of each Case, by key.
         failures: of the failed Cases.
+        ensembles: state of what is computed of all members of an initial time together, by its key.
     """
 
     jobs: tuple[JobState, ...]
@@ -31,6 +34,7 @@ class StoreStatus:
     only_scores: bool = False
     states: dict[str, CaseState] = field(default_factory=dict)
     failures: tuple[CaseFailure, ...] = ()
+    ensembles: dict[str, CaseState] = field(default_factory=dict)
 
     def show(self, console: Console) -> None:
         """Print jobs, counts of Cases and failures."""
@@ -40,7 +44,7 @@ class StoreStatus:
             return
         if self.only_scores:
             console.print("only the scores of the forecasts are kept (outputs: none)")
-        show_states(console, self.states, list(self.failures))
+        show_states(console, self.states, list(self.failures), self.ensembles)
 
     def __repr__(self) -> str:
         return as_text(self.show)
@@ -66,6 +70,14 @@ def status(store: AnyPath) -> StoreStatus:
         return StoreStatus(submitted, is_laid_out=False)
     opened = open_store(path)
     steps = load_config(opened.config_path).steps
-    states = opened.ledger.states(opened.cases(steps))
-    failures = [opened.ledger.failure(key) for key, state in states.items() if state == "failed"]
-    return StoreStatus(submitted, True, opened.only_scores, states, tuple(failure for failure in failures if failure))
+    states, failures = _states(opened, steps)
+    together = ensembles_of(opened)
+    of_ensembles, failed = _states(together, steps) if together else ({}, ())
+    return StoreStatus(submitted, True, opened.only_scores, states, (*failures, *failed), of_ensembles)
+
+
+def _states(store: Store, steps: int) -> tuple[dict[str, CaseState], tuple[CaseFailure, ...]]:
+    """Return the states of all Cases of a store, and the failures among them."""
+    states = store.ledger.states(store.cases(steps))
+    failures = (store.ledger.failure(key) for key, state in states.items() if state == "failed")
+    return states, tuple(failure for failure in failures if failure)

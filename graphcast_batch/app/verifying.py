@@ -1,6 +1,6 @@
 """Compare a store with its ledger, and repair it if asked."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import starmap
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from graphcast_batch.app.executing import executor, on_cluster
 from graphcast_batch.app.progress import ProgressChoice, chosen_progress
 from graphcast_batch.integrity import repair as repairing
 from graphcast_batch.integrity import verify as comparing
+from graphcast_batch.stores.base import OF_ENSEMBLES
+from graphcast_batch.stores.store_kinds import store_exists
 from graphcast_batch.terminal import show_repair, show_verification
 
 
@@ -22,15 +24,17 @@ class StoreVerification:
     Attributes:
         found: the differences.
         repair: what was repaired; None if nothing was.
+        ensembles: the same for what is computed of all members together; None if there is none.
     """
 
     found: comparing.Verification
     repair: repairing.Repair | None = None
+    ensembles: "StoreVerification | None" = None
 
     @property
     def is_sound(self) -> bool:
         """Whether all was checked and is as recorded, or is repaired."""
-        if self.found.left:
+        if self.found.left or (self.ensembles and not self.ensembles.is_sound):
             return False
         return not self.repair.busy if self.repair else not self.found.damaged
 
@@ -39,6 +43,9 @@ class StoreVerification:
         show_verification(console, self.found)
         if self.repair:
             show_repair(console, self.repair)
+        if self.ensembles:
+            console.print("ensembles:")
+            self.ensembles.show(console)
 
     def __repr__(self) -> str:
         return as_text(self.show)
@@ -71,11 +78,17 @@ def verify(
         GridError: its latitudes or longitudes are damaged.
     """
     path, shown = Path(store), chosen_progress(progress)
+    paths = [path, *filter(store_exists, [path / OF_ENSEMBLES])]
     if deep:
         with on_cluster(address, None, shown) as stopping:
-            found = comparing.verify(path, deep=True, executor=executor(stopping, shown, "reading"))
+            run = executor(stopping, shown, "reading")
+            found = [comparing.verify(each, deep=True, executor=run) for each in paths]
     else:
-        found = comparing.verify(path, deep=False, executor=starmap)
-    if found.left or not (repair and found.flaws):
-        return StoreVerification(found)
-    return StoreVerification(found, repairing.repair(path, found.flaws))
+        found = [comparing.verify(each, deep=False, executor=starmap) for each in paths]
+    first, *others = (
+        StoreVerification(
+            result, None if result.left or not (repair and result.flaws) else repairing.repair(each, result.flaws)
+        )
+        for each, result in zip(paths, found, strict=True)
+    )
+    return replace(first, ensembles=others[0] if others else None)

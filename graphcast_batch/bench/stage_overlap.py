@@ -122,6 +122,9 @@ class _Quiet:
     def finished(self, record: CaseRecord) -> None:
         """Nothing is shown."""
 
+    def combined(self, record: CaseRecord) -> None:
+        """Nothing is shown."""
+
     def retried(self, case: Case, error: BaseException) -> None:
         """Raise: a benchmark must not hide a failure."""
         raise error

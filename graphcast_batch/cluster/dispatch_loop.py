@@ -13,6 +13,7 @@ from typing import Any, Final
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from graphcast_batch.cluster.awaited_ensembles import AwaitedEnsembles
 from graphcast_batch.cluster.dispatch_rules import Dispatch
 from graphcast_batch.cluster.drain import Drain, whatever_is_begun
 from graphcast_batch.cluster.finishing import finishing
@@ -21,6 +22,7 @@ from graphcast_batch.cluster.nodes import is_gone
 from graphcast_batch.cluster.outcome import CompletedCases, RunProgress
 from graphcast_batch.cluster.ray_errors import LESS_MEMORY, explained, is_of_the_node, unwrapped
 from graphcast_batch.cluster.ray_metrics import RunMetrics
+from graphcast_batch.cluster.run_ledger import DispatchLedger
 from graphcast_batch.cluster.store_refusals import RateLimitedNotes, RefusalTolerance, kind_of
 from graphcast_batch.cluster.walltime import Walltime
 from graphcast_batch.cluster.worker_pool import WorkerPool
@@ -54,6 +56,8 @@ class DispatchLoop:
         progress: shows what happens.
         drain: once asked, no further Case is handed out.
         completed: collects the Cases that were completed.
+        ledger: has the states of all Cases; that of the store unless there are ensembles too.
+        awaited: the ensembles that are combined once their members are complete.
     """
 
     def __init__(
@@ -65,9 +69,12 @@ class DispatchLoop:
         progress: RunProgress,
         drain: Drain,
         completed: CompletedCases,
+        *,
+        ledger: DispatchLedger | None = None,
+        awaited: AwaitedEnsembles | None = None,
     ) -> None:
-        self._store = store
-        self._dispatch = Dispatch(cases, config.retries, starter.in_flight)
+        self._ledger = ledger or store.ledger
+        self._dispatch = Dispatch(cases, config.retries, starter.in_flight, awaited)
         self._progress = progress
         self._metrics = RunMetrics(store.path, partial(progress.note, "metrics"))
         self._drain = drain
@@ -75,7 +82,7 @@ class DispatchLoop:
         self._completed = completed
         self._notes = RateLimitedNotes(progress.note)
         self._tolerance = RefusalTolerance(self._notes)
-        self._leases = HeldLeases(store.ledger, self._tolerance)
+        self._leases = HeldLeases(self._ledger, self._tolerance)
         self._pool = WorkerPool(starter, progress.note)
         self._watch = WorkerWatch(self._pool, config.time_limits, progress)
         self._in_progress: dict[Any, WorkerHandle] = {}
@@ -205,7 +212,8 @@ class DispatchLoop:
         if isinstance(result, RayError) and not isinstance(result, RayTaskError):
             self._handle_death(worker, result)
             return
-        case = self._end_call(worker, reference, complete=isinstance(result, CompletedCase))
+        made = isinstance(result, CompletedCase) and not result.of_ensemble
+        case = self._end_call(worker, reference, complete=made)
         if isinstance(result, RayError):
             try:
                 self._fail(worker, case, unwrapped(result))
@@ -215,10 +223,14 @@ class DispatchLoop:
         self._leases.release(case)
         self._dispatch.complete(worker.name, case)
         self._completed.add(case, result)
-        self._progress.finished(result.record)
-        self._metrics.complete(result)
+        if result.of_ensemble:
+            self._progress.combined(result.record)
+        else:
+            self._progress.finished(result.record)
+            self._metrics.complete(result)
         if result.unscored:
-            self._progress.note("not scored", f"{result.unscored}; the forecast is complete: evaluate the store later")
+            what = "its members are" if result.of_ensemble else "the forecast is"
+            self._progress.note("not scored", f"{result.unscored}; {what} complete: evaluate the store later")
         self._retire_broken()  # this Case may have failed on another worker before
 
     def _end_call(self, worker: WorkerHandle, reference: Any, *, complete: bool = False) -> Case:  # noqa: ANN401 - as above
@@ -246,7 +258,7 @@ class DispatchLoop:
             return
         failure = CaseFailure.of(case, error, attempts)
         with self._tolerance.tolerating():  # without a record the next run tries the Case again
-            self._store.ledger.fail(failure)
+            self._ledger.fail(failure)
         self._progress.failed(failure)
         self._metrics.failed(failure.error)
 
@@ -256,7 +268,7 @@ class DispatchLoop:
             self._remove(self._pool.ready[name])
             freed = self._dispatch.retire(name)
             with self._tolerance.tolerating():  # failures that stay recorded do not count once their Cases are complete
-                self._store.ledger.free_failed(freed)
+                self._ledger.free_failed(freed)
             self._progress.note("worker retired", f"{name} is retired, because different Cases failed on it alone")
             self._check_losses()
 
@@ -305,7 +317,7 @@ class DispatchLoop:
         self._pool.check_head()
         if self._dispatch.elsewhere and now >= self._look_from and not self._tolerance.is_pausing(now):
             with self._tolerance.tolerating():
-                self._dispatch.update_elsewhere(self._store.ledger.states(self._dispatch.elsewhere))
+                self._dispatch.update_elsewhere(self._ledger.states(self._dispatch.elsewhere))
             self._look_from = now + _REVIEW_SHARE * (time.monotonic() - now)
         self._pool.fill(self._dispatch.ours, now)
 

@@ -13,6 +13,7 @@ from functools import partial
 from itertools import chain, islice
 from typing import Final
 
+from graphcast_batch.cluster.awaited_ensembles import AwaitedEnsembles
 from graphcast_batch.cluster.waiting_cases import WaitingCases
 from graphcast_batch.errors import CheckpointError, ForecastError, InputError, TaskError
 from graphcast_batch.plan import Case
@@ -70,9 +71,17 @@ class Dispatch:
         cases: the Cases to make.
         retries: how often an attempt that failed is repeated.
         in_flight: how many Cases a worker has at once.
+        awaited: ensembles, which are Cases too once all of their members are complete.
     """
 
-    def __init__(self, cases: Iterable[Case], retries: int, in_flight: int = IN_FLIGHT) -> None:
+    def __init__(
+        self,
+        cases: Iterable[Case],
+        retries: int,
+        in_flight: int = IN_FLIGHT,
+        awaited: AwaitedEnsembles | None = None,
+    ) -> None:
+        self._awaited = awaited or AwaitedEnsembles()
         self._retries = retries
         self._in_flight = in_flight
         self._waiting = WaitingCases(cases)
@@ -178,7 +187,9 @@ class Dispatch:
             if state is CaseState.MISSING:
                 self._waiting.append(self._elsewhere[key])
             if state is not CaseState.RUNNING:
-                del self._elsewhere[key]
+                case = self._elsewhere.pop(key)
+                if state is CaseState.COMPLETE:
+                    self._let_wait(self._awaited.complete(case))
 
     def complete(self, worker: str, case: Case) -> None:
         """Record that a worker has completed a Case."""
@@ -189,6 +200,7 @@ class Dispatch:
         self._check_broken(worker)
         self._losses.clear()
         del self._attempts[key]
+        self._let_wait(self._awaited.complete(case))
         for other in self._failed_on.pop(key, set()) - {worker}:
             if other in self._workers:
                 self._workers[other].completed_elsewhere.add(key)
@@ -265,6 +277,11 @@ class Dispatch:
         self._waiting.extend(self._failed.pop(key) for key in freed)
         self._losses[worker] = f"a worker failed {', '.join(entry.failed)} one after another"
         return freed
+
+    def _let_wait(self, ensemble: Case | None) -> None:
+        """Let an ensemble that can be combined wait in front: what was just written is still in the host's memory."""
+        if ensemble:
+            self._waiting.put_first(ensemble)
 
     def _may_take(self, worker: str, case: Case) -> bool:
         """Return whether a worker may take a Case: one that it has not failed on, if there is any other worker.

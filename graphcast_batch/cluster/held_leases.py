@@ -5,10 +5,11 @@ from collections import OrderedDict
 from contextlib import suppress
 from typing import Final
 
+from graphcast_batch.cluster.run_ledger import DispatchLedger
 from graphcast_batch.cluster.store_refusals import RefusalTolerance
 from graphcast_batch.errors import StoreError
 from graphcast_batch.plan import Case
-from graphcast_batch.stores.base import Lease, Ledger
+from graphcast_batch.stores.base import Lease
 
 _LEASE_SECONDS: Final = 120.0
 """How long a lease lasts that is not renewed."""
@@ -24,7 +25,7 @@ class HeldLeases:
         tolerance: tolerates a store that refuses to renew or release a lease for a while.
     """
 
-    def __init__(self, ledger: Ledger, tolerance: RefusalTolerance) -> None:
+    def __init__(self, ledger: DispatchLedger, tolerance: RefusalTolerance) -> None:
         self._ledger = ledger
         self._tolerance = tolerance
         # By the key of a Case, the one first that has not been renewed for longest.

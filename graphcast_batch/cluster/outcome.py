@@ -31,6 +31,9 @@ class RunProgress(Protocol):
     def finished(self, record: CaseRecord) -> None:
         """A Case is complete."""
 
+    def combined(self, record: CaseRecord) -> None:
+        """All that is kept of the members of an initial time together is complete."""
+
     def retried(self, case: Case, error: BaseException) -> None:
         """A Case failed and will be tried again."""
 
@@ -55,6 +58,9 @@ class RunOutcome:
         seconds: from the start of the workers to the last result.
         balance: how well reading, computing and writing overlapped; None if no Case was completed.
         trace: all Cases that this run completed with their spans, if the run was traced; else empty.
+        ensembles: how many initial times there are whose members are combined.
+        combined: those of them that are complete now.
+        awaited: how many of them are left, and can be combined because none of their members has failed.
     """
 
     store: Store
@@ -66,6 +72,9 @@ class RunOutcome:
     seconds: float
     balance: Balance | None
     trace: tuple[CompletedCase, ...]
+    ensembles: int = 0
+    combined: tuple[Case, ...] = ()
+    awaited: int = 0
 
 
 @dataclass
@@ -74,9 +83,9 @@ class CompletedCases:
 
     Attributes:
         traced: whether `trace` is kept.
-        cases: the completed Cases.
+        cases: the completed Cases, without those of ensembles.
         overlap: how their stages overlapped.
-        trace: their records and spans.
+        trace: records and spans of all.
     """
 
     traced: bool = False
@@ -86,7 +95,8 @@ class CompletedCases:
 
     def add(self, case: Case, made: CompletedCase) -> None:
         """Add a Case that was completed."""
-        self.cases.append(case)
-        self.overlap.add(made.record.worker, made.spans)
+        if not made.of_ensemble:
+            self.cases.append(case)
+            self.overlap.add(made.record.worker, made.spans)
         if self.traced:
             self.trace.append(made)

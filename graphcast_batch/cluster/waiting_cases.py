@@ -30,6 +30,7 @@ class WaitingCases:
         self._begun: OrderedDict[_Start, deque[Case]] = OrderedDict()
         self._begun_by: dict[_Start, str] = {}
         self._last: dict[str, _Start] = {}
+        self._first: deque[Case] = deque()
         self._count = 0
         self.extend(cases)
 
@@ -48,6 +49,11 @@ class WaitingCases:
         (self._begun if start in self._begun else self._untouched).move_to_end(start, last=False)
         self._count += 1
 
+    def put_first(self, case: Case) -> None:
+        """Let a Case wait in front of all others, also of those that go on with what a worker has begun."""
+        self._first.append(case)
+        self._count += 1
+
     def extend(self, cases: Iterable[Case]) -> None:
         """Let Cases wait behind the others, in their order."""
         for case in cases:
@@ -60,6 +66,11 @@ class WaitingCases:
             worker: name of the worker.
             may_take: returns whether the worker may take a Case.
         """
+        first = next((case for case in islice(self._first, _LOOKED_AT) if may_take(case)), None)
+        if first is not None:
+            self._first.remove(first)
+            self._count -= 1
+            return first
         for start, cases in self._groups_for(worker):
             found = next((case for case in islice(cases, _LOOKED_AT) if may_take(case)), None)
             if found is not None:

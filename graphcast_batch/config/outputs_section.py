@@ -1,6 +1,6 @@
 """Check the section ``outputs`` of a config: what a store keeps of each forecast."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, Strict, model_validator
 
@@ -8,6 +8,11 @@ from graphcast_batch.config.field_types import Latitude, Longitude
 from graphcast_batch.spec import FrozenModel, Levels, Names
 
 KeepBits = Annotated[int, Field(ge=1, le=22)]
+
+MEAN: Final = "mean"
+STANDARD_DEVIATION: Final = "standard_deviation"
+Statistic = Literal["mean", "standard_deviation"] | Annotated[float, Field(gt=0, lt=1)]
+"""Mean or standard deviation of the members of an ensemble, or a quantile of them, such as 0.9."""
 
 
 class RegionConfig(FrozenModel):
@@ -60,6 +65,9 @@ class OutputsConfig(FrozenModel):
     """Lossless compression of the store: ``lz4`` for speed, ``zstd`` for size."""
     max_files: Annotated[int, Field(gt=0)] | None = None
     """Largest number of files of one Case; by default one file for each 8 lead times of a variable."""
+    ensemble: Annotated[tuple[Statistic, ...], Strict(False)] = ()
+    """Statistics of the members of each initial time that are kept beside the members: ``mean``,
+    ``standard_deviation``, and numbers such as 0.1 and 0.9 for quantiles. By default none."""
 
     @model_validator(mode="before")
     @classmethod
@@ -70,6 +78,13 @@ class OutputsConfig(FrozenModel):
     def _one_way(self) -> Self:
         if self.lead_hours is not None and self.every_hours is not None:
             raise ValueError("give either lead_hours or every_hours, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        twice = sorted({str(each) for each in self.ensemble if self.ensemble.count(each) > 1})
+        if twice:
+            raise ValueError(f"ensemble must name each statistic once, but names {', '.join(twice)} again")
         return self
 
     def bits_of(self, name: str) -> int | None:

@@ -139,13 +139,25 @@ class RunConfig(FrozenModel):
         return self
 
     @model_validator(mode="after")
-    def _members_are_scored_later(self) -> Self:
-        if self.ensemble is not None and self.scores.online:
+    def _members_fit_outputs(self) -> Self:
+        if self.outputs.ensemble and (self.ensemble is None or self.ensemble.size < 2):
+            members = "no ensemble" if self.ensemble is None else "a single member"
             raise ValueError(
-                "scores.online must be false with an ensemble, whose members are scored together once they are stored; "
-                "use graphcast-batch evaluate"
+                f"outputs.ensemble needs two members of each initial time at least, but there is {members}; add "
+                "ensemble, or leave outputs.ensemble out"
+            )
+        if self.ensemble is not None and not self.outputs.forecasts:
+            raise ValueError(
+                "outputs: none must be left out with an ensemble, whose members are scored together once all are "
+                "stored; choose fewer variables, levels or lead times in outputs"
             )
         return self
+
+    @property
+    def combines_members(self) -> bool:
+        """Whether something is computed of all members of an initial time together: statistics or online scores."""
+        several = self.ensemble is not None and self.ensemble.size > 1
+        return several and bool(self.outputs.ensemble or self.scores.online)
 
     @property
     def weights(self) -> RandomWeights | CheckpointWeights:

@@ -1,6 +1,6 @@
 """Score one Case: read forecast, truth and climatology piece by piece and add up the weighted sums of statistics."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
@@ -38,13 +38,16 @@ _DEVIATION: Final = " deviation"
 """Suffixes of a variable's name for its other climatological fields, beside its climatological mean."""
 
 
-def score_case(scoring: ScoringSetup, case: Case, watch: Stopwatch) -> dict[str, WeightedSums]:
+def score_case(
+    scoring: ScoringSetup, case: Case, watch: Stopwatch, advanced: Callable[[], None] = lambda: None
+) -> dict[str, WeightedSums]:
     """Compute the weighted sums of statistics of one Case.
 
     Args:
         scoring: what is scored against what.
         case: whose forecast.
         watch: records the seconds spent reading and computing; reading overlaps computing.
+        advanced: called whenever something more was read.
 
     Returns:
         By variable, sums over (statistic, lead time, [level], region), with weight 0 where there is no truth; by the
@@ -61,6 +64,7 @@ def score_case(scoring: ScoringSetup, case: Case, watch: Stopwatch) -> dict[str,
         reading = [ahead.submit(_read, scoring, case, piece, watch) for piece in pieces[:1]]
         for n, piece in enumerate(pieces):
             fields = reading.pop().result()
+            advanced()
             reading += [ahead.submit(_read, scoring, case, later, watch) for later in pieces[n + 1 : n + 2]]
             with watch.stage("compute"):
                 add_piece(sums, scoring, regions, case, piece, fields)

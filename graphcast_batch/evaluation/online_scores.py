@@ -1,10 +1,10 @@
 """Score forecasts online: compare the frames of a running forecast with the truth, on their way to the store."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -22,11 +22,13 @@ from graphcast_batch.evaluation.case_scoring import (
 )
 from graphcast_batch.evaluation.climatology import Climatology
 from graphcast_batch.evaluation.derived import steps_of_parts, with_derived_forecasts
+from graphcast_batch.evaluation.ensemble import ENSEMBLE
 from graphcast_batch.evaluation.group_scoring import lay_out_groups
 from graphcast_batch.evaluation.regions import Regions
 from graphcast_batch.evaluation.score_store import FORECAST, ScoreStore
 from graphcast_batch.evaluation.scoring_setup import TERM_HOURS, Fields, ScoringSetup
-from graphcast_batch.evaluation.store_scoring import identity_of, scoring_of, truth_of
+from graphcast_batch.evaluation.store_scoring import ensemble_of, identity_of, score_stored, scoring_of, truth_of
+from graphcast_batch.evaluation.stored_members import members_of
 from graphcast_batch.plan import Case
 from graphcast_batch.stores.base import Store
 from graphcast_batch.stores.store_kinds import open_store
@@ -42,20 +44,31 @@ class OnlineScorer:
         scores: to write to.
         scoring: what is scored against what.
         regions: with the weights of the points.
+        ensemble: what all members together are scored against; None without members.
     """
 
     store: Store
     scores: ScoreStore
     scoring: ScoringSetup
     regions: Regions
+    ensemble: ScoringSetup | None = None
 
-    def begin(self, case: Case, watch: Stopwatch, reading: AbstractContextManager[object]) -> "OnlineCaseScorer":
-        """Start scoring a Case; see `graphcast_batch.pipeline.ports.Scorer`.
+    def begin(self, case: Case, watch: Stopwatch, reading: AbstractContextManager[object]) -> "OnlineCaseScorer | None":
+        """Start scoring a Case; None of a member but the first. See `graphcast_batch.pipeline.ports.Scorer`.
 
         Raises:
             EvaluationError: there is no truth at any lead time of the Case.
         """
-        return OnlineCaseScorer(self, case, watch, reading)
+        first = members_of(self.store)[0].number
+        return OnlineCaseScorer(self, case, watch, reading) if case.member == first else None
+
+    def score_ensemble(self, case: Case, advanced: Callable[[], None]) -> None:
+        """Score all members of an initial time; see `graphcast_batch.pipeline.ports.Scorer`.
+
+        Another process that is scoring the same initial time is left to it.
+        """
+        assert self.ensemble is not None, "only stores with members have ensembles"
+        score_stored(self.store.path, ENSEMBLE, self.ensemble, case, advanced)
 
     @cached_property
     def times(self) -> dict[str, NDArray[np.datetime64] | None]:
@@ -83,8 +96,12 @@ def run_scorer(config: RunConfig) -> OnlineScorer:
     climatology = Climatology(folder, store.kept) if folder else None
     scoring = scoring_of(config.scores, store, truth_of(config, store.kept), climatology)
     # Groups that were added later are left to the next evaluation, which scores what a Case lacks.
-    first, *_ = lay_out_groups(store, FORECAST, scoring, identity_of(config, climatology))
-    return OnlineScorer(store, first.scores, first.scoring, first.scoring.weighed())
+    identity, ensemble = identity_of(config, climatology), None
+    first, *_ = lay_out_groups(store, FORECAST, scoring, identity)
+    if config.combines_members:
+        ensemble = ensemble_of(scoring, [store])
+        lay_out_groups(store, ENSEMBLE, ensemble, identity)
+    return OnlineScorer(store, first.scores, first.scoring, first.scoring.weighed(), ensemble)
 
 
 class OnlineCaseScorer:
@@ -97,7 +114,8 @@ class OnlineCaseScorer:
         self, run: OnlineScorer, case: Case, watch: Stopwatch, reading: AbstractContextManager[object]
     ) -> None:
         self._run = run
-        self._case = case
+        self._case = replace(case, member=None)  # scores have one forecast of each initial time
+        self._index = run.store.place_of(case)["time"]
         self._watch = watch
         self._reading = reading
         self._pieces = deque(scoring_pieces(run.scoring, case, run.times))
@@ -123,7 +141,7 @@ class OnlineCaseScorer:
 
     def write(self, forecast: str) -> None:
         """Write the scores, unless an evaluation is scoring the same Case."""
-        scores, index = self._run.scores, self._run.store.place_of(self._case)["time"]
+        scores, index = self._run.scores, self._index
         lease = scores.lease(self._case)
         if lease is None and self._run.store.only_scores:
             raise StoreError(

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -253,7 +253,9 @@ def identity_of(config: RunConfig, climatology: Climatology | None) -> dict[str,
     return {"truth": truth, "climatology": None if climatology is None else climatology.identity}
 
 
-def score_stored(path: Path, name: str, scoring: ScoringSetup, case: Case) -> ScoreRecord | None:
+def score_stored(
+    path: Path, name: str, scoring: ScoringSetup, case: Case, advanced: Callable[[], None] = lambda: None
+) -> ScoreRecord | None:
     """Score one Case and write its scores; return None if another process is scoring it.
 
     Args:
@@ -261,19 +263,20 @@ def score_stored(path: Path, name: str, scoring: ScoringSetup, case: Case) -> Sc
         name: of the scores.
         scoring: what is scored against what.
         case: to score.
+        advanced: called whenever something more was read.
 
     Raises:
         GraphcastBatchError: forecast or truth cannot be read or is not finite, or the scores cannot be written.
     """
     store, record = open_store(path), None
     for group in stored_groups(path, name, scoring):
-        record = _score_group(store, group, case)
+        record = _score_group(store, group, case, advanced)
         if record is None:
             break
     return record
 
 
-def _score_group(store: Store, group: GroupScoring, case: Case) -> ScoreRecord | None:
+def _score_group(store: Store, group: GroupScoring, case: Case, advanced: Callable[[], None]) -> ScoreRecord | None:
     """Score one Case in one group of the scores, unless it has been; return None if another process is scoring it."""
     lease = group.scores.lease(case)
     if lease is None:
@@ -284,7 +287,7 @@ def _score_group(store: Store, group: GroupScoring, case: Case) -> ScoreRecord |
         record, watch = ScoreRecord.read(group.scores.record_path(case.key)), Stopwatch()
         if record and _is_scored(record, group, held, forecast):
             return record
-        means = {name: found.means for name, found in score_case(group.scoring, case, watch).items()}
+        means = {name: found.means for name, found in score_case(group.scoring, case, watch, advanced).items()}
         return group.scores.write(
             _time_index(store, case), case, means, _count(group, held), forecast, watch.seconds, lease
         )

@@ -9,6 +9,7 @@ from typing import Final
 import xarray as xr
 
 from graphcast_batch.evaluation.score_verification import verify_scores
+from graphcast_batch.setup.ensemble_store import is_of_ensembles
 from graphcast_batch.stores.base import CaseExecutor
 from graphcast_batch.stores.flaws import Flaw, FlawKind
 from graphcast_batch.stores.store_kinds import kind_at
@@ -58,9 +59,10 @@ def verify(path: Path, *, deep: bool, executor: CaseExecutor = starmap) -> Verif
     store = kind.open(path)
     complete = (*found.cases, *found.left)
     flaws = [*found.flaws]
-    # A store that has just been laid out has no statistics yet.
-    flaws += _statistics_flaws(store.path) if complete else []
-    flaws += verify_scores(store, complete, deep=deep)
+    # A store that has just been laid out has no statistics yet; the scores of ensembles lie beside their members.
+    if not is_of_ensembles(store):
+        flaws += _statistics_flaws(store.path) if complete else []
+        flaws += verify_scores(store, complete, deep=deep)
     seconds = time.perf_counter() - start
     return Verification(len(found.cases), len(found.left), found.bytes, seconds, tuple(flaws))
 

@@ -100,8 +100,8 @@ class CaseScorer(Protocol):
 class Scorer(Protocol):
     """Scores forecasts while they are made."""
 
-    def begin(self, case: Case, watch: Stopwatch, reading: AbstractContextManager[object]) -> CaseScorer:
-        """Start scoring a Case, and read ahead the truth of its first frames.
+    def begin(self, case: Case, watch: Stopwatch, reading: AbstractContextManager[object]) -> CaseScorer | None:
+        """Start scoring a Case, and read ahead the truth of its first frames; None if it is not scored by itself.
 
         Args:
             case: the Case.
@@ -110,4 +110,15 @@ class Scorer(Protocol):
 
         Raises:
             GraphcastBatchError: there is no truth for the Case.
+        """
+
+    def score_ensemble(self, case: Case, advanced: Callable[[], None]) -> None:
+        """Score all members of an initial time together, which are complete in the store, and write the scores.
+
+        Args:
+            case: Case without a member.
+            advanced: called whenever something more was read.
+
+        Raises:
+            GraphcastBatchError: the members cannot be scored.
         """

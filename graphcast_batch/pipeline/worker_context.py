@@ -18,6 +18,7 @@ from graphcast_batch.pipeline.case_frames import CaseFrames, HostFrames
 from graphcast_batch.pipeline.case_scores import CaseScores
 from graphcast_batch.pipeline.case_starts import CaseStarts
 from graphcast_batch.pipeline.device_queue import DeviceQueue
+from graphcast_batch.pipeline.ensemble_cases import EnsembleCases
 from graphcast_batch.pipeline.frame_check import FrameCheck
 from graphcast_batch.pipeline.member_weights import MemberWeights
 from graphcast_batch.pipeline.peak_memory import peak_memory_bytes
@@ -44,11 +45,13 @@ class CompletedCase:
         record: record of the Case in the ledger.
         spans: when the Case was in which stage, the commit included; too many to be stored.
         unscored: why the Case has no scores although it should have; empty otherwise.
+        of_ensemble: whether the Case is what is computed of all members together, and not a forecast.
     """
 
     record: CaseRecord
     spans: tuple[Span, ...]
     unscored: str = ""
+    of_ensemble: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class WorkerContext:
         steps_per_call: largest number of steps in one call of the model's program.
         perturb: returns the input frames of a member; None to start each from the state as it is.
         weights: weights of the members; None if all Cases have those of the model.
+        ensembles: computes what is kept of all members together; None if nothing is.
     """
 
     source: Source
@@ -80,6 +84,7 @@ class WorkerContext:
     steps_per_call: int = 1
     perturb: Perturb | None = None
     weights: MemberWeights | None = None
+    ensembles: EnsembleCases | None = None
     # Cases wait for room at the device one after another, and let truth be read meanwhile.
     _turns: ReadingTurns = field(default_factory=ReadingTurns, init=False)
     # Two threads must not read HDF5 at once.
@@ -105,10 +110,10 @@ class WorkerContext:
         return self.model.task
 
     def run_case(self, case: Case, lease: Lease | None, attempts: int) -> CompletedCase:
-        """Make one forecast and commit it to the store.
+        """Make one forecast and commit it to the store, or combine the members of an ensemble that are complete.
 
         Args:
-            case: the Case.
+            case: the Case; in a run of ensembles one without a member stands for all members together.
             lease: the lease on the Case; None if nobody else works on the store.
             attempts: number of attempts at the Case, this one included.
 
@@ -121,6 +126,10 @@ class WorkerContext:
             StoreError: the store cannot be written, or the lease was lost.
         """
         watch = Stopwatch()
+        if self.ensembles and case.member is None:
+            with self._stages.followed(case) as reached:
+                done = self.ensembles.complete(case, lease, attempts, watch, lambda name: reached(name, 0))
+            return CompletedCase(done[0], watch.spans, done[1], of_ensemble=True)
         with self._stages.followed(case) as reached, closing(CaseScores(needed=self.store.only_scores)) as scores:
             frames = CaseFrames(case, watch, reached)
             frames.reached("write")

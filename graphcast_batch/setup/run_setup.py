@@ -25,6 +25,7 @@ from graphcast_batch.models.normalization import normalization
 from graphcast_batch.perturbations.base import perturbation
 from graphcast_batch.plan import Case, plan_cases, plan_times
 from graphcast_batch.setup.ensemble_members import ensemble_members
+from graphcast_batch.setup.ensemble_store import ensemble_plan
 from graphcast_batch.setup.run_source import AnySource, open_run_members, open_run_source
 from graphcast_batch.setup.run_statistics import STATISTICS_FOLDER, given_statistics
 from graphcast_batch.spec import Task
@@ -43,6 +44,8 @@ class RunSetup:
         channels: positions of the variables of the task in the vectors of the network.
         statistics: normalization statistics; None if they are still to be computed from the inputs.
         plan: the Cases, and the layout of what they write.
+        ensembles: the Cases of what is computed of all members together, and the layout of what they write; None if
+            there are none.
     """
 
     config: RunConfig
@@ -52,6 +55,17 @@ class RunSetup:
     channels: Channels
     statistics: Statistics | None
     plan: Plan
+    ensembles: Plan | None
+
+    @property
+    def store_bytes(self) -> int:
+        """Size of all that the run writes before compression, in bytes: forecasts, and statistics over members."""
+        return self.plan.store_bytes + (self.ensembles.store_bytes if self.ensembles else 0)
+
+    @property
+    def files(self) -> int:
+        """Number of files of forecasts and of statistics over members that the run writes."""
+        return sum(plan.layout.case_files * len(plan.cases) for plan in (self.plan, self.ensembles) if plan)
 
 
 def assemble(config: RunConfig, *, able: bool = True) -> RunSetup:
@@ -89,7 +103,7 @@ def assemble(config: RunConfig, *, able: bool = True) -> RunSetup:
         plan = _of_members(
             plan, ensemble_members(config.ensemble, model, config.weights, checkpoint, channels), config.ensemble
         )
-    return RunSetup(config, source, members, checkpoint, channels, statistics, plan)
+    return RunSetup(config, source, members, checkpoint, channels, statistics, plan, ensemble_plan(plan, config))
 
 
 def _of_members(plan: Plan, members: Sequence[Member], ensemble: EnsembleConfig) -> Plan:

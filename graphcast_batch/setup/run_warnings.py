@@ -59,7 +59,7 @@ def _waste_warning(cost: ReadCost | None, what: str, better: str) -> list[str]:
 def _space_warning(run: RunSetup) -> list[str]:
     place = next(folder for folder in (run.config.store, *run.config.store.parents) if folder.exists())
     compression = 1.0 if run.config.outputs.compression == "none" else _COMPRESSION
-    needed, free = run.plan.store_bytes / compression, shutil.disk_usage(place).free
+    needed, free = run.store_bytes / compression, shutil.disk_usage(place).free
     if needed <= free:
         return []
     return [

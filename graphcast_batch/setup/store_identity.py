@@ -21,6 +21,7 @@ from graphcast_batch.models.base import Precision
 from graphcast_batch.models.model_kinds import DEFAULT_MODEL, MODELS
 from graphcast_batch.models.normalization import normalization
 from graphcast_batch.perturbations.base import perturbation
+from graphcast_batch.setup.ensemble_store import check_ensembles
 from graphcast_batch.setup.run_setup import RunSetup
 from graphcast_batch.setup.run_statistics import STATISTICS_FOLDER, statistics_of
 from graphcast_batch.stores.base import NONE, OUTPUTS, Store
@@ -69,6 +70,8 @@ def existing_store(run: RunSetup) -> Store | None:
     known = store_identity(run, run.statistics, run.config.model.precision)
     unknown = {key: value for key, value in store.identity.items() if key in ("precision", "statistics")}
     store.refuse_other(run.plan, {**unknown, **known})
+    if run.ensembles:
+        check_ensembles(store, run.ensembles, run.plan.members, run.config)
     return store
 
 

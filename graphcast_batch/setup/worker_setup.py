@@ -15,8 +15,10 @@ from graphcast_batch.inputs.statistics import Statistics, read_statistics
 from graphcast_batch.models.base import Checkpoint, Model
 from graphcast_batch.models.channels import Channels
 from graphcast_batch.models.model_kinds import MODELS
+from graphcast_batch.pipeline.ensemble_cases import EnsembleCases
 from graphcast_batch.pipeline.ports import LimitsOf, Scorer
 from graphcast_batch.pipeline.worker_context import WorkerContext
+from graphcast_batch.setup.ensemble_store import ensembles_of
 from graphcast_batch.setup.member_starts import perturbation_of_members, weights_of_members
 from graphcast_batch.setup.resources import MemoryUse, configured_cache, kept_checkpoints
 from graphcast_batch.setup.run_source import AnySource
@@ -58,8 +60,15 @@ def worker_context(
     perturb = perturbation_of_members(config, statistics, weights.task, source.grid, members)
     kept = kept_checkpoints(use, checkpoint, host_room)
     of_members = weights_of_members(config, store.members, checkpoint, channels, kept)
-    calls = use.batch_size, scorer, use.steps, perturb, of_members
+    ensembles = _ensembles(config, store, scorer, name)
+    calls = use.batch_size, scorer, use.steps, perturb, of_members, ensembles
     return WorkerContext(source, check, model, store, partial(_limits, config), name, *calls)
+
+
+def _ensembles(config: RunConfig, store: Store, scorer: Scorer | None, name: str) -> EnsembleCases | None:
+    """Return what computes what is kept of all members together; None if nothing is."""
+    of_ensembles = ensembles_of(store) if config.combines_members else None
+    return EnsembleCases(store, of_ensembles, config.outputs.ensemble, scorer, name) if of_ensembles else None
 
 
 def _check_weights(config: RunConfig, store: Store, checkpoint: Checkpoint) -> None:

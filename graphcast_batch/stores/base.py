@@ -27,6 +27,9 @@ NONE: Final = "none"
 SUBMITTED: Final = "slurm"
 """Folder, in that of a store, with the jobs submitted for the store, which may not be laid out yet."""
 
+OF_ENSEMBLES: Final = "ensemble"
+"""Folder, in that of a store with members, with the store of what is computed of all members together."""
+
 CaseExecutor = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterable[Any]]
 """Calls a function with each tuple of arguments, maybe in other processes.
 

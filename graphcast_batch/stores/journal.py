@@ -80,6 +80,12 @@ class Journal:
         end = self._line("finished", **made, steps=record.steps, bytes=record.bytes, attempts=record.attempts)
         self._write(b"".join([*lines, end]))
 
+    def combined(self, record: CaseRecord) -> None:
+        """Write that what is kept of all members of an initial time together is complete."""
+        members, seconds = record.details.get("members"), sum(record.seconds.values())
+        made: dict[str, JsonValue] = {"case": record.key, "worker": record.worker, "seconds": seconds}
+        self._write(self._line("combined", None, **made, bytes=record.bytes, members=members))
+
     def retried(self, case: Case, error: BaseException) -> None:
         """Write that a Case failed and will be tried again."""
         self.note("retried", str(error), case=case.key, error=type(error).__name__)

@@ -83,6 +83,7 @@ class Layout:
         steps: number of the model's steps of a forecast.
         step_hours: hours that the model advances in one step.
         outputs: the section ``outputs`` of the configuration, which selects what is kept.
+        attributes: CF attributes of variables that are not what their names say by themselves.
         kept: the variables, levels, lead times and points that are kept.
         block_steps: number of lead times of a variable in one shard, which is one file.
 
@@ -96,6 +97,7 @@ class Layout:
     steps: int
     step_hours: int
     outputs: OutputsConfig = _ALL
+    attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict, compare=False)
     kept: OutputGrid = field(init=False, compare=False)
     block_steps: int = field(init=False)
 

@@ -142,6 +142,13 @@ class RunWatcher:
             self._print(f"{record.key} complete ({count}/{self._total}; {stages}; {record.worker})")
         self._update()
 
+    def combined(self, record: CaseRecord) -> None:
+        """Show that what is kept of all members of an initial time together is complete."""
+        self._remove(record.key, [record.worker])
+        if self._level == "verbose" or not (self._live or self._level == "quiet"):
+            members, seconds = record.details.get("members"), sum(record.seconds.values())
+            self._print(f"{record.key}: {members} members combined ({seconds:.1f} s; {record.worker})")
+
     def retried(self, case: Case, error: BaseException) -> None:
         """Show that a Case has failed and will be tried again."""
         self._remove(case.key)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from rich.console import Console
@@ -64,6 +65,7 @@ def show_plan(
     states: Mapping[str, CaseState],
     mesh_size: int,
     memory: PlannedMemory,
+    ensembles: Plan | None = None,
 ) -> None:
     """Print what a run would do.
 
@@ -74,6 +76,7 @@ def show_plan(
         states: state of each Case, by key; empty without a store.
         mesh_size: number of refinements of the icosahedral mesh.
         memory: the memory that the workers need.
+        ensembles: what is computed of all members together; None if nothing is.
     """
     layout, kept, cases = plan.layout, plan.layout.kept, plan.cases
     nodes, edges = mesh_counts(mesh_size)
@@ -93,6 +96,7 @@ def show_plan(
         "chunks": f"one lead time of one variable; {layout.block_steps} lead times in a shard (one file)",
         "bytes": f"{_size(layout.case_bytes)} for each Case, {_size(plan.store_bytes)} in all, before compression",
         "files": f"{layout.case_files} for each Case, {layout.case_files * len(cases)} in all",
+        **({"ensembles": _ensembles(ensembles)} if ensembles else {}),
         **memory.rows,
     }
     for name, value in rows.items():
@@ -109,6 +113,17 @@ def _members(plan: Plan) -> str:
     counts = ((checkpoints, "checkpoint"), (len(states), "initial state"))
     made_of = " and ".join(f"{count} {what}{'s' * (count != 1)}" for count, what in counts)
     return f"{len(plan.members)} of each initial time, from {made_of}{control}"
+
+
+def _ensembles(ensembles: Plan) -> str:
+    """Return what is computed of all members of an initial time, and what that writes."""
+    layout, count = ensembles.layout, len(ensembles.cases)
+    if not layout.outputs.forecasts:
+        return f"{count} to score"
+    return (
+        f"{count} with {len(layout.kept.variables)} statistics of variables: {_size(layout.case_bytes)} and "
+        f"{layout.case_files} files for each, {_size(ensembles.store_bytes)} in all, before compression"
+    )
 
 
 def show_skipped(console: Console, plan: Plan) -> None:
@@ -182,16 +197,27 @@ def show_repair(console: Console, done: Repair) -> None:
     )
 
 
-def show_states(console: Console, states: Mapping[str, CaseState], failures: list[CaseFailure]) -> None:
-    """Print how many Cases of a store are in which state, and why some failed."""
-    counts = Counter(states.values())
-    console.print(", ".join(f"{counts[state]} {state.value}" for state in CaseState), highlight=False)
+def show_states(
+    console: Console,
+    states: Mapping[str, CaseState],
+    failures: list[CaseFailure],
+    ensembles: Mapping[str, CaseState] = MappingProxyType({}),
+) -> None:
+    """Print how many Cases of a store, and how many of its ensembles, are in which state, and why some failed."""
+    console.print(_counts(states), highlight=False)
+    if ensembles:
+        console.print(f"ensembles: {_counts(ensembles)}", highlight=False)
     for state in (CaseState.RUNNING, CaseState.MISSING):
         keys = [key for key, found in states.items() if found is state]
         if keys:
             rest = f" and {len(keys) - MOST_SHOWN} more" if len(keys) > MOST_SHOWN else ""
             console.print(f"{state.value}: {' '.join(keys[:MOST_SHOWN])}{rest}", highlight=False, soft_wrap=True)
     show_failures(console, failures)
+
+
+def _counts(states: Mapping[str, CaseState]) -> str:
+    counts = Counter(states.values())
+    return ", ".join(f"{counts[state]} {state.value}" for state in CaseState)
 
 
 def show_diagnosis(console: Console, findings: Sequence[Diagnosis]) -> None:

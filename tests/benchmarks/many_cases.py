@@ -49,6 +49,9 @@ class Samples:
                 flush=True,
             )
 
+    def combined(self, record):
+        pass
+
     def under_way(self, worker, stages):
         pass
 

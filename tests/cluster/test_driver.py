@@ -87,6 +87,9 @@ class Watch:
     def finished(self, record):
         self.told.append(("finished", record.key, record.attempts))
 
+    def combined(self, record):
+        self.told.append(("combined", record.key, record.attempts))
+
     def under_way(self, worker, stages):
         self.told.append(("under_way", worker, stages))
 

@@ -51,12 +51,12 @@ def of_run(place: Path, config: RunConfig | None, nodes: Nodes) -> list[Diagnosi
     except GraphcastBatchError as error:
         return [Diagnosis("ok", "space", text), Diagnosis("problem", "run", str(error))]
     plan = run.plan
-    files = plan.layout.case_files * len(plan.cases)
+    files = run.files
     findings = [Diagnosis("note", "run", warning) for warning in run_warnings(run)] + _memory(run, nodes)
     if 0 < inodes < files:
         text = f"the run makes {files} files, but {inodes} are left at {place}; set outputs.max_files, or make room"
         return [*findings, Diagnosis("problem", "space", text)]
-    wanted = f"{plan.store_bytes / 1e9:.3g} GB before compression, and {files} files"
+    wanted = f"{run.store_bytes / 1e9:.3g} GB before compression, and {files} files"
     case_bytes = plan.layout.case_bytes
     if free < case_bytes:
         text = f"{text}, but one Case alone is {case_bytes / 1e9:.3g} GB before compression; make room"

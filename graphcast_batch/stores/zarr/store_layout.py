@@ -261,7 +261,7 @@ def _create_arrays(folder: Path, plan: Plan, root_attributes: dict[str, Any]) ->
         of_case, fields = (1,) * lead, shape[lead + 1 :]
         chunks, shards = (*of_case, 1, *fields), (*of_case, layout.block_steps, *fields)
         encoding = Encoding.wanted(layout.outputs, name, layout.block_steps)
-        of_array = attributes(name) | encoding.attributes
+        of_array: dict[str, str | int] = {**layout.attributes.get(name, attributes(name)), **encoding.attributes}
         _create(group, name, dims, shape, np.dtype(np.float32), chunks, shards, encoding.codec, of_array)
     with warnings.catch_warnings():
         # zarr warns that the specification of version 3 does not yet have what xarray and zarr both read.

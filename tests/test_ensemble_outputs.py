@@ -1,0 +1,213 @@
+"""What a run keeps of all members together: statistics and online scores, through the public door."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from graphcast_batch.app.planning import plan
+from graphcast_batch.errors import ConfigError
+from tests.conftest import SMALL, made_once
+from tests.test_ensemble_run import STATES, TIMES, written
+
+KEPT = {"ensemble": ["mean", "standard_deviation", 0.25]}
+SCORED = {"online": True, "regions": ["global", "tropics"]}
+
+
+def states_of(store, members=2, **changes):
+    """A config of one model with a control and two perturbed states, of which the statistics are kept and scored."""
+    ensemble = {"perturbations": STATES | {"members": members}, "control": True}
+    content = {"store": str(store), "times": TIMES, "ensemble": ensemble, "outputs": KEPT, "scores": SCORED}
+    return SMALL | content | changes
+
+
+def statistics_from(members):
+    """The statistics of all variables of an opened store, as xarray computes them from its members."""
+    values = members.astype(np.float64)
+    found = {"mean": values.mean("number"), "standard_deviation": values.std("number", ddof=1)}
+    found["quantile_0.25"] = values.quantile(0.25, "number").drop_vars("quantile")
+    return {f"{name}_{kind}": array.astype(np.float32) for kind, each in found.items() for name, array in each.items()}
+
+
+@pytest.fixture(scope="session")
+def made(run_on_ray, shared_folder):
+    """How the run ended, and its store; not to be changed."""
+
+    def make(folder):
+        store = folder / "run"
+        return run_on_ray("run", written(folder / "run.yaml", states_of(store)), cwd=folder), store
+
+    return made_once(shared_folder / "ensemble-outputs", make)
+
+
+def test_statistics_of_all_members_are_kept_while_they_are_made(made):
+    done, store = made
+    assert done.returncode == 0, done.stderr
+    assert "6 of 6 Cases complete, 6 of them made now" in done.stdout
+    assert "2 of 2 ensembles complete, 0 with a failure, 0 left" in done.stdout
+    assert "2020-01-01T06: 3 members combined" in done.stderr + done.stdout
+
+    kept, expected = xr.open_zarr(store / "ensemble").load(), statistics_from(xr.open_zarr(store).load())
+    assert set(kept) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(kept[name].values, values.values, err_msg=name)
+    assert kept["temperature_mean"].attrs["units"] == "K"
+    assert "number" not in kept.dims
+
+
+def test_scores_made_online_are_those_of_an_evaluation(made, command, tmp_path):
+    store = tmp_path / "run"
+    shutil.copytree(made[1], store)
+    online = {name: xr.open_zarr(store / "scores" / name).load() for name in ("forecast", "ensemble")}
+    done = command("evaluate", store)
+    assert "forecast: 0 to score, 2 scored before" in done.stdout, done.stderr
+    assert "ensemble: 0 to score, 2 scored before" in done.stdout
+
+    shutil.rmtree(store / "scores")
+    again = command("evaluate", store)
+    assert "ensemble: 2 to score" in again.stdout, again.stderr
+    for name, scores in online.items():
+        xr.testing.assert_equal(xr.open_zarr(store / "scores" / name).load(), scores)
+
+
+def test_status_and_verification_count_ensembles(made, command):
+    assert (
+        "6 complete, 0 running, 0 failed, 0 missing\nensembles: 2 complete, 0 running"
+        in command("status", made[1]).stdout
+    )
+    verified = command("verify", made[1], "--deep")
+    assert verified.returncode == 0
+    assert re.search(r"6 complete Cases.*no difference\nensembles:\n2 complete Cases.*no difference", verified.stdout)
+
+
+def test_a_damaged_ensemble_is_combined_again_from_the_members_to_the_bit(made, command, tmp_path):
+    store = tmp_path / "run"
+    shutil.copytree(made[1], store)
+    lost = store / "ensemble" / "temperature_mean" / "c.1.0.0.0.0"
+    before = lost.read_bytes()
+    lost.write_bytes(before[:100])
+    assert "2020-01-01T06" in command("verify", store, "--repair").stdout
+
+    again = command("run", written(tmp_path / "run.yaml", states_of(store)))
+
+    assert "6 of 6 Cases complete, 0 of them made now" in again.stdout, again.stderr
+    assert "2 of 2 ensembles complete" in again.stdout
+    assert lost.read_bytes() == before
+
+
+def test_an_ensemble_waits_for_the_member_that_is_made_again(made, command, tmp_path):
+    store = tmp_path / "run"
+    shutil.copytree(made[1], store)
+    for path in store.glob("2m_temperature/c.1.2.*"):
+        path.unlink()
+    shutil.rmtree(store / "ensemble")
+    assert "2020-01-01T06-m002" in command("verify", store, "--repair").stdout
+
+    again = command("run", written(tmp_path / "run.yaml", states_of(store)))
+
+    assert "1 of them made now" in again.stdout, again.stderr
+    expected = xr.open_zarr(made[1] / "ensemble").load()
+    xr.testing.assert_identical(xr.open_zarr(store / "ensemble").load(), expected)
+
+
+def test_statistics_can_be_added_to_a_store_whose_members_are_complete(made, command, tmp_path):
+    store = tmp_path / "run"
+    shutil.copytree(made[1], store)
+    shutil.rmtree(store / "ensemble")
+    other = states_of(store, outputs={"ensemble": [0.5]}, scores={})
+
+    done = command("run", written(tmp_path / "run.yaml", other))
+
+    assert "0 of them made now" in done.stdout, done.stderr
+    median = xr.open_zarr(store / "ensemble")["2m_temperature_quantile_0.5"].load()
+    expected = xr.open_zarr(store)["2m_temperature"].load().astype(np.float64).median("number")
+    np.testing.assert_array_equal(median.values, expected.astype(np.float32).values)
+
+
+def test_other_statistics_are_refused_until_the_old_ones_are_removed(made, command, tmp_path):
+    store = tmp_path / "run"
+    shutil.copytree(made[1], store)
+    config = written(tmp_path / "run.yaml", states_of(store, outputs={"ensemble": ["mean"]}))
+
+    for verb in ("plan", "run"):
+        refused = command(verb, config)
+        assert refused.returncode == 1
+        assert "outputs.ensemble must be [mean, standard_deviation, 0.25] as in" in refused.stderr
+        assert f"but is [mean]; change it back, or remove {store}/ensemble" in refused.stderr, refused.stderr
+    shutil.rmtree(store / "ensemble")
+    assert "2 of 2 ensembles complete" in command("run", config).stdout
+
+
+def test_an_ensemble_that_grows_is_combined_anew_and_the_smaller_one_stays(made, command, tmp_path):
+    store = tmp_path / "run"
+    shutil.copytree(made[1], store)
+    before = xr.open_zarr(store / "ensemble").load()
+
+    done = command("run", written(tmp_path / "run.yaml", states_of(store, members=4)))
+
+    assert "10 of 10 Cases complete, 4 of them made now" in done.stdout, done.stderr
+    kept, expected = xr.open_zarr(store / "ensemble").load(), statistics_from(xr.open_zarr(store).load())
+    for name, values in expected.items():
+        np.testing.assert_array_equal(kept[name].values, values.values, err_msg=name)
+    xr.testing.assert_identical(xr.open_zarr(store / "ensemble-3").load(), before)
+    assert "rank_5" in xr.open_zarr(store / "scores" / "ensemble")["statistic"].values.tolist()
+
+
+def test_a_longer_run_combines_the_longer_members(made, command, tmp_path):
+    store = tmp_path / "run"
+    shutil.copytree(made[1], store)
+
+    done = command("run", written(tmp_path / "run.yaml", states_of(store, steps=SMALL["steps"] + 1)))
+
+    assert "2 of 2 ensembles complete" in done.stdout, done.stderr
+    kept, expected = xr.open_zarr(store / "ensemble").load(), statistics_from(xr.open_zarr(store).load())
+    for name, values in expected.items():
+        np.testing.assert_array_equal(kept[name].values, values.values, err_msg=name)
+
+
+def test_an_ensemble_with_a_failed_member_is_not_combined_until_the_member_is_made(command, tmp_path):
+    store, limits = tmp_path / "run", {"2m_temperature": [299.0, 300.0]}
+    failed = command("run", written(tmp_path / "run.yaml", states_of(store, limits=limits, retries=0)))
+    assert failed.returncode == 3
+    assert "0 of 2 ensembles complete, 2 with a failure, 0 left" in failed.stdout, failed.stdout
+    assert not (store / "scores" / "ensemble" / "records").exists() or not any(
+        (store / "scores" / "ensemble" / "records").iterdir()
+    )
+
+    command("retry-failed", store)
+    done = command("run", written(tmp_path / "run.yaml", states_of(store)))
+    assert done.returncode == 0, done.stderr
+    assert "2 of 2 ensembles complete, 0 with a failure" in done.stdout
+
+
+def test_scores_alone_are_computed_of_all_members(command, tmp_path, made):
+    store = tmp_path / "run"
+    done = command("run", written(tmp_path / "run.yaml", states_of(store, outputs={})))
+    assert "2 of 2 ensembles complete" in done.stdout, done.stderr
+
+    found = xr.open_zarr(store / "scores" / "ensemble").load()
+    xr.testing.assert_equal(found, xr.open_zarr(made[1] / "scores" / "ensemble").load())
+    records = [json.loads(path.read_text()) for path in store.glob("ensemble/ledger/steps-*/*.json")]
+    assert [record["files"] for record in records] == [{}, {}]
+    assert command("verify", store).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ensemble": None}, r"outputs\.ensemble needs two members .* but there is no ensemble"),
+        ({"ensemble": {"perturbations": STATES | {"members": 1, "centred": False}}}, "there is a single member"),
+        ({"outputs": {"ensemble": ["mean", "mean"]}}, "must name each statistic once, but names mean again"),
+        ({"outputs": {"ensemble": [1.0]}}, r"outputs\.ensemble"),
+        ({"outputs": {"ensemble": ["median"]}}, r"outputs\.ensemble"),
+        ({"outputs": {"ensemble": ["mean"], "max_files": 5}}, r"outputs\.max_files must be"),
+        ({"outputs": "none"}, "outputs: none must be left out with an ensemble"),
+    ],
+)
+def test_outputs_that_do_not_fit_are_refused_by_their_key(tmp_path, changes, message):
+    content = {key: value for key, value in states_of(tmp_path / "run", **changes).items() if value is not None}
+    with pytest.raises(ConfigError, match=message):
+        plan(content)
