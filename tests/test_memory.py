@@ -2,9 +2,11 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from graphcast_batch.bench.compile_process import Request
 from graphcast_batch.bench.step_contestant import SIZES
 from graphcast_batch.config.loading import load_config
 from graphcast_batch.errors import ConfigError
@@ -207,3 +209,20 @@ def test_calls_of_a_forecast_are_alike_whatever_their_steps(small_config):
         *(("fast", 3), ("fast", 2), ("fast", 1)),
         *(("lean", 3), ("lean", 2), ("lean", 1)),
     ]
+
+
+RECORDED = [
+    path
+    for path in sorted((Path(__file__).parents[1] / "benchmarks-results").glob("bench-compile-*.json"))
+    if "-update-" not in path.name
+]
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.name[14:40])
+def test_what_accelerators_need_is_predicted_within_a_tenth_of_what_xla_counted_for_them(path):
+    """XLA's accounts were recorded by ``graphcast-batch bench compile``, for GPUs and TPUs and up to full size."""
+    recorded = json.loads(path.read_text())
+    request = Request(**recorded["settings"])
+    (counted,) = (each["median"] for each in recorded["figures"] if each["name"] == "peak memory by XLA")
+
+    assert predicted_bytes(request.call, request.memory) / 1e9 == pytest.approx(counted, rel=0.1)

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -108,10 +108,17 @@ class PlannedRun:
     @cached_property
     def memory_uses(self) -> tuple[MemoryUse, ...]:
         """The ways in which workers may use memory: for each kind of device the fastest first, the leanest last."""
+        return self._uses(1)
+
+    def _uses(self, lanes: int) -> tuple[MemoryUse, ...]:
+        """Return the ways in which workers may use memory, on accelerators that fill the last axis of arrays."""
         wanted = self.config.workers.device
         kinds = [accelerated for accelerated in (False, True) if wanted in ("auto", "gpu" if accelerated else "cpu")]
         workers = self.config.workers.count or 1
-        return tuple(use for kind in kinds for use in memory_uses(self.assembled, accelerated=kind, workers=workers))
+        every = (
+            memory_uses(self.assembled, accelerated=kind, workers=workers, lanes=lanes if kind else 1) for kind in kinds
+        )
+        return tuple(use for uses in every for use in uses)
 
     @property
     def workers_here(self) -> int:
@@ -156,7 +163,8 @@ class PlannedRun:
             )
         mesh_size = self.assembled.checkpoint.architecture.mesh_size
         exact = MODELS[self.config.model.implementation].predicts_memory
-        memory = PlannedMemory(self.memory_uses, self._taken_here | self._taken_on(device), exact)
+        uses = self._uses(ACCELERATORS[device].lanes) if device else self.memory_uses
+        memory = PlannedMemory(uses, self._taken_here | _taken_on(device, uses), exact)
         run = self.assembled
         show_plan(console, run.plan, reading(run), self.states, mesh_size, memory, run.ensembles)
 
@@ -174,19 +182,6 @@ class PlannedRun:
             else f"too much for {counted(self.workers_here, 'worker')} here"
         }
 
-    def _taken_on(self, device: AcceleratorName | None) -> dict[MemoryUse, str]:
-        """The way that a worker takes on an accelerator whose host has memory enough."""
-        uses = [use for use in self.memory_uses if use.accelerated]
-        if device is None or not uses:
-            return {}
-        room = ACCELERATORS[device].usable_bytes
-        use = fitting_use(uses, sys.maxsize, room)
-        if use.device_bytes > room:
-            return {use: f"too much for {device}, of which JAX takes {byte_size(room)}"}
-        # Ray names TPUs otherwise than GPUs, and no worker asks it for one.
-        used = ", but runs do not use TPUs yet" if device.startswith("tpu") else ""
-        return {use: f"taken on {device}{used}"}
-
     def __repr__(self) -> str:
         return as_text(self._show_all)
 
@@ -196,6 +191,20 @@ class PlannedRun:
     def _show_all(self, console: Console) -> None:
         self.show(console)
         show_warnings(console, self.warnings)
+
+
+def _taken_on(device: AcceleratorName | None, every: Sequence[MemoryUse]) -> dict[MemoryUse, str]:
+    """Return the way that a worker takes on an accelerator whose host has memory enough."""
+    uses = [use for use in every if use.accelerated]
+    if device is None or not uses:
+        return {}
+    room = ACCELERATORS[device].usable_bytes
+    use = fitting_use(uses, sys.maxsize, room)
+    if use.device_bytes > room:
+        return {use: f"too much for {device}, of which JAX takes {byte_size(room)}"}
+    # Ray names TPUs otherwise than GPUs, and no worker asks it for one.
+    used = ", but runs do not use TPUs yet" if device.startswith("tpu") else ""
+    return {use: f"taken on {device}{used}"}
 
 
 def plan(config: Config, **changes: object) -> PlannedRun:

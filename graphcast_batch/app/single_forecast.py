@@ -19,6 +19,7 @@ from graphcast_batch.figures.maps import draw_strip
 from graphcast_batch.inputs.quality.checks import check_inputs, check_statistics
 from graphcast_batch.inputs.sources.dataset_files import DatasetFiles
 from graphcast_batch.inputs.statistics import Statistics, read_statistics
+from graphcast_batch.models.accelerators import LANES
 from graphcast_batch.models.base import CallSize, Weights
 from graphcast_batch.models.channels import Channels
 from graphcast_batch.models.devices import backend, device_bytes
@@ -115,7 +116,8 @@ def infer(
     accelerated = backend() != "cpu"
     computed_in = resolved_precision(precision, accelerated=accelerated)
     checkpoint = weights.checkpoint(channels)
-    call = CallSize(checkpoint.architecture, source.grid, channels, computed_in, accelerated)
+    lanes = LANES if backend() == "tpu" else 1
+    call = CallSize(checkpoint.architecture, source.grid, channels, computed_in, accelerated, lanes=lanes)
     memory = fitting_mode(kind, call, device_bytes() if accelerated else usable_bytes())
     model = kind.load(checkpoint, constants.by_kind, source.grid, channels, computed_in, memory=memory)
     calls = [

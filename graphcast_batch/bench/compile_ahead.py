@@ -96,6 +96,12 @@ def _compiled(request: Request) -> Compiled:
     answer = json.loads(done.stdout)
     if answer["refusal"]:
         raise PackageError(answer["refusal"])
+    if answer["fault"]:
+        first = " ".join(answer["fault"].splitlines()[:2])
+        raise BenchError(
+            f"XLA must compile the step for {ACCELERATORS[request.target].title}, but does not: {first[:500]}; where "
+            "it lacks memory, take --memory lean or fewer steps"
+        )
     return Compiled(**{**answer, "kernels": [Kernel(**kernel) for kernel in answer["kernels"]]})
 
 

@@ -49,7 +49,8 @@ class Request:
         """The sizes of the call."""
         size = SIZES[self.size]
         sizes = size.architecture, size.grid, size.channels, self.precision
-        return CallSize(*sizes, accelerated=True, steps=self.steps, cases=self.batch_size)
+        lanes = ACCELERATORS[self.target].lanes
+        return CallSize(*sizes, accelerated=True, steps=self.steps, cases=self.batch_size, lanes=lanes)
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ class Compiled:
         peak_bytes: most bytes of the device's memory that are in use at once, arguments and results included.
         kernels: of the program.
         unknown_loops: loops whose kernels are counted once, since it is not known how often they run.
-        refusal: why it cannot be compiled here; empty if it was.
+        refusal: why nothing can be compiled here; empty if it can.
+        fault: why XLA does not compile it, such as for want of memory; empty if it was compiled.
     """
 
     seconds: float = 0.0
@@ -69,6 +71,7 @@ class Compiled:
     kernels: Sequence[Kernel] = ()
     unknown_loops: int = 0
     refusal: str = ""
+    fault: str = ""
 
 
 def _compiled(request: Request) -> Compiled:
@@ -83,7 +86,10 @@ def _compiled(request: Request) -> Compiled:
         lowered_update(call, graphs, device) if request.training else lowered_call(call, request.memory, graphs, device)
     )
     start = perf_counter()
-    program = lowered.compile()
+    try:
+        program = lowered.compile()
+    except RuntimeError as error:  # JAX's own is one
+        return Compiled(fault=str(error))
     seconds = perf_counter() - start
     memory, text = program.memory_analysis(), ProgramText(program.as_text() or "")
     assert memory is not None, "XLA keeps an account of the memory on these platforms"

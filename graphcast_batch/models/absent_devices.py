@@ -57,8 +57,8 @@ def _gpu(accelerator: Accelerator, chip: CudaChip) -> Any:  # noqa: ANN401
 
 def _absent(what: str, plugin: str, extra: str, error: Exception) -> PackageError:
     return PackageError(
-        f"compiling for a {what} needs {plugin}, but it cannot be used here ({error or type(error).__name__}); install "
-        f'it: pip install "graphcast-batch[{extra}]"'
+        f"compiling for a {what} needs {plugin}, but it cannot be used here ({error or type(error).__name__}); if "
+        f'it is not installed: pip install "graphcast-batch[{extra}]"'
     )
 
 

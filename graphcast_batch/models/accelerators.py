@@ -10,6 +10,10 @@ _Rates = Mapping[Literal["float32", "bfloat16"], float]
 AcceleratorName = Literal["a100-40gb", "a100-80gb", "h100", "h200", "tpu-v5e", "tpu-v5p", "tpu-v6e"]
 
 
+LANES: Final = 128
+"""Numbers to a multiple of which a TPU fills the last axis of each array; other devices store arrays as they are."""
+
+
 @dataclass(frozen=True)
 class CudaChip:
     """What XLA must know of a GPU to compile for it, besides its memory.
@@ -47,6 +51,11 @@ class Accelerator:
     memory_bytes: int
     bandwidth: float
     rates: _Rates
+
+    @property
+    def lanes(self) -> int:
+        """Numbers to a multiple of which the last axis of an array is filled."""
+        return LANES if isinstance(self.chip, str) else 1
 
     @property
     def usable_bytes(self) -> int:

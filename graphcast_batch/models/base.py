@@ -68,6 +68,7 @@ class CallSize:
         accelerated: whether the device is an accelerator.
         steps: number of steps that the call computes.
         cases: number of forecasts that the call computes together.
+        lanes: the last axis of an array takes memory as if it were a multiple of so many numbers; see `LANES`.
     """
 
     architecture: Architecture
@@ -77,6 +78,7 @@ class CallSize:
     accelerated: bool
     steps: int = 1
     cases: int = 1
+    lanes: int = 1
 
 
 def steps_in_call(steps: int, most: int) -> int:

@@ -69,18 +69,19 @@ def configured_cache(config: RunConfig) -> Cache | None:
     return Cache(folder).check() if isinstance(folder, Path) else None
 
 
-def memory_uses(run: RunSetup, *, accelerated: bool, workers: int = 1) -> tuple[MemoryUse, ...]:
+def memory_uses(run: RunSetup, *, accelerated: bool, workers: int = 1, lanes: int = 1) -> tuple[MemoryUse, ...]:
     """Return the ways in which the workers of a run can use memory: the fastest first, the leanest last.
 
     Args:
         run: the run.
         accelerated: whether the workers compute on accelerators.
         workers: number of workers that share the Cases of the run.
+        lanes: see `CallSize`.
     """
     chosen, load = run.config.model, _host_load(run)
     model = MODELS[chosen.implementation]
     precision = resolved_precision(chosen.precision, accelerated=accelerated)
-    one = CallSize(run.checkpoint.architecture, run.source.grid, run.channels, precision, accelerated)
+    one = CallSize(run.checkpoint.architecture, run.source.grid, run.channels, precision, accelerated, lanes=lanes)
     modes = model.memory_modes if chosen.memory == "auto" else (chosen.memory,)
     every_steps = _steps(chosen, run.config.steps, accelerated=accelerated)
     found = []

@@ -1,7 +1,7 @@
 """Predict the memory that a device needs for a call of GraphCast, from the sizes of network, grid and call.
 
 The arrays that the compiled program holds at once are counted. For the published networks at 0.25° the sum is within a
-tenth of what XLA reports, on a CPU and for GPUs (benchmarks-results/, tests/test_memory.py). For TPUs it was 0.86.
+tenth of what XLA reports, on a CPU, for GPUs and for TPUs (benchmarks-results/, tests/test_memory.py).
 """
 
 import math
@@ -27,12 +27,11 @@ _BUSY_BYTES: Final = 2**28
 
 def predicted_bytes(call: CallSize, mode: MemoryMode) -> int:
     """Return the bytes that the device holds while it computes a call."""
-    channels, points = call.channels, call.grid.size
-    state = _FLOAT32 * points * channels.inputs
+    state = _FLOAT32 * call.grid.size * _filled(call, call.channels.inputs)
     # A loop over several steps holds all their frames from the start.
     frames = _frame(call) * call.steps if call.steps > 1 else 0
     stages = (_onto_mesh(call), _along_mesh(call), _onto_grid(call))
-    return int(_network(call, mode) + call.cases * (state + frames + max(stages)))
+    return int(_network(call, mode) + _copied(call, mode) + call.cases * (state + frames + max(stages)))
 
 
 def edges_at_once(latent_size: int, *, accelerated: bool) -> int:
@@ -99,8 +98,22 @@ def _onto_grid(call: CallSize) -> float:
     return _on_grid(call) + arrays * _frame(call) + _blocks(call, 3 * call.grid.size)
 
 
+def _copied(call: CallSize, mode: MemoryMode) -> float:
+    """Return the bytes that a TPU copies of what is kept of the edges to the grid, of which each point has three.
+
+    The copy has four for each point, as XLA there fills the axis before the last to a power of two.
+    """
+    copied = mode == "fast" and call.lanes > 1
+    return 4 * call.grid.size * call.architecture.latent_size * ITEM_BYTES[call.precision] if copied else 0
+
+
 def _frame(call: CallSize) -> int:
-    return _FLOAT32 * call.grid.size * call.channels.outputs
+    return _FLOAT32 * call.grid.size * _filled(call, call.channels.outputs)
+
+
+def _filled(call: CallSize, channels: int) -> int:
+    """Return how many numbers the channels of a point take in memory."""
+    return math.ceil(channels / call.lanes) * call.lanes
 
 
 def _on_grid(call: CallSize) -> int:
