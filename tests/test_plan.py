@@ -322,7 +322,7 @@ def test_memory_is_checked_for_as_many_workers_as_start(
     [
         ("h100", "fast, 4 steps a call .*taken on h100"),
         ("a100-40gb", "fast, 4 steps a call .*taken on a100-40gb"),
-        ("tpu-v5e", "fast, 2 steps a call .*taken on tpu-v5e, but runs do not use TPUs yet"),
+        ("tpu-v5e", "lean, 4 steps a call .*taken on tpu-v5e, but runs do not use TPUs yet"),
     ],
 )
 def test_a_plan_shows_which_way_an_accelerator_that_is_absent_would_take(small_config, command, device, expected):
