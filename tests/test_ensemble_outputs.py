@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from graphcast_batch.app.forecasts import open_forecasts
 from graphcast_batch.app.planning import plan
-from graphcast_batch.errors import ConfigError
+from graphcast_batch.errors import ConfigError, StoreError
 from tests.conftest import SMALL, made_once
 from tests.test_ensemble_run import STATES, TIMES, written
 
@@ -200,7 +201,7 @@ def test_scores_alone_are_computed_of_all_members(command, tmp_path, made):
     [
         ({"ensemble": None}, r"outputs\.ensemble needs two members .* but there is no ensemble"),
         ({"ensemble": {"perturbations": STATES | {"members": 1, "centred": False}}}, "there is a single member"),
-        ({"outputs": {"ensemble": ["mean", "mean"]}}, "must name each statistic once, but names mean again"),
+        ({"outputs": {"ensemble": ["mean", "mean"]}}, "ensemble must name each once, but names mean again"),
         ({"outputs": {"ensemble": [1.0]}}, r"outputs\.ensemble"),
         ({"outputs": {"ensemble": ["median"]}}, r"outputs\.ensemble"),
         ({"outputs": {"ensemble": ["mean"], "max_files": 5}}, r"outputs\.max_files must be"),
@@ -211,3 +212,142 @@ def test_outputs_that_do_not_fit_are_refused_by_their_key(tmp_path, changes, mes
     content = {key: value for key, value in states_of(tmp_path / "run", **changes).items() if value is not None}
     with pytest.raises(ConfigError, match=message):
         plan(content)
+
+
+def dropping(store, kept="none", **changes):
+    return states_of(store, outputs=KEPT | {"members": kept}, **changes)
+
+
+@pytest.fixture(scope="session")
+def dropped(run_on_ray, shared_folder):
+    """How a run ended that keeps no members, and its store; not to be changed."""
+
+    def make(folder):
+        store = folder / "run"
+        return run_on_ray("run", written(folder / "run.yaml", dropping(store)), cwd=folder), store
+
+    return made_once(shared_folder / "ensemble-dropped", make)
+
+
+def test_members_that_are_not_kept_are_removed_once_they_have_served(made, dropped, command):
+    done, store = dropped
+    assert "6 of 6 Cases complete, 6 of them made now, 0 failed, 0 left" in done.stdout, done.stderr
+    assert "2 of 2 ensembles complete" in done.stdout
+
+    assert not list(store.glob("*/c.?.?.0.*"))
+    for name in ("ensemble", "scores/forecast", "scores/ensemble"):
+        kept, expected = (xr.open_zarr(each / name).load() for each in (store, made[1]))
+        xr.testing.assert_equal(kept, expected)
+    assert "6 complete, 0 running, 0 failed, 0 missing" in command("status", store).stdout
+    verified = command("verify", store, "--deep")
+    assert verified.returncode == 0, verified.stdout
+    assert open_forecasts(store, only_complete=False)["complete_hours"].values.tolist() == [[0, 0, 0]] * 2
+    with pytest.raises(StoreError, match=r"those that were made are removed .* open .*/ensemble"):
+        open_forecasts(store)
+    assert open_forecasts(store / "ensemble")["complete_hours"].values.tolist() == [18, 18]
+    scored = command("evaluate", store)
+    assert "ensemble: 0 to score, 2 scored before" in scored.stdout, scored.stderr
+    assert "forecast: 0 to score, 2 scored before" in scored.stdout
+
+
+def test_a_run_that_is_resumed_makes_no_dropped_member_again(dropped, command, tmp_path):
+    store = tmp_path / "run"
+    shutil.copytree(dropped[1], store)
+
+    again = command("run", written(tmp_path / "run.yaml", dropping(store)))
+
+    assert "6 of 6 Cases complete, 0 of them made now" in again.stdout, again.stderr
+    assert "2 of 2 ensembles complete" in again.stdout
+
+
+def test_dropped_members_are_made_again_where_their_statistics_were_lost(dropped, command, tmp_path):
+    store = tmp_path / "run"
+    shutil.copytree(dropped[1], store)
+    lost = store / "ensemble" / "temperature_mean" / "c.1.0.0.0.0"
+    before = lost.read_bytes()
+    lost.unlink()
+    assert "2020-01-01T06" in command("verify", store, "--repair").stdout
+
+    again = command("run", written(tmp_path / "run.yaml", dropping(store)))
+
+    assert "6 of 6 Cases complete, 3 of them made now" in again.stdout, again.stderr
+    assert lost.read_bytes() == before
+    assert not list(store.glob("*/c.?.?.0.*"))
+
+
+def test_the_control_alone_can_be_kept(made, command, tmp_path):
+    store = tmp_path / "run"
+    figures = {"variables": ["2m_temperature"], "lead_hours": [6]}
+    config = dropping(store, [0], figures=figures)
+    done = command("run", written(tmp_path / "run.yaml", config))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    kept, expected = xr.open_zarr(store).load(), xr.open_zarr(made[1]).load()
+    for name in expected:
+        np.testing.assert_array_equal(kept[name].sel(number=0).values, expected[name].sel(number=0).values)
+        assert np.isnan(kept[name].sel(number=[1, 2]).values).all()
+    assert {path.name for path in (store / "figures").iterdir()} == {"2020-01-01T00-m000", "2020-01-01T06-m000"}
+
+
+def test_a_longer_run_makes_the_dropped_members_longer(dropped, command, tmp_path):
+    store = tmp_path / "run"
+    shutil.copytree(dropped[1], store)
+
+    done = command("run", written(tmp_path / "run.yaml", dropping(store, steps=SMALL["steps"] + 1)))
+
+    assert "6 of 6 Cases complete, 6 of them made now" in done.stdout, done.stderr
+    longer = xr.open_zarr(store / "ensemble")["temperature_mean"].load()
+    assert longer.sizes["prediction_timedelta"] == SMALL["steps"] + 1
+    assert np.isfinite(longer.values).all()
+    assert not list(store.glob("*/c.?.?.*.*.0"))
+
+
+def test_members_left_by_a_run_that_was_killed_are_removed_by_the_next(made, dropped, command, tmp_path):
+    store = tmp_path / "run"
+    shutil.copytree(dropped[1], store)
+    for path in [*made[1].glob("*/c.1.2.*"), *made[1].glob("ledger/steps-*/2020-01-01T06-m002.json")]:
+        shutil.copy(path, store / path.relative_to(made[1]))
+    (record,) = store.glob("ledger/dropped-*/2020-01-01T06-m002.json")
+    record.unlink()
+
+    again = command("run", written(tmp_path / "run.yaml", dropping(store)))
+
+    assert "0 of them made now" in again.stdout, again.stderr
+    assert not list(store.glob("*/c.1.2.*"))
+    assert record.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kept": "all"}, r"outputs\.members must be none as in .*ensemble, but is all; change it back"),
+        ({"kept": [1]}, r"outputs\.members must be none as in .*ensemble, but is \[1\]"),
+        ({"members": 4}, "members can be added only where all are kept"),
+    ],
+)
+def test_members_that_were_dropped_cannot_be_asked_for(dropped, command, tmp_path, changes, message):
+    store = tmp_path / "run"
+    shutil.copytree(dropped[1], store)
+    refused = command("run", written(tmp_path / "run.yaml", dropping(store, **({"kept": "none"} | changes))))
+
+    assert refused.returncode == 1
+    assert re.search(message, refused.stderr), refused.stderr
+    assert xr.open_zarr(store).sizes["number"] == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"outputs": {"members": "none"}, "scores": {}}, "outputs.members: none needs something that is kept"),
+        ({"outputs": KEPT | {"members": [0, 3]}}, "outputs.members must be below 3, .* but names 3"),
+        ({"outputs": KEPT | {"members": [0, 0]}}, "members must name each once, but names 0 again"),
+        ({"outputs": KEPT | {"members": "some"}}, r"outputs\.members"),
+        (
+            {"outputs": KEPT | {"members": "none"}, "figures": {"variables": ["2m_temperature"]}},
+            "figures must be left out with outputs.members: none",
+        ),
+    ],
+)
+def test_members_that_cannot_be_kept_are_refused_by_their_key(tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        plan(states_of(tmp_path / "run", **changes))

@@ -7,6 +7,7 @@ import xarray as xr
 
 from graphcast_batch.app.any_path import AnyPath
 from graphcast_batch.errors import StoreError
+from graphcast_batch.stores.base import OF_ENSEMBLES
 from graphcast_batch.stores.store_kinds import open_store
 
 
@@ -25,7 +26,8 @@ def open_forecasts(store: AnyPath, *, only_complete: bool = True) -> xr.Dataset:
         float32 variables over (time, [number], prediction_timedelta, [level], latitude, longitude), initial times
         ascending. The coordinate ``valid_time`` (time, prediction_timedelta) is the time that a forecast is for, and
         ``complete_hours`` (time, [number]) is the lead time in hours up to which the forecast is complete, 0 if it is
-        not; later values must not be used. With an ensemble, ``number`` has coordinates that say what each member is.
+        not or its values were removed (``outputs.members``); later values must not be used. With an ensemble,
+        ``number`` has coordinates that say what each member is.
         The attribute ``incomplete`` names the Cases without a complete forecast.
 
     Raises:
@@ -43,6 +45,11 @@ def open_forecasts(store: AnyPath, *, only_complete: bool = True) -> xr.Dataset:
     if only_complete:
         longest = hours.max(axis=1) if opened.members else hours
         places = places[longest[places] > 0]
+        if not places.size and opened.ledger.dropped_steps():
+            raise StoreError(
+                f"{opened.path} must keep members, but those that were made are removed (outputs.members: none); open "
+                f"what is kept of all of them together, {opened.path / OF_ENSEMBLES}"
+            )
         if not places.size:
             raise StoreError(
                 f"{opened.path} must hold a complete forecast, but holds none of {len(keys)} yet; run it first, or see "

@@ -159,7 +159,7 @@ def run(
             shown.report(text, "warning")
     with on_cluster(address, drain, shown) as stopping:
         made = _forecast(planned, shown, stopping, traced=trace is not None)
-        missing = undrawn(made.store, made.complete, planned.figures)
+        missing = _undrawn(made, planned.figures)
         failures = draw_cases(planned.assembled, missing, stopping, shown)[1]
     if trace:
         _write_trace(Path(trace), made, shown)
@@ -176,8 +176,13 @@ def _forecast(plan: PlannedRun, progress: Progress, drain: Drain, *, traced: boo
 
 def _still_undrawn(made: driver.RunOutcome, names: Sequence[str], failures: dict[str, str]) -> dict[str, str]:
     """Return why figures are missing, by key of the Case."""
-    missing = undrawn(made.store, made.complete, names)
+    missing = _undrawn(made, names)
     return {case.key: failures.get(case.key, "the run was stopped before they were drawn") for case in missing}
+
+
+def _undrawn(made: driver.RunOutcome, names: Sequence[str]) -> list[Case]:
+    """Return the Cases that lack a figure; not those whose forecasts are not kept."""
+    return undrawn(made.store, made.store.ledger.complete(made.complete), names) if names else []
 
 
 def _write_trace(path: Path, made: driver.RunOutcome, progress: Progress) -> None:

@@ -24,7 +24,7 @@ from graphcast_batch.cluster.worker import OpenScorer
 from graphcast_batch.cluster.worker_start import RayWorkerStarter
 from graphcast_batch.errors import StoreError
 from graphcast_batch.plan import Case, parse_key
-from graphcast_batch.setup.ensemble_store import lay_out_ensembles
+from graphcast_batch.setup.ensemble_store import drop_members, lay_out_ensembles, make_again
 from graphcast_batch.setup.resources import check_memory, memory_uses, resolved_precision
 from graphcast_batch.setup.run_setup import RunSetup
 from graphcast_batch.setup.store_identity import lay_out
@@ -64,6 +64,8 @@ def run(
     for opened in filter(None, (store, ensembles)):
         with suppress(StoreError):  # a later run removes what is left there now
             opened.sweep()
+    if ensembles:
+        patiently(partial(_settle_dropped, run, store, ensembles))
     states = patiently(lambda: store.ledger.states(run.plan.cases))
     todo = [case for case in run.plan.cases if states[case.key] in _TO_MAKE]
     awaited = _awaited(run, ensembles, states)
@@ -81,6 +83,21 @@ def run(
         )
         loop.work_through()
     return _outcome(run, store, ensembles, completed, time.perf_counter() - start)
+
+
+def _settle_dropped(run: RunSetup, store: Store, ensembles: Store) -> None:
+    """Let members whose values were dropped too early be made again, and drop those that an earlier run has left."""
+    if run.ensembles is None or run.config.outputs.members == "all":
+        return
+    dropped = store.ledger.dropped_steps()  # before the states: a member is dropped once its ensemble is complete
+    states = ensembles.ledger.states(run.ensembles.cases)
+    steps_of = {case.init_time: states[case.key] for case in run.ensembles.cases}
+    complete, other = (
+        [case for case in run.plan.cases if (steps_of[case.init_time] is CaseState.COMPLETE) is each]
+        for each in (True, False)
+    )
+    make_again(store, [case for case in other if case.key in dropped])
+    drop_members(store, complete, run.config)
 
 
 def _awaited(run: RunSetup, ensembles: Store | None, states: Mapping[str, CaseState]) -> AwaitedEnsembles:

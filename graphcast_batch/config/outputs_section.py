@@ -68,6 +68,9 @@ class OutputsConfig(FrozenModel):
     ensemble: Annotated[tuple[Statistic, ...], Strict(False)] = ()
     """Statistics of the members of each initial time that are kept beside the members: ``mean``,
     ``standard_deviation``, and numbers such as 0.1 and 0.9 for quantiles. By default none."""
+    members: Literal["all", "none"] | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Strict(False)] = "all"
+    """Members of an ensemble whose forecasts are kept: ``all``, ``none``, or a list of their numbers. The values of the
+    others are removed once their statistics and online scores are complete."""
 
     @model_validator(mode="before")
     @classmethod
@@ -82,10 +85,16 @@ class OutputsConfig(FrozenModel):
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
-        twice = sorted({str(each) for each in self.ensemble if self.ensemble.count(each) > 1})
-        if twice:
-            raise ValueError(f"ensemble must name each statistic once, but names {', '.join(twice)} again")
+        for key in ("ensemble", "members"):
+            named = getattr(self, key)
+            twice = sorted({str(each) for each in named if named.count(each) > 1}) if isinstance(named, tuple) else []
+            if twice:
+                raise ValueError(f"{key} must name each once, but names {', '.join(twice)} again")
         return self
+
+    def keeps_member(self, number: int) -> bool:
+        """Return whether the forecasts of a member are kept."""
+        return self.members == "all" or (self.members != "none" and number in self.members)
 
     def bits_of(self, name: str) -> int | None:
         """How many bits of a variable's mantissa are kept; None for all."""

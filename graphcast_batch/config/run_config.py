@@ -153,6 +153,24 @@ class RunConfig(FrozenModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _members_may_be_dropped(self) -> Self:
+        kept = self.outputs.members
+        if kept == "all":
+            return self
+        if not self.combines_members:
+            raise ValueError(
+                f"outputs.members: {kept} needs something that is kept of all members: set outputs.ensemble or "
+                "scores.online, for two members at least"
+            )
+        if kept == "none" and self.figures:
+            raise ValueError("figures must be left out with outputs.members: none, which keeps no forecasts to draw")
+        size = self.ensemble.size if self.ensemble else 0
+        absent = [number for number in kept if number >= size] if kept != "none" else []
+        if absent:
+            raise ValueError(f"outputs.members must be below {size}, the number of members, but names {absent[0]}")
+        return self
+
     @property
     def combines_members(self) -> bool:
         """Whether something is computed of all members of an initial time together: statistics or online scores."""

@@ -37,7 +37,7 @@ from graphcast_batch.evaluation.stored_members import (
 )
 from graphcast_batch.inputs.case_inputs import Timeline
 from graphcast_batch.inputs.sources.configured import open_source
-from graphcast_batch.plan import Case, parse_key
+from graphcast_batch.plan import Case, case_key, parse_key
 from graphcast_batch.stores.base import Store
 from graphcast_batch.stores.layout import OutputGrid
 from graphcast_batch.stores.store_kinds import open_store
@@ -223,11 +223,14 @@ def lay_out(store: Store, name: str, scoring: ScoringSetup, identity: Mapping[st
     times, members = scoring.times(), stores_of(store, scoring.members)
     complete = complete_steps(members)
     only_scores = store.only_scores and name == FORECAST
+    dropped = {case_key(parse_key(key)[0]): steps for key, steps in store.ledger.dropped_steps().items()}
+    # What was scored before the values were dropped stays scored.
+    gone = {key: steps for key, steps in dropped.items() if key not in complete and key in records[0]}
     if only_scores:
         complete = {key: steps for key, steps in complete.items() if key in records[0]}
     known = np.unique(np.concatenate([each.init_times for each, _ in members]))
-    absent = [str(time) for time in known if str(time) not in complete]
-    left, done, without, partly = list[Case](), list[str](), list[str](), list[str]()
+    absent = [str(time) for time in known if str(time) not in complete and str(time) not in gone]
+    left, done, without, partly = list[Case](), [*gone], list[str](), list[str]()
     for key, steps in sorted(complete.items()):
         case = Case(parse_key(key)[0], steps, store.step_hours)
         held = scoring.held(case, times)
@@ -242,7 +245,7 @@ def lay_out(store: Store, name: str, scoring: ScoringSetup, identity: Mapping[st
             left.append(case)
         if 0 < fields < most:
             partly.append(key)
-    keys = (tuple(done), tuple(sorted(absent)), tuple(without), tuple(partly))
+    keys = (tuple(sorted(done)), tuple(sorted(absent)), tuple(without), tuple(partly))
     return Evaluation(store.path, name, scoring, tuple(left), *keys, only_scores)
 
 

@@ -4,7 +4,8 @@ The members meet in the store, wherever they were made: they are read back a few
 so that memory does not grow with their forecasts, and the result does not depend on who made which member.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -38,6 +39,7 @@ class EnsembleCases:
         statistics: that are kept; none to score only.
         scorer: scores the ensembles; None to leave them unscored.
         worker: name of the worker, for the records.
+        drop: removes the values of those of some members that are not kept; None to keep all.
     """
 
     members: Store
@@ -45,6 +47,7 @@ class EnsembleCases:
     statistics: tuple[Statistic, ...]
     scorer: Scorer | None
     worker: str
+    drop: Callable[[Sequence[Case]], None] | None = None
 
     def complete(
         self, case: Case, lease: Lease | None, attempts: int, watch: Stopwatch, reached: Callable[[StageName], None]
@@ -65,11 +68,13 @@ class EnsembleCases:
             StoreError: a member is not complete, the store cannot be read or written, or the lease was lost.
             GraphcastBatchError: the members cannot be scored, and nothing else is kept of them.
         """
-        self._check(case)
+        members = [replace(case, member=member.number) for member in self.members.members]
+        self._check(case, members)
+        scored_first = self.store.only_scores or self.drop is not None  # nothing could be scored afterwards
         with self.store.attempt(case) as attempt:
             if not self.store.only_scores:
                 self._write(case, attempt, watch, reached)
-            else:
+            if scored_first:
                 self._score(case, watch, reached)
             with watch.stage("commit"):
                 record = attempt.commit(
@@ -84,17 +89,18 @@ class EnsembleCases:
                         **({OUTPUTS: NONE} if self.store.only_scores else {}),
                     },
                 )
-        if self.store.only_scores:
-            return record, ""
         try:
-            self._score(case, watch, reached)
+            if not scored_first:
+                self._score(case, watch, reached)
         except GraphcastBatchError as error:
             return record, str(error)
+        if self.drop:
+            with suppress(StoreError):  # what is left of the members, the next run removes
+                self.drop(members)
         return record, ""
 
-    def _check(self, case: Case) -> None:
+    def _check(self, case: Case, members: Sequence[Case]) -> None:
         """Refuse to combine members of which one is missing, or to write into a store that was replaced."""
-        members = [replace(case, member=member.number) for member in self.members.members]
         missing = sorted({each.key for each in members} - {each.key for each in self.members.ledger.complete(members)})
         if missing:
             raise StoreError(

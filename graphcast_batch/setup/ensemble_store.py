@@ -3,10 +3,11 @@
 It is a store like any other, whose Cases have no member: `STORE/ensemble` can be opened, verified and read by itself.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from pydantic import JsonValue
 
@@ -16,12 +17,15 @@ from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.ensemble_statistics import statistic_attributes, statistic_name
 from graphcast_batch.errors import StoreError, StoreMismatchError
 from graphcast_batch.members import Member
+from graphcast_batch.plan import Case
 from graphcast_batch.stores.base import NONE, OF_ENSEMBLES, OUTPUTS, Store
 from graphcast_batch.stores.layout import Layout, Plan
 from graphcast_batch.stores.store_kinds import create_or_extend, open_store, store_exists
 
-_MEMBERS, _STATISTICS = "members", "ensemble_statistics"
+_MEMBERS, _STATISTICS, _KEPT = "members", "ensemble_statistics", "kept_members"
 """Keys of the identity of a store of ensembles."""
+_LEASE_SECONDS: Final = 600.0
+"""Longer than it takes to remove the files of a Case."""
 
 
 def ensemble_plan(plan: Plan, config: RunConfig) -> Plan | None:
@@ -56,11 +60,11 @@ def lay_out_ensembles(store: Store, plan: Plan, members: tuple[Member, ...], con
         StoreError: the store cannot be written.
     """
     path, identity = store.path / OF_ENSEMBLES, ensemble_identity(members, config)
+    if store_exists(path):
+        _refuse_others(open_store(path), identity)
     if store_exists(path) and _fewer(open_store(path), identity):
         with store.extension_lock():
             _set_aside(path, identity)
-    if store_exists(path):
-        _refuse_other_statistics(open_store(path), identity)
     task = store.attributes.get("task")
     provenance: dict[str, JsonValue] = {"title": "Statistics of GraphCast ensembles"}
     provenance |= {"task": task} if task is not None else {}
@@ -75,9 +79,10 @@ def check_ensembles(store: Store, plan: Plan, members: tuple[Member, ...], confi
         StoreError: they cannot be read.
     """
     path, identity = store.path / OF_ENSEMBLES, ensemble_identity(members, config)
-    if store_exists(path) and not _fewer(open_store(path), identity):
-        _refuse_other_statistics(open_store(path), identity)
-        open_store(path).refuse_other(plan, identity)
+    if store_exists(path):
+        _refuse_others(open_store(path), identity)
+        if not _fewer(open_store(path), identity):
+            open_store(path).refuse_other(plan, identity)
 
 
 def ensembles_of(store: Store) -> Store | None:
@@ -101,11 +106,31 @@ def ensemble_identity(members: tuple[Member, ...], config: RunConfig) -> Mapping
         f"{each.number} {each.weights_sha256} {each.perturbation} {each.seed}" for each in members
     ]
     statistics: list[JsonValue] = [*config.outputs.ensemble]
-    return {_MEMBERS: described, _STATISTICS: statistics, **({} if statistics else {OUTPUTS: NONE})}
+    kept = config.outputs.members
+    return {
+        _MEMBERS: described,
+        _STATISTICS: statistics,
+        **({} if kept == "all" else {_KEPT: kept if kept == "none" else [*kept]}),
+        **({} if statistics else {OUTPUTS: NONE}),
+    }
 
 
-def _refuse_other_statistics(store: Store, identity: Mapping[str, JsonValue]) -> None:
+def _refuse_others(store: Store, identity: Mapping[str, JsonValue]) -> None:
+    """Refuse other statistics than those of a store, other kept members, and more members if some were dropped."""
+    kept, chosen = (_listed(each.get(_KEPT, "all")) for each in (store.identity, identity))
+    if kept != chosen:
+        raise StoreMismatchError(
+            f"outputs.members must be {kept} as in {store.path}, but is {chosen}; change it back, or choose "
+            "another store"
+        )
     known, wanted = (_listed(each.get(_STATISTICS)) for each in (store.identity, identity))
+    if _fewer(store, identity):
+        if kept != "all":
+            raise StoreMismatchError(
+                f"members can be added only where all are kept, but {store.path} keeps {kept} of them "
+                "(outputs.members); choose another store for a larger ensemble"
+            )
+        return
     if known != wanted:
         raise StoreMismatchError(
             f"outputs.ensemble must be {known} as in {store.path}, but is {wanted}; change it back, or remove "
@@ -121,6 +146,46 @@ def _fewer(store: Store, identity: Mapping[str, JsonValue]) -> bool:
     """Return whether a store has statistics of the first of the members, but not of all."""
     known, wanted = (each.get(_MEMBERS) for each in (store.identity, identity))
     return isinstance(known, list) and isinstance(wanted, list) and known != wanted and known == wanted[: len(known)]
+
+
+def make_again(store: Store, cases: Sequence[Case]) -> None:
+    """Record as missing those members that are dropped although what is kept of all members is not complete.
+
+    Args:
+        store: of the members.
+        cases: members of the initial times at which it is not.
+
+    Raises:
+        StoreError: the store cannot be read or written.
+    """
+    dropped = store.ledger.dropped_steps()
+    for case in cases:
+        if dropped.get(case.key, 0) >= case.steps and (lease := store.ledger.hold(case.key, _LEASE_SECONDS)):
+            try:
+                store.forget(case.key, lease)
+            finally:
+                lease.release()
+
+
+def drop_members(store: Store, cases: Sequence[Case], config: RunConfig) -> None:
+    """Remove the values of those members that are not to be kept; one that another process works on stays.
+
+    Args:
+        store: of the members.
+        cases: members of the initial times of which what is kept of all members is complete.
+        config: of the run.
+
+    Raises:
+        StoreError: the store cannot be read or written.
+    """
+    unwanted = [case for case in cases if case.member is not None and not config.outputs.keeps_member(case.member)]
+    for case in store.ledger.complete(unwanted):
+        lease = store.ledger.hold(case.key, _LEASE_SECONDS)
+        if lease:
+            try:
+                store.drop_values(case.key, lease)
+            finally:
+                lease.release()
 
 
 def _set_aside(path: Path, identity: Mapping[str, JsonValue]) -> None:

@@ -18,7 +18,7 @@ from graphcast_batch.models.model_kinds import MODELS
 from graphcast_batch.pipeline.ensemble_cases import EnsembleCases
 from graphcast_batch.pipeline.ports import LimitsOf, Scorer
 from graphcast_batch.pipeline.worker_context import WorkerContext
-from graphcast_batch.setup.ensemble_store import ensembles_of
+from graphcast_batch.setup.ensemble_store import drop_members, ensembles_of
 from graphcast_batch.setup.member_starts import perturbation_of_members, weights_of_members
 from graphcast_batch.setup.resources import MemoryUse, configured_cache, kept_checkpoints
 from graphcast_batch.setup.run_source import AnySource
@@ -68,7 +68,10 @@ def worker_context(
 def _ensembles(config: RunConfig, store: Store, scorer: Scorer | None, name: str) -> EnsembleCases | None:
     """Return what computes what is kept of all members together; None if nothing is."""
     of_ensembles = ensembles_of(store) if config.combines_members else None
-    return EnsembleCases(store, of_ensembles, config.outputs.ensemble, scorer, name) if of_ensembles else None
+    if of_ensembles is None:
+        return None
+    drop = None if config.outputs.members == "all" else partial(drop_members, store, config=config)
+    return EnsembleCases(store, of_ensembles, config.outputs.ensemble, scorer, name, drop)
 
 
 def _check_weights(config: RunConfig, store: Store, checkpoint: Checkpoint) -> None:

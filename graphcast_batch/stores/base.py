@@ -72,21 +72,29 @@ class Ledger(Protocol):
     def states(self, cases: Iterable[Case]) -> dict[str, CaseState]:
         """Return the state of each Case by its key.
 
-        A Case of which fewer steps are complete than it asks for is missing, or whatever else holds for it.
+        A Case of which fewer steps are complete than it asks for is missing, or whatever else holds for it. A Case
+        whose values were dropped once they had served is complete.
 
         Raises:
             StoreError: the ledger cannot be read.
         """
 
     def complete(self, cases: Sequence[Case]) -> list[Case]:
-        """Return those Cases that are complete, in their order.
+        """Return those Cases that are complete and whose values are in the store, in their order.
 
         Raises:
             StoreError: the ledger cannot be read.
         """
 
     def complete_steps(self) -> dict[str, int]:
-        """Return how many steps of each Case are complete, by the key of the Case.
+        """Return how many steps of each Case are complete, by the key of the Case; not of those that were dropped.
+
+        Raises:
+            StoreError: the ledger cannot be read.
+        """
+
+    def dropped_steps(self) -> dict[str, int]:
+        """Return how many steps were complete of each Case whose values were dropped since, by the key of the Case.
 
         Raises:
             StoreError: the ledger cannot be read.
@@ -345,6 +353,17 @@ class Store(Protocol):
 
         Raises:
             StoreError: the lease was lost, or the store cannot be written.
+        """
+
+    def drop_values(self, key: str, lease: Lease) -> None:
+        """Remove the values of a complete Case, which stays complete; if this breaks off, it can be repeated.
+
+        Args:
+            key: key of the Case.
+            lease: the lease on the Case.
+
+        Raises:
+            StoreError: the Case is not complete, the lease was lost, or the store cannot be written.
         """
 
     def sweep(self) -> list[Path]:

@@ -2,7 +2,9 @@
 
 import pickle
 import time
+from dataclasses import replace
 from itertools import starmap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -371,3 +373,76 @@ def test_a_sound_store_verifies_and_a_damaged_case_is_repaired_by_making_it_agai
     fill(store, CASES[0])
     assert kind.verify(store.path, deep=True, executor=starmap).flaws == ()
     assert all(is_stored(store, case) for case in CASES[:2])
+
+
+def test_a_case_whose_values_were_dropped_stays_complete_until_it_is_forgotten(store):
+    case, other, _ = CASES
+    fill(store, case, other)
+    before = store.forecasts().isel(store.place_of(other)).load()
+    lease = store.ledger.hold(case.key, 60)
+
+    store.drop_values(case.key, lease)
+    store.drop_values(case.key, lease)  # which changes nothing
+
+    assert state(store, case) is CaseState.COMPLETE
+    assert store.ledger.lease(case, 60) is None
+    assert store.ledger.dropped_steps() == {case.key: case.steps}
+    assert store.ledger.complete(CASES) == [other]
+    assert case.key not in store.ledger.complete_steps()
+    assert store.ledger.record(case.key) is None
+    dropped = store.forecasts().isel(store.place_of(case))
+    assert all(np.isnan(dropped[name].values).all() for name in store.kept.variables)
+    assert before.identical(store.forecasts().isel(store.place_of(other)).load())
+
+    store.forget(case.key, lease)
+    lease.release()
+    assert is_missing(store, case)
+    assert store.ledger.dropped_steps() == {}
+    fill(store, case)
+    assert is_stored(store, case)
+
+
+def test_a_drop_that_breaks_off_is_seen_and_can_be_repeated(store, monkeypatch):
+    case = CASES[0]
+    fill(store, case)
+    lease = store.ledger.hold(case.key, 60)
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "lstat", lambda path: (_ for _ in ()).throw(OSError(5, "no disk", str(path))))
+        with pytest.raises(StoreError, match=f"{case.key}: dropping its values"):
+            store.drop_values(case.key, lease)
+    assert state(store, case) is CaseState.COMPLETE
+    assert store.ledger.complete([case]) == []
+
+    store.drop_values(case.key, lease)
+
+    dropped = store.forecasts().isel(store.place_of(case))
+    assert all(np.isnan(dropped[name].values).all() for name in store.kept.variables)
+
+
+def test_what_is_not_complete_is_not_dropped_nor_without_its_lease(store):
+    case, missing, _ = CASES
+    fill(store, case)
+    lease, lost = store.ledger.hold(missing.key, 60), store.ledger.hold(case.key, 60)
+    lost.release()
+
+    with pytest.raises(StoreError, match=f"{missing.key} must be complete .* before its values are dropped"):
+        store.drop_values(missing.key, lease)
+    with pytest.raises(StoreError, match="the lease must be held"):
+        store.drop_values(case.key, lost)
+    assert store.ledger.complete([case]) == [case]
+
+
+def test_a_longer_forecast_takes_the_place_of_a_dropped_one(store):
+    case = CASES[0]
+    short = replace(case, steps=1)
+    fill(store, short)
+    lease = store.ledger.hold(case.key, 60)
+    store.drop_values(case.key, lease)
+    lease.release()
+    assert state(store, short) is CaseState.COMPLETE
+    assert state(store, case) is CaseState.MISSING
+
+    fill(store, case)
+
+    assert store.ledger.complete([case, short]) == [case, short]
+    assert store.ledger.dropped_steps() == {}

@@ -2,7 +2,7 @@
 
 Any number of processes on any number of hosts may share a ledger. Its folder holds ``<key>.claim`` (the lease),
 ``<key>.failed.json`` and, by number of steps, ``steps-<steps>/<key>.json``: which Cases are complete, and up to which
-step, is known from names alone.
+step, is known from names alone. Once the values of a Case are dropped, its record is in ``dropped-<steps>``.
 """
 
 import math
@@ -30,7 +30,7 @@ from graphcast_batch.files.staging import Staging
 from graphcast_batch.plan import CASE_KEY, Case
 from graphcast_batch.stores.case_records import CaseFailure, CaseRecord, CaseState
 
-_LEASE, _FAILED, _RECORD, _STEPS = ".claim", ".failed.json", ".json", "steps-"
+_LEASE, _FAILED, _RECORD, _STEPS, _DROPPED = ".claim", ".failed.json", ".json", "steps-", "dropped-"
 _RECORD_FILE: Final = "record.json"
 """Name of a record in the private folder in which it is written."""
 
@@ -52,23 +52,36 @@ class FileLedger:
             names = os.listdir(self.folder)
             running = self._running(names)
             failed = {name.removesuffix(_FAILED) for name in names if name.endswith(_FAILED)}
-            complete = self._complete_steps(names)
-        return {case.key: _state(case, complete, running, failed) for case in cases}
+            complete, dropped = (self._steps_by_key(names, kind) for kind in (_STEPS, _DROPPED))
+        most = {key: max(complete.get(key, 0), dropped.get(key, 0)) for key in complete.keys() | dropped.keys()}
+        return {case.key: _state(case, most, running, failed) for case in cases}
 
     def complete(self, cases: Sequence[Case]) -> list[Case]:
-        """Return those Cases that are complete."""
-        states = self.states(cases)
-        return [case for case in cases if states[case.key] is CaseState.COMPLETE]
+        """Return those Cases that are complete and whose values are in the store."""
+        steps_of = self.complete_steps()
+        return [case for case in cases if steps_of.get(case.key, 0) >= case.steps]
 
     def complete_steps(self) -> dict[str, int]:
-        """Return how many steps of each Case are complete, by its key, from names alone.
+        """Return how many steps of each Case are complete, by its key, from names alone; not of dropped ones.
 
         Raises:
             StoreError: the folder cannot be read.
         """
         with explained(f"the ledger {self.folder}"):
-            steps_of = self._complete_steps(os.listdir(self.folder))
-        return {key: steps for key, steps in steps_of.items() if CASE_KEY.fullmatch(key)}
+            names = os.listdir(self.folder)
+            steps_of, dropped = (self._steps_by_key(names, kind) for kind in (_STEPS, _DROPPED))
+        return {
+            key: steps for key, steps in steps_of.items() if CASE_KEY.fullmatch(key) and steps > dropped.get(key, 0)
+        }
+
+    def dropped_steps(self) -> dict[str, int]:
+        """Return how many steps were complete of each Case whose values were dropped since, by its key.
+
+        Raises:
+            StoreError: the folder cannot be read.
+        """
+        with explained(f"the ledger {self.folder}"):
+            return self._steps_by_key(os.listdir(self.folder), _DROPPED)
 
     def running(self) -> set[str]:
         """Return the keys of the Cases that live processes hold a lease on.
@@ -88,10 +101,10 @@ class FileLedger:
             StoreError: the ledger cannot be written.
         """
         with explained(f"{case.key}: its record in {self.folder}"):
-            if self._record_path(case.key, case.steps).exists():
+            if any(self._record_path(case.key, case.steps, kind).exists() for kind in (_STEPS, _DROPPED)):
                 return None
         lease = FileLease.take(self._path(case.key, _LEASE), lease_seconds)
-        if lease and self.record(case.key, case.steps):  # complete to more steps, or completed since
+        if lease and max(self._lengths_of(case.key), default=0) >= case.steps:  # of more steps, or completed since
             lease.release()
             return None
         return lease
@@ -138,8 +151,10 @@ class FileLedger:
 
     def _drop_outdated(self, record: CaseRecord, staging: Staging | None) -> None:
         """Remove the shorter records and the failure of a Case; one that cannot be removed misleads no reader."""
-        shorter = [steps for steps in _lengths(os.listdir(self.folder)) if steps < record.steps]
-        paths = [self._record_path(record.key, steps) for steps in shorter] + [self._path(record.key, _FAILED)]
+        names = os.listdir(self.folder)
+        shorter = [(steps, kind) for kind in (_STEPS, _DROPPED) for steps in _lengths(names, kind)]
+        paths = [self._record_path(record.key, *each) for each in shorter if each[0] < record.steps]
+        paths.append(self._path(record.key, _FAILED))
         for path in paths:
             with suppress(OSError):
                 staging.take_away(path) if staging else path.unlink(missing_ok=True)
@@ -156,10 +171,44 @@ class FileLedger:
         """
         with explained(f"{key}: forgetting it in {self.folder}"):
             # Shortest first: if this breaks off, the Case stays as long as it was.
-            for steps in self._steps_of(key):
-                path = self._record_path(key, steps)
-                staging.take_away(path)
-                sync_folder(path.parent)
+            for steps in self._lengths_of(key):
+                for kind in (_STEPS, _DROPPED):
+                    path = self._record_path(key, steps, kind)
+                    if staging.take_away(path):
+                        sync_folder(path.parent)
+
+    def note_drop(self, key: str) -> CaseRecord | None:
+        """Record that the values of a Case no longer count; the caller holds the lease, and removes the files then.
+
+        Returns:
+            The record of the Case, whose files are to be removed; None if they were.
+
+        Raises:
+            StoreError: the Case is not complete, or the ledger cannot be written.
+        """
+        with explained(f"{key}: dropping it in {self.folder}"):
+            steps = max((each for each in self._lengths_of(key)), default=0)
+            record = CaseRecord.read(self._record_path(key, steps)) if steps else None
+            path = self._record_path(key, steps, _DROPPED) if steps else None
+            if path is None or (record is None and not path.exists()):
+                raise StoreError(f"{key} must be complete in {self.folder} before its values are dropped, but is not")
+            if record is not None and not path.exists():
+                path.parent.mkdir(exist_ok=True)
+                sync_folder(self.folder)
+                with suppress(FileExistsError):
+                    publish(path, record.model_dump_json(indent=1).encode())
+            return record
+
+    def end_drop(self, record: CaseRecord) -> None:
+        """Record that the files of a Case are removed.
+
+        Raises:
+            StoreError: the ledger cannot be written.
+        """
+        path = self._record_path(record.key, record.steps)
+        with explained(f"{record.key}: dropping it in {self.folder}"):
+            path.unlink(missing_ok=True)
+            sync_folder(path.parent)
 
     def fail(self, failure: CaseFailure) -> None:
         """Record that a Case failed.
@@ -214,7 +263,7 @@ class FileLedger:
             StoreError: the folder cannot be read.
         """
         with explained(f"{key}: its record in {self.folder}"):
-            return max(self._steps_of(key), default=0)
+            return max(self._lengths_of(key, _STEPS), default=0)
 
     def failure(self, key: str) -> CaseFailure | None:
         """Return why a Case failed, or None; if its file is damaged, a failure that says so.
@@ -245,32 +294,33 @@ class FileLedger:
             raise StoreError(f"the key of a Case must look like 2020-01-01T06 or 2020-01-01T06-m007, but is {key!r}")
         return self.folder / f"{key}{suffix}"
 
-    def _record_path(self, key: str, steps: int) -> Path:
+    def _record_path(self, key: str, steps: int, kind: str = _STEPS) -> Path:
         path = self._path(key, _RECORD)
-        return path.parent / f"{_STEPS}{steps}" / path.name
+        return path.parent / f"{kind}{steps}" / path.name
 
-    def _steps_of(self, key: str) -> list[int]:
-        """Return the numbers of steps of all records of a Case, ascending."""
-        lengths = sorted(_lengths(os.listdir(self.folder)))
-        return [steps for steps in lengths if self._record_path(key, steps).exists()]
+    def _lengths_of(self, key: str, *kinds: str) -> list[int]:
+        """Return the numbers of steps of all records of a Case, ascending: of these kinds, or of any."""
+        names, wanted = os.listdir(self.folder), kinds or (_STEPS, _DROPPED)
+        lengths = sorted((steps, kind) for kind in wanted for steps in _lengths(names, kind))
+        return [steps for steps, kind in lengths if self._record_path(key, steps, kind).exists()]
 
     def _running(self, names: Iterable[str]) -> set[str]:
         leases = [name for name in names if name.endswith(_LEASE)]
         clock = folder_clock(self.folder) if leases else 0.0
         return {name.removesuffix(_LEASE) for name in leases if not expired(self.folder / name, math.inf, clock)}
 
-    def _complete_steps(self, names: Iterable[str]) -> dict[str, int]:
-        """Return the steps of each record by key, the most where there are several records of a Case."""
+    def _steps_by_key(self, names: Iterable[str], kind: str) -> dict[str, int]:
+        """Return the steps of each record of a kind by key, the most where there are several records of a Case."""
         complete: dict[str, int] = {}
-        for steps in sorted(_lengths(names)):
-            records = os.listdir(self.folder / f"{_STEPS}{steps}")
+        for steps in sorted(_lengths(names, kind)):
+            records = os.listdir(self.folder / f"{kind}{steps}")
             complete |= {name.removesuffix(_RECORD): steps for name in records if name.endswith(_RECORD)}
         return complete
 
 
-def _lengths(names: Iterable[str]) -> list[int]:
+def _lengths(names: Iterable[str], kind: str = _STEPS) -> list[int]:
     """Return the numbers of steps for which a ledger has a folder of records, from the names in the ledger."""
-    ends = (name.removeprefix(_STEPS) for name in names if name.startswith(_STEPS))
+    ends = (name.removeprefix(kind) for name in names if name.startswith(kind))
     return [int(end) for end in ends if re.fullmatch(r"[1-9][0-9]*", end)]
 
 

@@ -324,6 +324,19 @@ class ZarrStore:
         with explained(f"{key}: forgetting it in {self.path}"), alone(self.path / STAGING, key, lease) as staging:
             self.ledger.forget(key, staging)
 
+    def drop_values(self, key: str, lease: Lease) -> None:
+        """Remove the values of a complete Case, which stays complete; see the port.
+
+        Raises:
+            StoreError: the Case is not complete, the lease was lost, or the store cannot be written.
+        """
+        with explained(f"{key}: dropping its values in {self.path}"), alone(self.path / STAGING, key, lease) as staging:
+            record = self.ledger.note_drop(key)
+            if record:
+                for file in record.files:
+                    staging.take_away(self.path / file)
+                self.ledger.end_drop(record)
+
     def _all_places(self) -> Iterator[Place]:
         sizes = (self.init_times.size, len(self.members))[: self.place_axes]
         return product(*map(range, sizes))
