@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from graphcast_batch.inputs.statistics import run_serially
 from graphcast_batch.setup.store_identity import lay_out, store_identity
 from graphcast_batch.variables import LEVELS_13, VARIABLES
 from tests.conftest import SMALL, made_once
+from tests.test_ensemble_run import save_weights
 
 TIMES = np.arange(np.datetime64("2019-12-31T18", "ns"), np.datetime64("2020-01-01T13"), np.timedelta64(6, "h"))
 INIT_TIMES = {"first": "2020-01-01T00", "last": "2020-01-01T06", "every_hours": 6}
@@ -277,3 +279,41 @@ def test_a_plan_shows_which_variables_members_replace(config, tmp_path):
 def test_keys_that_members_of_a_file_do_not_have_are_refused(config, keys):
     with pytest.raises(ConfigError, match=rf"ensemble\.perturbations.*{next(iter(keys))}"):
         plan(config(ensemble={"perturbations": {"kind": "file", "path": "eda.zarr", "members": 2} | keys}))
+
+
+def test_31_checkpoints_on_31_analyses_are_one_ensemble_of_which_the_statistics_are_kept(config, run, tmp_path):
+    """The shape of ``configs/aigefs.yaml``, with made weights and analyses."""
+    shipped = yaml.safe_load((Path(__file__).parents[1] / "configs/aigefs.yaml").read_text())
+    count = len(shipped["ensemble"]["checkpoints"])
+    paths = [tmp_path / f"m{number:02d}.npz" for number in range(count)]
+    for number, path in enumerate(paths):
+        save_weights(path, number)
+    states = as_zarr(members(range(count), ["temperature", "geopotential"]), tmp_path / "gefs.zarr")
+    chosen = shipped["ensemble"] | {"checkpoints": [*map(str, paths)]}
+    chosen["perturbations"] = chosen["perturbations"] | {"path": states}
+    several = config(
+        times={"list": ["2020-01-01T00"]},
+        steps=2,
+        model={"statistics": SMALL["model"]["statistics"]},
+        ensemble=chosen,
+        outputs=shipped["outputs"],
+        scores=shipped["scores"],
+    )
+
+    done, stored = run(several)
+
+    assert "31 of 31 Cases complete" in done.stdout
+    assert "1 of 1 ensembles complete, 0 with a failure" in done.stdout
+    assert stored["checkpoint"].values.tolist() == [path.stem for path in paths]
+    assert stored["perturbation"].values.tolist() == [f"file {number}" for number in range(count)]
+    assert len({*stored["weights_sha256"].values.tolist()}) == count
+    control = stored["2m_temperature"].isel(time=0)
+    assert np.isfinite(control.sel(number=0).values).all()
+    assert np.isnan(control.sel(number=slice(1, None)).values).all()
+    together = xr.open_zarr(tmp_path / "run" / "ensemble").load()
+    assert len(together) == 5 * 5
+    low, middle, high = (together[f"2m_temperature_quantile_{quantile}"].values for quantile in (0.1, 0.5, 0.9))
+    assert ((low < middle) & (middle < high)).mean() > 0.99
+    scores = xr.open_zarr(tmp_path / "run" / "scores" / "ensemble")["2m_temperature"].load()
+    ranks = scores.sel(statistic=[f"rank_{rank}" for rank in range(count + 1)])
+    np.testing.assert_allclose(ranks.sum("statistic").values, 1.0, rtol=1e-6)

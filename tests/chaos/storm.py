@@ -170,7 +170,7 @@ def write_run(
     last = np.datetime64("2020-01-01T00") + 6 * (cases // (members or 1) - 1)
     if members:
         states = {"kind": "gaussian", "members": members, "amplitude": 0.1}
-        changes = {"ensemble": {"perturbations": states}} | changes
+        changes = {"ensemble": {"perturbations": states}, "outputs": {"ensemble": ["mean", 0.25]}} | changes
     times = {"first": "2020-01-01T00", "last": str(last), "every_hours": 6}
     config, kept = folder / f"{name}.yaml", folder / f"{name}.tries"
     kept.mkdir()
@@ -186,7 +186,7 @@ def write_run(
 def contents(store):
     """Every file of the forecasts with its content, chunks and metadata; the latter name the path of the store."""
     apart = ("ledger", ".staging", "log", "run.yaml")
-    paths = [path for path in store.rglob("*") if path.is_file() and path.relative_to(store).parts[0] not in apart]
+    paths = [path for path in store.rglob("*") if path.is_file() and not {*path.relative_to(store).parts} & {*apart}]
     return {str(path.relative_to(store)): path.read_bytes().replace(bytes(store), b"store") for path in paths}
 
 
@@ -284,13 +284,14 @@ class Storm:
     def check(self, undisturbed):
         """Compares what is there with what must be."""
         found, losses = self.round, self.round.losses
-        store = open_store(self._store)
-        left = [*self._store.glob("ledger/*.claim"), *(self._store / ".staging").iterdir()]
+        stores = [self._store, *self._store.glob("ensemble")]
+        left = [path for each in stores for path in (*each.glob("ledger/*.claim"), *(each / ".staging").iterdir())]
         stale = [path for path in self._store.rglob(".*") if path.suffix in (".tmp", ".aside", ".partial")]
         found.stale = len(stale)
         for path in stale:
             os.utime(path, (0, 0))
-        store.sweep()
+        for each in stores:
+            open_store(each).sweep()
         losses += [f"left behind: {path}" for path in [*left, *(path for path in stale if path.exists())]]
         records = Counter(path.stem for path in self._store.glob("ledger/steps-*/*.json"))
         losses += [f"{key}: {records[key]} records" for key in self._keys if records[key] != 1]
@@ -300,6 +301,9 @@ class Storm:
         status = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()[0]
         if status != f"{CASES} complete, 0 running, 0 failed, 0 missing":
             losses.append(status)
+        combined = Counter(path.stem for path in self._store.glob("ensemble/ledger/steps-*/*.json"))
+        starts = {key.partition("-m")[0] for key in self._keys if "-m" in key}
+        losses += [f"{key}: {combined[key]} records of its ensemble" for key in starts if combined[key] != 1]
         found.reads = len(self._trouble.tries)
         found.damaged = len(self._damaged)
         found.again = found.reads - CASES - found.damaged

@@ -103,8 +103,10 @@ class Submitted:
 
 
 def digest(store):
-    """Of every file that holds a forecast, its coordinates or metadata."""
-    files = [path for path in store.glob("[!.]*/*") if path.parent.name not in ("ledger", "log", "slurm", "scores")]
+    """Of every file that holds a forecast, statistics of members, their coordinates or metadata."""
+    apart = ("ledger", "log", "slurm", "scores", "ensemble")
+    found = [*store.glob("[!.]*/*"), *store.glob("ensemble/[!.]*/*")]
+    files = [path for path in found if path.parent.name not in apart]
     return {
         str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()
     }
@@ -138,6 +140,7 @@ def write_config(folder, cases, heavy, members=0):
     }
     if members:
         config["ensemble"] = {"perturbations": {"kind": "gaussian", "members": members, "amplitude": 0.1}}
+        config["outputs"] = {"ensemble": ["mean", "standard_deviation"]}
     folder.mkdir(exist_ok=True)
     (folder / "run.yaml").write_text(yaml.safe_dump(config))
     return folder / "run.yaml"
