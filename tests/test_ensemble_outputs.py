@@ -351,3 +351,29 @@ def test_members_that_were_dropped_cannot_be_asked_for(dropped, command, tmp_pat
 def test_members_that_cannot_be_kept_are_refused_by_their_key(tmp_path, changes, message):
     with pytest.raises(ConfigError, match=message):
         plan(states_of(tmp_path / "run", **changes))
+
+
+def test_a_run_draws_the_members_together_once(made, command, tmp_path):
+    store = tmp_path / "run"
+    shutil.copytree(made[1], store)
+    figures = {"variables": ["2m_temperature"], "lead_hours": [6], "ensemble": True, "points": ["Oslo"]}
+    config = written(tmp_path / "run.yaml", states_of(store, figures=figures))
+
+    done = command("run", config)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = store / "figures" / "2020-01-01T06"
+    names = {"2m_temperature_mean_and_spread_006h.png", "2m_temperature_plume_in_Oslo.png"}
+    assert {path.name for path in folder.iterdir()} == names
+    before = {path: path.stat().st_mtime_ns for path in store.glob("figures/*/*")}
+    assert command("run", config).returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in store.glob("figures/*/*")} == before
+
+
+def test_members_that_are_not_there_cannot_be_drawn_together(tmp_path):
+    figures = {"variables": ["2m_temperature"], "ensemble": True}
+    with pytest.raises(ConfigError, match=r"draw two members of an ensemble at least, but members are not kept"):
+        plan(dropping(tmp_path / "run", [0], figures=figures))
+    single = {key: value for key, value in states_of(tmp_path / "run", figures=figures).items() if key != "ensemble"}
+    with pytest.raises(ConfigError, match="draw two members of an ensemble at least, but there are none"):
+        plan(single | {"outputs": {}})

@@ -1,7 +1,8 @@
 """Draw the figures of a store: maps of every complete Case, mean errors of all Cases, and scores."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from graphcast_batch.app.any_path import AnyPath
@@ -15,7 +16,7 @@ from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.errors import FigureError
 from graphcast_batch.evaluation.score_results import scored
 from graphcast_batch.figures.mean_error import ErrorSums, draw_mean_errors, errors_of, wanted_errors
-from graphcast_batch.figures.store_figures import check_figures, draw_stored
+from graphcast_batch.figures.store_figures import check_ensemble_figures, check_figures, draw_stored
 from graphcast_batch.plan import Case
 from graphcast_batch.setup.kept_config import kept_config
 from graphcast_batch.setup.run_setup import RunSetup, assemble
@@ -78,13 +79,28 @@ def figures(
         return FiguresResult(folder, 0, score_figures, 0, {}, stopped=False)
     assembled = _drawable(config, place)
     complete = open_store(config.store).ledger.complete(assembled.plan.cases)
+    of_ensembles = assembled.config.figures is not None and assembled.config.figures.of_ensembles
+    together = whole_ensembles(assembled, complete, least=2) if of_ensembles else []
     with on_cluster(address, drain, shown) as stopping:
-        count, undrawn = draw_cases(assembled, complete, stopping, shown)
+        count, undrawn = draw_cases(assembled, [*complete, *together], stopping, shown)
         maps = 0
         if assembled.config.figures and assembled.config.figures.mean_error:
             maps, unread = _draw_mean_errors(assembled, complete, stopping, shown)
             undrawn = unread | undrawn
         return FiguresResult(folder, count, score_figures or (), maps, undrawn, stopped=stopping.asked)
+
+
+def whole_ensembles(assembled: RunSetup, complete: Sequence[Case], least: int = 0) -> list[Case]:
+    """Return the initial times whose members can be drawn together, as Cases without a member.
+
+    Args:
+        assembled: the run.
+        complete: complete members.
+        least: number of members that is enough; 0 for all of them.
+    """
+    counts = Counter(replace(case, member=None) for case in complete if case.member is not None)
+    enough = least or len(assembled.plan.members)
+    return [case for case, count in counts.items() if count >= enough]
 
 
 def draw_cases(
@@ -136,7 +152,10 @@ def _drawable(config: RunConfig, place: Path) -> RunSetup:
     if not config.outputs.forecasts:
         raise FigureError(f"{place} keeps only scores (outputs: none), so there are no forecasts to draw")
     assembled = assemble(config)
+    if config.figures.of_ensembles and len(assembled.plan.members) < 2:
+        raise FigureError(f"{place} must hold an ensemble to draw members together, but does not; leave out --ensemble")
     check_figures(config.figures, assembled.plan.layout)
+    check_ensemble_figures(config.figures, assembled.plan.layout)
     return assembled
 
 

@@ -19,7 +19,7 @@ from graphcast_batch.config.documents import read_mapping
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.errors import ConfigError
-from graphcast_batch.figures.store_figures import check_figures
+from graphcast_batch.figures.store_figures import check_ensemble_figures, check_figures
 from graphcast_batch.models.accelerators import ACCELERATORS, AcceleratorName
 from graphcast_batch.models.model_kinds import MODELS
 from graphcast_batch.plan import Case
@@ -51,11 +51,13 @@ class PlannedRun:
         config: of the run.
         assembled: the opened inputs and weights, and the Cases.
         figures: file names of the figures that will be drawn of each Case.
+        ensemble_figures: file names of those that will be drawn of all members of each initial time together.
     """
 
     config: RunConfig
     assembled: RunSetup
     figures: tuple[str, ...]
+    ensemble_figures: tuple[str, ...]
 
     def __init__(self, config: RunConfig) -> None:
         """Open inputs and weights.
@@ -69,6 +71,8 @@ class PlannedRun:
         self.config = config
         self.assembled = assemble(config)
         self.figures, self._store = fitting(self.assembled)
+        wanted = self.config.figures
+        self.ensemble_figures = tuple(check_ensemble_figures(wanted, self.assembled.plan.layout)) if wanted else ()
 
     @property
     def cases(self) -> tuple[Case, ...]:

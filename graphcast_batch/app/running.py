@@ -1,6 +1,5 @@
 """Run a config: make the forecasts that are missing, score them if asked, draw their figures."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -10,7 +9,7 @@ from rich.console import Console
 
 from graphcast_batch.app.any_path import AnyPath
 from graphcast_batch.app.displays import as_html, as_text
-from graphcast_batch.app.drawing import draw_cases
+from graphcast_batch.app.drawing import draw_cases, whole_ensembles
 from graphcast_batch.app.executing import on_cluster
 from graphcast_batch.app.forecasts import open_forecasts
 from graphcast_batch.app.planning import Config, PlannedRun, plan
@@ -159,11 +158,11 @@ def run(
             shown.report(text, "warning")
     with on_cluster(address, drain, shown) as stopping:
         made = _forecast(planned, shown, stopping, traced=trace is not None)
-        missing = _undrawn(made, planned.figures)
+        missing = _undrawn(made, planned)
         failures = draw_cases(planned.assembled, missing, stopping, shown)[1]
     if trace:
         _write_trace(Path(trace), made, shown)
-    return RunResult.of(planned, made, _still_undrawn(made, planned.figures, failures))
+    return RunResult.of(planned, made, _still_undrawn(made, planned, failures))
 
 
 def _forecast(plan: PlannedRun, progress: Progress, drain: Drain, *, traced: bool) -> driver.RunOutcome:
@@ -174,15 +173,17 @@ def _forecast(plan: PlannedRun, progress: Progress, drain: Drain, *, traced: boo
         return driver.run(plan.assembled, JournaledRun(store, watcher), drain, traced=traced, open_scorer=scorer)
 
 
-def _still_undrawn(made: driver.RunOutcome, names: Sequence[str], failures: dict[str, str]) -> dict[str, str]:
+def _still_undrawn(made: driver.RunOutcome, plan: PlannedRun, failures: dict[str, str]) -> dict[str, str]:
     """Return why figures are missing, by key of the Case."""
-    missing = _undrawn(made, names)
+    missing = _undrawn(made, plan)
     return {case.key: failures.get(case.key, "the run was stopped before they were drawn") for case in missing}
 
 
-def _undrawn(made: driver.RunOutcome, names: Sequence[str]) -> list[Case]:
-    """Return the Cases that lack a figure; not those whose forecasts are not kept."""
-    return undrawn(made.store, made.store.ledger.complete(made.complete), names) if names else []
+def _undrawn(made: driver.RunOutcome, plan: PlannedRun) -> list[Case]:
+    """Return the Cases, and initial times of ensembles, that lack a figure; not those whose values are not kept."""
+    drawable = made.store.ledger.complete(made.complete)
+    whole = whole_ensembles(plan.assembled, drawable) if plan.ensemble_figures else []
+    return undrawn(made.store, drawable, plan.figures) + undrawn(made.store, whole, plan.ensemble_figures)
 
 
 def _write_trace(path: Path, made: driver.RunOutcome, progress: Progress) -> None:

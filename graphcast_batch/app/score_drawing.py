@@ -116,10 +116,12 @@ def _ensembles(scores: dict[str, tuple[Path, str]], region: str, folder: Path, k
 
 def _spectra(store: Path, region: str, folder: Path, kind: str) -> Iterator[Path]:
     """Draw spectra of a region of complete latitude circles; other regions have none."""
-    if region not in bands_in(store, FORECAST):
-        return
-    for spectra in shown_spectra(store, FORECAST, region):
-        level = spectra.power["level"].item() if "level" in spectra.power.coords else None
-        path = folder / f"spectra_{figure_stem(str(spectra.power.name), level)}_{region}.{kind}"
-        draw_spectra(path, spectra.power, region, int(spectra.cases.max()))
-        yield path
+    for name in (FORECAST, ENSEMBLE):
+        if not scored(store, name) or region not in bands_in(store, name):
+            continue
+        whose = "" if name == FORECAST else f"of_{name}_"
+        for spectra in shown_spectra(store, name, region):
+            level = spectra.power["level"].item() if "level" in spectra.power.coords else None
+            path = folder / f"spectra_{whose}{figure_stem(str(spectra.power.name), level)}_{region}.{kind}"
+            draw_spectra(path, spectra.power, region, int(spectra.cases.max()))
+            yield path

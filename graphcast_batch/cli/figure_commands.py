@@ -109,6 +109,15 @@ def figures(
             rich_help_panel=_CHANGED,
         ),
     ] = None,
+    ensemble: Annotated[
+        bool | None,
+        typer.Option(
+            "--ensemble/--no-ensemble",
+            help="Draw the members of each initial time together: maps of mean and spread, and quantiles at points. "
+            f"{_FROM_CONFIG}",
+            rich_help_panel=_CHANGED,
+        ),
+    ] = None,
     mean_error: Annotated[
         bool | None,
         typer.Option(
@@ -147,6 +156,7 @@ def figures(
         "points": at,
         "hovmoller": hovmoller,
         "sections": sections,
+        "ensemble": ensemble,
         "mean_error": mean_error,
     }
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}

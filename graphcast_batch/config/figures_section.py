@@ -48,6 +48,12 @@ class FiguresConfig(FrozenModel):
     by time)."""
     sections: bool = False
     """Whether zonal means of variables on levels are drawn as latitude by pressure."""
+    ensemble: bool = False
+    """Whether the members of each initial time are drawn together: maps of their mean and spread, and at ``points``
+    their quantiles over time."""
+    spaghetti: dict[Annotated[str, AfterValidator(check_name)], float] = {}
+    """Values, by variable and in the unit that figures show, such as ``geopotential: 552`` (dam), whose contour lines
+    of all members are drawn on one map."""
     mean_error: bool = False
     """Whether ``graphcast-batch figures`` draws maps of bias and root mean square error over all Cases."""
 
@@ -59,6 +65,11 @@ class FiguresConfig(FrozenModel):
                 f"but projection is {self.projection} and center {list(self.center) if self.center else 'not given'}"
             )
         return self
+
+    @property
+    def of_ensembles(self) -> bool:
+        """Whether anything is drawn of all members of an initial time together."""
+        return self.ensemble or bool(self.spaghetti)
 
     @model_validator(mode="after")
     def _northward(self) -> Self:

@@ -154,6 +154,18 @@ class RunConfig(FrozenModel):
         return self
 
     @model_validator(mode="after")
+    def _members_can_be_drawn(self) -> Self:
+        if self.figures and self.figures.of_ensembles:
+            several = self.ensemble is not None and self.ensemble.size > 1
+            if not several or self.outputs.members != "all":
+                found = "members are not kept" if several else "there are none"
+                raise ValueError(
+                    "figures.ensemble and figures.spaghetti draw two members of an ensemble at least, but "
+                    f"{found}; leave them out, or keep all members"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _members_may_be_dropped(self) -> Self:
         kept = self.outputs.members
         if kept == "all":

@@ -19,7 +19,7 @@ from graphcast_batch.evaluation.pointwise_statistics import (
     statistic,
 )
 from graphcast_batch.evaluation.regions import Regions
-from graphcast_batch.evaluation.score_layout import PARTS, SPECTRUM
+from graphcast_batch.evaluation.score_layout import SPECTRUM
 from graphcast_batch.evaluation.scoring_setup import Fields, ScoringSetup, valid_times
 from graphcast_batch.evaluation.spectra import areas_of, spectra_of
 from graphcast_batch.evaluation.weighted_sums import WeightedSums
@@ -97,7 +97,7 @@ def empty_sums(scoring: ScoringSetup, case: Case, regions: Regions) -> dict[str,
             sums[name] = WeightedSums.none((len(scoring.statistics), *between, len(regions.names)))
         if name in scoring.spectra:
             wavenumbers = scoring.part.columns.size // 2 + 1
-            sums[name + SPECTRUM] = WeightedSums.none((len(PARTS), *between, len(scoring.bands), wavenumbers))
+            sums[name + SPECTRUM] = WeightedSums.none((len(scoring.parts), *between, len(scoring.bands), wavenumbers))
     return sums
 
 

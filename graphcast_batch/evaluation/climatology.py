@@ -59,6 +59,15 @@ class Climatology:
         self.check([name + written.DEVIATION for name in chosen], levels)
         return chosen
 
+    def deviating(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Select the variables that count as Gaussian, all but precipitation, and whose standard deviation is there.
+
+        Raises:
+            EvaluationError: the climatology cannot be read.
+        """
+        opened, _ = self._opened
+        return tuple(name for name in names if not is_precipitation(name) and name + written.DEVIATION in opened)
+
     def seeps_variables(self, names: Sequence[str]) -> tuple[str, ...]:
         """Select the variables for which the climatology holds what SEEPS needs; the others have no such score.
 

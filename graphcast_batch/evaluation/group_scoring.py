@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from graphcast_batch.errors import StoreError
-from graphcast_batch.evaluation.pointwise_statistics import QUANTILE_MARK, SEEPS
+from graphcast_batch.evaluation.pointwise_statistics import SEEPS, needs_deviation
 from graphcast_batch.evaluation.regions import Regions
 from graphcast_batch.evaluation.score_layout import BOXES, ON_LEVELS, ScoreLayout
 from graphcast_batch.evaluation.score_store import ADDED, FORECAST, ScoreStore, mismatch
@@ -125,6 +125,7 @@ def score_layout_of(scoring: ScoringSetup, regions: Regions, identity: Mapping[s
         },
         spectra=scoring.spectra,
         bands=scoring.bands,
+        parts=scoring.parts,
     )
 
 
@@ -195,8 +196,8 @@ def _missing(scoring: ScoringSetup, groups: Sequence[GroupScoring]) -> list[Scor
 def _applicable(scoring: ScoringSetup, name: str) -> list[str]:
     """Return the statistics that one variable can have."""
     lacking = {SEEPS} if name not in scoring.seeps_variables else set()
-    quantiles = name in scoring.gaussian
-    return [one for one in scoring.statistics if one not in lacking and (quantiles or QUANTILE_MARK not in one)]
+    deviations = name in scoring.gaussian
+    return [one for one in scoring.statistics if one not in lacking and (deviations or not needs_deviation(one))]
 
 
 def _narrowed(scoring: ScoringSetup, names: Sequence[str], spectra: tuple[str, ...]) -> ScoringSetup:

@@ -14,12 +14,15 @@ import xarray as xr
 from graphcast_batch.evaluation.pointwise_statistics import (
     AT_QUANTILES,
     CRPS,
+    CRPS_CLIMATOLOGY,
     QUANTILE_MARK,
     RANK_PREFIX,
     SEEPS,
     VARIANCE,
 )
 
+CRPSS: Final = "crpss"
+"""Skill of the CRPS over that of the climatology: 1 is perfect, 0 as good as the climatology."""
 ENOUGH: Final = 1e-12
 """Share of the mean square of a field below which its variance is rounding: such a field counts as constant."""
 
@@ -134,6 +137,8 @@ def _of_ensemble(ranks: Sequence[str]) -> list[Metric]:
     inflation = (members + 1) / members
     return [
         Metric(CRPS, (CRPS,), _same),
+        Metric(CRPS_CLIMATOLOGY, (CRPS_CLIMATOLOGY,), _same),
+        Metric(CRPSS, (CRPS, CRPS_CLIMATOLOGY), lambda crps, climatology: 1 - _ratio(crps, climatology)),
         Metric("spread", (VARIANCE,), _root),
         Metric(
             "spread_skill_ratio",

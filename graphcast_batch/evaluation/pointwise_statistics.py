@@ -11,11 +11,12 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
 Floats = NDArray[np.float64]
 SEEPS: Final = "seeps"
 CRPS: Final = "crps"
+CRPS_CLIMATOLOGY: Final = "crps_climatology"
 VARIANCE: Final = "variance"
 BRIER: Final = "brier"
 RANK_PREFIX: Final = "rank_"
@@ -178,10 +179,17 @@ def at_quantiles(quantiles: Sequence[float]) -> tuple[str, ...]:
     return tuple(f"{kind}{QUANTILE_MARK}{quantile}" for quantile in quantiles for kind in AT_QUANTILES if kind != BRIER)
 
 
-def of_ensemble(members: int, quantiles: Sequence[float]) -> tuple[str, ...]:
-    """Return the names of the statistics that only an ensemble has."""
+def of_ensemble(members: int, quantiles: Sequence[float], *, deviations: bool) -> tuple[str, ...]:
+    """Return the names of the statistics that only an ensemble has.
+
+    Args:
+        members: number of members.
+        quantiles: of the climatology.
+        deviations: whether the climatology has standard deviations, so that it is an ensemble itself.
+    """
     briers = (f"{BRIER}{QUANTILE_MARK}{quantile}" for quantile in quantiles)
-    return (CRPS, VARIANCE, *(f"{RANK_PREFIX}{rank}" for rank in range(members + 1)), *briers)
+    ranks = (f"{RANK_PREFIX}{rank}" for rank in range(members + 1))
+    return (CRPS, *((CRPS_CLIMATOLOGY,) if deviations else ()), VARIANCE, *ranks, *briers)
 
 
 def crps(at: Points) -> Floats:
@@ -196,6 +204,20 @@ def crps(at: Points) -> Floats:
     # Contiguous in memory and in float32, in which they are exact anyway, members are sorted several times as fast.
     ordered = np.sort(np.moveaxis(at.errors, 0, -1).astype(np.float32, order="C"), axis=-1)
     return np.asarray(np.abs(at.errors).mean(axis=0) - ordered @ above)
+
+
+def crps_climatology(at: Points) -> Floats:
+    """Compute the continuous ranked probability score of the climatology, in the unit of the variable.
+
+    The climatology counts as Gaussian, whose score has a closed form (Gneiting et al. 2005,
+    https://doi.org/10.1175/MWR2904.1, eq. 5); without any deviation it is the distance of the truth from the mean.
+    """
+    assert at.deviation is not None
+    deviation, anomaly = at.deviation.astype(np.float64), at.truth_anomaly
+    ratio = np.divide(anomaly, deviation, out=np.zeros_like(anomaly), where=deviation != 0)
+    density = np.exp(-0.5 * ratio**2) / np.sqrt(2 * np.pi)
+    found = deviation * (ratio * (2 * ndtr(ratio) - 1) + 2 * density - 1 / np.sqrt(np.pi))
+    return np.asarray(np.where(deviation == 0, np.abs(anomaly), found))
 
 
 def _share_of_rank(at: Points, rank: int) -> Floats:
@@ -244,6 +266,7 @@ def _category(values: NDArray[np.float32], precipitation: PrecipitationClimatolo
 _OTHERS: Final[Mapping[str, Callable[[Points], Floats]]] = {
     SEEPS: seeps,
     CRPS: crps,
+    CRPS_CLIMATOLOGY: crps_climatology,
     VARIANCE: lambda at: at.errors.var(axis=0, ddof=1),
 }
 
@@ -258,8 +281,13 @@ def statistic(name: str) -> Callable[[Points], Floats]:
     return {**STATISTICS, **_OTHERS}[kind]
 
 
+def needs_deviation(name: str) -> bool:
+    """Whether a statistic needs the standard deviation of the climatology."""
+    return QUANTILE_MARK in name or name == CRPS_CLIMATOLOGY
+
+
 def applies(name: str, at: Points) -> bool:
     """Whether a statistic is defined for the variable whose values are given."""
-    if QUANTILE_MARK in name:
+    if needs_deviation(name):
         return at.deviation is not None
     return name != SEEPS or at.precipitation is not None

@@ -21,6 +21,8 @@ SPECTRUM: Final = "_spectrum"
 """Suffix of a variable's name for the array of its power by zonal wavenumber."""
 PARTS: Final = ("forecast", "truth", "error")
 """Labels along the dimension ``part`` of a spectrum."""
+OF_MEAN: Final = "mean"
+"""Further label of the spectrum of an ensemble: power of the mean of its members. `forecast` is that of a member."""
 ON_LEVELS: Final = " (on levels)"
 """Suffix of a variable's name in the identity of a group, if it is on levels."""
 RECORDS: Final = "records"
@@ -47,6 +49,7 @@ class ScoreLayout:
         identity: what makes scores comparable: truth, climatology, members, lags and the edges of boxes.
         spectra: variables that have spectra beside their statistics.
         bands: the regions for which spectra are computed; empty without spectra.
+        parts: whose power the spectra are.
     """
 
     statistics: tuple[str, ...]
@@ -57,6 +60,7 @@ class ScoreLayout:
     identity: Mapping[str, JsonValue]
     spectra: tuple[str, ...] = ()
     bands: tuple[str, ...] = ()
+    parts: tuple[str, ...] = PARTS
 
     @property
     def known(self) -> dict[str, JsonValue]:
@@ -148,7 +152,7 @@ def _coordinates(store: Store, layout: ScoreLayout) -> dict[str, tuple[NDArray[A
     if layout.spectra:
         wavenumbers = np.arange(store.kept.longitude.size // 2 + 1)
         spectral = {
-            "part": (np.array(PARTS), {"long_name": "whose power it is; error is forecast minus truth"}),
+            "part": (np.array(layout.parts), {"long_name": "whose power it is; error is (mean) forecast minus truth"}),
             "band": (np.array(layout.bands), {"long_name": "region of whole latitude circles"}),
             "wavenumber": (wavenumbers, {"long_name": "zonal wavenumber, waves in a latitude circle", "units": "1"}),
         }

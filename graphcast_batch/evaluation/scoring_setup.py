@@ -11,6 +11,7 @@ from graphcast_batch.config.outputs_section import RegionConfig
 from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation.pointwise_statistics import PLAIN, SEEPS, STATISTICS, at_quantiles, of_ensemble
 from graphcast_batch.evaluation.regions import Regions, weigh
+from graphcast_batch.evaluation.score_layout import OF_MEAN, PARTS
 from graphcast_batch.evaluation.stored_members import StoredMember
 from graphcast_batch.grid import SAME_PLACE_DEGREES
 from graphcast_batch.inputs.case_inputs import Timeline
@@ -55,6 +56,9 @@ class ClimatologyReader(Protocol):
 
     def deviations(self, names: Sequence[str], times: NDArray[np.datetime64], levels: Sequence[int]) -> Fields:
         """Read climatological standard deviations, laid out like the means from `fields`."""
+
+    def deviating(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Select the variables that count as Gaussian and whose standard deviation is there."""
 
     def heavy_threshold(self, name: str, times: NDArray[np.datetime64]) -> NDArray[np.float32]:
         """Read the least precipitation that counts as heavy at valid times, (time, latitude, longitude) m.
@@ -107,7 +111,7 @@ class ScoringSetup:
         steps: for each derived variable, how many values, 6 h apart, it is the sum of.
         seeps_variables: variables of which the climatology holds what SEEPS needs.
         quantiles: of the climatology, beyond which a value counts as extreme.
-        gaussian: variables whose extremes are scored.
+        gaussian: variables of which the standard deviation of the climatology is read, for extremes and ensembles.
         members: the members of an ensemble, beginning with those in the store that the scores are written to; empty
             for a single forecast.
         spectra: variables whose power by zonal wavenumber is summed up too; requires whole latitude circles.
@@ -141,8 +145,13 @@ class ScoringSetup:
             return self.only
         plain, quantiles = PLAIN if self.climatology is None else STATISTICS, self.quantiles if self.gaussian else ()
         if self.members:
-            return (*plain, *of_ensemble(len(self.members), quantiles))
+            return (*plain, *of_ensemble(len(self.members), quantiles, deviations=bool(self.gaussian)))
         return (*plain, *((SEEPS,) if self.seeps_variables else ()), *at_quantiles(quantiles))
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Labels of the parts of spectra."""
+        return (*PARTS, OF_MEAN) if self.members else PARTS
 
     @property
     def lags(self) -> tuple[int, ...]:

@@ -55,18 +55,25 @@ def spectra_of(at: Points, areas: Floats) -> Floats:
         areas: (band, latitude) from `areas_of`.
 
     Returns:
-        float64 (part, field, band, wavenumber), of forecast, truth and error.
+        float64 (part, field, band, wavenumber), of forecast, truth and error. Of an ensemble: the mean of the powers of
+        its members, that of the truth, of the error of its mean, and of its mean.
     """
-    forecast, truth = (values.reshape(len(values), areas.shape[1], -1) for values in (at.forecast, at.truth))
-    longitudes = forecast.shape[-1]
+    truth = at.truth.reshape(len(at.truth), areas.shape[1], -1)
+    members = at.forecast.reshape(-1, *truth.shape)
+    parts = len(PARTS) + (at.forecast.ndim > at.truth.ndim)
+    longitudes = truth.shape[-1]
     held = np.flatnonzero(areas.any(axis=0))  # latitudes outside the bands may have gaps
     weights = areas[:, held]
-    sums = np.empty((len(PARTS), len(forecast), len(areas), longitudes // 2 + 1))
+    sums = np.empty((parts, len(truth), len(areas), longitudes // 2 + 1))
     # Field by field, since in float64 and as waves they take many times their memory.
-    for n, pair in enumerate(zip(forecast, truth, strict=True)):
-        ours, theirs = (_waves(field[held]) for field in pair)
-        for part, waves in zip(sums, (ours, theirs, ours - theirs), strict=True):
-            part[n] = weights @ _squares(waves)
+    for n, field in enumerate(truth):
+        theirs = _waves(field[held])
+        ours, power = np.zeros_like(theirs), np.zeros(theirs.shape)
+        for member in members[:, n]:
+            waves = _waves(member[held])
+            ours, power = ours + waves / len(members), power + _squares(waves) / len(members)
+        for part, squares in zip(sums, (power, *map(_squares, (theirs, ours - theirs, ours))), strict=False):
+            part[n] = weights @ squares
     return _both_signs(sums, longitudes)
 
 
@@ -91,7 +98,7 @@ class Spectra:
 
     Attributes:
         power: (part, prediction_timedelta, [level], band, wavenumber) in the square of the variable's unit; NaN where
-            nothing was scored.
+            nothing was scored. Of an ensemble the part ``forecast`` is that of a member, and ``mean`` that of its mean.
         cases: (prediction_timedelta,) number of initial times that are averaged.
     """
 
@@ -263,7 +270,7 @@ def _table(spectra: Spectra, variable: str) -> pd.DataFrame:
     power = spectra.power if "level" in spectra.power.dims else spectra.power.expand_dims({"level": [pd.NA]})
     power = power.isel(prediction_timedelta=spectra.cases.values > 0)
     places = ("prediction_timedelta", "level", "band", "wavenumber")
-    values = power.transpose(*places, "part").values.reshape(-1, len(PARTS))
+    values = power.sel(part=list(PARTS)).transpose(*places, "part").values.reshape(-1, len(PARTS))
     labels = pd.MultiIndex.from_product([power[dim].values.tolist() for dim in places[1:]])
     each = len(labels)
     leads = power["prediction_timedelta"].values

@@ -197,7 +197,7 @@ def ensemble_of(scoring: ScoringSetup, stores: Sequence[Store]) -> ScoringSetup:
 def ensemble_scoring(scoring: ScoringSetup, members: tuple[StoredMember, ...]) -> ScoringSetup:
     """Set up the scoring of an ensemble from that of a single forecast.
 
-    SEEPS and spectra are defined for single forecasts, and left out.
+    SEEPS is defined for single forecasts, and left out.
 
     Args:
         scoring: of a single forecast of the store that the scores are written to.
@@ -205,8 +205,11 @@ def ensemble_scoring(scoring: ScoringSetup, members: tuple[StoredMember, ...]) -
     """
     derived = tuple(scoring.steps)
     held = tuple(with_derived_forecasts(StoredForecasts(member), derived) for member in members)
-    forecasts = EnsembleForecasts(held)
-    return replace(scoring, forecasts=forecasts, members=members, seeps_variables=(), spectra=(), bands=())
+    forecasts, climatology = EnsembleForecasts(held), scoring.climatology
+    gaussian = scoring.gaussian or (
+        climatology.deviating([name for name, _ in scoring.on_levels]) if climatology else ()
+    )
+    return replace(scoring, forecasts=forecasts, members=members, gaussian=gaussian, seeps_variables=())
 
 
 def lay_out(store: Store, name: str, scoring: ScoringSetup, identity: Mapping[str, JsonValue]) -> Evaluation:

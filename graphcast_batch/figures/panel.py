@@ -151,6 +151,24 @@ class Panel:
             *([] if layer.wind is None else self._wind(layer.wind)),
         ]
 
+    def contour_line(self, field: Numbers, value: float, color: str, width: float) -> bool:
+        """Draw the contour line of one value, which stays; return whether the field has this value.
+
+        Args:
+            field: (lat, lon), in displayed units.
+            value: of the line.
+            color: of the line.
+            width: of the line, points.
+        """
+        x, y = self._ground.points
+        values = np.ma.masked_invalid(np.where(np.isnan(x), np.nan, field[:, self._ground.order]))
+        if not values.count() or not values.min() < value < values.max():
+            return False
+        at = np.nan_to_num(x), np.nan_to_num(y)
+        drawn = self._axes.contour(*at, values, [value], colors=color, linewidths=width)
+        drawn.set_clip_path(self._edge)
+        return True
+
     def _lines(self, on_map: list[Numbers], color: str, width: float) -> LineCollection:
         drawn = LineCollection(on_map, colors=color, linewidths=width)
         self._axes.add_collection(drawn, autolim=False)

@@ -22,6 +22,7 @@ _EQUATOR_KM: Final = 40_075.0
 """Length of the equator (WGS 84)."""
 _MOST_CURVES: Final = 4
 _LINES: Final = ("-", "--", "-.", ":")
+_MEAN: Final = "#d55e00"
 
 
 def draw_spectra(path: Path, power: xr.DataArray, band: str, cases: int) -> None:
@@ -31,9 +32,9 @@ def draw_spectra(path: Path, power: xr.DataArray, band: str, cases: int) -> None
 
     Args:
         path: of the picture, PNG, SVG or PDF by its suffix.
-        power: (part, prediction_timedelta, wavenumber) of ``forecast`` and ``truth``, in the square of the variable's
-            unit; its name is the variable's, and a variable on levels has a scalar coordinate ``level`` (hPa). NaN at
-            lead times that were not scored.
+        power: (part, prediction_timedelta, wavenumber) of ``forecast`` and ``truth``, of an ensemble of its ``mean``
+            too, in the square of the variable's unit; its name is the variable's, and a variable on levels has a
+            scalar coordinate ``level`` (hPa). NaN at lead times that were not scored.
         band: name of the region.
         cases: the most initial times that are averaged.
 
@@ -76,6 +77,10 @@ def _draw_power(axes: Axes, power: xr.DataArray) -> None:
         axes.plot(
             waves, values, color=color, linestyle=line, linewidth=1.2, label=f"forecast at {lead_time_text(hours)}"
         )
+    if "mean" in shown["part"]:
+        last = lead_time_text(lead_hours_of(shown["prediction_timedelta"].values)[-1])
+        mean = shown.sel(part="mean").isel(prediction_timedelta=-1)
+        axes.plot(waves, mean, color=_MEAN, linewidth=1.2, label=f"mean of the members at {last}")
     axes.set(xscale="log", yscale="log", facecolor="white")
     square = f"{unit.text}²" if unit.text.isalpha() else f"({unit.text})²"
     axes.set_ylabel(f"Power ({square})" if unit.text else "Power")

@@ -471,7 +471,10 @@ function endsText(values) {
   return known.length ? `from ${plain(known[0])} to ${plain(known.at(-1))}` : "no data";
 }
 
-const METRICS = { rmse: "Root mean square error", acc: "Anomaly correlation", bias: "Bias" };
+const METRICS = {
+  rmse: "Root mean square error", acc: "Anomaly correlation", bias: "Bias",
+  crps: "CRPS (of single forecasts: mean absolute error)", "error and spread": "Error of the mean, and spread",
+};
 
 function showCharts() {
   const wanted = data.charts.filter((each) => each.metric === byId("metric").value);

@@ -116,7 +116,8 @@ def _page(
     data = {"charts": charts, "speed": _speed(line) if line else None}
     bare = _rendered("page.html.j2", data | _drawing([]), sides=[], **shown)
     room = min(_MOST_MAPS, MOST_BYTES - _MARGIN - len(bare.encode()))
-    sides = _sides(opened, found.keys[CaseState.COMPLETE], other, room)
+    whole = tuple(case.key for case in opened.store.ledger.complete(opened.cases))  # whose values are there
+    sides = _sides(opened, whole, other, room)
     data["sides"] = [side.content for side in sides]
     return _rendered("page.html.j2", data | _drawing(sides), sides=sides, **shown)
 
@@ -133,7 +134,7 @@ def _sides(opened: Opened, complete: tuple[str, ...], other: Opened | None, room
     if other is None:
         return [browsable(opened, complete, room)]
     ours = browsable(opened, complete, room // 2)
-    theirs = standing(other).keys[CaseState.COMPLETE]
+    theirs = [case.key for case in other.store.ledger.complete(other.cases)]
     same = [key for key in theirs if key in ours.content.get("cases", theirs)]
     return [ours, browsable(other, same, room // 2)]
 

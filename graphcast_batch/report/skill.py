@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from graphcast_batch.errors import EvaluationError, GraphcastBatchError
 from graphcast_batch.evaluation.ensemble import ENSEMBLE
+from graphcast_batch.evaluation.ensemble_curves import crps_curves, spread_curves
+from graphcast_batch.evaluation.lagged import LAGGED
+from graphcast_batch.evaluation.pointwise_statistics import CRPS
 from graphcast_batch.evaluation.score_curves import ScoreCurve, curves
 from graphcast_batch.evaluation.score_differences import ScoreDifferences, score_differences
 from graphcast_batch.evaluation.score_results import scored
@@ -91,6 +94,7 @@ class Skill:
         region: region of the scores.
         cards: scorecards against each baseline, and against another store.
         headlines: RMSE of headline variables by lead time.
+        ensembles: tables of scores that only ensembles have, each with its caption.
         charts: curves, to be written as JSON.
         notes: texts on comparisons that are not possible.
     """
@@ -98,6 +102,7 @@ class Skill:
     region: str
     cards: tuple[Card, ...]
     headlines: tuple[SkillHeadline, ...]
+    ensembles: tuple[tuple[str, tuple[SkillHeadline, ...]], ...]
     charts: list[dict[str, Any]]
     notes: tuple[str, ...]
 
@@ -131,7 +136,10 @@ def skill(opened: Opened, other: Opened | None, region: str | None) -> Skill | N
     except EvaluationError as error:
         notes.append(f"Curves of this store alone: {error}")
         found = curves({opened.name: ours}, where)
-    return Skill(where, tuple(cards), _headlines(found, opened.name), _charts(found), tuple(notes))
+    of_ensembles = {name: (path, name) for name in (ENSEMBLE, LAGGED) if scored(path, name)}
+    tables, more = _of_ensembles({opened.name: ours}, of_ensembles, where, notes)
+    rows = _headlines(found, opened.name)
+    return Skill(where, tuple(cards), rows, tables, _charts([*found, *more]), tuple(notes))
 
 
 def lead_text(hours: int) -> str:
@@ -179,10 +187,43 @@ def _card(name: str, found: ScoreDifferences) -> Card:
     return Card(name, leads, headlines, rest, found.cases, bool(found.tested.any()))
 
 
-def _headlines(found: Sequence[ScoreCurve], name: str) -> tuple[SkillHeadline, ...]:
+def _of_ensembles(
+    ours: Mapping[str, Where], others: Mapping[str, Where], region: str, notes: list[str]
+) -> tuple[tuple[tuple[str, tuple[SkillHeadline, ...]], ...], list[ScoreCurve]]:
+    """Return tables and curves of the scores of ensembles; add a note where there can be none."""
+    if not others:
+        return (), []
+    try:
+        crps = crps_curves({**ours, **others}, region)
+        spread = {name: spread_curves(*where, region) for name, where in others.items()}
+    except GraphcastBatchError as error:
+        notes.append(f"Scores of ensembles: {error}")
+        return (), []
+    tables = list[tuple[str, tuple[SkillHeadline, ...]]]()
+    for name, found in spread.items():
+        tables.append((f"CRPS of {name}", _headlines(crps, name, CRPS)))
+        tables.append((f"Spread over error of the mean, {name}: 1 if reliable", _ratios(found)))
+    return tuple(tables), [*crps, *(curve for found in spread.values() for curve in found)]
+
+
+def _ratios(found: Sequence[ScoreCurve]) -> tuple[SkillHeadline, ...]:
+    """Return the ratio of spread and error by lead time, from the curves of both."""
+    pairs: dict[tuple[str, int | None], list[ScoreCurve]] = {}
+    for curve in found:
+        pairs.setdefault((curve.variable, curve.level), []).append(curve)
+    lines = []
+    for field, (error, spread) in pairs.items():
+        ratios = np.divide(spread.values, error.values, out=np.full(error.values.shape, np.nan), where=error.values > 0)
+        shown = evenly(list(zip(error.hours.tolist(), ratios.tolist(), strict=True)), _MOST_COLUMNS)
+        values = tuple((lead_text(hours), f"{ratio:.2f}" if math.isfinite(ratio) else "") for hours, ratio in shown)
+        lines.append(SkillHeadline(named(*field), "", values))
+    return tuple(lines)
+
+
+def _headlines(found: Sequence[ScoreCurve], name: str, metric: str = "rmse") -> tuple[SkillHeadline, ...]:
     lines = []
     for curve in found:
-        if (curve.name, curve.metric) == (name, "rmse"):
+        if (curve.name, curve.metric) == (name, metric):
             unit = unit_of(curve.variable, curve.units).of_differences
             pairs = evenly(
                 list(zip(curve.hours.tolist(), unit.convert(curve.values).tolist(), strict=True)), _MOST_COLUMNS

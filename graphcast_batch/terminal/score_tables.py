@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from graphcast_batch.evaluation.comparison import Change
+from graphcast_batch.evaluation.metrics import CRPSS
 from graphcast_batch.evaluation.score_headlines import headlines, shown_hours, skill_of, values_of
 from graphcast_batch.evaluation.score_results import Results
 from graphcast_batch.evaluation.spectra import Loss
@@ -82,6 +83,9 @@ def show_ensemble(
             table.add_row(Text(line.label), line.unit, *_numbers(line.values, ".4g"), line.cases)
             ratios = values_of(line, results, "spread_skill_ratio", hours)
             table.add_row(Text("  spread / skill", "dim"), "", *_numbers(ratios, ".2f"), "")
+            if CRPSS in results.values["metric"].values:
+                skills = values_of(line, results, CRPSS, hours)
+                table.add_row(Text("  skill over climatology", "dim"), "", *_numbers(skills, "+.2f"), "")
             for other, against in baselines.items():
                 skill = skill_of(line, against, hours, "crps")
                 table.add_row(Text(f"  skill over {other}", "dim"), "", *_numbers(skill, "+.2f"), "")

@@ -42,9 +42,9 @@ def computed(monkeypatch):
     """What is computed: Case, variables, statistics and spectra of each pass over a forecast."""
     passes = []
 
-    def counted(scoring, case, watch):
+    def counted(scoring, case, watch, *advanced):
         passes.append((case.key, [name for name, _ in scoring.on_levels], scoring.statistics, scoring.spectra))
-        return module_score(scoring, case, watch)
+        return module_score(scoring, case, watch, *advanced)
 
     module_score = module.score_case
     monkeypatch.setattr(module, "score_case", counted)

@@ -8,7 +8,8 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import chi2
+from scipy.integrate import quad
+from scipy.stats import chi2, norm
 
 from graphcast_batch.config.outputs_section import RegionConfig
 from graphcast_batch.config.scores_section import ScoresConfig
@@ -17,7 +18,7 @@ from graphcast_batch.evaluation import case_scoring as module
 from graphcast_batch.evaluation.case_scoring import score_case, scoring_pieces, weighted_sums
 from graphcast_batch.evaluation.ensemble import ENSEMBLE
 from graphcast_batch.evaluation.metrics import metric_of, metrics_of
-from graphcast_batch.evaluation.pointwise_statistics import PLAIN, Points, of_ensemble
+from graphcast_batch.evaluation.pointwise_statistics import PLAIN, Points, of_ensemble, statistic
 from graphcast_batch.evaluation.regions import weigh
 from graphcast_batch.evaluation.score_results import average, read
 from graphcast_batch.evaluation.score_store import ScoreStore
@@ -37,7 +38,7 @@ MEMBERS = 5
 
 
 def names_of(members, quantiles=()):
-    return (*PLAIN, *of_ensemble(members, quantiles))
+    return (*PLAIN, *of_ensemble(members, quantiles, deviations=bool(quantiles)))
 
 
 def points(forecast, true, usual=None, deviation=None):
@@ -375,3 +376,30 @@ def test_the_command_scores_an_ensemble_and_writes_its_table(tmp_path, command, 
     (stores[0].path / "run.yaml").write_text(f"{config}scores: {{members: [{stores[1].path}, {stores[2].path}]}}\n")
     assert "ensemble: 0 to score, 2 scored before" in told(capsys, "evaluate", stores[0].path)
     assert "is given more than once" in told(capsys, "evaluate", stores[0].path, "--member", stores[0].path)
+
+
+def test_the_score_of_a_gaussian_climatology_is_the_integral_that_defines_it():
+    mean, deviation = np.array([[280.0, 0.0, 1.0, 5.0]]), np.array([[4.0, 1.0, 0.5, 0.0]])
+    true = [[275.0, 0.0, 3.0, 7.5]]
+    at = Points(*(np.asarray(each, np.float32) for each in (true, true, mean)), None, deviation.astype(np.float32))
+
+    found = statistic("crps_climatology")(at)
+
+    def score(mean, deviation, true):
+        ends = mean - 12 * deviation, mean + 12 * deviation
+        return quad(lambda x: (norm.cdf(x, mean, deviation) - (x >= true)) ** 2, *ends, points=[true], limit=500)[0]
+
+    expected = [score(*each) for each in zip(mean[0, :3], deviation[0, :3], true[0][:3], strict=True)]
+    np.testing.assert_allclose(found[0], [*expected, 2.5], rtol=1e-6)
+
+
+def test_a_large_ensemble_drawn_from_the_climatology_has_its_score_and_no_skill():
+    random = np.random.default_rng(2)
+    _, true, usual, deviation = random_fields()
+    forecast = (usual + deviation * random.normal(size=(400, *usual.shape))).astype(np.float32)
+    true = (usual + deviation * random.normal(size=usual.shape)).astype(np.float32)
+
+    found = scores_of(points(forecast, true, usual, deviation), (0.9,))
+
+    np.testing.assert_allclose(found["crpss"], 0.0, atol=5e-3)
+    np.testing.assert_allclose(found["crps"], found["crps_climatology"], rtol=5e-3)

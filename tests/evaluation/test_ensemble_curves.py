@@ -11,6 +11,8 @@ from graphcast_batch.evaluation.lagged import LAGGED
 from graphcast_batch.evaluation.score_store import FORECAST
 from graphcast_batch.evaluation.store_scoring import lay_out, score_stored, scoring_of
 from graphcast_batch.figures.rank_histograms import draw_rank_histograms
+from graphcast_batch.report.skill import skill
+from graphcast_batch.report.summary import Opened
 from tests.evaluation.made import truth
 from tests.evaluation.test_lagged import WANTED, error_of, score, six_hourly, with_errors
 
@@ -87,3 +89,25 @@ def test_figures_of_an_ensemble_stand_beside_those_of_the_forecast(store):
 def test_without_a_rank_histogram_nothing_is_drawn(tmp_path):
     with pytest.raises(FigureError, match="there must be a rank histogram of ensemble"):
         draw_rank_histograms(tmp_path / "ranks.png", [], "ensemble", "global")
+
+
+def test_a_report_has_the_scores_that_only_ensembles_have(store):
+    found = skill(Opened("run", store, config=None, cases=()), None, None)
+
+    tables = {
+        caption: {line.label: {lead: value for lead, value in line.values if value} for line in lines}
+        for caption, lines in found.ensembles
+    }
+    label = "Temperature at 850 hPa"
+    error, spread = (
+        of_temperature(spread_curves(store.path, LAGGED, "global"), f"lagged: {what}")
+        for what in ("error of the mean", "spread")
+    )
+    assert tables["Spread over error of the mean, lagged: 1 if reliable"][label] == {
+        lead: f"{ratio:.2f}" for lead, ratio in zip(("6 h", "12 h", "18 h", "1 d"), spread / error, strict=True)
+    }
+    crps = of_temperature(crps_curves({"lagged": (store.path, LAGGED)}, "global"), "lagged")
+    assert tables["CRPS of lagged"][label]["1 d"] == f"{crps[-1]:.3g}"
+    charts = {(each["metric"], each["label"]): [line["name"] for line in each["lines"]] for each in found.charts}
+    assert charts["crps", label] == ["run", "lagged"]
+    assert charts["error and spread", label] == ["lagged: error of the mean", "lagged: spread"]

@@ -13,6 +13,7 @@ from graphcast_batch.config.scores_section import ScoresConfig
 from graphcast_batch.errors import ConfigError, EvaluationError
 from graphcast_batch.evaluation.case_scoring import score_case, weighted_sums
 from graphcast_batch.evaluation.climatology import Climatology
+from graphcast_batch.evaluation.ensemble import ENSEMBLE
 from graphcast_batch.evaluation.group_scoring import score_layout_of
 from graphcast_batch.evaluation.metrics import metric_of, metrics_of
 from graphcast_batch.evaluation.online_scores import OnlineScorer
@@ -20,7 +21,7 @@ from graphcast_batch.evaluation.pointwise_statistics import Points, at_quantiles
 from graphcast_batch.evaluation.regions import weigh
 from graphcast_batch.evaluation.score_results import average, read
 from graphcast_batch.evaluation.score_store import FORECAST, ScoreStore
-from graphcast_batch.evaluation.store_scoring import evaluations, lay_out, score_stored, scoring_of
+from graphcast_batch.evaluation.store_scoring import ensemble_of, evaluations, lay_out, score_stored, scoring_of
 from graphcast_batch.grid import regular_grid
 from graphcast_batch.timing import Stopwatch
 from tests.conftest import SMALL
@@ -255,3 +256,22 @@ def test_a_gap_in_the_standard_deviation_is_refused_with_its_place(tmp_path, usu
 def test_quantiles_are_shares_each_of_them_once(quantiles, match):
     with pytest.raises(ConfigError, match=match):
         parse_config(SMALL | {"store": "s", "scores": {"quantiles": quantiles}}, RunConfig, origin="here")
+
+
+def test_an_ensemble_is_scored_against_the_climatology_where_that_has_deviations(tmp_path, usual_path):
+    variables = (("temperature", True), (RAIN, False))
+    pair = [stored(tmp_path / name, cases(2), late, variables=variables) for name in "ab"]
+    first = pair[0]
+    scoring = scoring_of(ScoresConfig(regions=("global",)), first, truth(), Climatology(usual_path, first.kept))
+
+    found = lay_out(first, ENSEMBLE, ensemble_of(scoring, pair), {})
+    for case in found.left:
+        score_stored(found.path, found.name, found.scoring, case)
+
+    values = average(read(first.path, ENSEMBLE)).values.sel(region="global").isel(prediction_timedelta=0)
+    crps, usual, skill = (values["temperature"].sel(metric=name) for name in ("crps", "crps_climatology", "crpss"))
+    np.testing.assert_allclose(skill, 1 - crps / usual, rtol=1e-12)
+    assert (usual > 0).all()
+    assert np.isnan(values[RAIN].sel(metric="crpss"))
+    assert np.isfinite(values[RAIN].sel(metric="crps"))
+    assert lay_out(first, ENSEMBLE, ensemble_of(scoring, pair), {}).left == ()

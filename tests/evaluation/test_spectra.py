@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy.signal import periodogram
 
+from graphcast_batch.app.score_drawing import draw_scores
 from graphcast_batch.cli import main
 from graphcast_batch.config.outputs_section import RegionConfig
 from graphcast_batch.config.scores_section import ScoresConfig
@@ -21,6 +22,7 @@ from graphcast_batch.evaluation.case_scoring import (
     score_case,
     scoring_pieces,
 )
+from graphcast_batch.evaluation.ensemble import ENSEMBLE
 from graphcast_batch.evaluation.pointwise_statistics import Points
 from graphcast_batch.evaluation.regions import weigh
 from graphcast_batch.evaluation.score_export import write_table
@@ -37,7 +39,7 @@ from graphcast_batch.evaluation.spectra import (
     spectra_of,
     write_spectra,
 )
-from graphcast_batch.evaluation.store_scoring import lay_out, scoring_of
+from graphcast_batch.evaluation.store_scoring import ensemble_of, lay_out, score_stored, scoring_of
 from graphcast_batch.grid import regular_grid
 from graphcast_batch.integrity.repair import repair
 from graphcast_batch.integrity.verify import verify
@@ -480,3 +482,41 @@ def test_what_is_lost_is_told_in_a_line_for_each_variable(capsys):
         "geopotential 500, tropics: half the power is lost from wavenumber 74 on, at 240 h (12 Cases)",
         "2m_temperature, tropics: half the power or more is left at all wavenumbers, at 240 h (12 Cases)",
     ]
+
+
+def test_an_ensemble_has_the_power_of_a_member_of_its_mean_and_of_the_error_of_its_mean():
+    """By Parseval the mean of independent members has less power than a member, and no wavenumber has more."""
+    regions = weights("global", "tropics")
+    areas = areas_of(regions, regions.names)
+    members, came = np.stack([fields(seed) for seed in range(3, 8)]), fields(2)
+    mean = members.astype(np.float64).mean(axis=0)
+
+    sums = spectra_of(Points(members, came), areas)
+
+    each = [spectra_of(Points(member, came), areas) for member in members]
+    alone = spectra_of(Points(mean, came.astype(np.float64)), areas)
+    np.testing.assert_allclose(sums[0], np.mean([one[0] for one in each], axis=0), rtol=1e-10)
+    np.testing.assert_array_equal(sums[1], each[0][1])
+    np.testing.assert_allclose(sums[2], alone[2], rtol=1e-9)
+    np.testing.assert_allclose(sums[3], alone[0], rtol=1e-9)
+    assert (sums[3] <= sums[0] * (1 + 1e-12)).all()
+
+
+def test_scores_of_an_ensemble_hold_spectra_with_a_part_for_its_mean(tmp_path):
+    def offset(by):
+        return lambda name, hours, values: values * by
+
+    pair = [stored(tmp_path / f"{by}", cases(2), offset(by)) for by in (1.5, 0.5)]
+    scoring = scoring_of(WANTED, pair[0], truth())
+
+    found = lay_out(pair[0], ENSEMBLE, ensemble_of(scoring, pair), {})
+    for case in found.left:
+        score_stored(found.path, found.name, found.scoring, case)
+
+    opened = xr.open_zarr(pair[0].path / "scores" / "ensemble", chunks=None)
+    assert opened["part"].values.tolist() == ["forecast", "truth", "error", "mean"]
+    power = opened[f"{U}_spectrum"].sel(wavenumber=WAVES).isel(time=0, prediction_timedelta=0, band=0)
+    np.testing.assert_allclose(power, np.array([(2.25 + 0.25) / 2, 1, 0, 1]) * AMPLITUDE**2 / 2, rtol=1e-6, atol=1e-9)
+    score(pair[0], wanted=WANTED)
+    names = {path.name for path in draw_scores(pair[0].path, [], "global", "png")}
+    assert {f"spectra_of_ensemble_{U}_global.png", f"spectra_{U}_global.png"} <= names
