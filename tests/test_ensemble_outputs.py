@@ -11,6 +11,7 @@ import xarray as xr
 from graphcast_batch.app.forecasts import open_forecasts
 from graphcast_batch.app.planning import plan
 from graphcast_batch.errors import ConfigError, StoreError
+from graphcast_batch.setup.resources import memory_uses
 from tests.conftest import SMALL, made_once
 from tests.test_ensemble_run import STATES, TIMES, written
 
@@ -377,3 +378,18 @@ def test_members_that_are_not_there_cannot_be_drawn_together(tmp_path):
     single = {key: value for key, value in states_of(tmp_path / "run", figures=figures).items() if key != "ensemble"}
     with pytest.raises(ConfigError, match="draw two members of an ensemble at least, but there are none"):
         plan(single | {"outputs": {}})
+
+
+def test_the_memory_of_workers_has_room_for_the_members_that_are_combined_at_once(tmp_path):
+    """A lead time of the largest variable of all members; while it is scored, the next one is read."""
+
+    def needed(**changes):
+        states = {"kind": "gaussian", "members": 50, "amplitude": 0.1}
+        content = states_of(tmp_path / "run", outputs={}, scores={}) | {"ensemble": {"perturbations": states}}
+        content |= {"inputs": {"kind": "synthetic", "resolution": 1}, "model": SMALL["model"]} | changes
+        return memory_uses(plan(content).assembled, accelerated=False)[0].host_bytes
+
+    members = 50 * 13 * 181 * 360 * 4
+    without = needed()
+    assert needed(outputs={"ensemble": ["mean"]}) - without == members
+    assert needed(scores={"online": True}) - without == 2 * members

@@ -87,7 +87,7 @@ def run_and_print(
     result.show(console)
     if result.balance and verbosity.level != "quiet":
         show_balance(console, result.balance)
-    if result.left or (stopped and result.undrawn):
+    if result.left or result.uncombined or (stopped and result.undrawn):
         raise typer.Exit(WORK_LEFT)
     if not result.succeeded:
         raise typer.Exit(Exit.SOME_FAILED)

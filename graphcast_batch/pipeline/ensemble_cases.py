@@ -25,7 +25,7 @@ from graphcast_batch.stores.case_records import CaseRecord
 from graphcast_batch.stores.store_kinds import open_store
 from graphcast_batch.timing import Stopwatch
 
-_PIECE_BYTES: Final = 2**27
+MEMBERS_BYTES: Final = 2**27
 """The most bytes of all members that are read at once; more only where one lead time of a variable has more."""
 
 
@@ -132,7 +132,7 @@ class EnsembleCases:
         leads = kept.leads(case.hours)
         for name, levelled in kept.on_levels:
             size = 4 * len(members) * int(np.prod(kept.frame_shape(levelled)))
-            together = max(1, _PIECE_BYTES // size)
+            together = max(1, MEMBERS_BYTES // size)
             for first in range(0, leads, together):
                 reached("read")
                 with watch.stage("read"):

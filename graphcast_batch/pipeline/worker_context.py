@@ -89,6 +89,8 @@ class WorkerContext:
     _turns: ReadingTurns = field(default_factory=ReadingTurns, init=False)
     # Two threads must not read HDF5 at once.
     _reading: threading.Lock = field(default_factory=threading.Lock, init=False)
+    # Of several ensembles at once, all members of each would be in memory.
+    _combining: threading.Lock = field(default_factory=threading.Lock, init=False)
     _starts: CaseStarts = field(init=False)
     _device: DeviceQueue = field(init=False)
     _stages: CaseStages = field(init=False)
@@ -127,7 +129,7 @@ class WorkerContext:
         """
         watch = Stopwatch()
         if self.ensembles and case.member is None:
-            with self._stages.followed(case) as reached:
+            with self._stages.followed(case) as reached, self._combining:
                 done = self.ensembles.complete(case, lease, attempts, watch, lambda name: reached(name, 0))
             return CompletedCase(done[0], watch.spans, done[1], of_ensemble=True)
         with self._stages.followed(case) as reached, closing(CaseScores(needed=self.store.only_scores)) as scores:

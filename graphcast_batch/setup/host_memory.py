@@ -38,6 +38,7 @@ class HostLoad:
         waiting_bytes: largest frames of a call that wait while those of another are written.
         kept_states: initial states that are kept for further members of an ensemble.
         weights_bytes: size of the checkpoints that are kept beside the one on the device.
+        members_bytes: size of the fields of all members of an ensemble that are in memory while it is combined.
     """
 
     read_factor: float = 1.0
@@ -46,6 +47,7 @@ class HostLoad:
     waiting_bytes: int = 2**28
     kept_states: int = 0
     weights_bytes: int = 0
+    members_bytes: int = 0
 
 
 def host_bytes(call: CallSize, device_bytes: int, load: HostLoad) -> int:
@@ -63,6 +65,7 @@ def host_bytes(call: CallSize, device_bytes: int, load: HostLoad) -> int:
     frames = call.steps * field * channels.outputs
     writing = load.kept_bytes * call.steps + _AT_ONCE * variable * (2 if load.rounded else 1)
     process = _PROCESS_BYTES + _GRAPH_BYTES * call.grid.size + load.weights_bytes + load.kept_states * inputs
+    process += load.members_bytes
     # The next Cases wait while others are computed; those of a group are kept in case each must be tried alone.
     groups = 1 if call.cases == 1 else 2
     if not call.accelerated:

@@ -1,5 +1,6 @@
 """Predict the memory that the workers of a run need, compare it with what there is, and choose how they use it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -13,6 +14,7 @@ from graphcast_batch.models.base import CallSize, Checkpoint, MemoryMode, ModelK
 from graphcast_batch.models.disk_cache import Cache, users_folder
 from graphcast_batch.models.model_kinds import MODELS
 from graphcast_batch.pipeline.case_frames import MOST_WAITING_BYTES
+from graphcast_batch.pipeline.ensemble_cases import MEMBERS_BYTES
 from graphcast_batch.setup.host_memory import HostLoad, host_bytes
 from graphcast_batch.setup.run_setup import RunSetup
 from graphcast_batch.text import counted
@@ -225,4 +227,17 @@ def _host_load(run: RunSetup) -> HostLoad:
         waiting_bytes=MOST_WAITING_BYTES,
         kept_states=1 if run.plan.members else 0,
         weights_bytes=2 * parameter_bytes(run.checkpoint) if several else 0,
+        members_bytes=_members_bytes(run),
     )
+
+
+def _members_bytes(run: RunSetup) -> int:
+    """Return the bytes of the members that are combined at once: one lead time of a variable, or a few of a small one.
+
+    While a piece is scored, the next one is read.
+    """
+    if run.ensembles is None:
+        return 0
+    kept = run.plan.layout.kept
+    largest = 4 * max(math.prod(kept.frame_shape(levelled)) for _, levelled in kept.on_levels)
+    return max(MEMBERS_BYTES, len(run.plan.members) * largest) * (2 if run.config.scores.online else 1)
