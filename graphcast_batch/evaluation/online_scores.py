@@ -65,10 +65,16 @@ class OnlineScorer:
     def score_ensemble(self, case: Case, advanced: Callable[[], None]) -> None:
         """Score all members of an initial time; see `graphcast_batch.pipeline.ports.Scorer`.
 
-        Another process that is scoring the same initial time is left to it.
+        Raises:
+            StoreError: another process is scoring them.
+            GraphcastBatchError: they cannot be scored.
         """
         assert self.ensemble is not None, "only stores with members have ensembles"
-        score_stored(self.store.path, ENSEMBLE, self.ensemble, case, advanced)
+        if score_stored(self.store.path, ENSEMBLE, self.ensemble, case, advanced) is None:
+            raise StoreError(
+                f"{case.key}: the lease on the scores of its ensemble must be free, but another process has it; wait "
+                "until that process ends, and run again"
+            )
 
     @cached_property
     def times(self) -> dict[str, NDArray[np.datetime64] | None]:
