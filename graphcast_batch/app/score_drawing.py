@@ -9,6 +9,7 @@ from graphcast_batch.evaluation.baselines import CLIMATOLOGY, PERSISTENCE
 from graphcast_batch.evaluation.ensemble import ENSEMBLE
 from graphcast_batch.evaluation.ensemble_curves import crps_curves, is_ensemble, rank_histograms, spread_curves
 from graphcast_batch.evaluation.lagged import LAGGED
+from graphcast_batch.evaluation.reliability_diagrams import reliability_diagrams
 from graphcast_batch.evaluation.score_curves import curves
 from graphcast_batch.evaluation.score_differences import score_differences
 from graphcast_batch.evaluation.score_results import scored
@@ -17,6 +18,7 @@ from graphcast_batch.evaluation.spectra import bands_in, shown_spectra
 from graphcast_batch.figures.case_figures import figure_stem
 from graphcast_batch.figures.lead_time_curves import draw_curves
 from graphcast_batch.figures.rank_histograms import draw_rank_histograms
+from graphcast_batch.figures.reliability_diagrams import draw_reliability
 from graphcast_batch.figures.scorecard import draw_scorecard
 from graphcast_batch.figures.spectrum_curves import draw_spectra
 
@@ -109,6 +111,11 @@ def _ensembles(scores: dict[str, tuple[Path, str]], region: str, folder: Path, k
         path = folder / f"ranks_of_{name}_{region}.{kind}"
         draw_rank_histograms(path, rank_histograms(*where, region), name, region)
         yield path
+        for quantile, group in groupby(reliability_diagrams(*where, region), key=lambda diagram: diagram.quantile):
+            event = "thresholds" if quantile is None else f"quantile_{quantile}"
+            path = folder / f"reliability_of_{name}_{event}_{region}.{kind}"
+            draw_reliability(path, list(group), name, region)
+            yield path
     path = folder / f"curves_crps_{region}.{kind}"
     draw_curves(path, crps_curves(scores, region), region)
     yield path

@@ -53,6 +53,12 @@ class ScoresConfig(FrozenModel):
     quantiles: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Strict(False)] = ()
     """Quantiles of the climatology at the place, day and hour, such as 0.01 and 0.99: scores of how well values above
     those from 0.5 on, and below the others, are forecast. They need a climatology, and leave precipitation out."""
+    thresholds: dict[str, Annotated[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Strict(False)]] = {}
+    """Thresholds by variable, in its unit, such as ``{total_precipitation_6hr: [0.001, 0.01]}`` in meters: scores of
+    how well values above them are forecast."""
+    reliability: bool = False
+    """Whether to count, for an ensemble, how often each number of members is beyond the quantiles and above the
+    thresholds, and how often the truth is then: the data of a reliability diagram."""
     members: Annotated[tuple[Annotated[File, BeforeValidator(refuse_address)], ...], Strict(False)] = ()
     """Stores of other forecasts from the same initial times, which form an ensemble with the forecasts of the run; for
     ``graphcast-batch evaluate`` only."""
@@ -64,7 +70,14 @@ class ScoresConfig(FrozenModel):
     complete latitude circles: it shows how much a forecast is blurred."""
 
     @model_validator(mode="after")
-    def _quantiles_differ(self) -> Self:
-        if len(set(self.quantiles)) < len(self.quantiles):
-            raise ValueError(f"quantiles must name each once, but are {', '.join(map(str, self.quantiles))}")
+    def _events_differ(self) -> Self:
+        """Check that each quantile and threshold is named once, and that reliability has events."""
+        named = {"quantiles": self.quantiles, **{f"thresholds.{name}": each for name, each in self.thresholds.items()}}
+        for key, values in named.items():
+            if len(set(values)) < len(values):
+                raise ValueError(f"{key} must name each once, but are {', '.join(map(str, values))}")
+        if self.reliability and not (self.quantiles or any(self.thresholds.values())):
+            raise ValueError(
+                "reliability needs events, but neither quantiles nor thresholds name any; add some, or leave it out"
+            )
         return self

@@ -19,6 +19,7 @@ from graphcast_batch.evaluation.pointwise_statistics import (
     statistic,
 )
 from graphcast_batch.evaluation.regions import Regions
+from graphcast_batch.evaluation.reliability import count_sums, is_count, places_of
 from graphcast_batch.evaluation.score_layout import SPECTRUM
 from graphcast_batch.evaluation.scoring_setup import Fields, ScoringSetup, valid_times
 from graphcast_batch.evaluation.spectra import areas_of, spectra_of
@@ -146,7 +147,7 @@ def _read(scoring: ScoringSetup, case: Case, piece: ScoringPiece, watch: Stopwat
     """Read forecast, truth and climatology of a piece, each variable as (field, point)."""
     with watch.stage("read"):
         forecast = scoring.forecasts.fields(case, piece.names, piece.hours.tolist(), scoring.levels)
-        return as_points(forecast, expectation(scoring, case, piece))
+        return as_points(forecast, expectation(scoring, case, piece), scoring.thresholds)
 
 
 def expectation(scoring: ScoringSetup, case: Case, piece: ScoringPiece) -> tuple[Fields, Fields]:
@@ -186,13 +187,30 @@ def _check_filled(scoring: ScoringSetup, case: Case, truth: xr.Dataset) -> None:
             )
 
 
-def as_points(forecast: Fields, expected: tuple[Fields, Fields]) -> dict[str, Points]:
-    """Combine forecast, truth and climatology of a piece, each variable as (field, point)."""
+def as_points(
+    forecast: Fields, expected: tuple[Fields, Fields], thresholds: Mapping[str, tuple[float, ...]]
+) -> dict[str, Points]:
+    """Combine forecast, truth and climatology of a piece, each variable as (field, point).
+
+    Args:
+        forecast: by variable.
+        expected: truth and climatology, from `expectation`.
+        thresholds: by variable, of the events that are scored.
+    """
     truth, climatology = expected
-    return {name: _as_points(values, truth[name], name, climatology) for name, values in forecast.items()}
+    return {
+        name: _as_points(values, truth[name], name, climatology, thresholds.get(name, ()))
+        for name, values in forecast.items()
+    }
 
 
-def _as_points(forecast: NDArray[np.float32], truth: NDArray[np.float32], name: str, climatology: Fields) -> Points:
+def _as_points(
+    forecast: NDArray[np.float32],
+    truth: NDArray[np.float32],
+    name: str,
+    climatology: Fields,
+    thresholds: tuple[float, ...],
+) -> Points:
     points = truth.shape[-2] * truth.shape[-1]
     flat = truth.reshape(-1, points)
     there = {kind: climatology.get(name + kind) for kind in ("", _HEAVY, _DRY, _DEVIATION)}
@@ -205,7 +223,7 @@ def _as_points(forecast: NDArray[np.float32], truth: NDArray[np.float32], name: 
         else PrecipitationClimatology(heavy_threshold, dry_fraction.ravel(), DRY_BELOW[name])
     )
     members = forecast.shape[: forecast.ndim - truth.ndim]
-    return Points(forecast.reshape(*members, *flat.shape), flat, mean, precipitation, deviation)
+    return Points(forecast.reshape(*members, *flat.shape), flat, mean, precipitation, deviation, thresholds)
 
 
 def add_piece(
@@ -286,7 +304,8 @@ def weighted_sums(at: Points, statistics: Sequence[str], regions: Regions) -> ND
         float64 (statistic, field, region).
     """
     fields, together = len(at.truth), max(1, _BATCH_FIELDS // at.members)
-    found = [(n, statistic(name)) for n, name in enumerate(statistics) if applies(name, at)]
+    found = [(n, statistic(name)) for n, name in enumerate(statistics) if applies(name, at) and not is_count(name)]
+    counted = places_of(statistics, at)
     sums = np.zeros((len(statistics), fields, len(regions.names)))
     for first in range(0, fields, together):
         batch = slice(first, first + together)
@@ -294,6 +313,9 @@ def weighted_sums(at: Points, statistics: Sequence[str], regions: Regions) -> ND
             few = at.part(batch, run)
             for n, value in found:
                 sums[n][batch][:, here] += value(few) @ weights
+            for event, places in counted.items():
+                added = count_sums(few, event, weights)
+                sums[np.ix_(places.ravel(), np.arange(fields)[batch], here)] += added.reshape(-1, *added.shape[2:])
     return sums
 
 

@@ -124,13 +124,27 @@ def rank_histograms(store: Path, name: str, region: str) -> list[RankHistogram]:
         array = means[line.variable] if line.level is None else means[line.variable].sel(level=line.level)
         ranks = array.sel(statistic=_ranks(means)).transpose("time", "prediction_timedelta", "statistic")
         there = np.isfinite(ranks.values).all(axis=2)
-        leads = np.flatnonzero(there.any(axis=0))
-        if leads.size:
-            chosen = np.unique(leads[np.linspace(0, leads.size - 1, min(_MOST_LEADS, leads.size)).round().astype(int)])
+        chosen = shown_leads(there)
+        if chosen.size:
             hours = (ranks["prediction_timedelta"].values[chosen] // HOUR).astype(np.int64)
             shares = np.array([ranks.values[there[:, lead], lead].mean(axis=0) for lead in chosen])
             found.append(RankHistogram(line.variable, line.level, hours, shares, int(there.sum(axis=0).max())))
     return found
+
+
+def shown_leads(there: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Choose the lead times of a histogram, evenly spaced, with the first and the last that were scored.
+
+    Args:
+        there: (time, lead) where there are scores.
+
+    Returns:
+        (shown,) indices of lead times, three at most; none if nothing was scored.
+    """
+    leads = np.flatnonzero(there.any(axis=0))
+    if not leads.size:
+        return leads
+    return np.unique(leads[np.linspace(0, leads.size - 1, min(_MOST_LEADS, leads.size)).round().astype(int)])
 
 
 def _ranks(means: xr.Dataset) -> list[str]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from graphcast_batch.errors import StoreError
-from graphcast_batch.evaluation.pointwise_statistics import SEEPS, needs_deviation
 from graphcast_batch.evaluation.regions import Regions
 from graphcast_batch.evaluation.score_layout import BOXES, ON_LEVELS, ScoreLayout
 from graphcast_batch.evaluation.score_store import ADDED, FORECAST, ScoreStore, mismatch
@@ -23,6 +22,8 @@ from graphcast_batch.stores.base import Store
 
 _MAY_GROW = ("statistics", "variables", "spectra")
 """Keys of a layout whose lists a later evaluation may extend."""
+_THRESHOLDS = "thresholds"
+"""Key of a layout with the thresholds of each variable, which a later evaluation may extend."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,12 +122,21 @@ def score_layout_of(scoring: ScoringSetup, regions: Regions, identity: Mapping[s
             **identity,
             **({"members": [*others]} if others else {}),
             **({"lag_hours": [*scoring.lags]} if any(scoring.lags) else {}),
+            **_thresholds(scoring),
             **({BOXES: {name: scoring.boxes[name].model_dump(mode="json") for name in boxes}} if boxes else {}),
         },
         spectra=scoring.spectra,
         bands=scoring.bands,
         parts=scoring.parts,
     )
+
+
+def _thresholds(scoring: ScoringSetup) -> dict[str, JsonValue]:
+    """Return the thresholds of the variables that are scored, if there are any, for an identity."""
+    held: dict[str, JsonValue] = {
+        name: [*scoring.thresholds[name]] for name, _ in scoring.on_levels if name in scoring.thresholds
+    }
+    return {_THRESHOLDS: held} if held else {}
 
 
 def _place(member: StoredMember, scoring: ScoringSetup) -> str:
@@ -151,6 +161,11 @@ def _refuse_changed(found: Sequence[ScoreStore], layout: ScoreLayout, store: Sto
 def _agree(key: str, known: JsonValue, wanted: JsonValue) -> bool:
     if key in _MAY_GROW:
         return set(_texts(known)) <= set(_texts(wanted))
+    if key == _THRESHOLDS:
+        ours = wanted if isinstance(wanted, dict) else {}
+        return not isinstance(known, dict) or all(
+            set(_texts(values)) <= set(_texts(ours.get(name))) for name, values in known.items()
+        )
     return known == wanted or (key == "levels" and not (known and wanted))  # of surface variables alone
 
 
@@ -172,10 +187,12 @@ def _share(scoring: ScoringSetup, known: Mapping[str, JsonValue]) -> ScoringSetu
     """Return the setup of one group, whose identity names its variables, statistics and spectra."""
     on_levels = dict(scoring.on_levels)
     names = [text.removesuffix(ON_LEVELS) for text in _texts(known["variables"])]
-    spectra = tuple(_texts(known.get("spectra")))
+    spectra, thresholds = tuple(_texts(known.get("spectra"))), known.get(_THRESHOLDS)
+    held = thresholds if isinstance(thresholds, dict) else {}
     return replace(
         _narrowed(scoring, [name for name in names if name in on_levels], spectra),
         only=tuple(_texts(known["statistics"])),
+        thresholds={name: tuple(map(float, _texts(values))) for name, values in held.items()},
     )
 
 
@@ -183,21 +200,15 @@ def _missing(scoring: ScoringSetup, groups: Sequence[GroupScoring]) -> list[Scor
     """Return setups for all statistics and spectra that existing groups lack; variables that lack the same together."""
     alike: dict[tuple[str, ...], list[str]] = {}
     for name, _ in scoring.on_levels:
-        held = {one for group in groups if name in dict(group.scoring.on_levels) for one in group.scoring.statistics}
-        lacking = tuple(one for one in _applicable(scoring, name) if one not in held)
+        having = (group.scoring for group in groups if name in dict(group.scoring.on_levels))
+        held = {one for group in having for one in group.statistics_of(name)}
+        lacking = tuple(one for one in scoring.statistics_of(name) if one not in held)
         if lacking:
             alike.setdefault(lacking, []).append(name)
     found = [replace(_narrowed(scoring, names, ()), only=statistics) for statistics, names in alike.items()]
     held = {name for group in groups for name in group.scoring.spectra}
     spectra = tuple(name for name in scoring.spectra if name not in held)
     return [*found, *([replace(_narrowed(scoring, spectra, spectra), only=())] if spectra else [])]
-
-
-def _applicable(scoring: ScoringSetup, name: str) -> list[str]:
-    """Return the statistics that one variable can have."""
-    lacking = {SEEPS} if name not in scoring.seeps_variables else set()
-    deviations = name in scoring.gaussian
-    return [one for one in scoring.statistics if one not in lacking and (deviations or not needs_deviation(one))]
 
 
 def _narrowed(scoring: ScoringSetup, names: Sequence[str], spectra: tuple[str, ...]) -> ScoringSetup:

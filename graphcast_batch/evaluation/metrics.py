@@ -12,14 +12,15 @@ import numpy as np
 import xarray as xr
 
 from graphcast_batch.evaluation.pointwise_statistics import (
-    AT_QUANTILES,
+    AT_EVENTS,
     CRPS,
     CRPS_CLIMATOLOGY,
-    QUANTILE_MARK,
+    EVENT_MARK,
     RANK_PREFIX,
     SEEPS,
     VARIANCE,
 )
+from graphcast_batch.evaluation.reliability import counts_of, decomposed
 
 CRPSS: Final = "crpss"
 """Skill of the CRPS over that of the climatology: 1 is perfect, 0 as good as the climatology."""
@@ -110,22 +111,22 @@ _OF_VECTORS: Final = ("squared_error", VARIANCE)
 
 def metrics_of(statistics: Collection[str]) -> list[Metric]:
     """Return all metrics that can be computed from the means of some statistics, given by name."""
-    quantiles = dict.fromkeys(name.partition(QUANTILE_MARK)[2] for name in statistics if QUANTILE_MARK in name)
+    events = dict.fromkeys(name.partition(EVENT_MARK)[2] for name in statistics if EVENT_MARK in name)
     ranks = [name for name in statistics if name.startswith(RANK_PREFIX)]
-    known = [*METRICS.values(), *(metric for quantile in quantiles for metric in _of_extremes(quantile))]
-    known += _of_ensemble(ranks)
+    known = [*METRICS.values(), *(metric for event in events for metric in _of_event(event))]
+    known += [*_of_ensemble(ranks), *(metric for event in events for metric in _of_reliability(event, statistics))]
     return [metric for metric in known if set(metric.statistics).issubset(statistics)]
 
 
-def _of_extremes(quantile: str) -> list[Metric]:
-    forecast, truth, both, square, brier = (f"{kind}{QUANTILE_MARK}{quantile}" for kind in AT_QUANTILES)
+def _of_event(event: str) -> list[Metric]:
+    forecast, truth, both, square, brier = (f"{kind}{EVENT_MARK}{event}" for kind in AT_EVENTS)
     return [
         Metric(brier, (forecast, truth, both), lambda forecast, truth, both: forecast + truth - 2 * both),
         Metric(brier, (brier,), _same),
-        Metric(f"frequency_bias{QUANTILE_MARK}{quantile}", (forecast, truth), _ratio),
-        Metric(f"sedi{QUANTILE_MARK}{quantile}", (forecast, truth, both), _sedi),
-        # Over the points where the truth is beyond the quantile.
-        Metric(f"rmse{QUANTILE_MARK}{quantile}", (square, truth), lambda square, truth: _root(_ratio(square, truth))),
+        Metric(f"frequency_bias{EVENT_MARK}{event}", (forecast, truth), _ratio),
+        Metric(f"sedi{EVENT_MARK}{event}", (forecast, truth, both), _sedi),
+        # Over the points where the event is in the truth.
+        Metric(f"rmse{EVENT_MARK}{event}", (square, truth), lambda square, truth: _root(_ratio(square, truth))),
     ]
 
 
@@ -147,6 +148,29 @@ def _of_ensemble(ranks: Sequence[str]) -> list[Metric]:
         ),
         *(Metric(rank, (rank,), _same) for rank in ranks),
     ]
+
+
+def _of_reliability(event: str, statistics: Collection[str]) -> list[Metric]:
+    """Return the metrics of the probabilities k / M of an event that an ensemble of M members gives."""
+    issued, observed = counts_of(event, list(statistics))
+    parts = ("reliability", "resolution", "uncertainty") if issued else ()
+    pairs = list(enumerate(zip(issued, observed, strict=True)))
+    return [
+        *(Metric(f"forecast_frequency_{count}{EVENT_MARK}{event}", (each,), _same) for count, (each, _) in pairs),
+        *(
+            Metric(f"observed_frequency_{count}{EVENT_MARK}{event}", (both, each), _ratio)
+            for count, (each, both) in pairs
+        ),
+        *(Metric(f"{part}{EVENT_MARK}{event}", (*issued, *observed), _part_of_brier(part)) for part in parts),
+    ]
+
+
+def _part_of_brier(part: str) -> Callable[..., xr.DataArray]:
+    def value(*means: xr.DataArray) -> xr.DataArray:
+        middle = len(means) // 2
+        return decomposed(means[:middle], means[middle:])[part]
+
+    return value
 
 
 def with_vectors(means: xr.Dataset) -> xr.Dataset:

@@ -20,8 +20,11 @@ CRPS_CLIMATOLOGY: Final = "crps_climatology"
 VARIANCE: Final = "variance"
 BRIER: Final = "brier"
 RANK_PREFIX: Final = "rank_"
-QUANTILE_MARK: Final = "@"
-"""Between the name of a statistic and its quantile, as in ``truth_beyond@0.99``."""
+EVENT_MARK: Final = "@"
+"""Between the name of a statistic and its event: a quantile of the climatology, as in ``truth_beyond@0.99``, or a
+threshold, as in ``truth_beyond@>0.001``."""
+_ABOVE: Final = ">"
+"""Before the threshold of an event."""
 DRY_BELOW: Final[Mapping[str, float]] = {"total_precipitation_6hr": 0.1e-3, "total_precipitation_24hr": 0.25e-3}
 """m; less counts as no precipitation, in evaluations and published climatologies of WeatherBench 2 (0.2 mm a day in
 Rodwell et al. 2010, where gauges report tenths). SEEPS is computed for these variables only."""
@@ -62,6 +65,7 @@ class Points:
         climatology: climatological mean, float32 (field, point); None without a climatology.
         precipitation: climatology that SEEPS needs; None for other variables than precipitation.
         deviation: climatological standard deviation, float32 (field, point); None where no extremes are scored.
+        thresholds: in the unit of the variable, above which values are scored as events.
     """
 
     forecast: NDArray[np.float32]
@@ -69,6 +73,7 @@ class Points:
     climatology: NDArray[np.float32] | None = None
     precipitation: "PrecipitationClimatology | None" = None
     deviation: NDArray[np.float32] | None = None
+    thresholds: tuple[float, ...] = ()
 
     @property
     def members(self) -> int:
@@ -80,9 +85,8 @@ class Points:
         climatology = None if self.climatology is None else self.climatology[fields, points]
         precipitation = None if self.precipitation is None else self.precipitation.part(fields, points)
         deviation = None if self.deviation is None else self.deviation[fields, points]
-        return Points(
-            self.forecast[..., fields, points], self.truth[fields, points], climatology, precipitation, deviation
-        )
+        forecast, truth = self.forecast[..., fields, points], self.truth[fields, points]
+        return Points(forecast, truth, climatology, precipitation, deviation, self.thresholds)
 
     @cached_property
     def errors(self) -> Floats:
@@ -121,25 +125,35 @@ class Points:
         lowest, tied = (each.sum(axis=0, dtype=np.int16) for each in (self.errors < 0, self.errors == 0))
         return lowest, lowest + tied, 1.0 / (1.0 + tied)
 
-    def beyond(self, quantile: float) -> tuple[Floats, Floats]:
-        """Mark where forecast and truth are beyond a quantile of the climatology: 1 there, else 0, (field, point) each.
+    def beyond(self, event: str) -> tuple[Floats, Floats]:
+        """Mark where an event is in the forecast and in the truth: 1 there, else 0, (field, point) each.
 
-        Beyond means above the quantile, or below a quantile that is less than one half. Of an ensemble it is the share
-        of its members. The climatology counts as Gaussian: WeatherBench 2's thresholds of that name (Rasp et al. 2024).
+        The event ``>0.001`` is a value above 0.001. The event ``0.99`` is a value beyond a quantile of the climatology:
+        above it, or below a quantile that is less than one half. Of an ensemble it is the share of its members. The
+        climatology counts as Gaussian: WeatherBench 2's thresholds of that name (Rasp et al. 2024).
         """
-        if quantile not in self._beyond:
-            assert self.deviation is not None
-            compare, threshold = np.greater if quantile >= 0.5 else np.less, ndtri(quantile) * self.deviation
-            # No comparison with NaN is true; adding the threshold keeps its NaN, so that it cannot pass for a score.
-            forecast, truth = (
-                self._mean(compare(anomalies, threshold) + 0.0 * threshold)
-                for anomalies in (self.forecast_anomalies, self.truth_anomaly)
-            )
-            self._beyond[quantile] = forecast, truth
-        return self._beyond[quantile]
+        if event not in self._beyond:
+            threshold = threshold_of(event)
+            self._beyond[event] = self._beyond_quantile(float(event)) if threshold is None else self._above(threshold)
+        return self._beyond[event]
+
+    def _above(self, threshold: float) -> tuple[Floats, Floats]:
+        # No comparison with NaN is true; adding the value keeps its NaN, so that it cannot pass for a score.
+        forecast, truth = (self._mean((each > threshold) + 0.0 * each) for each in (self.forecast, self.truth))
+        return forecast.astype(np.float64), truth.astype(np.float64)
+
+    def _beyond_quantile(self, quantile: float) -> tuple[Floats, Floats]:
+        assert self.deviation is not None
+        compare, threshold = np.greater if quantile >= 0.5 else np.less, ndtri(quantile) * self.deviation
+        # No comparison with NaN is true; adding the threshold keeps its NaN, so that it cannot pass for a score.
+        forecast, truth = (
+            self._mean(compare(anomalies, threshold) + 0.0 * threshold)
+            for anomalies in (self.forecast_anomalies, self.truth_anomaly)
+        )
+        return forecast, truth
 
     @cached_property
-    def _beyond(self) -> dict[float, tuple[Floats, Floats]]:
+    def _beyond(self) -> dict[str, tuple[Floats, Floats]]:
         return {}
 
     def _mean(self, values: Floats) -> Floats:
@@ -161,33 +175,53 @@ OF_ANOMALIES: Final[Mapping[str, Callable[[Points], Floats]]] = {
 }
 """Statistics that need a climatology."""
 STATISTICS: Final = {**PLAIN, **OF_ANOMALIES}
-AT_QUANTILES: Final[Mapping[str, Callable[[Points, float], Floats]]] = {
-    "forecast_beyond": lambda at, quantile: at.beyond(quantile)[0],
-    "truth_beyond": lambda at, quantile: at.beyond(quantile)[1],
-    "both_beyond": lambda at, quantile: np.multiply(*at.beyond(quantile)),
-    "squared_error_beyond": lambda at, quantile: at.error * at.error * at.beyond(quantile)[1],
-    BRIER: lambda at, quantile: np.subtract(*at.beyond(quantile)) ** 2,
+AT_EVENTS: Final[Mapping[str, Callable[[Points, str], Floats]]] = {
+    "forecast_beyond": lambda at, event: at.beyond(event)[0],
+    "truth_beyond": lambda at, event: at.beyond(event)[1],
+    "both_beyond": lambda at, event: np.multiply(*at.beyond(event)),
+    "squared_error_beyond": lambda at, event: at.error * at.error * at.beyond(event)[1],
+    BRIER: lambda at, event: np.subtract(*at.beyond(event)) ** 2,
 }
-"""Statistics that need a quantile of the climatology."""
+"""Statistics that need an event: a quantile of the climatology, or a threshold."""
 
 
-def at_quantiles(quantiles: Sequence[float]) -> tuple[str, ...]:
-    """Return the names of a single forecast's statistics at quantiles, such as ``truth_beyond@0.99``.
+def events_of(quantiles: Sequence[float], thresholds: Mapping[str, Sequence[float]]) -> tuple[str, ...]:
+    """Return the names of the events beyond quantiles, such as ``0.99``, and then above thresholds, as ``>0.001``.
+
+    Args:
+        quantiles: of the climatology.
+        thresholds: by variable, in its unit.
+    """
+    above = sorted({value for values in thresholds.values() for value in values})
+    return (*map(str, quantiles), *map(_event_above, above))
+
+
+def threshold_of(event: str) -> float | None:
+    """Return the threshold of an event, in the unit of the variable; None if the event is beyond a quantile."""
+    return float(event.removeprefix(_ABOVE)) if event.startswith(_ABOVE) else None
+
+
+def _event_above(threshold: float) -> str:
+    return f"{_ABOVE}{int(threshold) if threshold.is_integer() else threshold}"
+
+
+def at_events(events: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of a single forecast's statistics of events, such as ``truth_beyond@0.99``.
 
     The Brier score is not among them, since that of a single forecast follows from the others.
     """
-    return tuple(f"{kind}{QUANTILE_MARK}{quantile}" for quantile in quantiles for kind in AT_QUANTILES if kind != BRIER)
+    return tuple(f"{kind}{EVENT_MARK}{event}" for event in events for kind in AT_EVENTS if kind != BRIER)
 
 
-def of_ensemble(members: int, quantiles: Sequence[float], *, deviations: bool) -> tuple[str, ...]:
+def of_ensemble(members: int, events: Sequence[str], *, deviations: bool) -> tuple[str, ...]:
     """Return the names of the statistics that only an ensemble has.
 
     Args:
         members: number of members.
-        quantiles: of the climatology.
+        events: that are scored, from `events_of`.
         deviations: whether the climatology has standard deviations, so that it is an ensemble itself.
     """
-    briers = (f"{BRIER}{QUANTILE_MARK}{quantile}" for quantile in quantiles)
+    briers = (f"{BRIER}{EVENT_MARK}{event}" for event in events)
     ranks = (f"{RANK_PREFIX}{rank}" for rank in range(members + 1))
     return (CRPS, *((CRPS_CLIMATOLOGY,) if deviations else ()), VARIANCE, *ranks, *briers)
 
@@ -273,21 +307,33 @@ _OTHERS: Final[Mapping[str, Callable[[Points], Floats]]] = {
 
 def statistic(name: str) -> Callable[[Points], Floats]:
     """Return the function that computes a statistic, by its name; the result is (field, point)."""
-    kind, _, quantile = name.partition(QUANTILE_MARK)
-    if quantile:
-        return lambda at: AT_QUANTILES[kind](at, float(quantile))
+    kind, _, event = name.partition(EVENT_MARK)
+    if event:
+        return lambda at: AT_EVENTS[kind](at, event)
     if kind.startswith(RANK_PREFIX):
         return lambda at: _share_of_rank(at, int(kind.removeprefix(RANK_PREFIX)))
     return {**STATISTICS, **_OTHERS}[kind]
 
 
-def needs_deviation(name: str) -> bool:
-    """Whether a statistic needs the standard deviation of the climatology."""
-    return QUANTILE_MARK in name or name == CRPS_CLIMATOLOGY
-
-
 def applies(name: str, at: Points) -> bool:
     """Whether a statistic is defined for the variable whose values are given."""
-    if needs_deviation(name):
-        return at.deviation is not None
-    return name != SEEPS or at.precipitation is not None
+    return defined(
+        name, seeps=at.precipitation is not None, gaussian=at.deviation is not None, thresholds=at.thresholds
+    )
+
+
+def defined(name: str, *, seeps: bool, gaussian: bool, thresholds: Sequence[float]) -> bool:
+    """Whether a statistic is defined for a variable.
+
+    Args:
+        name: of the statistic.
+        seeps: whether the climatology has what SEEPS needs.
+        gaussian: whether the climatology has standard deviations that are used.
+        thresholds: of the variable.
+    """
+    event = name.partition(EVENT_MARK)[2]
+    if event.startswith(_ABOVE):
+        return event in map(_event_above, thresholds)
+    if event or name == CRPS_CLIMATOLOGY:
+        return gaussian
+    return name != SEEPS or seeps

@@ -9,8 +9,17 @@ from numpy.typing import NDArray
 
 from graphcast_batch.config.outputs_section import RegionConfig
 from graphcast_batch.errors import EvaluationError
-from graphcast_batch.evaluation.pointwise_statistics import PLAIN, SEEPS, STATISTICS, at_quantiles, of_ensemble
+from graphcast_batch.evaluation.pointwise_statistics import (
+    PLAIN,
+    SEEPS,
+    STATISTICS,
+    at_events,
+    defined,
+    events_of,
+    of_ensemble,
+)
 from graphcast_batch.evaluation.regions import Regions, weigh
+from graphcast_batch.evaluation.reliability import of_reliability
 from graphcast_batch.evaluation.score_layout import OF_MEAN, PARTS
 from graphcast_batch.evaluation.stored_members import StoredMember
 from graphcast_batch.grid import SAME_PLACE_DEGREES
@@ -112,6 +121,8 @@ class ScoringSetup:
         seeps_variables: variables of which the climatology holds what SEEPS needs.
         quantiles: of the climatology, beyond which a value counts as extreme.
         gaussian: variables of which the standard deviation of the climatology is read, for extremes and ensembles.
+        thresholds: by variable, in its unit; a value above one is an event that is scored.
+        reliability: whether the events of an ensemble are counted by the number of members that have them.
         members: the members of an ensemble, beginning with those in the store that the scores are written to; empty
             for a single forecast.
         spectra: variables whose power by zonal wavenumber is summed up too; requires whole latitude circles.
@@ -133,6 +144,8 @@ class ScoringSetup:
     seeps_variables: tuple[str, ...] = ()
     quantiles: tuple[float, ...] = ()
     gaussian: tuple[str, ...] = ()
+    thresholds: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    reliability: bool = False
     members: tuple[StoredMember, ...] = ()
     spectra: tuple[str, ...] = ()
     bands: tuple[str, ...] = ()
@@ -143,10 +156,21 @@ class ScoringSetup:
         """Names of the statistics that are summed up, in the order of the arrays."""
         if self.only is not None:
             return self.only
-        plain, quantiles = PLAIN if self.climatology is None else STATISTICS, self.quantiles if self.gaussian else ()
+        plain = PLAIN if self.climatology is None else STATISTICS
+        events = events_of(self.quantiles if self.gaussian else (), self.thresholds)
         if self.members:
-            return (*plain, *of_ensemble(len(self.members), quantiles, deviations=bool(self.gaussian)))
-        return (*plain, *((SEEPS,) if self.seeps_variables else ()), *at_quantiles(quantiles))
+            members, counted = len(self.members), events if self.reliability else ()
+            ours = of_ensemble(members, events, deviations=bool(self.gaussian))
+            return (*plain, *ours, *of_reliability(members, counted))
+        return (*plain, *((SEEPS,) if self.seeps_variables else ()), *at_events(events))
+
+    def statistics_of(self, name: str) -> tuple[str, ...]:
+        """Return the names of the statistics that are defined for a variable."""
+        seeps, gaussian = name in self.seeps_variables, name in self.gaussian
+        thresholds = self.thresholds.get(name, ())
+        return tuple(
+            one for one in self.statistics if defined(one, seeps=seeps, gaussian=gaussian, thresholds=thresholds)
+        )
 
     @property
     def parts(self) -> tuple[str, ...]:

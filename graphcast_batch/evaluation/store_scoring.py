@@ -1,6 +1,5 @@
 """Find out what is to be scored of a store and its baselines, and score one Case after another."""
 
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,10 +22,15 @@ from graphcast_batch.evaluation.derived import DERIVATIONS, derivable, with_deri
 from graphcast_batch.evaluation.ensemble import ENSEMBLE, EnsembleForecasts, check_members
 from graphcast_batch.evaluation.group_scoring import GroupScoring, lay_out_groups, stored_groups
 from graphcast_batch.evaluation.lagged import LAGGED, lagged_members
-from graphcast_batch.evaluation.regions import Regions
+from graphcast_batch.evaluation.score_choices import (
+    levels_of,
+    thresholds_of,
+    variables_of,
+    with_quantiles,
+    with_spectra,
+)
 from graphcast_batch.evaluation.score_store import FORECAST, ScoreRecord
 from graphcast_batch.evaluation.scoring_setup import ForecastReader, ScoringSetup, part_of
-from graphcast_batch.evaluation.spectra import bands_of
 from graphcast_batch.evaluation.stored_forecasts import StoredForecasts
 from graphcast_batch.evaluation.stored_members import (
     StoredMember,
@@ -151,8 +155,8 @@ def scoring_of(
     """
     common = {name: levelled for name, levelled in store.kept.on_levels if name in truth.dims}
     made = derivable(wanted.derived, common, f"what forecasts and {truth.origin} have in common")
-    on_levels = (*_variables(wanted, store.kept, truth), *made.items())
-    levels = _levels(wanted, store.kept, truth) if any(levelled for _, levelled in on_levels) else ()
+    on_levels = (*variables_of(wanted, store.kept, truth), *made.items())
+    levels = levels_of(wanted, store.kept, truth) if any(levelled for _, levelled in on_levels) else ()
     if climatology is not None:
         climatology.check([name for name, _ in on_levels], levels)
     scoring = ScoringSetup(
@@ -175,9 +179,10 @@ def scoring_of(
         seeps_variables=() if climatology is None else climatology.seeps_variables([name for name, _ in on_levels]),
     )
     regions = scoring.weighed()
+    scoring = replace(scoring, thresholds=thresholds_of(wanted, scoring), reliability=wanted.reliability)
     if wanted.quantiles:
-        scoring = _with_quantiles(scoring, wanted.quantiles, climatology)
-    return _with_spectra(scoring, wanted.spectra, regions) if wanted.spectra else scoring
+        scoring = with_quantiles(scoring, wanted.quantiles, climatology)
+    return with_spectra(scoring, wanted.spectra, regions) if wanted.spectra else scoring
 
 
 def ensemble_of(scoring: ScoringSetup, stores: Sequence[Store]) -> ScoringSetup:
@@ -313,80 +318,3 @@ def _count(group: GroupScoring, held: Mapping[str, NDArray[np.bool_]]) -> int:
 
 def _time_index(store: Store, case: Case) -> int:
     return store.place_of(replace(case, member=members_of(store)[0].number))["time"]
-
-
-def _variables(wanted: ScoresConfig, kept: OutputGrid, truth: Timeline) -> tuple[tuple[str, bool], ...]:
-    """Return the variables to score: those configured, or all that forecasts and truth have in common."""
-    common = tuple((name, levelled) for name, levelled in kept.on_levels if name in truth.dims)
-    for name in wanted.variables or ():
-        if name not in dict(common):
-            which = "forecasts" if name not in kept.variables else "truth"
-            near = difflib.get_close_matches(name, dict(common), n=1)
-            hint = f"did you mean {near[0]}?" if near else f"choose some of {', '.join(dict(common))}"
-            raise EvaluationError(
-                f"scores.variables: {name} must be in the forecasts and in the truth, but the {which} lack it; {hint}"
-            )
-    chosen = tuple(pair for pair in common if wanted.variables is None or pair[0] in wanted.variables)
-    if not chosen:
-        raise EvaluationError(
-            f"forecasts and truth must have variables in common, but forecasts have {', '.join(kept.variables)} and "
-            f"{truth.origin} has {', '.join(sorted(truth.dims))}; set names in scores.truth"
-        )
-    for name, levelled in chosen:
-        if ("level" in truth.dims[name]) != levelled:
-            has, lacks = ("the forecasts", "the truth") if levelled else ("the truth", "the forecasts")
-            raise EvaluationError(
-                f"{name} must be on levels in forecasts and truth or in neither, but is on levels in {has} and not in "
-                f"{lacks}; give a truth of the same variables"
-            )
-    return chosen
-
-
-def _with_quantiles(scoring: ScoringSetup, wanted: tuple[float, ...], climatology: Climatology | None) -> ScoringSetup:
-    """Add the scoring of extremes, beyond quantiles of the climatology."""
-    if climatology is None:
-        raise EvaluationError(
-            "scores.quantiles needs scores.climatology, but none is given; make one with graphcast-batch climatology, "
-            "and give it with --climatology"
-        )
-    names = [name for name, _ in scoring.on_levels]
-    return replace(scoring, quantiles=wanted, gaussian=climatology.gaussian(names, scoring.levels))
-
-
-def _with_spectra(scoring: ScoringSetup, wanted: Sequence[str], regions: Regions) -> ScoringSetup:
-    """Add the spectra of some variables."""
-    names = [name for name, _ in scoring.on_levels]
-    absent = [name for name in wanted if name not in names]
-    if absent:
-        near = difflib.get_close_matches(absent[0], names, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose some of {', '.join(names)}"
-        raise EvaluationError(
-            f"scores.spectra must name variables that are scored, but {absent[0]} is not one of them; {hint}"
-        )
-    held, circle = scoring.part.columns.size, scoring.truth.grid.longitude.size
-    if held < circle:
-        raise EvaluationError(
-            f"scores.spectra needs all {circle} longitudes of a latitude circle, but the store keeps {held} of them; "
-            "leave scores.spectra out, or outputs.region"
-        )
-    bands = bands_of(regions)
-    if not bands:
-        raise EvaluationError(
-            "scores.spectra needs a region of complete latitude circles, such as global or tropics, but there are "
-            f"{', '.join(regions.names)}; add one to scores.regions"
-        )
-    return replace(scoring, spectra=tuple(name for name in names if name in wanted), bands=bands)
-
-
-def _levels(wanted: ScoresConfig, kept: OutputGrid, truth: Timeline) -> tuple[int, ...]:
-    """Return the levels to score, hPa: those configured, or all of the forecasts."""
-    levels = kept.levels if wanted.levels is None else tuple(sorted(set(wanted.levels)))
-    for where, there in (("forecasts", kept.levels), (f"truth {truth.origin}", truth.levels)):
-        absent = [level for level in levels if level not in there]
-        if absent:
-            common = [level for level in kept.levels if level in truth.levels]
-            raise EvaluationError(
-                f"the {where} must have the levels to be scored, but lack {absent} hPa and have {list(there)}; set "
-                f"scores.levels to some of {common}"
-            )
-    return levels

@@ -18,7 +18,7 @@ from graphcast_batch.evaluation import case_scoring as module
 from graphcast_batch.evaluation.case_scoring import score_case, scoring_pieces, weighted_sums
 from graphcast_batch.evaluation.ensemble import ENSEMBLE
 from graphcast_batch.evaluation.metrics import metric_of, metrics_of
-from graphcast_batch.evaluation.pointwise_statistics import PLAIN, Points, of_ensemble, statistic
+from graphcast_batch.evaluation.pointwise_statistics import PLAIN, Points, events_of, of_ensemble, statistic
 from graphcast_batch.evaluation.regions import weigh
 from graphcast_batch.evaluation.score_results import average, read
 from graphcast_batch.evaluation.score_store import ScoreStore
@@ -38,7 +38,7 @@ MEMBERS = 5
 
 
 def names_of(members, quantiles=()):
-    return (*PLAIN, *of_ensemble(members, quantiles, deviations=bool(quantiles)))
+    return (*PLAIN, *of_ensemble(members, events_of(quantiles, {}), deviations=bool(quantiles)))
 
 
 def points(forecast, true, usual=None, deviation=None):

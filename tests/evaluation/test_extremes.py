@@ -17,7 +17,7 @@ from graphcast_batch.evaluation.ensemble import ENSEMBLE
 from graphcast_batch.evaluation.group_scoring import score_layout_of
 from graphcast_batch.evaluation.metrics import metric_of, metrics_of
 from graphcast_batch.evaluation.online_scores import OnlineScorer
-from graphcast_batch.evaluation.pointwise_statistics import Points, at_quantiles
+from graphcast_batch.evaluation.pointwise_statistics import Points, at_events
 from graphcast_batch.evaluation.regions import weigh
 from graphcast_batch.evaluation.score_results import average, read
 from graphcast_batch.evaluation.score_store import FORECAST, ScoreStore
@@ -42,7 +42,7 @@ def flat(fields):
 def scores_of(forecast, true, usual, deviation, quantile, regions=None):
     """Every metric of extremes, each over (field, region), without its quantile."""
     regions = regions or weigh(("global",), {}, GRID, lambda: None)
-    names = at_quantiles([quantile])
+    names = at_events([quantile])
     at = Points(flat(forecast), flat(true), flat(usual), None, flat(deviation))
     means = weighted_sums(at, names, regions) / regions.totals
     dataset = xr.Dataset({"x": (("statistic", "field", "region"), means)}, {"statistic": list(names)})
