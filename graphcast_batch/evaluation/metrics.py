@@ -11,6 +11,7 @@ from typing import Final, Literal
 import numpy as np
 import xarray as xr
 
+from graphcast_batch.evaluation.energy_score import ENERGY
 from graphcast_batch.evaluation.pointwise_statistics import (
     AT_EVENTS,
     CRPS,
@@ -135,6 +136,7 @@ def _of_ensemble(ranks: Sequence[str]) -> list[Metric]:
     inflation = (members + 1) / members
     return [
         Metric(CRPS, (CRPS,), _same),
+        Metric(ENERGY, (ENERGY,), _same),
         Metric("spread", (VARIANCE,), _root),
         Metric(
             "spread_skill_ratio",
