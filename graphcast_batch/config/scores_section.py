@@ -56,6 +56,11 @@ class ScoresConfig(FrozenModel):
     thresholds: dict[str, Annotated[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Strict(False)]] = {}
     """Thresholds by variable, in its unit, such as ``{total_precipitation_6hr: [0.001, 0.01]}`` in meters: scores of
     how well values above them are forecast."""
+    vectors: dict[
+        Annotated[str, AfterValidator(check_name)], Annotated[tuple[str, ...], Strict(False), Field(min_length=2)]
+    ] = {}
+    """Vectors by name, such as ``{wind: [u_component_of_wind, v_component_of_wind]}``, whose energy score is computed
+    for ensembles; the components are variables that are scored, of one unit."""
     reliability: bool = False
     """Whether to count, for an ensemble, how often each number of members is beyond the quantiles and above the
     thresholds, and how often the truth is then: the data of a reliability diagram."""
@@ -70,9 +75,13 @@ class ScoresConfig(FrozenModel):
     complete latitude circles: it shows how much a forecast is blurred."""
 
     @model_validator(mode="after")
-    def _events_differ(self) -> Self:
-        """Check that each quantile and threshold is named once, and that reliability has events."""
-        named = {"quantiles": self.quantiles, **{f"thresholds.{name}": each for name, each in self.thresholds.items()}}
+    def _named_once(self) -> Self:
+        """Check that each quantile, threshold and component is named once, and that reliability has events."""
+        named: dict[str, tuple[object, ...]] = {
+            "quantiles": self.quantiles,
+            **{f"thresholds.{name}": each for name, each in self.thresholds.items()},
+        }
+        named |= {f"vectors.{name}": parts for name, parts in self.vectors.items()}
         for key, values in named.items():
             if len(set(values)) < len(values):
                 raise ValueError(f"{key} must name each once, but are {', '.join(map(str, values))}")

@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from graphcast_batch.errors import EvaluationError
+from graphcast_batch.evaluation.energy_score import ENERGY, VectorPoints, energy_score
 from graphcast_batch.evaluation.pointwise_statistics import (
     DRY_BELOW,
     SEEPS,
@@ -98,7 +99,9 @@ def empty_sums(scoring: ScoringSetup, case: Case, regions: Regions) -> dict[str,
             sums[name] = WeightedSums.none((len(scoring.statistics), *between, len(regions.names)))
         if name in scoring.spectra:
             wavenumbers = scoring.part.columns.size // 2 + 1
-            sums[name + SPECTRUM] = WeightedSums.none((len(scoring.parts), *between, len(scoring.bands), wavenumbers))
+            sums[name + SPECTRUM] = WeightedSums.none(
+                (len(scoring.spectrum_parts), *between, len(scoring.bands), wavenumbers)
+            )
     return sums
 
 
@@ -120,7 +123,10 @@ def _pieces(
 ) -> Iterator[ScoringPiece]:
     hours, held = scoring.leads_of(case), scoring.held(case, times)
     points = 4 * scoring.part.rows.size * scoring.part.columns.size * max(1, len(scoring.members))
-    size = {name: points * (len(scoring.levels) if levelled else 1) for name, levelled in scoring.on_levels}
+    size = {
+        name: points * len(scoring.parts_of([name])) * (len(scoring.levels) if levelled else 1)
+        for name, levelled in scoring.on_levels
+    }
     block = max(1, min(scoring.block, _PIECE_BYTES // sum(size.values())))
     for start in range(0, hours.size, block):
         alike: dict[bytes, list[str]] = {}
@@ -146,8 +152,9 @@ def _groups(names: Sequence[str], size: Mapping[str, int]) -> Iterator[tuple[str
 def _read(scoring: ScoringSetup, case: Case, piece: ScoringPiece, watch: Stopwatch) -> dict[str, Points]:
     """Read forecast, truth and climatology of a piece, each variable as (field, point)."""
     with watch.stage("read"):
-        forecast = scoring.forecasts.fields(case, piece.names, piece.hours.tolist(), scoring.levels)
-        return as_points(forecast, expectation(scoring, case, piece), scoring.thresholds)
+        parts = scoring.parts_of(piece.names)
+        forecast = scoring.forecasts.fields(case, parts, piece.hours.tolist(), scoring.levels)
+        return as_points(scoring, piece.names, forecast, expectation(scoring, case, piece))
 
 
 def expectation(scoring: ScoringSetup, case: Case, piece: ScoringPiece) -> tuple[Fields, Fields]:
@@ -159,9 +166,10 @@ def expectation(scoring: ScoringSetup, case: Case, piece: ScoringPiece) -> tuple
         GraphcastBatchError: truth or climatology cannot be read, or a variable of the truth is 0 everywhere.
     """
     times, levels = valid_times(case, piece.hours), scoring.levels
-    truth = scoring.truth.fields(piece.names, times, levels)
+    parts, single = scoring.parts_of(piece.names), [name for name in piece.names if name not in scoring.vectors]
+    truth = scoring.truth.fields(parts, times, levels)
     _check_filled(scoring, case, truth)
-    climatology = dict(scoring.climatology.fields(piece.names, times, levels)) if scoring.climatology else {}
+    climatology = dict(scoring.climatology.fields(single, times, levels)) if scoring.climatology and single else {}
     for name in set(piece.names) & set(scoring.seeps_variables):
         assert scoring.climatology is not None
         climatology |= {
@@ -173,7 +181,7 @@ def expectation(scoring: ScoringSetup, case: Case, piece: ScoringPiece) -> tuple
         assert scoring.climatology is not None
         deviations = scoring.climatology.deviations(gaussian, times, levels)
         climatology |= {name + _DEVIATION: values for name, values in deviations.items()}
-    return {name: scoring.part.of(truth[name].values) for name in piece.names}, climatology
+    return {name: scoring.part.of(truth[name].values) for name in parts}, climatology
 
 
 def _check_filled(scoring: ScoringSetup, case: Case, truth: xr.Dataset) -> None:
@@ -188,20 +196,28 @@ def _check_filled(scoring: ScoringSetup, case: Case, truth: xr.Dataset) -> None:
 
 
 def as_points(
-    forecast: Fields, expected: tuple[Fields, Fields], thresholds: Mapping[str, tuple[float, ...]]
+    scoring: ScoringSetup, names: Sequence[str], forecast: Fields, expected: tuple[Fields, Fields]
 ) -> dict[str, Points]:
-    """Combine forecast, truth and climatology of a piece, each variable as (field, point).
+    """Combine forecast, truth and climatology of a piece, each variable and vector as (field, point).
 
     Args:
+        scoring: what is scored against what.
+        names: of the variables and vectors of the piece.
         forecast: by variable.
         expected: truth and climatology, from `expectation`.
-        thresholds: by variable, of the events that are scored.
     """
     truth, climatology = expected
-    return {
-        name: _as_points(values, truth[name], name, climatology, thresholds.get(name, ()))
-        for name, values in forecast.items()
-    }
+    found = dict[str, Points]()
+    for name in names:
+        if name in scoring.vectors:
+            parts = scoring.vectors[name]
+            found[name] = VectorPoints.of(
+                tuple(_as_points(forecast[part], truth[part], part, {}, ()) for part in parts)
+            )
+        else:
+            thresholds = scoring.thresholds.get(name, ())
+            found[name] = _as_points(forecast[name], truth[name], name, climatology, thresholds)
+    return found
 
 
 def _as_points(
@@ -285,7 +301,7 @@ def _weights(statistics: Sequence[str], regions: Regions, at: Points) -> NDArray
     """Return the area of the points that count, (statistic, region)."""
     weights = np.tile(regions.totals, (len(statistics), 1))
     for n, name in enumerate(statistics):
-        if not applies(name, at):
+        if not _applies(name, at):
             weights[n] = 0
         elif name == SEEPS and at.precipitation is not None:
             weights[n] = regions.weights.reshape(len(regions.names), -1) @ at.precipitation.counted
@@ -304,7 +320,7 @@ def weighted_sums(at: Points, statistics: Sequence[str], regions: Regions) -> ND
         float64 (statistic, field, region).
     """
     fields, together = len(at.truth), max(1, _BATCH_FIELDS // at.members)
-    found = [(n, statistic(name)) for n, name in enumerate(statistics) if applies(name, at) and not is_count(name)]
+    found = [(n, _function(name)) for n, name in enumerate(statistics) if _applies(name, at) and not is_count(name)]
     counted = places_of(statistics, at)
     sums = np.zeros((len(statistics), fields, len(regions.names)))
     for first in range(0, fields, together):
@@ -319,8 +335,26 @@ def weighted_sums(at: Points, statistics: Sequence[str], regions: Regions) -> ND
     return sums
 
 
-def _gap(scoring: ScoringSetup, case: Case, piece: ScoringPiece, name: str, at: Points) -> str:
+def _applies(name: str, at: Points) -> bool:
+    """Whether a statistic is defined for the variable or vector whose values are given."""
+    vector = isinstance(at, VectorPoints)
+    return vector if name == ENERGY else not vector and applies(name, at)
+
+
+def _function(name: str) -> Callable[[Points], NDArray[np.float64]]:
+    return energy_score if name == ENERGY else statistic(name)
+
+
+def _gap(
+    scoring: ScoringSetup, case: Case, piece: ScoringPiece, name: str, at: Points, *, levelled: bool | None = None
+) -> str:
     """Describe the first value that is not finite: whose it is, where, and what to do."""
+    levelled = dict(scoring.on_levels)[name] if levelled is None else levelled
+    if isinstance(at, VectorPoints):
+        pairs = list(zip(scoring.vectors[name], at.components, strict=True))
+        gaps = (pair for pair in pairs if not np.isfinite(pair[1].error).all())
+        first = next(gaps, pairs[0])
+        return _gap(scoring, case, piece, *first, levelled=levelled)
     kinds = {"forecast": at.forecast, "truth": at.truth, "climatology": at.climatology}
     kinds["standard deviation of the climatology"] = at.deviation
     for kind, values in kinds.items():
@@ -328,8 +362,8 @@ def _gap(scoring: ScoringSetup, case: Case, piece: ScoringPiece, name: str, at: 
         if bad.size:
             *member, field, point = bad[0]
             whose = f" of {scoring.members[member[0]]}" if member else ""
-            levels = len(scoring.levels) if dict(scoring.on_levels)[name] else 1
-            level = f" at {scoring.levels[field % levels]} hPa" if dict(scoring.on_levels)[name] else ""
+            levels = len(scoring.levels) if levelled else 1
+            level = f" at {scoring.levels[field % levels]} hPa" if levelled else ""
             row, column = divmod(int(point), scoring.part.columns.size)
             remedy = {
                 "forecast": "verify the store with --deep and --repair, and make the Case again",

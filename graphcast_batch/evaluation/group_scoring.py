@@ -24,6 +24,8 @@ _MAY_GROW = ("statistics", "variables", "spectra")
 """Keys of a layout whose lists a later evaluation may extend."""
 _THRESHOLDS = "thresholds"
 """Key of a layout with the thresholds of each variable, which a later evaluation may extend."""
+_VECTORS = "vectors"
+"""Key of a layout with the components of each vector, to which a later evaluation may add vectors."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,21 +124,20 @@ def score_layout_of(scoring: ScoringSetup, regions: Regions, identity: Mapping[s
             **identity,
             **({"members": [*others]} if others else {}),
             **({"lag_hours": [*scoring.lags]} if any(scoring.lags) else {}),
-            **_thresholds(scoring),
+            **_by_name(_THRESHOLDS, scoring.thresholds, scoring),
+            **_by_name(_VECTORS, scoring.vectors, scoring),
             **({BOXES: {name: scoring.boxes[name].model_dump(mode="json") for name in boxes}} if boxes else {}),
         },
         spectra=scoring.spectra,
         bands=scoring.bands,
-        parts=scoring.parts,
+        parts=scoring.spectrum_parts,
     )
 
 
-def _thresholds(scoring: ScoringSetup) -> dict[str, JsonValue]:
-    """Return the thresholds of the variables that are scored, if there are any, for an identity."""
-    held: dict[str, JsonValue] = {
-        name: [*scoring.thresholds[name]] for name, _ in scoring.on_levels if name in scoring.thresholds
-    }
-    return {_THRESHOLDS: held} if held else {}
+def _by_name(key: str, values: Mapping[str, Sequence[JsonValue]], scoring: ScoringSetup) -> dict[str, JsonValue]:
+    """Return the values of the variables and vectors that are scored, if there are any, for an identity."""
+    held: dict[str, JsonValue] = {name: [*values[name]] for name, _ in scoring.on_levels if name in values}
+    return {key: held} if held else {}
 
 
 def _place(member: StoredMember, scoring: ScoringSetup) -> str:
@@ -161,11 +162,11 @@ def _refuse_changed(found: Sequence[ScoreStore], layout: ScoreLayout, store: Sto
 def _agree(key: str, known: JsonValue, wanted: JsonValue) -> bool:
     if key in _MAY_GROW:
         return set(_texts(known)) <= set(_texts(wanted))
-    if key == _THRESHOLDS:
-        ours = wanted if isinstance(wanted, dict) else {}
-        return not isinstance(known, dict) or all(
-            set(_texts(values)) <= set(_texts(ours.get(name))) for name, values in known.items()
-        )
+    if key in (_THRESHOLDS, _VECTORS):
+        theirs, ours = (each if isinstance(each, dict) else {} for each in (known, wanted))
+        if key == _VECTORS:
+            return all(ours.get(name) == parts for name, parts in theirs.items())
+        return all(set(_texts(values)) <= set(_texts(ours.get(name))) for name, values in theirs.items())
     return known == wanted or (key == "levels" and not (known and wanted))  # of surface variables alone
 
 

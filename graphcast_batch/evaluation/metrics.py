@@ -11,6 +11,7 @@ from typing import Final, Literal
 import numpy as np
 import xarray as xr
 
+from graphcast_batch.evaluation.energy_score import ENERGY
 from graphcast_batch.evaluation.pointwise_statistics import (
     AT_EVENTS,
     CRPS,
@@ -140,6 +141,7 @@ def _of_ensemble(ranks: Sequence[str]) -> list[Metric]:
         Metric(CRPS, (CRPS,), _same),
         Metric(CRPS_CLIMATOLOGY, (CRPS_CLIMATOLOGY,), _same),
         Metric(CRPSS, (CRPS, CRPS_CLIMATOLOGY), lambda crps, climatology: 1 - _ratio(crps, climatology)),
+        Metric(ENERGY, (ENERGY,), _same),
         Metric("spread", (VARIANCE,), _root),
         Metric(
             "spread_skill_ratio",

@@ -171,7 +171,7 @@ class OnlineCaseScorer:
         with self._watch.stage("score"):
             scoring = self._run.scoring
             forecast = self._forecasts.fields(self._case, piece.names, piece.hours.tolist(), scoring.levels)
-            fields = as_points(forecast, expected, scoring.thresholds)
+            fields = as_points(scoring, piece.names, forecast, expected)
             add_piece(self._sums, scoring, self._run.regions, self._case, piece, fields)
 
     def _expect(self, piece: ScoringPiece) -> tuple[Fields, Fields]:

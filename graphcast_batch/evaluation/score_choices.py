@@ -7,7 +7,9 @@ from dataclasses import replace
 from graphcast_batch.config.scores_section import ScoresConfig
 from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation.climatology import Climatology
+from graphcast_batch.evaluation.metrics import VECTORS
 from graphcast_batch.evaluation.regions import Regions
+from graphcast_batch.evaluation.score_headlines import unit_of
 from graphcast_batch.evaluation.scoring_setup import ScoringSetup
 from graphcast_batch.evaluation.spectra import bands_of
 from graphcast_batch.inputs.case_inputs import Timeline
@@ -57,6 +59,33 @@ def thresholds_of(wanted: ScoresConfig, scoring: ScoringSetup) -> dict[str, tupl
         hint = f"did you mean {near[0]}?" if near else f"choose some of {', '.join(names)}"
         raise EvaluationError(f"scores.thresholds must name variables that are scored, but {absent} is not; {hint}")
     return dict(wanted.thresholds)
+
+
+def vectors_of(wanted: ScoresConfig, scoring: ScoringSetup) -> dict[str, tuple[str, ...]]:
+    """Return the components of vectors, by the name of the vector.
+
+    Raises:
+        EvaluationError: a component is not scored, or the components are not all on levels or have several units.
+    """
+    levelled = dict(scoring.on_levels)
+    for vector, parts in wanted.vectors.items():
+        key = f"scores.vectors.{vector}"
+        if vector in levelled or vector in VECTORS:
+            raise EvaluationError(f"{key} must not have the name of a variable that is scored; give it another one")
+        for absent in [part for part in parts if part not in levelled]:
+            near = difflib.get_close_matches(absent, levelled, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"choose some of {', '.join(levelled)}"
+            raise EvaluationError(f"{key} must name variables that are scored, but {absent} is not; {hint}")
+        units = {part: unit_of(part) or "an unknown unit" for part in parts}
+        if len({levelled[part] for part in parts}) > 1 or len(set(units.values())) > 1:
+            found = ", ".join(
+                f"{part} is in {unit}{' on levels' if levelled[part] else ''}" for part, unit in units.items()
+            )
+            raise EvaluationError(
+                f"the components of {key} must have one unit and be all on levels or none, since a distance adds their "
+                f"squares, but {found}; make a vector of those that are alike"
+            )
+    return dict(wanted.vectors)
 
 
 def with_quantiles(scoring: ScoringSetup, wanted: tuple[float, ...], climatology: Climatology | None) -> ScoringSetup:

@@ -97,7 +97,7 @@ def headlines(results: Results, hours: Sequence[int], metric: str = "rmse") -> l
         cases = sorted({int(count) for count in counts})
         label = name if level is None else f"{name} {level}"
         span = f"{cases[0]}" if len(cases) == 1 else f"{cases[0]}-{cases[-1]}"
-        lines.append(ScoreHeadline(label, _unit(name), name, level, tuple(values), span))
+        lines.append(ScoreHeadline(label, unit_of(name), name, level, tuple(values), span))
     return lines
 
 
@@ -134,6 +134,7 @@ def _first_level(array: xr.DataArray) -> int | None:
     return int(array["level"].values[0]) if "level" in array.dims else None
 
 
-def _unit(name: str) -> str:
+def unit_of(name: str) -> str:
+    """Return the unit of a variable, derived variable or wind vector; empty if it is not known."""
     known = VARIABLES.get(VECTORS.get(name, (name,))[0]) or DERIVATIONS.get(name)
     return known.units if known else ""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from graphcast_batch.config.outputs_section import RegionConfig
 from graphcast_batch.errors import EvaluationError
+from graphcast_batch.evaluation.energy_score import ENERGY
 from graphcast_batch.evaluation.pointwise_statistics import (
     PLAIN,
     SEEPS,
@@ -122,6 +123,7 @@ class ScoringSetup:
         quantiles: of the climatology, beyond which a value counts as extreme.
         gaussian: variables of which the standard deviation of the climatology is read, for extremes and ensembles.
         thresholds: by variable, in its unit; a value above one is an event that is scored.
+        vectors: names of the components of each vector, whose energy score is computed for ensembles.
         reliability: whether the events of an ensemble are counted by the number of members that have them.
         members: the members of an ensemble, beginning with those in the store that the scores are written to; empty
             for a single forecast.
@@ -145,6 +147,7 @@ class ScoringSetup:
     quantiles: tuple[float, ...] = ()
     gaussian: tuple[str, ...] = ()
     thresholds: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    vectors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     reliability: bool = False
     members: tuple[StoredMember, ...] = ()
     spectra: tuple[str, ...] = ()
@@ -161,19 +164,27 @@ class ScoringSetup:
         if self.members:
             members, counted = len(self.members), events if self.reliability else ()
             ours = of_ensemble(members, events, deviations=bool(self.gaussian))
-            return (*plain, *ours, *of_reliability(members, counted))
+            return (*plain, *ours, *of_reliability(members, counted), *((ENERGY,) if self.vectors else ()))
         return (*plain, *((SEEPS,) if self.seeps_variables else ()), *at_events(events))
 
     def statistics_of(self, name: str) -> tuple[str, ...]:
         """Return the names of the statistics that are defined for a variable."""
+        if name in self.vectors:
+            return tuple(one for one in self.statistics if one == ENERGY)
         seeps, gaussian = name in self.seeps_variables, name in self.gaussian
         thresholds = self.thresholds.get(name, ())
         return tuple(
-            one for one in self.statistics if defined(one, seeps=seeps, gaussian=gaussian, thresholds=thresholds)
+            one
+            for one in self.statistics
+            if one != ENERGY and defined(one, seeps=seeps, gaussian=gaussian, thresholds=thresholds)
         )
 
+    def parts_of(self, names: Sequence[str]) -> list[str]:
+        """Return the variables to read for some variables and vectors, each once."""
+        return list(dict.fromkeys(part for name in names for part in self.vectors.get(name, (name,))))
+
     @property
-    def parts(self) -> tuple[str, ...]:
+    def spectrum_parts(self) -> tuple[str, ...]:
         """Labels of the parts of spectra."""
         return (*PARTS, OF_MEAN) if self.members else PARTS
 
@@ -198,7 +209,7 @@ class ScoringSetup:
 
     def times(self) -> dict[str, NDArray[np.datetime64] | None]:
         """Return for each variable the times at which its truth is available; None for every time."""
-        return {name: self.truth.times_of([name]) for name, _ in self.on_levels}
+        return {name: self.truth.times_of(self.parts_of([name])) for name, _ in self.on_levels}
 
     def held(self, case: Case, times: Mapping[str, NDArray[np.datetime64] | None]) -> dict[str, NDArray[np.bool_]]:
         """Find for each variable the lead times of a Case at which it can be scored: forecast and truth are available.
@@ -220,7 +231,8 @@ class ScoringSetup:
         time the lead times that are as much longer.
         """
         hours, lags = self.leads_of(case), self.lags or (0,)
-        before = {name: TERM_HOURS * np.arange(self.steps.get(name, 1)) for name, _ in self.on_levels}
+        steps = {name: max(self.steps.get(part, 1) for part in self.parts_of([name])) for name, _ in self.on_levels}
+        before = {name: TERM_HOURS * np.arange(count) for name, count in steps.items()}
         shifts = {name: np.subtract.outer(lags, each).ravel() for name, each in before.items()}
         needed = {name: np.add.outer(hours, each) for name, each in shifts.items()}
         return {name: np.asarray(np.isin(each, self.lead_hours).all(axis=1)) for name, each in needed.items()}

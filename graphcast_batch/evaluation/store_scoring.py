@@ -26,6 +26,7 @@ from graphcast_batch.evaluation.score_choices import (
     levels_of,
     thresholds_of,
     variables_of,
+    vectors_of,
     with_quantiles,
     with_spectra,
 )
@@ -179,7 +180,8 @@ def scoring_of(
         seeps_variables=() if climatology is None else climatology.seeps_variables([name for name, _ in on_levels]),
     )
     regions = scoring.weighed()
-    scoring = replace(scoring, thresholds=thresholds_of(wanted, scoring), reliability=wanted.reliability)
+    thresholds, vectors = thresholds_of(wanted, scoring), vectors_of(wanted, scoring)
+    scoring = replace(scoring, thresholds=thresholds, vectors=vectors, reliability=wanted.reliability)
     if wanted.quantiles:
         scoring = with_quantiles(scoring, wanted.quantiles, climatology)
     return with_spectra(scoring, wanted.spectra, regions) if wanted.spectra else scoring
@@ -202,7 +204,7 @@ def ensemble_of(scoring: ScoringSetup, stores: Sequence[Store]) -> ScoringSetup:
 def ensemble_scoring(scoring: ScoringSetup, members: tuple[StoredMember, ...]) -> ScoringSetup:
     """Set up the scoring of an ensemble from that of a single forecast.
 
-    SEEPS is defined for single forecasts, and left out.
+    SEEPS is defined for single forecasts, and left out; vectors are scored of ensembles alone.
 
     Args:
         scoring: of a single forecast of the store that the scores are written to.
@@ -210,11 +212,16 @@ def ensemble_scoring(scoring: ScoringSetup, members: tuple[StoredMember, ...]) -
     """
     derived = tuple(scoring.steps)
     held = tuple(with_derived_forecasts(StoredForecasts(member), derived) for member in members)
-    forecasts, climatology = EnsembleForecasts(held), scoring.climatology
-    gaussian = scoring.gaussian or (
-        climatology.deviating([name for name, _ in scoring.on_levels]) if climatology else ()
+    climatology, levelled = scoring.climatology, dict(scoring.on_levels)
+    vectors = tuple((name, levelled[parts[0]]) for name, parts in scoring.vectors.items())
+    return replace(
+        scoring,
+        forecasts=EnsembleForecasts(held),
+        members=members,
+        on_levels=(*scoring.on_levels, *vectors),
+        gaussian=scoring.gaussian or (climatology.deviating([*levelled]) if climatology else ()),
+        seeps_variables=(),
     )
-    return replace(scoring, forecasts=forecasts, members=members, gaussian=gaussian, seeps_variables=())
 
 
 def lay_out(store: Store, name: str, scoring: ScoringSetup, identity: Mapping[str, JsonValue]) -> Evaluation:

@@ -243,7 +243,7 @@ def test_sums_of_pieces_add_up_to_those_of_the_case(tmp_path, monkeypatch):
     for piece in reversed(pieces):
         part = empty_sums(scoring, case, regions)
         forecast = scoring.forecasts.fields(case, piece.names, piece.hours.tolist(), scoring.levels)
-        fields = as_points(forecast, expectation(scoring, case, piece), {})
+        fields = as_points(scoring, piece.names, forecast, expectation(scoring, case, piece))
         add_piece(part, scoring, regions, case, piece, fields)
         total = {name: total[name] + part[name] for name in total}
 
