@@ -251,6 +251,13 @@ def test_members_that_are_not_kept_are_removed_once_they_have_served(made, dropp
     assert "forecast: 0 to score, 2 scored before" in scored.stdout
 
 
+def test_members_that_were_removed_are_not_drawn_together(dropped, command):
+    refused = command("figures", dropped[1], "--variable", "2m_temperature", "--ensemble")
+
+    assert refused.returncode == 2
+    assert "must keep two members at least to draw them together, but keeps 0" in refused.stderr
+
+
 def test_a_run_that_is_resumed_makes_no_dropped_member_again(dropped, command, tmp_path):
     store = tmp_path / "run"
     shutil.copytree(dropped[1], store)

@@ -152,8 +152,11 @@ def _drawable(config: RunConfig, place: Path) -> RunSetup:
     if not config.outputs.forecasts:
         raise FigureError(f"{place} keeps only scores (outputs: none), so there are no forecasts to draw")
     assembled = assemble(config)
-    if config.figures.of_ensembles and len(assembled.plan.members) < 2:
-        raise FigureError(f"{place} must hold an ensemble to draw members together, but does not; leave out --ensemble")
+    kept = [each for each in assembled.plan.members if config.outputs.keeps_member(each.number)]
+    if config.figures.of_ensembles and len(kept) < 2:
+        raise FigureError(
+            f"{place} must keep two members at least to draw them together, but keeps {len(kept)}; leave out --ensemble"
+        )
     check_figures(config.figures, assembled.plan.layout)
     check_ensemble_figures(config.figures, assembled.plan.layout)
     return assembled
