@@ -1,7 +1,6 @@
 """Take, renew and release leases: files that let one process at a time do something, until it dies or falls silent."""
 
 import os
-import shutil
 import socket
 import uuid
 from contextlib import suppress
@@ -11,7 +10,7 @@ from typing import Self
 
 from graphcast_batch.errors import StoreError
 from graphcast_batch.files import process_identity
-from graphcast_batch.files.durable import Entry, explained, folder_clock, now, publish, untouched
+from graphcast_batch.files.durable import Entry, explained, folder_clock, now, publish
 
 
 class Owner(Entry):
@@ -173,21 +172,6 @@ def drop_expired(path: Path, lease_seconds: float) -> bool:
             renamed.unlink()
         return True
     return False
-
-
-def drop_abandoned(folder: Path, owner_file: Path) -> bool:
-    """Remove a folder whose owner died, on this host at once and on others after a day; return whether it was removed.
-
-    Args:
-        folder: folder that may be abandoned.
-        owner_file: file that names the owner of the folder; it is touched while the work goes on.
-    """
-    owner = owner_in(owner_file)
-    gone = process_identity.left_by_the_dead(folder.name) or (owner is not None and owner.gone)
-    if not gone and not untouched(owner_file if owner else folder, folder_clock(folder.parent)):
-        return False
-    shutil.rmtree(folder, ignore_errors=True)
-    return True
 
 
 def _unlink_or_rename(path: Path) -> None:

@@ -18,9 +18,17 @@ from pathlib import Path
 from typing import Final, Protocol, Self
 
 from graphcast_batch.errors import StoreError
-from graphcast_batch.files.durable import LEFT_OVER_SECONDS, place, sync_folder, write_new
-from graphcast_batch.files.leases import Owner
-from graphcast_batch.files.process_identity import mark
+from graphcast_batch.files.durable import (
+    LEFT_OVER_SECONDS,
+    drop_left_over,
+    folder_clock,
+    place,
+    sync_folder,
+    untouched,
+    write_new,
+)
+from graphcast_batch.files.leases import Owner, owner_in
+from graphcast_batch.files.process_identity import left_by_the_dead, mark
 
 STAGING: Final = ".staging"
 """Folder, in that of a store, with the private folders."""
@@ -205,6 +213,31 @@ def alone(parent: Path, subject: str, lease: HeldLease | None) -> Iterator[Stagi
         yield staging
     finally:
         staging.remove()
+
+
+def drop_abandoned(parent: Path) -> list[Path]:
+    """Remove the private folders whose owner died, on this host at once and on others after a day.
+
+    Args:
+        parent: folder of the private folders.
+
+    Returns:
+        What was removed.
+
+    Raises:
+        OSError: the parent cannot be read.
+    """
+    # Files are there for a moment, whenever a process looks at the clock of the disk: another that sweeps does.
+    return [each for each in parent.glob("*") if (_drop_if_dead(each) if each.is_dir() else drop_left_over(each))]
+
+
+def _drop_if_dead(folder: Path) -> bool:
+    owner = owner_in(folder / OWNER)
+    gone = left_by_the_dead(folder.name) or (owner is not None and owner.gone)
+    if not gone and not untouched(folder / OWNER if owner else folder, folder_clock(folder.parent)):
+        return False
+    shutil.rmtree(folder, ignore_errors=True)
+    return True
 
 
 def _remove(folder: Path, subject: str) -> None:

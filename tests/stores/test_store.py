@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from graphcast_batch.errors import StoreError
 from graphcast_batch.files.leases import Owner
+from graphcast_batch.files.process_identity import mark
 from graphcast_batch.stores.case_records import CaseState
 from graphcast_batch.stores.store_kinds import open_store
 from graphcast_batch.stores.zarr.ledger import FileLedger
@@ -219,11 +220,25 @@ def test_only_what_the_dead_left_is_swept(tmp_path):
         (staging / name / "owner.json").write_text(owner.model_dump_json())
     (staging / "unknown").mkdir()
     os.utime(staging / "old" / "owner.json", (0, 0))
+    # Files by which two processes looked at the clock of the disk; one was killed while it did.
+    living = f".{mark()}.tmp"
+    host, pid, start, token, _ = living[1:].split(".")
+    dead = f".{host}.{pid}.{int(start) - 1}.{token}.tmp"
+    for name in living, dead:
+        (staging / name).touch()
     with store.attempt(case) as attempt:
         write_all(attempt, store, case)
-        assert sorted(path.name for path in store.sweep()) == ["dead", "old"]
+        assert sorted(path.name for path in store.sweep()) == [dead, "dead", "old"]
         commit(attempt)
-    assert sorted(path.name for path in staging.iterdir()) == ["elsewhere", "unknown"]
+    assert sorted(path.name for path in staging.iterdir()) == [living, "elsewhere", "unknown"]
+
+
+def test_sweeps_at_the_same_time_do_not_disturb_each_other(tmp_path):
+    store = make(tmp_path / "run.zarr", plan_of([0], 3))
+    for number in range(8):  # each has a sweep look at the clock of the disk
+        (store.path / ".staging" / f"unknown-{number}").mkdir()
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda _: store.sweep(), range(40))) == [[]] * 40
 
 
 def fill_in_turn(path, cases):

@@ -23,8 +23,8 @@ from pydantic import JsonValue
 
 from graphcast_batch.errors import StoreError, StoreMismatchError
 from graphcast_batch.files.durable import drop_left_over, explained
-from graphcast_batch.files.leases import FileLease, drop_abandoned
-from graphcast_batch.files.staging import OWNER, STAGING, alone
+from graphcast_batch.files.leases import FileLease
+from graphcast_batch.files.staging import STAGING, alone, drop_abandoned
 from graphcast_batch.members import Member
 from graphcast_batch.plan import Case, case_key
 from graphcast_batch.spec import TASKS, Task
@@ -298,10 +298,8 @@ class ZarrStore:
             What was removed.
         """
         with explained(f"sweeping {self.path}"):
-            folders = list((self.path / STAGING).glob("*"))
-            left = [folder for folder in folders if drop_abandoned(folder, folder / OWNER)]
-            left += [path for path in unfinished(self.path) if drop_left_over(path)]
-            return left + self.ledger.sweep()
+            left = [path for path in unfinished(self.path) if drop_left_over(path)]
+            return drop_abandoned(self.path / STAGING) + left + self.ledger.sweep()
 
     def extension_lock(self) -> AbstractContextManager[FileLease]:
         """Return a context in which no other process extends the store, entered once no other process holds it.
