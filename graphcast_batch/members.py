@@ -23,6 +23,7 @@ class Member:
         weights_sha256: checksum of the weights.
         perturbation: kind and number of the perturbed initial state, such as ``gaussian 3``; else `UNPERTURBED`.
         seed: seed of the perturbations; `NO_SEED` without.
+        lag: hours before the initial time at which the forecast starts.
     """
 
     number: int
@@ -30,6 +31,7 @@ class Member:
     weights_sha256: str
     perturbation: str = UNPERTURBED
     seed: int = NO_SEED
+    lag: int = 0
 
     def difference(self, other: "Member") -> str:
         """Return what decides the forecasts of this member and is not so of another, as text; empty if all is equal.
@@ -37,7 +39,7 @@ class Member:
         Names of files do not count, since files can be renamed.
         """
         named = f" ({self.checkpoint})" if self.checkpoint else ""
-        deciding = {"weights": "weights_sha256", "perturbation": "perturbation", "seed": "seed"}
+        deciding = {"weights": "weights_sha256", "perturbation": "perturbation", "seed": "seed", "lag": "lag"}
         return ", ".join(
             f"{what} {getattr(self, name)}{named if what == 'weights' else ''}"
             for what, name in deciding.items()
@@ -59,9 +61,12 @@ def as_columns(members: Sequence[Member]) -> dict[str, NDArray[np.generic]]:
 def from_columns(columns: dict[str, NDArray[np.generic]]) -> tuple[Member, ...]:
     """Return the members whose attributes arrays hold; the opposite of `as_columns`.
 
+    Stores of earlier versions have no lags: their members have none.
+
     Raises:
-        KeyError: an attribute is missing.
+        KeyError: another attribute is missing.
     """
+    columns = {"lag": np.zeros(len(columns["number"]), np.int64)} | columns
     names = [field.name for field in fields(Member)]
     return tuple(
         Member(**dict(zip(names, row, strict=True)))

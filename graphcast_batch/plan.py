@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import total_ordering
 from typing import Final
@@ -19,8 +19,8 @@ from graphcast_batch.spec import Task
 class Case:
     """One forecast to make: the unit of work, retry, resume, logging and fault attribution.
 
-    Cases are ordered by initial time, number of steps, step length, source and member; a Case without a member comes
-    before those with one.
+    Cases are ordered by initial time, number of steps, step length, source, member and lag; a Case without a member
+    comes before those with one.
 
     Attributes:
         init_time: initial time, UTC, a whole hour.
@@ -28,6 +28,8 @@ class Case:
         step_hours: hours that the model advances in one step.
         source: the dataset file that holds the initial state; empty where one archive holds them all.
         member: number of the ensemble member, from 0; None for a forecast that belongs to no ensemble.
+        lag_steps: how many steps before its initial time the forecast starts, as members of a lagged ensemble do; the
+            frames up to the initial time are not kept.
 
     Raises:
         ValueError: ``member`` is negative.
@@ -38,6 +40,7 @@ class Case:
     step_hours: int
     source: str = ""
     member: int | None = None
+    lag_steps: int = 0
 
     def __post_init__(self) -> None:
         if self.member is not None and self.member < 0:
@@ -52,6 +55,14 @@ class Case:
         return case_key(self.init_time, self.member)
 
     @property
+    def computed(self) -> "Case":
+        """The forecast that is computed for this Case: with a lag one that starts earlier and is longer."""
+        if not self.lag_steps:
+            return self
+        lag = np.timedelta64(self.lag_steps * self.step_hours, "h")
+        return replace(self, init_time=self.init_time - lag, steps=self.steps + self.lag_steps, lag_steps=0)
+
+    @property
     def hours(self) -> int:
         """Lead time of the last frame, in hours."""
         return self.steps * self.step_hours
@@ -62,8 +73,9 @@ class Case:
         return np.arange(1, self.steps + 1) * np.timedelta64(self.step_hours, "h")
 
     @property
-    def _order(self) -> tuple[np.datetime64, int, int, str, int]:
-        return self.init_time, self.steps, self.step_hours, self.source, -1 if self.member is None else self.member
+    def _order(self) -> tuple[np.datetime64, int, int, str, int, int]:
+        member = -1 if self.member is None else self.member
+        return self.init_time, self.steps, self.step_hours, self.source, member, self.lag_steps
 
 
 def case_key(init_time: np.datetime64, member: int | None = None) -> str:

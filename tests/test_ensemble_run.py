@@ -312,9 +312,9 @@ def test_a_checkpoint_that_is_lost_fails_its_own_members_alone(made, command, tm
 @pytest.mark.parametrize(
     ("ensemble", "message"),
     [
-        ({}, "needs checkpoints, perturbations or both"),
+        ({}, "needs checkpoints, perturbations or lagged hours"),
         ({"checkpoints": 3}, "give a list of checkpoint files, or a glob"),
-        ({"checkpoints": []}, "needs checkpoints, perturbations or both"),
+        ({"checkpoints": []}, "needs checkpoints, perturbations or lagged hours"),
         ({"checkpoints": "nowhere/*.npz"}, "there must be a file at nowhere/"),
         ({"checkpoints": ["a.npz", "a.npz"]}, "name each file once"),
         ({"checkpoints": ["a.npz"], "control": True}, "control: true needs perturbations"),

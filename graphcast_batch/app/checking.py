@@ -102,8 +102,9 @@ def _starts(assembled: RunSetup) -> list[Case]:
     """Return one Case of each initial state; without its member where it starts from the inputs."""
     found: dict[tuple[Case, int | None], Case] = {}
     for case in assembled.plan.cases:
-        of_any, place = replace(case, member=None), _place_of(assembled, case)
-        found.setdefault((of_any, place), of_any if place is None else case)
+        start, place = case.computed, _place_of(assembled, case)
+        of_any = replace(start, member=None)
+        found.setdefault((of_any, place), of_any if place is None else start)
     return list(found.values())
 
 

@@ -73,7 +73,7 @@ class RunResult:
     @property
     def steps_per_second(self) -> float:
         """Number of model steps that all workers together made in a second."""
-        return sum(case.steps for case in self.made) / self.seconds if self.made else 0.0
+        return sum(case.computed.steps for case in self.made) / self.seconds if self.made else 0.0
 
     def forecasts(self) -> xr.Dataset:
         """Open the complete forecasts; see `open_forecasts`."""

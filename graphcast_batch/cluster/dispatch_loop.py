@@ -238,7 +238,7 @@ class DispatchLoop:
         case = worker.in_progress.pop(reference)
         del self._in_progress[reference]
         self._walltime.end(case, time.time(), complete=complete)
-        worker.pace.made += case.steps if complete else 0
+        worker.pace.made += case.computed.steps if complete else 0
         return case
 
     def _fail(self, worker: WorkerHandle, case: Case, error: BaseException) -> None:

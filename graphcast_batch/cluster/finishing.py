@@ -36,7 +36,7 @@ class WorkerPace:
             now: time in seconds, of the same clock as `since`.
         """
         made = self.made + sum(self.steps.get(case.key, 0) for case in cases)
-        left = sum(case.steps - self.steps.get(case.key, 0) for case in cases)
+        left = sum(case.computed.steps - self.steps.get(case.key, 0) for case in cases)
         return left * (now - self.since) / made if made and self.since is not None else math.inf
 
 
@@ -48,7 +48,7 @@ def finishing(workers: Sequence[tuple[WorkerPace, Sequence[Case]]], now: float, 
         now: time in seconds, of the clock of the paces.
         most_seconds: when Cases in progress are dropped, because the job ends; infinite if it does not.
     """
-    steps = {case.key: (pace.steps.get(case.key, 0), case.steps) for pace, cases in workers for case in cases}
+    steps = {case.key: (pace.steps.get(case.key, 0), case.computed.steps) for pace, cases in workers for case in cases}
     if not steps:
         return "no Case is in progress, and none is begun"
     seconds = max(pace.seconds_left(cases, now) for pace, cases in workers if cases)

@@ -113,4 +113,4 @@ class WaitingCases:
 
 
 def _start(case: Case) -> _Start:
-    return case.init_time, case.source
+    return case.computed.init_time, case.source

@@ -39,7 +39,7 @@ class Walltime:
         """Record that a Case is no longer in progress, and whether it was completed."""
         seconds = now - self._since.pop(case.key)
         if complete:
-            self._step_seconds.append(seconds / case.steps)
+            self._step_seconds.append(seconds / case.computed.steps)
 
     def left(self, now: float) -> float:
         """Return the seconds until the job ends; infinite if it has no end."""
@@ -50,7 +50,7 @@ class Walltime:
 
         The time that a Case waits for others on its worker is included, as it is in the times of the earlier Cases.
         """
-        return max(self._step_seconds, default=0.0) * case.steps
+        return max(self._step_seconds, default=0.0) * case.computed.steps
 
     def fits(self, case: Case, now: float) -> bool:
         """Return whether a Case that is handed out now would be complete in time."""

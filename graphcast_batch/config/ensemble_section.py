@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import BeforeValidator, Strict, model_validator
+from pydantic import AfterValidator, BeforeValidator, Strict, model_validator
 
 from graphcast_batch.config.field_types import File, absolute_path
 from graphcast_batch.config.perturbations_section import Perturbations
@@ -30,20 +30,38 @@ def _matched(pattern: str) -> list[str]:
     return found
 
 
+def _begin_with_zero(hours: tuple[int, ...]) -> tuple[int, ...]:
+    if not hours or hours[0] != 0 or min(hours) < 0 or len(set(hours)) < len(hours):
+        raise ValueError(
+            f"lags are hours before the initial time, each named once, of which the first is 0, but are {[*hours]}; "
+            "give them like [0, 6, 12]"
+        )
+    return hours
+
+
+class LaggedConfig(FrozenModel):
+    """Forecasts from earlier initial times, as further members that are valid at the same times."""
+
+    hours: Annotated[tuple[int, ...], Strict(False), AfterValidator(_begin_with_zero)]
+    """Hours before the initial time at which members start; 0 comes first. Each is a multiple of the model's step."""
+
+
 class MemberParts(NamedTuple):
     """What a member is made of.
 
     Attributes:
+        lag: hours before the initial time at which its forecast starts.
         checkpoint: number of the checkpoint in the list, from 0; 0 without a list.
         perturbation: number of the perturbed initial state, from 0; None for the state as it is.
     """
 
     checkpoint: int
     perturbation: int | None
+    lag: int
 
 
 class EnsembleConfig(FrozenModel):
-    """Members of an ensemble: forecasts of each initial time by several checkpoints, from several initial states."""
+    """Members of an ensemble: forecasts of each initial time by several checkpoints, from several states and times."""
 
     checkpoints: Annotated[
         tuple[File, ...], Strict(False), BeforeValidator(_read_checkpoints, json_schema_input_type=str | list[str])
@@ -52,16 +70,19 @@ class EnsembleConfig(FrozenModel):
     ``model.weights``."""
     perturbations: Perturbations | None = None
     """Perturbations of the initial states; by default each member starts from the initial state as it is."""
+    lagged: LaggedConfig = LaggedConfig(hours=(0,))
+    """Earlier initial times from which further members start; by default none."""
     combine: Literal["product", "zip"] = "product"
     """How members are made of checkpoints and perturbed states: ``product`` is each checkpoint from each state;
-    ``zip`` is the first checkpoint from the first state, the second from the second, and so on."""
+    ``zip`` is the first checkpoint from the first state, the second from the second, and so on. All of them start
+    with each lag."""
     control: bool = False
     """Whether member 0 is the forecast of the first checkpoint from the state as it is; the others follow it."""
 
     @model_validator(mode="after")
     def _has_members(self) -> Self:
-        if not self.checkpoints and self.perturbations is None:
-            raise ValueError("an ensemble needs checkpoints, perturbations or both, but has neither")
+        if not self.checkpoints and self.perturbations is None and len(self.lagged.hours) < 2:
+            raise ValueError("an ensemble needs checkpoints, perturbations or lagged hours, but has none of them")
         if self.control and self.perturbations is None:
             raise ValueError("control: true needs perturbations, without which no member is perturbed; leave it out")
         twice = sorted(str(path) for path, count in Counter(self.checkpoints).items() if count > 1)
@@ -79,22 +100,27 @@ class EnsembleConfig(FrozenModel):
     @property
     def size(self) -> int:
         """Number of members of each initial time."""
-        checkpoints = len(self.checkpoints) or 1
-        states = 1 if self.perturbations is None else self.perturbations.members
-        return self.control + (states if self.combine == "zip" else checkpoints * states)
+        return self.control + self._with_each_lag * len(self.lagged.hours)
 
     def parts_of(self, number: int) -> MemberParts:
         """Return what the member of a number is made of.
 
-        In a product the perturbed state changes slowest, so that more of them add members after those that there are.
+        The lag changes slowest, then in a product the perturbed state, so that more of them add members after those
+        that there are.
 
         Args:
             number: number of the member, from 0; less than `size`.
         """
         if self.control and number == 0:
-            return MemberParts(0, None)
-        place, checkpoints = number - self.control, len(self.checkpoints) or 1
+            return MemberParts(0, None, 0)
+        lag, place = divmod(number - self.control, self._with_each_lag)
         if self.combine == "zip":
-            return MemberParts(place, place)
-        state, checkpoint = divmod(place, checkpoints)
-        return MemberParts(checkpoint, None if self.perturbations is None else state)
+            return MemberParts(place, place, self.lagged.hours[lag])
+        state, checkpoint = divmod(place, len(self.checkpoints) or 1)
+        return MemberParts(checkpoint, None if self.perturbations is None else state, self.lagged.hours[lag])
+
+    @property
+    def _with_each_lag(self) -> int:
+        """Number of members that start with one lag, without the control."""
+        states = 1 if self.perturbations is None else self.perturbations.members
+        return states if self.combine == "zip" else (len(self.checkpoints) or 1) * states

@@ -24,7 +24,7 @@ class CaseFrames:
 
     Attributes:
         case: the Case.
-        steps: number of steps of the forecast.
+        steps: number of steps that are computed.
         watch: takes the seconds spent on the Case.
         given: number of steps that the device has given.
         refused: whether no more frames are wanted.
@@ -32,7 +32,7 @@ class CaseFrames:
 
     def __init__(self, case: Case, watch: Stopwatch, reached: Reached) -> None:
         self.case = case
-        self.steps = case.steps
+        self.steps = case.computed.steps
         self.watch = watch
         self.given = self._taken = 0
         self.refused = False

@@ -32,7 +32,7 @@ class CaseStart:
 
 
 class CaseStarts:
-    """Reads what Cases start from, one after another; keeps the last state for further members of its initial time."""
+    """Reads what Cases start from, one after another; keeps the last state for further members that start from it."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class CaseStarts:
         """
         if case.member is None:
             return self._read(case, watch, reading)
-        of_any = replace(case, member=None)
+        of_any = replace(case.computed, member=None)
         if self._last is not None and self._last[0] == of_any:
             found = replace(self._last[1], read_bytes=0)
         else:

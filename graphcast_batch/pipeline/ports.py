@@ -28,14 +28,14 @@ class Perturb(Protocol):
 
         Args:
             case: Case of the member.
-            frames: input frames of its initial time, which stay as they are.
+            frames: input frames of the time at which it starts, which stay as they are.
 
         Raises:
             InputError: there is no such state, or it holds values that a forecast cannot start from.
         """
 
     def read_bytes(self, case: Case) -> int:
-        """Return how many bytes are read for the input frames of a member, beside those of its initial time."""
+        """Return how many bytes are read for the input frames of a member, beside those given to it."""
 
 
 class Source(Protocol):

@@ -25,6 +25,7 @@ class ReadingTurns:
     @contextmanager
     def turn(self, case: Case) -> Iterator[None]:
         """Wait for the turn of a Case, and keep it within the context."""
+        case = case.computed
         with self._changed:
             self._waiting.append(case)
             self._changed.wait_for(lambda: not self._is_taken and self._next() is case)

@@ -64,7 +64,7 @@ class CaseStages:
     def followed(self, case: Case) -> Iterator[Reached]:
         """Follow a Case within the context, which gives the function that records its stages."""
         place: list[tuple[StageName, float, int]] = [("wait", monotonic(), 0)]
-        together = self._steps_in_call[case.key] = steps_in_call(case.steps, self._steps_per_call)
+        together = self._steps_in_call[case.key] = steps_in_call(case.computed.steps, self._steps_per_call)
         self._places[case.key] = place
 
         def reached(name: StageName, steps: int) -> None:

@@ -37,8 +37,9 @@ def ensemble_members(
     names = [path.stem for path in paths] or [""]
     members = []
     for number in range(ensemble.size):
-        checkpoint, state = ensemble.parts_of(number)
-        members.append(Member(number, names[checkpoint], checksums[checkpoint], *_start(ensemble.perturbations, state)))
+        checkpoint, state, lag = ensemble.parts_of(number)
+        start = _start(ensemble.perturbations, state)
+        members.append(Member(number, names[checkpoint], checksums[checkpoint], *start, lag))
     return tuple(members)
 
 

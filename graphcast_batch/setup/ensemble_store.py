@@ -40,7 +40,7 @@ def ensemble_plan(plan: Plan, config: RunConfig) -> Plan | None:
     """
     if not config.combines_members:
         return None
-    cases = tuple(dict.fromkeys(replace(case, member=None) for case in plan.cases))
+    cases = tuple(dict.fromkeys(replace(case, member=None, lag_steps=0) for case in plan.cases))
     return Plan(cases, _layout(plan.layout))
 
 
@@ -103,7 +103,8 @@ def is_of_ensembles(store: Store) -> bool:
 def ensemble_identity(members: tuple[Member, ...], config: RunConfig) -> Mapping[str, JsonValue]:
     """Return what decides the statistics beside the forecasts: the members, and which statistics are kept."""
     described: list[JsonValue] = [
-        f"{each.number} {each.weights_sha256} {each.perturbation} {each.seed}" for each in members
+        f"{each.number} {each.weights_sha256} {each.perturbation} {each.seed}" + (f" {each.lag} h" if each.lag else "")
+        for each in members
     ]
     statistics: list[JsonValue] = [*config.outputs.ensemble]
     kept = config.outputs.members

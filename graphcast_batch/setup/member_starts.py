@@ -82,12 +82,12 @@ class _MemberStates:
 
     def __call__(self, case: Case, frames: xr.Dataset) -> xr.Dataset:
         state = self._state_of(case)
-        return frames if state is None else self.perturb(frames, state, np.datetime64(case.init_time))
+        return frames if state is None else self.perturb(frames, state, np.datetime64(case.computed.init_time))
 
     def read_bytes(self, case: Case) -> int:
         """Return how many bytes are read for the state of a member."""
         state = self._state_of(case)
-        return 0 if state is None else self.perturb.read_bytes(state, np.datetime64(case.init_time))
+        return 0 if state is None else self.perturb.read_bytes(state, np.datetime64(case.computed.init_time))
 
     def _state_of(self, case: Case) -> int | None:
         assert case.member is not None

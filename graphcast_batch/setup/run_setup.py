@@ -4,15 +4,11 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from graphcast_batch.config.ensemble_section import EnsembleConfig
 from graphcast_batch.config.model_section import ModelConfig
 from graphcast_batch.config.run_config import RunConfig
-from graphcast_batch.errors import ConfigError, InputError
-from graphcast_batch.inputs.case_inputs import times_of_inputs
+from graphcast_batch.errors import ConfigError
 from graphcast_batch.inputs.quality.checks import check_statistics
-from graphcast_batch.inputs.sources.dataset_files import DatasetFiles
 from graphcast_batch.inputs.sources.member_archives import MemberArchives
 from graphcast_batch.inputs.statistics import (
     Statistics,
@@ -23,9 +19,9 @@ from graphcast_batch.models.channels import Channels
 from graphcast_batch.models.model_kinds import MODELS
 from graphcast_batch.models.normalization import normalization
 from graphcast_batch.perturbations.base import perturbation
-from graphcast_batch.plan import Case, plan_cases, plan_times
 from graphcast_batch.setup.ensemble_members import ensemble_members
 from graphcast_batch.setup.ensemble_store import ensemble_plan
+from graphcast_batch.setup.run_cases import run_cases
 from graphcast_batch.setup.run_source import AnySource, open_run_members, open_run_source
 from graphcast_batch.setup.run_statistics import STATISTICS_FOLDER, given_statistics
 from graphcast_batch.spec import Task
@@ -85,10 +81,8 @@ def assemble(config: RunConfig, *, able: bool = True) -> RunSetup:
     channels = weights.channels(source.dims)
     _check_limited(config, weights.task)
     layout = plan_layout(weights.task, source.grid, config.steps, source.dims, config.outputs)
-    cases, skipped = _cases(config, source, weights.task, able=able)
     members = open_run_members(config, weights, source.grid)
-    if members and able:
-        cases, skipped = _startable_by(members, cases, skipped)
+    cases, skipped = run_cases(config, source, members, weights.task, able=able)
     statistics = given_statistics(config)
     if statistics:
         origin = str(config.model.statistics or config.store / STATISTICS_FOLDER)
@@ -109,10 +103,15 @@ def assemble(config: RunConfig, *, able: bool = True) -> RunSetup:
 def _of_members(plan: Plan, members: Sequence[Member], ensemble: EnsembleConfig) -> Plan:
     """Return a plan in which each member of each initial time is a Case, and those of a checkpoint follow each other.
 
-    A worker changes its weights for each initial time as often as there are checkpoints, and no more.
+    For each state that it reads, a worker changes its weights as often as there are checkpoints, and no more.
     """
-    numbers = sorted((member.number for member in members), key=lambda number: ensemble.parts_of(number).checkpoint)
-    cases = tuple(replace(case, member=number) for case in plan.cases for number in numbers)
+    parts = {member.number: ensemble.parts_of(member.number) for member in members}
+    numbers = sorted(parts, key=lambda number: (parts[number].lag, parts[number].checkpoint))
+    cases = tuple(
+        replace(case, member=number, lag_steps=parts[number].lag // case.step_hours)
+        for case in plan.cases
+        for number in numbers
+    )
     return replace(plan, cases=cases, members=tuple(members))
 
 
@@ -135,57 +134,3 @@ def _check_limited(config: RunConfig, task: Task) -> None:
             near = difflib.get_close_matches(name, targets, n=1)
             hint = f"did you mean {near[0]}?" if near else f"take one of {', '.join(sorted(targets))}"
             raise ConfigError(f"limits: each must be of a variable that is predicted, but {name} is not; {hint}")
-
-
-def _cases(
-    config: RunConfig, source: AnySource, task: Task, *, able: bool
-) -> tuple[tuple[Case, ...], tuple[tuple[str, str], ...]]:
-    if isinstance(source, DatasetFiles):
-        return source.cases(config.steps, task)
-    assert config.times is not None
-    if not able:
-        return tuple(Case(time, config.steps, task.step_hours) for time in plan_times(config.times)), ()
-    cases, skipped = _startable(plan_times(config.times), config.steps, source, task)
-    problems = {case: source.findings(case, task) for case in cases} if source.findings(cases[0], task) else {}
-    startable = tuple(case for case in cases if not problems.get(case))
-    if not startable:
-        raise InputError(
-            f"{source.origin} cannot start any of {len(cases)} Cases: {'; '.join(map(str, problems[cases[0]]))}"
-        )
-    unable = tuple((case.key, "; ".join(map(str, found))) for case, found in problems.items() if found)
-    return startable, skipped + unable
-
-
-def _startable(
-    init_times: list[np.datetime64], steps: int, source: AnySource, task: Task
-) -> tuple[tuple[Case, ...], tuple[tuple[str, str], ...]]:
-    """Return the Cases whose input times the source has; if it has none, the error names what it lacks."""
-    try:
-        return plan_cases(init_times, steps, times_of_inputs(source, task), task)
-    except ConfigError as error:
-        first = Case(init_times[0], steps, task.step_hours)
-        problems = source.findings(first, task)
-        if not problems:
-            raise
-        raise ConfigError(
-            f"none of the {len(init_times)} initial times can be run; the first, {first.key}: "
-            f"{'; '.join(map(str, problems))}"
-        ) from error
-
-
-def _startable_by(
-    members: MemberArchives, cases: tuple[Case, ...], skipped: tuple[tuple[str, str], ...]
-) -> tuple[tuple[Case, ...], tuple[tuple[str, str], ...]]:
-    """Skip the initial times at which a member of an analysis ensemble is missing."""
-    findings = members.findings(cases[0].init_time)
-    always = [finding for finding in findings if finding.time is None]
-    if always:
-        raise InputError(f"ensemble.perturbations cannot start any Case: {'; '.join(map(str, always))}")
-    unable = {case: members.findings(case.init_time) for case in cases if not members.hold(case.init_time)}
-    startable = tuple(case for case in cases if case not in unable)
-    if not startable:
-        raise InputError(
-            f"ensemble.perturbations cannot start any of {len(cases)} Cases; the first, {cases[0].key}: "
-            f"{'; '.join(map(str, findings))}"
-        )
-    return startable, skipped + tuple((case.key, "; ".join(map(str, found))) for case, found in unable.items())

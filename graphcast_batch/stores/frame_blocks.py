@@ -43,7 +43,8 @@ class Blocks:
         kept = store.kept
         self._on_levels = kept.on_levels
         self._places = {lead: place for place, lead in enumerate(kept.lead_hours)}
-        self._hours = range(case.step_hours, case.hours + 1, case.step_hours)
+        # The first frames of a forecast with a lag are at lead times that no store keeps.
+        self._hours = range(case.hours - case.step_hours * (case.computed.steps - 1), case.hours + 1, case.step_hours)
         self._steps = 0
         self._levels = _index([levels.index(level) for level in kept.levels])
         self._rows = _index(np.searchsorted(grid.latitude, kept.latitude))

@@ -110,9 +110,11 @@ def _members(plan: Plan) -> str:
     checkpoints = len({member.weights_sha256 for member in plan.members})
     states = {member.perturbation for member in plan.members}
     control = ", one of them unperturbed" if UNPERTURBED in states and len(states) > 1 else ""
+    lags = {member.lag for member in plan.members}
     counts = ((checkpoints, "checkpoint"), (len(states), "initial state"))
     made_of = " and ".join(f"{count} {what}{'s' * (count != 1)}" for count, what in counts)
-    return f"{len(plan.members)} of each initial time, from {made_of}{control}"
+    lagged = f", starting at {len(lags)} times" if len(lags) > 1 else ""
+    return f"{len(plan.members)} of each initial time, from {made_of}{control}{lagged}"
 
 
 def _ensembles(ensembles: Plan) -> str:

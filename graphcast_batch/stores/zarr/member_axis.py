@@ -17,6 +17,7 @@ _DESCRIBED: Final[Mapping[str, dict[str, str]]] = {
     "weights_sha256": {"long_name": "SHA-256 checksum of the weights"},
     "perturbation": {"long_name": "kind and number of the perturbed initial state"},
     "seed": {"long_name": "seed of the perturbations, -1 without"},
+    "lag": {"long_name": "time before the initial time at which the forecast starts", "units": "hours"},
 }
 COORDINATES: Final = " ".join(name for name in _DESCRIBED if name != NUMBER)
 """Value of the root's attribute ``coordinates``, by which xarray takes the arrays for coordinates."""

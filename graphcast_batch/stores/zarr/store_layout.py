@@ -178,13 +178,19 @@ def grow(
         lock: from `extension_lock`.
 
     Raises:
-        StoreError: another driver replaced this one.
+        StoreError: another driver replaced this one, or the store is too old for lags.
         OSError: the store cannot be written.
     """
     coordinates = {"time": init_times.astype(np.int64), "prediction_timedelta": np.array(lead_hours, np.int64)}
-    coordinates |= {name: values for name, (values, _) in member_arrays(members).items()}
+    held = arrays_of(root)
+    if "lag" not in held and any(member.lag for member in members):
+        raise StoreError(
+            f"{path} was laid out before stores had lags, and cannot take members with a lag; choose another store, or "
+            "leave out ensemble.lagged"
+        )
+    coordinates |= {name: values for name, (values, _) in member_arrays(members).items() if name in held}
     sizes: dict[str, int] = {dim: coordinates[dim].size for dim in _GROWING if dim in coordinates}
-    grown = {name: _resized(array, sizes) for name, array in arrays_of(root).items()}
+    grown = {name: _resized(array, sizes) for name, array in held.items()}
     consolidated = root["consolidated_metadata"] | {"metadata": grown}
     with alone(path / STAGING, _GROWTH, lock) as staging:
         draft = staging.folder / _GROWTH
