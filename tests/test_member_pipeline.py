@@ -77,7 +77,7 @@ def checkpoint_of(case):
 
 
 class Perturbed:
-    def __call__(self, case, frames):
+    def __call__(self, case, frames, preparation):
         return frames + 10.0 * (case.member // CHECKPOINTS)
 
     def read_bytes(self, case):

@@ -174,7 +174,7 @@ def test_a_member_with_a_gap_fails_alone(config, run, command, tmp_path):
 
     checked = command("check", written(tmp_path / "check.yaml", content))
     assert checked.returncode == 3
-    assert "3 of 4 Cases can be run, 1 cannot" in checked.stdout
+    assert "3 of 4 initial states can start a forecast, 1 cannot" in checked.stdout
     assert re.search(r"2020-01-01T06-m001 +. temperature +. 200 .*be finite", checked.stdout)
     done, stored = run(content | {"retries": 0}, ends=3)
     assert "3 of 4 Cases complete" in done.stdout

@@ -14,11 +14,13 @@ from graphcast_batch.errors import GraphcastBatchError, GridError, InputError, S
 from graphcast_batch.inputs.findings import Finding
 from graphcast_batch.plan import Case
 from graphcast_batch.setup.input_faults import input_faults
+from graphcast_batch.setup.run_cases import start_hours
 from graphcast_batch.setup.run_setup import RunSetup, assemble
 from graphcast_batch.setup.run_warnings import run_warnings
 from graphcast_batch.setup.store_identity import settled_statistics
 from graphcast_batch.stores.layout import Plan
 from graphcast_batch.terminal import show_faults, show_skipped, show_warnings
+from graphcast_batch.variables import HOUR
 
 Faults = Sequence[Finding] | BaseException
 
@@ -30,7 +32,8 @@ class InputCheck:
     Attributes:
         plan: the Cases of the run; None if the inputs do not fit the weights at all.
         warnings: what a user should know, although it does not stop a run.
-        faults: for each Case that was checked, what keeps it from being run.
+        faults: for each Case that was checked, what keeps it from being run. In a run of ensembles a Case stands for an
+            initial state that members start from, or are bred from.
         error: why no Case can be run, or why no statistics can be computed from the inputs; None if neither is so.
         stopped: whether the check was asked to stop before all was checked.
     """
@@ -51,7 +54,7 @@ class InputCheck:
         show_warnings(console, self.warnings)
         if self.plan:
             show_skipped(console, self.plan)
-            show_faults(console, self.faults)
+            show_faults(console, self.faults, of_states=bool(self.plan.members))
 
     def __repr__(self) -> str:
         return as_text(self._show_all)
@@ -102,9 +105,12 @@ def _starts(assembled: RunSetup) -> list[Case]:
     """Return one Case of each initial state; without its member where it starts from the inputs."""
     found: dict[tuple[Case, int | None], Case] = {}
     for case in assembled.plan.cases:
-        start, place = case.computed, _place_of(assembled, case)
-        of_any = replace(start, member=None)
-        found.setdefault((of_any, place), of_any if place is None else start)
+        place = _place_of(assembled, case)
+        # A member of an analysis ensemble is read at the time at which its forecast starts, the inputs at all times.
+        before = start_hours(assembled.config) if place is None else (case.lag_steps * case.step_hours,)
+        for start in (replace(case, init_time=case.init_time - hours * HOUR, lag_steps=0) for hours in before):
+            of_any = replace(start, member=None)
+            found.setdefault((of_any, place), of_any if place is None else start)
     return list(found.values())
 
 

@@ -1,4 +1,4 @@
-"""Check the perturbations of initial states in a config: random fields, or the members of an analysis ensemble."""
+"""Check the perturbations of initial states in a config: random fields, bred vectors, or members of an analysis."""
 
 from collections import Counter
 from typing import Annotated, Literal, Self
@@ -24,11 +24,11 @@ def _is_positive(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
 
 
-class _RandomPerturbations(FrozenModel):
-    """Random fields that are added to the initial state; the keys that all kinds of them have."""
+class _AddedPerturbations(FrozenModel):
+    """Fields that are added to the initial state; the keys that all kinds of them have."""
 
     kind: str
-    """Kind of the random fields."""
+    """Kind of the fields."""
     members: Annotated[int, Field(gt=0)]
     """Number of perturbed initial states for each initial time; the state without a perturbation is not among them."""
     amplitude: Annotated[float | dict[str, float], BeforeValidator(_read_amplitude)]
@@ -39,24 +39,29 @@ class _RandomPerturbations(FrozenModel):
     levels: Annotated[Levels, Field(min_length=1), AfterValidator(lambda levels: tuple(sorted(levels)))] | None = None
     """Levels in hPa at which variables on levels are perturbed; by default all levels of the model. Variables that are
     not on levels are perturbed in either case."""
-    centred: bool = False
-    """Whether perturbed states come in pairs that have the same random field once added and once subtracted, so that
-    the mean of each pair is the state without a perturbation."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of the random fields; each field also depends on the initial time and on the number of the perturbed state.
     """
-
-    @model_validator(mode="after")
-    def _complete_pairs(self) -> Self:
-        if self.centred and self.members % 2:
-            raise ValueError(f"members must be even with centred: true, which makes pairs, but is {self.members}")
-        return self
 
     @model_validator(mode="after")
     def _each_level_once(self) -> Self:
         twice = sorted(level for level, count in Counter(self.levels or ()).items() if count > 1)
         if twice:
             raise ValueError(f"levels must name each level once, but repeats {', '.join(map(str, twice))}")
+        return self
+
+
+class _RandomPerturbations(_AddedPerturbations):
+    """Random fields that are added to the initial state."""
+
+    centred: bool = False
+    """Whether perturbed states come in pairs that have the same random field once added and once subtracted, so that
+    the mean of each pair is the state without a perturbation."""
+
+    @model_validator(mode="after")
+    def _complete_pairs(self) -> Self:
+        if self.centred and self.members % 2:
+            raise ValueError(f"members must be even with centred: true, which makes pairs, but is {self.members}")
         return self
 
 
@@ -82,6 +87,24 @@ class SphericalPerturbations(_RandomPerturbations):
     fields."""
 
 
+class BredPerturbations(_AddedPerturbations):
+    """Bred vectors: differences of short forecasts, which have grown to what the model amplifies."""
+
+    kind: Literal["bred"]
+    """The fields are centred bred vectors: half the differences of pairs of forecasts before the initial time, scaled
+    down to the amplitude after each cycle, and once added, once subtracted."""
+    cycles: Annotated[int, Field(gt=0)] = 4
+    """Number of cycles before the initial time; the first begins with white noise."""
+    cycle_hours: Annotated[int, Field(gt=0)] = 12
+    """Length of the forecasts of a cycle in hours, a multiple of the model's step."""
+
+    @model_validator(mode="after")
+    def _complete_pairs(self) -> Self:
+        if self.members % 2:
+            raise ValueError(f"members must be even with kind: bred, which makes pairs, but is {self.members}")
+        return self
+
+
 class FilePerturbations(ArchiveKeys):
     """Initial states of an analysis ensemble: an archive with a dimension of members."""
 
@@ -95,5 +118,8 @@ class FilePerturbations(ArchiveKeys):
 RandomPerturbations = GaussianPerturbations | SphericalPerturbations
 """Perturbations that are random fields."""
 
-Perturbations = Annotated[RandomPerturbations | FilePerturbations, Field(discriminator="kind")]
+AddedPerturbations = RandomPerturbations | BredPerturbations
+"""Perturbations that are added to the initial state, with an amplitude."""
+
+Perturbations = Annotated[AddedPerturbations | FilePerturbations, Field(discriminator="kind")]
 """Perturbations of the initial states, of any kind."""

@@ -1,6 +1,6 @@
 """Add random fields to the input frames of a Case, within what the variables can be."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -55,27 +55,47 @@ class AdditivePerturbation:
         drawn, sign = (number // 2, 1 - 2 * (number % 2)) if self.centred else (number, 1)
         draw = Draw(self.seed, drawn, init_time)
         origin = f"the perturbed state number {number} of {stamp(init_time)}"
-        changed = {scale.name: self._changed(frames[scale.name], scale, sign, draw, origin) for scale in self.scales}
-        return frames.assign(changed)
+        return with_added(frames, {scale: self._fields(scale, sign, draw) for scale in self.scales}, origin)
 
     def read_bytes(self, number: int, init_time: np.datetime64) -> int:
         """Return 0: random numbers are computed."""
         return 0
 
-    def _changed(self, array: xr.DataArray, scale: Scale, sign: int, draw: Draw, origin: str) -> xr.DataArray:
-        """Return one variable with its perturbation; a level at a time bounds the memory."""
-        changed = array.copy(deep=True)
-        fields = self.field(scale.name, scale.levels, draw)
-        for level, stddev, field in zip(scale.levels, scale.stddev, fields, strict=True):
-            place = _place(array, level)
-            changed.values[place] = _sum(scale.name, array.values[place], sign * stddev * field)
-            if not _is_within(changed.values[place], scale.name, level):
-                at = {} if level is None else {"level": level}
-                _refuse_moved(array.sel(at), changed.sel(at), level, origin)
-        return changed
+    def _fields(self, scale: Scale, sign: int, draw: Draw) -> Iterator[NDArray[np.float64]]:
+        """Yield what is added to each level of a variable; a level at a time bounds the memory."""
+        for stddev, field in zip(scale.stddev, self.field(scale.name, scale.levels, draw), strict=True):
+            yield sign * stddev * field
 
 
-def _place(array: xr.DataArray, level: int | None) -> tuple[slice | int, ...]:
+def with_added(frames: xr.Dataset, fields: Mapping[Scale, Iterable[NDArray[np.floating]]], origin: str) -> xr.Dataset:
+    """Return frames to which fields were added, within what the variables can be.
+
+    Args:
+        frames: input frames, as `graphcast_batch.inputs.case_inputs.CaseInputs` holds them; they stay as they are.
+        fields: for each variable a field at each of its levels, ([time], lat, lon).
+        origin: what the frames are, for messages.
+
+    Returns:
+        New frames, float32. Other variables share the memory of the given ones.
+
+    Raises:
+        InputError: a value was moved beyond the limits of its variable.
+    """
+    return frames.assign({scale.name: _sum_of(frames[scale.name], scale, fields[scale], origin) for scale in fields})
+
+
+def _sum_of(array: xr.DataArray, scale: Scale, fields: Iterable[NDArray[np.floating]], origin: str) -> xr.DataArray:
+    changed = array.copy(deep=True)
+    for level, field in zip(scale.levels, fields, strict=True):
+        place = place_of(array, level)
+        changed.values[place] = _sum(scale.name, array.values[place], field)
+        if not _is_within(changed.values[place], scale.name, level):
+            at = {} if level is None else {"level": level}
+            _refuse_moved(array.sel(at), changed.sel(at), level, origin)
+    return changed
+
+
+def place_of(array: xr.DataArray, level: int | None) -> tuple[slice | int, ...]:
     """Return the indices of a level; those of xarray would take longer than the sum, for a small grid."""
     if level is None:
         return ()
@@ -83,9 +103,9 @@ def _place(array: xr.DataArray, level: int | None) -> tuple[slice | int, ...]:
     return (*(slice(None),) * before, array["level"].values.tolist().index(level))
 
 
-def _sum(name: str, values: NDArray[np.float32], perturbation: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Add in float64, round once to float32; (time, lat, lon) and (lat, lon)."""
-    total = values + perturbation
+def _sum(name: str, values: NDArray[np.float32], perturbation: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Add in float64, round once to float32; (time, lat, lon) and ([time], lat, lon)."""
+    total = values + perturbation.astype(np.float64, copy=False)
     if name in _NEVER_NEGATIVE:
         np.maximum(total, 0, out=total)
     return total.astype(np.float32)

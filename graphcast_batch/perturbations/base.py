@@ -6,16 +6,19 @@ import numpy as np
 import xarray as xr
 
 from graphcast_batch.config.perturbations_section import (
+    BredPerturbations,
     FilePerturbations,
     GaussianPerturbations,
     Perturbations,
     RandomPerturbations,
     SphericalPerturbations,
 )
+from graphcast_batch.errors import ConfigError
 from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.sources.member_archives import MemberArchives
 from graphcast_batch.inputs.statistics import Statistics
 from graphcast_batch.perturbations.additive import AdditivePerturbation, RandomField
+from graphcast_batch.perturbations.bred_vectors import BredVectors
 from graphcast_batch.perturbations.member_states import MemberStates
 from graphcast_batch.perturbations.scales import scales
 from graphcast_batch.perturbations.smooth_field import SmoothField
@@ -60,8 +63,8 @@ class Perturbation(Protocol):
 
 def perturbation(
     chosen: Perturbations, statistics: Statistics, task: Task, grid: Grid, members: MemberArchives | None = None
-) -> Perturbation:
-    """Return the perturbation that a config chooses.
+) -> Perturbation | BredVectors:
+    """Return the perturbation that a config chooses; bred vectors need forecasts, and so other arguments.
 
     Args:
         chosen: the perturbations of the config.
@@ -71,11 +74,21 @@ def perturbation(
         members: members of the analysis ensemble that the config names; None for random perturbations.
 
     Raises:
-        ConfigError: a variable or level cannot be perturbed, statistics are missing, or the grid is too coarse.
+        ConfigError: a variable or level cannot be perturbed, statistics are missing, the grid is too coarse, or a cycle
+            has no whole number of steps.
     """
     if isinstance(chosen, FilePerturbations):
         assert members is not None
         return MemberStates(members)
+    if isinstance(chosen, BredPerturbations):
+        steps, rest = divmod(chosen.cycle_hours, task.step_hours)
+        if rest:
+            raise ConfigError(
+                f"ensemble.perturbations.cycle_hours must be a multiple of {task.step_hours} h, the model's step, but "
+                f"is {chosen.cycle_hours}"
+            )
+        how = chosen.cycles, steps, chosen.seed
+        return BredVectors(scales(chosen, statistics, task), WhiteNoise(grid), task, grid, *how)
     return AdditivePerturbation(
         scales(chosen, statistics, task), _field(chosen, task, grid), chosen.centred, chosen.seed
     )

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from graphcast_batch.config.perturbations_section import RandomPerturbations
+from graphcast_batch.config.perturbations_section import AddedPerturbations
 from graphcast_batch.errors import ConfigError
 from graphcast_batch.inputs.statistics import Statistics
 from graphcast_batch.spec import Task
@@ -32,7 +32,7 @@ class Scale:
     stddev: NDArray[np.float64]
 
 
-def scales(chosen: RandomPerturbations, statistics: Statistics, task: Task) -> tuple[Scale, ...]:
+def scales(chosen: AddedPerturbations, statistics: Statistics, task: Task) -> tuple[Scale, ...]:
     """Return the scale of every perturbed variable, by name.
 
     Raises:

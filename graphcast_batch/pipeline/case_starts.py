@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import xarray as xr
 
 from graphcast_batch.inputs.case_inputs import CaseInputs
+from graphcast_batch.perturbations.preparation import Preparation
 from graphcast_batch.pipeline.ports import LimitsOf, Perturb, Source
 from graphcast_batch.plan import Case
 from graphcast_batch.spec import Task
@@ -58,30 +59,30 @@ class CaseStarts:
         self._perturb = perturb
         self._last: tuple[Case, CaseStart] | None = None
 
-    def start(self, case: Case, watch: Stopwatch, reading: Reading) -> CaseStart:
+    def start(self, case: Case, watch: Stopwatch, preparation: Preparation) -> CaseStart:
         """Return what a Case starts from; one thread at a time may call this.
 
         Args:
             case: the Case.
             watch: takes the seconds spent.
-            reading: returns a context within which inputs may be read.
+            preparation: what can be done for the Case before its forecast.
 
         Raises:
             InputError: a variable or a time is missing, or values are none that a forecast can start from.
         """
         if case.member is None:
-            return self._read(case, watch, reading)
+            return self._read(case, watch, preparation.reading)
         of_any = replace(case.computed, member=None)
         if self._last is not None and self._last[0] == of_any:
             found = replace(self._last[1], read_bytes=0)
         else:
             self._last = None  # before the next state takes memory too
-            found = self._read(of_any, watch, reading)
+            found = self._read(of_any, watch, preparation.reading)
             self._last = of_any, found
         if self._perturb is None:
             return found
-        with reading(), watch.stage("perturb"):
-            frames = self._perturb(case, found.inputs.frames)
+        with watch.stage("perturb"):
+            frames = self._perturb(case, found.inputs.frames, preparation)
             read_bytes = found.read_bytes + self._perturb.read_bytes(case)
         return replace(found, inputs=replace(found.inputs, frames=frames), read_bytes=read_bytes)
 

@@ -40,6 +40,7 @@ class DeviceQueue:
         self._changed = threading.Condition()
         self._expected = 0
         self._waiting: deque[tuple[CaseFrames, CaseInputs]] = deque()
+        self._first: set[CaseFrames] = set()
         self._open: set[CaseFrames] = set()
         self._is_at_work = False
         self._under_way: tuple[list[CaseFrames], Sequence[Frames]] | None = None
@@ -61,20 +62,29 @@ class DeviceQueue:
         with self._changed:
             self._changed.wait_for(lambda: len(self._waiting) < self._size)
 
-    def queue(self, frames: CaseFrames, inputs: CaseInputs) -> None:
+    def queue(self, frames: CaseFrames, inputs: CaseInputs, *, first: bool = False) -> None:
         """Queue a Case to be computed.
+
+        Args:
+            frames: take the frames of the Case.
+            inputs: what it starts from.
+            first: whether it is computed before the others, and does not wait for any that could share its calls.
 
         Raises:
             ClusterError: the process can start no thread to compute it.
         """
         with self._changed:
-            self._waiting.append((frames, inputs))
+            if first:
+                self._first.add(frames)
+                self._waiting.appendleft((frames, inputs))
+            else:
+                self._waiting.append((frames, inputs))
             self._changed.notify_all()
             if not self._is_at_work:
                 try:
                     threading.Thread(target=self._work, name="compute", daemon=True).start()
                 except (RuntimeError, MemoryError) as error:
-                    self._waiting.pop()
+                    self._waiting.remove((frames, inputs))
                     raise ClusterError(
                         f"a worker must be able to start a thread for its device, but cannot: {error}; raise the "
                         "limits of its processes (ulimit -v and -u), or take fewer workers"
@@ -90,6 +100,7 @@ class DeviceQueue:
             frames.refuse()
             with self._changed:
                 self._open.discard(frames)
+                self._first.discard(frames)
                 self._waiting = deque(start for start in self._waiting if start[0] is not frames)
                 self._changed.notify_all()
 
@@ -124,8 +135,9 @@ class DeviceQueue:
             return self._is_at_work
 
     def _may_start(self) -> bool:
-        gathered = len(self._waiting) >= self._size or not self._expected
-        return bool(self._waiting) and gathered and len(self._open) <= self._size
+        if not self._waiting or len(self._open) > self._size:
+            return False
+        return len(self._waiting) >= self._size or not self._expected or self._waiting[0][0] in self._first
 
     def _next_group(self) -> _Group:
         """Return Cases of one program and one checkpoint, to be computed together; none if there is no room yet."""

@@ -12,6 +12,7 @@ from graphcast_batch.grid import Grid
 from graphcast_batch.inputs.case_inputs import CaseInputs
 from graphcast_batch.inputs.formats.chunks import ReadCost
 from graphcast_batch.inputs.quality.limits import Limits
+from graphcast_batch.perturbations.preparation import Preparation
 from graphcast_batch.plan import Case
 from graphcast_batch.spec import Task
 from graphcast_batch.timing import Stopwatch
@@ -21,17 +22,19 @@ LimitsOf = Callable[[str, int | None], Limits | None]
 
 
 class Perturb(Protocol):
-    """Gives the members of an ensemble the states that they start from."""
+    """Gives the members of an ensemble the states that they start from; used by one thread at a time."""
 
-    def __call__(self, case: Case, frames: xr.Dataset) -> xr.Dataset:
-        """Return the input frames of a member; inputs may be read for them.
+    def __call__(self, case: Case, frames: xr.Dataset, preparation: Preparation) -> xr.Dataset:
+        """Return the input frames of a member.
 
         Args:
             case: Case of the member.
             frames: input frames of the time at which it starts, which stay as they are.
+            preparation: reads other inputs, and makes short forecasts.
 
         Raises:
             InputError: there is no such state, or it holds values that a forecast cannot start from.
+            ForecastError: a short forecast is of no use.
         """
 
     def read_bytes(self, case: Case) -> int:

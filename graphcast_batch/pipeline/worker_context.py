@@ -15,6 +15,7 @@ from graphcast_batch.errors import StoreError
 from graphcast_batch.inputs.case_inputs import CaseInputs
 from graphcast_batch.models.base import Model
 from graphcast_batch.pipeline.case_frames import CaseFrames, HostFrames
+from graphcast_batch.pipeline.case_preparation import CasePreparation
 from graphcast_batch.pipeline.case_scores import CaseScores
 from graphcast_batch.pipeline.case_starts import CaseStarts
 from graphcast_batch.pipeline.device_queue import DeviceQueue
@@ -171,7 +172,9 @@ class WorkerContext:
         """
         with self._turns.turn(case):
             self._device.wait_for_room()
-            start = self._starts.start(case, frames.watch, partial(self._reading_for, frames))
+            reading = partial(self._reading_for, frames)
+            preparation = CasePreparation(self.source, self.task, self.check, self._device, frames, reading)
+            start = self._starts.start(case, frames.watch, preparation)
             if self.weights and not self.weights.holds(case):
                 with frames.watch.stage("weights"):
                     self.weights.fetch(case)  # ahead of the device, which waits for nothing then

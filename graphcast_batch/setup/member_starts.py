@@ -19,6 +19,8 @@ from graphcast_batch.models.base import Checkpoint, Parameters
 from graphcast_batch.models.channels import Channels
 from graphcast_batch.models.model_kinds import MODELS
 from graphcast_batch.perturbations.base import Perturbation, perturbation
+from graphcast_batch.perturbations.bred_vectors import BredVectors
+from graphcast_batch.perturbations.preparation import Preparation
 from graphcast_batch.pipeline.member_weights import MemberWeights
 from graphcast_batch.pipeline.ports import Perturb
 from graphcast_batch.plan import Case
@@ -43,7 +45,8 @@ def perturbation_of_members(
     ensemble = config.ensemble
     if ensemble is None or ensemble.perturbations is None:
         return None
-    return _MemberStates(ensemble, perturbation(ensemble.perturbations, statistics, task, grid, members))
+    perturb = perturbation(ensemble.perturbations, statistics, task, grid, members)
+    return _BredStates(ensemble, perturb) if isinstance(perturb, BredVectors) else _MemberStates(ensemble, perturb)
 
 
 def weights_of_members(
@@ -80,9 +83,12 @@ class _MemberStates:
     ensemble: EnsembleConfig
     perturb: Perturbation
 
-    def __call__(self, case: Case, frames: xr.Dataset) -> xr.Dataset:
+    def __call__(self, case: Case, frames: xr.Dataset, preparation: Preparation) -> xr.Dataset:
         state = self._state_of(case)
-        return frames if state is None else self.perturb(frames, state, np.datetime64(case.computed.init_time))
+        if state is None:
+            return frames
+        with preparation.reading():
+            return self.perturb(frames, state, np.datetime64(case.computed.init_time))
 
     def read_bytes(self, case: Case) -> int:
         """Return how many bytes are read for the state of a member."""
@@ -92,6 +98,28 @@ class _MemberStates:
     def _state_of(self, case: Case) -> int | None:
         assert case.member is not None
         return self.ensemble.parts_of(case.member).perturbation
+
+
+@dataclass(frozen=True, eq=False)
+class _BredStates:
+    """Gives each member its bred state; see `Perturb`.
+
+    Attributes:
+        ensemble: section ``ensemble`` of the config.
+        perturb: breeds the perturbations.
+    """
+
+    ensemble: EnsembleConfig
+    perturb: BredVectors
+
+    def __call__(self, case: Case, frames: xr.Dataset, preparation: Preparation) -> xr.Dataset:
+        assert case.member is not None
+        checkpoint, state, _ = self.ensemble.parts_of(case.member)
+        return frames if state is None else self.perturb(case.computed, frames, state, checkpoint, preparation)
+
+    def read_bytes(self, case: Case) -> int:
+        """Return 0: how often earlier inputs are read depends on what the worker has made before."""
+        return 0
 
 
 def _checkpoint_of(ensemble: EnsembleConfig, case: Case) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from graphcast_batch.config.model_section import ModelConfig
+from graphcast_batch.config.perturbations_section import BredPerturbations
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.errors import ConfigError
 from graphcast_batch.models.base import CallSize, Checkpoint, MemoryMode, ModelKind, Precision, steps_in_call
@@ -225,10 +226,17 @@ def _host_load(run: RunSetup) -> HostLoad:
         kept_bytes=layout.kept.frame_bytes if layout.kept.frame_bytes < layout.frame_bytes else 0,
         rounded=any(outputs.bits_of(name) is not None for name in layout.kept.variables),
         waiting_bytes=MOST_WAITING_BYTES,
-        kept_states=1 if run.plan.members else 0,
+        kept_states=_kept_states(run.config) if run.plan.members else 0,
         weights_bytes=2 * parameter_bytes(run.checkpoint) if several else 0,
         members_bytes=_members_bytes(run),
     )
+
+
+def _kept_states(config: RunConfig) -> int:
+    """Return how many states a worker keeps for further members, in numbers of input frames of a Case."""
+    bred = config.ensemble is not None and isinstance(config.ensemble.perturbations, BredPerturbations)
+    # While a vector is bred, also inputs of an earlier time, perturbed twice, and twice the vector, in float64 at last.
+    return 7 if bred else 1
 
 
 def _members_bytes(run: RunSetup) -> int:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from graphcast_batch.config.perturbations_section import BredPerturbations
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.errors import ConfigError, InputError
 from graphcast_batch.inputs.case_inputs import times_of_inputs
@@ -30,8 +31,8 @@ def run_cases(config: RunConfig, source: AnySource, members: MemberArchives | No
         ConfigError: no Case can be started, or lags do not fit the model.
         InputError: as `ConfigError`, for a reason that is in the files.
     """
-    lags = config.ensemble.lagged.hours if config.ensemble else (0,)
-    _check_lags(lags, source, task)
+    _check_lags(config, source, task)
+    before = start_hours(config)
     if isinstance(source, DatasetFiles):
         cases, skipped = source.cases(config.steps, task)
     else:
@@ -39,19 +40,33 @@ def run_cases(config: RunConfig, source: AnySource, members: MemberArchives | No
         wanted = plan_times(config.times)
         if not able:
             return tuple(Case(time, config.steps, task.step_hours) for time in wanted), ()
-        cases, skipped = _cases(sorted({time - lag * HOUR for time in wanted for lag in lags}), config, source, task)
+        cases, skipped = _cases(
+            sorted({time - hours * HOUR for time in wanted for hours in before}), config, source, task
+        )
     if members and able:
         cases, skipped = _startable_by(members, cases, skipped)
-    return (cases, skipped) if len(lags) == 1 else _with_all(lags, wanted, cases, dict(skipped))
+    return (cases, skipped) if len(before) == 1 else _with_all(before, wanted, cases, dict(skipped))
 
 
-def _check_lags(lags: tuple[int, ...], source: AnySource, task: Task) -> None:
-    if len(lags) > 1 and isinstance(source, DatasetFiles):
+def start_hours(config: RunConfig) -> tuple[int, ...]:
+    """Return how long before an initial time forecasts start that are made for its members, in hours; 0 comes first."""
+    if config.ensemble is None:
+        return (0,)
+    chosen, lags = config.ensemble.perturbations, config.ensemble.lagged.hours
+    if not isinstance(chosen, BredPerturbations):
+        return tuple(sorted(lags))
+    cycles = [cycle * chosen.cycle_hours for cycle in range(chosen.cycles + 1)]
+    return tuple(sorted({lag + hours for lag in lags for hours in cycles}))
+
+
+def _check_lags(config: RunConfig, source: AnySource, task: Task) -> None:
+    before = start_hours(config)
+    if len(before) > 1 and isinstance(source, DatasetFiles):
         raise ConfigError(
-            "ensemble.lagged needs inputs of the kind archive, which hold earlier initial times, but they are dataset "
-            "files; give an archive, or score the store of a hindcast with evaluate --lagged"
+            "ensemble.lagged and ensemble.perturbations of the kind bred need inputs of the kind archive, which hold "
+            "earlier initial times, but they are dataset files; give an archive"
         )
-    for lag in lags:
+    for lag in config.ensemble.lagged.hours if config.ensemble else ():
         if lag % task.step_hours:
             raise ConfigError(
                 f"each of ensemble.lagged.hours must be a multiple of {task.step_hours} h, the model's step, but {lag} "
@@ -60,29 +75,30 @@ def _check_lags(lags: tuple[int, ...], source: AnySource, task: Task) -> None:
 
 
 def _with_all(
-    lags: tuple[int, ...], wanted: list[np.datetime64], starts: tuple[Case, ...], lacking: dict[str, str]
+    before: tuple[int, ...], wanted: list[np.datetime64], starts: tuple[Case, ...], lacking: dict[str, str]
 ) -> Cases:
-    """Return the Cases that can be started with every lag.
+    """Return the Cases for which all forecasts can start.
 
     Args:
-        lags: hours.
+        before: how long before an initial time they start, in hours.
         wanted: initial times.
         starts: one Case for each time at which a forecast can start.
         lacking: why a forecast cannot start at other times, by the key of its Case.
     """
-    steps, hours, known = starts[0].steps, starts[0].step_hours, {case.init_time for case in starts}
+    steps, step_hours, known = starts[0].steps, starts[0].step_hours, {case.init_time for case in starts}
     cases, skipped = [], []
-    for case in (Case(time, steps, hours) for time in wanted):
-        absent = [lag for lag in lags if case.init_time - lag * HOUR not in known]
+    for case in (Case(time, steps, step_hours) for time in wanted):
+        absent = [hours for hours in before if case.init_time - hours * HOUR not in known]
         if absent:
-            why = lacking[Case(case.init_time - absent[0] * HOUR, steps, hours).key]
+            why = lacking[Case(case.init_time - absent[0] * HOUR, steps, step_hours).key]
             skipped.append((case.key, f"{absent[0]} h before: {why}" if absent[0] else why))
         else:
             cases.append(case)
     if not cases:
         raise ConfigError(
-            f"none of the {len(wanted)} initial times can be run with every lag; the first: {skipped[0][0]}: "
-            f"{skipped[0][1]}; leave out lags of ensemble.lagged, or take later times"
+            f"none of the {len(wanted)} initial times can be run with all that starts earlier; the first: "
+            f"{skipped[0][0]}: {skipped[0][1]}; shorten ensemble.lagged or the cycles of ensemble.perturbations, or "
+            "take later times"
         )
     return tuple(cases), tuple(skipped)
 

@@ -142,20 +142,30 @@ def show_warnings(console: Console, warnings: Sequence[str]) -> None:
         console.print(Text(f"warning: {warning}", "yellow"), soft_wrap=True)
 
 
-def show_faults(console: Console, found: Mapping[Case, Sequence[Finding] | BaseException]) -> None:
-    """Print why Cases cannot be run: a row for each fault, with the Cases that have it."""
+def show_faults(
+    console: Console, found: Mapping[Case, Sequence[Finding] | BaseException], *, of_states: bool = False
+) -> None:
+    """Print why Cases cannot be run: a row for each fault, with the Cases that have it.
+
+    Args:
+        console: where to print.
+        found: faults by Case.
+        of_states: whether each Case stands for an initial state, from which several members start.
+    """
     rows: dict[tuple[object, ...], list[tuple[Case, Finding]]] = {}
     for case, result in found.items():
         for fault in _as_findings(result):
             alike = (fault.variable, fault.level, fault.expected, fault.remedy)
             rows.setdefault(alike, []).append((case, fault))
     bad = {case for row in rows.values() for case, _ in row}
-    console.print(f"{len(found) - len(bad)} of {len(found)} Cases can be run, {len(bad)} cannot", highlight=False)
+    what, can = ("initial states", "start a forecast") if of_states else ("Cases", "be run")
+    console.print(f"{len(found) - len(bad)} of {len(found)} {what} can {can}, {len(bad)} cannot", highlight=False)
     if not rows:
         return
     table = Table(show_lines=True)
-    for title, ratio in (("Cases", None), ("variable", None), ("hPa", None), ("fault", 3), ("remedy", 2)):
-        table.add_column(title, overflow="fold", ratio=ratio, no_wrap=title in ("Cases", "hPa"))
+    first_title = "initial states" if of_states else "Cases"
+    for title, ratio in ((first_title, None), ("variable", None), ("hPa", None), ("fault", 3), ("remedy", 2)):
+        table.add_column(title, overflow="fold", ratio=ratio, no_wrap=title in (first_title, "hPa"))
     for row in list(rows.values())[:MOST_SHOWN]:
         case, first = row[0]
         where = case.key if len(row) == 1 else f"{case.key}\nand {len(row) - 1} more"
