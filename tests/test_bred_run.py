@@ -79,5 +79,5 @@ def test_initial_times_without_inputs_for_the_cycles_are_skipped_and_named(tmp_p
     assert "2019-12-31T18" in done.stdout  # the state that cannot start the first cycle
     planned = plan(content)
     assert planned.skipped == {"2020-01-01T06": "12 h before: the archive lacks 2019-12-31T12"}
-    with pytest.raises(ConfigError, match="inputs of the kind archive, which hold earlier"):
-        plan(content | {"inputs": {"kind": "dataset", "path": str(tmp_path)}, "times": None})
+    with pytest.raises(ConfigError, match="need inputs that hold earlier initial times too, but"):
+        plan(content | {"inputs": {"kind": "datasets", "path": str(tmp_path)}, "times": None})

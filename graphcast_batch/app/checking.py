@@ -14,7 +14,6 @@ from graphcast_batch.errors import GraphcastBatchError, GridError, InputError, S
 from graphcast_batch.inputs.findings import Finding
 from graphcast_batch.plan import Case
 from graphcast_batch.setup.input_faults import input_faults
-from graphcast_batch.setup.run_cases import start_hours
 from graphcast_batch.setup.run_setup import RunSetup, assemble
 from graphcast_batch.setup.run_warnings import run_warnings
 from graphcast_batch.setup.store_identity import settled_statistics
@@ -107,7 +106,7 @@ def _starts(assembled: RunSetup) -> list[Case]:
     for case in assembled.plan.cases:
         place = _place_of(assembled, case)
         # A member of an analysis ensemble is read at the time at which its forecast starts, the inputs at all times.
-        before = start_hours(assembled.config) if place is None else (case.lag_steps * case.step_hours,)
+        before = assembled.config.start_hours if place is None else (case.lag_steps * case.step_hours,)
         for start in (replace(case, init_time=case.init_time - hours * HOUR, lag_steps=0) for hours in before):
             of_any = replace(start, member=None)
             found.setdefault((of_any, place), of_any if place is None else start)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 from pydantic import AfterValidator, BeforeValidator, Strict, model_validator
 
 from graphcast_batch.config.field_types import File, absolute_path
-from graphcast_batch.config.perturbations_section import Perturbations
+from graphcast_batch.config.perturbations_section import BredPerturbations, Perturbations
 from graphcast_batch.spec import FrozenModel
 
 
@@ -101,6 +101,14 @@ class EnsembleConfig(FrozenModel):
     def size(self) -> int:
         """Number of members of each initial time."""
         return self.control + self._with_each_lag * len(self.lagged.hours)
+
+    @property
+    def start_hours(self) -> tuple[int, ...]:
+        """How long before an initial time forecasts start that are made for its members, in hours; 0 comes first."""
+        if not isinstance(self.perturbations, BredPerturbations):
+            return tuple(sorted(self.lagged.hours))
+        cycles = [cycle * self.perturbations.cycle_hours for cycle in range(self.perturbations.cycles + 1)]
+        return tuple(sorted({lag + hours for lag in self.lagged.hours for hours in cycles}))
 
     def parts_of(self, number: int) -> MemberParts:
         """Return what the member of a number is made of.

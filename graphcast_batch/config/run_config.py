@@ -127,7 +127,17 @@ class RunConfig(FrozenModel):
             raise ValueError("times must be left out with inputs.kind: datasets, whose files fix them")
         if self.inputs.kind != "datasets" and self.times is None:
             raise ValueError(f"times is required with inputs.kind: {self.inputs.kind}")
+        if self.inputs.kind == "datasets" and self.start_hours != (0,):
+            raise ValueError(
+                "ensemble.lagged, and ensemble.perturbations of the kind bred, need inputs that hold earlier initial "
+                "times too, but inputs.kind is datasets; give an archive"
+            )
         return self
+
+    @property
+    def start_hours(self) -> tuple[int, ...]:
+        """How long before an initial time forecasts start that are made for it, in hours; 0 comes first."""
+        return self.ensemble.start_hours if self.ensemble else (0,)
 
     @model_validator(mode="after")
     def _has_weights_once(self) -> Self:

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from graphcast_batch.config.perturbations_section import BredPerturbations
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.errors import ConfigError, InputError
 from graphcast_batch.inputs.case_inputs import times_of_inputs
@@ -31,8 +30,8 @@ def run_cases(config: RunConfig, source: AnySource, members: MemberArchives | No
         ConfigError: no Case can be started, or lags do not fit the model.
         InputError: as `ConfigError`, for a reason that is in the files.
     """
-    _check_lags(config, source, task)
-    before = start_hours(config)
+    _check_lags(config, task)
+    before = config.start_hours
     if isinstance(source, DatasetFiles):
         cases, skipped = source.cases(config.steps, task)
     else:
@@ -48,24 +47,7 @@ def run_cases(config: RunConfig, source: AnySource, members: MemberArchives | No
     return (cases, skipped) if len(before) == 1 else _with_all(before, wanted, cases, dict(skipped))
 
 
-def start_hours(config: RunConfig) -> tuple[int, ...]:
-    """Return how long before an initial time forecasts start that are made for its members, in hours; 0 comes first."""
-    if config.ensemble is None:
-        return (0,)
-    chosen, lags = config.ensemble.perturbations, config.ensemble.lagged.hours
-    if not isinstance(chosen, BredPerturbations):
-        return tuple(sorted(lags))
-    cycles = [cycle * chosen.cycle_hours for cycle in range(chosen.cycles + 1)]
-    return tuple(sorted({lag + hours for lag in lags for hours in cycles}))
-
-
-def _check_lags(config: RunConfig, source: AnySource, task: Task) -> None:
-    before = start_hours(config)
-    if len(before) > 1 and isinstance(source, DatasetFiles):
-        raise ConfigError(
-            "ensemble.lagged and ensemble.perturbations of the kind bred need inputs of the kind archive, which hold "
-            "earlier initial times, but they are dataset files; give an archive"
-        )
+def _check_lags(config: RunConfig, task: Task) -> None:
     for lag in config.ensemble.lagged.hours if config.ensemble else ():
         if lag % task.step_hours:
             raise ConfigError(
