@@ -138,9 +138,9 @@ class SpaghettiMap:
         """
         self._scene, self._value, self._missing = scene, value, 0
         lines = 2 if scene.is_wide else 1 + len(scene.when)  # the times of a narrow map are below each other
-        width = 8.0 if scene.is_wide else 6.0
+        width, around = (8.0, 0.9) if scene.is_wide else (6.0, 0.5)
         with package_style():
-            size = width, 1.1 + 0.2 * lines + width / scene.projection.aspect
+            size = width, around + 0.2 * lines + width / scene.projection.aspect
             self._figure = Figure(figsize=size, layout="compressed")
             self._panel = Panel(self._figure.subplots(), scene.ground, Scale(0.0, 1.0, ""), "Greys", over=False)
             self._panel.show(Layer(np.zeros(scene.grid.shape, np.float32)), "")

@@ -324,6 +324,9 @@ def test_spread_and_mean_of_members_are_choices_beside_the_members(tmp_path, ope
     again = opened(tmp_path / "r.html", anchor=page.evaluate("location.hash"))
     assert shown(again)[0] == "2020-01-01T00_standard_deviation"
 
+    page.set_viewport_size({"width": 320, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
+    page.set_viewport_size({"width": 1280, "height": 900})
     page.select_option("#case", "2020-01-01T00-m002")
     wait_for(page, "2020-01-01T00-m002", "temperature", 850, 6)
     assert page.locator(".map:visible figcaption").all_inner_texts() == ["Prediction", "Target", "Prediction − target"]
