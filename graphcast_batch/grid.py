@@ -122,6 +122,19 @@ def exact_grid(latitude: NDArray[np.floating], longitude: NDArray[np.floating]) 
     return Grid(_rows(rows, edge), _columns(columns, near if abs(near - first) <= _TOLERANCE else first))
 
 
+def mean_over_globe(grid: Grid, values: NDArray[np.floating]) -> float:
+    """Return the mean of a field over the area of the globe where it has values; NaN where it has none.
+
+    Args:
+        grid: of the field.
+        values: (lat, lon); values that are not finite are left out.
+    """
+    known = np.isfinite(values)
+    weights = np.where(known, cell_area(grid.latitude)[:, np.newaxis], 0.0)
+    total = float(weights.sum())
+    return float((weights * np.where(known, values, 0.0)).sum()) / total if total else float("nan")
+
+
 def cell_area(latitude: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the weight of each latitude row, proportional to the area of its cells.
 

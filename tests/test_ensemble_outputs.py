@@ -378,6 +378,21 @@ def test_a_run_draws_the_members_together_once(made, command, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in store.glob("figures/*/*")} == before
 
 
+def test_contour_lines_of_members_can_be_asked_for_by_an_option(made, command, tmp_path):
+    store = tmp_path / "run"
+    shutil.copytree(made[1], store)
+    option = ("--variable", "2m_temperature", "--lead-hours", "6", "--spaghetti")
+
+    done = command("figures", store, *option, "2m_temperature=0")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    for time in ("2020-01-01T00", "2020-01-01T06"):
+        assert (store / "figures" / time / "2m_temperature_contour_0_006h.png").exists()
+    refused = command("figures", store, *option, "2m_temperature")
+    assert refused.returncode == 2
+    assert "--spaghetti must be a variable and the value of its contour lines like geopotential=552" in refused.stderr
+
+
 def test_members_that_are_not_there_cannot_be_drawn_together(tmp_path):
     figures = {"variables": ["2m_temperature"], "ensemble": True}
     with pytest.raises(ConfigError, match=r"draw two members of an ensemble at least, but members are not kept"):

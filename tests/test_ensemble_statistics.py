@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from graphcast_batch.ensemble_statistics import statistic_attributes, statistic_name, statistics_of
+from graphcast_batch.ensemble_statistics import RunningMoments, statistic_attributes, statistic_name, statistics_of
 
 
 def test_statistics_are_those_of_xarray():
@@ -41,3 +41,16 @@ def test_a_statistic_says_what_it_is():
     assert statistic_attributes("ozone_mixing_ratio", 0.1) == {
         "long_name": "ozone mixing ratio, quantile 0.1 of the ensemble"
     }
+
+
+def test_running_moments_are_the_mean_and_standard_deviation_of_all_fields():
+    members = np.random.default_rng(2).normal(50_000.0, 3.0, (50, 19, 36)).astype(np.float32)
+    members[3, 0, 0] = np.nan
+    moments = RunningMoments()
+
+    for member in members:
+        moments.add(member)
+
+    every = members.astype(np.float64)
+    np.testing.assert_allclose(moments.mean, every.mean(axis=0), rtol=1e-14)
+    np.testing.assert_allclose(moments.standard_deviation, every.std(axis=0, ddof=1), rtol=1e-10)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphcast_batch.errors import GridError
-from graphcast_batch.grid import Grid, cell_area, exact_grid
+from graphcast_batch.grid import Grid, cell_area, exact_grid, mean_over_globe
 
 LONGITUDE = np.arange(0, 360, 30, dtype=np.float32)
 LATITUDE = np.linspace(-90, 90, 7, dtype=np.float32)
@@ -19,6 +19,17 @@ def test_cell_areas_are_the_exact_integrals_between_the_middles(rows, ascending)
     bounds = np.deg2rad(np.concatenate([[-90], (np.sort(latitude)[1:] + np.sort(latitude)[:-1]) / 2, [90]]))
     np.testing.assert_allclose(area * 2 / rows, np.diff(np.sin(bounds)), atol=1e-12)  # the sphere: 2 in all
     assert area.mean() == pytest.approx(1)
+
+
+def test_the_mean_over_the_globe_is_that_of_the_sphere_where_there_are_values():
+    """The mean of the square of the sine of latitude is 1/3, of the sphere and of each half of it."""
+    grid = Grid(np.linspace(-90, 90, 721, dtype=np.float32), LONGITUDE)
+    values = np.repeat(np.sin(np.deg2rad(grid.latitude.astype(np.float64)))[:, np.newaxis] ** 2, LONGITUDE.size, axis=1)
+
+    assert mean_over_globe(grid, values) == pytest.approx(1 / 3, abs=1e-4)
+    values[:, :6] = np.nan
+    assert mean_over_globe(grid, values) == pytest.approx(1 / 3, abs=1e-4)
+    assert np.isnan(mean_over_globe(grid, np.full_like(values, np.nan)))
 
 
 def test_a_grid_knows_its_size_and_resolution():

@@ -155,7 +155,8 @@ def _drawable(config: RunConfig, place: Path) -> RunSetup:
     kept = [each for each in assembled.plan.members if config.outputs.keeps_member(each.number)]
     if config.figures.of_ensembles and len(kept) < 2:
         raise FigureError(
-            f"{place} must keep two members at least to draw them together, but keeps {len(kept)}; leave out --ensemble"
+            f"{place} must keep two members at least to draw them together, but keeps {len(kept)}; leave out "
+            "--ensemble and --spaghetti"
         )
     check_figures(config.figures, assembled.plan.layout)
     check_ensemble_figures(config.figures, assembled.plan.layout)

@@ -19,6 +19,7 @@ _FROM_CONFIG = "Default: as in the config."
         "graphcast-batch figures runs/hindcast",
         "graphcast-batch figures runs/hindcast --variable temperature --level 850 --projection robinson --wind barbs",
         "graphcast-batch figures runs/hindcast --variable geopotential --level 500 --strip --animation gif",
+        "graphcast-batch figures runs/ensemble --variable geopotential --level 500 --spaghetti geopotential=552",
     ),
 )
 def figures(
@@ -118,6 +119,15 @@ def figures(
             rich_help_panel=_CHANGED,
         ),
     ] = None,
+    spaghetti: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Value whose contour lines of all members are drawn on one map, in the unit that figures show, such "
+            f"as geopotential=552 (dam); may be repeated for other variables. {_FROM_CONFIG}",
+            metavar="NAME=VALUE",
+            rich_help_panel=_CHANGED,
+        ),
+    ] = None,
     mean_error: Annotated[
         bool | None,
         typer.Option(
@@ -157,6 +167,7 @@ def figures(
         "hovmoller": hovmoller,
         "sections": sections,
         "ensemble": ensemble,
+        "spaghetti": None if spaghetti is None else dict(map(_contour_value, spaghetti)),
         "mean_error": mean_error,
     }
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
@@ -176,3 +187,13 @@ def _contours(text: str) -> dict[str, str | int]:
     if not level.isdecimal():
         raise ConfigError(f"--contours must be a variable, with its level in hPa like geopotential@500, but is {text}")
     return {"variable": name, "level": int(level)}
+
+
+def _contour_value(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise ConfigError(
+            f"--spaghetti must be a variable and the value of its contour lines like geopotential=552, but is {text}"
+        ) from None

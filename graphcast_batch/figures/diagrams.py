@@ -10,13 +10,12 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
 from graphcast_batch.figures.conventions import DIFFERENCES
-from graphcast_batch.figures.headings import lead_ticks, time_unit
+from graphcast_batch.figures.headings import label_valid_times, lead_ticks, time_unit
 from graphcast_batch.figures.map_points import NamedPoint, nearest
 from graphcast_batch.figures.saving import package_style, save
 from graphcast_batch.figures.scales import Scale, difference_scale, field_scale
@@ -107,10 +106,7 @@ def draw_series(path: Path, place: NamedPoint, prediction: xr.DataArray, target:
         if np.isfinite(theirs).any():
             axes.plot(times, theirs, "o-", color=_BLACK, linewidth=0.8, markersize=3, label="target")
         axes.plot(times, ours, "s--", color=_BLUE, linewidth=1.2, markersize=3, label="prediction")
-        locator = AutoDateLocator(minticks=4, maxticks=8)  # type: ignore[no-untyped-call]  # matplotlib has none
-        axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
-        axes.set_xlabel("Valid time (UTC)")
+        label_valid_times(axes)
         figure.legend(loc="outside lower center", ncols=2)
         figure.suptitle(f"{of.title}, {place.name}\nInitial time {_start(prediction)}    {point.description}")
         span = f"from {ours[0]:.4g} to {ours[-1]:.4g}, between {np.nanmin(ours):.4g} and {np.nanmax(ours):.4g}"

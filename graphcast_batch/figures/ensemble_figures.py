@@ -6,14 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from graphcast_batch.config.figures_section import FiguresConfig
 from graphcast_batch.errors import FigureError
 from graphcast_batch.figures.case_figures import figure_stem
-from graphcast_batch.figures.ensemble_maps import EnsembleFields, control_of, draw_mean_and_spread, draw_spaghetti
+from graphcast_batch.figures.ensemble_maps import (
+    EnsembleMap,
+    EnsembleScene,
+    MeanAndSpreadMap,
+    SpaghettiMap,
+    control_of,
+)
 from graphcast_batch.figures.map_points import nearest, place_of
 from graphcast_batch.figures.plumes import draw_plume
-from graphcast_batch.figures.projections import projection_called
+from graphcast_batch.figures.projections import Projection, projection_called
 from graphcast_batch.figures.reduced import Truth, truth_at
 from graphcast_batch.figures.scene import quantity
 from graphcast_batch.grid import Grid
@@ -64,7 +71,7 @@ def expected_ensemble_figures(
 def draw_ensemble(store: Store, case: Case, wanted: FiguresConfig, source: Truth, folder: Path) -> int:
     """Draw the figures of the members of an initial time that are complete.
 
-    One lead time of one variable of all members is in memory at once, at the levels that are drawn.
+    One lead time of one variable of one member is in memory at once, at the levels that are drawn.
 
     Args:
         store: of the members.
@@ -86,86 +93,128 @@ def draw_ensemble(store: Store, case: Case, wanted: FiguresConfig, source: Truth
     kept, place = store.kept, store.init_times.tolist().index(case.init_time.astype("datetime64[h]").item())
     lead_hours, on_levels = kept.lead_hours[: kept.leads(case.hours)], dict(kept.on_levels)
     maps, plumes = list(_maps(wanted, on_levels, lead_hours)), list(_plumes(wanted, on_levels))
-    opened = store.forecasts().isel(time=place, number=numbers)
-    of_members = _Members(opened, case, source, control_of(opened["perturbation"].values.tolist(), UNPERTURBED))
     text = counted(len(numbers), "member")
     text = text if len(numbers) == len(store.members) else f"{len(numbers)} of {counted(len(store.members), 'member')}"
-    projection = projection_called(wanted.projection, wanted.center)
+    opened = store.forecasts().isel(time=place, number=numbers)
+    members = _Members(opened, text, projection_called(wanted.projection, wanted.center))
     for name in dict.fromkeys([*(each.name for each in maps), *(each.name for each in plumes)]):
-        here, levels = [each for each in maps if each.name == name], wanted.levels if on_levels[name] else (None,)
+        levels = tuple(level for level in _levels(wanted, on_levels, name) if level is not None)
+        of_name = [each for each in maps if each.name == name]
         there = [each for each in plumes if each.name == name]
-        series: dict[_Plume, list[tuple[xr.DataArray, float]]] = {each: [] for each in there}
-        for hours in lead_hours if there else sorted({each.hours for each in here}):
-            frames = of_members.at(name, tuple(level for level in levels if level is not None), hours)
-            for each in there:
-                series[each].append(frames.at_point(each.level, each.place))
-            for drawn in here:
-                if drawn.hours == hours:
-                    fields = frames.fields(drawn.level, text)
-                    if drawn.value is None:
-                        draw_mean_and_spread(folder / drawn.file_name, fields, projection)
-                    else:
-                        draw_spaghetti(folder / drawn.file_name, fields, drawn.value, projection)
-        for each, values in series.items():
-            along = xr.concat(
-                [member for member, _ in values], "prediction_timedelta", coords="minimal", compat="override"
-            )
-            target = np.array([truth for _, truth in values])
-            ordered = along.transpose("number", "prediction_timedelta")
-            draw_plume(folder / each.file_name, place_of(each.place), ordered, target, of_members.control, text)
+        at_points = _AtPoints(members.field(name, levels), there, lead_hours)
+        for hours in lead_hours if there else sorted({each.hours for each in of_name}):
+            truth = truth_at(source, case, name, levels, hours)
+            here = {each: members.begun(each, truth) for each in of_name if each.hours == hours}
+            at_points.add_truth(hours, truth)
+            for number in range(len(numbers)):
+                field = members.field(name, levels, hours, number)
+                field = field.load() if here else field  # without a map, values at the points alone are read
+                at_points.add(hours, number, field)
+                for each, drawn in here.items():
+                    drawn.add(number, _at_level(field, each.level).values)
+            for each, drawn in here.items():
+                drawn.draw(folder / each.file_name)
+        for plume in there:
+            along, target = at_points.of(plume)
+            draw_plume(folder / plume.file_name, place_of(plume.place), along, target, members.control, text)
     return len(maps) + len(plumes)
 
 
 @dataclass(frozen=True, eq=False)
 class _Members:
-    """Reader of the forecasts of all members of an initial time, and of their truth."""
+    """Reader of the forecasts of all members of an initial time."""
 
     opened: xr.Dataset
-    case: Case
-    source: Truth
-    control: int | None
+    counted: str
+    projection: Projection
 
-    def at(self, name: str, levels: tuple[int, ...], hours: int) -> "_Frames":
-        """Read a variable at one lead time, at some levels."""
-        lead = np.timedelta64(hours, "h").astype("timedelta64[ns]")
-        members = self.opened[name].sel(prediction_timedelta=lead)
-        members = (members.sel(level=list(levels)) if levels else members).load()
-        return _Frames(members, truth_at(self.source, self.case, name, levels, hours), self.control, hours)
+    @property
+    def control(self) -> int | None:
+        """Index of the control among the members; None if there is none."""
+        return control_of(self.opened["perturbation"].values.tolist(), UNPERTURBED)
+
+    def field(
+        self, name: str, levels: tuple[int, ...], hours: int | None = None, number: int | None = None
+    ) -> xr.DataArray:
+        """Open a variable at some levels, at one lead time or all, of one member or all; values are not read yet."""
+        field = self.opened[name] if number is None else self.opened[name].isel(number=number)
+        field = field.sel(level=list(levels)) if levels else field
+        return field if hours is None else field.sel(prediction_timedelta=_lead(hours))
+
+    def begun(self, wanted: _Map, truth: xr.DataArray | None) -> EnsembleMap:
+        """Begin a map; its members are still to be added."""
+        levels = () if wanted.level is None else (wanted.level,)
+        field = _at_level(self.field(wanted.name, levels, wanted.hours, 0), wanted.level)
+        valid = field["time"] + field["prediction_timedelta"]
+        times = f"Initial time {_time_text(field['time'])}", f"Valid time {_time_text(valid)}"
+        latitude, longitude = (field[name].values.astype(np.float32) for name in ("latitude", "longitude"))
+        known = truth is not None and (wanted.level is None or wanted.level in truth["level"].values)
+        scene = EnsembleScene(
+            of=quantity(field),
+            grid=Grid(latitude, longitude),
+            truth=_at_level(truth, wanted.level).values if truth is not None and known else None,
+            control=self.control,
+            when=(*times, f"Lead time +{wanted.hours} h"),
+            counted=self.counted,
+            projection=self.projection,
+        )
+        return MeanAndSpreadMap(scene) if wanted.value is None else SpaghettiMap(scene, wanted.value)
 
 
-@dataclass(frozen=True, eq=False)
-class _Frames:
-    """One lead time of a variable: (number, [level], latitude, longitude), and its truth if there is any."""
+class _AtPoints:
+    """The values of a variable at points over time, of all members and of the truth."""
 
-    members: xr.DataArray
-    truth: xr.DataArray | None
-    control: int | None
-    hours: int
+    def __init__(self, field: xr.DataArray, plumes: Sequence[_Plume], lead_hours: Sequence[int]) -> None:
+        """Begin without values.
 
-    def fields(self, level: int | None, text: str) -> EnsembleFields:
-        """Return the fields at a level."""
-        members, truth = self._at(level)
-        valid = members["time"] + members["prediction_timedelta"]
-        times = f"Initial time {_time_text(members['time'])}    Valid time {_time_text(valid)}"
-        when = f"{times}    Lead time +{self.hours} h"
-        latitude, longitude = (members[name].values.astype(np.float32) for name in ("latitude", "longitude"))
-        of, grid = quantity(members), Grid(latitude, longitude)
-        values = None if truth is None else truth.values
-        return EnsembleFields(of, grid, members.values, values, self.control, when, text)
+        Args:
+            field: (number, prediction_timedelta, [level], latitude, longitude), whose values are not read.
+            plumes: of the variable.
+            lead_hours: that have values.
+        """
+        self._field, self._hours = field, list(lead_hours)
+        self._levels = field["level"].values.tolist() if "level" in field.dims else []
+        self._places = list(dict.fromkeys(each.place for each in plumes))
+        latitude, longitude = field["latitude"].values, field["longitude"].values
+        points = [nearest(place_of(place), latitude, longitude) for place in self._places]
+        self._at = {
+            "latitude": xr.DataArray([point.row for point in points], dims="point"),
+            "longitude": xr.DataArray([point.column for point in points], dims="point"),
+        }
+        shape = (len(self._hours), max(1, len(self._levels)), len(points))
+        self._truth = np.full(shape, np.nan)
+        self._members = np.full((field.sizes["number"], *shape), np.nan, np.float32)
 
-    def at_point(self, level: int | None, place: str) -> tuple[xr.DataArray, float]:
-        """Return the values of all members, (number,), and the truth, at the grid point nearest to a place."""
-        members, truth = self._at(level)
-        point = nearest(place_of(place), members["latitude"].values, members["longitude"].values)
-        at = {"latitude": point.row, "longitude": point.column}
-        return members.isel(at), np.nan if truth is None else float(truth.isel(at))
+    def add(self, hours: int, number: int, field: xr.DataArray) -> None:
+        """Add the values of a member at a lead time, ([level], latitude, longitude), which are read at the points."""
+        self._members[number, self._hours.index(hours)] = self._of(field)
 
-    def _at(self, level: int | None) -> tuple[xr.DataArray, xr.DataArray | None]:
-        truth = self.truth
-        if level is None:
-            return self.members, truth
-        held = truth is not None and level in truth["level"].values
-        return self.members.sel(level=level), truth.sel(level=level) if truth is not None and held else None
+    def add_truth(self, hours: int, truth: xr.DataArray | None) -> None:
+        """Add the truth at a lead time, ([level], latitude, longitude), as far as there is any."""
+        if truth is not None:
+            there = truth.reindex(level=self._levels) if self._levels else truth
+            self._truth[self._hours.index(hours)] = self._of(there)
+
+    def of(self, plume: _Plume) -> tuple[xr.DataArray, NDArray[np.float64]]:
+        """Return the values of all members, (number, prediction_timedelta), and the truth, (prediction_timedelta,)."""
+        point = self._places.index(plume.place)
+        level = 0 if plume.level is None else self._levels.index(plume.level)
+        at = {dim: int(index[point]) for dim, index in self._at.items()}
+        field = _at_level(self._field.isel(at), plume.level)
+        field = field.sel(prediction_timedelta=[_lead(hours) for hours in self._hours])
+        return field.copy(data=self._members[..., level, point]), self._truth[:, level, point]
+
+    def _of(self, field: xr.DataArray) -> NDArray[np.float32]:
+        values = field.isel(self._at).values if self._places else np.empty(0, np.float32)
+        return values.reshape(self._truth.shape[1:])
+
+
+def _at_level(field: xr.DataArray, level: int | None) -> xr.DataArray:
+    return field if level is None else field.sel(level=level)
+
+
+def _lead(hours: int) -> np.timedelta64:
+    return np.timedelta64(hours, "h")
 
 
 def _maps(wanted: FiguresConfig, on_levels: Mapping[str, bool], lead_hours: Collection[int]) -> Iterator[_Map]:

@@ -1,8 +1,10 @@
-"""Write counts and lead times as text, and place the ticks of lead time axes."""
+"""Write counts and times as text, and label the axes of lead times and valid times."""
 
 import math
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.ticker import MultipleLocator
 from numpy.typing import NDArray
 
@@ -32,3 +34,11 @@ def time_unit(last_hours: float) -> tuple[str, int]:
 def lead_ticks(last_hours: float, hours_a_unit: int) -> MultipleLocator:
     """Return ticks at days, ten at most, or every six hours."""
     return MultipleLocator(6 if hours_a_unit == 1 else max(1, math.ceil(last_hours / 240)))
+
+
+def label_valid_times(axes: Axes) -> None:
+    """Label the horizontal axis, of valid times, with its title and with dates as short as they can be."""
+    locator = AutoDateLocator(minticks=4, maxticks=8)  # type: ignore[no-untyped-call]  # matplotlib has none
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+    axes.set_xlabel("Valid time (UTC)")

@@ -18,7 +18,7 @@ from graphcast_batch.figures.projections import PLATE_CARREE, PlateCarree, Proje
 from graphcast_batch.figures.saving import package_style, save
 from graphcast_batch.figures.scales import Scale, contour_levels, difference_scale, field_scale
 from graphcast_batch.figures.scene import Field, Row, Scene, Showable, Shown, lead_text, scene
-from graphcast_batch.grid import Grid, cell_area
+from graphcast_batch.grid import Grid, mean_over_globe
 
 MOST_ROWS: Final = 8
 """The most lead times in one figure; more rows of maps would be too small to read on a page."""
@@ -238,7 +238,6 @@ def _range_text(_: Grid, field: Field, scale: Scale) -> str:
 
 def _difference_text(grid: Grid, field: Field, scale: Scale) -> str:
     """Write mean and root mean square over the area of the globe that has values."""
-    values = np.ma.masked_invalid(field.astype(np.float64))
-    weights = np.broadcast_to(cell_area(grid.latitude)[:, None], field.shape)
-    bias, square = (float(np.ma.average(some, weights=weights)) for some in (values, values**2))
+    values = field.astype(np.float64)
+    bias, square = mean_over_globe(grid, values), mean_over_globe(grid, values**2)
     return f"bias {scale.number(bias)}, RMSE {scale.number(np.sqrt(square))}{scale.suffix}"

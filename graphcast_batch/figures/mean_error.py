@@ -15,13 +15,14 @@ from graphcast_batch.errors import FigureError
 from graphcast_batch.figures.case_figures import figure_stem
 from graphcast_batch.figures.conventions import DIFFERENCES
 from graphcast_batch.figures.headings import initial_times_text, lead_time_text
-from graphcast_batch.figures.panel import MapBackground, Panel
+from graphcast_batch.figures.panel import MapBackground
 from graphcast_batch.figures.projections import PlateCarree
 from graphcast_batch.figures.reduced import Truth, truth_at
 from graphcast_batch.figures.saving import package_style, save
 from graphcast_batch.figures.scales import difference_scale, field_scale
-from graphcast_batch.figures.scene import Layer, quantity
-from graphcast_batch.grid import Grid, cell_area
+from graphcast_batch.figures.scene import quantity
+from graphcast_batch.figures.titled_maps import TitledMap, draw_titled_maps
+from graphcast_batch.grid import Grid, mean_over_globe
 from graphcast_batch.plan import Case
 from graphcast_batch.stores.layout import OutputGrid
 from graphcast_batch.stores.store_kinds import open_store
@@ -152,29 +153,24 @@ def _draw(path: Path, which: MeanErrors, hours: int, sums: ErrorSums, kept: Outp
     )
     scales = difference_scale([bias], unit.text), field_scale([error], unit.text)
     grid = Grid(kept.latitude, kept.longitude)
-    columns = (("Bias", bias, scales[0], DIFFERENCES), ("RMSE", error, scales[1], "viridis"))
+    over_globe = mean_over_globe(grid, bias), mean_over_globe(grid, error.astype(np.float64) ** 2) ** 0.5
+    notes = [
+        f"over the globe {scale.number(value)}{scale.suffix}" for value, scale in zip(over_globe, scales, strict=True)
+    ]
+    maps = (
+        TitledMap("Bias", bias, scales[0], DIFFERENCES, notes[0]),
+        TitledMap("RMSE", error, scales[1], "viridis", notes[1]),
+    )
     with package_style():
         figure = Figure(figsize=(13.0, 4.6), layout="compressed")
         ground = MapBackground(PlateCarree(), grid, _PIXELS, np.empty(0), None)
-        texts = []
-        for axes, (name, values, scale, colors) in zip(figure.subplots(1, 2, sharey=True), columns, strict=True):
-            panel = Panel(axes, ground, scale, colors, over=False)
-            over_globe = float(np.sqrt(_mean(grid, values**2))) if name == "RMSE" else _mean(grid, values)
-            text = f"over the globe {scale.number(over_globe)}{scale.suffix}"
-            panel.show(Layer(values), text)
-            axes.set_title(name, loc="left", fontweight="bold")
-            bar = figure.colorbar(panel.image, ax=axes, location="bottom", extend=scale.extend, shrink=0.8, aspect=35)
-            positions, labels = scale.ticks()
-            bar.set_ticks(positions, labels=labels)
-            bar.set_label(scale.label)
-            least, most = (scale.number(float(each)) for each in (np.nanmin(values), np.nanmax(values)))
-            texts.append(f"{name}: {text}, min {least}, max {most}")
+        draw_titled_maps(figure, figure.subplots(1, 2, sharey=True), ground, maps)
         heading = f"Errors of {of.name[:1].lower()}{of.name[1:]}"
         when = f"{lead_time_text(hours)} ahead, {initial_times_text(int(sums.counts.max()))}"
         figure.suptitle(f"{heading}\n{when}")
-        save(figure, path, f"{heading}, {when}. {'; '.join(texts)}.")
+        save(figure, path, f"{heading}, {when}. {'; '.join(map(_text, maps))}.")
 
 
-def _mean(grid: Grid, values: NDArray[np.float32]) -> float:
-    weights = np.broadcast_to(cell_area(grid.latitude)[:, np.newaxis], values.shape)
-    return float(np.ma.average(np.ma.masked_invalid(values.astype(np.float64)), weights=weights))
+def _text(drawn: TitledMap) -> str:
+    least, most = (drawn.scale.number(float(each)) for each in (np.nanmin(drawn.values), np.nanmax(drawn.values)))
+    return f"{drawn.name}: {drawn.note}, min {least}, max {most}"

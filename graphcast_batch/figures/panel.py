@@ -151,7 +151,7 @@ class Panel:
             *([] if layer.wind is None else self._wind(layer.wind)),
         ]
 
-    def contour_line(self, field: Numbers, value: float, color: str, width: float) -> bool:
+    def contour_line(self, field: Numbers, value: float, color: str, width: float, order: float = 2.0) -> bool:
         """Draw the contour line of one value, which stays; return whether the field has this value.
 
         Args:
@@ -159,13 +159,14 @@ class Panel:
             value: of the line.
             color: of the line.
             width: of the line, points.
+            order: lines of a higher order are drawn over those of a lower one.
         """
         x, y = self._ground.points
         values = np.ma.masked_invalid(np.where(np.isnan(x), np.nan, field[:, self._ground.order]))
         if not values.count() or not values.min() < value < values.max():
             return False
         at = np.nan_to_num(x), np.nan_to_num(y)
-        drawn = self._axes.contour(*at, values, [value], colors=color, linewidths=width)
+        drawn = self._axes.contour(*at, values, [value], colors=color, linewidths=width, zorder=order)
         drawn.set_clip_path(self._edge)
         return True
 

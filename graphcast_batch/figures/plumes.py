@@ -5,10 +5,10 @@ from typing import Final
 
 import numpy as np
 import xarray as xr
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from graphcast_batch.figures.headings import label_valid_times
 from graphcast_batch.figures.map_points import NamedPoint, nearest
 from graphcast_batch.figures.saving import package_style, save
 from graphcast_batch.figures.scene import quantity
@@ -58,10 +58,7 @@ def draw_plume(
         if np.isfinite(theirs).any():
             axes.plot(times, theirs, "o-", color=_TRUTH, linewidth=0.8, markersize=3, label="target")
         axes.margins(x=0.01)
-        locator = AutoDateLocator(minticks=4, maxticks=8)  # type: ignore[no-untyped-call]  # matplotlib has none
-        axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
-        axes.set_xlabel("Valid time (UTC)")
+        label_valid_times(axes)
         figure.legend(loc="outside lower center", ncols=6)
         start = f"{str(members['time'].values.astype('datetime64[m]')).replace('T', ' ')} UTC"
         figure.suptitle(f"{of.title}, {place.name}, {counted}\nInitial time {start}    {point.description}")

@@ -1,11 +1,12 @@
-"""Choose the forecasts, lead times and fields of a store that are shown in a page with limited space."""
+"""Choose the forecasts, statistics of members, lead times and fields that are shown in a page of limited size."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final, TypeVar
 
-from graphcast_batch.plan import Case
+from graphcast_batch.report.views import View
 from graphcast_batch.stores.layout import OutputGrid
 
 Item = TypeVar("Item")
@@ -23,25 +24,29 @@ HEADLINES: Final = (
 )
 """Variables with levels that come first, after the headline scores of Rasp et al. 2024,
 https://doi.org/10.1029/2023MS004019."""
-_ENOUGH: Final = {"fields": len(HEADLINES), "cases": 4, "leads": 10}
-"""Numbers to which fields, Cases and lead times are reduced, in this order, before any of them is reduced further."""
+_ENOUGH: Final = {"fields": len(HEADLINES), "views": 4, "leads": 10}
+"""Numbers to which fields, views and lead times are reduced, in this order, before any of them is reduced further."""
 _COARSE: Final = 1.5
 """Spacing of the points in a map, in degrees: a map in a page has some 500 pixels, which show no finer points."""
 
 
+_TOGETHER: Final = 4
+"""Views of one initial time that are shown before another initial time is: members are compared with their mean."""
+
+
 @dataclass(frozen=True)
 class Choice:
-    """The Cases, lead times, fields and points that are shown.
+    """The views, lead times, fields and points that are shown.
 
     Attributes:
-        cases: Cases that are shown.
-        lead_hours: lead times in hours that are shown of each Case.
+        views: forecasts and statistics of members that are shown.
+        lead_hours: lead times in hours that are shown of each view.
         fields: variables that are shown, each with a level (hPa; None at the surface).
-        left_out: numbers of Cases, lead times and fields that are not shown.
+        left_out: numbers of views, lead times and fields that are not shown.
         stride: step along latitude and longitude from one shown point to the next.
     """
 
-    cases: tuple[Case, ...]
+    views: tuple[View, ...]
     lead_hours: tuple[int, ...]
     fields: tuple[tuple[str, int | None], ...]
     left_out: tuple[int, int, int]
@@ -50,36 +55,35 @@ class Choice:
     @property
     def texts(self) -> list[str]:
         """How much of what is left out is shown, as texts."""
-        counts = zip(self.left_out, (self.cases, self.lead_hours, self.fields), _NAMES, strict=True)
+        of_views = "forecasts and statistics" if any(view.statistic for view in self.views) else "forecasts"
+        names = (of_views, "lead times", "fields (variables and levels)")
+        counts = zip(self.left_out, (self.views, self.lead_hours, self.fields), names, strict=True)
         texts = [f"{len(shown)} of {len(shown) + left} {name}" for left, shown, name in counts if left]
         return texts + ([f"one point in {self.stride} along latitude and longitude"] if self.stride > 1 else [])
 
 
-_NAMES: Final = ("forecasts", "lead times", "fields (variables and levels)")
-
-
-def choose(cases: Sequence[Case], kept: OutputGrid, frames: int) -> Choice:
+def choose(views: Sequence[View], kept: OutputGrid, frames: int) -> Choice:
     """Choose initial and lead times, evenly from the first to the last, and variables, headline variables first.
 
     Args:
-        cases: complete Cases, in order of time.
+        views: of complete forecasts, in order of time, with those of one initial time together.
         kept: variables, levels, lead times and points that the store keeps.
         frames: largest number of maps.
     """
-    reach = max((case.hours for case in cases), default=0)
+    reach = max((view.case.hours for view in views), default=0)
     hours, fields = kept.lead_hours[: kept.leads(reach)], _fields(kept)
-    there = {"fields": len(fields), "cases": len(cases), "leads": len(hours)}
+    there = {"fields": len(fields), "views": len(views), "leads": len(hours)}
     take = affordable(there, frames)
-    shown = (evenly(cases, take["cases"]), evenly(hours, take["leads"]), tuple(fields[: take["fields"]]))
-    left_out = (len(cases) - len(shown[0]), len(hours) - len(shown[1]), len(fields) - len(shown[2]))
+    shown = (_together(views, take["views"]), evenly(hours, take["leads"]), tuple(fields[: take["fields"]]))
+    left_out = (len(views) - len(shown[0]), len(hours) - len(shown[1]), len(fields) - len(shown[2]))
     return Choice(*shown, left_out, stride_of(kept))
 
 
 def affordable(there: dict[str, int], frames: int) -> dict[str, int]:
-    """Return the numbers of fields, Cases and lead times to take, each at least 1.
+    """Return the numbers of fields, views and lead times to take, each at least 1.
 
     Args:
-        there: numbers that there are, by ``fields``, ``cases`` and ``leads``.
+        there: numbers that there are, by ``fields``, ``views`` and ``leads``.
         frames: largest product of the three numbers.
     """
     take = dict(there)
@@ -103,6 +107,22 @@ def stride_of(kept: OutputGrid) -> int:
     axis = kept.latitude if kept.latitude.size > 1 else kept.longitude
     spacing = float(axis[1] - axis[0]) if axis.size > 1 else 180.0
     return max(1, math.ceil(_COARSE / spacing - 1e-3))
+
+
+def _together(views: Sequence[View], count: int) -> tuple[View, ...]:
+    """Return ``count`` views at most, of evenly spaced initial times with several views each, in their order."""
+    if count >= len(views):
+        return tuple(views)
+    by_time = [list(group) for _, group in groupby(views, key=lambda view: view.case.init_time)]
+    most = max(map(len, by_time), default=1)
+    times = min(len(by_time), max(1, count // min(_TOGETHER, most)))
+    return tuple(view for group in evenly(by_time, times) for view in _foremost(group, count // times))
+
+
+def _foremost(group: Sequence[View], count: int) -> list[View]:
+    """Return the first views of an initial time by `View.rank`, in their order."""
+    ranked = sorted(range(len(group)), key=lambda place: group[place].rank)  # stable: members stay in their order
+    return [group[place] for place in sorted(ranked[:count])]
 
 
 def _fields(kept: OutputGrid) -> list[tuple[str, int | None]]:

@@ -1,4 +1,4 @@
-"""Encode forecasts, and their differences from the truth, as gray pictures, from which a page draws maps."""
+"""Encode forecasts, statistics of members and differences from the truth as gray pictures, of which a page has maps."""
 
 import base64
 from collections.abc import Sequence
@@ -21,6 +21,8 @@ from graphcast_batch.inputs.case_inputs import Timeline
 from graphcast_batch.plan import Case
 from graphcast_batch.report.choice import Choice, choose, stride_of
 from graphcast_batch.report.summary import Opened
+from graphcast_batch.report.views import View
+from graphcast_batch.setup.ensemble_store import statistics_in
 from graphcast_batch.stores.layout import OutputGrid
 from graphcast_batch.variables import HOUR, attributes
 
@@ -30,6 +32,8 @@ _Pair = tuple[Frames, Frames | None]
 """Frames of forecast and truth."""
 _GRAYS: Final = 254
 """Steps between the lowest and the highest value, which are 1 and 255; 0 stands for a missing value."""
+_SPREAD: Final = "cividis"
+"""Color map of standard deviations."""
 _CHARACTERS: Final = 1.1
 """Characters of base64 for each point of a map: fields in 8 bits are compressed to 0.55 to 0.85, measured at 6°."""
 
@@ -49,12 +53,12 @@ class Browsable:
     notes: tuple[str, ...]
 
 
-def browsable(opened: Opened, complete: Sequence[str], most_bytes: int) -> Browsable:
-    """Encode the maps of as many forecasts as fit into a page.
+def browsable(opened: Opened, views: Sequence[View], most_bytes: int) -> Browsable:
+    """Encode the maps of as many forecasts and statistics of members as fit into a page.
 
     Args:
         opened: the store.
-        complete: keys of its complete Cases.
+        views: of the store, to choose from.
         most_bytes: largest size of all maps, encoded; the last fields are left out if they do not fit.
 
     Raises:
@@ -62,23 +66,39 @@ def browsable(opened: Opened, complete: Sequence[str], most_bytes: int) -> Brows
     """
     if opened.store.only_scores:
         return Browsable({}, (), ("The store keeps only the scores of each forecast (outputs: none).",))
-    cases = [case for case in opened.cases if case.key in complete]
-    if not cases:
-        return Browsable({}, (), ("No forecast is complete yet.",))
-    choice = choose(cases, opened.store.kept, int(most_bytes / _frame_bytes(opened.store.kept)))
-    fields, notes = _with_truth(_Reader(opened, choice, opened.store.forecasts(), None), most_bytes)
+    removed = _removed(opened)
+    if not views:
+        return Browsable({}, (), removed or ("No forecast is complete yet.",))
+    choice = choose(views, opened.store.kept, int(most_bytes / _frame_bytes(opened.store.kept)))
+    statistics = opened.ensembles.forecasts() if opened.ensembles and statistics_in(opened.ensembles) else None
+    fields, notes = _with_truth(_Reader(opened, choice, opened.store.forecasts(), statistics, None), most_bytes)
     if not fields:
         return Browsable({}, (), ("There is no space for maps in the page.",))
     dropped = len(choice.fields) - len(fields)
     content = {
         "name": opened.name,
-        "cases": [case.key for case in choice.cases],
+        "views": [
+            {"key": view.key, "text": view.text, "title": view.title, "isSpread": view.is_spread}
+            for view in choice.views
+        ],
         "hours": choice.lead_hours,
         "grid": _grid(opened, choice.stride),
         "fields": fields,
     }
     lost = [f"all but {dropped} fields, for which there is no space"] if dropped else []
-    return Browsable(content, (*choice.texts, *lost), notes)
+    return Browsable(content, (*choice.texts, *lost), removed + notes)
+
+
+def _removed(opened: Opened) -> tuple[str, ...]:
+    """Return a note on members whose values were removed; none if all that were made are kept."""
+    dropped = opened.store.ledger.dropped_steps()
+    removed = sum(case.key in dropped for case in opened.cases)
+    if not removed:
+        return ()
+    kept = opened.config.outputs.members
+    listed = kept if isinstance(kept, str) else f"[{', '.join(map(str, kept))}]"
+    of_all = f"{removed} of {len(opened.cases)} forecasts"
+    return (f"The values of {of_all} were removed once their ensembles were complete (outputs.members: {listed}).",)
 
 
 def quantized(frames: Frames) -> tuple[NDArray[np.uint8], list[float], list[float]]:
@@ -153,23 +173,29 @@ class _Reader:
     opened: Opened
     choice: Choice
     forecasts: xr.Dataset
+    statistics: xr.Dataset | None
     truth: _Truth | None
 
     def pairs(self, name: str, levels: Sequence[int | None]) -> list[_Pair]:
-        """Read forecast and truth of each Case, (lead, level, latitude, longitude); NaN where there is none."""
-        return [self._pair(case, name, [level for level in levels if level is not None]) for case in self.choice.cases]
+        """Read the values of each view and the truth, (lead, level, latitude, longitude); NaN where there is none."""
+        return [self._pair(view, name, [level for level in levels if level is not None]) for view in self.choice.views]
 
-    def _pair(self, case: Case, name: str, levels: Sequence[int]) -> _Pair:
-        store, hours = self.opened.store, self.choice.lead_hours
+    def _pair(self, view: View, name: str, levels: Sequence[int]) -> _Pair:
+        store, values = (
+            (self.opened.store, self.forecasts) if view.statistic is None else (self.opened.ensembles, self.statistics)
+        )
+        assert store is not None
+        assert values is not None, "a statistic is in the store of ensembles"
+        case, hours = view.case, self.choice.lead_hours
         thinned: dict[str, Any] = dict.fromkeys(("latitude", "longitude"), slice(None, None, self.choice.stride))
         places = thinned | {"prediction_timedelta": [store.kept.lead_hours.index(hour) for hour in hours]}
         wanted: dict[str, Any] = {"time": _valid(case, hours)}
         if levels:
             places["level"] = [store.kept.levels.index(level) for level in levels]
             wanted["level"] = list(levels)
-        frames = self.forecasts[name].isel(places | store.place_of(case))
+        frames = values[view.variable(name)].isel(places | store.place_of(case))
         shape = (len(hours), max(1, len(levels)), frames.sizes["latitude"], frames.sizes["longitude"])
-        truth = self.truth.frames(case, hours, name, levels) if self.truth else None
+        truth = self.truth.frames(case, hours, name, levels) if self.truth and not view.is_spread else None
         target = None if truth is None else truth.reindex(wanted).isel(thinned).values.reshape(shape)
         return frames.values.reshape(shape), target
 
@@ -186,6 +212,7 @@ def _with_truth(reader: _Reader, most_bytes: int) -> tuple[list[Json], tuple[str
 def _encoded(reader: _Reader, most_bytes: int) -> list[Json]:
     """Encode the chosen fields in their order, as far as they fit."""
     found, spent, fields = list[Json](), 0, reader.choice.fields
+    spreads = [view.is_spread for view in reader.choice.views]
     read: dict[str, list[_Pair]] = {}
     for name, level in fields:
         levels = [other_level for other, other_level in fields if other == name]
@@ -193,7 +220,7 @@ def _encoded(reader: _Reader, most_bytes: int) -> list[Json]:
             read[name] = reader.pairs(name, levels)
         place = levels.index(level)
         pairs = [(ours[:, place], None if truth is None else truth[:, place]) for ours, truth in read[name]]
-        encoded = _field(name, level, pairs)
+        encoded = _field(name, level, pairs, spreads)
         spent += sum(len(stack["png"]) for stacks in encoded["stacks"] for stack in stacks if stack)
         if spent > most_bytes:
             break
@@ -206,13 +233,20 @@ def _valid(case: Case, hours: Sequence[int]) -> NDArray[np.datetime64]:
     return np.asarray(case.init_time.astype("datetime64[ns]") + np.array(hours) * HOUR)
 
 
-def _field(name: str, level: int | None, pairs: Sequence[_Pair]) -> Json:
-    """Encode one variable at one level of all chosen Cases, in its unit for figures."""
+def _field(name: str, level: int | None, pairs: Sequence[_Pair], spreads: Sequence[bool]) -> Json:
+    """Encode one variable at one level of all chosen views, in its unit for figures; some of them are spreads."""
     unit = unit_of(name, attributes(name).get("units", ""))
-    ours = [unit.convert(frames).astype(np.float32) for frames, _ in pairs]
+    units = [unit.of_differences if is_spread else unit for is_spread in spreads]
+    ours = [each.convert(frames).astype(np.float32) for each, (frames, _) in zip(units, pairs, strict=True)]
     apart = [None if truth is None else _difference(unit, frames, truth) for frames, truth in pairs]
     style = convention(name)
-    scale = (difference_scale if style.is_signed else field_scale)(ours, unit.text)
+    values, deviations = (
+        [frames for frames, is_spread in zip(ours, spreads, strict=True) if is_spread == wanted]
+        for wanted in (False, True)
+    )
+    scale = (difference_scale if style.is_signed else field_scale)(values, unit.text)
+    of_spread = field_scale(deviations, unit.of_differences.text)
+    spread = {"colors": _SPREAD, "limits": [_short(of_spread.low), _short(of_spread.high)]}
     most = difference_scale([frames for frames in apart if frames is not None], unit.text).high
     return {
         "variable": name,
@@ -223,6 +257,7 @@ def _field(name: str, level: int | None, pairs: Sequence[_Pair]) -> Json:
         "differenceUnits": unit.of_differences.text,
         "limits": [_short(scale.low), _short(scale.high)],
         "differenceLimit": _short(most),
+        "spread": spread if deviations else None,
         "stacks": [
             [stacked(mine), None if off is None else stacked(off)] for mine, off in zip(ours, apart, strict=True)
         ],

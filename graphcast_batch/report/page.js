@@ -74,13 +74,15 @@ async function valuesOf(stack, lead, size) {
 // ---- one map
 
 class FieldMap {
-  constructor(title, grid) {
+  // The kind is "values", "target" or "difference".
+  constructor(kind, grid) {
+    this.kind = kind;
     this.grid = grid;
     this.canvas = make("canvas", { class: "field", role: "img" });
     this.legend = make("canvas", { class: "legend", width: 256, height: 1, "aria-hidden": "true" });
     this.ticks = make("div", { class: "ticks" });
-    this.title = title;
-    this.node = make("figure", { class: "map" }, make("figcaption", {}, title), this.canvas, this.legend, this.ticks);
+    this.caption = make("figcaption");
+    this.node = make("figure", { class: "map" }, this.caption, this.canvas, this.legend, this.ticks);
     this.pixels = make("canvas", { width: grid.longitude.count, height: grid.latitude.count });
     const { west, east, south, north } = this.extent();
     this.canvas.style.aspectRatio = `${east - west} / ${north - south}`;
@@ -100,7 +102,10 @@ class FieldMap {
     this.legend.getContext("2d").putImageData(image, 0, 0);
   }
 
-  show(values, [low, high], units, colors, description) {
+  show(title, values, [low, high], units, colors, description) {
+    this.title = title;
+    this.caption.textContent = title;
+    this.node.hidden = false;
     this.values = values;
     this.colors = data.colors[colors];
     this.span = high - low;
@@ -200,13 +205,7 @@ class FieldMap {
 const degreesText = (degrees, [below, above]) =>
   `${Number(Math.abs(degrees).toFixed(2))}°${degrees < 0 ? below : degrees > 0 ? above : ""}`;
 
-// "2020-01-01T00-m007" in words.
-function caseText(key) {
-  const [time, member] = key.split("-m");
-  return `${time.replace("T", " ")} UTC${member === undefined ? "" : `, member ${Number(member)}`}`;
-}
-
-// ---- the browser of forecasts
+// ---- the browser of forecasts, and of statistics of members
 
 class Browser {
   constructor(sides) {
@@ -214,7 +213,7 @@ class Browser {
     this.first = sides[0];
     this.selects = { case: byId("case"), variable: byId("variable"), level: byId("level") };
     this.variables = [...new Map(this.first.fields.map((field) => [field.variable, field.label]))];
-    fill(this.selects.case, this.first.cases.map((key) => [key, caseText(key)]));
+    fill(this.selects.case, this.first.views.map(({ key, text }) => [key, text]));
     fill(this.selects.variable, this.variables);
     byId("lead").max = this.first.hours.length - 1;
     this.rows = sides.map((side, n) => this.makeRow(side, n));
@@ -226,16 +225,17 @@ class Browser {
 
   makeRow(side, n) {
     const of = this.sides.length > 1 ? ` of ${side.name}` : "";
-    const maps = [new FieldMap(`Prediction${of}`, side.grid)];
+    const maps = [new FieldMap("values", side.grid)];
     if (side.fields.some((each) => each.stacks.some(([, difference]) => difference))) {
-      if (n === 0 || !this.sides[0].hasTruth) maps.push(new FieldMap("Target", side.grid));
-      maps.push(new FieldMap(`Prediction${of} − target`, side.grid));
+      if (n === 0 || !this.sides[0].hasTruth) maps.push(new FieldMap("target", side.grid));
+      maps.push(new FieldMap("difference", side.grid));
       side.hasTruth = true;
     }
-    return { side, maps, node: make("div", { class: "maps" }, ...maps.map((map) => map.node)) };
+    return { side, of, maps, node: make("div", { class: "maps" }, ...maps.map((map) => map.node)) };
   }
 
   get case() { return this.selects.case.value; }
+  get view() { return this.first.views.find(({ key }) => key === this.case); }
   get variable() { return this.selects.variable.value; }
   get level() { return this.selects.level.value === "" ? null : Number(this.selects.level.value); }
   get hours() { return this.first.hours[byId("lead").value]; }
@@ -335,38 +335,49 @@ class Browser {
     if (asked !== this.asked) return; // another choice was made meanwhile
     const own = this.first.fields.find((each) => each.variable === this.variable && each.level === this.level);
     const level = this.level === null ? "" : ` at ${this.level} hPa`;
-    const description = `${own.label}${level}, ${caseText(this.case)}, ${text}`;
+    const { view } = this;
+    const description = `${own.label}${level}, ${view.text}, ${text}`;
     const limit = Math.max(...found.map(({ field }) => field?.differenceLimit ?? 0)) || own.differenceLimit;
-    this.rows.forEach(({ maps }, n) => {
-      const { forecast, difference } = found[n];
-      const target = forecast.map((value, place) => value - difference[place]);
+    const ofValues = view.isSpread
+      ? [own.spread.limits, own.differenceUnits, own.spread.colors]
+      : [own.limits, own.units, own.colors];
+    this.rows.forEach(({ maps, of }, n) => {
+      const { values, difference } = found[n];
+      const title = `${view.title}${of}`;
+      const show = {
+        values: (map) => map.show(title, values, ...ofValues, description),
+        target: (map) => map.show("Target", values.map((value, place) => value - difference[place]), ...ofValues, description),
+        difference: (map) => map.show(
+          `${title} − target`, difference, [-limit, limit], own.differenceUnits, data.differences, description,
+        ),
+      };
       for (const map of maps) {
-        if (map.title.endsWith("target")) map.show(difference, [-limit, limit], own.differenceUnits, data.differences, description);
-        else map.show(map.title === "Target" ? target : forecast, own.limits, own.units, own.colors, description);
+        if (view.isSpread && map.kind !== "values") map.node.hidden = true; // the truth has no spread
+        else show[map.kind](map);
       }
     });
     if (this.place) this.showValues(...this.place);
     root.dataset.shown = [this.case, this.variable, this.level ?? "", this.hours].join("/");
   }
 
-  // Read the chosen field of one store, its forecast and difference; NaN values if the store does not have it.
+  // Read the chosen field of one store, and its difference from the truth; NaN values if the store does not have it.
   async read(side) {
     const size = side.grid.latitude.count * side.grid.longitude.count;
     const none = () => new Float32Array(size).fill(NaN);
     const field = side.fields.find((each) => each.variable === this.variable && each.level === this.level);
-    const [place, lead] = [side.cases.indexOf(this.case), side.hours.indexOf(this.hours)];
-    if (!field || place < 0 || lead < 0) return { field, forecast: none(), difference: none() };
-    const [forecast, difference] = field.stacks[place];
+    const place = side.views.findIndex(({ key }) => key === this.case), lead = side.hours.indexOf(this.hours);
+    if (!field || place < 0 || lead < 0) return { field, values: none(), difference: none() };
+    const [values, difference] = field.stacks[place];
     return {
       field,
-      forecast: await valuesOf(forecast, lead, size),
+      values: await valuesOf(values, lead, size),
       difference: difference ? await valuesOf(difference, lead, size) : none(),
     };
   }
 
   showValues(latitude, longitude) {
     this.place = [latitude, longitude];
-    const maps = this.rows.flatMap((row) => row.maps);
+    const maps = this.rows.flatMap((row) => row.maps).filter((map) => !map.node.hidden);
     const near = maps[0].at(latitude, longitude);
     const east = ((near.longitude + 180) % 360 + 360) % 360 - 180;
     const where = `${degreesText(near.latitude, "SN")} ${degreesText(east, "WE")}`;

@@ -21,6 +21,7 @@ from graphcast_batch.report.field_pictures import Browsable, browsable
 from graphcast_batch.report.skill import skill
 from graphcast_batch.report.summary import Opened, Standing, config_text, facts, listed, open_store, standing, versions
 from graphcast_batch.report.timeline import RunTimeline, clock, timeline
+from graphcast_batch.report.views import views_of
 from graphcast_batch.stores.case_records import CaseState
 from graphcast_batch.stores.journal import read_journal
 
@@ -116,8 +117,7 @@ def _page(
     data = {"charts": charts, "speed": _speed(line) if line else None}
     bare = _rendered("page.html.j2", data | _drawing([]), sides=[], **shown)
     room = min(_MOST_MAPS, MOST_BYTES - _MARGIN - len(bare.encode()))
-    whole = tuple(case.key for case in opened.store.ledger.complete(opened.cases))  # whose values are there
-    sides = _sides(opened, whole, other, room)
+    sides = _sides(opened, other, room)
     data["sides"] = [side.content for side in sides]
     return _rendered("page.html.j2", data | _drawing(sides), sides=sides, **shown)
 
@@ -129,14 +129,13 @@ def _other(opened: Opened, against: Path | None) -> Opened | None:
     return dataclasses.replace(other, name=str(other.store.path)) if other and same else other
 
 
-def _sides(opened: Opened, complete: tuple[str, ...], other: Opened | None, room: int) -> list[Browsable]:
-    """Return the maps of the store, and of the other store at the same initial times."""
+def _sides(opened: Opened, other: Opened | None, room: int) -> list[Browsable]:
+    """Return the maps of the store, and those of the same initial times, members and statistics of the other store."""
     if other is None:
-        return [browsable(opened, complete, room)]
-    ours = browsable(opened, complete, room // 2)
-    theirs = [case.key for case in other.store.ledger.complete(other.cases)]
-    same = [key for key in theirs if key in ours.content.get("cases", theirs)]
-    return [ours, browsable(other, same, room // 2)]
+        return [browsable(opened, views_of(opened), room)]
+    ours, theirs = browsable(opened, views_of(opened), room // 2), views_of(other)
+    keys = {view["key"] for view in ours.content.get("views", ())}
+    return [ours, browsable(other, [view for view in theirs if not keys or view.key in keys], room // 2)]
 
 
 def _speed(line: RunTimeline) -> dict[str, Any]:
@@ -147,7 +146,9 @@ def _speed(line: RunTimeline) -> dict[str, Any]:
 
 def _drawing(sides: Sequence[Browsable]) -> dict[str, Any]:
     """Return the color tables (red, green, blue) and the coastlines (in tenths of degrees) of the maps."""
-    names = {DIFFERENCES, *(field["colors"] for side in sides for field in side.content.get("fields", ()))}
+    fields = [field for side in sides for field in side.content.get("fields", ())]
+    of_spreads = (field["spread"]["colors"] for field in fields if field["spread"])
+    names = {DIFFERENCES, *(field["colors"] for field in fields), *of_spreads}
     colors = {name: palette(name).ravel().tolist() for name in sorted(names)}
     coasts = [np.round(10 * line).astype(int).ravel().tolist() for line in coastlines()]
     return {"colors": colors, "differences": DIFFERENCES, "coasts": coasts}

@@ -2,14 +2,16 @@
 
 import glob
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from graphcast_batch.config.loading import dump_config, load_config
 from graphcast_batch.config.run_config import RunConfig
+from graphcast_batch.ensemble_statistics import statistic_text
 from graphcast_batch.plan import Case
+from graphcast_batch.setup.ensemble_store import ensembles_of, statistics_in
 from graphcast_batch.stores import store_kinds
 from graphcast_batch.stores.base import SUBMITTED, Store
 from graphcast_batch.stores.case_records import CaseFailure, CaseState
@@ -29,10 +31,12 @@ class Standing:
     Attributes:
         keys: keys of the Cases, by state.
         failures: records of the first failed Cases.
+        to_combine: number of initial times whose members are complete, and are still to be combined.
     """
 
     keys: dict[CaseState, tuple[str, ...]]
     failures: tuple[CaseFailure, ...]
+    to_combine: int = 0
 
     @property
     def total(self) -> int:
@@ -41,8 +45,8 @@ class Standing:
 
     @property
     def is_over(self) -> bool:
-        """Whether no Cases are left to make."""
-        return not self.keys[CaseState.RUNNING] and not self.keys[CaseState.MISSING]
+        """Whether no Cases are left to make, and no members to combine."""
+        return not self.keys[CaseState.RUNNING] and not self.keys[CaseState.MISSING] and not self.to_combine
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +58,14 @@ class Opened:
         store: the store.
         config: configuration of its last run.
         cases: all Cases, in order of time.
+        ensembles: store of what is computed of all members of an initial time; None if there is none.
     """
 
     name: str
     store: Store
     config: RunConfig
     cases: tuple[Case, ...]
+    ensembles: Store | None = None
 
 
 def open_store(path: Path) -> Opened | None:
@@ -74,20 +80,30 @@ def open_store(path: Path) -> Opened | None:
     store = store_kinds.open_store(path)
     config = load_config(store.config_path).model_copy(update={"store": store.path})
     cases = tuple(sorted(store.cases(config.steps)))
-    return Opened(store.path.name, store, config, cases)
+    return Opened(store.path.name, store, config, cases, ensembles_of(store))
 
 
 def standing(opened: Opened) -> Standing:
-    """Return the state of the Cases of a store, from its ledger.
+    """Return the state of the Cases of a store, from its ledger and that of the statistics of its members.
 
     Raises:
-        StoreError: the ledger cannot be read.
+        StoreError: a ledger cannot be read.
     """
     ledger = opened.store.ledger
     states = ledger.states(opened.cases)
     keys = {state: tuple(key for key, found in states.items() if found is state) for state in CaseState}
     found = (ledger.failure(key) for key in keys[CaseState.FAILED][:MOST_FAILURES])
-    return Standing(keys, tuple(_shortened(failure) for failure in found if failure))
+    return Standing(keys, tuple(_shortened(failure) for failure in found if failure), _to_combine(opened, states))
+
+
+def _to_combine(opened: Opened, states: Mapping[str, CaseState]) -> int:
+    """Return at how many initial times all members are complete, but not what is computed of them."""
+    if opened.ensembles is None or not opened.config.combines_members:
+        return 0
+    unready = {case.init_time for case in opened.cases if states[case.key] is not CaseState.COMPLETE}
+    ready = dict.fromkeys(replace(case, member=None) for case in opened.cases if case.init_time not in unready)
+    left = (CaseState.RUNNING, CaseState.MISSING)
+    return sum(state in left for state in opened.ensembles.ledger.states(ready).values())
 
 
 def facts(opened: Opened) -> list[tuple[str, str]]:
@@ -99,6 +115,7 @@ def facts(opened: Opened) -> list[tuple[str, str]]:
     rows = {
         "Initial times": f"{_time(times.min())} to {_time(times.max())} ({times.size})" if times.size else "none",
         "Members": _members(store),
+        "Statistics of members": _statistics(opened),
         "Steps": f"{steps} of {store.step_hours} h, to {store.step_hours * steps} h",
         "Kept": "only scores (outputs: none)" if store.only_scores else f"{len(kept.lead_hours)} lead times",
         "Grid": f"{kept.latitude.size} × {kept.longitude.size} points",
@@ -118,6 +135,11 @@ def facts(opened: Opened) -> list[tuple[str, str]]:
 def _members(store: Store) -> str:
     names = ", ".join(dict.fromkeys(member.checkpoint for member in store.members if member.checkpoint))
     return f"{len(store.members)} of each initial time{f', of {names}' if names else ''}" if store.members else ""
+
+
+def _statistics(opened: Opened) -> str:
+    ensembles = opened.ensembles
+    return ", ".join(map(statistic_text, statistics_in(ensembles))) if ensembles else ""
 
 
 def versions(opened: Opened) -> list[tuple[str, str]]:

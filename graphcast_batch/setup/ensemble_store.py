@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from pydantic import JsonValue
+from pydantic import JsonValue, TypeAdapter
 
 from graphcast_batch.config.loading import dump_config
-from graphcast_batch.config.outputs_section import OutputsConfig
+from graphcast_batch.config.outputs_section import OutputsConfig, Statistic
 from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.ensemble_statistics import statistic_attributes, statistic_name
 from graphcast_batch.errors import StoreError, StoreMismatchError
@@ -24,6 +24,7 @@ from graphcast_batch.stores.store_kinds import create_or_extend, open_store, sto
 
 _MEMBERS, _STATISTICS, _KEPT = "members", "ensemble_statistics", "kept_members"
 """Keys of the identity of a store of ensembles."""
+_STATED: Final = TypeAdapter(tuple[Statistic, ...])
 _LEASE_SECONDS: Final = 600.0
 """Longer than it takes to remove the files of a Case."""
 
@@ -98,6 +99,11 @@ def ensembles_of(store: Store) -> Store | None:
 def is_of_ensembles(store: Store) -> bool:
     """Return whether a store is one of ensembles, to which no model writes."""
     return _STATISTICS in store.identity
+
+
+def statistics_in(store: Store) -> tuple[Statistic, ...]:
+    """Return which statistics of each variable a store of ensembles keeps, in their order; empty for scores alone."""
+    return _STATED.validate_python(store.identity.get(_STATISTICS, []))
 
 
 def ensemble_identity(members: tuple[Member, ...], config: RunConfig) -> Mapping[str, JsonValue]:

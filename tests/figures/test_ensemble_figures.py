@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -46,7 +47,8 @@ def test_mean_and_spread_are_those_of_the_members(tmp_path):
 
     text = text_of(tmp_path / "temperature_at_850_hPa_mean_and_spread_012h.png")
     assert text["Title"] == "Temperature at 850 hPa (°C), mean and standard deviation of 3 members"
-    assert re.search(r"Ensemble mean: RMSE 0\.0+ K; Spread: over the globe 2\.0+ K", text["Description"])
+    over_globe = r"Mean − target: RMSE over the globe 0\.0+ K; Spread: RMS over the globe 2\.0+ K"
+    assert re.search(over_globe, text["Description"])
     assert "Lead time +12 h" in text["Description"]
 
 
@@ -58,6 +60,42 @@ def test_a_plume_shows_the_members_at_a_point(tmp_path):
     low, high, median = (float(part.split()[-1]) for part in text.rstrip(".").replace(", median", " to").split(" to "))
     assert high - low == pytest.approx(4.0, abs=0.02)
     assert median == pytest.approx((low + high) / 2, abs=0.02)
+
+
+def test_plumes_of_several_points_and_levels_have_their_own_values(tmp_path):
+    store, start = of_three(tmp_path / "store")
+    wanted = WANTED.model_copy(update={"levels": (850, 500), "points": ("Oslo", "-33, 151")})
+
+    assert draw_ensemble(store, start, wanted, truth(levels=(850,)), tmp_path) == 6
+
+    last = store.forecasts()["temperature"].isel(time=0, prediction_timedelta=-1)
+    for level in (500, 850):
+        for name, latitude, longitude in (("Oslo", 60, 10), ("33S_151E", -30, 150)):
+            text = text_of(tmp_path / f"temperature_at_{level}_hPa_plume_in_{name}.png")["Description"]
+            values = last.sel(level=level, latitude=latitude, longitude=longitude).values - 273.15
+            expected = f"{values.min():.4g} to {values.max():.4g}, median {np.median(values):.4g}"
+            assert text.endswith(f"at the last lead time {expected}."), text
+
+
+def test_the_heading_of_a_polar_map_is_not_cut_off(tmp_path):
+    store, start = of_three(tmp_path / "store")
+    update = {"spaghetti": {"temperature": 10.5}, "projection": "north_polar", "points": (), "ensemble": False}
+
+    draw_ensemble(store, start, WANTED.model_copy(update=update), truth(), tmp_path)
+
+    with Image.open(tmp_path / "temperature_at_850_hPa_contour_10.5_012h.png") as image:
+        pixels = np.asarray(image.convert("L"))
+    edges = pixels[: pixels.shape[0] // 8, [0, 1, 2, -3, -2, -1]]
+    assert (edges == pixels[0, 0]).all()
+
+
+def test_without_truth_mean_and_spread_are_drawn_alone(tmp_path):
+    store, start = of_three(tmp_path / "store")
+
+    draw_ensemble(store, start, WANTED, truth(levels=(500,)), tmp_path)
+
+    text = text_of(tmp_path / "temperature_at_850_hPa_mean_and_spread_012h.png")["Description"]
+    assert "Lead time +12 h. Spread: RMS over the globe 2.0" in text
 
 
 def test_contour_lines_are_drawn_of_every_member_that_has_the_value(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from graphcast_batch.report.page import write_page
 from tests.evaluation.made import cases, truth
 from tests.evaluation.test_stored import score
-from tests.report.made import better, fail, hole, journal, run, weather, worse
+from tests.report.made import better, ensemble, fail, hole, journal, run, weather, worse
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -299,6 +299,38 @@ def test_another_store_stands_below_with_differences_of_its_own(store, tmp_path,
     page.select_option("#case", "2020-01-02T00")
     wait_for(page, "2020-01-02T00", "temperature", 850, 6)
     assert "prediction of other no data" in page.inner_text("#readout")
+
+
+def test_spread_and_mean_of_members_are_choices_beside_the_members(tmp_path, opened):
+    store = ensemble(tmp_path / "s", archive=weather(tmp_path / "truth.zarr"))
+    write_page(store.path, tmp_path / "r.html")
+    page = opened(tmp_path / "r.html")
+
+    options = page.locator("#case option").all_inner_texts()
+    assert options[:4] == [
+        "2020-01-01 00 UTC, mean of members",
+        "2020-01-01 00 UTC, standard deviation of members (spread)",
+        "2020-01-01 00 UTC, quantile 0.25 of members",
+        "2020-01-01 00 UTC, member 0",
+    ]
+    *_, difference = numbers(point_at(page, 0, 40, 100))
+    assert difference == pytest.approx(3, abs=0.01)
+    assert page.locator(".map figcaption").all_inner_texts() == ["Ensemble mean", "Target", "Ensemble mean − target"]
+
+    page.select_option("#case", "2020-01-01T00_standard_deviation")
+    wait_for(page, "2020-01-01T00_standard_deviation", "temperature", 850, 6)
+    assert page.locator(".map:visible figcaption").all_inner_texts() == ["Ensemble spread"]
+    assert numbers(point_at(page, 0, 40, 100)) == [pytest.approx(13**0.5, abs=0.01)]
+    again = opened(tmp_path / "r.html", anchor=page.evaluate("location.hash"))
+    assert shown(again)[0] == "2020-01-01T00_standard_deviation"
+
+    page.set_viewport_size({"width": 320, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.select_option("#case", "2020-01-01T00-m002")
+    wait_for(page, "2020-01-01T00-m002", "temperature", 850, 6)
+    assert page.locator(".map:visible figcaption").all_inner_texts() == ["Prediction", "Target", "Prediction − target"]
+    assert numbers(point_at(page, 0, 40, 100))[2] == pytest.approx(7, abs=0.01)
 
 
 def test_pages_without_maps_open_as_quietly(tmp_path, opened):

@@ -9,6 +9,7 @@ from PIL import Image
 
 from graphcast_batch.report.field_pictures import browsable, quantized, stacked
 from graphcast_batch.report.summary import open_store
+from graphcast_batch.report.views import views_of
 from tests.report.made import better, hole, run, weather
 
 VALUES = st.floats(-1e6, 1e6, width=32) | st.just(np.nan)
@@ -45,7 +46,7 @@ def test_forecast_and_difference_are_in_the_units_that_people_know(tmp_path):
     store = run(tmp_path / "s", better, archive=weather(tmp_path / "truth.zarr"))
     opened = open_store(store.path)
 
-    content = browsable(opened, [case.key for case in opened.cases], 10**7).content
+    content = browsable(opened, views_of(opened), 10**7).content
 
     field = next(each for each in content["fields"] if (each["variable"], each["level"]) == ("temperature", 500))
     forecast, difference = field["stacks"][1]
@@ -64,7 +65,7 @@ def test_where_truth_ends_there_is_no_difference(tmp_path):
     store = run(tmp_path / "s", archive=weather(tmp_path / "truth.zarr", 4))
     opened = open_store(store.path)
 
-    field = browsable(opened, [case.key for case in opened.cases], 10**7).content["fields"][0]
+    field = browsable(opened, views_of(opened), 10**7).content["fields"][0]
 
     apart = [off and np.isfinite(unpacked(off)).all(axis=(1, 2)).tolist() for _, off in field["stacks"]]
     assert apart == [[True, True, True, False], [True, False, False, False], None, None]
@@ -73,7 +74,7 @@ def test_where_truth_ends_there_is_no_difference(tmp_path):
 def test_forecasts_are_shown_without_a_truth_that_cannot_be_read_and_it_is_said_why(tmp_path):
     opened = open_store(run(tmp_path / "s", hole, count=1).path)
 
-    found = browsable(opened, ["2020-01-01T00"], 10**7)
+    found = browsable(opened, views_of(opened), 10**7)
 
     assert "nowhere.zarr" in found.notes[0]
     forecast, difference = found.content["fields"][0]["stacks"][0]
@@ -86,17 +87,18 @@ def test_pictures_take_no_more_than_their_room_and_what_is_left_out_is_told(tmp_
         return np.random.default_rng(hours).normal(size=values.shape)
 
     opened = open_store(run(tmp_path / "s", noise).path)
-    keys = [case.key for case in opened.cases]
 
     for room in (30_000, 15_000, 3_000):
-        found = browsable(opened, keys, room)
+        found = browsable(opened, views_of(opened), room)
         spent = sum(len(stack[0]["png"]) for field in found.content["fields"] for stack in field["stacks"])
         assert spent <= room
         assert found.left_out
 
 
 def test_where_there_is_no_room_for_one_field_there_are_no_maps(tmp_path):
-    found = browsable(open_store(run(tmp_path / "s").path), ["2020-01-01T00"], 100)
+    opened = open_store(run(tmp_path / "s").path)
+
+    found = browsable(opened, views_of(opened), 100)
 
     assert found.content == {}
     assert found.notes == ("There is no space for maps in the page.",)

@@ -46,7 +46,7 @@ def test_a_page_of_whole_cases_has_their_maps_and_their_timeline(tmp_path):
     text = page_of(store.path, tmp_path / "r.html")
 
     data = data_of(text)
-    assert data["sides"][0]["cases"] == ["2020-01-01T00", "2020-01-01T12"]
+    assert [view["key"] for view in data["sides"][0]["views"]] == ["2020-01-01T00", "2020-01-01T12"]
     assert data["speed"]["cases"] == [0, 1, 2]
     assert "2 of 2 Cases are complete; no Cases are left to make" in text
     assert text.count("<rect") == 2
@@ -109,7 +109,7 @@ def test_another_store_stands_beside_under_a_name_of_its_own(tmp_path):
     data = data_of(page_of(ours.path, tmp_path / "r.html", against=theirs.path))
 
     assert [side["name"] for side in data["sides"]] == ["s", str(theirs.path)]
-    assert [len(side["cases"]) for side in data["sides"]] == [3, 2]
+    assert [len(side["views"]) for side in data["sides"]] == [3, 2]
 
 
 def test_another_store_that_is_not_laid_out_is_told_of(tmp_path):
