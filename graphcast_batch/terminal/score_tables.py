@@ -27,6 +27,8 @@ from graphcast_batch.terminal.run_tables import MOST_SHOWN
 from graphcast_batch.variables import HOUR
 
 _NONE: Final[Mapping[str, Results]] = {}
+_MOST_HOURS: Final = 8
+"""Lead times that have room in a table beside each other."""
 _NO_UNITS: Final[Mapping[str, str]] = {}
 
 
@@ -131,6 +133,7 @@ def show_potential(console: Console, results: Results, region: str) -> None:
         region: name of the region.
     """
     hours = (results.values["prediction_timedelta"].values // HOUR).astype(int).tolist()
+    hours = hours if len(hours) <= _MOST_HOURS else shown_hours(results)
     table = _by_lead_time(f"potential CRPS, {region}", hours)
     for line in all_lines(results, hours, "potential_crps"):
         table.add_row(Text(line.label), line.unit, *_numbers(line.values, ".4g"), line.cases)
