@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from graphcast_batch.app.normalization_statistics import statistics
     from graphcast_batch.app.planning import PlannedRun, plan
     from graphcast_batch.app.plotting import Picture, plot
+    from graphcast_batch.app.potential import potential_crps
     from graphcast_batch.app.progress import Progress
     from graphcast_batch.app.reporting import report
     from graphcast_batch.app.retrying import retry_failed
@@ -80,6 +81,7 @@ __all__ = [
     "open_forecasts",
     "plan",
     "plot",
+    "potential_crps",
     "published_files",
     "report",
     "retry_failed",
@@ -108,6 +110,7 @@ _HOMES: Final = {
     "normalization_statistics": ("statistics",),
     "planning": ("PlannedRun", "plan"),
     "plotting": ("Picture", "plot"),
+    "potential": ("potential_crps",),
     "progress": ("Progress",),
     "reporting": ("report",),
     "retrying": ("retry_failed",),

@@ -415,3 +415,5 @@ def test_the_memory_of_workers_has_room_for_the_members_that_are_combined_at_onc
     without = needed()
     assert needed(outputs={"ensemble": ["mean"]}) - without == members
     assert needed(scores={"online": True}) - without == 2 * members
+    wind = {"wind": ["u_component_of_wind", "v_component_of_wind"]}
+    assert needed(scores={"online": True, "vectors": wind}) - without == 2 * 2 * members

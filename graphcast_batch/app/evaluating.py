@@ -22,9 +22,9 @@ from graphcast_batch.config.run_config import RunConfig
 from graphcast_batch.config.scores_section import ScoresConfig
 from graphcast_batch.evaluation.comparison import check_alike
 from graphcast_batch.evaluation.ensemble import ENSEMBLE
-from graphcast_batch.evaluation.score_export import check_table, write_table
+from graphcast_batch.evaluation.score_export import check_table, write_tables
 from graphcast_batch.evaluation.score_groups import open_groups
-from graphcast_batch.evaluation.score_headlines import read_headlines
+from graphcast_batch.evaluation.score_headlines import read_headlines, unit_of
 from graphcast_batch.evaluation.score_results import (
     Over,
     Results,
@@ -37,7 +37,6 @@ from graphcast_batch.evaluation.score_store import FORECAST, ScoreRecord
 from graphcast_batch.evaluation.spectra import Loss, losses, write_spectra
 from graphcast_batch.evaluation.store_scoring import Evaluation, evaluations, score_stored
 from graphcast_batch.setup.kept_config import kept_config
-from graphcast_batch.variables import VARIABLES
 
 Inputs = ArchiveInputs | DatasetInputs | SyntheticInputs
 
@@ -85,6 +84,11 @@ class ScoringResult:
     left: int = 0
     busy: tuple[str, ...] = ()
 
+    @property
+    def vector_units(self) -> dict[str, str]:
+        """Units of the vectors that ensembles are scored with, by name."""
+        return {name: unit_of(parts[0]) for name, parts in self.planned.parts[0].scoring.vectors.items()}
+
     def averages(self, region: str) -> dict[str, Results]:
         """Average the headline scores of each forecast over the initial times that all have; empty if none are scored.
 
@@ -110,7 +114,7 @@ class ScoringResult:
         reasons = [f"{which}: {why}" for which, why in self.failed.items()]
         reasons += [f"{name}: no initial time in common with the forecasts" for name in there if name not in alike]
         reasons += [f"{which}: another process is doing that" for which in self.busy]
-        return _side_by_side(found).assign_attrs(
+        return _side_by_side(found, self.vector_units).assign_attrs(
             truth=first.scoring.truth.origin,
             incomplete=" ".join(first.incomplete),
             without_truth=" ".join(first.without_truth),
@@ -118,9 +122,10 @@ class ScoringResult:
         )
 
     def write_table(self, path: AnyPath, over: Over = "all") -> int:
-        """Write all scores of the ensemble, or without an ensemble of the forecasts, as a table.
+        """Write all scores of the forecasts as a table; with an ensemble, its scores first.
 
-        A lagged ensemble is a baseline, and its scores are not in the table.
+        The column ``scores`` then says which are which; those of the ensemble are named so, and those of its first
+        member ``forecast``. A lagged ensemble is a baseline, and its scores are not in the table.
 
         Args:
             path: file to write, .csv or .parquet.
@@ -129,9 +134,7 @@ class ScoringResult:
         Returns:
             The number of scores; 0 if there are none, and then no file is written.
         """
-        places = self.planned.places
-        name = ENSEMBLE if ENSEMBLE in places else FORECAST
-        return write_table(places[name][0], Path(path), name, over) if scored(*places[name]) else 0
+        return write_tables(self._tabulated, Path(path), over)
 
     def power_losses(self, region: str) -> list[Loss]:
         """Return from which wavenumber on the forecasts have lost half their power; empty without spectra."""
@@ -141,7 +144,7 @@ class ScoringResult:
         return losses(first.path, first.name, region)
 
     def write_spectra(self, path: AnyPath) -> int:
-        """Write the spectra of the forecasts as CSV.
+        """Write the spectra of the forecasts as CSV; with an ensemble, those of the ensemble first, as in the table.
 
         Args:
             path: file to write.
@@ -149,8 +152,13 @@ class ScoringResult:
         Returns:
             The number of wavenumbers; 0 if nothing is scored, and then no file is written.
         """
-        first = self.planned.parts[0]
-        return write_spectra(first.path, Path(path), first.name) if scored(first.path, first.name) else 0
+        return write_spectra(self._tabulated, Path(path))
+
+    @property
+    def _tabulated(self) -> dict[str, tuple[Path, str]]:
+        """Where the scores are that a table has."""
+        places = self.planned.places
+        return {name: places[name] for name in (ENSEMBLE, FORECAST) if name in places and scored(*places[name])}
 
 
 def evaluate(
@@ -370,10 +378,11 @@ def _counted(
     return ScoringResult(planned, done, failed, planned.left - done - len(failed), tuple(busy))
 
 
-def _side_by_side(results: Mapping[str, Results]) -> xr.Dataset:
+def _side_by_side(results: Mapping[str, Results], vector_units: Mapping[str, str]) -> xr.Dataset:
     names = xr.DataArray(list(results), dims="forecast", name="forecast")
     joined = xr.concat([one.values for one in results.values()], names, join="outer", data_vars="all")
     for name, array in joined.data_vars.items():
-        known, counts = VARIABLES.get(str(name)), results[FORECAST].counts[name].values
-        array.attrs = {"cases": int(np.max(counts)), **({"variable_units": known.units} if known else {})}
+        counts = next(one.counts[name].values for one in results.values() if name in one.counts)
+        units = vector_units.get(str(name)) or unit_of(str(name))
+        array.attrs = {"cases": int(np.max(counts)), **({"variable_units": units} if units else {})}
     return joined

@@ -7,7 +7,13 @@ from pathlib import Path
 from graphcast_batch.errors import FigureError
 from graphcast_batch.evaluation.baselines import CLIMATOLOGY, PERSISTENCE
 from graphcast_batch.evaluation.ensemble import ENSEMBLE
-from graphcast_batch.evaluation.ensemble_curves import crps_curves, is_ensemble, rank_histograms, spread_curves
+from graphcast_batch.evaluation.ensemble_curves import (
+    crps_curves,
+    energy_curves,
+    is_ensemble,
+    rank_histograms,
+    spread_curves,
+)
 from graphcast_batch.evaluation.lagged import LAGGED
 from graphcast_batch.evaluation.reliability_diagrams import reliability_diagrams
 from graphcast_batch.evaluation.score_curves import curves
@@ -119,6 +125,11 @@ def _ensembles(scores: dict[str, tuple[Path, str]], region: str, folder: Path, k
     path = folder / f"curves_crps_{region}.{kind}"
     draw_curves(path, crps_curves(scores, region), region)
     yield path
+    energy = energy_curves(of_ensembles, region)
+    if energy:
+        path = folder / f"curves_energy_score_{region}.{kind}"
+        draw_curves(path, energy, region)
+        yield path
 
 
 def _spectra(store: Path, region: str, folder: Path, kind: str) -> Iterator[Path]:

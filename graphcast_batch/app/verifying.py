@@ -36,7 +36,7 @@ class StoreVerification:
         """Whether all was checked and is as recorded, or is repaired."""
         if self.found.left or (self.ensembles and not self.ensembles.is_sound):
             return False
-        return not self.repair.busy if self.repair else not self.found.damaged
+        return not (self.repair.busy or self.repair.lost) if self.repair else not self.found.damaged
 
     def show(self, console: Console) -> None:
         """Print the differences and repairs."""
@@ -69,7 +69,8 @@ def verify(
     Args:
         store: folder of the store.
         deep: whether to read every file and compare its checksum; otherwise only names and sizes are compared.
-        repair: whether to let the next run make damaged Cases again, and to remove unexpected files.
+        repair: whether to let the next run make damaged Cases again, and the next evaluation damaged scores, and to
+            remove unexpected files. Scores that nothing can make again are left as they are.
         address: of a Ray cluster, as for `run`; used only with ``deep``.
         progress: as for `run`.
 

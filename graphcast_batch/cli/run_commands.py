@@ -175,7 +175,11 @@ def verify(
     ] = False,
     repair: Annotated[
         bool,
-        typer.Option("--repair", help="Let the next run make damaged Cases again, and remove unexpected files."),
+        typer.Option(
+            "--repair",
+            help="Let the next run make damaged Cases again, and the next evaluation damaged scores, and remove "
+            "unexpected files.",
+        ),
     ] = False,
     address: Address = None,
 ) -> None:

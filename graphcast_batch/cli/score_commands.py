@@ -82,8 +82,8 @@ def evaluate(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="File for a table of all scores, .csv or .parquet; with --member of the scores of the ensemble. "
-            "Default: none.",
+            help="File for a table of all scores, .csv or .parquet; with an ensemble of its scores and of those of "
+            "its first member. Default: none.",
             metavar="FILE",
         ),
     ] = None,
@@ -121,7 +121,7 @@ def evaluate(
             climatology,
             baseline or (),
             members=member or (),
-            lagged=_given_lags(lagged) if lagged is not None else (),
+            lagged=_given_hours(lagged, "--lagged") if lagged is not None else (),
             out=out,
             spectra_out=spectra_out,
         )
@@ -229,30 +229,109 @@ def climatology(
     print_line(f"climatology in {out}")
 
 
-def _given_lags(text: str) -> tuple[int, ...]:
-    """Return the hours that an option ``--lagged`` names.
+@app.command(
+    rich_help_panel=SCORES,
+    epilog=examples(
+        "graphcast-batch potential-crps runs/hindcast --variable 2m_temperature --lead-hours 24,72,120",
+        "graphcast-batch potential-crps runs/hindcast --variable geopotential --levels 500 --out potential.csv",
+    ),
+)
+def potential_crps(
+    place: Annotated[
+        Path, typer.Argument(help="Folder of a store, or path of a run's config.", metavar="CONFIG|STORE")
+    ],
+    truth: Annotated[
+        str | None,
+        typer.Option(
+            help="Archive to score against, or a config whose inputs are the truth. Default: the truth that the run's "
+            "config names, else its inputs."
+        ),
+    ] = None,
+    variable: Annotated[
+        list[str] | None,
+        typer.Option(help="Variable to score; may be repeated. Default: all that the config scores."),
+    ] = None,
+    levels: Annotated[
+        str | None,
+        typer.Option(help="Levels to score, hPa, separated by commas (500,850). Default: all that the config scores."),
+    ] = None,
+    lead_hours: Annotated[
+        str | None,
+        typer.Option(
+            help="Lead times to score, hours separated by commas (24,72,120). Default: all that the store keeps.",
+            metavar="HOURS",
+        ),
+    ] = None,
+    region: Annotated[
+        str, typer.Option(help="Name of the region whose scores are printed; all regions are scored.")
+    ] = "global",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File for a table of all scores, .csv or .parquet. Default: none.", metavar="FILE"),
+    ] = None,
+    address: Address = None,
+) -> None:
+    """Compute the CRPS that deterministic forecasts could have after the best calibration, from all initial times.
+
+    Nothing is stored: each call computes the scores anew. The time it takes grows with the square of the number of
+    initial times. Exit codes: 0 all scored, 3 some could not be scored, 75 stopped with work left.
+    """
+    here = allocation(os.environ)
+    with Drain(None, here.start, here.end) as drain:
+        # The imports take a second, during which a signal must not be lost.
+        from graphcast_batch.app import potential
+        from graphcast_batch.terminal import show_potential
+
+        planned = potential.plan_potential(
+            place,
+            truth,
+            variables=variable,
+            levels=given_levels(levels) if levels else None,
+            lead_hours=_given_hours(lead_hours, "--lead-hours") if lead_hours is not None else None,
+            out=out,
+        )
+        planned.check_region(region)
+        for (name, hours), count in planned.few.items():
+            print_line(f"{name} at {hours} h is left out: {count} initial times with forecast and truth are too few")
+        result = potential.compute_potential(planned, address=address, progress=progress(), drain=drain)
+    show_potential(console, result.of_region(region), region)
+    if out:
+        print_line(f"{result.write_table(out)} scores in {out}")
+    if result.left:
+        raise typer.Exit(WORK_LEFT)
+    if result.failed:
+        raise typer.Exit(Exit.SOME_FAILED)
+
+
+def _given_hours(text: str, option: str) -> tuple[int, ...]:
+    """Return the hours that an option such as ``--lagged`` names.
 
     Raises:
         ConfigError: the text is not a list of whole numbers.
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.removeprefix("-").isdecimal() for part in parts):
-        raise ConfigError(f"--lagged must be whole hours, separated by commas, such as 6,12,18, but is {text!r}")
+        raise ConfigError(f"{option} must be whole hours, separated by commas, such as 6,12,18, but is {text!r}")
     return tuple(map(int, parts))
 
 
 def _show_scores(result: "ScoringResult", region: str) -> None:
     """Print the headline scores of forecasts, baselines and ensembles."""
+    from graphcast_batch.evaluation.pointwise_statistics import CRPS_GAUSSIAN
     from graphcast_batch.terminal import show_ensemble, show_scores
 
     averages = result.averages(region)
     ensemble, lagged = (averages.pop(name, None) for name in ("ensemble", "lagged"))
+    dressed = {
+        name: found for name, found in averages.items() if CRPS_GAUSSIAN in found.values["metric"].values.tolist()
+    }
     if averages:
         show_scores(console, averages, region)
     if ensemble:
-        show_ensemble(console, "ensemble", ensemble, region, {"lagged": lagged} if lagged else {})
+        baselines = {"lagged": lagged} if lagged else {}
+        show_ensemble(console, "ensemble", ensemble, region, baselines | dressed, result.vector_units)
     if lagged:
-        show_ensemble(console, "lagged ensemble", lagged, region)
+        show_ensemble(console, "lagged ensemble", lagged, region, dressed, result.vector_units)
 
 
 def _show_spectra(result: "ScoringResult", region: str, out: Path | None) -> None:

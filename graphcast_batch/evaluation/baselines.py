@@ -19,6 +19,9 @@ CLIMATOLOGY: Final = "climatology"
 class Persistence:
     """Reader of persistence: the truth at the initial time, at all lead times.
 
+    To compare ensembles with, it is also scored as a Gaussian distribution about that truth, whose standard deviation
+    is that of the climatology at the valid time; see `graphcast_batch.evaluation.store_scoring.dressed`.
+
     Attributes:
         truth: the verification.
         part: where the forecasts' points lie on the truth's grid.

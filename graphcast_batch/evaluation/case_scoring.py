@@ -168,7 +168,7 @@ def expectation(scoring: ScoringSetup, case: Case, piece: ScoringPiece) -> tuple
     times, levels = valid_times(case, piece.hours), scoring.levels
     parts, single = scoring.parts_of(piece.names), [name for name in piece.names if name not in scoring.vectors]
     truth = scoring.truth.fields(parts, times, levels)
-    _check_filled(scoring, case, truth)
+    check_filled(scoring, case, truth)
     climatology = dict(scoring.climatology.fields(single, times, levels)) if scoring.climatology and single else {}
     for name in set(piece.names) & set(scoring.seeps_variables):
         assert scoring.climatology is not None
@@ -184,8 +184,12 @@ def expectation(scoring: ScoringSetup, case: Case, piece: ScoringPiece) -> tuple
     return {name: scoring.part.of(truth[name].values) for name in parts}, climatology
 
 
-def _check_filled(scoring: ScoringSetup, case: Case, truth: xr.Dataset) -> None:
-    """Raise where a variable is 0 all over the globe: some archives store that in place of missing fields."""
+def check_filled(scoring: ScoringSetup, case: Case, truth: xr.Dataset) -> None:
+    """Check that no variable of the truth is 0 all over the globe: some archives store that for missing fields.
+
+    Raises:
+        EvaluationError: one is.
+    """
     for array in truth.data_vars.values():
         blank = find_blank(array)
         if blank:

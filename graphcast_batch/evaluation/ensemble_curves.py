@@ -10,10 +10,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from graphcast_batch.evaluation.energy_score import ENERGY
 from graphcast_batch.evaluation.metrics import METRICS, Metric
 from graphcast_batch.evaluation.pointwise_statistics import CRPS, RANK_PREFIX, VARIANCE
-from graphcast_batch.evaluation.score_curves import ScoreCurve, curves_of, shown_lines
-from graphcast_batch.evaluation.score_headlines import read_headlines
+from graphcast_batch.evaluation.score_curves import ScoreCurve, curves_of, lead_hours, shown_lines
+from graphcast_batch.evaluation.score_groups import stored_vectors
+from graphcast_batch.evaluation.score_headlines import read_headlines, unit_of, vector_lines
+from graphcast_batch.evaluation.score_results import average
 from graphcast_batch.evaluation.score_store import ScoreStore
 from graphcast_batch.variables import HOUR
 
@@ -101,6 +104,34 @@ def crps_curves(scores: Mapping[str, tuple[Path, str]], region: str) -> list[Sco
         for name, each in means.items()
         for found in curves_of(name, both[CRPS not in each["statistic"].values.tolist()], line, each)
     ]
+
+
+def energy_curves(scores: Mapping[str, tuple[Path, str]], region: str) -> list[ScoreCurve]:
+    """Compute the energy score of the vectors of ensembles, each at 850 hPa or the first level that was read.
+
+    Args:
+        scores: path of a store and name of scores in it, by the name of the ensemble.
+        region: name of the region.
+
+    Returns:
+        The curves; none where no vectors were scored.
+
+    Raises:
+        StoreError: there are no scores, or they cannot be read.
+    """
+    units = {
+        name: {vector: unit_of(part) for vector, part in stored_vectors(*at).items()} for name, at in scores.items()
+    }
+    means = {name: read_headlines(*scores[name], region) for name, held in units.items() if held}
+    lines = {name: vector_lines(average(each), lead_hours(each), units[name]) for name, each in means.items()}
+    metric = Metric(ENERGY, (ENERGY,), lambda mean: mean)
+    found = [
+        curve
+        for name, each in means.items()
+        for line in lines[name]
+        for curve in curves_of(name, metric, line, each.isel(region=0))
+    ]
+    return sorted(found, key=lambda curve: (curve.variable, curve.level or 0))
 
 
 def rank_histograms(store: Path, name: str, region: str) -> list[RankHistogram]:

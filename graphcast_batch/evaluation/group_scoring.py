@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from graphcast_batch.errors import StoreError
 from graphcast_batch.evaluation.regions import Regions
-from graphcast_batch.evaluation.score_layout import BOXES, ON_LEVELS, ScoreLayout
+from graphcast_batch.evaluation.score_layout import BOXES, ON_LEVELS, VECTORS, ScoreLayout
 from graphcast_batch.evaluation.score_store import ADDED, FORECAST, ScoreStore, mismatch
 from graphcast_batch.evaluation.scoring_setup import ScoringSetup
 from graphcast_batch.evaluation.stored_members import StoredMember
@@ -24,8 +24,6 @@ _MAY_GROW = ("statistics", "variables", "spectra")
 """Keys of a layout whose lists a later evaluation may extend."""
 _THRESHOLDS = "thresholds"
 """Key of a layout with the thresholds of each variable, which a later evaluation may extend."""
-_VECTORS = "vectors"
-"""Key of a layout with the components of each vector, to which a later evaluation may add vectors."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +123,7 @@ def score_layout_of(scoring: ScoringSetup, regions: Regions, identity: Mapping[s
             **({"members": [*others]} if others else {}),
             **({"lag_hours": [*scoring.lags]} if any(scoring.lags) else {}),
             **_by_name(_THRESHOLDS, scoring.thresholds, scoring),
-            **_by_name(_VECTORS, scoring.vectors, scoring),
+            **_by_name(VECTORS, scoring.vectors, scoring),
             **({BOXES: {name: scoring.boxes[name].model_dump(mode="json") for name in boxes}} if boxes else {}),
         },
         spectra=scoring.spectra,
@@ -162,9 +160,9 @@ def _refuse_changed(found: Sequence[ScoreStore], layout: ScoreLayout, store: Sto
 def _agree(key: str, known: JsonValue, wanted: JsonValue) -> bool:
     if key in _MAY_GROW:
         return set(_texts(known)) <= set(_texts(wanted))
-    if key in (_THRESHOLDS, _VECTORS):
+    if key in (_THRESHOLDS, VECTORS):
         theirs, ours = (each if isinstance(each, dict) else {} for each in (known, wanted))
-        if key == _VECTORS:
+        if key == VECTORS:
             return all(ours.get(name) == parts for name, parts in theirs.items())
         return all(set(_texts(values)) <= set(_texts(ours.get(name))) for name, values in theirs.items())
     return known == wanted or (key == "levels" and not (known and wanted))  # of surface variables alone

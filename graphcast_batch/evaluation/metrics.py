@@ -16,6 +16,7 @@ from graphcast_batch.evaluation.pointwise_statistics import (
     AT_EVENTS,
     CRPS,
     CRPS_CLIMATOLOGY,
+    CRPS_GAUSSIAN,
     EVENT_MARK,
     RANK_PREFIX,
     SEEPS,
@@ -115,7 +116,8 @@ def metrics_of(statistics: Collection[str]) -> list[Metric]:
     events = dict.fromkeys(name.partition(EVENT_MARK)[2] for name in statistics if EVENT_MARK in name)
     ranks = [name for name in statistics if name.startswith(RANK_PREFIX)]
     known = [*METRICS.values(), *(metric for event in events for metric in _of_event(event))]
-    known += [*_of_ensemble(ranks), *(metric for event in events for metric in _of_reliability(event, statistics))]
+    known += [*_of_ensemble(ranks), Metric(CRPS_GAUSSIAN, (CRPS_GAUSSIAN,), _same)]
+    known += [*(metric for event in events for metric in _of_reliability(event, statistics))]
     return [metric for metric in known if set(metric.statistics).issubset(statistics)]
 
 

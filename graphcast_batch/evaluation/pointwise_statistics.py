@@ -17,6 +17,7 @@ Floats = NDArray[np.float64]
 SEEPS: Final = "seeps"
 CRPS: Final = "crps"
 CRPS_CLIMATOLOGY: Final = "crps_climatology"
+CRPS_GAUSSIAN: Final = "crps_gaussian"
 VARIANCE: Final = "variance"
 BRIER: Final = "brier"
 RANK_PREFIX: Final = "rank_"
@@ -243,15 +244,34 @@ def crps(at: Points) -> Floats:
 def crps_climatology(at: Points) -> Floats:
     """Compute the continuous ranked probability score of the climatology, in the unit of the variable.
 
-    The climatology counts as Gaussian, whose score has a closed form (Gneiting et al. 2005,
-    https://doi.org/10.1175/MWR2904.1, eq. 5); without any deviation it is the distance of the truth from the mean.
+    The climatology counts as Gaussian; without any deviation it is the distance of the truth from the mean.
     """
     assert at.deviation is not None
-    deviation, anomaly = at.deviation.astype(np.float64), at.truth_anomaly
-    ratio = np.divide(anomaly, deviation, out=np.zeros_like(anomaly), where=deviation != 0)
+    return _gaussian_crps(at.truth_anomaly, at.deviation.astype(np.float64))
+
+
+def crps_gaussian(at: Points) -> Floats:
+    """Compute the continuous ranked probability score of a Gaussian about a single forecast, in the variable's unit.
+
+    Its standard deviation is that of the climatology: a forecast that claims to know no more than its mean.
+    """
+    assert at.deviation is not None
+    return _gaussian_crps(at.error, at.deviation.astype(np.float64))
+
+
+def _gaussian_crps(distance: Floats, deviation: Floats) -> Floats:
+    """Compute the continuous ranked probability score of Gaussian distributions in closed form.
+
+    Gneiting et al. 2005, https://doi.org/10.1175/MWR2904.1, eq. 5.
+
+    Args:
+        distance: (field, point) of the truth from the mean.
+        deviation: (field, point) standard deviation; where it is 0, the score is the distance without its sign.
+    """
+    ratio = np.divide(distance, deviation, out=np.zeros_like(distance), where=deviation != 0)
     density = np.exp(-0.5 * ratio**2) / np.sqrt(2 * np.pi)
     found = deviation * (ratio * (2 * ndtr(ratio) - 1) + 2 * density - 1 / np.sqrt(np.pi))
-    return np.asarray(np.where(deviation == 0, np.abs(anomaly), found))
+    return np.asarray(np.where(deviation == 0, np.abs(distance), found))
 
 
 def _share_of_rank(at: Points, rank: int) -> Floats:
@@ -301,6 +321,7 @@ _OTHERS: Final[Mapping[str, Callable[[Points], Floats]]] = {
     SEEPS: seeps,
     CRPS: crps,
     CRPS_CLIMATOLOGY: crps_climatology,
+    CRPS_GAUSSIAN: crps_gaussian,
     VARIANCE: lambda at: at.errors.var(axis=0, ddof=1),
 }
 
@@ -334,6 +355,6 @@ def defined(name: str, *, seeps: bool, gaussian: bool, thresholds: Sequence[floa
     event = name.partition(EVENT_MARK)[2]
     if event.startswith(_ABOVE):
         return event in map(_event_above, thresholds)
-    if event or name == CRPS_CLIMATOLOGY:
+    if event or name in (CRPS_CLIMATOLOGY, CRPS_GAUSSIAN):
         return gaussian
     return name != SEEPS or seeps

@@ -77,13 +77,14 @@ def vectors_of(wanted: ScoresConfig, scoring: ScoringSetup) -> dict[str, tuple[s
             hint = f"did you mean {near[0]}?" if near else f"choose some of {', '.join(levelled)}"
             raise EvaluationError(f"{key} must name variables that are scored, but {absent} is not; {hint}")
         units = {part: unit_of(part) or "an unknown unit" for part in parts}
-        if len({levelled[part] for part in parts}) > 1 or len(set(units.values())) > 1:
+        unknown = not all(map(unit_of, parts))  # which may be different ones
+        if len({levelled[part] for part in parts}) > 1 or len(set(units.values())) > 1 or unknown:
             found = ", ".join(
                 f"{part} is in {unit}{' on levels' if levelled[part] else ''}" for part, unit in units.items()
             )
             raise EvaluationError(
-                f"the components of {key} must have one unit and be all on levels or none, since a distance adds their "
-                f"squares, but {found}; make a vector of those that are alike"
+                f"the components of {key} must have one unit that is known, and be all on levels or none, since a "
+                f"distance adds their squares, but {found}; make a vector of those that are alike"
             )
     return dict(wanted.vectors)
 

@@ -92,8 +92,12 @@ def curves(scores: Mapping[str, tuple[Path, str]], region: str) -> list[ScoreCur
 def shown_lines(means: xr.Dataset) -> list[ScoreHeadline]:
     """Return the lines of the table of headline scores, for their variables and levels."""
     results = average(means.expand_dims("region"))
-    hours = (means["prediction_timedelta"].values // HOUR).astype(int).tolist()
-    return headlines(results, hours)
+    return headlines(results, lead_hours(means))
+
+
+def lead_hours(means: xr.Dataset) -> list[int]:
+    """Return the lead times of means, h."""
+    return list((means["prediction_timedelta"].values // HOUR).astype(int).tolist())
 
 
 def curves_of(name: str, metric: Metric, line: ScoreHeadline, means: xr.Dataset) -> Iterator[ScoreCurve]:

@@ -1,7 +1,7 @@
 """Write the scores of a store as a table in long form, CSV or Parquet, with pandas and pyarrow."""
 
 import importlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +17,8 @@ from graphcast_batch.evaluation.score_groups import stored_variables
 from graphcast_batch.evaluation.score_results import Over, Results, average, average_pieces, pieces
 from graphcast_batch.variables import HOUR
 
+SCORES_COLUMN: Final = "scores"
+"""Column of the name of scores, in a table of several."""
 _ROWS_AT_ONCE: Final = 2**16
 """The most rows in memory at once; each batch is a row group of a Parquet file."""
 
@@ -34,7 +36,46 @@ def write_table(store: Path, path: Path, name: str = "forecast", over: Over = "a
         EvaluationError: the file cannot be written, or no Case was scored.
         StoreError: there are no scores, or they cannot be read.
     """
-    found = chain.from_iterable(tables(results) for results in _by_variable(store, name, over))
+    return write_results(path, _by_variable(store, name, over))
+
+
+def write_tables(places: Mapping[str, tuple[Path, str]], path: Path, over: Over = "all") -> int:
+    """Write all metrics of several forecasts like `write_table`; return the number of rows.
+
+    Args:
+        places: path of a store and name of scores in it, by the name that the first column, ``scores``, holds if there
+            are several.
+        path: of the file; an existing one is replaced. None is written without forecasts.
+        over: initial times to average over.
+
+    Raises:
+        EvaluationError: the file cannot be written, or no Case was scored.
+        StoreError: there are no scores, or they cannot be read.
+    """
+    named = ((name, table) for name, at in places.items() for each in _by_variable(*at, over) for table in tables(each))
+    batches = (with_column(table, SCORES_COLUMN, name) if len(places) > 1 else table for name, table in named)
+    return _write(path, batches) if places else 0
+
+
+def with_column(table: pd.DataFrame, column: str, value: str) -> pd.DataFrame:
+    """Return a table with a further first column of one value."""
+    return pd.concat([pd.Series(value, table.index, object, name=column), table], axis=1)
+
+
+def write_results(path: Path, results: Iterable[Results]) -> int:
+    """Write results in long form, one below another; return the number of rows.
+
+    Args:
+        path: of the file; an existing one is replaced. Parquet if the name ends in .parquet, otherwise CSV.
+        results: averaged over the same groups of initial times.
+
+    Raises:
+        EvaluationError: the file cannot be written.
+    """
+    return _write(path, chain.from_iterable(map(tables, results)))
+
+
+def _write(path: Path, found: Iterable[pd.DataFrame]) -> int:
     try:
         return _write_parquet(path, found) if _is_parquet(path) else write_csv(path, found)
     except OSError as error:

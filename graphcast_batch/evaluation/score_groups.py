@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from graphcast_batch.evaluation.score_layout import VECTORS
 from graphcast_batch.evaluation.score_store import ScoreStore
 from graphcast_batch.plan import parse_key
 
@@ -61,6 +62,17 @@ def stored_variables(store: Path, name: str) -> list[str]:
         StoreError: there are no scores, or they cannot be read.
     """
     return list(dict.fromkeys(each for group in open_groups(store, name) for each in scored_variables(group.opened)))
+
+
+def stored_vectors(store: Path, name: str) -> dict[str, str]:
+    """Return the first component of each vector among the scores of a name, by the name of the vector.
+
+    Raises:
+        StoreError: there are no scores, or they cannot be read.
+    """
+    found = (group.scores.identity.get(VECTORS) for group in open_groups(store, name))
+    held = (each for each in found if isinstance(each, dict))
+    return {vector: str(parts[0]) for each in held for vector, parts in each.items() if isinstance(parts, list)}
 
 
 def stored_levels(store: Path, name: str) -> list[int]:

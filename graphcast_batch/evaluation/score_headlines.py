@@ -1,7 +1,7 @@
 """Select the headline scores of WeatherBench 2 from results, for the table of scores and for curves."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -9,8 +9,9 @@ import numpy as np
 import xarray as xr
 
 from graphcast_batch.evaluation.derived import DERIVATIONS
+from graphcast_batch.evaluation.energy_score import ENERGY
 from graphcast_batch.evaluation.metrics import VECTORS
-from graphcast_batch.evaluation.score_groups import stored_levels, stored_variables
+from graphcast_batch.evaluation.score_groups import stored_levels, stored_variables, stored_vectors
 from graphcast_batch.evaluation.score_results import Results, read
 from graphcast_batch.variables import HOUR, VARIABLES
 
@@ -26,6 +27,8 @@ _HEADLINES: Final = (
     ("total_precipitation_6hr", None),
 )
 """Variables and levels (hPa) of the headline scores of Rasp et al. 2024."""
+_VECTOR_LEVEL: Final = 850
+"""Level (hPa) of the wind vector there, at which energy scores are shown."""
 _LEAD: Final = "prediction_timedelta"
 
 
@@ -51,7 +54,7 @@ class ScoreHeadline:
 
 
 def read_headlines(store: Path, name: str, region: str) -> xr.Dataset:
-    """Read only the means that `headlines` shows, since there may be very many initial times.
+    """Read only the means that `headlines` and `vector_lines` show, since there may be very many initial times.
 
     Args:
         store: its path.
@@ -67,7 +70,8 @@ def read_headlines(store: Path, name: str, region: str) -> xr.Dataset:
     held = stored_levels(store, name)
     variables = [variable for variable in dict(_HEADLINES) if variable in known]
     levels = {level for _, level in _HEADLINES if level is not None and level in held}
-    return read(store, name, variables or known, sorted(levels) or held[:1], [region])
+    chosen = [*variables, *stored_vectors(store, name)] if variables else known
+    return read(store, name, chosen, sorted(levels) or held[:1], [region])
 
 
 def shown_hours(results: Results) -> list[int]:
@@ -87,10 +91,46 @@ def headlines(results: Results, hours: Sequence[int], metric: str = "rmse") -> l
         metric: name of the metric.
     """
     held = [(name, level) for name, level in _HEADLINES if _at(results.values, name, level, metric, hours) is not None]
-    if not held:
-        held = [(str(name), _first_level(array)) for name, array in results.values.data_vars.items()]
+    return _lines(results, hours, metric, held or _all(results, first_level=True))
+
+
+def vector_lines(results: Results, hours: Sequence[int], units: Mapping[str, str]) -> list[ScoreHeadline]:
+    """Return the energy score of each vector, at 850 hPa or the first level that was read.
+
+    Args:
+        results: averaged over all initial times, of one region.
+        hours: lead times, h.
+        units: of the vectors, by name.
+    """
+    shown = list[tuple[str, int | None]]()
+    for name in [name for name in units if name in results.values]:
+        array = results.values[name]
+        levels = array["level"].values.tolist() if "level" in array.dims else [None]
+        shown.append((name, _VECTOR_LEVEL if _VECTOR_LEVEL in levels else levels[0]))
+    lines = _lines(results, hours, ENERGY, shown) if shown else []
+    return [replace(line, unit=units[line.variable]) for line in lines]
+
+
+def all_lines(results: Results, hours: Sequence[int], metric: str) -> list[ScoreHeadline]:
+    """Return one metric of all variables at all levels; for the arguments see `headlines`."""
+    return _lines(results, hours, metric, _all(results, first_level=False))
+
+
+def _all(results: Results, *, first_level: bool) -> list[tuple[str, int | None]]:
+    """Return each variable at each level, or at the first level only."""
+    found = list[tuple[str, int | None]]()
+    for name, array in results.values.data_vars.items():
+        levels = array["level"].values.tolist() if "level" in array.dims else [None]
+        found += [(str(name), level) for level in (levels[:1] if first_level else levels)]
+    return found
+
+
+def _lines(
+    results: Results, hours: Sequence[int], metric: str, shown: Sequence[tuple[str, int | None]]
+) -> list[ScoreHeadline]:
+    """Return one metric of variables at levels."""
     lines = []
-    for name, level in held:
+    for name, level in shown:
         values, counts = (_at(each, name, level, metric, hours) for each in (results.values, results.counts))
         assert values is not None
         assert counts is not None
@@ -128,10 +168,6 @@ def _at(values: xr.Dataset, name: str, level: int | None, metric: str, hours: Se
     array = values[name].sel(metric=metric).isel(region=0)
     array = array if level is None else array.sel(level=level)
     return [float(value) for value in array.reindex(prediction_timedelta=np.array(hours) * HOUR).values]
-
-
-def _first_level(array: xr.DataArray) -> int | None:
-    return int(array["level"].values[0]) if "level" in array.dims else None
 
 
 def unit_of(name: str) -> str:

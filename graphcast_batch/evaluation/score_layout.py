@@ -29,6 +29,8 @@ RECORDS: Final = "records"
 """Name of the folder in a group with one record for each scored Case."""
 BOXES: Final = "boxes"
 """Key of an identity with the edges of the regions that a config defines."""
+VECTORS: Final = "vectors"
+"""Key of an identity with the components of each vector that is scored."""
 IDENTITY: Final = "graphcast_batch_scores"
 """Name of the group's attribute that describes what makes its scores comparable."""
 _LEADS_A_CHUNK: Final = 40
@@ -96,12 +98,16 @@ def create(folder: Path, store: Store, layout: ScoreLayout) -> None:
         sizes = {dim: values.size for dim, (values, _) in coordinates.items()}
         if layout.statistics:
             array = _values(group, name, ("statistic", *between, "region"), sizes)
-            array.update_attributes({"long_name": f"means of statistics of {name.replace('_', ' ')}", **_unit(name)})
+            array.update_attributes(
+                {"long_name": f"means of statistics of {name.replace('_', ' ')}", **_unit(name, layout)}
+            )
         if name in layout.spectra:
             # Spectra are so much larger than statistics that reading one level should not read all.
             dims = ("part", *between, "band", "wavenumber")
             array = _values(group, name + SPECTRUM, dims, sizes, by_level=True)
-            array.update_attributes({"long_name": f"power by wavenumber of {name.replace('_', ' ')}", **_unit(name)})
+            array.update_attributes(
+                {"long_name": f"power by wavenumber of {name.replace('_', ' ')}", **_unit(name, layout)}
+            )
     with warnings.catch_warnings():
         # zarr warns that the specification of version 3 does not yet have what xarray and zarr both read.
         warnings.simplefilter("ignore", ZarrUserWarning)
@@ -166,6 +172,9 @@ def _coordinates(store: Store, layout: ScoreLayout) -> dict[str, tuple[NDArray[A
     }
 
 
-def _unit(name: str) -> dict[str, str]:
-    """Return the unit of the variable as an attribute; squares and products have its square."""
-    return {"variable_units": VARIABLES[name].units} if name in VARIABLES else {}
+def _unit(name: str, layout: ScoreLayout) -> dict[str, str]:
+    """Return the unit of a variable or vector as an attribute; squares and products have its square."""
+    vectors = layout.identity.get(VECTORS)
+    parts = vectors.get(name) if isinstance(vectors, dict) else None
+    first = str(parts[0]) if isinstance(parts, list) and parts else name
+    return {"variable_units": VARIABLES[first].units} if first in VARIABLES else {}

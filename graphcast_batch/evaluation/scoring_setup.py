@@ -11,6 +11,7 @@ from graphcast_batch.config.outputs_section import RegionConfig
 from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation.energy_score import ENERGY
 from graphcast_batch.evaluation.pointwise_statistics import (
+    CRPS_GAUSSIAN,
     PLAIN,
     SEEPS,
     STATISTICS,
@@ -124,6 +125,8 @@ class ScoringSetup:
         gaussian: variables of which the standard deviation of the climatology is read, for extremes and ensembles.
         thresholds: by variable, in its unit; a value above one is an event that is scored.
         vectors: names of the components of each vector, whose energy score is computed for ensembles.
+        dressed: whether a single forecast is scored as a Gaussian distribution too, with the standard deviation of the
+            climatology.
         reliability: whether the events of an ensemble are counted by the number of members that have them.
         members: the members of an ensemble, beginning with those in the store that the scores are written to; empty
             for a single forecast.
@@ -148,6 +151,7 @@ class ScoringSetup:
     gaussian: tuple[str, ...] = ()
     thresholds: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     vectors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    dressed: bool = False
     reliability: bool = False
     members: tuple[StoredMember, ...] = ()
     spectra: tuple[str, ...] = ()
@@ -165,7 +169,8 @@ class ScoringSetup:
             members, counted = len(self.members), events if self.reliability else ()
             ours = of_ensemble(members, events, deviations=bool(self.gaussian))
             return (*plain, *ours, *of_reliability(members, counted), *((ENERGY,) if self.vectors else ()))
-        return (*plain, *((SEEPS,) if self.seeps_variables else ()), *at_events(events))
+        dressed = (CRPS_GAUSSIAN,) if self.dressed and self.gaussian else ()
+        return (*plain, *((SEEPS,) if self.seeps_variables else ()), *at_events(events), *dressed)
 
     def statistics_of(self, name: str) -> tuple[str, ...]:
         """Return the names of the statistics that are defined for a variable."""

@@ -7,7 +7,7 @@ latitude, except at the last wavenumber of an even number of longitudes: Weather
 no conjugate, and so adds up to more than the mean square.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from graphcast_batch.errors import EvaluationError
 from graphcast_batch.evaluation.pointwise_statistics import Points
 from graphcast_batch.evaluation.regions import Regions
-from graphcast_batch.evaluation.score_export import write_csv
+from graphcast_batch.evaluation.score_export import SCORES_COLUMN, with_column, write_csv
 from graphcast_batch.evaluation.score_groups import ScoreGroup, open_groups, stored_levels
-from graphcast_batch.evaluation.score_layout import PARTS, SPECTRUM
+from graphcast_batch.evaluation.score_layout import OF_MEAN, PARTS, SPECTRUM
 from graphcast_batch.evaluation.score_store import ScoreStore, places
 from graphcast_batch.variables import HOUR
 
@@ -31,8 +31,9 @@ Floats = NDArray[np.float64]
 LOST: Final = 0.5
 """Share of the truth's power below which a wavenumber counts as lost."""
 _SHOWN_LEVEL: Final = 500
-_COLUMNS: Final = ("variable", "level", "band", "lead_hours", "wavenumber", *PARTS, "cases")
-"""Columns of the table."""
+_PLACES: Final = ("variable", "level", "band", "lead_hours", "wavenumber")
+_CASES: Final = "cases"
+"""Columns of the table before and after those of the parts."""
 
 
 def bands_of(regions: Regions) -> tuple[str, ...]:
@@ -174,21 +175,26 @@ def read_spectra(
     return _averaged(array.sel(time=group.times))
 
 
-def write_spectra(store: Path, path: Path, name: str = "forecast") -> int:
-    """Write the spectra of all variables as CSV in long form; return the number of rows.
+def write_spectra(places: Mapping[str, tuple[Path, str]], path: Path) -> int:
+    """Write the spectra of all variables of some forecasts as CSV in long form; return the number of rows.
 
     Args:
-        store: its path.
-        path: of the file; an existing one is replaced.
-        name: of the scores.
+        places: path of a store and name of scores in it, by the name that the first column, ``scores``, holds if there
+            are several. Of an ensemble there is also the power of the mean of its members.
+        path: of the file; an existing one is replaced. None is written without forecasts.
 
     Raises:
         EvaluationError: the file cannot be written.
         StoreError: there are no scores, or they cannot be read.
     """
-    found = (_table(read_spectra(store, name, variable), variable) for variable in spectra_in(store, name))
+    if not places:
+        return 0
+    opened = (group.opened for at in places.values() for group in _groups(*at).values())
+    parts = (*PARTS, *([OF_MEAN] if any(OF_MEAN in each["part"].values.tolist() for each in opened) else ()))
+    names = [SCORES_COLUMN] if len(places) > 1 else []
+    empty = pd.DataFrame(columns=[*names, *_PLACES, *parts, _CASES])
     try:
-        return write_csv(path, chain([pd.DataFrame(columns=_COLUMNS)], found))
+        return write_csv(path, chain([empty], _tables(places, parts)))
     except OSError as error:
         raise EvaluationError(f"the table {path} must be writable, but is not: {error}; give another path") from error
 
@@ -265,12 +271,20 @@ def _averaged(array: xr.DataArray) -> Spectra:
     return Spectra(total / cases.where(cases > 0), cases)
 
 
-def _table(spectra: Spectra, variable: str) -> pd.DataFrame:
+def _tables(places: Mapping[str, tuple[Path, str]], parts: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """Convert the spectra of each variable of each forecast to long form."""
+    for name, at in places.items():
+        for variable in spectra_in(*at):
+            table = _table(read_spectra(*at, variable), variable, parts)
+            yield with_column(table, SCORES_COLUMN, name) if len(places) > 1 else table
+
+
+def _table(spectra: Spectra, variable: str, parts: Sequence[str]) -> pd.DataFrame:
     """Convert spectra to long form: a row for each lead time that was scored, level, band and wavenumber."""
     power = spectra.power if "level" in spectra.power.dims else spectra.power.expand_dims({"level": [pd.NA]})
     power = power.isel(prediction_timedelta=spectra.cases.values > 0)
     places = ("prediction_timedelta", "level", "band", "wavenumber")
-    values = power.sel(part=list(PARTS)).transpose(*places, "part").values.reshape(-1, len(PARTS))
+    values = power.reindex(part=list(parts)).transpose(*places, "part").values.reshape(-1, len(parts))
     labels = pd.MultiIndex.from_product([power[dim].values.tolist() for dim in places[1:]])
     each = len(labels)
     leads = power["prediction_timedelta"].values
@@ -280,7 +294,7 @@ def _table(spectra: Spectra, variable: str) -> pd.DataFrame:
         "band": np.tile(labels.get_level_values(1), leads.size),
         "lead_hours": np.repeat((leads // HOUR).astype(np.int64), each),
         "wavenumber": np.tile(labels.get_level_values(2), leads.size),
-        **dict(zip(PARTS, values.T, strict=True)),
-        "cases": np.repeat(spectra.cases.sel(prediction_timedelta=leads).values, each),
+        **dict(zip(parts, values.T, strict=True)),
+        _CASES: np.repeat(spectra.cases.sel(prediction_timedelta=leads).values, each),
     }
-    return pd.DataFrame(columns, columns=_COLUMNS)
+    return pd.DataFrame(columns, columns=[*_PLACES, *parts, _CASES])

@@ -66,6 +66,7 @@ class Evaluation:
         without_truth: keys of Cases without truth at any lead time, which are not scored.
         partly: keys of Cases with truth at some lead times only, or of some variables only.
         only_scores: whether the store keeps only online scores and no forecasts.
+        removed: keys of Cases that were not scored before the values of their members were removed.
     """
 
     path: Path
@@ -77,6 +78,7 @@ class Evaluation:
     without_truth: tuple[str, ...]
     partly: tuple[str, ...]
     only_scores: bool = False
+    removed: tuple[str, ...] = ()
 
 
 def evaluations(config: RunConfig, baselines: Sequence[str] = ()) -> list[Evaluation]:
@@ -96,7 +98,8 @@ def evaluations(config: RunConfig, baselines: Sequence[str] = ()) -> list[Evalua
     forecasts = scoring_of(config.scores, store, truth, climatology)
     wanted = {FORECAST: forecasts}
     if PERSISTENCE in baselines:
-        wanted[PERSISTENCE] = replace(forecasts, forecasts=Persistence(forecasts.truth, forecasts.part))
+        # Whether there is an ensemble to compare with or not: the next evaluation may have another answer.
+        wanted[PERSISTENCE] = dressed(replace(forecasts, forecasts=Persistence(forecasts.truth, forecasts.part)))
     if CLIMATOLOGY in baselines:
         if climatology is None:
             raise EvaluationError(
@@ -224,6 +227,18 @@ def ensemble_scoring(scoring: ScoringSetup, members: tuple[StoredMember, ...]) -
     )
 
 
+def dressed(scoring: ScoringSetup) -> ScoringSetup:
+    """Add the score of a single forecast as a Gaussian distribution, to compare ensembles with.
+
+    Its standard deviation is that of the climatology. Nothing is added for variables without one, and precipitation.
+
+    Args:
+        scoring: of a single forecast.
+    """
+    deviating = scoring.climatology.deviating([name for name, _ in scoring.on_levels]) if scoring.climatology else ()
+    return replace(scoring, gaussian=scoring.gaussian or deviating, dressed=True)
+
+
 def lay_out(store: Store, name: str, scoring: ScoringSetup, identity: Mapping[str, JsonValue]) -> Evaluation:
     """Lay out the arrays of scores, and find out which Cases are to be scored.
 
@@ -238,13 +253,13 @@ def lay_out(store: Store, name: str, scoring: ScoringSetup, identity: Mapping[st
     times, members = scoring.times(), stores_of(store, scoring.members)
     complete = complete_steps(members)
     only_scores = store.only_scores and name == FORECAST
-    dropped = {case_key(parse_key(key)[0]): steps for key, steps in store.ledger.dropped_steps().items()}
+    dropped = {case_key(parse_key(key)[0]) for key in store.ledger.dropped_steps()} - complete.keys()
     # What was scored before the values were dropped stays scored.
-    gone = {key: steps for key, steps in dropped.items() if key not in complete and key in records[0]}
+    gone, removed = ({key for key in dropped if (key in records[0]) is each} for each in (True, False))
     if only_scores:
         complete = {key: steps for key, steps in complete.items() if key in records[0]}
     known = np.unique(np.concatenate([each.init_times for each, _ in members]))
-    absent = [str(time) for time in known if str(time) not in complete and str(time) not in gone]
+    absent = [str(time) for time in known if str(time) not in complete and str(time) not in dropped]
     left, done, without, partly = list[Case](), [*gone], list[str](), list[str]()
     for key, steps in sorted(complete.items()):
         case = Case(parse_key(key)[0], steps, store.step_hours)
@@ -261,7 +276,7 @@ def lay_out(store: Store, name: str, scoring: ScoringSetup, identity: Mapping[st
         if 0 < fields < most:
             partly.append(key)
     keys = (tuple(sorted(done)), tuple(sorted(absent)), tuple(without), tuple(partly))
-    return Evaluation(store.path, name, scoring, tuple(left), *keys, only_scores)
+    return Evaluation(store.path, name, scoring, tuple(left), *keys, only_scores, tuple(sorted(removed)))
 
 
 def identity_of(config: RunConfig, climatology: Climatology | None) -> dict[str, JsonValue]:

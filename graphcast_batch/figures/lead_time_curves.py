@@ -86,9 +86,12 @@ _METRIC_NAMES: Final = {
     "bias": "Bias",
     "mae": "Mean absolute error",
     "crps": "CRPS (of a single forecast the mean absolute error)",
+    "energy_score": "Energy score of vectors",
     "error and spread": "RMSE of the ensemble mean, and spread",
 }
 _WITHOUT_UNIT: Final = ("acc",)
+_HEADING_INCHES: Final = 7.6
+"""Width of a picture that has room for the heading."""
 _MARKERS: Final = 12
 """The most markers on a curve."""
 
@@ -114,7 +117,7 @@ def draw_curves(path: Path, curves: Sequence[Curve], region: str) -> None:
     with package_style():
         columns = min(len(panels), 4 if len(panels) > 6 else 3)
         rows = -(-len(panels) // columns)
-        figure = Figure(figsize=(0.4 + 3.3 * columns, 1.25 + 2.35 * rows), layout="constrained")
+        figure = Figure(figsize=(max(_HEADING_INCHES, 0.4 + 3.3 * columns), 1.25 + 2.35 * rows), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for at, panel in zip(axes, panels, strict=False):
             _draw_panel(at, panel, looks)

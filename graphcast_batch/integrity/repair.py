@@ -18,12 +18,14 @@ class Repair:
         removed: files that were removed, by their path in the store.
         busy: keys of the Cases that were left alone, since another process works on them.
         unscored: keys of the Cases that the next evaluation scores again.
+        lost: keys of the Cases whose damaged scores were left as they are, since nothing can make them again.
     """
 
     forgotten: tuple[str, ...]
     removed: tuple[str, ...]
     busy: tuple[str, ...]
     unscored: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
 
 def repair(path: Path, flaws: Sequence[Flaw]) -> Repair:
@@ -43,5 +45,9 @@ def repair(path: Path, flaws: Sequence[Flaw]) -> Repair:
     cases = kind.repair(path, flaws)
     scores = repair_scores(kind.open(path), flaws)
     return Repair(
-        cases.forgotten + scores.forgotten, cases.removed + scores.removed, cases.busy + scores.busy, scores.unscored
+        cases.forgotten + scores.forgotten,
+        cases.removed + scores.removed,
+        cases.busy + scores.busy,
+        scores.unscored,
+        scores.lost,
     )

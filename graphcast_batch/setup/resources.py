@@ -242,10 +242,14 @@ def _kept_states(config: RunConfig) -> int:
 def _members_bytes(run: RunSetup) -> int:
     """Return the bytes of the members that are combined at once: one lead time of a variable, or a few of a small one.
 
-    While a piece is scored, the next one is read.
+    The components of a vector are scored together. While a piece is scored, the next one is read.
     """
     if run.ensembles is None:
         return 0
     kept = run.plan.layout.kept
-    largest = 4 * max(math.prod(kept.frame_shape(levelled)) for _, levelled in kept.on_levels)
-    return max(MEMBERS_BYTES, len(run.plan.members) * largest) * (2 if run.config.scores.online else 1)
+    sizes = {name: 4 * math.prod(kept.frame_shape(levelled)) for name, levelled in kept.on_levels}
+    largest, scores = max(sizes.values()), run.config.scores
+    if scores.online:
+        vectors = (sum(sizes.get(part, 0) for part in parts) for parts in scores.vectors.values())
+        largest = max(largest, *vectors) if scores.vectors else largest
+    return max(MEMBERS_BYTES, len(run.plan.members) * largest) * (2 if scores.online else 1)

@@ -20,6 +20,7 @@ from graphcast_batch.terminal.score_tables import (
     show_ensemble,
     show_evaluation,
     show_losses,
+    show_potential,
     show_scores,
 )
 from graphcast_batch.terminal.terminal_progress import LineProgress, TerminalProgress
@@ -42,6 +43,7 @@ __all__ = [
     "show_jobs",
     "show_losses",
     "show_plan",
+    "show_potential",
     "show_repair",
     "show_scores",
     "show_skipped",

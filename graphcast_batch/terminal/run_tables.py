@@ -207,6 +207,11 @@ def show_repair(console: Console, done: Repair) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if done.lost:
+        lost = (
+            f"{len(done.lost)} Cases keep damaged scores, which neither an evaluation nor the next run can make again: "
+        )
+        console.print(Text(lost + " ".join(done.lost[:MOST_SHOWN]), "red"), soft_wrap=True)
 
 
 def show_states(

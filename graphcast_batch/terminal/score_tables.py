@@ -9,14 +9,27 @@ from rich.table import Table
 from rich.text import Text
 
 from graphcast_batch.evaluation.comparison import Change
+from graphcast_batch.evaluation.energy_score import ENERGY
 from graphcast_batch.evaluation.metrics import CRPSS
-from graphcast_batch.evaluation.score_headlines import headlines, shown_hours, skill_of, values_of
+from graphcast_batch.evaluation.pointwise_statistics import CRPS, CRPS_GAUSSIAN
+from graphcast_batch.evaluation.score_headlines import (
+    all_lines,
+    headlines,
+    shown_hours,
+    skill_of,
+    values_of,
+    vector_lines,
+)
 from graphcast_batch.evaluation.score_results import Results
 from graphcast_batch.evaluation.spectra import Loss
 from graphcast_batch.evaluation.store_scoring import Evaluation
 from graphcast_batch.terminal.run_tables import MOST_SHOWN
+from graphcast_batch.variables import HOUR
 
 _NONE: Final[Mapping[str, Results]] = {}
+_MOST_HOURS: Final = 8
+"""Lead times that have room in a table beside each other."""
+_NO_UNITS: Final[Mapping[str, str]] = {}
 
 
 def show_evaluation(console: Console, evaluation: Evaluation) -> None:
@@ -27,6 +40,7 @@ def show_evaluation(console: Console, evaluation: Evaluation) -> None:
         console.print("only the scores of these forecasts are stored, computed during their run", highlight=False)
     left_out = {
         f"left out because {_incomplete(evaluation)}": evaluation.incomplete,
+        "left out because the values of their members were removed (outputs.members)": evaluation.removed,
         "left out because there is no truth for them": evaluation.without_truth,
         "with truth for some lead times or variables only": evaluation.partly,
     }
@@ -65,16 +79,25 @@ def show_scores(console: Console, results: Mapping[str, Results], region: str) -
 
 
 def show_ensemble(
-    console: Console, name: str, results: Results, region: str, baselines: Mapping[str, Results] = _NONE
+    console: Console,
+    name: str,
+    results: Results,
+    region: str,
+    baselines: Mapping[str, Results] = _NONE,
+    vectors: Mapping[str, str] = _NO_UNITS,
 ) -> None:
     """Print the continuous ranked probability scores of an ensemble by lead time, and its spread-skill ratios.
+
+    The energy scores of vectors follow, which are to a vector what the former are to a number.
 
     Args:
         console: to print on.
         name: of the ensemble.
         results: averaged over all initial times.
         region: name of the region that the scores are for.
-        baselines: results of other ensembles, by name; the skill over each is shown.
+        baselines: results of other ensembles, or of single forecasts with the spread of the climatology, by name; the
+            skill over each is shown.
+        vectors: units of the vectors that have an energy score, by name.
     """
     hours = shown_hours(results)
     table = _by_lead_time(f"CRPS of the {name}, {region}", hours)
@@ -87,8 +110,35 @@ def show_ensemble(
                 skills = values_of(line, results, CRPSS, hours)
                 table.add_row(Text("  skill over climatology", "dim"), "", *_numbers(skills, "+.2f"), "")
             for other, against in baselines.items():
-                skill = skill_of(line, against, hours, "crps")
-                table.add_row(Text(f"  skill over {other}", "dim"), "", *_numbers(skill, "+.2f"), "")
+                metric = CRPS if CRPS in against.values["metric"].values else CRPS_GAUSSIAN
+                skill = skill_of(line, against, hours, metric)
+                if not all(map(math.isnan, skill)):  # of a single forecast precipitation has no CRPS
+                    table.add_row(Text(f"  skill over {other}", "dim"), "", *_numbers(skill, "+.2f"), "")
+    for line in vector_lines(results, hours, vectors):
+        table.add_row(Text(f"{line.label}, energy score"), line.unit, *_numbers(line.values, ".4g"), line.cases)
+        for other, against in baselines.items():
+            if ENERGY not in against.values["metric"].values:
+                continue
+            skill = skill_of(line, against, hours, ENERGY)
+            table.add_row(Text(f"  skill over {other}", "dim"), "", *_numbers(skill, "+.2f"), "")
+    console.print(table)
+
+
+def show_potential(console: Console, results: Results, region: str) -> None:
+    """Print the potential CRPS of deterministic forecasts by lead time, and its skill over a constant forecast.
+
+    Args:
+        console: to print on.
+        results: of one region.
+        region: name of the region.
+    """
+    hours = (results.values["prediction_timedelta"].values // HOUR).astype(int).tolist()
+    hours = hours if len(hours) <= _MOST_HOURS else shown_hours(results)
+    table = _by_lead_time(f"potential CRPS, {region}", hours)
+    for line in all_lines(results, hours, "potential_crps"):
+        table.add_row(Text(line.label), line.unit, *_numbers(line.values, ".4g"), line.cases)
+        skills = values_of(line, results, "potential_crpss", hours)
+        table.add_row(Text("  skill over climatology", "dim"), "", *_numbers(skills, "+.2f"), "")
     console.print(table)
 
 

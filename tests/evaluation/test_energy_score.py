@@ -167,7 +167,10 @@ def test_a_gap_in_a_component_is_refused_with_its_name(tmp_path):
 @pytest.mark.parametrize(
     ("vectors", "match"),
     [
-        ({"wind": [U, T]}, "must have one unit and be all on levels or none.*temperature is in K on levels"),
+        (
+            {"wind": [U, T]},
+            "must have one unit that is known, and be all on levels or none.*temperature is in K on levels",
+        ),
         ({"wind": [U, "v_component_of_wind"]}, "must name variables that are scored, but v_component_of_wind is not"),
         ({T: [U, V]}, "must not have the name of a variable that is scored"),
         ({"wind_vector": [U, V]}, "must not have the name of a variable that is scored"),

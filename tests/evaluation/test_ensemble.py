@@ -365,8 +365,8 @@ def test_the_command_scores_an_ensemble_and_writes_its_table(tmp_path, command, 
         table = {
             row["metric"]: row
             for row in csv.DictReader(file)
-            if [row[key] for key in ("variable", "level", "region", "lead_hours")]
-            == ["temperature", "850", "tropics", "24"]
+            if [row[key] for key in ("scores", "variable", "level", "region", "lead_hours")]
+            == ["ensemble", "temperature", "850", "tropics", "24"]
         }
     assert float(table["crps"]["value"]) == pytest.approx(2 / 3, rel=1e-5)
     assert float(table["rank_1"]["value"]) == pytest.approx(1)
@@ -391,6 +391,21 @@ def test_the_score_of_a_gaussian_climatology_is_the_integral_that_defines_it():
 
     expected = [score(*each) for each in zip(mean[0, :3], deviation[0, :3], true[0][:3], strict=True)]
     np.testing.assert_allclose(found[0], [*expected, 2.5], rtol=1e-6)
+
+
+def test_a_single_forecast_with_the_spread_of_the_climatology_has_the_score_of_a_gaussian_about_it():
+    """It is the mean distance of its quantiles from the truth, less half of that from each other."""
+    random = np.random.default_rng(5)
+    forecast, true, mean = random.normal(280, 3, size=(3, 1, 50)).astype(np.float32)
+    deviation = random.uniform(0.5, 4, size=(1, 50)).astype(np.float32)
+
+    found = statistic("crps_gaussian")(Points(forecast, true, mean, None, deviation))
+
+    of_mean = statistic("crps_climatology")(Points(mean, true, forecast, None, deviation))
+    np.testing.assert_allclose(found, of_mean, rtol=1e-12)
+    draws = norm.ppf((np.arange(4000) + 0.5) / 4000)[:, np.newaxis] * deviation + forecast
+    apart = np.abs(draws - true).mean(axis=0) - (np.sort(draws, axis=0).T @ (2 * np.arange(4000) - 3999)) / 4000**2
+    np.testing.assert_allclose(found[0], apart, rtol=1e-3)
 
 
 def test_a_large_ensemble_drawn_from_the_climatology_has_its_score_and_no_skill():

@@ -423,9 +423,9 @@ def test_a_table_that_cannot_be_written_is_refused(tmp_path):
     store = stored(tmp_path / "s", cases(1), stronger)
     lay_out(store, "forecast", scoring_of(WANTED, store, truth()), {})
 
-    assert write_spectra(store.path, tmp_path / "empty.csv") == 0
+    assert write_spectra({"forecast": (store.path, "forecast")}, tmp_path / "empty.csv") == 0
     with pytest.raises(EvaluationError, match=r"nowhere/spectra\.csv must be writable, but is not"):
-        write_spectra(store.path, tmp_path / "nowhere" / "spectra.csv")
+        write_spectra({"forecast": (store.path, "forecast")}, tmp_path / "nowhere" / "spectra.csv")
 
 
 def test_the_command_shows_what_is_lost_and_writes_spectra(tmp_path, command):
