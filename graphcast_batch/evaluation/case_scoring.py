@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,7 +42,11 @@ _DEVIATION: Final = " deviation"
 
 
 def score_case(
-    scoring: ScoringSetup, case: Case, watch: Stopwatch, advanced: Callable[[], None] = lambda: None
+    scoring: ScoringSetup,
+    case: Case,
+    watch: Stopwatch,
+    advanced: Callable[[], None] = lambda: None,
+    reading: AbstractContextManager[object] | None = None,
 ) -> dict[str, WeightedSums]:
     """Compute the weighted sums of statistics of one Case.
 
@@ -50,6 +55,8 @@ def score_case(
         case: whose forecast.
         watch: records the seconds spent reading and computing; reading overlaps computing.
         advanced: called whenever something more was read.
+        reading: context within which truth and climatology are read, where other threads read too; it is entered again
+            and again.
 
     Returns:
         By variable, sums over (statistic, lead time, [level], region), with weight 0 where there is no truth; by the
@@ -61,13 +68,13 @@ def score_case(
     """
     regions = scoring.weighed()
     sums = empty_sums(scoring, case, regions)
-    pieces = scoring_pieces(scoring, case, scoring.times())
+    pieces, given = scoring_pieces(scoring, case, scoring.times()), (watch, reading or nullcontext())
     with ThreadPoolExecutor(1) as ahead:
-        reading = [ahead.submit(_read, scoring, case, piece, watch) for piece in pieces[:1]]
+        read = [ahead.submit(_read, scoring, case, piece, *given) for piece in pieces[:1]]
         for n, piece in enumerate(pieces):
-            fields = reading.pop().result()
+            fields = read.pop().result()
             advanced()
-            reading += [ahead.submit(_read, scoring, case, later, watch) for later in pieces[n + 1 : n + 2]]
+            read += [ahead.submit(_read, scoring, case, later, *given) for later in pieces[n + 1 : n + 2]]
             with watch.stage("compute"):
                 add_piece(sums, scoring, regions, case, piece, fields)
     return sums
@@ -149,12 +156,16 @@ def _groups(names: Sequence[str], size: Mapping[str, int]) -> Iterator[tuple[str
     yield tuple(group)
 
 
-def _read(scoring: ScoringSetup, case: Case, piece: ScoringPiece, watch: Stopwatch) -> dict[str, Points]:
+def _read(
+    scoring: ScoringSetup, case: Case, piece: ScoringPiece, watch: Stopwatch, reading: AbstractContextManager[object]
+) -> dict[str, Points]:
     """Read forecast, truth and climatology of a piece, each variable as (field, point)."""
     with watch.stage("read"):
         parts = scoring.parts_of(piece.names)
         forecast = scoring.forecasts.fields(case, parts, piece.hours.tolist(), scoring.levels)
-        return as_points(scoring, piece.names, forecast, expectation(scoring, case, piece))
+        with reading:
+            expected = expectation(scoring, case, piece)
+        return as_points(scoring, piece.names, forecast, expected)
 
 
 def expectation(scoring: ScoringSetup, case: Case, piece: ScoringPiece) -> tuple[Fields, Fields]:

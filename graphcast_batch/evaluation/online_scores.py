@@ -62,7 +62,7 @@ class OnlineScorer:
         first = members_of(self.store)[0].number
         return OnlineCaseScorer(self, case, watch, reading) if case.member == first else None
 
-    def score_ensemble(self, case: Case, advanced: Callable[[], None]) -> None:
+    def score_ensemble(self, case: Case, advanced: Callable[[], None], reading: AbstractContextManager[object]) -> None:
         """Score all members of an initial time; see `graphcast_batch.pipeline.ports.Scorer`.
 
         Raises:
@@ -70,7 +70,7 @@ class OnlineScorer:
             GraphcastBatchError: they cannot be scored.
         """
         assert self.ensemble is not None, "only stores with members have ensembles"
-        if score_stored(self.store.path, ENSEMBLE, self.ensemble, case, advanced) is None:
+        if score_stored(self.store.path, ENSEMBLE, self.ensemble, case, advanced, reading) is None:
             raise StoreError(
                 f"{case.key}: the lease on the scores of its ensemble must be free, but another process has it; wait "
                 "until that process ends, and run again"

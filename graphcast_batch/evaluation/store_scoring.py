@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -287,7 +288,12 @@ def identity_of(config: RunConfig, climatology: Climatology | None) -> dict[str,
 
 
 def score_stored(
-    path: Path, name: str, scoring: ScoringSetup, case: Case, advanced: Callable[[], None] = lambda: None
+    path: Path,
+    name: str,
+    scoring: ScoringSetup,
+    case: Case,
+    advanced: Callable[[], None] = lambda: None,
+    reading: AbstractContextManager[object] | None = None,
 ) -> ScoreRecord | None:
     """Score one Case and write its scores; return None if another process is scoring it.
 
@@ -297,19 +303,27 @@ def score_stored(
         scoring: what is scored against what.
         case: to score.
         advanced: called whenever something more was read.
+        reading: context within which truth and climatology are read, where other threads read too; it is entered again
+            and again.
 
     Raises:
         GraphcastBatchError: forecast or truth cannot be read or is not finite, or the scores cannot be written.
     """
     store, record = open_store(path), None
     for group in stored_groups(path, name, scoring):
-        record = _score_group(store, group, case, advanced)
+        record = _score_group(store, group, case, advanced, reading)
         if record is None:
             break
     return record
 
 
-def _score_group(store: Store, group: GroupScoring, case: Case, advanced: Callable[[], None]) -> ScoreRecord | None:
+def _score_group(
+    store: Store,
+    group: GroupScoring,
+    case: Case,
+    advanced: Callable[[], None],
+    reading: AbstractContextManager[object] | None,
+) -> ScoreRecord | None:
     """Score one Case in one group of the scores, unless it has been; return None if another process is scoring it."""
     lease = group.scores.lease(case)
     if lease is None:
@@ -320,7 +334,8 @@ def _score_group(store: Store, group: GroupScoring, case: Case, advanced: Callab
         record, watch = ScoreRecord.read(group.scores.record_path(case.key)), Stopwatch()
         if record and _is_scored(record, group, held, forecast):
             return record
-        means = {name: found.means for name, found in score_case(group.scoring, case, watch, advanced).items()}
+        sums = score_case(group.scoring, case, watch, advanced, reading)
+        means = {name: found.means for name, found in sums.items()}
         return group.scores.write(
             _time_index(store, case), case, means, _count(group, held), forecast, watch.seconds, lease
         )

@@ -5,7 +5,7 @@ so that memory does not grow with their forecasts, and the result does not depen
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -50,7 +50,13 @@ class EnsembleCases:
     drop: Callable[[Sequence[Case]], None] | None = None
 
     def complete(
-        self, case: Case, lease: Lease | None, attempts: int, watch: Stopwatch, reached: Callable[[StageName], None]
+        self,
+        case: Case,
+        lease: Lease | None,
+        attempts: int,
+        watch: Stopwatch,
+        reached: Callable[[StageName], None],
+        reading: AbstractContextManager[object],
     ) -> tuple[CaseRecord, str]:
         """Compute the statistics and scores of one initial time, and commit them.
 
@@ -60,6 +66,7 @@ class EnsembleCases:
             attempts: number of attempts at it, this one included.
             watch: takes the seconds spent.
             reached: called with the stage at each progress.
+            reading: context within which inputs may be read.
 
         Returns:
             The record of the Case, and why it has no scores although it should have, or nothing.
@@ -75,7 +82,7 @@ class EnsembleCases:
             if not self.store.only_scores:
                 self._write(case, attempt, watch, reached)
             if scored_first:
-                self._score(case, watch, reached)
+                self._score(case, watch, reached, reading)
             with watch.stage("commit"):
                 record = attempt.commit(
                     lease=lease,
@@ -91,7 +98,7 @@ class EnsembleCases:
                 )
         try:
             if not scored_first:
-                self._score(case, watch, reached)
+                self._score(case, watch, reached, reading)
         except GraphcastBatchError as error:
             return record, str(error)
         if self.drop:
@@ -140,10 +147,16 @@ class EnsembleCases:
                     values = _read(opened[name], place, slice(first, last))
                 yield name, first, values
 
-    def _score(self, case: Case, watch: Stopwatch, reached: Callable[[StageName], None]) -> None:
+    def _score(
+        self,
+        case: Case,
+        watch: Stopwatch,
+        reached: Callable[[StageName], None],
+        reading: AbstractContextManager[object],
+    ) -> None:
         if self.scorer:
             with watch.stage("score"):
-                self.scorer.score_ensemble(case, lambda: reached("read"))
+                self.scorer.score_ensemble(case, lambda: reached("read"), reading)
 
 
 def _read(array: xr.DataArray, place: int, leads: slice) -> NDArray[np.float32]:

@@ -115,12 +115,13 @@ class Scorer(Protocol):
             GraphcastBatchError: there is no truth for the Case.
         """
 
-    def score_ensemble(self, case: Case, advanced: Callable[[], None]) -> None:
+    def score_ensemble(self, case: Case, advanced: Callable[[], None], reading: AbstractContextManager[object]) -> None:
         """Score all members of an initial time together, which are complete in the store, and write the scores.
 
         Args:
             case: Case without a member.
             advanced: called whenever something more was read.
+            reading: context within which inputs may be read; it is entered again and again.
 
         Raises:
             GraphcastBatchError: the members cannot be scored.

@@ -131,7 +131,9 @@ class WorkerContext:
         watch = Stopwatch()
         if self.ensembles and case.member is None:
             with self._stages.followed(case) as reached, self._combining:
-                done = self.ensembles.complete(case, lease, attempts, watch, lambda name: reached(name, 0))
+                done = self.ensembles.complete(
+                    case, lease, attempts, watch, lambda name: reached(name, 0), self._reading
+                )
             return CompletedCase(done[0], watch.spans, done[1], of_ensemble=True)
         with self._stages.followed(case) as reached, closing(CaseScores(needed=self.store.only_scores)) as scores:
             frames = CaseFrames(case, watch, reached)

@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -254,6 +255,21 @@ def test_the_pieces_of_an_ensemble_are_smaller_and_change_no_score(tmp_path, mon
         assert {piece.leads.size for piece in pieces} == {leads}
     for name, found in score_case(scoring, case, Stopwatch()).items():
         np.testing.assert_allclose(found.means, at_once[name].means, rtol=1e-12)
+
+
+def test_truth_is_read_in_its_turn_where_other_threads_read_too(tmp_path, monkeypatch):
+    """Two threads must not read HDF5 at once."""
+    stores, lock, held = made(tmp_path, cases(1)), threading.Lock(), []
+    found = found_of(stores)
+    expected = module.expectation
+
+    def watched(*given):
+        held.append(lock.locked())
+        return expected(*given)
+
+    monkeypatch.setattr(module, "expectation", watched)
+    score_stored(found.path, found.name, found.scoring, cases(1)[0], lambda: held.append(lock.locked()), lock)
+    assert held == [True, False]
 
 
 def test_members_that_are_all_the_same_score_as_one_of_them_with_what_is_derived(tmp_path):
