@@ -32,7 +32,7 @@ def retry_failed(store: AnyPath, keys: Sequence[str] = ()) -> list[str]:
     chosen = [each for found in wanted.values() for each in found] or None
     together = ensembles_of(opened)
     freed = {*opened.ledger.free_failed(chosen), *(together.ledger.free_failed(chosen) if together else ())}
-    unknown = sorted(key for key, found in wanted.items() if not set(freed) & set(found))
+    unknown = sorted(key for key, found in wanted.items() if not freed & set(found))
     if unknown:
         raise StoreError(f"{store} has no failed Case {', '.join(unknown)}; see graphcast-batch status {store}")
     return sorted(freed)

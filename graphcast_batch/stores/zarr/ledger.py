@@ -187,7 +187,7 @@ class FileLedger:
             StoreError: the Case is not complete, or the ledger cannot be written.
         """
         with explained(f"{key}: dropping it in {self.folder}"):
-            steps = max((each for each in self._lengths_of(key)), default=0)
+            steps = max(self._lengths_of(key), default=0)
             record = CaseRecord.read(self._record_path(key, steps)) if steps else None
             path = self._record_path(key, steps, _DROPPED) if steps else None
             if path is None or (record is None and not path.exists()):
