@@ -5,6 +5,7 @@ import re
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 import yaml
@@ -211,14 +212,15 @@ def test_members_are_scored_as_an_ensemble_as_another_library_scores_them(made, 
     done = command("evaluate", store, "--out", table)
     assert "CRPS of the ensemble, global" in done.stdout, done.stderr
 
-    (record,) = {line for line in table.read_text().splitlines() if line.startswith("2m_temperature,,global,12,crps,")}
+    rows = pd.read_csv(table).set_index(["scores", "variable", "region", "lead_hours", "metric"])
+    record = rows.loc[("ensemble", "2m_temperature", "global", 12, "crps")]
     forecasts = xr.open_zarr(store)["2m_temperature"].sel(prediction_timedelta=np.timedelta64(12, "h")).load()
     truth = truth_of(forecasts)
     weights = np.cos(np.deg2rad(forecasts["latitude"]))
     weights[[0, -1]] = (1 - np.sin(np.deg2rad(82.5))) / (2 * np.sin(np.deg2rad(7.5)))  # half cells at the poles
     found = crps_for_ensemble(forecasts, truth, "number", method="fair", preserve_dims="all")
     expected = found.weighted(weights).mean()
-    assert float(record.split(",")[5]) == pytest.approx(float(expected), rel=2e-5)
+    assert record["value"].item() == pytest.approx(float(expected), rel=2e-5)
 
 
 def truth_of(forecasts):

@@ -1,5 +1,6 @@
 """Stores of the wave planet with a configuration that can be read, and what their runs would have left beside them."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -76,7 +77,7 @@ def ensemble(path, *, count=2, combined=2, kept="all", archive="nowhere.zarr"):
     of_ensembles = lay_out_ensembles(store, ensemble_plan(plan, config), members, config)
     combine = EnsembleCases(store, of_ensembles, STATISTICS, None, "w", lambda some: drop_members(store, some, config))
     for case in cases(count)[:combined]:
-        combine.complete(case, None, 1, Stopwatch(), lambda stage: None)
+        combine.complete(case, None, 1, Stopwatch(), lambda stage: None, nullcontext())
     return store
 
 
