@@ -20,6 +20,7 @@ from graphcast_batch.evaluation.pointwise_statistics import (
     applies,
     statistic,
 )
+from graphcast_batch.evaluation.rank_histogram import is_rank, rank_sums
 from graphcast_batch.evaluation.regions import Regions
 from graphcast_batch.evaluation.reliability import count_sums, is_count, places_of
 from graphcast_batch.evaluation.score_layout import SPECTRUM
@@ -335,8 +336,9 @@ def weighted_sums(at: Points, statistics: Sequence[str], regions: Regions) -> ND
         float64 (statistic, field, region).
     """
     fields, together = len(at.truth), max(1, _BATCH_FIELDS // at.members)
-    found = [(n, _function(name)) for n, name in enumerate(statistics) if _applies(name, at) and not is_count(name)]
-    counted = places_of(statistics, at)
+    applied = [(n, name) for n, name in enumerate(statistics) if _applies(name, at)]
+    found = [(n, _function(name)) for n, name in applied if not (is_count(name) or is_rank(name))]
+    counted, ranks = places_of(statistics, at), np.array([n for n, name in applied if is_rank(name)], np.intp)
     sums = np.zeros((len(statistics), fields, len(regions.names)))
     for first in range(0, fields, together):
         batch = slice(first, first + together)
@@ -344,6 +346,8 @@ def weighted_sums(at: Points, statistics: Sequence[str], regions: Regions) -> ND
             few = at.part(batch, run)
             for n, value in found:
                 sums[n][batch][:, here] += value(few) @ weights
+            if ranks.size:
+                sums[np.ix_(ranks, np.arange(fields)[batch], here)] += rank_sums(few, weights)
             for event, places in counted.items():
                 added = count_sums(few, event, weights)
                 sums[np.ix_(places.ravel(), np.arange(fields)[batch], here)] += added.reshape(-1, *added.shape[2:])

@@ -46,7 +46,7 @@ def energy_score(at: Points) -> NDArray[np.float64]:
         (field, point).
     """
     assert isinstance(at, VectorPoints)
-    errors, members = [each.errors for each in at.components], at.members
+    errors, members = [each.errors.astype(np.float64) for each in at.components], at.members
     from_truth = _length(errors).mean(axis=0)
     apart = np.zeros_like(from_truth)
     for step in range(1, members):

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
+from graphcast_batch.evaluation.member_order import in_order
+
 Floats = NDArray[np.float64]
 SEEPS: Final = "seeps"
 CRPS: Final = "crps"
@@ -58,7 +60,7 @@ class PrecipitationClimatology:
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Forecast, truth and climatology at points. Differences are in float64, each computed once.
+    """Forecast, truth and climatology at points. Differences are each computed once, their sums in float64.
 
     Attributes:
         forecast: float32 (field, point), in the unit of the variable; of an ensemble (member, field, point).
@@ -90,10 +92,10 @@ class Points:
         return Points(forecast, truth, climatology, precipitation, deviation, self.thresholds)
 
     @cached_property
-    def errors(self) -> Floats:
+    def errors(self) -> NDArray[np.float32]:
         """Forecast minus truth, of each member of an ensemble."""
         # The difference of two close float32 is exact; that of others is as precise as the values themselves.
-        return np.subtract(self.forecast, self.truth).astype(np.float64)
+        return np.subtract(self.forecast, self.truth)
 
     @cached_property
     def error(self) -> Floats:
@@ -116,15 +118,6 @@ class Points:
         """Truth minus climatology, (field, point)."""
         assert self.climatology is not None
         return np.subtract(self.truth, self.climatology).astype(np.float64)
-
-    @cached_property
-    def ranks(self) -> tuple[NDArray[np.int16], NDArray[np.int16], Floats]:
-        """Lowest and highest rank of the truth among the members, from 0, and the share of each rank, (field, point).
-
-        Lowest and highest rank differ where members tie with the truth.
-        """
-        lowest, tied = (each.sum(axis=0, dtype=np.int16) for each in (self.errors < 0, self.errors == 0))
-        return lowest, lowest + tied, 1.0 / (1.0 + tied)
 
     def beyond(self, event: str) -> tuple[Floats, Floats]:
         """Mark where an event is in the forecast and in the truth: 1 there, else 0, (field, point) each.
@@ -157,8 +150,10 @@ class Points:
     def _beyond(self) -> dict[str, tuple[Floats, Floats]]:
         return {}
 
-    def _mean(self, values: Floats) -> Floats:
-        return values if values.ndim == self.truth.ndim else values.mean(axis=0)
+    def _mean(self, values: NDArray[np.floating]) -> Floats:
+        if values.ndim == self.truth.ndim:
+            return values.astype(np.float64)
+        return np.asarray(values.mean(axis=0, dtype=np.float64))
 
 
 PLAIN: Final[Mapping[str, Callable[[Points], Floats]]] = {
@@ -236,9 +231,16 @@ def crps(at: Points) -> Floats:
     """
     members = at.members
     above = (2.0 * np.arange(members) - (members - 1)) / (members * (members - 1))
-    # Contiguous in memory and in float32, in which they are exact anyway, members are sorted several times as fast.
-    ordered = np.sort(np.moveaxis(at.errors, 0, -1).astype(np.float32, order="C"), axis=-1)
-    return np.asarray(np.abs(at.errors).mean(axis=0) - ordered @ above)
+    score: Floats = np.abs(at.errors).mean(axis=0, dtype=np.float64)
+    for share, values in zip(above, in_order(at.errors), strict=True):
+        score -= share * values.astype(np.float64)
+    return score
+
+
+def variance(at: Points) -> Floats:
+    """Compute the variance of the members of an ensemble, unbiased, in the square of the variable's unit."""
+    deviations = at.errors - at.error
+    return np.asarray(np.einsum("m...,m...->...", deviations, deviations) / (at.members - 1))
 
 
 def crps_climatology(at: Points) -> Floats:
@@ -272,12 +274,6 @@ def _gaussian_crps(distance: Floats, deviation: Floats) -> Floats:
     density = np.exp(-0.5 * ratio**2) / np.sqrt(2 * np.pi)
     found = deviation * (ratio * (2 * ndtr(ratio) - 1) + 2 * density - 1 / np.sqrt(np.pi))
     return np.asarray(np.where(deviation == 0, np.abs(distance), found))
-
-
-def _share_of_rank(at: Points, rank: int) -> Floats:
-    """Return 1 where the truth has a rank among the members, else 0; where members tie with it, its share of ranks."""
-    lowest, highest, share = at.ranks
-    return np.where((lowest <= rank) & (rank <= highest), share, 0.0)
 
 
 def seeps(at: Points) -> Floats:
@@ -322,7 +318,7 @@ _OTHERS: Final[Mapping[str, Callable[[Points], Floats]]] = {
     CRPS: crps,
     CRPS_CLIMATOLOGY: crps_climatology,
     CRPS_GAUSSIAN: crps_gaussian,
-    VARIANCE: lambda at: at.errors.var(axis=0, ddof=1),
+    VARIANCE: variance,
 }
 
 
@@ -331,8 +327,6 @@ def statistic(name: str) -> Callable[[Points], Floats]:
     kind, _, event = name.partition(EVENT_MARK)
     if event:
         return lambda at: AT_EVENTS[kind](at, event)
-    if kind.startswith(RANK_PREFIX):
-        return lambda at: _share_of_rank(at, int(kind.removeprefix(RANK_PREFIX)))
     return {**STATISTICS, **_OTHERS}[kind]
 
 

@@ -77,10 +77,10 @@ def count_sums(at: Points, event: str, weights: Floats) -> Floats:
     if not (np.isfinite(share).all() and np.isfinite(truth).all()):
         return np.full((kinds, counts, fields, weights.shape[1]), np.nan)
     bins = np.rint(share * at.members).astype(np.intp) + counts * truth.astype(np.intp)
-    bins += kinds * counts * np.arange(fields)[:, np.newaxis]
     # A sum for each bin at once: as a statistic of its own, each number of members would pass over all points.
-    sums = [np.bincount(bins.ravel(), np.tile(area, fields), fields * kinds * counts) for area in weights.T]
-    without, both = np.stack(sums, axis=-1).reshape(fields, kinds, counts, -1).transpose(1, 2, 0, 3)
+    areas = np.ascontiguousarray(weights.T)
+    sums = np.array([[np.bincount(field, area, kinds * counts) for area in areas] for field in bins])
+    without, both = sums.reshape(fields, -1, kinds, counts).transpose(2, 3, 0, 1)
     return np.stack([without + both, both])
 
 
