@@ -12,6 +12,7 @@ import xarray as xr
 from graphcast_batch.errors import InputError
 from graphcast_batch.inputs.case_inputs import CaseInputs
 from graphcast_batch.members import Member
+from graphcast_batch.pipeline import case_frames
 from graphcast_batch.pipeline.member_weights import MemberWeights
 from graphcast_batch.pipeline.worker_context import WorkerContext
 from graphcast_batch.stores.layout import Layout, Plan
@@ -96,7 +97,26 @@ class Weights(MemberWeights):
         return {"w": {"w": np.float32(number)}}
 
 
-def worker(tmp_path, times, model, source, weights, batch_size=1):
+class Prepared(Perturbed):
+    """Adds the last frame of two short forecasts, which cancel each other."""
+
+    def __init__(self, steps):
+        self.steps = steps
+
+    def __call__(self, case, frames, preparation):
+        start = replace(case, steps=self.steps)
+        both = [(start, CaseInputs(sign * frames, xr.Dataset())) for sign in (1, -1)]
+        plus, minus = (float(made["b"][-1, 0, 0]) for made in preparation.forecast(both, 2))
+        return (
+            super().__call__(case, frames, preparation) + (plus + minus) / 2 - value_of_weights(case) - self.steps + 1
+        )
+
+
+def value_of_weights(case):
+    return 100.0 * checkpoint_of(case)
+
+
+def worker(tmp_path, times, model, source, weights, batch_size=1, perturb=None):
     some = [replace(case, member=number) for case in cases(times, STEPS) for number in NUMBERS]
     layout = Layout(GRID, (500, 850), (("a", True), ("b", False)), STEPS, 6)
     members = tuple(Member(number, "", "") for number in NUMBERS)
@@ -111,7 +131,7 @@ def worker(tmp_path, times, model, source, weights, batch_size=1):
         lambda start: unlimited,
         "t",
         batch_size,
-        perturb=Perturbed(),
+        perturb=perturb or Perturbed(),
         weights=weights,
     )
     return some, context
@@ -143,6 +163,21 @@ def test_each_member_has_its_own_weights_and_state_in_any_order(tmp_path, seed, 
         made = list(pool.map(lambda case: run_case(context, case), some))
 
     assert len(made) == len(some)
+    assert_own_frames(context, some)
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize(("batch_size", "steps"), [(1, 1), (1, 5), (2, 2), (2, 5), (3, STEPS)])
+def test_forecasts_before_a_forecast_may_be_longer_than_it_and_share_calls(
+    tmp_path, monkeypatch, batch_size, steps, large
+):
+    if large:
+        monkeypatch.setattr(case_frames, "MOST_WAITING_BYTES", 0)
+    some, context = worker(tmp_path, 2, Adding(), Starts(), Weights(3), batch_size, Prepared(steps))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda case: run_case(context, case), some))
+
     assert_own_frames(context, some)
 
 

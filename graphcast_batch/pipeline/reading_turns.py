@@ -29,7 +29,7 @@ class ReadingTurns:
         with self._changed:
             self._waiting.append(case)
             self._changed.wait_for(lambda: not self._is_taken and self._next() is case)
-            self._waiting.remove(case)
+            self._waiting = [each for each in self._waiting if each is not case]
             self._is_taken, self._last = True, (case.init_time, case.source)
         try:
             yield
