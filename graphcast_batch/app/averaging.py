@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from graphcast_batch.app.any_path import AnyPath
-from graphcast_batch.app.evaluating import truth_inputs
+from graphcast_batch.app.evaluated_config import truth_inputs
 from graphcast_batch.app.executing import chosen_times, executor, on_cluster, times_array
 from graphcast_batch.app.progress import ProgressChoice, chosen_progress
 from graphcast_batch.errors import ConfigError

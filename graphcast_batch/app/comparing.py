@@ -14,6 +14,7 @@ from graphcast_batch.evaluation.baselines import CLIMATOLOGY, PERSISTENCE
 from graphcast_batch.evaluation.comparison import Change
 from graphcast_batch.evaluation.ensemble import ENSEMBLE
 from graphcast_batch.evaluation.lagged import LAGGED
+from graphcast_batch.evaluation.past_years import CLIMATOLOGY_YEARS
 from graphcast_batch.evaluation.score_store import FORECAST
 from graphcast_batch.terminal import show_comparison
 
@@ -56,7 +57,7 @@ def compare(
     Args:
         first: folder of a scored store.
         second: folder of another scored store, or the name of scores in the first: "persistence", "climatology",
-            "ensemble" or "lagged".
+            "ensemble", "lagged" or "climatology_years".
         region: name of the region.
         scorecard: picture to draw of every variable, level and lead time, .png, .svg or .pdf.
 
@@ -66,7 +67,7 @@ def compare(
         StoreError: there are no scores.
     """
     ours = (Path(first), FORECAST)
-    is_baseline = os.fspath(second) in (PERSISTENCE, CLIMATOLOGY, ENSEMBLE, LAGGED)
+    is_baseline = os.fspath(second) in (PERSISTENCE, CLIMATOLOGY, ENSEMBLE, LAGGED, CLIMATOLOGY_YEARS)
     other = (ours[0], os.fspath(second)) if is_baseline else (Path(second), FORECAST)
     picture = path_or_none(scorecard)
     changes = comparison.compare(ours, other, region)

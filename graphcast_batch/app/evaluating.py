@@ -11,15 +11,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from graphcast_batch.app.any_path import AnyPath
+from graphcast_batch.app.evaluated_config import evaluated_config
 from graphcast_batch.app.evaluation_checks import COMPUTED_BASELINES, check_baseline, check_spectra_out
 from graphcast_batch.app.executing import executor, on_cluster
 from graphcast_batch.app.progress import Progress, ProgressChoice, chosen_progress
 from graphcast_batch.cluster.drain import Drain
-from graphcast_batch.config.inputs_section import ArchiveInputs, DatasetInputs, SyntheticInputs
-from graphcast_batch.config.loading import load_config
-from graphcast_batch.config.messages import parse_config
-from graphcast_batch.config.run_config import RunConfig
-from graphcast_batch.config.scores_section import ScoresConfig
 from graphcast_batch.evaluation.comparison import check_alike
 from graphcast_batch.evaluation.ensemble import ENSEMBLE
 from graphcast_batch.evaluation.score_export import check_table, write_tables
@@ -36,9 +32,6 @@ from graphcast_batch.evaluation.score_results import (
 from graphcast_batch.evaluation.score_store import FORECAST, ScoreRecord
 from graphcast_batch.evaluation.spectra import Loss, losses, write_spectra
 from graphcast_batch.evaluation.store_scoring import Evaluation, evaluations, score_stored
-from graphcast_batch.setup.kept_config import kept_config
-
-Inputs = ArchiveInputs | DatasetInputs | SyntheticInputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,6 +162,7 @@ def evaluate(
     *,
     members: Sequence[AnyPath] = (),
     lagged: Sequence[int] = (),
+    climatology_years: tuple[int, int] | None = None,
     over: Over = "all",
     out: AnyPath | None = None,
     spectra_out: AnyPath | None = None,
@@ -190,6 +184,8 @@ def evaluate(
             ensemble.
         lagged: hours by which earlier forecasts of the store, valid at the same times, form a lagged ensemble with each
             forecast; without them the ones that the config names.
+        climatology_years: the first and last of the years of which the truth at the same times of the year forms an
+            ensemble; without them those that the config names.
         over: initial times that each score is averaged over: ``all``, ``each`` by itself, or those of an ``hour`` of
             the day, a ``month`` or a ``season``.
         out: file for a table of all scores, .csv or .parquet.
@@ -199,18 +195,26 @@ def evaluate(
 
     Returns:
         float64 variables over (forecast, metric, [time, hour, month or season], prediction_timedelta, [level], region),
-        of which ``forecast`` is "forecast", a baseline, "ensemble" or "lagged"; NaN where nothing was scored or a
-        metric is undefined. The attributes ``incomplete``, ``without_truth`` and ``not_scored`` name the Cases that
-        were left out, the last with reasons. The attribute ``cases`` of a variable is the largest number of initial
-        times behind a score of the forecast, and ``variable_units`` is the unit of the variable; a metric is in that
-        unit, in its square, or has none.
+        of which ``forecast`` is "forecast", a baseline, "ensemble", "lagged" or "climatology_years"; NaN where nothing
+        was scored or a metric is undefined. The attributes ``incomplete``, ``without_truth`` and ``not_scored`` name
+        the Cases that were left out, the last with reasons. The attribute ``cases`` of a variable is the largest number
+        of initial times behind a score of the forecast, and ``variable_units`` is the unit of the variable; a metric is
+        in that unit, in its square, or has none.
 
     Raises:
         EvaluationError: forecasts, truth, climatology or baselines do not fit each other, or nothing could be scored.
         GraphcastBatchError: something is missing or cannot be read.
     """
     planned = plan_evaluation(
-        store, truth, climatology, baselines, members=members, lagged=lagged, out=out, spectra_out=spectra_out
+        store,
+        truth,
+        climatology,
+        baselines,
+        members=members,
+        lagged=lagged,
+        climatology_years=climatology_years,
+        out=out,
+        spectra_out=spectra_out,
     )
     result = score(planned, address=address, progress=progress)
     if out:
@@ -228,6 +232,7 @@ def plan_evaluation(
     *,
     members: Sequence[AnyPath] = (),
     lagged: Sequence[int] = (),
+    climatology_years: tuple[int, int] | None = None,
     out: AnyPath | None = None,
     spectra_out: AnyPath | None = None,
 ) -> PlannedEvaluation:
@@ -240,6 +245,7 @@ def plan_evaluation(
         baselines: names or folders of stores.
         members: folders of stores.
         lagged: hours.
+        climatology_years: first and last.
         out: file for a table of all scores.
         spectra_out: CSV file for spectra.
 
@@ -248,7 +254,7 @@ def plan_evaluation(
     """
     if out:
         check_table(Path(out))
-    config = evaluated_config(Path(store), truth, climatology, members, lagged)
+    config = evaluated_config(Path(store), truth, climatology, members, lagged, climatology_years)
     if spectra_out:
         check_spectra_out(Path(spectra_out), config)
     named = [os.fspath(one) for one in baselines]
@@ -306,46 +312,6 @@ def score(
     shown = chosen_progress(progress)
     with on_cluster(address, drain, shown) as stopping:
         return _counted(planned, _scored(planned, stopping, shown), shown)
-
-
-def evaluated_config(
-    place: AnyPath,
-    truth: AnyPath | Mapping[str, Any] | None = None,
-    climatology: AnyPath | None = None,
-    members: Sequence[AnyPath] = (),
-    lagged: Sequence[int] = (),
-) -> RunConfig:
-    """Return the config of a run or store, with another truth, climatology, members or lags of an ensemble, if given.
-
-    Raises:
-        ConfigError: a config cannot be read, or a value is not what it must be.
-        StoreError: the folder is not a store.
-    """
-    config = kept_config(Path(place))
-    given: dict[str, object] = {} if climatology is None else {"climatology": Path(climatology).absolute()}
-    if truth is not None:
-        given["truth"] = truth_inputs(truth)
-    if members:
-        given["members"] = tuple(Path(member).absolute() for member in members)
-    if lagged:
-        given["lagged"] = parse_config({"lagged": tuple(lagged)}, ScoresConfig, origin="given").lagged
-    return config.model_copy(update={"scores": config.scores.model_copy(update=given)})
-
-
-def truth_inputs(truth: AnyPath | Mapping[str, Any]) -> Inputs:
-    """Return the inputs that a caller names: those of a config, a section ``inputs``, or an archive.
-
-    Raises:
-        ConfigError: a key or value is not what it must be.
-    """
-    if isinstance(truth, Mapping):
-        found = parse_config({"truth": truth}, ScoresConfig, origin="given").truth
-        assert found is not None
-        return found
-    place = os.fspath(truth)
-    if place.endswith((".yaml", ".yml")):
-        return load_config(Path(place)).inputs
-    return parse_config({"kind": "archive", "path": place}, ArchiveInputs, origin="of --truth")
 
 
 def _scored(

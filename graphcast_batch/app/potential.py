@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from graphcast_batch.app.any_path import AnyPath
-from graphcast_batch.app.evaluating import evaluated_config
+from graphcast_batch.app.evaluated_config import evaluated_config
 from graphcast_batch.app.executing import executor, on_cluster
 from graphcast_batch.app.progress import ProgressChoice, chosen_progress
 from graphcast_batch.cluster.drain import Drain

@@ -15,6 +15,7 @@ from graphcast_batch.evaluation.ensemble_curves import (
     spread_curves,
 )
 from graphcast_batch.evaluation.lagged import LAGGED
+from graphcast_batch.evaluation.past_years import CLIMATOLOGY_YEARS
 from graphcast_batch.evaluation.reliability_diagrams import reliability_diagrams
 from graphcast_batch.evaluation.score_curves import curves
 from graphcast_batch.evaluation.score_differences import score_differences
@@ -77,7 +78,11 @@ def draw_comparison(
 
 def _named_scores(store: Path, against: Sequence[Path]) -> dict[str, tuple[Path, str]]:
     """Return which scores are drawn, by their names in the figures: the store's own, its baselines, other stores."""
-    computed = {name: (store, name) for name in (ENSEMBLE, LAGGED, PERSISTENCE, CLIMATOLOGY) if scored(store, name)}
+    computed = {
+        name: (store, name)
+        for name in (ENSEMBLE, LAGGED, CLIMATOLOGY_YEARS, PERSISTENCE, CLIMATOLOGY)
+        if scored(store, name)
+    }
     found = {store.resolve().name: (store, FORECAST)} | computed
     for other in against:
         name = other.resolve().name

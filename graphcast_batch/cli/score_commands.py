@@ -1,6 +1,7 @@
 """Define the commands that score forecasts: against the truth, a climatology, or each other."""
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -76,6 +77,14 @@ def evaluate(
             metavar="HOURS",
         ),
     ] = None,
+    climatology_years: Annotated[
+        str | None,
+        typer.Option(
+            help="First and last of the years (1990-2019) of which the truth at the same times of the year forms an "
+            "ensemble to compare with. Default: those that the config names.",
+            metavar="YEARS",
+        ),
+    ] = None,
     region: Annotated[
         str, typer.Option(help="Name of the region whose scores are printed; all regions are scored.")
     ] = "global",
@@ -122,6 +131,7 @@ def evaluate(
             baseline or (),
             members=member or (),
             lagged=_given_hours(lagged, "--lagged") if lagged is not None else (),
+            climatology_years=None if climatology_years is None else _given_years(climatology_years),
             out=out,
             spectra_out=spectra_out,
         )
@@ -153,7 +163,7 @@ def compare(
         str,
         typer.Argument(
             help="Folder of another scored store, or the name of scores in the first: persistence, climatology, "
-            "ensemble or lagged.",
+            "ensemble, lagged or climatology_years.",
             metavar="STORE|NAME",
         ),
     ],
@@ -315,23 +325,38 @@ def _given_hours(text: str, option: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
+def _given_years(text: str) -> tuple[int, int]:
+    """Return the first and last year that an option such as ``1990-2019`` names.
+
+    Raises:
+        ConfigError: the text is not two years.
+    """
+    found = re.fullmatch(r"(\d{4})-(\d{4})", text.strip(), re.ASCII)
+    if not found:
+        raise ConfigError(f"--climatology-years must be two years, such as 1990-2019, but is {text!r}")
+    return int(found[1]), int(found[2])
+
+
 def _show_scores(result: "ScoringResult", region: str) -> None:
     """Print the headline scores of forecasts, baselines and ensembles."""
     from graphcast_batch.evaluation.pointwise_statistics import CRPS_GAUSSIAN
     from graphcast_batch.terminal import show_ensemble, show_scores
 
     averages = result.averages(region)
-    ensemble, lagged = (averages.pop(name, None) for name in ("ensemble", "lagged"))
+    ensemble, lagged, years = (averages.pop(name, None) for name in ("ensemble", "lagged", "climatology_years"))
     dressed = {
         name: found for name, found in averages.items() if CRPS_GAUSSIAN in found.values["metric"].values.tolist()
     }
     if averages:
         show_scores(console, averages, region)
     if ensemble:
-        baselines = {"lagged": lagged} if lagged else {}
+        baselines = {name: found for name, found in (("lagged", lagged), ("climatology_years", years)) if found}
         show_ensemble(console, "ensemble", ensemble, region, baselines | dressed, result.vector_units)
     if lagged:
-        show_ensemble(console, "lagged ensemble", lagged, region, dressed, result.vector_units)
+        baselines = {"climatology_years": years} if years else {}
+        show_ensemble(console, "lagged ensemble", lagged, region, baselines | dressed, result.vector_units)
+    if years:
+        show_ensemble(console, "ensemble of other years", years, region, dressed, result.vector_units)
 
 
 def _show_spectra(result: "ScoringResult", region: str, out: Path | None) -> None:

@@ -25,6 +25,21 @@ def _check_lags(lags: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sorted(lags))
 
 
+class YearsConfig(FrozenModel):
+    """Years that follow each other."""
+
+    first: Annotated[int, Field(ge=1700, le=2200)]
+    """The first year."""
+    last: Annotated[int, Field(ge=1700, le=2200)]
+    """The last year."""
+
+    @model_validator(mode="after")
+    def _several(self) -> Self:
+        if self.last <= self.first:
+            raise ValueError(f"the last year must be after the first, {self.first}, but is {self.last}")
+        return self
+
+
 class ScoresConfig(FrozenModel):
     """What forecasts are scored against, and where; by default all that the forecasts and the truth both have."""
 
@@ -70,6 +85,9 @@ class ScoresConfig(FrozenModel):
     lagged: Annotated[tuple[int, ...], Strict(False), AfterValidator(_check_lags)] = ()
     """Hours, such as 6, 12 and 18, by which earlier forecasts of the run form a lagged ensemble with each forecast, at
     the same valid times; for ``graphcast-batch evaluate`` only."""
+    climatology_years: YearsConfig | None = None
+    """Years, such as ``{first: 1990, last: 2019}``, of which the truth at the same times of the year forms an ensemble
+    to compare with: one that knows the season and the hour alone; for ``graphcast-batch evaluate`` only."""
     spectra: Names = ()
     """Variables, among those that are scored, whose power spectrum by zonal wavenumber is kept too, in each region of
     complete latitude circles: it shows how much a forecast is blurred."""

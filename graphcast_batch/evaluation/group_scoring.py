@@ -16,7 +16,7 @@ from graphcast_batch.evaluation.regions import Regions
 from graphcast_batch.evaluation.score_layout import BOXES, ON_LEVELS, VECTORS, ScoreLayout
 from graphcast_batch.evaluation.score_store import ADDED, FORECAST, ScoreStore, mismatch
 from graphcast_batch.evaluation.scoring_setup import ScoringSetup
-from graphcast_batch.evaluation.stored_members import StoredMember
+from graphcast_batch.evaluation.stored_members import PastYear, StoredMember, stored_of
 from graphcast_batch.files.durable import explained, sync_folder
 from graphcast_batch.stores.base import Store
 
@@ -107,11 +107,13 @@ def stored_groups(store: Path, name: str, scoring: ScoringSetup) -> list[GroupSc
 def score_layout_of(scoring: ScoringSetup, regions: Regions, identity: Mapping[str, JsonValue]) -> ScoreLayout:
     """Return the layout of the scores that a scoring computes; for the arguments see `lay_out_groups`."""
     boxes = sorted(set(scoring.boxes) & set(regions.names))
+    stored = stored_of(scoring.members)
     others = sorted(
-        f"{member.path.resolve()}" if member.number is None else f"{_place(member, scoring)} {member.number}"
-        for member in scoring.members[1:]
+        f"{member.path.resolve()}" if member.number is None else f"{_place(member, stored[0])} {member.number}"
+        for member in stored[1:]
         if not member.lag_hours
     )
+    years: list[JsonValue] = [member.year for member in scoring.members if isinstance(member, PastYear)]
     return ScoreLayout(
         statistics=scoring.statistics,
         on_levels=scoring.on_levels,
@@ -122,6 +124,7 @@ def score_layout_of(scoring: ScoringSetup, regions: Regions, identity: Mapping[s
             **identity,
             **({"members": [*others]} if others else {}),
             **({"lag_hours": [*scoring.lags]} if any(scoring.lags) else {}),
+            **({"years": years} if years else {}),
             **_by_name(_THRESHOLDS, scoring.thresholds, scoring),
             **_by_name(VECTORS, scoring.vectors, scoring),
             **({BOXES: {name: scoring.boxes[name].model_dump(mode="json") for name in boxes}} if boxes else {}),
@@ -138,9 +141,9 @@ def _by_name(key: str, values: Mapping[str, Sequence[JsonValue]], scoring: Scori
     return {key: held} if held else {}
 
 
-def _place(member: StoredMember, scoring: ScoringSetup) -> str:
-    """Return where a member is, in words that stay true when the store that has the scores is moved."""
-    return "member" if member.path == scoring.members[0].path else f"{member.path.resolve()} member"
+def _place(member: StoredMember, first: StoredMember) -> str:
+    """Return where a member is, in words that stay true when the store of the first one, with the scores, is moved."""
+    return "member" if member.path == first.path else f"{member.path.resolve()} member"
 
 
 def _refuse_changed(found: Sequence[ScoreStore], layout: ScoreLayout, store: Store) -> None:

@@ -23,7 +23,7 @@ from graphcast_batch.evaluation.pointwise_statistics import (
 from graphcast_batch.evaluation.regions import Regions, weigh
 from graphcast_batch.evaluation.reliability import of_reliability
 from graphcast_batch.evaluation.score_layout import OF_MEAN, PARTS
-from graphcast_batch.evaluation.stored_members import StoredMember
+from graphcast_batch.evaluation.stored_members import PastYear, StoredMember
 from graphcast_batch.grid import SAME_PLACE_DEGREES
 from graphcast_batch.inputs.case_inputs import Timeline
 from graphcast_batch.inputs.quality.geography import is_of_sea
@@ -153,7 +153,7 @@ class ScoringSetup:
     vectors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     dressed: bool = False
     reliability: bool = False
-    members: tuple[StoredMember, ...] = ()
+    members: tuple[StoredMember | PastYear, ...] = ()
     spectra: tuple[str, ...] = ()
     bands: tuple[str, ...] = ()
     only: tuple[str, ...] | None = None

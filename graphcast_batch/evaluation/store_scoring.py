@@ -23,6 +23,7 @@ from graphcast_batch.evaluation.derived import DERIVATIONS, derivable, with_deri
 from graphcast_batch.evaluation.ensemble import ENSEMBLE, EnsembleForecasts, check_members
 from graphcast_batch.evaluation.group_scoring import GroupScoring, lay_out_groups, stored_groups
 from graphcast_batch.evaluation.lagged import LAGGED, lagged_members
+from graphcast_batch.evaluation.past_years import CLIMATOLOGY_YEARS, WeatherOfYear, check_years
 from graphcast_batch.evaluation.score_choices import (
     levels_of,
     thresholds_of,
@@ -35,6 +36,7 @@ from graphcast_batch.evaluation.score_store import FORECAST, ScoreRecord
 from graphcast_batch.evaluation.scoring_setup import ForecastReader, ScoringSetup, part_of
 from graphcast_batch.evaluation.stored_forecasts import StoredForecasts
 from graphcast_batch.evaluation.stored_members import (
+    PastYear,
     StoredMember,
     complete_steps,
     forecast_id,
@@ -113,6 +115,11 @@ def evaluations(config: RunConfig, baselines: Sequence[str] = ()) -> list[Evalua
         wanted[ENSEMBLE] = ensemble_of(forecasts, stores)
     if config.scores.lagged:
         wanted[LAGGED] = ensemble_scoring(forecasts, lagged_members(store, config.scores.lagged))
+    if config.scores.climatology_years:
+        years = range(config.scores.climatology_years.first, config.scores.climatology_years.last + 1)
+        check_years(forecasts, store.init_times, years)
+        weather = tuple(WeatherOfYear(forecasts, year) for year in years)
+        wanted[CLIMATOLOGY_YEARS] = _as_ensemble(forecasts, tuple(map(PastYear, years)), weather)
     identity = identity_of(config, climatology)
     return [lay_out(store, name, scoring, identity) for name, scoring in wanted.items()]
 
@@ -206,9 +213,7 @@ def ensemble_of(scoring: ScoringSetup, stores: Sequence[Store]) -> ScoringSetup:
 
 
 def ensemble_scoring(scoring: ScoringSetup, members: tuple[StoredMember, ...]) -> ScoringSetup:
-    """Set up the scoring of an ensemble from that of a single forecast.
-
-    SEEPS is defined for single forecasts, and left out; vectors are scored of ensembles alone.
+    """Set up the scoring of an ensemble of stored forecasts from that of a single one.
 
     Args:
         scoring: of a single forecast of the store that the scores are written to.
@@ -216,6 +221,16 @@ def ensemble_scoring(scoring: ScoringSetup, members: tuple[StoredMember, ...]) -
     """
     derived = tuple(scoring.steps)
     held = tuple(with_derived_forecasts(StoredForecasts(member), derived) for member in members)
+    return _as_ensemble(scoring, members, held)
+
+
+def _as_ensemble(
+    scoring: ScoringSetup, members: tuple[StoredMember | PastYear, ...], held: tuple[ForecastReader, ...]
+) -> ScoringSetup:
+    """Return the scoring of several forecasts as one ensemble.
+
+    SEEPS is defined for single forecasts, and left out; vectors are scored of ensembles alone.
+    """
     climatology, levelled = scoring.climatology, dict(scoring.on_levels)
     vectors = tuple((name, levelled[parts[0]]) for name, parts in scoring.vectors.items())
     return replace(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from graphcast_batch.plan import Case, case_key, parse_key
 from graphcast_batch.stores.base import Store
@@ -39,6 +40,21 @@ class StoredMember:
         return replace(case, init_time=start, steps=steps, member=self.number)
 
 
+@dataclass(frozen=True)
+class PastYear:
+    """The truth of another year, as a member of an ensemble that is in no store.
+
+    Attributes:
+        year: whose weather it is.
+    """
+
+    year: int
+    lag_hours: ClassVar[int] = 0
+
+    def __str__(self) -> str:
+        return f"the weather of {self.year}"
+
+
 OpenedMember = tuple[Store, StoredMember]
 """The store of a member, and the member."""
 
@@ -50,20 +66,26 @@ def members_of(store: Store) -> tuple[StoredMember, ...]:
     return tuple(StoredMember(store.path, number) for number in numbers)
 
 
-def stores_of(store: Store, members: Sequence[StoredMember]) -> list[OpenedMember]:
+def stores_of(store: Store, members: Sequence[StoredMember | PastYear]) -> list[OpenedMember]:
     """Return each member with its store, in an order that does not depend on the order given.
 
     Args:
         store: the one that the scores are written to.
-        members: the members of an ensemble; none for the first of the store alone.
+        members: the members of an ensemble; none, or past years, for the first of the store alone.
     """
-    if not members:
+    stored = stored_of(members)
+    if not stored:
         return [(store, members_of(store)[0])]
-    opened = {member.path: open_store(member.path) for member in members if member.path != store.path}
+    opened = {member.path: open_store(member.path) for member in stored if member.path != store.path}
     chosen = sorted(
-        members, key=lambda each: (each.path != store.path, each.path.resolve(), each.number or 0, each.lag_hours)
+        stored, key=lambda each: (each.path != store.path, each.path.resolve(), each.number or 0, each.lag_hours)
     )
     return [(opened.get(member.path, store), member) for member in chosen]
+
+
+def stored_of(members: Sequence[StoredMember | PastYear]) -> list[StoredMember]:
+    """Return the members that are in a store."""
+    return [member for member in members if isinstance(member, StoredMember)]
 
 
 def complete_steps(members: Sequence[OpenedMember]) -> dict[str, int]:

@@ -13,6 +13,7 @@ from graphcast_batch.errors import EvaluationError, GraphcastBatchError
 from graphcast_batch.evaluation.ensemble import ENSEMBLE
 from graphcast_batch.evaluation.ensemble_curves import crps_curves, spread_curves
 from graphcast_batch.evaluation.lagged import LAGGED
+from graphcast_batch.evaluation.past_years import CLIMATOLOGY_YEARS
 from graphcast_batch.evaluation.pointwise_statistics import CRPS
 from graphcast_batch.evaluation.score_curves import ScoreCurve, curves
 from graphcast_batch.evaluation.score_differences import ScoreDifferences, score_differences
@@ -136,7 +137,7 @@ def skill(opened: Opened, other: Opened | None, region: str | None) -> Skill | N
     except EvaluationError as error:
         notes.append(f"Curves of this store alone: {error}")
         found = curves({opened.name: ours}, where)
-    of_ensembles = {name: (path, name) for name in (ENSEMBLE, LAGGED) if scored(path, name)}
+    of_ensembles = {name: (path, name) for name in (ENSEMBLE, LAGGED, CLIMATOLOGY_YEARS) if scored(path, name)}
     tables, more = _of_ensembles({opened.name: ours}, of_ensembles, where, notes)
     rows = _headlines(found, opened.name)
     return Skill(where, tuple(cards), rows, tables, _charts([*found, *more]), tuple(notes))

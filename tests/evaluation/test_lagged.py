@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from graphcast_batch.app.evaluating import evaluated_config, plan_evaluation
+from graphcast_batch.app.evaluated_config import evaluated_config
+from graphcast_batch.app.evaluating import plan_evaluation
 from graphcast_batch.app.score_drawing import draw_scores
 from graphcast_batch.config.messages import parse_config
 from graphcast_batch.config.scores_section import ScoresConfig
