@@ -115,6 +115,38 @@ def test_an_ensemble_waits_for_the_member_that_is_made_again(made, command, tmp_
     xr.testing.assert_identical(xr.open_zarr(store / "ensemble").load(), expected)
 
 
+def removed(path):
+    path.unlink()
+
+
+def changed(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [removed, changed])
+def test_members_that_were_damaged_are_not_combined_until_they_are_made_again(made, command, tmp_path, damage):
+    store = tmp_path / "run"
+    shutil.copytree(made[1], store)
+    shutil.rmtree(store / "ensemble")
+    damage(next(store.glob("2m_temperature/c.1.2.*")))
+    config = written(tmp_path / "run.yaml", states_of(store))
+
+    refused = command("run", config)
+
+    assert "1 of 2 ensembles complete, 1 with a failure" in refused.stdout, refused.stderr
+    said = " ".join((refused.stdout + refused.stderr).split())
+    assert "2020-01-01T06 cannot be combined from its members: 2m_temperature/c.1.2." in said
+    assert "verify with --repair, so that the next run makes the Case again" in said
+    assert "2020-01-01T06-m002" in command("verify", store, "--deep", "--repair").stdout
+    command("retry-failed", store)
+    again = command("run", config)
+    assert "2 of 2 ensembles complete" in again.stdout, again.stderr
+    expected = xr.open_zarr(made[1] / "ensemble").load()
+    xr.testing.assert_identical(xr.open_zarr(store / "ensemble").load(), expected)
+
+
 def test_statistics_can_be_added_to_a_store_whose_members_are_complete(made, command, tmp_path):
     store = tmp_path / "run"
     shutil.copytree(made[1], store)

@@ -22,7 +22,7 @@ from graphcast_batch.pipeline.stages import StageName
 from graphcast_batch.plan import Case
 from graphcast_batch.stores.base import NONE, OUTPUTS, Attempt, Lease, Store
 from graphcast_batch.stores.case_records import CaseRecord
-from graphcast_batch.stores.store_kinds import open_store
+from graphcast_batch.stores.store_kinds import flaws_of, open_store
 from graphcast_batch.timing import Stopwatch
 
 MEMBERS_BYTES: Final = 2**27
@@ -72,11 +72,13 @@ class EnsembleCases:
             The record of the Case, and why it has no scores although it should have, or nothing.
 
         Raises:
-            StoreError: a member is not complete, the store cannot be read or written, or the lease was lost.
+            StoreError: a member is not complete or damaged, the store cannot be read or written, or the lease was lost.
             GraphcastBatchError: the members cannot be scored, and nothing else is kept of them.
         """
         members = [replace(case, member=member.number) for member in self.members.members]
         self._check(case, members)
+        with watch.stage("read"):
+            self._verify(case, members, reached)
         scored_first = self.store.only_scores or self.drop is not None  # nothing could be scored afterwards
         with self.store.attempt(case) as attempt:
             if not self.store.only_scores:
@@ -119,6 +121,15 @@ class EnsembleCases:
                 f"{case.key}: {self.store.path} must be the store that this run began with, but a run with other "
                 "members has replaced it; run again with the config of that run"
             )
+
+    def _verify(self, case: Case, members: Sequence[Case], reached: Callable[[StageName], None]) -> None:
+        """Refuse to combine members with damaged files, which might be read as NaN or as other values."""
+        for each in members:
+            reached("read")
+            flaws = flaws_of(self.members.path, each.key)
+            if flaws:
+                others = f", and {len(flaws) - 1} more" if len(flaws) > 1 else ""
+                raise StoreError(f"{case.key} cannot be combined from its members: {flaws[0]}{others}")
 
     def _write(self, case: Case, attempt: Attempt, watch: Stopwatch, reached: Callable[[StageName], None]) -> None:
         for name, first, values in self._pieces(case, watch, reached):

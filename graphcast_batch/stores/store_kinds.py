@@ -76,6 +76,17 @@ class StoreKind(Protocol):
             GridError: the latitudes or longitudes of the store are damaged.
         """
 
+    def flaws_of(self, path: Path, key: str) -> Sequence[Flaw]:
+        """Compare every file of one complete Case with its record, by checksum.
+
+        Args:
+            path: the folder of the store.
+            key: key of the Case.
+
+        Raises:
+            StoreError: the Case is not complete, or the store cannot be read.
+        """
+
     def repair(self, path: Path, flaws: Sequence[Flaw]) -> ForecastRepair:
         """Forget damaged Cases, so that the next run makes them again, and remove unexpected files.
 
@@ -121,6 +132,15 @@ def open_store(path: Path) -> Store:
         GridError: the latitudes or longitudes of the store are damaged.
     """
     return kind_at(path).open(path)
+
+
+def flaws_of(path: Path, key: str) -> Sequence[Flaw]:
+    """Compare every file of one complete Case of a store with its record, by checksum.
+
+    Raises:
+        StoreError: the Case is not complete, or the store cannot be read.
+    """
+    return kind_at(path).flaws_of(path, key)
 
 
 def check_place(path: Path) -> None:

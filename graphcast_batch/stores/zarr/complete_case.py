@@ -71,18 +71,24 @@ def open_with_cases(path: Path) -> tuple[ZarrStore, list[CompleteCase]]:
     steps_of = FileLedger(path / LEDGER).complete_steps()
     # Opened after the ledger was read, so that an axis that is being extended has every Case that was listed.
     store = ZarrStore.open(path)
-    return store, [
-        CompleteCase(
-            store.path,
-            key,
-            steps,
-            store.places.get(key),
-            store.place_axes,
-            store.blocks_of(steps),
-            store.kept.on_levels,
-        )
-        for key, steps in sorted(steps_of.items())
-    ]
+    return store, [_complete(store, key, steps) for key, steps in sorted(steps_of.items())]
+
+
+def flaws_of(store: ZarrStore, key: str) -> tuple[Flaw, ...]:
+    """Read and verify all files of one complete Case.
+
+    Raises:
+        StoreError: the Case is not complete, or a folder cannot be read.
+    """
+    steps = store.ledger.steps_of(key)
+    if not steps:
+        raise StoreError(f"{key} must be complete in {store.path} to be verified, but is not; run again")
+    return verify_case(_complete(store, key, steps), deep=True)[1]
+
+
+def _complete(store: ZarrStore, key: str, steps: int) -> CompleteCase:
+    place, blocks = store.places.get(key), store.blocks_of(steps)
+    return CompleteCase(store.path, key, steps, place, store.place_axes, blocks, store.kept.on_levels)
 
 
 def verify_case(case: CompleteCase, *, deep: bool) -> CaseVerification:

@@ -10,6 +10,7 @@ from graphcast_batch.stores.flaws import CasesVerification, Flaw, ForecastRepair
 from graphcast_batch.stores.layout import Plan
 from graphcast_batch.stores.zarr.case_repair import repair_cases
 from graphcast_batch.stores.zarr.case_verification import verify_cases
+from graphcast_batch.stores.zarr.complete_case import flaws_of
 from graphcast_batch.stores.zarr.store import ZarrStore
 
 
@@ -43,6 +44,10 @@ class ZarrKind:
     def verify(self, path: Path, *, deep: bool, executor: CaseExecutor) -> CasesVerification:
         """Compare the forecasts of a store with their records."""
         return verify_cases(path, deep=deep, executor=executor)
+
+    def flaws_of(self, path: Path, key: str) -> tuple[Flaw, ...]:
+        """Compare every file of one complete Case with its record."""
+        return flaws_of(ZarrStore.open(path), key)
 
     def repair(self, path: Path, flaws: Sequence[Flaw]) -> ForecastRepair:
         """Forget damaged Cases, and remove unexpected files."""
