@@ -206,7 +206,7 @@ def _by_zarr(place: Path, frames: Frames) -> None:
             dtype=values.dtype,
             chunks=(1, *values.shape[1:]),
             shards=(min(len(values), _SHARD), *values.shape[1:]),
-            compressors=Encoding.wanted(OutputsConfig(), name, _SHARD).codec,
+            compressors=Encoding.wanted(OutputsConfig(), name, _SHARD).codecs,
         )
         for first in range(0, len(values), _SHARD):
             array[first : first + _SHARD] = values[first : first + _SHARD]

@@ -1,3 +1,4 @@
+import json
 import tempfile
 import zlib
 from itertools import pairwise
@@ -5,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -37,7 +39,7 @@ def test_a_shard_is_to_the_byte_what_zarr_writes(compression, length, leads, cut
             dtype="float32",
             chunks=(1, 1, 2, 5, 8),
             shards=(1, length, 2, 5, 8),
-            compressors=encoding.codec,
+            compressors=encoding.codecs,
             fill_value=np.nan,
         )
         array[0, :leads] = values
@@ -76,6 +78,44 @@ def test_an_encoding_is_found_again_in_the_metadata_of_its_array(tmp_path):
             assert store.encodings["temperature"] == Encoding.wanted(outputs, "temperature", 8)
 
 
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_a_byte_of_a_value_that_was_changed_is_found_by_every_reader(tmp_path, compression):
+    store = make(tmp_path / "run.zarr", plan_of([0], 3, compression=compression))
+    fill(store, case_at(0, 3))
+    (file,) = (store.path / "2m_temperature").glob("c.*")
+    whole = file.read_bytes()
+    for place in (0, len(whole) // 3, len(whole) // 2):
+        content = bytearray(whole)
+        content[place] ^= 1
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match="checksum"):
+            xr.open_zarr(store.path)["2m_temperature"].load()
+
+
+def test_a_store_of_an_earlier_version_goes_on_without_checksums_of_lead_times(tmp_path):
+    plan = plan_of([0, 6], 3)
+    store = make(tmp_path / "run.zarr", plan)
+    root = json.loads((store.path / "zarr.json").read_text())
+    for name in store.variables:
+        for path, array in (
+            (store.path / name / "zarr.json", json.loads((store.path / name / "zarr.json").read_text())),
+            (None, root["consolidated_metadata"]["metadata"][name]),
+        ):
+            assert array["codecs"][0]["configuration"]["codecs"].pop() == {"name": "crc32c"}
+            if path:
+                path.write_text(json.dumps(array))
+    (store.path / "zarr.json").write_text(json.dumps(root))
+
+    old = make(tmp_path / "run.zarr", plan)
+    case = case_at(0, 3)
+    fill(old, case)
+
+    assert not old.encodings["temperature"].checked
+    read = xr.open_zarr(old.path).isel(time=0)
+    for name, values in values_of(old, case).items():
+        np.testing.assert_array_equal(read[name], values)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -84,6 +124,7 @@ def test_an_encoding_is_found_again_in_the_metadata_of_its_array(tmp_path):
         lambda array: array["codecs"][0]["configuration"].update(index_location="start"),
         lambda array: array["codecs"][0]["configuration"].update(chunk_shape=[1, 2, 2, 5, 8]),
         lambda array: array["codecs"][0]["configuration"]["codecs"].append({"name": "crc32c"}),
+        lambda array: array["codecs"][0]["configuration"]["codecs"].insert(1, {"name": "crc32c"}),
         lambda array: array["codecs"][0]["configuration"]["codecs"][1]["configuration"].update(shuffle="sideways"),
         lambda array: array["codecs"][0]["configuration"]["codecs"][1]["configuration"].update(cname="lz77"),
         lambda array: array["attributes"].update(keep_bits="many"),

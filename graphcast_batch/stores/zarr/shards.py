@@ -19,7 +19,8 @@ import google_crc32c
 import numpy as np
 from numcodecs.blosc import Blosc  # type: ignore[import-untyped]  # shipped without types
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec
+from zarr.abc.codec import BytesBytesCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from graphcast_batch.config.outputs_section import OutputsConfig
 from graphcast_batch.errors import StoreError
@@ -31,6 +32,7 @@ _KEEP_BITS: Final = "keep_bits"
 _SHUFFLES: Final = {"noshuffle": Blosc.NOSHUFFLE, "shuffle": Blosc.SHUFFLE, "bitshuffle": Blosc.BITSHUFFLE}
 _LEVELS: Final = {"lz4": 5, "zstd": 1}
 _LITTLE_ENDIAN: Final = {"name": "bytes", "configuration": {"endian": "little"}}
+_CHECKSUM: Final = {"name": "crc32c"}
 Place = tuple[int, ...]
 """Place of a Case: its index on the time axis, and in a store of an ensemble that on the axis of members."""
 
@@ -48,11 +50,14 @@ class Encoding:
         block_steps: number of lead times in a shard.
         keep_bits: how many bits of the mantissa are kept; None for all.
         blosc: configuration of the compressor, as in zarr's metadata; None without a compressor.
+        checked: whether each lead time ends with its checksum, so that every reader finds out whether it was damaged;
+            not in stores of earlier versions.
     """
 
     block_steps: int
     keep_bits: int | None
     blosc: dict[str, Any] | None
+    checked: bool = True
 
     @classmethod
     def wanted(cls, outputs: OutputsConfig, name: str, block_steps: int) -> Self:
@@ -73,9 +78,11 @@ class Encoding:
         try:
             lead = _lead_axis(array)
             block_steps = array["chunk_grid"]["configuration"]["chunk_shape"][lead]
-            _, *compressors = array["codecs"][0]["configuration"]["codecs"]
+            _, *codecs = array["codecs"][0]["configuration"]["codecs"]
+            checked = codecs[-1:] == [_CHECKSUM]
+            compressors = codecs[: len(codecs) - checked]
             blosc = compressors[0]["configuration"] if compressors else None
-            found = cls(block_steps, array["attributes"].get(_KEEP_BITS), blosc)
+            found = cls(block_steps, array["attributes"].get(_KEEP_BITS), blosc, checked)
             if array != {**array, **found._metadata(array["shape"], lead)} or found.keep_bits not in (
                 None,
                 *range(1, 23),
@@ -90,9 +97,10 @@ class Encoding:
         return found
 
     @property
-    def codec(self) -> BloscCodec | None:
-        """The compressor, as an object of zarr."""
-        return BloscCodec(**self.blosc) if self.blosc else None
+    def codecs(self) -> tuple[BytesBytesCodec, ...]:
+        """What the bytes of a lead time go through, as objects of zarr."""
+        compressor = (BloscCodec(**self.blosc),) if self.blosc else ()
+        return (*compressor, *((Crc32cCodec(),) if self.checked else ()))
 
     @property
     def attributes(self) -> dict[str, int]:
@@ -104,15 +112,16 @@ class Encoding:
         named = self.blosc and "blosc {cname} {clevel} {shuffle}".format_map(self.blosc)
         return f"{named or 'no compression'}{kept}"
 
-    def encode(self, values: NDArray[np.float32]) -> memoryview:
-        """Encode one lead time; other threads run meanwhile."""
+    def encode(self, values: NDArray[np.float32]) -> tuple[bytes, ...]:
+        """Encode one lead time, as parts that follow each other; other threads run meanwhile."""
         plain = np.ascontiguousarray(values, "<f4")
         if self.keep_bits is not None:
             plain = keep_bits(plain, self.keep_bits)
         if self.blosc is None:
-            return plain.reshape(-1).view(np.uint8).data
-        blosc = Blosc(**self.blosc | {"shuffle": _SHUFFLES[self.blosc["shuffle"]]})
-        return memoryview(blosc.encode(plain))
+            content = plain.tobytes()
+        else:
+            content = Blosc(**self.blosc | {"shuffle": _SHUFFLES[self.blosc["shuffle"]]}).encode(plain)
+        return (content, _checksum_of(content)) if self.checked else (content,)
 
     def _metadata(self, shape: Sequence[int], lead: int) -> dict[str, Any]:
         """Return those metadata of an array of that shape, with lead times on one of its axes, that describe this."""
@@ -120,8 +129,8 @@ class Encoding:
         compressors = [{"name": "blosc", "configuration": self.blosc}] if self.blosc else []
         sharding = {
             "chunk_shape": [*before, 1, *after],
-            "codecs": [_LITTLE_ENDIAN, *compressors],
-            "index_codecs": [_LITTLE_ENDIAN, {"name": "crc32c"}],
+            "codecs": [_LITTLE_ENDIAN, *compressors, *([_CHECKSUM] if self.checked else [])],
+            "index_codecs": [_LITTLE_ENDIAN, _CHECKSUM],
             "index_location": "end",
         }
         return {
@@ -174,9 +183,10 @@ class Shard:
                     f"{first} came, counted from 0; write each once, and none before those that precede it"
                 )
             for lead in values:
-                content = self._encoding.encode(lead)
-                self._index += [self._size, content.nbytes]
-                self._write(content)
+                parts = self._encoding.encode(lead)
+                self._index += [self._size, sum(map(len, parts))]
+                for part in parts:
+                    self._write(part)
             if first + len(values) == self._leads:
                 self._seal()
 
@@ -187,17 +197,22 @@ class Shard:
     def _seal(self) -> None:
         absent = [_ABSENT] * (2 * self._encoding.block_steps - len(self._index))
         index = np.array(self._index + absent, "<u8").tobytes()
-        self._write(memoryview(index + google_crc32c.value(index).to_bytes(4, "little")))
+        self._write(index + _checksum_of(index))
         os.fsync(self._file.fileno())
         found = os.fstat(self._file.fileno())
         self._file.close()
         self.sealed = Sealed(self._size, f"{self._checksum:08x}", found.st_dev, found.st_ino)
 
-    def _write(self, content: memoryview) -> None:
+    def _write(self, content: bytes) -> None:
         self._checksum = zlib.crc32(content, self._checksum)
-        self._size += content.nbytes
-        while content:  # the system may take less than all at once
-            content = content[self._file.write(content) :]
+        self._size += len(content)
+        left = memoryview(content)
+        while left:  # the system may take less than all at once
+            left = left[self._file.write(left) :]
+
+
+def _checksum_of(content: bytes) -> bytes:
+    return int(google_crc32c.value(content)).to_bytes(4, "little")
 
 
 def block_steps_of(array: Mapping[str, Any]) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from pydantic import JsonValue
+from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import BloscCodec
 from zarr.errors import ZarrUserWarning
 
@@ -257,7 +258,7 @@ def _create_arrays(folder: Path, plan: Plan, root_attributes: dict[str, Any]) ->
     for name, (values, of_axis) in (coordinates | of_members).items():
         dim = NUMBER if name in of_members else name
         length = 4096 if dim in _GROWING else values.size
-        array = _create(group, name, (dim,), values.shape, values.dtype, (length,), None, _AXIS_CODEC, of_axis)
+        array = _create(group, name, (dim,), values.shape, values.dtype, (length,), None, (_AXIS_CODEC,), of_axis)
         # Without write_empty_chunks the one initial time 1970-01-01T00 would be left out, as if it had been lost.
         array.with_config({"write_empty_chunks": True})[...] = values
     for name, levelled in layout.kept.on_levels:
@@ -268,7 +269,7 @@ def _create_arrays(folder: Path, plan: Plan, root_attributes: dict[str, Any]) ->
         chunks, shards = (*of_case, 1, *fields), (*of_case, layout.block_steps, *fields)
         encoding = Encoding.wanted(layout.outputs, name, layout.block_steps)
         of_array: dict[str, str | int] = {**layout.attributes.get(name, attributes(name)), **encoding.attributes}
-        _create(group, name, dims, shape, np.dtype(np.float32), chunks, shards, encoding.codec, of_array)
+        _create(group, name, dims, shape, np.dtype(np.float32), chunks, shards, encoding.codecs, of_array)
     with warnings.catch_warnings():
         # zarr warns that the specification of version 3 does not yet have what xarray and zarr both read.
         warnings.simplefilter("ignore", ZarrUserWarning)
@@ -283,7 +284,7 @@ def _create(
     dtype: np.dtype[Any],
     chunks: tuple[int, ...],
     shards: tuple[int, ...] | None,
-    codec: BloscCodec | None,
+    codecs: tuple[BytesBytesCodec, ...],
     of_array: Mapping[str, str | int],
 ) -> zarr.Array[Any]:
     return group.create_array(
@@ -292,7 +293,7 @@ def _create(
         dtype=dtype,
         chunks=chunks,
         shards=shards,
-        compressors=codec,
+        compressors=codecs,
         fill_value=np.nan if dtype == np.float32 else "" if dtype.kind == "T" else 0,
         # All files of a variable in one folder: with "/" each would sit in three folders of its own.
         chunk_key_encoding={"name": "default", "separator": "."},
