@@ -145,3 +145,19 @@ def test_forecasts_of_another_config_are_not_copied(finished, small_config, comm
     refused = command("copy-forecasts", same, "--from", tmp_path / "same")
     assert refused.returncode == 1
     assert "must be another than" in refused.stderr
+
+
+def test_members_are_copied_and_combined_again_by_the_run(small_config, command, tmp_path):
+    states = {"kind": "gaussian", "members": 2, "amplitude": 0.1}
+    of_members = {"ensemble": {"perturbations": states}, "outputs": {"ensemble": ["mean"]}, "steps": 1}
+    one = {"times": {"list": ["2020-01-01T06"]}}
+    assert command("run", small_config("run", **one, **of_members)).returncode == 0
+    longer = small_config("new.zarr", times={"list": ["2020-01-01T00", "2020-01-01T06"]}, **of_members)
+    copying = command("copy-forecasts", longer, "--from", tmp_path / "run")
+    assert "2 forecasts copied, 0 were there before, 2 are for a run to make, 0 left" in copying.stdout, copying.stderr
+    made = command("run", longer)
+    assert "4 of 4 Cases complete, 2 of them made now" in made.stdout, made.stderr
+    assert "2 of 2 ensembles complete" in made.stdout
+    old, new = (gb.open_forecasts(tmp_path / name / "ensemble") for name in ("run", "new.zarr"))
+    name = "2m_temperature_mean"
+    np.testing.assert_array_equal(new[name].sel(time="2020-01-01T06"), old[name].sel(time="2020-01-01T06"))
