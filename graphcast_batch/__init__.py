@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from graphcast_batch.app.comparing import ScoreComparison, compare
     from graphcast_batch.app.config_schemas import config_schema
     from graphcast_batch.app.converting import ConvertedCheckpoint, convert_checkpoint
+    from graphcast_batch.app.copying import CopiedForecasts, copy_forecasts
     from graphcast_batch.app.demo import demo, write_examples
     from graphcast_batch.app.diagnosing import doctor
     from graphcast_batch.app.drawing import FiguresResult, figures
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConvertedCheckpoint",
+    "CopiedForecasts",
     "FetchResult",
     "FiguresResult",
     "FirstConfig",
@@ -70,6 +72,7 @@ __all__ = [
     "compare",
     "config_schema",
     "convert_checkpoint",
+    "copy_forecasts",
     "demo",
     "doctor",
     "evaluate",
@@ -99,6 +102,7 @@ _HOMES: Final = {
     "comparing": ("ScoreComparison", "compare"),
     "config_schemas": ("config_schema",),
     "converting": ("ConvertedCheckpoint", "convert_checkpoint"),
+    "copying": ("CopiedForecasts", "copy_forecasts"),
     "demo": ("demo", "write_examples"),
     "diagnosing": ("doctor",),
     "drawing": ("FiguresResult", "figures"),

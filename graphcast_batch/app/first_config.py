@@ -147,12 +147,14 @@ def init_config(
     steps = steps or int(ask(f"{_STEP_HOURS} h steps of each forecast", 8 if weights == RANDOM else 40))
     section, task, left_out = _weights(weights, source, steps, shown)
     content: dict[str, Any] = {
-        "store": text_or_none(store) or ask("store to make", f"runs/{file.stem}"),
+        "store": text_or_none(store) or ask("store to make", f"runs/{file.stem}.zarr"),
         "inputs": _inputs(inputs, source),
         "times": _times(source, task, steps, (first, last, every_hours), ask),
         "steps": steps,
         "model": {"weights": section} | ({"statistics": statistics} if statistics else {}),
     }
+    if not str(content["store"]).rstrip("/").endswith(".zarr"):
+        shown.report(f"store: some tools read {content['store']} only if its name ends in .zarr")
     config = parse_config({key: part for key, part in content.items() if part}, RunConfig, origin="of these answers")
     summary = _summary(config, task)
     written = _written(file, content | {"figures": _figures(task, steps)}, task, summary, _description(source))

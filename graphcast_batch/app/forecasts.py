@@ -1,26 +1,33 @@
 """Open the forecasts of a store as a dataset, with valid times and the extent of each forecast."""
 
 from pathlib import Path
+from typing import Final, Literal
 
 import numpy as np
 import xarray as xr
 
 from graphcast_batch.app.any_path import AnyPath
 from graphcast_batch.errors import StoreError
-from graphcast_batch.stores.base import OF_ENSEMBLES
+from graphcast_batch.stores.base import OF_ENSEMBLES, Store
 from graphcast_batch.stores.store_kinds import open_store
 
+_CHUNKING: Final = ("chunks", "shards", "preferred_chunks")
+"""What xarray keeps, in the encoding of a variable, of how its values are parted in the files."""
 
-def open_forecasts(store: AnyPath, *, only_complete: bool = True) -> xr.Dataset:
+
+def open_forecasts(store: AnyPath, *, only_complete: bool = True, chunks: Literal["files"] | None = None) -> xr.Dataset:
     """Open the forecasts of a store; values are read when they are used.
 
     >>> forecasts = gb.open_forecasts("runs/demo")
     >>> forecasts["2m_temperature"].sel(time="2020-01-01T12").isel(prediction_timedelta=-1).mean()
+    >>> gb.open_forecasts("runs/demo", chunks="files").to_zarr("copy.zarr")  # without reading all of it into memory
 
     Args:
         store: folder of the store.
         only_complete: whether to leave out initial times without a complete forecast, of an ensemble those without a
             complete member; otherwise their missing values are NaN.
+        chunks: "files" gives dask arrays with a chunk for each file, which are computed and copied chunk by chunk; it
+            needs dask. By default values are NumPy's, and a copy reads each variable as a whole.
 
     Returns:
         float32 variables over (time, [number], prediction_timedelta, [level], latitude, longitude), initial times
@@ -28,7 +35,9 @@ def open_forecasts(store: AnyPath, *, only_complete: bool = True) -> xr.Dataset:
         ``complete_hours`` (time, [number]) is the lead time in hours up to which the forecast is complete, 0 if it is
         not or its values were removed (``outputs.members``); later values must not be used. With an ensemble,
         ``number`` has coordinates that say what each member is.
-        The attribute ``incomplete`` names the Cases without a complete forecast.
+        The attribute ``incomplete`` names the Cases without a complete forecast. The encoding of the variables does not
+        say how the files are chunked, so that ``to_zarr`` chunks a copy as the dataset is chunked: where it follows
+        the shards of the files, some versions of xarray lose values and others refuse to write.
 
     Raises:
         StoreError: there is no store, it keeps only scores, or none of its forecasts is complete.
@@ -60,7 +69,17 @@ def open_forecasts(store: AnyPath, *, only_complete: bool = True) -> xr.Dataset:
     chosen = forecasts.isel(time=_as_slice(places)).assign_attrs(
         incomplete=" ".join(key for key in sorted(keys) if key not in steps)
     )
-    return chosen.assign_coords(valid_time=_valid_time(chosen))
+    chosen = chosen.assign_coords(valid_time=_valid_time(chosen))
+    for variable in chosen.variables.values():
+        variable.encoding = {key: value for key, value in variable.encoding.items() if key not in _CHUNKING}
+    if chunks is None:
+        return chosen
+    return chosen.assign({name: array.chunk(_of_files(opened)) for name, array in chosen.items()})
+
+
+def _of_files(store: Store) -> dict[str, int]:
+    """Return the size of a file along the axes that have several files."""
+    return {"time": 1, "prediction_timedelta": store.block_steps} | ({"number": 1} if store.members else {})
 
 
 def _valid_time(forecasts: xr.Dataset) -> xr.DataArray:

@@ -161,6 +161,32 @@ def retry_failed(
 
 
 @app.command(
+    "copy-forecasts",
+    rich_help_panel=FORECASTS,
+    epilog=examples("graphcast-batch copy-forecasts longer.yaml --from runs/hindcast.zarr"),
+)
+def copy_forecasts(
+    config: ConfigPath,
+    store: Annotated[Path, typer.Option("--from", help="Store with the forecasts; it is only read.", metavar="STORE")],
+    address: Address = None,
+) -> None:
+    """Copy the complete forecasts of another store into the store of CONFIG, so that a run makes only the others.
+
+    A store can be extended by later initial times alone; this makes one for a period that begins earlier, or has more
+    initial times in between. Exit codes: 0 all copied, 3 some are damaged and were not copied, 75 stopped with work
+    left.
+    """
+    from graphcast_batch.app import copying
+
+    result = copying.copy_forecasts(config, store, address=address, progress=progress())
+    result.show(console)
+    if result.left:
+        raise typer.Exit(WORK_LEFT)
+    if result.damaged:
+        raise typer.Exit(Exit.SOME_FAILED)
+
+
+@app.command(
     rich_help_panel=FORECASTS,
     epilog=examples(
         "graphcast-batch verify runs/hindcast",

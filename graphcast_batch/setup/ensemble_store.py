@@ -66,6 +66,7 @@ def lay_out_ensembles(store: Store, plan: Plan, members: tuple[Member, ...], con
     if store_exists(path) and _fewer(open_store(path), identity):
         with store.extension_lock():
             _set_aside(path, identity)
+    plan = _at_all_times_of(store, plan)
     task = store.attributes.get("task")
     provenance: dict[str, JsonValue] = {"title": "Statistics of GraphCast ensembles"}
     provenance |= {"task": task} if task is not None else {}
@@ -120,6 +121,13 @@ def ensemble_identity(members: tuple[Member, ...], config: RunConfig) -> Mapping
         **({} if kept == "all" else {_KEPT: kept if kept == "none" else [*kept]}),
         **({} if statistics else {OUTPUTS: NONE}),
     }
+
+
+def _at_all_times_of(store: Store, plan: Plan) -> Plan:
+    """Return a plan with the initial times of the members' store too, since none can be put between others later."""
+    steps, planned = plan.layout.steps, {case.init_time.astype("datetime64[h]").item() for case in plan.cases}
+    others = (Case(time, steps, store.step_hours) for time in store.init_times if time.item() not in planned)
+    return replace(plan, cases=(*plan.cases, *others))
 
 
 def _refuse_others(store: Store, identity: Mapping[str, JsonValue]) -> None:

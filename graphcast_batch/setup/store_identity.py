@@ -14,6 +14,7 @@ from graphcast_batch.credentials import bare
 from graphcast_batch.inputs.statistics import (
     Executor,
     Statistics,
+    read_statistics,
     run_serially,
     write_statistics,
 )
@@ -26,7 +27,10 @@ from graphcast_batch.setup.run_setup import RunSetup
 from graphcast_batch.setup.run_statistics import STATISTICS_FOLDER, statistics_of
 from graphcast_batch.stores.base import NONE, OUTPUTS, Store
 from graphcast_batch.stores.store_kinds import check_place, create_or_extend, open_store, store_exists
+from graphcast_batch.stores.time_axis import check_appended
 
+_SETTLED: Final = ("precision", "statistics")
+"""What of the identity of a store may be known only once a run begins."""
 _VERSIONS: Final = ("graphcast-batch", "jax", "dm-haiku", "numpy", "xarray", "zarr")
 
 
@@ -56,11 +60,34 @@ def lay_out(run: RunSetup, precision: Precision, executor: Executor) -> Store:
     return store
 
 
+def lay_out_like(run: RunSetup, other: Store) -> Store:
+    """Lay out the store of a run, or open the one that is there, for forecasts that another store holds already.
+
+    Args:
+        run: the run, whose forecasts must be those of the other store, and kept in the same way.
+        other: the other store; statistics and precision are those of its forecasts where the config does not say them.
+
+    Raises:
+        StoreMismatchError: the other store, or the one at the path, belongs to another run.
+        StoreError: the store cannot be written, or the other one has lost its statistics.
+    """
+    known = store_identity(run, run.statistics, run.config.model.precision)
+    identity = {key: value for key, value in other.identity.items() if key in _SETTLED} | dict(known)
+    other.refuse_other(run.plan, identity)
+    made_by = {**other.attributes, "config": run.config.model_dump(mode="json", exclude_none=True)}
+    text = dump_config(run.config)
+    store = create_or_extend(run.config.store, run.plan, identity=identity, provenance=made_by, config_text=text)
+    if not (store.path / STATISTICS_FOLDER).exists():
+        write_statistics(read_statistics(other.path / STATISTICS_FOLDER), store.path / STATISTICS_FOLDER)
+    return store
+
+
 def existing_store(run: RunSetup) -> Store | None:
     """Open the store of a run if it exists, and check that the run may resume it; None if there is none.
 
     Raises:
-        StoreMismatchError: the store belongs to another run, as far as is known before statistics and precision are.
+        StoreMismatchError: the store belongs to another run, as far as is known before statistics and precision are,
+            or an initial time of the run is new and not later than all that the store has.
         StoreError: no store can be made at the path.
     """
     check_place(run.config.store)
@@ -68,8 +95,10 @@ def existing_store(run: RunSetup) -> Store | None:
         return None
     store = open_store(run.config.store)
     known = store_identity(run, run.statistics, run.config.model.precision)
-    unknown = {key: value for key, value in store.identity.items() if key in ("precision", "statistics")}
+    unknown = {key: value for key, value in store.identity.items() if key in _SETTLED}
     store.refuse_other(run.plan, {**unknown, **known})
+    if not store.only_scores:
+        check_appended(store.path, store.init_times, run.plan)
     if run.ensembles:
         check_ensembles(store, run.ensembles, run.plan.members, run.config)
     return store

@@ -50,7 +50,8 @@ class StoreKind(Protocol):
             config_text: config of the run; kept in the store.
 
         Raises:
-            StoreMismatchError: the store that is there has another identity, grid, levels or variables.
+            StoreMismatchError: the store that is there has another identity, grid, levels or variables, or an initial
+                time is new and not later than all that it has.
             StoreError: the path is something else, or cannot be written.
         """
 
@@ -172,7 +173,8 @@ def create_or_extend(
         config_text: config of the run; kept in the store.
 
     Raises:
-        StoreMismatchError: the store that is there has another identity, grid, levels or variables.
+        StoreMismatchError: the store that is there has another identity, grid, levels or variables, or an initial time
+            is new and not later than all that it has.
         StoreError: the path is something else, or cannot be written.
     """
     return kind_at(path).create_or_extend(path, plan, identity=identity, provenance=provenance, config_text=config_text)

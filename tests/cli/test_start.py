@@ -46,7 +46,18 @@ def test_without_answers_a_run_of_the_synthetic_planet_is_written(tmp_path, caps
     assert init(file) == 0
 
     assert keys(load_config(file)) == ["2020-01-01T00", "2020-01-01T12", "2020-01-02T00", "2020-01-02T12"]
-    assert f"next: graphcast-batch plan {file}\n" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert f"next: graphcast-batch plan {file}\n" in told.out
+    assert load_config(file).store.name == "first.zarr"
+    assert "ends in .zarr" not in told.out + told.err
+
+
+def test_a_store_whose_name_does_not_end_in_zarr_gets_a_note(tmp_path, capsys):
+    assert init(tmp_path / "first.yaml", "--store", tmp_path / "run") == 0
+    told = capsys.readouterr()
+    assert f"some tools read {tmp_path / 'run'} only if its name ends in .zarr" in (told.out + told.err).replace(
+        "\n", " "
+    )
 
 
 def test_the_times_of_an_archive_are_proposed_that_have_the_frame_before_and_all_of_their_truth(tmp_path):

@@ -262,12 +262,12 @@ def test_two_cases_at_one_time_are_refused(tmp_path):
 
 def test_more_times_and_leads_keep_what_is_there_bit_by_bit(tmp_path):
     path = tmp_path / "run.zarr"
-    store = make(path, plan_of([4, 2], 3))
+    store = make(path, plan_of([2, 0], 3))
     fill(store, case_at(2, 3))
     chunks = {name: content for name, content in data_files(path).items() if "/c." in name and "time" not in name}
-    longer = make(path, plan_of([2, 0, 9], 7), config_text="steps: 7\n")
+    longer = make(path, plan_of([9, 2, 4], 7), config_text="steps: 7\n")
     assert {name: data_files(path)[name] for name in chunks} == chunks
-    assert [longer.place_of(case_at(index, 7))["time"] for index in (2, 4, 0, 9)] == [0, 1, 2, 3]
+    assert [longer.place_of(case_at(index, 7))["time"] for index in (0, 2, 4, 9)] == [0, 1, 2, 3]
     assert (longer.kept.lead_hours, longer.block_steps) == ((6, 12, 18, 24, 30, 36, 42), 3)
     assert (path / "run.yaml").read_text() == "steps: 7\n"
     old = longer.forecasts().sel(time=case_at(2, 3).init_time)
@@ -280,6 +280,29 @@ def test_more_times_and_leads_keep_what_is_there_bit_by_bit(tmp_path):
         for name, values in values_of(store, case).items():
             np.testing.assert_array_equal(longer.forecasts()[name].sel(time=case.init_time), values)
     assert_whole_cases_are_all_there(longer, [case_at(2, 7), case_at(9, 7)])
+
+
+@pytest.mark.parametrize(("indices", "first"), [([0, 2, 4], "2020-01-01T00"), ([2, 3, 9], "2020-01-01T18")])
+def test_initial_times_before_or_between_those_that_are_there_are_refused(tmp_path, indices, first):
+    path = tmp_path / "run.zarr"
+    store = make(path, plan_of([2, 4], 3))
+    fill(store, case_at(2, 3))
+    before = data_files(path)
+    with pytest.raises(StoreMismatchError, match=rf"after its last one, 2020-01-02T00, .* 1 new .* the first {first}"):
+        make(path, plan_of(indices, 3))
+    assert data_files(path) == before
+    assert make(path, plan_of([4, 5], 3)).init_times.size == 3
+
+
+def test_a_store_whose_times_were_not_sorted_by_an_earlier_version_is_extended_at_its_end(tmp_path):
+    path = tmp_path / "run.zarr"
+    make(path, plan_of([2, 4], 3))
+    times = zarr.open_array(path / "time", mode="r+")
+    times[:] = times[:][::-1]
+    with pytest.raises(StoreMismatchError, match="after its last one, 2020-01-02T00"):
+        make(path, plan_of([2, 3, 4], 3))
+    extended = make(path, plan_of([2, 4, 5], 3))
+    assert [extended.place_of(case_at(index, 3))["time"] for index in (2, 4, 5)] == [1, 0, 2]
 
 
 def test_a_store_opened_before_an_extension_can_still_be_written(tmp_path):
@@ -331,7 +354,7 @@ def test_killed_while_extending_the_store_opens_and_extending_again_mends_it(tmp
 
 def extend_by(path, index, together):
     together.wait(120)
-    make(path, plan_of([index], 1))
+    make(path, plan_of(range(index + 1), 1))
 
 
 def test_drivers_that_extend_at_once_all_get_their_times(tmp_path):
@@ -344,7 +367,7 @@ def test_drivers_that_extend_at_once_all_get_their_times(tmp_path):
         child.join(120)
         assert child.exitcode == 0
     store = open_store(path)
-    assert sorted(store.init_times) == [case_at(index, 1).init_time for index in range(5)]
+    assert list(store.init_times) == [case_at(index, 1).init_time for index in range(5)]
     assert store.init_times[0] == case_at(0, 1).init_time
 
 

@@ -30,6 +30,7 @@ from graphcast_batch.plan import Case, case_key
 from graphcast_batch.spec import TASKS, Task
 from graphcast_batch.stores.base import NONE, OUTPUTS, Lease
 from graphcast_batch.stores.layout import OutputGrid, Plan
+from graphcast_batch.stores.time_axis import check_appended
 from graphcast_batch.stores.zarr.attempts import ZarrAttempt
 from graphcast_batch.stores.zarr.differences import differences_from
 from graphcast_batch.stores.zarr.ledger import FileLedger
@@ -84,7 +85,7 @@ class ZarrStore:
         """Lay out the store of a plan, or open the one that is there, extended where the plan asks for more.
 
         Nothing that was written is moved, shrunk or rewritten. New initial times go to the end of the time axis, so
-        an earlier one that is added later leaves the axis unsorted. Any number of drivers may call this at once.
+        they must be later than all that are there. Any number of drivers may call this at once.
 
         Args:
             path: the folder of the store.
@@ -95,7 +96,8 @@ class ZarrStore:
             config_text: config of the run; kept as ``run.yaml``.
 
         Raises:
-            StoreMismatchError: the store that is there has another identity, grid, levels or variables.
+            StoreMismatchError: the store that is there has another identity, grid, levels or variables, or an initial
+                time is new and not later than all that it has.
             StoreError: the folder is something else, or cannot be written.
         """
         cls.check_place(path)
@@ -380,6 +382,8 @@ class ZarrStore:
         return placed and not half_grown(self.path, self.root)
 
     def _grow(self, plan: Plan, lock: FileLease) -> None:
+        if not self.only_scores:
+            check_appended(self.path, self.init_times, plan)
         known = set(self.init_times)
         new = sorted({case.init_time for case in plan.cases} - known)
         init_times = np.concatenate([self.init_times, np.array(new, "datetime64[h]")])
