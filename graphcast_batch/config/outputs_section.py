@@ -58,6 +58,9 @@ class OutputsConfig(FrozenModel):
     """Interval in hours between the lead times that the store keeps, in place of ``lead_hours``."""
     region: RegionConfig | None = None
     """Region of the globe that the store keeps; by default all of it."""
+    time_axis: Literal["ascending", "any"] = "ascending"
+    """Whether a store may be extended by later initial times alone, so that its time axis stays ascending, or by any,
+    which then stand at the end of the axis: tools that need an ascending one cannot read such a store as it is."""
     keep_bits: KeepBits | dict[str, KeepBits] | None = None
     """Number of bits (of 23) of the mantissa that the store keeps, for all variables or by variable; a stored value
     differs from the computed one by at most the fraction 2**-(keep_bits + 1)."""

@@ -15,7 +15,7 @@ from graphcast_batch.stores.layout import Plan
 
 
 def check_appended(path: Path, present: NDArray[np.datetime64], plan: Plan) -> None:
-    """Refuse a plan with new initial times that do not lie behind all that a store has.
+    """Refuse a plan with new initial times that do not lie behind all that a store has, unless its config allows them.
 
     Args:
         path: the folder of the store, for the message.
@@ -25,6 +25,8 @@ def check_appended(path: Path, present: NDArray[np.datetime64], plan: Plan) -> N
     Raises:
         StoreMismatchError: one of them is earlier than the last initial time of the store, and not in it.
     """
+    if plan.layout.outputs.time_axis == "any":
+        return
     last = present.max()
     new = np.setdiff1d(np.array([case.init_time for case in plan.cases], "datetime64[h]"), present)
     early = new[new < last]
@@ -33,5 +35,6 @@ def check_appended(path: Path, present: NDArray[np.datetime64], plan: Plan) -> N
             f"{path} can be extended only by initial times after its last one, {last}, because whoever reads it finds "
             f"values by their index along the time axis; but {early.size} new ones are earlier, the first {early[0]}. "
             "Choose another `store` path in the config, for the whole period; graphcast-batch copy-forecasts CONFIG "
-            f"--from {path} then puts the forecasts that are complete there, and a run makes the others"
+            f"--from {path} then puts the forecasts that are complete there, and a run makes the others. Or set "
+            "outputs.time_axis: any, which puts the new ones at the end of the axis: it is not ascending then"
         )

@@ -294,6 +294,19 @@ def test_initial_times_before_or_between_those_that_are_there_are_refused(tmp_pa
     assert make(path, plan_of([4, 5], 3)).init_times.size == 3
 
 
+def test_a_config_may_put_earlier_initial_times_at_the_end(tmp_path):
+    path = tmp_path / "run.zarr"
+    fill(make(path, plan_of([2, 4], 3)), case_at(2, 3))
+
+    extended = make(path, plan_of([0, 2, 3, 4], 3, time_axis="any"))
+    fill(extended, case_at(3, 3))
+
+    assert [extended.place_of(case_at(index, 3))["time"] for index in (2, 4, 0, 3)] == [0, 1, 2, 3]
+    for index in (2, 3):
+        read = extended.forecasts().sel(time=case_at(index, 3).init_time)
+        np.testing.assert_array_equal(read["temperature"], values_of(extended, case_at(index, 3))["temperature"])
+
+
 def test_a_store_whose_times_were_not_sorted_by_an_earlier_version_is_extended_at_its_end(tmp_path):
     path = tmp_path / "run.zarr"
     make(path, plan_of([2, 4], 3))
