@@ -34,7 +34,7 @@ from graphcast_batch.evaluation.score_choices import (
 )
 from graphcast_batch.evaluation.score_store import FORECAST, ScoreRecord
 from graphcast_batch.evaluation.scoring_setup import ForecastReader, ScoringSetup, part_of
-from graphcast_batch.evaluation.stored_forecasts import StoredForecasts
+from graphcast_batch.evaluation.stored_forecasts import readers_of
 from graphcast_batch.evaluation.stored_members import (
     PastYear,
     StoredMember,
@@ -172,7 +172,7 @@ def scoring_of(
     if climatology is not None:
         climatology.check([name for name, _ in on_levels], levels)
     scoring = ScoringSetup(
-        forecasts=forecasts or with_derived_forecasts(StoredForecasts(members_of(store)[0]), tuple(made)),
+        forecasts=forecasts or with_derived_forecasts(readers_of(members_of(store)[:1])[0], tuple(made)),
         truth=with_derived(truth, tuple(made)),
         climatology=climatology,
         on_levels=on_levels,
@@ -220,7 +220,7 @@ def ensemble_scoring(scoring: ScoringSetup, members: tuple[StoredMember, ...]) -
         members: of the ensemble.
     """
     derived = tuple(scoring.steps)
-    held = tuple(with_derived_forecasts(StoredForecasts(member), derived) for member in members)
+    held = tuple(with_derived_forecasts(reader, derived) for reader in readers_of(members))
     return _as_ensemble(scoring, members, held)
 
 

@@ -126,7 +126,7 @@ class EnsembleCases:
         """Refuse to combine members with damaged files, which might be read as NaN or as other values."""
         for each in members:
             reached("read")
-            flaws = flaws_of(self.members.path, each.key)
+            flaws = flaws_of(self.members, each.key)
             if flaws:
                 others = f", and {len(flaws) - 1} more" if len(flaws) > 1 else ""
                 raise StoreError(f"{case.key} cannot be combined from its members: {flaws[0]}{others}")

@@ -77,11 +77,11 @@ class StoreKind(Protocol):
             GridError: the latitudes or longitudes of the store are damaged.
         """
 
-    def flaws_of(self, path: Path, key: str) -> Sequence[Flaw]:
+    def flaws_of(self, store: Store, key: str) -> Sequence[Flaw]:
         """Compare every file of one complete Case with its record, by checksum.
 
         Args:
-            path: the folder of the store.
+            store: a store of this kind.
             key: key of the Case.
 
         Raises:
@@ -135,13 +135,13 @@ def open_store(path: Path) -> Store:
     return kind_at(path).open(path)
 
 
-def flaws_of(path: Path, key: str) -> Sequence[Flaw]:
+def flaws_of(store: Store, key: str) -> Sequence[Flaw]:
     """Compare every file of one complete Case of a store with its record, by checksum.
 
     Raises:
         StoreError: the Case is not complete, or the store cannot be read.
     """
-    return kind_at(path).flaws_of(path, key)
+    return kind_at(store.path).flaws_of(store, key)
 
 
 def check_place(path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from graphcast_batch.stores.base import CaseExecutor
+from graphcast_batch.stores.base import CaseExecutor, Store
 from graphcast_batch.stores.flaws import CasesVerification, Flaw, ForecastRepair
 from graphcast_batch.stores.layout import Plan
 from graphcast_batch.stores.zarr.case_repair import repair_cases
@@ -45,9 +45,10 @@ class ZarrKind:
         """Compare the forecasts of a store with their records."""
         return verify_cases(path, deep=deep, executor=executor)
 
-    def flaws_of(self, path: Path, key: str) -> tuple[Flaw, ...]:
+    def flaws_of(self, store: Store, key: str) -> tuple[Flaw, ...]:
         """Compare every file of one complete Case with its record."""
-        return flaws_of(ZarrStore.open(path), key)
+        assert isinstance(store, ZarrStore), "stores are verified by their own kind"
+        return flaws_of(store, key)
 
     def repair(self, path: Path, flaws: Sequence[Flaw]) -> ForecastRepair:
         """Forget damaged Cases, and remove unexpected files."""
