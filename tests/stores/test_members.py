@@ -35,7 +35,7 @@ def test_the_axis_of_members_lies_between_initial_and_lead_time_and_says_what_ea
     assert set(opened.coords) > {"checkpoint", "weights_sha256", "perturbation", "seed"}
     assert opened["perturbation"].values.tolist() == ["gaussian 0", "gaussian 1", "gaussian 2"]
     assert opened["seed"].values.tolist() == [7, 7, 7]
-    assert opened.sel(number=2)["weights_sha256"].item() == "ab" * 32
+    assert opened.sel(number=2)["weights_sha256"].values.item() == "ab" * 32
     assert store.members == open_store(store.path).members == members_of(3)
 
 
