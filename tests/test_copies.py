@@ -124,14 +124,16 @@ def test_a_period_that_begins_earlier_gets_a_store_of_its_own_with_the_forecasts
     assert record.details["copied_from"] == str(tmp_path / "run")
 
 
-def test_damaged_forecasts_are_named_and_not_copied(finished, small_config, command, tmp_path):
+@pytest.mark.parametrize("damaged", ["geopotential/c.1.*", "ledger/steps-*/2020-01-01T06.json"])
+def test_damaged_forecasts_are_named_and_not_copied(finished, small_config, command, tmp_path, damaged):
     finished.copy(tmp_path / "run")
-    file = min((tmp_path / "run" / "geopotential").glob("c.1.*"))
+    file = min((tmp_path / "run").glob(damaged))
     file.write_bytes(file.read_bytes()[:-100] + bytes(100))
     copying = command("copy-forecasts", small_config("new.zarr"), "--from", tmp_path / "run")
-    assert copying.returncode == 3
+    assert copying.returncode == 3, copying.stderr
     assert "damaged, and not copied: 2020-01-01T06" in copying.stdout
     assert "3 forecasts copied" in copying.stdout
+    assert command("verify", tmp_path / "new.zarr", "--deep").returncode == 0
 
 
 def test_forecasts_of_another_config_are_not_copied(finished, small_config, command, tmp_path):

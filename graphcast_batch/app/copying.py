@@ -12,9 +12,8 @@ from graphcast_batch.app.planning import Config, plan
 from graphcast_batch.app.progress import ProgressChoice, chosen_progress
 from graphcast_batch.cluster.drain import Drain
 from graphcast_batch.errors import StoreError
-from graphcast_batch.integrity.verify import verify
 from graphcast_batch.setup.store_identity import lay_out_like
-from graphcast_batch.stores.case_copy import copy_case
+from graphcast_batch.stores.case_copy import Copying, copy_case
 from graphcast_batch.stores.store_kinds import open_store
 
 
@@ -100,25 +99,23 @@ def copy_forecasts(
     if planned.config.store.resolve() == source.path:
         raise StoreError(f"the store of the config must be another than {source.path}; change `store` in the config")
     with on_cluster(address, drain, shown) as stopping:
-        run = executor(stopping, shown, "reading")
-        found = verify(source.path, deep=True, executor=run)
         target = lay_out_like(planned.assembled, source)
         complete = source.ledger.complete(planned.cases)
-        damaged = {flaw.key for flaw in found.flaws}
-        sound = [case for case in complete if case.key not in damaged]
-        present = {case.key for case in target.ledger.complete(sound)}
-        wanted = [case for case in sound if case.key not in present]
-        work = [(source, target, case) for case in wanted] if not found.left else []
+        present = {case.key for case in target.ledger.complete(complete)}
+        wanted = [case for case in complete if case.key not in present]
+        work = [(source, target, case) for case in wanted]
         results = list(executor(stopping, shown, "copying")(copy_case, work))
     for result in results:
         if isinstance(result, BaseException):
             raise result
-    copied = tuple(case.key for case, done in zip(wanted, results, strict=False) if done)
+    keys: dict[Copying, list[str]] = {"copied": [], "present": [], "damaged": []}
+    for case, result in zip(wanted, results, strict=False):
+        keys[result].append(case.key)
     return CopiedForecasts(
         store=target.path,
-        copied=copied,
-        present=len(present) + len(results) - len(copied),
-        damaged=tuple(sorted(case.key for case in complete if case.key in damaged)),
+        copied=tuple(keys["copied"]),
+        present=len(present) + len(keys["present"]),
+        damaged=tuple(keys["damaged"]),
         other=len(source.ledger.complete_steps().keys() - {case.key for case in planned.cases}),
         absent=len(planned.cases) - len(complete),
         left=len(wanted) - len(results),

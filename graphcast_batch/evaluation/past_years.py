@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphcast_batch.errors import EvaluationError
-from graphcast_batch.evaluation.scoring_setup import Fields, ScoringSetup, valid_times
+from graphcast_batch.evaluation.scoring_setup import Fields, ScoredSubset, ScoringSetup, valid_times
 from graphcast_batch.inputs.case_inputs import Timeline
 from graphcast_batch.plan import Case
 
@@ -25,11 +25,13 @@ class WeatherOfYear:
     """Reader of the truth of one year as a forecast.
 
     Attributes:
-        scoring: of the forecasts that it is compared with.
+        truth: the verification.
+        part: where the forecasts' points lie on the truth's grid.
         year: whose weather is read.
     """
 
-    scoring: ScoringSetup
+    truth: Timeline
+    part: ScoredSubset
     year: int
 
     def fields(self, case: Case, names: Sequence[str], lead_hours: Sequence[int], levels: Sequence[int]) -> Fields:
@@ -40,8 +42,8 @@ class WeatherOfYear:
         """
         # Two valid times may be one time of a year without a 29 February.
         times, places = np.unique(in_year(valid_times(case, np.array(lead_hours)), self.year), return_inverse=True)
-        found = self.scoring.truth.fields(list(names), times, levels)
-        return {name: self.scoring.part.of(found[name].values[places]) for name in names}
+        found = self.truth.fields(list(names), times, levels)
+        return {name: self.part.of(found[name].values[places]) for name in names}
 
 
 def in_year(times: NDArray[np.datetime64], year: int) -> NDArray[np.datetime64]:

@@ -118,7 +118,7 @@ def evaluations(config: RunConfig, baselines: Sequence[str] = ()) -> list[Evalua
     if config.scores.climatology_years:
         years = range(config.scores.climatology_years.first, config.scores.climatology_years.last + 1)
         check_years(forecasts, store.init_times, years)
-        weather = tuple(WeatherOfYear(forecasts, year) for year in years)
+        weather = tuple(WeatherOfYear(forecasts.truth, forecasts.part, year) for year in years)
         wanted[CLIMATOLOGY_YEARS] = _as_ensemble(forecasts, tuple(map(PastYear, years)), weather)
     identity = identity_of(config, climatology)
     return [lay_out(store, name, scoring, identity) for name, scoring in wanted.items()]
