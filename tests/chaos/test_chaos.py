@@ -51,7 +51,9 @@ def test_an_ensemble_under_any_faults_ends_whole_and_as_if_nothing_had_been(clus
     # How often members were begun again is not known: their initial time is read once for several of them.
     assert found.losses == [], storm.told
     assert sum(found.faults.values()) >= 7, found.faults
-    assert Counter(found.exits).keys() <= {"0", "1", "75", "130", "-9"}, storm.told
+    # A run that finds a member damaged does not combine it, and ends with 3; a run without damage never does.
+    allowed = {"0", "1", "75", "130", "-9"} | ({"3"} if found.damaged else set())
+    assert Counter(found.exits).keys() <= allowed, storm.told
 
 
 @pytest.mark.long
