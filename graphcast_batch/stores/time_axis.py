@@ -31,9 +31,11 @@ def check_appended(path: Path, present: NDArray[np.datetime64], plan: Plan) -> N
     new = np.setdiff1d(np.array([case.init_time for case in plan.cases], "datetime64[h]"), present)
     early = new[new < last]
     if early.size:
+        earlier = "one is" if early.size == 1 else "ones are"
         raise StoreMismatchError(
             f"{path} can be extended only by initial times after its last one, {last}, because whoever reads it finds "
-            f"values by their index along the time axis; but {early.size} new ones are earlier, the first {early[0]}. "
+            f"values by their index along the time axis; but {early.size} new {earlier} earlier, the first "
+            f"{early[0]}. "
             "Choose another `store` path in the config, for the whole period; graphcast-batch copy-forecasts CONFIG "
             f"--from {path} then puts the forecasts that are complete there, and a run makes the others. Or set "
             "outputs.time_axis: any, which puts the new ones at the end of the axis: it is not ascending then"
